@@ -1,0 +1,52 @@
+"""Every failure that a user can cause or meet, each with its exit code.
+
+An error message is one line: what was wrong, where, and what is allowed or what to do next. `cli` is the only
+module that turns one of these into output and an exit code; any other exception is a defect of hvbench and
+shows its traceback.
+"""
+
+
+class HvbenchError(Exception):
+    """Base of the family: one line for the user, an exit code for the shell."""
+
+    exit_code = 1
+
+
+class UsageError(HvbenchError):
+    """The command line, a suite file or a value in it cannot be accepted."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """The training text is missing, unreadable or too short for the configuration."""
+
+
+class StorageError(HvbenchError):
+    """A result folder or a record cannot be written or read."""
+
+    exit_code = 5
+
+
+class LaunchError(HvbenchError):
+    """Ranks could not be started, found or kept together."""
+
+    exit_code = 5
+
+
+class PointsFailed(HvbenchError):
+    """The sweep ran to its end, but some points did not end in `ok`."""
+
+    exit_code = 1
+
+
+class InstallError(HvbenchError):
+    """Horovod could not be built, or something that the build needs is missing."""
+
+    exit_code = 5
+
+
+class Interrupted(HvbenchError):
+    """The user asked to stop (Ctrl-C or SIGTERM)."""
+
+    exit_code = 130

@@ -1,0 +1,145 @@
+"""Point: every knob of one training run, validated, hashable, with a stable id.
+
+A suite expands to Points; a worker trains one; a record stores one. All values are explicit after validation: what
+the model preset or a default supplied is written out, so a Point read back years later means the same training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hvbench.errors import UsageError
+
+FRAMEWORKS = ("pytorch", "tensorflow")
+
+MODEL_PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": 256, "sequence_length": 32},
+    "small": {"num_layers": 4, "num_heads": 4, "hidden_size": 256, "vocab_size": 4096, "sequence_length": 128},
+    "gpt2": {"num_layers": 12, "num_heads": 12, "hidden_size": 768, "vocab_size": 50257, "sequence_length": 1024},
+    "gpt2-medium": {"num_layers": 24, "num_heads": 16, "hidden_size": 1024, "vocab_size": 50257, "sequence_length": 1024},
+}
+
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Spec(BaseModel):
+    """Base of all configuration: immutable, no unknown keys, no silent conversion, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+class Point(Spec):
+    """One training configuration of one framework. Its `point_id` identifies it across runs and machines."""
+
+    framework: Literal["pytorch", "tensorflow"] = Field("pytorch", description="which twin trains")
+    model: Literal["tiny", "small", "gpt2", "gpt2-medium"] = Field("small", description="preset of the sizes below")
+    num_layers: Count = Field(description="decoder blocks")
+    num_heads: Count = Field(description="attention heads; divides hidden_size")
+    hidden_size: Count = Field(description="width of the residual stream")
+    vocab_size: Annotated[int, Field(ge=256, le=1_000_000)] = Field(description="256: raw bytes; more: a trained BPE")
+    sequence_length: Count = Field(description="tokens per sample")
+    objective: Literal["causal_lm"] = Field("causal_lm", description="what the loss predicts")
+
+    world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
+    micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
+    gradient_accumulation_steps: Count = Field(1, description="backward passes per optimizer update")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products; weights stay fp32")
+    compression: Literal["none", "fp16"] = Field("none", description="what Horovod puts on the wire")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
+
+    optimizer: Literal["adamw"] = Field("adamw", description="update rule")
+    learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
+    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="linear warm-up, in steps")
+    schedule_steps: Count = Field(1000, description="step at which the cosine reaches a tenth of the peak")
+    beta1: Fraction = Field(0.9, description="decay of the first moment")
+    beta2: Fraction = Field(0.95, description="decay of the second moment")
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1e-8, description="added to the root of the second moment")
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="decoupled; matrices only")
+    max_gradient_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="global-norm clipping; 0: off")
+
+    data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        preset = MODEL_PRESETS.get(str(values.get("model", "small")), {})
+        return {**preset, **values}
+
+    @property
+    def point_id(self) -> str:
+        """A file-name-safe name that a person can read, ended by a digest of every field."""
+        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
+        return (
+            f"{self.framework}-{self.model}-b{self.micro_batch_size}x{self.gradient_accumulation_steps}"
+            f"-{self.precision}-{self.compression}-{digest}"
+        )
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples per step over all ranks; needs a resolved `world_size`."""
+        return self.micro_batch_size * self.gradient_accumulation_steps * (self.world_size or 1)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens per step over all ranks; needs a resolved `world_size`."""
+        return self.global_batch_size * self.sequence_length
+
+
+class MeasureSettings(Spec):
+    """How a suite's points are measured. Part of a record, not of a point's identity."""
+
+    warmup_steps: Annotated[int, Field(ge=1, le=10_000)] = Field(3, description="leading steps left out, the first included")
+    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(10, description="timed steps")
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="launches with fresh workers, interleaved")
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
+    evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
+    target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(None, description="of one point; left out: from the plan")
+
+
+def validate(cls: type[SpecT], values: Mapping[str, Any], *, where: str) -> SpecT:
+    """Build `cls` from `values`; raise UsageError with one line that names the place, the key, what was found and what is allowed."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"{where}: {describe_validation_error(first, allowed=list(cls.model_fields))}") from None
+
+
+def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -> str:
+    """One line for one pydantic error: key, what was found, what is allowed."""
+    key = ".".join(str(part) for part in error["loc"]) or "value"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{shorten(key)} = {shorten(error['input'])}: must be {message}"
+
+
+def did_you_mean(word: str, choices: list[str]) -> str:
+    """A hint such as ` (did you mean "steps"?)`, or nothing when no choice is close."""
+    import difflib
+
+    close = difflib.get_close_matches(word[:100], choices, n=1)
+    return f' (did you mean "{close[0]}"?)' if close else ""
+
+
+def shorten(value: Any, *, limit: int = 60) -> str:
+    """`value` as it may appear in an error message: one line, printable, at most `limit` characters."""
+    text = value[: limit * 2] if isinstance(value, str) else value
+    text = json.dumps(text, default=lambda other: type(other).__name__) if not isinstance(text, (list, dict)) else repr(text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
