@@ -1,0 +1,296 @@
+"""Training text, tokenised once and memory-mapped from a cache.
+
+`data` is one of three things:
+
+- `"stdlib"`: the .py files of the running interpreter's standard library, without what differs between installations
+  of the same Python: installed packages, tests (many distributions leave them out), build-time configuration.
+- `"synthetic"`: uniformly random tokens, when only throughput matters.
+- a path (`~` is expanded; write `./stdlib` for a file of that name): a text file, or a folder with all text files
+  below it (`text` says what counts as text).
+
+A vocabulary of 256 is the raw bytes; a larger one is a byte-level BPE trained on the training split. No token spans two
+files. Same text and settings, same `digest`, on every machine.
+
+Importing this module loads neither numpy nor tokenizers, so a launcher can `check` a path before it starts anything.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hvbench.errors import DataError
+from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_into_chunks, examine, find_files
+
+__all__ = ["Corpus", "check", "count_samples", "prepare", "require_enough"]
+
+if TYPE_CHECKING:
+    import numpy as np
+    from tokenizers import Tokenizer
+
+BYTE_VOCABULARY = 256
+CHUNKS_PER_BATCH = 64  # encoded in parallel; bounds the memory of the encoder
+MAX_WORD_BYTES = 64  # training a BPE on longer runs without a break would take minutes
+VOCABULARY_SAMPLE_BYTES = 1 << 22  # a BPE is trained on about this much, taken evenly from the training split
+
+# Written into the digest: change FORMAT whenever the same text would become other tokens.
+FORMAT = 1
+
+SYNTHETIC_SEED = 0
+SYNTHETIC_TRAIN_TOKENS = 1 << 22
+SYNTHETIC_VALIDATION_TOKENS = 1 << 18
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus:
+    """Tokens of both splits, 1-D and read-only, in the smallest unsigned dtype that holds `vocab_size`.
+
+    `digest` names text and settings; `tokens_digest` names the tokens themselves, so that ranks on several hosts can
+    prove that they train on the same.
+    """
+
+    train: np.ndarray
+    validation: np.ndarray
+    vocab_size: int
+    vocabulary_size: int  # entries that exist: fewer than vocab_size when the text is too small to fill it
+    digest: str
+    tokens_digest: str
+    source: str
+    files: int
+    files_skipped: int
+    text_bytes: int
+
+
+def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Report = lambda line: None) -> Corpus:
+    """Tokens of `data`, built once per host and vocabulary under `cache` and then mapped from it.
+
+    `cache` defaults to $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench. Any number of processes
+    may call this at once: one builds, the others wait. `report` gets a line before anything that takes seconds.
+    Raises DataError for text that cannot be used and for a cache that cannot be written.
+    """
+    if vocab_size < BYTE_VOCABULARY:
+        raise DataError(f"vocab_size = {vocab_size}: must be at least {BYTE_VOCABULARY}, one token per byte value")
+    if data == "synthetic":
+        return _draw_synthetic(vocab_size)
+    source, files = find_files(data)
+    text = examine(source, files, settings=_describe_settings(vocab_size))
+    folder = _cache_folder(cache) / "corpus"
+    entry = folder / f"{text.digest}-{vocab_size}"
+    corpus = _load(entry, text, vocab_size=vocab_size)
+    if corpus is not None:
+        return corpus
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / f"{entry.name}.lock", report):
+            corpus = _load(entry, text, vocab_size=vocab_size)  # another process may have built it meanwhile
+            if corpus is None:
+                _build(entry, text, vocab_size=vocab_size, report=report)
+                corpus = _load(entry, text, vocab_size=vocab_size)
+    except OSError as error:
+        raise DataError(
+            f"the cache {str(folder)!r} cannot be used: {error.strerror or error}; "
+            "set HVBENCH_CACHE to a local folder that can be written"
+        ) from None
+    if corpus is None:
+        raise DataError(f"the cache entry {str(entry)!r} does not read back as written; check the disk")
+    return corpus
+
+
+def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: int) -> None:
+    """Raise DataError unless the training split fills one global batch and the validation split one sample."""
+    samples = count_samples(corpus.train, sequence_length)
+    if samples < global_batch_size:
+        raise DataError(
+            f"too little text for one batch on every rank: {corpus.source} has {samples} training samples of "
+            f"{sequence_length} tokens, the global batch needs {global_batch_size}; "
+            "bring more text or lower micro_batch_size, gradient_accumulation_steps, sequence_length or the ranks"
+        )
+    if count_samples(corpus.validation, sequence_length) < 1:
+        raise DataError(
+            f"too little text for validation: {corpus.source} holds out {len(corpus.validation)} tokens, "
+            f"one sample needs {sequence_length + 1}; bring more text or lower sequence_length"
+        )
+
+
+def count_samples(tokens: np.ndarray, sequence_length: int) -> int:
+    """Windows of `sequence_length + 1` tokens at stride `sequence_length`: the last token is only ever a target."""
+    return max(0, (len(tokens) - 1) // sequence_length)
+
+
+def _describe_settings(vocab_size: int) -> str:
+    """What, besides the text, decides which tokens come out; part of the digest."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "validation_percent": VALIDATION_PERCENT,
+            "vocab_size": vocab_size,
+            "tokeniser": "bytes" if vocab_size == BYTE_VOCABULARY else f"bpe of {VOCABULARY_SAMPLE_BYTES} bytes",
+        }
+    )
+
+
+def _train_vocabulary(text: Text, *, vocab_size: int) -> Tokenizer:
+    """A byte-level BPE (Sennrich et al., arXiv:1508.07909, over GPT-2's byte alphabet), the same from the same text.
+
+    Every byte is in the alphabet, so all text can be encoded and none is unknown.
+    """
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    stride = -(-text.size_bytes // VOCABULARY_SAMPLE_BYTES)
+    sample = itertools.islice(cut_into_chunks(text, held_out=False), 0, None, stride)
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.FixedLength(length=MAX_WORD_BYTES)]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator((chunk.decode() for chunk in sample), trainer=trainer)
+    return tokenizer
+
+
+def _encode(chunks: list[bytes], *, tokenizer: Tokenizer | None) -> np.ndarray:
+    """Token numbers of `chunks` one after the other; without a tokenizer, their bytes."""
+    import numpy as np
+
+    if tokenizer is None:
+        return np.frombuffer(b"".join(chunks), dtype=np.uint8)
+    encodings = tokenizer.encode_batch_fast([chunk.decode() for chunk in chunks], add_special_tokens=False)
+    return np.concatenate([np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings])
+
+
+def _draw_synthetic(vocab_size: int) -> Corpus:
+    import numpy as np
+
+    random = np.random.Generator(np.random.PCG64(SYNTHETIC_SEED))
+    dtype = np.min_scalar_type(vocab_size - 1)
+    train = random.integers(vocab_size, size=SYNTHETIC_TRAIN_TOKENS, dtype=dtype)
+    validation = random.integers(vocab_size, size=SYNTHETIC_VALIDATION_TOKENS, dtype=dtype)
+    for tokens in (train, validation):
+        tokens.flags.writeable = False
+    source = f"synthetic text (uniform tokens below {vocab_size}, numpy PCG64 seed {SYNTHETIC_SEED})"
+    hashes = [hashlib.sha256(tokens.data).hexdigest() for tokens in (train, validation)]
+    return Corpus(
+        train=train,
+        validation=validation,
+        vocab_size=vocab_size,
+        vocabulary_size=vocab_size,
+        digest=hashlib.sha256(f"{source} {len(train)} {len(validation)}".encode()).hexdigest()[:16],
+        tokens_digest=_join_hashes(hashes),
+        source=source,
+        files=0,
+        files_skipped=0,
+        text_bytes=0,
+    )
+
+
+def _join_hashes(hashes: list[str]) -> str:
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
+def _cache_folder(cache: Path | None) -> Path:
+    if cache is not None:
+        return cache
+    if os.environ.get("HVBENCH_CACHE"):
+        chosen = Path(os.environ["HVBENCH_CACHE"])
+    elif os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):  # the XDG specification ignores relative ones
+        chosen = Path(os.environ["XDG_CACHE_HOME"], "hvbench")
+    else:
+        chosen = Path("~/.cache/hvbench")
+    try:
+        return chosen.expanduser()
+    except RuntimeError as error:
+        raise DataError(f"no cache folder: {error}; set HVBENCH_CACHE to a folder that can be written") from None
+
+
+@contextmanager
+def _locked(path: Path, report: Report) -> Iterator[None]:
+    with open(path, "a") as lock:  # closing it, or dying, releases the lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report("waiting for another process that tokenises the same text")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(entry: Path, text: Text, *, vocab_size: int, report: Report) -> None:
+    """Write the cache entry beside its place and rename it there, so that no reader ever meets half of it."""
+    import numpy as np
+
+    # One name per host: what a killed process left is cleared here, and hosts that share the folder over a file
+    # system without common locks do not write into each other's.
+    building = entry.with_name(f"{entry.name}.building-{socket.gethostname()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    try:
+        tokenizer = None
+        if vocab_size > BYTE_VOCABULARY:
+            megabytes = text.size_bytes / 1e6
+            report(f"training a BPE vocabulary of {vocab_size} on {megabytes:.1f} MB of text, once")
+            tokenizer = _train_vocabulary(text, vocab_size=vocab_size)
+            (building / "vocabulary.json").write_text(tokenizer.to_str(), encoding="utf-8")
+            report(f"tokenising {megabytes:.1f} MB of text, once")
+        dtype = np.min_scalar_type(vocab_size - 1)
+        meta: dict[str, object] = {"vocabulary_size": tokenizer.get_vocab_size() if tokenizer else BYTE_VOCABULARY}
+        for name, held_out in (("train", False), ("validation", True)):
+            chunks = cut_into_chunks(text, held_out=held_out)
+            sha256 = hashlib.sha256()
+            with open(building / f"{name}.bin", "wb") as stream:
+                while batch := list(itertools.islice(chunks, CHUNKS_PER_BATCH)):
+                    tokens = _encode(batch, tokenizer=tokenizer).astype(dtype).tobytes()
+                    sha256.update(tokens)
+                    stream.write(tokens)
+            meta[name] = sha256.hexdigest()
+        (building / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+        shutil.rmtree(entry, ignore_errors=True)  # there is one only if it did not load
+        try:
+            building.rename(entry)
+        except OSError:
+            if not entry.is_dir():
+                raise  # else a host without a common lock was faster, with the same content
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _load(entry: Path, text: Text, *, vocab_size: int) -> Corpus | None:
+    """The corpus mapped from a cache entry, or None where there is none or its content is not what was written."""
+    import numpy as np
+
+    dtype = np.min_scalar_type(vocab_size - 1)
+    try:
+        meta = json.loads((entry / "meta.json").read_text())
+        sides = {name: np.memmap(entry / f"{name}.bin", dtype=dtype, mode="r") for name in ("train", "validation")}
+        hashes = [hashlib.sha256(tokens.data).hexdigest() for tokens in sides.values()]
+        if hashes != [meta["train"], meta["validation"]]:
+            return None
+        vocabulary_size = int(meta["vocabulary_size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Corpus(
+        train=sides["train"],
+        validation=sides["validation"],
+        vocab_size=vocab_size,
+        vocabulary_size=vocabulary_size,
+        digest=text.digest,
+        tokens_digest=_join_hashes(hashes),
+        source=text.source,
+        files=len(text.files),
+        files_skipped=text.files_skipped,
+        text_bytes=text.size_bytes,
+    )

@@ -1,0 +1,32 @@
+"""Model FLOPs and sizes, computed from a point alone."""
+
+from __future__ import annotations
+
+import math
+
+from hvbench.record import ModelFacts
+from hvbench.spec import Point
+from hvbench.training.weights import parameter_shapes
+
+WIRE_BYTES = {"none": 4, "fp16": 2}
+
+
+def model_facts(point: Point) -> ModelFacts:
+    """Parameters, FLOPs per token and all-reduce payload of a point with a resolved `world_size`.
+
+    FLOPs per token = 6 N + 12 L H Q T for forward and backward, without recomputation (PaLM, arXiv:2204.02311,
+    app. B); causal masking is not discounted. N counts every parameter but the learned positions: the token embedding
+    is tied to the output projection, so its product with the hidden state is real work, counted once.
+    """
+    sizes = {name: math.prod(shape) for name, shape in parameter_shapes(point).items()}
+    parameters = sum(sizes.values())
+    parameters_in_flops = parameters - sizes["position_embedding"]
+    attention = 12 * point.num_layers * point.hidden_size * point.sequence_length  # H * Q = hidden_size
+    communicates = (point.world_size or 1) > 1
+    return ModelFacts(
+        parameters=parameters,
+        parameters_in_flops=parameters_in_flops,
+        model_flops_per_token=6 * parameters_in_flops + attention,
+        tokens_per_step=point.tokens_per_step,
+        allreduce_bytes_per_step=parameters * WIRE_BYTES[point.compression] if communicates else 0,
+    )

@@ -1,0 +1,62 @@
+"""Canonical parameter names and the initial weights that both twins start from.
+
+Linear weights are stored (in, out), embeddings (rows, width). GPT-2's initialisation: N(0, 0.02), the two projections
+that write into the residual stream scaled by 1/sqrt(2 L), biases 0, layer-norm gains 1.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hvbench.spec import Point
+
+Shape = tuple[int, ...]
+
+
+def parameter_shapes(point: Point) -> dict[str, Shape]:
+    """Canonical name -> shape, in forward order. The token embedding is also the output projection (tied)."""
+    width = point.hidden_size
+    shapes: dict[str, Shape] = {
+        "token_embedding": (point.vocab_size, width),
+        "position_embedding": (point.sequence_length, width),
+    }
+    for layer in range(point.num_layers):
+        shapes |= {
+            f"block{layer}.norm1.gain": (width,),
+            f"block{layer}.norm1.bias": (width,),
+            f"block{layer}.attention.qkv.weight": (width, 3 * width),
+            f"block{layer}.attention.qkv.bias": (3 * width,),
+            f"block{layer}.attention.out.weight": (width, width),
+            f"block{layer}.attention.out.bias": (width,),
+            f"block{layer}.norm2.gain": (width,),
+            f"block{layer}.norm2.bias": (width,),
+            f"block{layer}.mlp.up.weight": (width, 4 * width),
+            f"block{layer}.mlp.up.bias": (4 * width,),
+            f"block{layer}.mlp.down.weight": (4 * width, width),
+            f"block{layer}.mlp.down.bias": (width,),
+        }
+    return shapes | {"final_norm.gain": (width,), "final_norm.bias": (width,)}
+
+
+def is_decayed(name: str) -> bool:
+    """Whether weight decay applies: to matrices that multiply, not to biases, gains or positions."""
+    return name.endswith(".weight") or name == "token_embedding"
+
+
+def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.ndarray]:
+    """Canonical name -> array of `dtype`; depends on the point's sizes and seed only, not on the framework."""
+    random = np.random.default_rng(point.seed)
+    residual_std = 0.02 / math.sqrt(2 * point.num_layers)
+    weights = {}
+    for name, shape in parameter_shapes(point).items():
+        if name.endswith(".gain"):
+            values = np.ones(shape)
+        elif name.endswith(".bias"):
+            values = np.zeros(shape)
+        else:
+            is_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+            values = random.standard_normal(shape, dtype=np.float32) * (residual_std if is_residual else 0.02)
+        weights[name] = values.astype(dtype)
+    return weights

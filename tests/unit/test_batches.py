@@ -1,0 +1,195 @@
+"""The order of samples: the same whatever the ranks, the accumulation and the micro-batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvbench.errors import DataError
+from hvbench.spec import Point, validate
+from hvbench.training.batches import Batches
+from hvbench.training.corpus import Corpus
+
+LENGTH = 5
+
+
+def make_point(**values: Any) -> Point:
+    return validate(Point, {"model": "tiny", "sequence_length": LENGTH, "vocab_size": 65536, **values}, where="test")
+
+
+def make_corpus(*, train_samples: int, validation_samples: int = 7, spare: int = 0) -> Corpus:
+    """Training token at position p is p, validation token at position p is 10000 + p: a window shows its origin."""
+    train = np.arange(train_samples * LENGTH + 1 + spare, dtype=np.uint16)
+    return Corpus(
+        train=train,
+        validation=10_000 + np.arange(validation_samples * LENGTH + 1, dtype=np.uint16),
+        vocab_size=65536,
+        vocabulary_size=65536,
+        digest="0" * 16,
+        tokens_digest="0" * 16,
+        source="counting",
+        files=1,
+        files_skipped=0,
+        text_bytes=len(train),
+    )
+
+
+def global_batch(corpus: Corpus, *, step: int, ranks: int, steps: int, micro: int, seed: int = 0) -> np.ndarray:
+    """Inputs of all ranks in the global order, (global_batch_size, sequence_length)."""
+    point = make_point(world_size=ranks, gradient_accumulation_steps=steps, micro_batch_size=micro, seed=seed)
+    inputs = [Batches(point, corpus, rank=rank).train_batch(step)[0] for rank in range(ranks)]
+    return np.concatenate(inputs).reshape(-1, LENGTH)
+
+
+def windows(inputs: np.ndarray) -> list[int]:
+    return (inputs[..., 0].reshape(-1) // LENGTH).tolist()
+
+
+def test_batches_have_the_documented_shape_dtype_and_layout() -> None:
+    corpus = make_corpus(train_samples=40)
+    point = make_point(world_size=2, gradient_accumulation_steps=3, micro_batch_size=4)
+    inputs, targets = Batches(point, corpus, rank=1).train_batch(0)
+    assert inputs.shape == targets.shape == (3, 4, LENGTH)
+    assert inputs.dtype == targets.dtype == np.int32
+    assert inputs.flags.c_contiguous and targets.flags.c_contiguous
+    assert np.array_equal(targets, inputs + 1)  # in counting text, the next token is the next number
+    assert (inputs[..., 0] % LENGTH == 0).all()
+    inputs, targets = next(Batches(point, corpus, rank=1).validation_batches(8))
+    assert inputs.shape == targets.shape == (4, LENGTH)
+    assert inputs.dtype == targets.dtype == np.int32
+    assert inputs.flags.c_contiguous and targets.flags.c_contiguous
+    assert np.array_equal(targets, inputs + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    factors=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+    train_samples=st.integers(64, 200),
+    step=st.integers(0, 50),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_any_factorisation_of_a_global_batch_yields_the_same_samples_in_the_same_order(
+    factors: tuple[int, int, int], train_samples: int, step: int, seed: int
+) -> None:
+    ranks, steps, micro = factors
+    corpus = make_corpus(train_samples=train_samples)
+    size = ranks * steps * micro
+    whole = global_batch(corpus, step=step, ranks=1, steps=1, micro=size, seed=seed)
+    parts = global_batch(corpus, step=step, ranks=ranks, steps=steps, micro=micro, seed=seed)
+    assert np.array_equal(parts, whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(train_samples=st.integers(8, 60), size=st.integers(1, 8), spare=st.integers(0, LENGTH - 1))
+def test_every_epoch_visits_every_window_once_in_another_order(train_samples: int, size: int, spare: int) -> None:
+    """Global batches that do not divide the epoch straddle two."""
+    corpus = make_corpus(train_samples=train_samples, spare=spare)
+    batches = Batches(make_point(world_size=1, micro_batch_size=size), corpus, rank=0)
+    assert batches.samples_per_epoch == train_samples
+    seen: list[int] = []
+    while len(seen) < 3 * train_samples:
+        seen += windows(batches.train_batch(len(seen) // size)[0])
+    epochs = [seen[epoch * train_samples : (epoch + 1) * train_samples] for epoch in range(3)]
+    for order in epochs:
+        assert sorted(order) == list(range(train_samples))
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_a_step_can_be_revisited_and_reached_directly() -> None:
+    corpus = make_corpus(train_samples=20)
+    point = make_point(world_size=1, micro_batch_size=8)
+    batches = Batches(point, corpus, rank=0)
+    in_order = [windows(batches.train_batch(step)[0]) for step in range(30)]
+    assert windows(batches.train_batch(3)[0]) == in_order[3]
+    assert windows(Batches(point, corpus, rank=0).train_batch(29)[0]) == in_order[29]
+
+
+def test_the_order_is_that_of_the_documented_generator() -> None:
+    corpus = make_corpus(train_samples=12)
+    batches = Batches(make_point(world_size=1, micro_batch_size=12, seed=3), corpus, rank=0)
+    for epoch in range(2):
+        expected = np.random.Generator(np.random.PCG64([3, epoch])).permutation(12)
+        assert windows(batches.train_batch(epoch)[0]) == expected.tolist()
+
+
+def test_the_seed_changes_the_order() -> None:
+    corpus = make_corpus(train_samples=64)
+    orders = {tuple(windows(global_batch(corpus, step=0, ranks=1, steps=1, micro=64, seed=seed))) for seed in range(5)}
+    assert len(orders) == 5
+
+
+def test_a_long_run_keeps_few_orders() -> None:
+    batches = Batches(make_point(world_size=1, micro_batch_size=8), make_corpus(train_samples=9), rank=0)
+    for step in range(100):
+        batches.train_batch(step)
+    assert len(batches._orders) <= 2
+
+
+def validation_windows(corpus: Corpus, samples: int, *, ranks: int, micro: int) -> list[list[list[int]]]:
+    """Rank -> micro-batch -> window numbers."""
+    point = make_point(world_size=ranks, micro_batch_size=micro)
+    result = []
+    for rank in range(ranks):
+        batches = Batches(point, corpus, rank=rank).validation_batches(samples)
+        result.append([windows(inputs - 10_000) for inputs, _ in batches])
+    return result
+
+
+def test_validation_windows_are_dealt_over_the_ranks() -> None:
+    corpus = make_corpus(train_samples=64, validation_samples=20)
+    assert validation_windows(corpus, 8, ranks=2, micro=2) == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
+
+
+@given(
+    ranks=st.integers(1, 4), micro=st.integers(1, 4), samples=st.integers(1, 40), validation_samples=st.integers(1, 40)
+)
+@settings(max_examples=80, deadline=None)
+def test_validation_covers_the_same_windows_for_any_ranks(
+    ranks: int, micro: int, samples: int, validation_samples: int
+) -> None:
+    corpus = make_corpus(train_samples=64, validation_samples=validation_samples)
+    dealt = validation_windows(corpus, samples, ranks=ranks, micro=micro)
+    distinct = min(samples, validation_samples)
+    rounds = {len(batches) for batches in dealt}
+    assert rounds == {-(-distinct // (ranks * micro))}
+    assert all(len(batch) == micro for batches in dealt for batch in batches)
+    everything = [window for batches in dealt for batch in batches for window in batch]
+    assert set(everything) == set(range(distinct))
+    assert len(everything) - distinct < ranks * micro
+
+
+def test_batches_read_a_mapped_corpus(tmp_path: Any) -> None:
+    from hvbench.training.corpus import prepare
+
+    path = tmp_path / "input.txt"
+    path.write_text("abcdefghijklmnopqrstuvwxyz" * 100)
+    corpus = prepare(str(path), vocab_size=256, cache=tmp_path / "cache")
+    point = make_point(vocab_size=256, world_size=1, micro_batch_size=4)
+    inputs, targets = Batches(point, corpus, rank=0).train_batch(0)
+    assert type(inputs) is np.ndarray
+    for row, following in zip(inputs[0].tolist(), targets[0].tolist(), strict=True):
+        assert bytes(row).decode() in "abcdefghijklmnopqrstuvwxyz" * 2
+        assert following[:-1] == row[1:]
+
+
+def test_too_little_text_is_refused_when_batches_are_made() -> None:
+    point = make_point(world_size=4, gradient_accumulation_steps=2, micro_batch_size=8)
+    with pytest.raises(DataError, match="has 63 training samples of 5 tokens, the global batch needs 64"):
+        Batches(point, make_corpus(train_samples=63), rank=0)
+    with pytest.raises(DataError, match="too little text for validation"):
+        Batches(point, make_corpus(train_samples=64, validation_samples=0), rank=0)
+
+
+@pytest.mark.parametrize(("world_size", "rank"), [(None, 0), (2, 2), (2, -1)])
+def test_a_rank_outside_the_world_is_a_defect(world_size: int | None, rank: int) -> None:
+    with pytest.raises(ValueError, match="rank"):
+        Batches(make_point(world_size=world_size), make_corpus(train_samples=64), rank=rank)
+
+
+def test_tokens_beyond_the_model_are_a_defect() -> None:
+    with pytest.raises(ValueError, match="vocab_size 256"):
+        Batches(make_point(vocab_size=256, world_size=1), make_corpus(train_samples=64), rank=0)
