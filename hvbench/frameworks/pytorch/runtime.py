@@ -1,0 +1,58 @@
+"""PyTorch in one worker: threads, device, Horovod."""
+
+from __future__ import annotations
+
+import gc
+
+import horovod.torch as hvd
+import torch
+
+DTYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class Runtime:
+    """See `hvbench.frameworks.contract.Runtime`."""
+
+    def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+        has_gpu = torch.cuda.is_available()
+        self.device = ("cuda" if has_gpu else "cpu") if device == "auto" else device
+        if self.device == "cuda":
+            torch.cuda.set_device(local_rank)
+        if world_size > 1:
+            hvd.init()
+
+    def versions(self) -> dict[str, str]:
+        facts = {"pytorch": torch.__version__, "pytorch_cpu_capability": torch.backends.cpu.get_cpu_capability()}
+        if self.device == "cuda":
+            facts |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
+        return facts
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            hvd.barrier()
+
+    def peak_device_memory_bytes(self) -> int | None:
+        return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
+
+    def release(self) -> None:
+        gc.collect()
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+    def shutdown(self) -> None:
+        if self.world_size > 1:
+            hvd.shutdown()

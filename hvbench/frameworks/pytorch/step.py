@@ -1,0 +1,89 @@
+"""One training step in PyTorch: accumulate, all-reduce once, clip, update."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
+from hvbench.frameworks.pytorch.model import Model
+from hvbench.frameworks.pytorch.optimizer import Optimizer
+from hvbench.frameworks.pytorch.runtime import Runtime
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+
+class Trainer:
+    """See `hvbench.frameworks.contract.Trainer`."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, runtime: Runtime) -> None:
+        self.point = point
+        self.precision = precision
+        self.device = runtime.device
+        self.model = Model(point, weights, precision=precision, device=runtime.device)
+        self.optimizer = Optimizer(self.model.parameters, point)
+        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        self.is_last_pass = False
+        for name, parameter in self.model.parameters.items():
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: self._on_gradient(name, p))
+
+    def train_step(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale)
+        norm = torch.nn.utils.get_total_norm(list(gradients.values())) / loss_scale
+        gradient_norm = norm.item()
+        skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
+        if not skipped:
+            factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
+            if factor != 1.0:
+                torch._foreach_mul_(list(gradients.values()), factor)
+            self.optimizer.update(gradients, learning_rate=learning_rate)
+        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        with torch.no_grad():
+            return self.model.loss(self._tokens(inputs), self._tokens(targets)).item()
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return self.model.logits(self._tokens(inputs)).cpu().numpy()
+
+    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
+        _, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale)
+        return {name: gradient.cpu().numpy() for name, gradient in gradients.items()}
+
+    def parameters(self) -> Arrays:
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
+
+    def _averaged_gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean loss and gradients (times `loss_scale`), averaged over accumulation steps and ranks."""
+        inputs, targets = self._tokens(inputs), self._tokens(targets)
+        gradient_accumulation_steps = len(inputs)
+        for parameter in self.model.parameters.values():
+            parameter.grad = None
+        total = torch.zeros((), device=self.device)
+        for index in range(gradient_accumulation_steps):
+            self.is_last_pass = index == gradient_accumulation_steps - 1
+            loss = self.model.loss(inputs[index], targets[index]) / gradient_accumulation_steps
+            (loss * loss_scale).backward()
+            total += loss.detach()
+        averages = self.allreduce.finish()
+        return total, {name: averages[name] for name in self.model.parameters}
+
+    def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
+        if self.is_last_pass:
+            self.allreduce.start(name, parameter.grad)
+
+    def _tokens(self, tokens: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(tokens).long().to(self.device, non_blocking=True)
+
+
+def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
+    """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
+    return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0

@@ -1,0 +1,87 @@
+"""The GPT decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings.
+
+Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from hvbench.environment import multiplies_natively
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.tensorflow.runtime import DTYPES
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+
+class Model:
+    """Parameters by canonical name, and the functions over them."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        self.point = point
+        self.parameter_dtype = DTYPES[precision.parameter_dtype]
+        self.compute_dtype = DTYPES[precision.compute_dtype]
+        self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        with tf.device("GPU:0" if device == "cuda" else "CPU:0"):
+            self.parameters = {
+                name: tf.Variable(value, dtype=self.parameter_dtype, name=name.replace(".", "_"))
+                for name, value in weights.items()
+            }
+
+    def logits(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+        p = self.parameters
+        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        for layer in range(self.point.num_layers):
+            x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
+            x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
+        x = self._round(self._layer_norm(x, "final_norm"))
+        return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
+
+    def loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
+        logits = self.logits(inputs)
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+
+    def _attention(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        B, T, W = x.shape
+        H = self.point.num_heads
+        qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
+        q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
+        scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
+        future = np.triu(np.full((T, T), -np.inf), k=1)
+        attention = self._round(tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype)))
+        heads = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))  # (B, T, H, Q)
+        return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
+
+    def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        return self._linear(tf.nn.gelu(self._linear(x, f"{name}.up")), f"{name}.down")
+
+    def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
+        # Bias and GELU stay in the parameters' dtype: TensorFlow would round after every elementwise operation and
+        # sum the bias gradient in the compute dtype, where PyTorch's fused kernels do neither.
+        return tf.nn.bias_add(self._widen(self._round(_matmul(self._round(x), weight))), self.parameters[f"{name}.bias"])
+
+    def _layer_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
+        mean, variance = tf.nn.moments(x, axes=-1, keepdims=True)
+        return tf.nn.batch_normalization(x, mean, variance, bias, gain, 1e-5)
+
+    def _round(self, x: tf.Tensor) -> tf.Tensor:
+        """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
+        rounded = tf.cast(x, self.compute_dtype)
+        return rounded if self.is_native else tf.cast(rounded, self.parameter_dtype)
+
+    def _widen(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(x, self.parameter_dtype)
+
+
+def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
+    """(B, T, in) × (in, out) as one two-dimensional product, which oneDNN runs faster than a batched one."""
+    B, T, width = x.shape
+    product = tf.matmul(tf.reshape(x, (B * T, width)), weight, transpose_b=transpose)
+    return tf.reshape(product, (B, T, product.shape[-1]))

@@ -1,0 +1,67 @@
+"""TensorFlow in one worker: threads, device, Horovod."""
+
+from __future__ import annotations
+
+import gc
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+DTYPES = {
+    "float64": tf.float64,
+    "float32": tf.float32,
+    "bfloat16": tf.bfloat16,
+    "float16": tf.float16,
+}
+
+
+class Runtime:
+    """See `hvbench.frameworks.contract.Runtime`."""
+
+    def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        gpus = tf.config.list_physical_devices("GPU")
+        self.device = ("cuda" if gpus else "cpu") if device == "auto" else device
+        if self.device == "cuda":
+            tf.config.set_visible_devices(gpus[local_rank], "GPU")
+            tf.config.experimental.set_memory_growth(gpus[local_rank], True)
+        else:
+            tf.config.set_visible_devices([], "GPU")
+        if world_size > 1:
+            hvd.init()
+
+    def versions(self) -> dict[str, str]:
+        facts = {"tensorflow": tf.__version__, "tensorflow_git": tf.version.GIT_VERSION}
+        if self.device == "cuda":
+            build = tf.sysconfig.get_build_info()
+            facts |= {"cuda": str(build.get("cuda_version")), "gpu": _gpu_name()}
+        return facts
+
+    def synchronize(self) -> None:
+        if self.device == "cuda":
+            tf.test.experimental.sync_devices()
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            hvd.allreduce(tf.zeros(()), name="barrier")  # horovod.tensorflow has no barrier
+
+    def peak_device_memory_bytes(self) -> int | None:
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
+
+    def release(self) -> None:
+        tf.keras.backend.clear_session()
+        gc.collect()
+        if self.device == "cuda":
+            tf.config.experimental.reset_memory_stats("GPU:0")
+
+    def shutdown(self) -> None:
+        if self.world_size > 1:
+            hvd.shutdown()
+
+
+def _gpu_name() -> str:
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown")

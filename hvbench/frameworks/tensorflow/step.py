@@ -1,0 +1,134 @@
+"""One training step in TensorFlow: accumulate, all-reduce once, clip, update."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
+from hvbench.frameworks.tensorflow.model import Model
+from hvbench.frameworks.tensorflow.optimizer import Optimizer
+from hvbench.frameworks.tensorflow.runtime import Runtime
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+
+class Trainer:
+    """See `hvbench.frameworks.contract.Trainer`."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, runtime: Runtime) -> None:
+        self.point = point
+        self.precision = precision
+        self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
+        self.model = Model(point, weights, precision=precision, device=runtime.device)
+        with tf.device(self.device):
+            self.optimizer = Optimizer(self.model.parameters, point)
+            self.sums: dict[str, tf.Variable] = {}
+            if point.gradient_accumulation_steps > 1:
+                self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
+        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        self._graphs = {
+            name: tf.function(getattr(self, name), autograph=False)
+            for name in ("_accumulate", "_averaged_gradients", "_update", "_loss", "_logits")
+        }
+
+    def train_step(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        scale = self._scalar(loss_scale)
+        loss = self._accumulate_all_but_last(inputs, targets, scale)
+        last_loss, gradient_norm, skipped = self._run(
+            "_update", inputs[-1], targets[-1], scale, self._scalar(learning_rate)
+        )
+        return StepResult(
+            loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped)
+        )
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        return float(self._run("_loss", inputs, targets))
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        return self._run("_logits", inputs).numpy()
+
+    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
+        scale = self._scalar(loss_scale)
+        self._accumulate_all_but_last(inputs, targets, scale)
+        _, gradients = self._run("_averaged_gradients", inputs[-1], targets[-1], scale)
+        return {name: gradient.numpy() for name, gradient in gradients.items()}
+
+    def parameters(self) -> Arrays:
+        return {name: value.numpy() for name, value in self.model.parameters.items()}
+
+    def _accumulate_all_but_last(self, inputs: np.ndarray, targets: np.ndarray, scale: tf.Tensor) -> tf.Tensor:
+        loss = tf.zeros((), self.model.parameter_dtype)
+        for index in range(len(inputs) - 1):
+            loss += self._run("_accumulate", inputs[index], targets[index], scale)
+        return loss
+
+    def _accumulate(self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+        """Graph: one backward pass, added to the sums; its share of the mean loss."""
+        loss, gradients = self._backward(inputs, targets, scale)
+        for name, gradient in gradients.items():
+            self.sums[name].assign_add(gradient)
+        return loss
+
+    def _averaged_gradients(
+        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Graph: the last backward pass; gradients (times `scale`) averaged over accumulation steps and ranks."""
+        loss, gradients = self._backward(inputs, targets, scale)
+        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
+            self.allreduce.start(name, gradient + self.sums[name] if self.sums else gradient)
+        averages = self.allreduce.finish()
+        for name, value in self.sums.items():
+            with tf.control_dependencies([averages[name]]):
+                value.assign(tf.zeros_like(value))
+        return loss, {name: averages[name] for name in self.model.parameters}
+
+    def _update(
+        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Graph: the whole end of a step, from the last backward pass to the update."""
+        loss, gradients = self._averaged_gradients(inputs, targets, scale)
+        gradient_norm = tf.linalg.global_norm(list(gradients.values())) / scale
+        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
+
+        def update() -> tf.Tensor:
+            final = {name: gradient * factor for name, gradient in gradients.items()}
+            self.optimizer.update(final, learning_rate=learning_rate)
+            return tf.constant(False)
+
+        if not self.precision.loss_scaling:
+            return loss, gradient_norm, update()
+        skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(True))
+        return loss, gradient_norm, skipped
+
+    def _backward(
+        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        parameters = self.model.parameters
+        with tf.GradientTape() as tape:
+            loss = self.model.loss(inputs, targets) / self.point.gradient_accumulation_steps
+            scaled = loss * scale
+        gradients = tape.gradient(scaled, list(parameters.values()))
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        return loss, dict(zip(parameters, dense, strict=True))
+
+    def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        return self.model.loss(inputs, targets)
+
+    def _logits(self, inputs: tf.Tensor) -> tf.Tensor:
+        return self.model.logits(inputs)
+
+    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor):
+        with tf.device(self.device):
+            return self._graphs[graph](*(tf.convert_to_tensor(argument) for argument in arguments))
+
+    def _scalar(self, value: float) -> tf.Tensor:
+        return tf.constant(value, self.model.parameter_dtype)
+
+
+def clip_factor(gradient_norm: tf.Tensor, *, max_norm: float) -> tf.Tensor:
+    """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
+    return tf.minimum(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else tf.ones_like(gradient_norm)
