@@ -1,0 +1,81 @@
+"""How the other ranks learn rank 0's address: from the launcher that they share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+from hvbench.errors import LaunchError
+from hvbench.launch.channel import Address
+from hvbench.launch.context import Context
+
+KEY_VALUE_PATH = "/hvbench/coordinator"
+LOOKUP_SECONDS = 60.0
+
+
+def publish(address: Address, context: Context) -> list[subprocess.Popen]:
+    """Make rank 0's address known; returns the agents that had to be started for it (own launch only)."""
+    if context.launcher == "horovodrun-gloo":
+        _key_value_request("PUT", address.to_json().encode())
+    elif context.launcher == "mpi":
+        _broadcast(address.to_json())
+    else:
+        return [_start_agent(address, rank=rank, size=context.size) for rank in range(1, context.size)]
+    return []
+
+
+def look_up(context: Context) -> Address:
+    """Rank 0's address, on any other rank; raises LaunchError when it does not come."""
+    if context.launcher == "hvbench":
+        return Address.from_json(os.environ["HVBENCH_COORDINATOR"])
+    if context.launcher == "mpi":
+        return Address.from_json(_broadcast(None))
+    deadline = time.monotonic() + LOOKUP_SECONDS
+    while time.monotonic() < deadline:
+        content = _key_value_request("GET")
+        if content:
+            return Address.from_json(content.decode())
+        time.sleep(0.1)
+    raise LaunchError(f"rank {context.rank}: rank 0 did not announce itself within {LOOKUP_SECONDS:.0f} s")
+
+
+def _key_value_request(method: str, body: bytes | None = None) -> bytes | None:
+    """One request to the key-value store that horovodrun serves to its ranks; None when the key is not there yet."""
+    host, port = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
+    request = urllib.request.Request(f"http://{host}:{port}{KEY_VALUE_PATH}", data=body, method=method)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+    try:
+        with direct.open(request, timeout=10) as response:
+            return response.read()
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise LaunchError(f"horovodrun's key-value store at {host}:{port} answered {error.code}") from None
+    except OSError as error:
+        raise LaunchError(f"horovodrun's key-value store at {host}:{port} cannot be reached: {error}") from None
+
+
+def _broadcast(text: str | None) -> str:
+    """Rank 0's text on every rank, over MPI; MPI ends here again, since workers talk over Gloo."""
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        raise LaunchError("launched by MPI, but mpi4py is not installed: pip install mpi4py") from None
+    text = MPI.COMM_WORLD.bcast(text, root=0)
+    MPI.Finalize()
+    return text
+
+
+def _start_agent(address: Address, *, rank: int, size: int) -> subprocess.Popen:
+    environment = os.environ | {
+        "HVBENCH_COORDINATOR": address.to_json(),
+        "HVBENCH_RANK": str(rank),
+        "HVBENCH_SIZE": str(size),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "hvbench.launch"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+    )

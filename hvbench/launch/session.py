@@ -1,0 +1,101 @@
+"""A launch from its first moment to its last: rank 0 gets a Coordinator, every other rank serves and leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from hvbench.environment import usable_cores
+from hvbench.errors import Interrupted, UsageError
+from hvbench.launch.agent import Agent, run_agent
+from hvbench.launch.bootstrap import publish
+from hvbench.launch.channel import Hub, connect
+from hvbench.launch.context import Context, detect_context
+from hvbench.launch.coordinator import Coordinator
+
+END_SECONDS = 10.0
+MAX_RANKS_PER_CORE = 32
+
+
+def resolve_context(np: int | None) -> Context:
+    """Who launched this process; with no launcher, a launch of `np` ranks by hvbench itself. Raises UsageError."""
+    context = detect_context()
+    if context.launcher == "none":
+        most = MAX_RANKS_PER_CORE * usable_cores()
+        if np is not None and not 1 <= np <= most:
+            raise UsageError(f"--np {np}: must be between 1 and {most} ({MAX_RANKS_PER_CORE} ranks a core on this host)")
+        return replace(context, size=np or 1)
+    if np is not None and np != context.size:
+        raise UsageError(f"--np {np}: the launcher has started {context.size} ranks; leave --np out")
+    return context
+
+
+def serve_if_not_first(context: Context) -> bool:
+    """On any rank but 0: be the agent until the launch ends, and return True."""
+    if context.is_first:
+        return False
+    run_agent(context)
+    return True
+
+
+@contextlib.contextmanager
+def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
+    """Rank 0: bring the ranks together and yield their Coordinator; at the end nothing is left running.
+
+    Ctrl-C or SIGTERM raises Interrupted inside; a second one ends the process at once.
+    """
+    hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
+    launched = publish(hub.address, context)
+    own = threading.Thread(target=lambda: Agent(connect(hub.address), rank=0).run(), name="hvbench-agent", daemon=True)
+    own.start()
+    coordinator = Coordinator(hub, context, run_path=run_path)
+    try:
+        with interruptible():
+            coordinator.wait_for_members()
+            yield coordinator
+    finally:
+        coordinator.quit()
+        own.join(timeout=END_SECONDS)
+        for process in launched:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=END_SECONDS)
+            process.kill()
+            process.wait()
+        hub.close()
+
+
+def dismiss(context: Context) -> None:
+    """Rank 0: end a launch that has nothing to do (a mistake in the arguments), so that the other ranks leave too."""
+    if context.launcher == "none" or context.size == 1:
+        return
+    hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
+    publish(hub.address, context)
+    left = set(range(1, context.size))
+    while left and (received := hub.receive(END_SECONDS)) is not None:
+        hub.send(received[0], {"type": "quit"})
+        left.discard(received[0])
+    hub.close()
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into Interrupted, and the second into an immediate end."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: os._exit(Interrupted.exit_code))
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; what was measured is safe, go on with --resume")
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

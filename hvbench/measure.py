@@ -1,0 +1,163 @@
+"""The clock and the samples: what one rank writes down about each step of one point.
+
+A step's clock starts when its batch lies in host memory and the device is idle, and stops when the device is idle
+again. Warm-up steps, the first (tracing, compiling) included, are recorded like the others and left out when read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import resource
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hvbench.frameworks.contract import Runtime, StepResult, Trainer
+from hvbench.spec import MeasureSettings, Point
+from hvbench.training.batches import Batches
+from hvbench.training.loss_scale import LossScale
+from hvbench.training.schedule import learning_rate_at
+
+
+class Diverged(Exception):
+    """Training left the finite numbers. Every rank raises it at the same step: the averaged gradient is common."""
+
+
+@dataclass(kw_only=True)
+class Samples:
+    """Per-step lists of one rank, warm-up included; see `hvbench.record.RankSamples` for the meaning of each."""
+
+    step_seconds: list[float] = field(default_factory=list)
+    data_seconds: list[float] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+    gradient_norm: list[float | None] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    loss_scale: list[float] = field(default_factory=list)
+    skipped_steps: list[int] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, result: StepResult, *, learning_rate: float, loss_scale: float) -> None:
+        """Append one step's values; its times are appended where they are taken."""
+        if result.skipped:
+            self.skipped_steps.append(len(self.loss))
+        self.loss.append(finite_or_none(result.loss))
+        self.gradient_norm.append(finite_or_none(result.gradient_norm))
+        self.learning_rate.append(learning_rate)
+        self.loss_scale.append(loss_scale)
+
+
+class Loop:
+    """Trains one point step by step and samples it. `phase` and `step` say where it is, for progress and for outcomes."""
+
+    def __init__(
+        self, point: Point, settings: MeasureSettings, *, trainer: Trainer, batches: Batches, runtime: Runtime
+    ) -> None:
+        self.point = point
+        self.settings = settings
+        self.trainer = trainer
+        self.batches = batches
+        self.runtime = runtime
+        self.samples = Samples()
+        self.loss_scale = LossScale(enabled=point.precision == "fp16")
+        self.total_steps = settings.warmup_steps + settings.steps
+        self.step = 0
+        self._started = 0.0
+        self._evaluation_seconds = 0.0
+
+    @property
+    def phase(self) -> str:
+        """`first_step`, `warmup` or `measure`."""
+        if self.step == 0:
+            return "first_step"
+        return "warmup" if self.step < self.settings.warmup_steps else "measure"
+
+    def start(self) -> None:
+        """Line up the ranks; evaluate the untrained model if evaluations were asked for."""
+        if self.settings.evaluate_every:
+            self._evaluate()
+        self.runtime.barrier()
+        self._started = time.perf_counter()
+        self._evaluation_seconds = 0.0
+
+    def advance(self) -> StepResult:
+        """One step, timed; then an evaluation outside the clock where one is due."""
+        rate = learning_rate_at(
+            self.step,
+            peak=self.point.learning_rate,
+            schedule=self.point.schedule,
+            lr_warmup_steps=self.point.lr_warmup_steps,
+            schedule_steps=self.point.schedule_steps,
+        )
+        scale = self.loss_scale.scale
+        asked = time.perf_counter()
+        inputs, targets = self.batches.train_batch(self.step)
+        self.runtime.synchronize()
+        begun = time.perf_counter()
+        result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
+        self.runtime.synchronize()
+        ended = time.perf_counter()
+
+        self.samples.data_seconds.append(begun - asked)
+        self.samples.step_seconds.append(ended - begun)
+        self.samples.add(result, learning_rate=rate, loss_scale=scale)
+        self._check_finite(result)
+        self.loss_scale.update(skipped=result.skipped)
+        self.step += 1
+        if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
+            self._evaluate()
+        return result
+
+    def _check_finite(self, result: StepResult) -> None:
+        gave_up = result.skipped and self.loss_scale.scale <= 1.0
+        if gave_up or not (result.skipped or math.isfinite(result.gradient_norm)):
+            raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
+
+    def _evaluate(self) -> None:
+        begun = time.perf_counter()
+        losses = [self.trainer.evaluate(*batch) for batch in self.batches.validation_batches(self.settings.evaluate_samples)]
+        ended = time.perf_counter()
+        training_seconds = begun - self._started - self._evaluation_seconds if self.step else 0.0
+        self._evaluation_seconds += ended - begun
+        self.samples.evaluations.append(
+            {
+                "step": self.step,
+                "loss": finite_or_none(sum(losses) / len(losses)),
+                "samples": len(losses) * self.point.micro_batch_size,
+                "seconds": ended - begun,
+                "training_seconds": training_seconds,
+            }
+        )
+
+
+def reset_peak_rss() -> None:
+    """Return freed memory to the system and restart the RSS high-water mark, where the kernel allows it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def peak_rss_bytes() -> int:
+    """RSS high-water mark of this process since `reset_peak_rss`."""
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process now."""
+    return _status_bytes("VmRSS") or peak_rss_bytes()
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity: a non-finite value is stored as null."""
+    return value if math.isfinite(value) else None
+
+
+def _status_bytes(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

@@ -1,0 +1,191 @@
+"""One rank of one framework: runs points one after the other until its list is done.
+
+An agent starts it as `python -m hvbench.worker DIRECTORY`, DIRECTORY holding `generation.json`. It leaves files there:
+`progress.json` (where it is, replaced), `result-N.json` (one a job, written once) and `failure.json` (why it ended
+early). Everything that the framework prints goes to the log that the agent opened for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hvbench import parity
+from hvbench.environment import describe_environment, describe_load
+from hvbench.files import write_json
+from hvbench.frameworks import load_framework
+from hvbench.frameworks.contract import Runtime, Trainer
+from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
+from hvbench.spec import MeasureSettings, Point
+from hvbench.training import corpus
+from hvbench.training.batches import Batches
+from hvbench.training.precision import PRECISIONS
+from hvbench.training.weights import initial_weights
+
+PROGRESS_INTERVAL_SECONDS = 0.25
+PR_SET_PDEATHSIG = 1
+
+# Substrings of messages by which frameworks say that memory ran out.
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "OOM when allocating", "DefaultCPUAllocator: not enough memory")
+
+
+class Progress:
+    """The worker's one voice while it runs: a small file that its agent reads."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "progress.json"
+        self.state: dict[str, Any] = {"index": -1, "phase": "start", "step": 0}
+        self._written = 0.0
+
+    def enter(self, phase: str, **facts: Any) -> None:
+        """Say where the worker is; a new phase is written at once, steps at a calm rate."""
+        is_new = phase != self.state["phase"] or facts.get("index", self.state["index"]) != self.state["index"]
+        self.state |= {"phase": phase, **facts}
+        now = time.monotonic()
+        if is_new or now - self._written >= PROGRESS_INTERVAL_SECONDS:
+            write_json(self.path, self.state, durable=False)
+            self._written = now
+
+
+class Worker:
+    """A framework loaded once, and the jobs run in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.generation = json.loads((directory / "generation.json").read_text())
+        self.progress = Progress(directory)
+        self.progress.enter("start")
+        self.runtime: Runtime | None = None
+        self.step_module: ModuleType | None = None
+
+    def run(self) -> None:
+        """Load the framework, join the ranks, do every job."""
+        placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
+        framework = self.generation["framework"]
+        self.runtime = load_framework(framework, "runtime").Runtime(**placement)
+        self.step_module = load_framework(framework, "step")
+        for index, job in enumerate(self.generation["jobs"]):
+            self.progress.enter("data", index=index, step=0, loss=None)
+            point = Point.model_validate(job["point"])
+            settings = MeasureSettings.model_validate(job["measure"])
+            result = JOBS[job["kind"]](self, point, settings)
+            write_json(self.directory / f"result-{index}.json", result)
+        self.progress.enter("finished")
+        self.runtime.shutdown()
+
+    def measure(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
+        """Train one point and return this rank's samples."""
+        self.runtime.release()
+        reset_peak_rss()
+        start_rss_bytes = rss_bytes()
+        load_before = describe_load()
+        begun = time.perf_counter()
+        text = corpus.prepare(point.data, vocab_size=point.vocab_size)
+        batches = Batches(point, text, rank=self.runtime.rank)
+        prepared = time.perf_counter()
+        self.progress.enter("build")
+        trainer = self.build_trainer(point)
+        loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=self.runtime)
+        built = time.perf_counter()
+        self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)
+        outcome: dict[str, Any] = {"status": "ok"}
+        try:
+            loop.start()
+            while loop.step < loop.total_steps:
+                self.progress.enter(loop.phase, step=loop.step)
+                result = loop.advance()
+                self.progress.state["loss"] = loop.samples.loss[-1]
+                del result
+        except Diverged as reason:
+            outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
+        return {
+            "outcome": outcome,
+            "environment": {
+                **describe_environment(),
+                "framework_versions": self.runtime.versions(),
+                "load_before": load_before,
+                "load_after": describe_load(),
+                "data_digest": text.digest,
+                "data_source": text.source,
+                "controller": os.environ.get("HOROVOD_CONTROLLER") if self.runtime.world_size > 1 else None,
+            },
+            "samples": {
+                **vars(loop.samples),
+                "rank": self.runtime.rank,
+                "host": self.generation["host"],
+                "local_rank": self.generation["local_rank"],
+                "threads": self.generation["threads"],
+                "device": self.runtime.device,
+                "data_prepare_seconds": prepared - begun,
+                "build_seconds": built - prepared,
+                "peak_rss_bytes": peak_rss_bytes(),
+                "start_rss_bytes": start_rss_bytes,
+                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
+            },
+        }
+
+    def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
+        """Train one point a few steps and keep every tensor, for the parity of the twins."""
+        text = corpus.prepare(point.data, vocab_size=point.vocab_size)
+        batches = Batches(point, text, rank=self.runtime.rank)
+        self.progress.enter("build")
+        trainer = self.build_trainer(point)
+        self.progress.enter("measure")
+        path = self.directory / f"trace-{self.progress.state['index']}.npz"
+        parity.write_trace(path, point, trainer=trainer, batches=batches, steps=settings.steps)
+        return {"outcome": {"status": "ok"}, "trace": str(path)}
+
+    def build_trainer(self, point: Point) -> Trainer:
+        """The twin's trainer with the common initial weights."""
+        precision = PRECISIONS[point.precision]
+        weights = initial_weights(point, dtype=precision.parameter_dtype)
+        return self.step_module.Trainer(point, weights, precision=precision, runtime=self.runtime)
+
+
+JOBS: dict[str, Callable[[Worker, Point, MeasureSettings], dict[str, Any]]] = {
+    "measure": Worker.measure,
+    "trace": Worker.trace,
+}
+
+
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """Status and one line for an exception that ended a worker; `is_echo` marks the death of a peer seen from here."""
+    message = f"{type(error).__name__}: {error}".strip().splitlines()
+    line = message[0] if len(message) == 1 else f"{message[0]} … {message[-1]}"
+    is_oom = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    is_echo = type(error).__name__ == "HorovodInternalError" or "HorovodAllreduce" in str(error)
+    return {"status": "oom" if is_oom else "failed", "message": line[:500], "is_echo": is_echo and not is_oom}
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its agent ends, however the agent ends (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(directory: Path) -> None:
+    """Run the generation described in `directory`; never returns."""
+    die_with_parent()
+    worker = Worker(directory)
+    try:
+        worker.run()
+    except BaseException as error:  # the last line of defence: whatever it was, the agent must learn of it
+        traceback.print_exc()
+        state = worker.progress.state
+        write_json(directory / "failure.json", {**describe_failure(error), "phase": state["phase"], "index": state["index"]})
+        sys.stderr.flush()
+        os._exit(1)  # Horovod's own exit would wait for peers that may be gone
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
