@@ -1,0 +1,42 @@
+"""The command line: the only package that prints or exits. It imports what a command needs when the command runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from hvbench.cli.commands import hvbench
+from hvbench.errors import HvbenchError, UsageError
+from hvbench.launch.context import detect_context
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the console script: run, turn errors into one line and an exit code, exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code; only rank 0 of a launch speaks."""
+    speaks = detect_context().is_first
+    try:
+        code = hvbench.main(args=arguments, prog_name="hvbench", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except HvbenchError as error:
+        say(f"hvbench: {error}", speaks=speaks)
+        return error.exit_code
+    except click.ClickException as error:
+        say(f"hvbench: {error.format_message()}; see hvbench --help", speaks=speaks)
+        return UsageError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left (`hvbench suites | head`)
+        return 0
+
+
+def say(message: str, *, speaks: bool) -> None:
+    """One line on standard error, from rank 0 only."""
+    if speaks:
+        click.echo(message, err=True)

@@ -1,0 +1,148 @@
+"""The commands. Each parses its arguments, calls one function of the package, and prints what that returns."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hvbench import __version__
+
+RESULTS = Path("results")
+
+EPILOG = """\b
+The flow:
+  hvbench doctor                        what is installed, and what to do about the rest
+  hvbench suites                        the questions that can be asked
+  hvbench plan quickstart               what a suite would run, and for how long
+  horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
+  hvbench report results/…/…            tables, plots and report again, from the records
+
+\b
+Exit codes: 0 all points ok · 1 some points failed · 2 usage · 5 launch, storage or build · 130 interrupted"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="hvbench")
+def hvbench() -> None:
+    """Train the same transformer in PyTorch and TensorFlow on Horovod, and compare what it costs.
+
+    A suite asks one question, such as "does throughput keep rising with the micro-batch?", and expands to points. Each
+    point is trained by fresh workers, one a rank; raw samples go to records, and records to tables, plots and a report.
+    """
+
+
+def options_of_a_sweep(command):
+    """Options that `sweep`, `plan` and `run` share."""
+    np_help = "Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
+    return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
+
+
+def override_option(command):
+    """`-s key=value`."""
+    text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
+    return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE[,VALUE]", help=text)(command)
+
+
+@hvbench.command()
+@click.argument("suite", default="quickstart")
+@override_option
+@options_of_a_sweep
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
+@click.option(
+    "--resume/--fresh", default=False, help="Go on with the newest run of the suite (or with --out), or start a new one."
+)
+def sweep(suite: str, overrides: tuple[str, ...], np: int | None, out: Path | None, resume: bool) -> int:
+    """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
+
+    \b
+    horovodrun -np 8 hvbench sweep                    the main job: suite "quickstart" on 8 ranks
+    hvbench sweep smoke --np 2                        the same without a launcher, on this host
+    hvbench sweep batch -s precision=bf16 -s steps=20 --np 2
+    """
+    from hvbench.cli.running import run_sweep
+    from hvbench.suite import apply_overrides, find_suite, load_suite
+
+    def load():
+        return apply_overrides(load_suite(find_suite(suite)), overrides)
+
+    return run_sweep(load, np=np, out=out, resume=resume, root=RESULTS, command=sys.argv)
+
+
+@hvbench.command()
+@click.argument("values", nargs=-1, metavar="KEY=VALUE…")
+@options_of_a_sweep
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
+def run(values: tuple[str, ...], np: int | None, out: Path | None) -> int:
+    """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
+
+    Fields left out have their defaults (see `hvbench plan --fields`).
+    """
+    from hvbench.cli.running import run_sweep
+    from hvbench.suite import apply_overrides, parse_suite
+
+    def load():
+        return apply_overrides(parse_suite("", name="run", where="hvbench run"), values)
+
+    return run_sweep(load, np=np, out=out, resume=False, root=RESULTS, command=sys.argv)
+
+
+@hvbench.command()
+@click.argument("suite", default="quickstart")
+@override_option
+@options_of_a_sweep
+@click.option("--fields", is_flag=True, help="List the fields of a point and the [measure] settings, and stop.")
+def plan(suite: str, overrides: tuple[str, ...], np: int | None, fields: bool) -> None:
+    """Show what SUITE would run, what is skipped and why, and roughly how long it takes."""
+    from hvbench.cli.running import describe_fields, describe_plan
+    from hvbench.suite import apply_overrides, find_suite, load_suite
+
+    if fields:
+        click.echo(describe_fields())
+        return
+    click.echo(describe_plan(apply_overrides(load_suite(find_suite(suite)), overrides), np=np))
+
+
+@hvbench.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Rebuild tables, plots and report.md of the run folder RUN from its records."""
+    from hvbench.cli.running import write_report
+
+    click.echo(write_report(run))
+
+
+@hvbench.command()
+def suites() -> None:
+    """List the suites with the question that each answers."""
+    from hvbench.suite import list_suites, load_suite
+
+    loaded = [load_suite(path) for path in list_suites()]
+    width = max((len(suite.name) for suite in loaded), default=0)
+    for suite in loaded:
+        click.echo(f"{suite.name:{width}}  {suite.question}")
+
+
+@hvbench.command()
+def doctor() -> int:
+    """Show what is installed and built, cores and memory, what each framework can do here, and what is missing."""
+    from hvbench.doctor import examine
+
+    findings = examine()
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        mark = click.style("ok  ", fg="green") if finding.is_good else click.style("miss", fg="red")
+        click.echo(f"{mark}  {finding.subject:{width}}  {finding.fact}")
+        if finding.remedy:
+            click.echo(f"{'':{width + 8}}fix: {finding.remedy}")
+    return 0 if all(finding.is_good or not finding.is_required for finding in findings) else 1
+
+
+@hvbench.command("install-horovod", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def install_horovod(arguments: tuple[str, ...]) -> int:
+    """Build Horovod against the PyTorch, TensorFlow, MPI and CUDA that are installed here."""
+    from hvbench.install.__main__ import main
+
+    return main(list(arguments))

@@ -1,0 +1,98 @@
+"""What the commands do between the arguments and the output: launch, watch, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hvbench.cli.display import Display, format_duration
+from hvbench.errors import HvbenchError, Interrupted, PointsFailed
+from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+from hvbench.plan import estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.spec import MeasureSettings, Point
+from hvbench.store import RunFolder, latest_run_path, new_run_path
+from hvbench.suite import Suite
+from hvbench.sweep import prepare_sweep
+
+
+def run_sweep(
+    load: Callable[[], Suite], *, np: int | None, out: Path | None, resume: bool, root: Path, command: Sequence[str]
+) -> int:
+    """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
+    context = resolve_context(np)
+    if serve_if_not_first(context):
+        return 0
+    display = Display()
+    try:
+        suite = load()
+        path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
+        words = [Path(command[0]).name, *command[1:]]
+        sweep = prepare_sweep(
+            suite, RunFolder(path), world_size=context.size, command=words, observer=display, resume=resume
+        )
+    except BaseException:
+        dismiss(context)
+        raise
+    try:
+        if sweep.plan.jobs:
+            with open_launch(context, run_path=path) as coordinator, display:
+                sweep.run(coordinator, display)
+    except Interrupted:
+        display.show(write_report(path))
+        raise
+    except HvbenchError:
+        if any(sweep.statuses.values()):
+            display.show(write_report(path))
+        raise
+    display.show(write_report(path))
+    bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
+    if bad:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
+        raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")
+    return 0
+
+
+def write_report(path: Path) -> str:
+    """Rebuild everything that follows from a run's records; the text to show."""
+    from hvbench.analysis import frame, report, tables
+
+    folder = RunFolder(path)
+    run = folder.read_run()
+    records, problems = folder.read_records()
+    report.write_report(path, records=records, run=run)
+    lines = [f"not a readable record: {problem}" for problem in problems]
+    if records:
+        points = frame.point_frame(records)
+        lines += ["", tables.render_text(tables.throughput_table(points))]
+        if any(record.measure.evaluate_every for record in records):
+            lines += ["", tables.render_text(tables.convergence_table(points))]
+    return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
+
+
+def describe_plan(suite: Suite, *, np: int | None) -> str:
+    """The jobs in order, the skipped points with their reasons, and the rough time."""
+    context = resolve_context(np)
+    plan = make_plan(suite.points(), suite.measure, world_size=context.size)
+    lines = [f"{suite.name}: {suite.question}", ""]
+    for job in plan.jobs:
+        lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure))}")
+    lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
+    settings = suite.measure
+    total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
+    lines += [
+        "",
+        f"{len(plan.jobs)} launches of points ({settings.repeats} each) on {context.size} ranks, {len(plan.skipped)} skipped; "
+        f"{settings.warmup_steps} warm-up and {settings.steps} timed steps each; roughly {total}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_fields() -> str:
+    """Every field of a point and every measurement setting: name, default, meaning."""
+    lines = []
+    for title, model in (("[point] and [axes]", Point), ("[measure]", MeasureSettings)):
+        lines.append(title)
+        for name, field in model.model_fields.items():
+            default = "from model" if field.is_required() else str(field.default)
+            lines.append(f"  {name:28} {default:12} {field.description}")
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""What will run, in which order, what is skipped and why, and how long it should take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from hvbench.frameworks import FRAMEWORK_MODULES
+from hvbench.environment import usable_cores
+from hvbench.spec import MeasureSettings, Point
+from hvbench.training.flops import model_facts
+
+# Of the plain GEMM speed, what a whole training step reaches; measured with `small` on two machines, rounded down.
+STEP_EFFICIENCY = 0.35
+LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
+POINT_SECONDS = 1.0
+TRACE_SECONDS = 3.0  # TensorFlow builds its graph
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One launch of one point: repeat 0, 1, … of it."""
+
+    point: Point
+    repeat: int
+
+    @property
+    def key(self) -> str:
+        """Names the record: `POINT_ID.rREPEAT`."""
+        return f"{self.point.point_id}.r{self.repeat}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A point that will not run, and why."""
+
+    point: Point
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Jobs in running order, and everything that will not run."""
+
+    jobs: list[Job]
+    skipped: list[Skipped]
+    done: list[Job]
+
+
+def make_plan(
+    points: Sequence[Point], settings: MeasureSettings, *, world_size: int, done: Iterable[str] = ()
+) -> Plan:
+    """Order the launches of `points` on `world_size` ranks; `done` holds the keys of jobs with a record already.
+
+    Repeats are the outer loop, so that the launches of one point are spread over the whole sweep (a machine that drifts
+    then widens the interval instead of shifting a point). Within a repeat the points of one framework, world size and
+    device follow each other: its workers import the framework once.
+    """
+    runnable: list[Point] = []
+    skipped: list[Skipped] = []
+    for point in points:
+        resolved = point.model_copy(update={"world_size": point.world_size or world_size})
+        reason = reason_to_skip(resolved, world_size=world_size)
+        if reason:
+            skipped.append(Skipped(point=resolved, reason=reason))
+        else:
+            runnable.append(resolved)
+    groups = list(dict.fromkeys(worker_group(point) for point in runnable))
+    finished = set(done)
+    jobs, already = [], []
+    for repeat in range(settings.repeats):
+        for point in sorted(runnable, key=lambda point: groups.index(worker_group(point))):
+            job = Job(point=point, repeat=repeat)
+            (already if job.key in finished else jobs).append(job)
+    return Plan(jobs=jobs, skipped=skipped, done=already)
+
+
+def worker_group(point: Point) -> tuple[str, int, str]:
+    """Points with the same group can share workers."""
+    return (point.framework, point.world_size or 1, point.device)
+
+
+def reason_to_skip(point: Point, *, world_size: int) -> str | None:
+    """Why `point` (with a resolved world size) cannot run or makes no sense here; None when it can."""
+    if point.hidden_size % point.num_heads:
+        return f"hidden_size {point.hidden_size} is not a multiple of num_heads {point.num_heads}"
+    if point.world_size > world_size:
+        return f"needs {point.world_size} ranks, {world_size} launched"
+    if point.world_size == 1 and point.compression != "none":
+        return "one rank has nothing to all-reduce: Horovod skips compression"
+    if point.lr_warmup_steps >= point.schedule_steps and point.schedule != "constant":
+        return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
+    if not is_installed(point.framework):
+        return f"{point.framework} is not installed here; see hvbench doctor"
+    return None
+
+
+@cache
+def is_installed(framework: str) -> bool:
+    """Whether the framework can be imported, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec(FRAMEWORK_MODULES[framework]) is not None
+
+
+@cache
+def measure_gemm_flops_per_second() -> float:
+    """Rate of a float32 matrix product in numpy on this process's cores: the yardstick of the estimates, 0.2 s."""
+    import numpy as np
+
+    size = 768
+    a = np.ones((size, size), dtype=np.float32)
+    best = float("inf")
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < 0.2:
+        started = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
+    """Rough wall time of one job on this host's cores, for progress and for time limits; right within a factor of 3."""
+    facts = model_facts(job.point)
+    steps = settings.warmup_steps + settings.steps
+    evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
+    seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
+    return seconds + POINT_SECONDS + (TRACE_SECONDS if job.point.framework == "tensorflow" else 0.0)
+
+
+def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:
+    """Rough wall time of a sweep, launches included."""
+    launches = {(job.repeat, worker_group(job.point)) for job in jobs}
+    crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
+    return len(launches) * LAUNCH_SECONDS * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)

@@ -1,0 +1,206 @@
+"""A suite: a TOML file that asks one question, expanded to an ordered list of Points.
+
+Suites are data. Reading one runs nothing, and every mistake in it is one line that names the file, the key, what was
+found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hvbench.errors import UsageError
+from hvbench.spec import MeasureSettings, Point, did_you_mean, shorten, validate
+
+MAX_FILE_BYTES = 1_000_000
+MAX_POINTS = 10_000
+TABLES = ("question", "point", "axes", "exclude", "measure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A question and the points that answer it, in order."""
+
+    name: str
+    question: str
+    base: Mapping[str, Any]
+    axes: Mapping[str, list[Any]]
+    exclude: list[Mapping[str, Any]] = field(default_factory=list)
+    measure: MeasureSettings
+    where: str
+
+    def points(self) -> list[Point]:
+        """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
+        combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+        points = []
+        for values in combinations:
+            point = validate(Point, {**self.base, **values}, where=self.where)
+            if not any(matches(point, excluded) for excluded in self.exclude):
+                points.append(point)
+        require_unique(points, where=self.where)
+        if not points:
+            raise UsageError(f"{self.where}: no point is left; [[exclude]] drops all {len(combinations)} combinations")
+        return points
+
+
+def suite_folders() -> list[Path]:
+    """Where suites are looked up by name: `suites/` here, then the ones shipped with hvbench."""
+    package = Path(__file__).parent
+    shipped = package / "suites" if (package / "suites").is_dir() else package.parent / "suites"
+    return [folder for folder in dict.fromkeys((Path("suites").resolve(), shipped.resolve())) if folder.is_dir()]
+
+
+def list_suites() -> list[Path]:
+    """The TOML files that a name can mean, a local one hiding a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for folder in suite_folders():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def find_suite(name: str) -> Path:
+    """The file that `name` means: a path that ends in .toml, or the name of a listed suite; raises UsageError."""
+    if name.endswith(".toml"):
+        return Path(name)
+    paths = {path.stem: path for path in list_suites()}
+    if name not in paths:
+        known = ", ".join(paths)
+        raise UsageError(f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}; known: {known}, or a path ending in .toml")
+    return paths[name]
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and validate a suite file; raises UsageError."""
+    return parse_suite(read_text(path), name=path.stem, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The file's text; raises UsageError when it cannot be a suite."""
+    try:
+        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite is a short TOML file")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text; a suite is a TOML file") from None
+
+
+def parse_suite(text: str, *, name: str, where: str) -> Suite:
+    """Validate a suite's text; `where` names it in messages. Raises UsageError."""
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
+    for key in values:
+        if key not in TABLES:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(TABLES))}; allowed: {', '.join(TABLES)}")
+    for key, kind in (("question", str), ("point", dict), ("axes", dict), ("exclude", list), ("measure", dict)):
+        if key in values and not isinstance(values[key], kind):
+            wanted = {str: "text", dict: f"a table, [{key}]", list: f"a list of tables, [[{key}]]"}[kind]
+            raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
+    base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
+    check_keys(base, where=f"{where}: [point]")
+    check_axes(axes, where=f"{where}: [axes]")
+    for index, excluded in enumerate(exclude):
+        check_exclude(excluded, where=f"{where}: [[exclude]] number {index + 1}")
+    validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [point]")
+    return Suite(
+        name=name,
+        question=values.get("question", ""),
+        base=base,
+        axes=axes,
+        exclude=exclude,
+        measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
+        where=where,
+    )
+
+
+def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
+    """Every axis is a field of Point with a non-empty list of distinct, valid values, and the product is not absurd."""
+    check_keys(axes, where=where)
+    count = 1
+    for key, choices in axes.items():
+        if not isinstance(choices, list):
+            raise UsageError(f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]")
+        if not choices:
+            raise UsageError(f"{where} {key} = []: an axis needs at least one value")
+        for choice in choices:
+            validate(Point, {key: choice}, where=where)
+            if choices.count(choice) > 1:
+                raise UsageError(f"{where} {key}: {shorten(choice)} is listed twice")
+        count *= len(choices)
+        if count > MAX_POINTS:
+            raise UsageError(f"{where}: more than {MAX_POINTS} combinations; split the question into several suites")
+
+
+def check_exclude(excluded: Any, *, where: str) -> None:
+    """An exclusion is a non-empty table of fields of Point with valid values."""
+    if not isinstance(excluded, dict) or not excluded:
+        raise UsageError(f"{where}: {shorten(excluded)}: must be a table with at least one key")
+    check_keys(excluded, where=where)
+    validate(Point, excluded, where=where)
+
+
+def check_keys(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise UsageError for a key that Point does not have."""
+    allowed = list(Point.model_fields)
+    for key in values:
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+
+
+def matches(point: Point, excluded: Mapping[str, Any]) -> bool:
+    """Whether every key of `excluded` has its value in `point`."""
+    return all(getattr(point, key) == value for key, value in excluded.items())
+
+
+def require_unique(points: Iterable[Point], *, where: str) -> None:
+    """Raise UsageError when two points are the same training."""
+    seen: set[str] = set()
+    for point in points:
+        if point.point_id in seen:
+            raise UsageError(f"{where}: the point {point.point_id} comes up twice")
+        seen.add(point.point_id)
+
+
+def apply_overrides(suite: Suite, overrides: Iterable[str]) -> Suite:
+    """`key=value[,value]`: one value fixes a field (or a [measure] setting), several make it an axis; raises UsageError."""
+    for text in overrides:
+        key, equals, choices = text.partition("=")
+        where = f"-s {shorten(text)}"
+        if not equals or not choices:
+            raise UsageError(f"{where}: must be key=value or key=value,value")
+        values = [parse_value(key, choice) for choice in choices.split(",")]
+        if key in MeasureSettings.model_fields:
+            if len(values) > 1:
+                raise UsageError(f"{where}: {key} is a setting of the measurement, not an axis: give one value")
+            measured = suite.measure.model_dump() | {key: values[0]}
+            suite = replace(suite, measure=validate(MeasureSettings, measured, where=where))
+            continue
+        if key not in Point.model_fields:
+            allowed = [*Point.model_fields, *MeasureSettings.model_fields]
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+        check_axes({key: values}, where=f"{where}:")
+        axes = {name: choices for name, choices in suite.axes.items() if name != key}
+        if len(values) == 1:
+            suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
+        else:
+            suite = replace(suite, axes={**suite.axes, key: values})
+    return suite
+
+
+def parse_value(key: str, text: str) -> Any:
+    """A command line value as the TOML value it looks like, or as text."""
+    annotation = str((Point.model_fields | MeasureSettings.model_fields)[key].annotation) if key in Point.model_fields else ""
+    if "str" in annotation:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
