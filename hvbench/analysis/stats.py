@@ -1,0 +1,140 @@
+"""Launches -> estimates: a centre and an interval over the repeats of a point.
+
+The unit of evidence is a launch. Its steps are correlated, so an interval comes from several launches or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from hvbench.analysis.frame import AXES, order_values
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Centre and confidence interval over `n` launches; one launch has no interval (`low` and `high` are None)."""
+
+    centre: float
+    low: float | None
+    high: float | None
+    n: int
+    confidence: float = CONFIDENCE
+
+
+def estimate_mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Arithmetic mean of one value per launch, with Student's t interval. ValueError on no or non-finite values."""
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"an estimate needs finite values, found {sample.tolist()}")
+    centre = float(sample.mean())
+    if sample.size == 1:
+        return Estimate(centre=centre, low=None, high=None, n=1, confidence=confidence)
+    # Not t.interval(): it answers NaN when all launches agree exactly, as losses of one seed do.
+    half = float(scipy_stats.t.ppf((1 + confidence) / 2, sample.size - 1) * scipy_stats.sem(sample))
+    return Estimate(centre=centre, low=centre - half, high=centre + half, n=int(sample.size), confidence=confidence)
+
+
+def estimate_rate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Geometric mean of one rate or duration per launch, with Student's t interval on the logarithm.
+
+    On the log scale a rate and its reciprocal agree and the interval stays positive. ValueError on values <= 0.
+    """
+    sample = np.asarray(values, dtype=float)
+    if (sample <= 0).any():
+        raise ValueError(f"a rate or a duration is positive, found {sample.tolist()}")
+    log = estimate_mean(np.log(sample), confidence=confidence)
+    low, high = (None if bound is None else float(np.exp(bound)) for bound in (log.low, log.high))
+    return Estimate(centre=float(np.exp(log.centre)), low=low, high=high, n=log.n, confidence=confidence)
+
+
+def take_largest(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """The largest over the launches: for high-water marks, which have no interval."""
+    return Estimate(centre=float(max(values)), low=None, high=None, n=len(values), confidence=confidence)
+
+
+Estimator = Callable[[Sequence[float]], Estimate]
+ESTIMATORS: dict[str, Estimator] = {
+    "tokens_per_second": estimate_rate,
+    "tokens_per_second_per_rank": estimate_rate,
+    "model_flops_per_second": estimate_rate,
+    "model_flops_utilization": estimate_rate,
+    "step_seconds_median": estimate_rate,
+    "step_seconds_p95": estimate_rate,
+    "first_step_seconds": estimate_rate,
+    "data_seconds_median": estimate_mean,
+    "peak_rss_bytes": take_largest,
+    "peak_device_memory_bytes": take_largest,
+    "final_loss": estimate_mean,
+    "final_validation_loss": estimate_mean,
+    "steps_to_target": estimate_mean,
+    "tokens_to_target": estimate_mean,
+    "seconds_to_target": estimate_mean,
+    "evaluation_seconds_to_target": estimate_mean,
+}
+
+
+def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
+    """`point_frame` -> one row per point, in table order.
+
+    Each metric of ESTIMATORS becomes three columns: the centre over the `ok` launches, and `_low` and `_high` of its
+    interval. A metric that some `ok` launch lacks (a target not reached, a loss that is no number) is missing: a mean
+    over the launches that have it would be a mean over the lucky ones.
+    """
+    rows = [_summarize_point(group) for _, group in points.groupby("point_id", sort=False)]
+    names = ["point_id", *AXES, "launches", "launches_ok", "status", "reason", "loss_digests", "target_loss", "target"]
+    names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
+    kinds = {name: points[name].dtype for name in AXES}
+    return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
+
+
+def sort_points(points: pd.DataFrame) -> pd.DataFrame:
+    """Rows by the axes in table order, choices in the order that `Point` declares them."""
+    ranked = {name: points[name].map({v: i for i, v in enumerate(order_values(name, points[name]))}) for name in AXES}
+    return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(list(AXES), kind="stable").index]
+
+
+def read_estimate(row: pd.Series, metric: str) -> Estimate | None:
+    """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing."""
+    if pd.isna(row[metric]):
+        return None
+    low, high = (None if pd.isna(row[f"{metric}{end}"]) else float(row[f"{metric}{end}"]) for end in ("_low", "_high"))
+    return Estimate(centre=float(row[metric]), low=low, high=high, n=int(row["launches_ok"]))
+
+
+def _summarize_point(group: pd.DataFrame) -> dict[str, object]:
+    good = group[group["status"] == "ok"]
+    bad = group[group["status"] != "ok"]
+    reached = good["target"].dropna()
+    row: dict[str, object] = {name: group[name].iloc[0] for name in ("point_id", *AXES, "target_loss")}
+    row |= {
+        "launches": len(group),
+        "launches_ok": len(good),
+        "status": ", ".join(
+            status if count == len(group) else f"{count} of {len(group)} {status}"
+            for status, count in group["status"].value_counts(sort=False).items()
+        ),
+        "reason": next((describe_end(row) for _, row in bad.iterrows()), None),
+        "loss_digests": good["loss_digest"].nunique(),
+        "target": None,
+    }
+    if len(reached):
+        hits = int((reached == "reached").sum())
+        row["target"] = {0: "not reached", len(reached): "reached"}.get(hits, f"reached by {hits} of {len(reached)}")
+    for name, estimator in ESTIMATORS.items():
+        if len(good) and np.isfinite(values := good[name].to_numpy(dtype="float64", na_value=np.nan)).all():
+            estimate = estimator(values)
+            row |= {name: estimate.centre, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row
+
+
+def describe_end(row: pd.Series) -> str | None:
+    """Phase and message of a launch that is not `ok`, as one string."""
+    parts = [str(row[name]) for name in ("phase", "message") if not pd.isna(row[name])]
+    return ": ".join(parts) or None

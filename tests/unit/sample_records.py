@@ -1,0 +1,114 @@
+"""Builders of Record objects for the tests of `hvbench.analysis`: real classes, invented samples."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from hvbench.record import Evaluation, Outcome, RankSamples, Record
+from hvbench.spec import MeasureSettings, Point
+from hvbench.training.flops import model_facts
+
+ENVIRONMENT = {"cpu": {"model": "Example CPU", "cores": 2}, "software": {"horovod": "0.28.1"}, "load_average": 0.4}
+
+
+def make_rank(rank: int = 0, *, step_seconds: list[float], **changes: Any) -> RankSamples:
+    """One rank's samples; lists that are not given have the length of `step_seconds`."""
+    steps = len(step_seconds)
+    values: dict[str, Any] = {
+        "rank": rank, "host": "host", "local_rank": rank, "threads": 1, "device": "cpu", "step_seconds": step_seconds,
+        "data_seconds": [0.001] * steps, "loss": [5.0 - 0.1 * i for i in range(steps)], "gradient_norm": [1.0] * steps,
+        "learning_rate": [1e-3] * steps, "loss_scale": [1.0] * steps, "skipped_steps": [], "evaluations": [],
+        "data_prepare_seconds": 0.5, "build_seconds": 0.25,
+        "peak_rss_bytes": 500 * 2**20, "start_rss_bytes": 300 * 2**20,
+        "peak_device_memory_bytes": None,
+    }  # fmt: skip
+    return RankSamples(**(values | changes))
+
+
+def make_evaluation(
+    step: int, loss: float | None, *, samples: int = 32, seconds: float = 0.5, training_seconds: float = 1.0
+) -> Evaluation:
+    """One rank's evaluation after `step` steps."""
+    return Evaluation(step=step, loss=loss, samples=samples, seconds=seconds, training_seconds=training_seconds)
+
+
+def make_record(
+    ranks: list[RankSamples] | None = None,
+    *,
+    repeat: int = 0,
+    status: str = "ok",
+    message: str | None = None,
+    phase: str | None = None,
+    warmup_steps: int = 1,
+    target_loss: float | None = None,
+    environment: dict[str, Any] | None = None,
+    **point_fields: Any,
+) -> Record:
+    """A record of the `tiny` model (unless `point_fields` says otherwise) with the given samples of each rank."""
+    ranks = ranks or []
+    point = Point(**({"model": "tiny", "world_size": len(ranks) or 2} | point_fields))
+    steps = max(1, max((len(rank.step_seconds) for rank in ranks), default=2) - warmup_steps)
+    return Record(
+        suite="example", point_id=point.point_id, point=point, repeat=repeat,
+        measure=MeasureSettings(warmup_steps=warmup_steps, steps=steps, target_loss=target_loss),
+        outcome=Outcome(status=status, message=message, phase=phase, rank=None if status == "ok" else 0),
+        model=model_facts(point), environment=ENVIRONMENT if environment is None else environment, ranks=ranks,
+        started_at=f"2024-05-06T07:0{repeat}:00Z", duration_seconds=3.0,
+    )  # fmt: skip
+
+
+def make_launch(
+    point: dict[str, Any],
+    *,
+    repeat: int = 0,
+    steps: int = 13,
+    evaluate_every: int = 0,
+    target_loss: float | None = None,
+) -> Record:
+    """A plausible launch of 2 ranks of the `small` model: noisy steps, a slow first one, a falling loss."""
+    point = {"model": "small", "world_size": 2} | point
+    random = np.random.default_rng([repeat, *Point(**point).point_id.encode()])
+    is_tensorflow = point["framework"] == "tensorflow"
+    batch, accumulation = point.get("micro_batch_size", 8), point.get("gradient_accumulation_steps", 1)
+    seconds = (0.02 + 0.025 * batch * accumulation * (0.8 if is_tensorflow else 1.0)) * (
+        0.75 if point.get("precision") == "bf16" else 1.0
+    )
+    seconds = (seconds + (0.04 if point.get("compression") == "fp16" else 0.02)) * random.normal(1.0, 0.02)
+    curve = (
+        3.0 + 5.3 * np.exp(-np.arange(steps) / 40) + np.random.default_rng(batch * accumulation).normal(0, 0.05, steps)
+    )
+    ranks = []
+    for rank in range(2):
+        times = seconds * random.lognormal(0.0, 0.04, steps)
+        times[0] += 6.0 if is_tensorflow else 0.4
+        marks = range(0, steps + 1, evaluate_every) if evaluate_every else ()
+        evaluations = [
+            make_evaluation(
+                mark, float(3.1 + 5.3 * math.exp(-mark / 40)), training_seconds=float(times[:mark].sum()) + 0.001 * mark
+            )
+            for mark in marks
+        ]
+        loss = (curve + random.normal(0, 0.002, steps)).tolist()
+        ranks.append(make_rank(rank, step_seconds=times.tolist(), loss=loss, evaluations=evaluations))
+    return make_record(ranks, repeat=repeat, warmup_steps=3, target_loss=target_loss, **point)
+
+
+def make_quickstart(*, repeats: int = 1) -> list[Record]:
+    """2 frameworks x micro-batch {4, 8} x accumulation {1, 4} x precision {fp32, bf16} x compression {none, fp16}."""
+    names = ("framework", "micro_batch_size", "gradient_accumulation_steps", "precision", "compression")
+    values = (("pytorch", "tensorflow"), (4, 8), (1, 4), ("fp32", "bf16"), ("none", "fp16"))
+    points = [dict(zip(names, choice, strict=True)) for choice in product(*values)]
+    return [make_launch(point, repeat=repeat) for repeat in range(repeats) for point in points]
+
+
+def make_convergence(*, repeats: int = 1, target_loss: float = 4.0) -> list[Record]:
+    """Both frameworks, 100 steps, an evaluation every 20."""
+    return [
+        make_launch({"framework": framework}, repeat=repeat, steps=100, evaluate_every=20, target_loss=target_loss)
+        for repeat in range(repeats)
+        for framework in ("pytorch", "tensorflow")
+    ]

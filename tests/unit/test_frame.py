@@ -1,0 +1,211 @@
+"""The metrics of one launch against hand-computed cases."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from hvbench.analysis.frame import (
+    METRICS,
+    POINT_COLUMNS,
+    evaluation_frame,
+    order_values,
+    point_frame,
+    step_frame,
+    varying_axes,
+)
+from tests.unit.sample_records import make_evaluation, make_quickstart, make_rank, make_record
+
+
+def measure(record) -> pd.Series:
+    return point_frame([record]).iloc[0]
+
+
+def two_ranks(**changes):
+    """2 ranks, accumulation 4: 2 x 4 x 2 samples of 32 tokens = 512 tokens per step; one warm-up step."""
+    ranks = [
+        make_rank(0, step_seconds=[9.0, 1.0, 2.0, 1.0], loss=[9.0, 4.0, 3.0, 2.0], peak_rss_bytes=100),
+        make_rank(1, step_seconds=[8.0, 3.0, 1.0, 2.0], loss=[9.0, 4.0, 3.0, 4.0], peak_rss_bytes=300),
+    ]
+    return make_record(ranks, micro_batch_size=2, gradient_accumulation_steps=4, **changes)
+
+
+def test_throughput_is_tokens_over_the_slowest_ranks_seconds() -> None:
+    row = measure(two_ranks())
+    assert row["tokens_per_step"] == 512
+    assert row["tokens_per_second"] == pytest.approx(3 * 512 / (3.0 + 2.0 + 2.0))
+    assert row["tokens_per_second_per_rank"] == pytest.approx(3 * 512 / 7 / 2)
+
+
+def test_throughput_is_not_a_mean_of_rates() -> None:
+    """One step of 1 s and one of 3 s: the harmonic 2 x 32 / 4, not the arithmetic (32 + 32 / 3) / 2."""
+    row = measure(make_record([make_rank(step_seconds=[5.0, 1.0, 3.0])], micro_batch_size=1))
+    assert row["tokens_per_second"] == pytest.approx(16.0)
+
+
+def test_step_times_are_the_slowest_ranks() -> None:
+    row = measure(two_ranks())
+    assert row["step_seconds_median"] == 2.0
+    assert row["step_seconds_p95"] == pytest.approx(2.0 + 0.9 * 1.0)  # of 2, 2, 3, linear between samples
+    assert row["first_step_seconds"] == 9.0
+    assert row["timed_steps"] == 3
+
+
+def test_flops_follow_the_tokens() -> None:
+    record = two_ranks()
+    assert measure(record)["model_flops_per_second"] == pytest.approx(3 * 512 / 7 * record.model.model_flops_per_token)
+
+
+def test_mfu_needs_a_stated_peak() -> None:
+    assert math.isnan(measure(two_ranks())["model_flops_utilization"])
+    row = measure(two_ranks(environment={"peak_flops_per_second_per_rank": 1e9}))
+    assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 2e9)
+
+
+@pytest.mark.parametrize("peak", ["fast", 0, True, math.inf, None])
+def test_a_peak_that_is_no_rate_gives_no_mfu(peak: object) -> None:
+    row = measure(two_ranks(environment={"peak_flops_per_second_per_rank": peak}))
+    assert math.isnan(row["model_flops_utilization"])
+
+
+def test_memory_is_the_largest_rank() -> None:
+    row = measure(two_ranks())
+    assert row["peak_rss_bytes"] == 300
+    assert row["peak_device_memory_bytes"] is pd.NA
+
+
+def test_final_loss_is_the_mean_of_the_last_tenth() -> None:
+    assert measure(two_ranks())["final_loss"] == pytest.approx((2.0 + 4.0) / 2)
+    loss = [9.0] + [5.0] * 18 + [2.0, 1.0]
+    assert measure(make_record([make_rank(step_seconds=[1.0] * 21, loss=loss)]))["final_loss"] == pytest.approx(1.5)
+
+
+def test_loss_digest_tells_losses_apart() -> None:
+    digests = [
+        measure(make_record([make_rank(step_seconds=seconds, loss=loss)]))["loss_digest"]
+        for seconds, loss in (([1.0, 1.0], [3.0, 2.0]), ([7.0, 8.0], [3.0, 2.0]), ([1.0, 1.0], [3.0, 2.0000001]))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def evaluated(target_loss: float | None, losses: tuple[float | None, ...] = (9.0, 4.0, 2.0)):
+    ranks = [
+        make_rank(
+            rank,
+            step_seconds=[1.0] * 5,
+            evaluations=[
+                make_evaluation(2 * i, loss, samples=samples, seconds=0.5 + rank, training_seconds=2.0 * i + rank)
+                for i, loss in enumerate(losses)
+            ],
+        )
+        for rank, samples in enumerate((30, 10))
+    ]
+    return make_record(ranks, micro_batch_size=1, target_loss=target_loss)
+
+
+def test_time_to_target_is_the_first_evaluation_at_or_under_it() -> None:
+    row = measure(evaluated(4.0))
+    assert row["target"] == "reached"
+    assert row["steps_to_target"] == 2
+    assert row["tokens_to_target"] == 2 * 64
+    assert row["seconds_to_target"] == 3.0  # the slower rank's training clock, without evaluation
+    assert row["evaluation_seconds_to_target"] == pytest.approx(2 * 1.5)
+    assert row["evaluation_seconds"] == pytest.approx(3 * 1.5)
+    assert row["final_validation_loss"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("target_loss", "losses", "status"),
+    [(1.0, (9.0, 4.0), "not reached"), (4.0, (9.0, None), "not reached"), (None, (9.0, 4.0), None), (4.0, (), None)],
+)
+def test_a_target_not_reached_is_no_number(target_loss, losses, status) -> None:
+    row = measure(evaluated(target_loss, losses))
+    assert row["target"] == status or (status is None and pd.isna(row["target"]))
+    assert row[["steps_to_target", "tokens_to_target", "seconds_to_target"]].isna().all()
+
+
+def test_validation_loss_is_weighted_by_samples() -> None:
+    ranks = [
+        make_rank(
+            0, step_seconds=[1.0] * 3, evaluations=[make_evaluation(2, 1.0, samples=30), make_evaluation(3, 1.0)]
+        ),
+        make_rank(1, step_seconds=[1.0] * 3, evaluations=[make_evaluation(2, 5.0, samples=10)]),
+    ]
+    frame = evaluation_frame([make_record(ranks)])
+    assert frame["step"].tolist() == [2]  # what one rank alone evaluated is no evaluation
+    assert frame["validation_loss"].tolist() == [2.0]
+    assert frame["samples"].tolist() == [40]
+
+
+@pytest.mark.parametrize("status", ["oom", "failed", "timeout", "diverged", "skipped", "interrupted"])
+def test_a_launch_that_is_not_ok_keeps_its_row_without_metrics(status: str) -> None:
+    row = measure(make_record([make_rank(step_seconds=[1.0, 1.0])], status=status, message="why", phase="measure"))
+    assert (row["status"], row["message"], row["phase"]) == (status, "why", "measure")
+    assert row[list(METRICS)].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "says"),
+    [
+        ([make_rank(0, step_seconds=[1.0, 1.0]), make_rank(1, step_seconds=[1.0])], "1 of at least 2 steps of rank 1"),
+        ([make_rank(0, step_seconds=[1.0, 1.0], loss=[1.0])], "1 of at least 2 steps"),
+        ([make_rank(0, step_seconds=[1.0, 0.0])], "took no time"),
+    ],
+)
+def test_an_ok_record_without_its_samples_counts_as_failed(ranks, says: str) -> None:
+    row = measure(make_record(ranks))
+    assert row["status"] == "failed"
+    assert says in row["message"]
+    assert row[list(METRICS)].isna().all()
+
+
+def test_a_missing_rank_counts_as_failed() -> None:
+    assert "1 of 2 ranks" in measure(make_record([make_rank(step_seconds=[1.0, 1.0])], world_size=2))["message"]
+
+
+def test_steps_are_long_form_with_clocks_and_tokens() -> None:
+    frame = step_frame([two_ranks()])
+    assert len(frame) == 8
+    second = frame[frame["rank"] == 1]
+    assert second["step"].tolist() == [1, 2, 3, 4]
+    assert second["is_warmup"].tolist() == [True, False, False, False]
+    assert second["tokens"].tolist() == [512, 1024, 1536, 2048]
+    assert second["training_seconds"].tolist() == pytest.approx([8.001, 11.002, 12.003, 14.004])
+
+
+def test_steps_of_a_broken_launch_are_kept() -> None:
+    rank = make_rank(step_seconds=[1.0, 1.0], loss=[3.0], learning_rate=[])
+    frame = step_frame([make_record([rank], status="failed")])
+    assert frame["loss"].tolist()[0] == 3.0
+    assert math.isnan(frame["loss"].tolist()[1])
+
+
+def test_frames_agree_on_launches_in_any_order_of_records() -> None:
+    records = make_quickstart(repeats=2)
+    first, second = point_frame(records), point_frame(reversed(records))
+    pd.testing.assert_frame_equal(first, second)
+    assert set(step_frame(records)["launch"]) == set(first["launch"])
+
+
+def test_columns_are_documented_and_stay_without_records() -> None:
+    frame = point_frame([])
+    assert list(frame.columns) == [column.name for column in POINT_COLUMNS]
+    assert all(column.meaning for column in POINT_COLUMNS)
+    assert step_frame([]).empty and evaluation_frame([]).empty
+
+
+def test_varying_axes_leave_out_what_follows_from_the_model() -> None:
+    names = ["framework", "micro_batch_size", "gradient_accumulation_steps", "precision", "compression"]
+    assert varying_axes(point_frame(make_quickstart())) == names
+    rank = make_rank(step_seconds=[1.0, 1.0])
+    models = point_frame([make_record([rank], model=model) for model in ("tiny", "small")])
+    assert varying_axes(models) == ["model"]
+    assert varying_axes(point_frame([])) == []
+
+
+def test_values_have_the_order_of_their_choices() -> None:
+    assert order_values("precision", ["fp16", "bf16", "fp32", "bf16"]) == ["fp32", "bf16", "fp16"]
+    assert order_values("micro_batch_size", [16, 4, 8]) == [4, 8, 16]
+    assert order_values("world_size", [2, None, 1]) == [1, 2, None]

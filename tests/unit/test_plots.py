@@ -1,0 +1,108 @@
+"""Figures: which are drawn, that nothing is hidden, and that the same records give the same bytes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.panels import STYLES, render_figure, save
+from hvbench.analysis.plots import all_plots, plot_throughput
+from hvbench.analysis.stats import summarize_launches
+from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record
+
+FRAMEWORKS = ("pytorch", "tensorflow")
+
+
+def texts_of(figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(lambda one: hasattr(one, "get_text")))
+
+
+def test_only_axes_that_vary_are_drawn() -> None:
+    assert list(all_plots(make_quickstart())) == [
+        "throughput_by_micro_batch_size",
+        "throughput_by_gradient_accumulation_steps",
+        "throughput_by_precision",
+        "throughput_by_compression",
+        "step_seconds",
+    ]
+    assert list(all_plots(make_convergence())) == ["throughput_by_framework", "loss_curves", "step_seconds"]
+    assert list(all_plots([make_launch({"framework": "pytorch"})])) == ["step_seconds"]
+    assert all_plots([]) == {}
+
+
+def test_every_launch_is_a_dot() -> None:
+    records = [
+        make_launch({"framework": name, "micro_batch_size": batch}, repeat=repeat)
+        for name in FRAMEWORKS
+        for batch in (4, 8)
+        for repeat in range(3)
+    ]
+    points = point_frame(records)
+    figure = plot_throughput(points, "micro_batch_size", summary=summarize_launches(points))
+    dots = [line for line in figure.axes[0].lines if line.get_marker() == "."]
+    drawn = np.sort(np.concatenate([line.get_ydata() for line in dots]))
+    assert drawn == pytest.approx(np.sort(points["tokens_per_second"]))
+
+
+def test_a_lost_point_is_a_cross_with_its_status_and_breaks_the_line() -> None:
+    records = [make_launch({"framework": "pytorch", "micro_batch_size": batch}) for batch in (2, 8)]
+    records.append(make_record(status="oom", model="small", micro_batch_size=4))
+    points = point_frame(records)
+    figure = plot_throughput(points, "micro_batch_size", summary=summarize_launches(points))
+    assert "oom" in texts_of(figure)
+    assert any(line.get_marker() == "x" for line in figure.axes[0].lines)
+    centre = next(line for line in figure.axes[0].lines if line.get_marker() == STYLES["pytorch"].marker)
+    assert list(np.isnan(centre.get_ydata())) == [False, True, False]
+
+
+def test_axes_carry_units_and_titles_ask() -> None:
+    for records in (make_quickstart(), make_convergence()):
+        for name, figure in all_plots(records).items():
+            assert figure.get_suptitle().splitlines()[0].endswith("?"), name
+            unit = {"loss_curves": "nats per token", "step_seconds": "(s)"}.get(name, "tokens/s")
+            assert unit in figure.get_supylabel()
+
+
+def test_frameworks_differ_by_more_than_colour() -> None:
+    looks = [(style.colour, style.marker, style.line) for style in STYLES.values()]
+    assert all(len(set(values)) == len(looks) for values in zip(*looks, strict=True))
+
+
+def test_only_lost_points_still_make_a_figure() -> None:
+    records = [
+        make_record(status="oom", framework=name, micro_batch_size=batch) for name in FRAMEWORKS for batch in (4, 8)
+    ]
+    figures = all_plots(records)
+    assert list(figures) == ["throughput_by_micro_batch_size"]
+    assert "no launch ended in ok" in figures["throughput_by_micro_batch_size"].get_suptitle()
+
+
+def test_a_diverged_launch_keeps_its_curve() -> None:
+    rank = make_rank(step_seconds=[1.0] * 40, loss=[5.0] * 39 + [None])
+    records = [
+        make_record([rank], status="diverged"),
+        make_record([make_rank(step_seconds=[1.0] * 40)], framework="tensorflow"),
+    ]
+    assert "diverged" in texts_of(all_plots(records)["loss_curves"])
+
+
+def test_a_hostile_value_is_only_a_label() -> None:
+    records = [make_launch({"framework": "pytorch", "data": data}) for data in ("stdlib", "$\\frac{<b>\u4e2d\u202e")]
+    svg = render_figure(all_plots(records)["step_seconds"], kind="svg").decode()
+    assert "<b>" not in svg
+
+
+def test_too_many_configurations_are_counted_not_drawn() -> None:
+    records = [make_launch({"framework": "pytorch", "seed": seed}, steps=4) for seed in range(30)]
+    assert "first 24 of 30" in all_plots(records)["step_seconds"].get_suptitle()
+
+
+def test_files_are_the_same_for_the_same_records(tmp_path) -> None:
+    contents = []
+    for folder in ("a", "b"):
+        paths = save(all_plots(make_convergence())["loss_curves"], tmp_path / folder / "loss_curves")
+        assert [path.suffix for path in paths] == [".svg", ".png"]
+        contents.append([path.read_bytes() for path in paths])
+    assert contents[0] == contents[1]
+    assert b"<dc:date>" not in contents[0][0]

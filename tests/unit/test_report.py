@@ -1,0 +1,121 @@
+"""The report: what it says on top, that its links hold, and that it is the same for the same records."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.report import render_report, write_report
+from hvbench.analysis.tables import convergence_table, throughput_table
+from hvbench.errors import StorageError
+from tests.unit.sample_records import make_convergence, make_launch, make_record
+
+RUN = {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"}
+FRAMEWORKS = ("pytorch", "tensorflow")
+
+
+def both(*, repeats: int = 1):
+    return [make_launch({"framework": name}, repeat=repeat) for name in FRAMEWORKS for repeat in range(repeats)]
+
+
+def report_of(records, run=RUN) -> str:
+    points = point_frame(records)
+    tables = [throughput_table(points), convergence_table(points)]
+    return render_report(points, tables=tables, plots={}, records=records, run=run)
+
+
+def test_links_and_paths_hold(tmp_path) -> None:
+    paths = write_report(tmp_path, records=make_convergence(), run=RUN)
+    assert all(path.stat().st_size for path in paths)
+    report = (tmp_path / "report.md").read_text()
+    links = re.findall(r"\]\(([^)]+)\)", report)
+    assert len(links) == 5
+    assert all((tmp_path / link).is_file() for link in links)
+    assert {path.relative_to(tmp_path).as_posix() for path in paths} >= {"report.md", "tables/launches.csv"}
+    assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
+
+
+def test_the_same_records_give_the_same_files(tmp_path) -> None:
+    first = write_report(tmp_path / "a", records=both(), run=RUN)
+    second = write_report(tmp_path / "b", records=reversed(both()), run=RUN)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+@pytest.mark.parametrize("parity", [None, "yes", {"passed": 1}])
+def test_unchecked_twins_are_named_on_top(parity) -> None:
+    report = report_of(both(), {**RUN, "parity": parity})
+    assert report.index("parity of the twins was not checked") < report.index("## ")
+
+
+def test_checked_twins() -> None:
+    passed = report_of(both(), {**RUN, "parity": {"passed": True, "detail": "largest error 2e-5"}})
+    assert "checked, passed. largest error 2e-5" in passed
+    assert "FAILED" in report_of(both(), {**RUN, "parity": {"passed": False}})
+
+
+def test_one_framework_needs_no_parity() -> None:
+    assert "parity" not in report_of([make_launch({"framework": "pytorch"})])
+
+
+def test_fastest_point_with_its_interval() -> None:
+    records = [
+        make_launch({"framework": "pytorch", "micro_batch_size": batch}, repeat=repeat)
+        for batch in (2, 32)
+        for repeat in range(3)
+    ]
+    report = report_of(records)
+    line = next(line for line in report.splitlines() if line.startswith("- **PyTorch**"))
+    assert "micro-batch 32" in line and "n = 3" in line and "95 % interval" in line
+    assert "overlaps with no other point's" in line
+
+
+def test_one_launch_claims_no_order() -> None:
+    records = [make_launch({"framework": "pytorch", "micro_batch_size": batch}) for batch in (4, 8)]
+    assert "no interval). One launch per point does not tell" in report_of(records)
+
+
+def test_failures_skips_and_missing_launches_are_listed() -> None:
+    records = [*both(), make_record(status="timeout", phase="measure", message="no step for 60 s", micro_batch_size=4)]
+    keys = [f"{record.point_id}.r0" for record in records]
+    run = {**RUN, "jobs": [*keys, "another.r0"], "skipped": [{"point_id": "p", "reason": "fp16 is emulated"}]}
+    report = report_of(records, run)
+    assert "**timeout** (measure: no step for 60 s)" in report
+    assert "- p: **skipped** (fp16 is emulated)" in report
+    assert "1 of 4 planned launches have no record" in report
+
+
+def test_no_records_make_a_report_that_says_so(tmp_path) -> None:
+    write_report(tmp_path, records=[], run={})
+    assert "No launch has left a record yet" in (tmp_path / "report.md").read_text()
+
+
+def test_hostile_strings_are_escaped() -> None:
+    hostile = "<img src=x>|\n\n# x\n```"
+    run = {"suite": hostile, "question": hostile, "command": f"a\n\n{hostile}", "skipped": [{"point_id": hostile}, 3]}
+    records = [make_record(status="failed", message=hostile, environment={hostile: hostile})]
+    report = report_of(records, run)
+    assert not re.search(r"^# x|^```", report, flags=re.MULTILINE)
+    lines = [line for line in report.splitlines() if "<img" in line]
+    assert len(lines) == 1 and lines[0].startswith("    a")  # the command, in its indented block
+
+
+def test_environment_shows_what_differs() -> None:
+    records = [make_record(repeat=i, status="oom", environment={"cpu": {"cores": i}, "kernel": "6"}) for i in range(2)]
+    report = report_of(records)
+    assert "| cpu cores | 0; 1 |" in report
+    assert "| kernel | 6 |" in report
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
+    (tmp_path / "plots").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_report(tmp_path, records=both(), run=RUN)
+
+
+def test_the_package_itself_imports_nothing_heavy() -> None:
+    code = "import sys, hvbench.analysis; sys.exit(bool({'pandas', 'matplotlib', 'numpy', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
