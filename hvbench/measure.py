@@ -81,7 +81,7 @@ class Loop:
         self._started = time.perf_counter()
         self._evaluation_seconds = 0.0
 
-    def advance(self) -> StepResult:
+    def advance(self) -> None:
         """One step, timed; then an evaluation outside the clock where one is due."""
         rate = learning_rate_at(
             self.step,
@@ -107,7 +107,6 @@ class Loop:
         self.step += 1
         if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
             self._evaluate()
-        return result
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -126,8 +127,13 @@ def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -
     key = ".".join(str(part) for part in error["loc"]) or "value"
     if error["type"] == "extra_forbidden":
         return f"unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{shorten(key)} = {shorten(error['input'])}: must be {message}"
+    name = key if re.fullmatch(r"[\w.]{1,100}", key) else shorten(key)
+    if error["type"] == "missing":
+        return f"{name} is missing"
+    message = re.sub(r"^(Input|String) should ", "must ", error["msg"])
+    if error["type"] == "string_pattern_mismatch":
+        message = "must be text without control characters"
+    return f"{name} = {shorten(error['input'])}: {message}"
 
 
 def did_you_mean(word: str, choices: list[str]) -> str:
@@ -141,5 +147,8 @@ def did_you_mean(word: str, choices: list[str]) -> str:
 def shorten(value: Any, *, limit: int = 60) -> str:
     """`value` as it may appear in an error message: one line, printable, at most `limit` characters."""
     text = value[: limit * 2] if isinstance(value, str) else value
-    text = json.dumps(text, default=lambda other: type(other).__name__) if not isinstance(text, (list, dict)) else repr(text)
+    try:
+        text = repr(text) if isinstance(text, (list, dict)) else json.dumps(text, default=lambda other: type(other).__name__)
+    except ValueError:  # Python writes out no integer of more than 4300 digits
+        text = "a number with thousands of digits"
     return text if len(text) <= limit else text[: limit - 1] + "…"

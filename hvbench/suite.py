@@ -7,6 +7,7 @@ found and what is allowed.
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,8 @@ class Suite:
 
     def points(self) -> list[Point]:
         """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
+        if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
+            raise UsageError(f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites")
         combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
         points = []
         for values in combinations:
@@ -95,7 +98,7 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     """Validate a suite's text; `where` names it in messages. Raises UsageError."""
     try:
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
     for key in values:
         if key not in TABLES:
@@ -186,7 +189,7 @@ def apply_overrides(suite: Suite, overrides: Iterable[str]) -> Suite:
         if key not in Point.model_fields:
             allowed = [*Point.model_fields, *MeasureSettings.model_fields]
             raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
-        check_axes({key: values}, where=f"{where}:")
+        check_axes({key: values}, where=where)
         axes = {name: choices for name, choices in suite.axes.items() if name != key}
         if len(values) == 1:
             suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
@@ -201,6 +204,7 @@ def parse_value(key: str, text: str) -> Any:
     if "str" in annotation:
         return text
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return parsed["value"] if len(parsed) == 1 else text

@@ -84,9 +84,7 @@ class Sweep:
     def make_record(self, job: Job, end: TaskEnd, *, started_at: str) -> Record:
         """Join what all ranks left of one job."""
         first = end.results[0] if end.results else {}
-        outcome = end.failure or next(
-            (result["outcome"] for result in end.results if result["outcome"]["status"] != "ok"), {"status": "ok"}
-        )
+        outcome = end.failure or join_outcomes(end.results)
         log = outcome.get("log")
         if log and log.startswith(str(self.folder.path)):
             outcome = {**outcome, "log": log.removeprefix(str(self.folder.path)).lstrip("/")}
@@ -104,6 +102,16 @@ class Sweep:
             started_at=started_at,
             duration_seconds=end.seconds,
         )
+
+
+def join_outcomes(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first outcome that is not ok; ranks that read different text did not train one model."""
+    digests = [result["environment"]["tokens_digest"] for result in results]
+    if len(set(digests)) > 1:
+        rank = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
+        message = f"its text differs from rank 0's (tokens {digests[rank]} and {digests[0]}): same Python and same files on all hosts?"
+        return {"status": "failed", "rank": rank, "phase": "data", "message": message}
+    return next((result["outcome"] for result in results if result["outcome"]["status"] != "ok"), {"status": "ok"})
 
 
 def prepare_sweep(

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -89,7 +90,7 @@ class Worker:
         start_rss_bytes = rss_bytes()
         load_before = describe_load()
         begun = time.perf_counter()
-        text = corpus.prepare(point.data, vocab_size=point.vocab_size)
+        text = load_text(point.data, point.vocab_size)
         batches = Batches(point, text, rank=self.runtime.rank)
         prepared = time.perf_counter()
         self.progress.enter("build")
@@ -102,9 +103,8 @@ class Worker:
             loop.start()
             while loop.step < loop.total_steps:
                 self.progress.enter(loop.phase, step=loop.step)
-                result = loop.advance()
+                loop.advance()
                 self.progress.state["loss"] = loop.samples.loss[-1]
-                del result
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
         return {
@@ -114,8 +114,10 @@ class Worker:
                 "framework_versions": self.runtime.versions(),
                 "load_before": load_before,
                 "load_after": describe_load(),
-                "data_digest": text.digest,
                 "data_source": text.source,
+                "data_digest": text.digest,
+                "tokens_digest": text.tokens_digest,
+                "text_bytes": text.text_bytes,
                 "controller": os.environ.get("HOROVOD_CONTROLLER") if self.runtime.world_size > 1 else None,
             },
             "samples": {
@@ -134,15 +136,21 @@ class Worker:
         }
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
-        """Train one point a few steps and keep every tensor, for the parity of the twins."""
+        """Train one point a few steps and keep every tensor where `hvbench.tracing` asked for it, if this host sees it."""
+        self.runtime.release()
         text = corpus.prepare(point.data, vocab_size=point.vocab_size)
         batches = Batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
         trainer = self.build_trainer(point)
         self.progress.enter("measure")
-        path = self.directory / f"trace-{self.progress.state['index']}.npz"
-        parity.write_trace(path, point, trainer=trainer, batches=batches, steps=settings.steps)
-        return {"outcome": {"status": "ok"}, "trace": str(path)}
+        folder = Path(self.generation["jobs"][self.progress.state["index"]]["folder"])
+        path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
+        parameter_digest = parity.write_trace(path, point, trainer=trainer, batches=batches, steps=settings.steps)
+        return {
+            "outcome": {"status": "ok"},
+            "file": path.name if path else None,
+            "parameter_digest": parameter_digest,
+        }
 
     def build_trainer(self, point: Point) -> Trainer:
         """The twin's trainer with the common initial weights."""
@@ -155,6 +163,12 @@ JOBS: dict[str, Callable[[Worker, Point, MeasureSettings], dict[str, Any]]] = {
     "measure": Worker.measure,
     "trace": Worker.trace,
 }
+
+
+@cache
+def load_text(data: str, vocab_size: int) -> corpus.Corpus:
+    """The tokens of `data`, read once a worker."""
+    return corpus.prepare(data, vocab_size=vocab_size)
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         say(f"hvbench: {error}", speaks=speaks)
         return error.exit_code
     except click.ClickException as error:
-        say(f"hvbench: {error.format_message()}; see hvbench --help", speaks=speaks)
+        say(f"hvbench: {error.format_message().rstrip('.')}; see hvbench --help", speaks=speaks)
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -37,6 +37,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def say(message: str, *, speaks: bool) -> None:
-    """One line on standard error, from rank 0 only."""
+    """One line on standard error, from rank 0 only; a path or a value in it cannot break or colour the line."""
     if speaks:
-        click.echo(message, err=True)
+        printable = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
+        click.echo("".join(printable), err=True)

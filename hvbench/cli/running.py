@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hvbench.cli.display import Display, format_duration
-from hvbench.errors import HvbenchError, Interrupted, PointsFailed
+from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
 from hvbench.plan import estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.spec import MeasureSettings, Point
@@ -26,6 +26,8 @@ def run_sweep(
     try:
         suite = load()
         path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
+        if not resume and (path / "run.json").exists():
+            raise StorageError(f"{path}: holds a run already; go on with --resume, or choose another folder with --out")
         words = [Path(command[0]).name, *command[1:]]
         sweep = prepare_sweep(
             suite, RunFolder(path), world_size=context.size, command=words, observer=display, resume=resume
