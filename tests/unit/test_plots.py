@@ -56,6 +56,21 @@ def test_a_lost_point_is_a_cross_with_its_status_and_breaks_the_line() -> None:
     assert list(np.isnan(centre.get_ydata())) == [False, True, False]
 
 
+def test_a_panel_compares_at_least_two_values() -> None:
+    """In a sparse suite some configurations have one compression only: there is nothing to compare there."""
+    choices = [("fp32", "none", 1), ("fp32", "fp16", 1), ("bf16", "none", 1), ("fp32", "none", 2), ("bf16", "fp16", 4)]
+    names = ("precision", "compression", "gradient_accumulation_steps")
+    records = [make_launch({"framework": "pytorch", **dict(zip(names, choice, strict=True))}) for choice in choices]
+    figures = all_plots(records)
+    panels = figures["throughput_by_compression"].axes
+    assert [panel.get_title(loc="left") for panel in panels] == ["fp32, accumulation 1"]
+    assert len(figures["throughput_by_gradient_accumulation_steps"].axes) == 1
+    alone = [
+        make_launch({"framework": "pytorch", "precision": p, "seed": seed}) for p, seed in (("fp32", 0), ("bf16", 1))
+    ]
+    assert list(all_plots(alone)) == ["step_seconds"]
+
+
 def test_axes_carry_units_and_titles_ask() -> None:
     for records in (make_quickstart(), make_convergence()):
         for name, figure in all_plots(records).items():

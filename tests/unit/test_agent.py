@@ -1,0 +1,225 @@
+"""One rank's agent and its worker as real processes. The workers end early: each is given what it cannot do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvbench.launch.agent import LOG_TAIL_BYTES, Agent, WorkerProcess, count_oom_kills, worker_environment
+from hvbench.launch.channel import Hub, connect
+
+SECONDS = 30.0
+JAX = {
+    "framework": "jax",
+    "rank": 0,
+    "world_size": 1,
+    "local_rank": 0,
+    "host": "a",
+    "threads": 1,
+    "device": "cpu",
+    "jobs": [],
+}
+
+
+def start_message(tmp_path: Path, description: dict[str, Any], *, generation: int = 0) -> dict[str, Any]:
+    (tmp_path / "logs").mkdir(exist_ok=True)
+    (tmp_path / "logs" / ".token").touch()
+    return {
+        "type": "start", "generation": generation, "logs": str(tmp_path / "logs"), "token": ".token",
+        "environment": {"OMP_NUM_THREADS": "1"}, "description": {"rank": 0} | description,
+    }  # fmt: skip
+
+
+def start(tmp_path: Path, description: dict[str, Any], **changes: Any) -> WorkerProcess:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(exist_ok=True)
+    return WorkerProcess(start_message(tmp_path, description) | changes, scratch=scratch)
+
+
+def wait_for_end(worker: WorkerProcess) -> dict[str, Any]:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if ends := [message for message in worker.news() if message["type"] == "exited"]:
+            worker.kill()
+            return ends[0]
+        time.sleep(0.02)
+    raise AssertionError("the worker did not end")
+
+
+# The environment of a worker
+
+
+def test_a_worker_does_not_see_its_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    launcher = {
+        "OMPI_COMM_WORLD_RANK": "1", "OMPI_MCA_orte_x": "1", "PMIX_RANK": "1", "PMI_RANK": "1", "ORTE_x": "1",
+        "HVBENCH_RANK": "1", "HVBENCH_SIZE": "2", "HVBENCH_COORDINATOR": "{}",
+    }  # fmt: skip
+    for key, value in launcher.items():
+        monkeypatch.setenv(key, value)
+    assert not set(launcher) & set(worker_environment({}))
+
+
+def test_a_worker_keeps_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("HVBENCH_CACHE", "HOROVOD_FUSION_THRESHOLD", "MY_OWN"):
+        monkeypatch.setenv(key, "kept")
+    environment = worker_environment({"HOROVOD_RANK": "1", "MY_OWN": "replaced"})
+    assert environment["HVBENCH_CACHE"] == environment["HOROVOD_FUSION_THRESHOLD"] == "kept"
+    assert (environment["HOROVOD_RANK"], environment["MY_OWN"]) == ("1", "replaced")
+
+
+# How a worker's end is told
+
+
+def test_a_worker_that_fails_to_start_says_why(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX)
+    end = wait_for_end(worker)
+    assert end["returncode"] == 1
+    failure = end["failure"]
+    assert (failure["status"], failure["phase"], failure["index"]) == ("failed", "start", -1)
+    assert failure["message"] == "ValueError: unknown framework 'jax'; known: pytorch, tensorflow"
+    assert failure["is_echo"] is False
+
+
+def test_its_log_holds_the_traceback(tmp_path: Path) -> None:
+    end = wait_for_end(start(tmp_path, JAX))
+    log = tmp_path / "logs" / "generation0000-rank0.log"
+    assert end["log"] == str(log)
+    assert log.read_text().startswith("Traceback (most recent call last):")
+    assert end["log_tail"] == log.read_text()[-LOG_TAIL_BYTES:]
+
+
+def test_a_worker_that_was_killed_says_by_what(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX)
+    os.kill(worker.process.pid, signal.SIGKILL)
+    end = wait_for_end(worker)
+    assert (end["returncode"], end["failure"]["status"]) == (-9, "failed")
+    assert end["failure"]["message"] == "killed by SIGKILL"
+
+
+def test_a_worker_that_ends_without_a_word_is_still_described(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX, environment={"PYTHONHOME": str(tmp_path)})  # no interpreter starts there
+    end = wait_for_end(worker)
+    assert end["failure"] == {
+        "phase": "start", "index": -1, "status": "failed",
+        "message": f"exited with code {end['returncode']} and without a word",
+    }  # fmt: skip
+    assert "encodings" in end["log_tail"]
+
+
+def test_the_end_is_told_once(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX)
+    wait_for_end(worker)
+    assert worker.is_reported
+
+
+def test_progress_is_told_before_the_end(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX)
+    worker.process.wait(SECONDS)
+    assert [message["type"] for message in worker.news()] == ["progress", "exited"]
+    worker.kill()
+
+
+def test_killing_a_worker_waits_for_it_and_clears_its_folder(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX)
+    worker.kill()
+    assert worker.process.returncode in (-9, 1)
+    assert not worker.folder.exists()
+    assert worker.log.exists()
+    worker.kill()  # a second time is no error
+
+
+def test_a_worker_is_a_process_group_of_its_own(tmp_path: Path) -> None:
+    """Ctrl-C on the terminal is for rank 0, and killing a worker takes its children along."""
+    worker = start(tmp_path, JAX)
+    assert os.getpgid(worker.process.pid) == worker.process.pid != os.getpgid(0)
+    worker.kill()
+
+
+def test_without_the_runs_folder_on_this_host_the_log_stays_in_scratch(tmp_path: Path) -> None:
+    worker = start(tmp_path, JAX, token=".no-such-token")
+    worker.kill()
+    assert worker.log == tmp_path / "scratch" / "generation0000-rank0.log"
+
+
+def test_the_kernels_count_of_memory_kills_is_a_number() -> None:
+    assert count_oom_kills() >= 0
+
+
+# The agent on the channel
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub(is_single_host=True, backlog=1)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture
+def agent(hub: Hub) -> Iterator[Agent]:
+    agent = Agent(connect(hub.address), rank=3)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    yield agent
+    hub.send(3, {"type": "quit"})
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert not agent.scratch.exists()
+    agent.connection.close()
+
+
+def hear(hub: Hub, kind: str) -> dict[str, Any]:
+    """The next message of this type."""
+    deadline = time.monotonic() + SECONDS
+    while (received := hub.receive(deadline - time.monotonic())) is not None:
+        rank, message = received
+        assert rank == 3
+        if message["type"] == kind:
+            return message
+    raise AssertionError(f"no {kind} was heard")
+
+
+def test_an_agent_introduces_its_rank_with_its_host_and_cores(hub: Hub, agent: Agent) -> None:
+    hello = hear(hub, "hello")
+    assert hello["pid"] == os.getpid()
+    assert hello["host"]
+    assert hello["cores"] == sorted(os.sched_getaffinity(0))
+
+
+def test_an_agent_starts_a_worker_reports_its_end_and_starts_the_next(hub: Hub, agent: Agent, tmp_path: Path) -> None:
+    hear(hub, "hello")
+    for generation in range(2):
+        hub.send(3, start_message(tmp_path, JAX, generation=generation))
+        end = hear(hub, "exited")
+        assert end["generation"] == generation
+        assert end["failure"]["message"].startswith("ValueError: unknown framework")
+        hub.send(3, {"type": "stop", "generation": generation})
+        assert hear(hub, "stopped")["generation"] == generation
+
+
+def test_an_agent_stops_a_worker_that_still_runs(hub: Hub, agent: Agent, tmp_path: Path) -> None:
+    hear(hub, "hello")
+    hub.send(3, start_message(tmp_path, JAX))
+    hub.send(3, {"type": "stop", "generation": 0})
+    assert hear(hub, "stopped")["generation"] == 0
+    assert agent.worker is None
+
+
+def test_an_agent_ends_with_its_worker_when_rank_0_is_gone(hub: Hub, tmp_path: Path) -> None:
+    agent = Agent(connect(hub.address), rank=3)
+    thread = threading.Thread(target=agent.run)
+    thread.start()
+    hear(hub, "hello")
+    agent.connection.close()  # as the end of rank 0's process does
+    thread.join(SECONDS)
+    assert not thread.is_alive()
+    assert not agent.scratch.exists()
+    shutil.rmtree(agent.scratch, ignore_errors=True)

@@ -1,0 +1,185 @@
+"""Rank 0's decisions: places and threads of workers, which end of a generation explains it, and who never joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvbench.errors import LaunchError
+from hvbench.launch import coordinator as module
+from hvbench.launch.channel import Hub, connect, send
+from hvbench.launch.context import Context
+from hvbench.launch.coordinator import (
+    Coordinator,
+    Generation,
+    Member,
+    assign_slots,
+    threads_per_worker,
+    worker_settings,
+)
+
+
+def member(rank: int, host: str = "a", *, cores: tuple[int, ...] = (0, 1), quota: float | None = None) -> Member:
+    return Member(rank=rank, host=host, pid=1000 + rank, cores=list(cores), cgroup_cpu_quota=quota)
+
+
+# Places
+
+
+def places(hosts: str) -> list[tuple[int, ...]]:
+    """rank, local rank and size, cross rank and size of each member, in rank order; one letter a host."""
+    pytest.importorskip("horovod")
+    slots = assign_slots([member(rank, host) for rank, host in enumerate(hosts)])
+    assert [slot.hostname for slot in slots] == list(hosts)
+    assert {slot.size for slot in slots} == {len(hosts)}
+    return [(slot.rank, slot.local_rank, slot.local_size, slot.cross_rank, slot.cross_size) for slot in slots]
+
+
+def test_one_host() -> None:
+    assert places("aa") == [(0, 0, 2, 0, 1), (1, 1, 2, 0, 1)]
+
+
+def test_two_hosts_of_two() -> None:
+    assert places("aabb") == [(0, 0, 2, 0, 2), (1, 1, 2, 0, 2), (2, 0, 2, 1, 2), (3, 1, 2, 1, 2)]
+
+
+def test_ranks_dealt_to_hosts_in_turn() -> None:
+    assert places("abab") == [(0, 0, 2, 0, 2), (1, 0, 2, 1, 2), (2, 1, 2, 0, 2), (3, 1, 2, 1, 2)]
+
+
+def test_uneven_hosts_cross_only_where_both_have_a_rank() -> None:
+    assert places("aab") == [(0, 0, 2, 0, 2), (1, 1, 2, 0, 1), (2, 0, 1, 1, 2)]
+    assert places("abb") == [(0, 0, 1, 0, 2), (1, 0, 2, 1, 2), (2, 1, 2, 0, 1)]
+
+
+@pytest.mark.parametrize("hosts", ["a", "aaaaaaaa", "abc", "aabbbc", "abcabca"])
+def test_places_are_consistent_whatever_the_hosts(hosts: str) -> None:
+    found = places(hosts)
+    by_rank = dict(zip(range(len(hosts)), hosts, strict=True))
+    for host in set(hosts):
+        locals_ = [place[1] for place in found if by_rank[place[0]] == host]
+        assert locals_ == list(range(len(locals_)))
+    for local_rank in {place[1] for place in found}:
+        crossing = [place for place in found if place[1] == local_rank]
+        assert sorted(place[3] for place in crossing) == list(range(len(crossing)))
+        assert {place[4] for place in crossing} == {len(crossing)}
+
+
+# Threads
+
+
+@pytest.mark.parametrize(
+    ("members", "threads"),
+    [
+        ([member(0, cores=(0, 1)), member(1, cores=(0, 1))], 1),  # both may use both cores: 2 / 2
+        ([member(0, cores=(0,)), member(1, cores=(1,))], 1),  # bound to one each: the union counts
+        ([member(0, cores=tuple(range(8)))], 8),
+        ([member(rank, cores=tuple(range(8))) for rank in range(3)], 2),  # 8 / 3, rounded down
+        ([member(rank, cores=(0, 1)) for rank in range(8)], 1),  # more ranks than cores
+        ([member(rank, cores=tuple(range(16)), quota=4.0) for rank in range(2)], 2),  # the quota of the container
+        ([member(0, cores=(0, 1), quota=64.0)], 2),  # a quota above the cores gives none
+        ([member(0, cores=(0, 1), quota=0.5)], 1),  # never none at all
+        ([member(0, cores=(0, 1, 2, 3)), member(1, "b", cores=(0, 1))], 4),  # another host's ranks do not count
+    ],
+)
+def test_threads_are_the_hosts_cores_divided_by_its_ranks(members: list[Member], threads: int) -> None:
+    assert threads_per_worker(members, host="a") == threads
+
+
+def test_a_workers_horovod_is_told_its_place_and_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("horovod")
+    monkeypatch.delenv("HOROVOD_GLOO_IFACE", raising=False)
+    slot = assign_slots([member(rank, host) for rank, host in enumerate("aab")])[1]
+    settings = worker_settings(slot, address="10.0.0.1", port=4711, threads=3)
+    assert settings == {
+        "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1", "HOROVOD_GLOO_RENDEZVOUS_PORT": "4711",
+        "HOROVOD_HOSTNAME": "a", "HOROVOD_RANK": "1", "HOROVOD_SIZE": "3",
+        "HOROVOD_LOCAL_RANK": "1", "HOROVOD_LOCAL_SIZE": "2", "HOROVOD_CROSS_RANK": "0", "HOROVOD_CROSS_SIZE": "1",
+        "OMP_NUM_THREADS": "3",
+    }  # fmt: skip
+
+
+def test_on_one_host_workers_meet_on_loopback_unless_the_user_chose_an_interface(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("horovod")
+    slot = assign_slots([member(0), member(1)])[0]
+    monkeypatch.delenv("HOROVOD_GLOO_IFACE", raising=False)
+    assert worker_settings(slot, address="127.0.0.1", port=1, threads=1)["HOROVOD_GLOO_IFACE"] == "lo"
+    monkeypatch.setenv("HOROVOD_GLOO_IFACE", "eth0")
+    assert "HOROVOD_GLOO_IFACE" not in worker_settings(slot, address="127.0.0.1", port=1, threads=1)
+
+
+# The first cause
+
+
+def end(status: str = "failed", *, returncode: int = 1, is_echo: bool = False) -> dict[str, Any]:
+    return {"returncode": returncode, "failure": {"status": status, "is_echo": is_echo}}
+
+
+@pytest.mark.parametrize(
+    ("ends", "cause"),
+    [
+        ({0: end(is_echo=True), 1: end(returncode=-9)}, 1),  # a peer only heard of the kill
+        ({0: end(is_echo=True), 1: end()}, 1),  # … of the exception
+        ({0: end(), 1: end("oom")}, 1),  # memory explains whatever else went wrong
+        ({0: end("oom", is_echo=True), 1: end()}, 0),
+        ({0: end(returncode=0), 1: end(returncode=-9)}, 1),  # a silent exit explains less than a kill
+        ({0: end(is_echo=True), 1: end(returncode=0)}, 1),
+        ({2: end(), 1: end()}, 1),  # alike: the lowest rank
+        ({1: end(is_echo=True)}, 1),  # an echo alone is still an end
+    ],
+)
+def test_the_end_that_explains_the_others_comes_first(ends: dict[int, dict], cause: int) -> None:
+    generation = Generation(number=0, ranks=[0, 1, 2], ends=ends)
+    assert generation.first_cause() == (cause, ends[cause])
+
+
+# Joining
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub(is_single_host=True, backlog=2)
+    yield hub
+    hub.close()
+
+
+def make_coordinator(hub: Hub, path: Path, *, size: int = 2) -> Coordinator:
+    return Coordinator(hub, Context(launcher="hvbench", rank=0, size=size, is_single_host=True), run_path=path)
+
+
+def hello(rank: int) -> dict[str, Any]:
+    return {"type": "hello", **vars(member(rank))}
+
+
+def test_every_rank_that_says_hello_is_a_member(hub: Hub, tmp_path: Path) -> None:
+    coordinator = make_coordinator(hub, tmp_path)
+    connections = [connect(hub.address) for _ in range(2)]
+    for rank, connection in enumerate(connections):
+        send(connection, hello(rank))
+    coordinator.wait_for_members()
+    assert coordinator.members == {0: member(0), 1: member(1)}
+    for connection in connections:
+        connection.close()
+
+
+def test_ranks_that_do_not_join_are_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 1.0)
+    coordinator = make_coordinator(hub, tmp_path, size=4)
+    with connect(hub.address) as connection:
+        send(connection, hello(1))
+        with pytest.raises(LaunchError, match=r"^rank 0, 2, 3 did not join within 1 s$"):
+            coordinator.wait_for_members()
+
+
+def test_numbers_of_generations_go_on_after_those_of_an_earlier_sweep(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    assert next(make_coordinator(hub, tmp_path).numbers) == 0
+    for name in ("generation0007-rank0.log", "generation0007-rank1.log", "generation0003-rank0.log", "notes.txt"):
+        (tmp_path / "logs" / name).touch()
+    assert next(make_coordinator(hub, tmp_path).numbers) == 8

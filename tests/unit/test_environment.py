@@ -1,0 +1,80 @@
+"""The fingerprint of a machine: JSON-ready, complete, and without a framework."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import hvbench
+from hvbench.environment import (
+    cgroup_cpu_quota,
+    cgroup_memory_limit_bytes,
+    describe_environment,
+    describe_load,
+    multiplies_natively,
+    package_version,
+    usable_cores,
+)
+
+
+def test_the_fingerprint_is_json() -> None:
+    facts = describe_environment()
+    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+
+
+def test_the_fingerprint_names_version_processor_memory_and_packages() -> None:
+    facts = describe_environment()
+    assert facts["hvbench_version"] == hvbench.__version__
+    assert facts["cpu_model"]
+    assert 1 <= facts["usable_cores"] <= facts["cpu_cores"]
+    assert facts["memory_bytes"] > 2**28
+    assert "numpy" in facts["packages"]
+
+
+def test_horovods_settings_are_part_of_it_and_secrets_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "1024")
+    monkeypatch.setenv("MY_TOKEN", "hidden-value")
+    facts = describe_environment()
+    assert facts["horovod_settings"]["HOROVOD_FUSION_THRESHOLD"] == "1024"
+    assert "hidden-value" not in json.dumps(facts)
+
+
+def test_the_load_of_the_host_is_counted_in_ticks() -> None:
+    load = describe_load()
+    assert len(load["load_average"]) == 3
+    assert load["total_ticks"] >= load["steal_ticks"] >= 0
+
+
+def test_a_process_may_use_no_more_cores_than_its_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import os, hvbench.environment as e\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "print(e.usable_cores())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout == "1\n"
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
+def test_limits_of_the_control_group_are_positive_or_none() -> None:
+    for limit in (cgroup_cpu_quota(), cgroup_memory_limit_bytes()):
+        assert limit is None or limit > 0
+
+
+def test_a_package_that_is_not_installed_has_no_version() -> None:
+    assert package_version("hvbench-no-such-package") is None
+    assert package_version("pydantic")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_single_and_double_precision_are_native_everywhere(dtype: str, device: str) -> None:
+    assert multiplies_natively(dtype, device=device)
+
+
+def test_a_gpu_multiplies_half_precision_natively() -> None:
+    assert multiplies_natively("bfloat16", device="cuda") and multiplies_natively("float16", device="cuda")

@@ -1,0 +1,144 @@
+"""What will run, in which order, what is skipped and why, and how long it should take."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hvbench.frameworks import FRAMEWORK_MODULES
+from hvbench.plan import Job, Plan, estimate_seconds, estimate_sweep_seconds, is_installed, make_plan, worker_group
+from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+
+pytestmark = pytest.mark.skipif(
+    not all(map(is_installed, FRAMEWORKS)), reason="points of a framework that is not installed are skipped"
+)
+
+
+def points(**axis: list) -> list[Point]:
+    """`tiny` points along one axis, PyTorch and TensorFlow in turn."""
+    ((key, values),) = axis.items()
+    return [Point(model="tiny", framework=name, **{key: value}) for value in values for name in FRAMEWORKS]
+
+
+def plan(chosen: list[Point], *, world_size: int = 2, repeats: int = 1, done: tuple[str, ...] = ()) -> Plan:
+    return make_plan(chosen, MeasureSettings(repeats=repeats), world_size=world_size, done=done)
+
+
+# Order
+
+
+def test_repeats_are_the_outer_loop_and_each_framework_runs_in_one_piece() -> None:
+    jobs = plan(points(seed=[0, 1]), repeats=2).jobs
+    assert [(job.repeat, job.point.framework, job.point.seed) for job in jobs] == [
+        (0, "pytorch", 0),
+        (0, "pytorch", 1),
+        (0, "tensorflow", 0),
+        (0, "tensorflow", 1),
+        (1, "pytorch", 0),
+        (1, "pytorch", 1),
+        (1, "tensorflow", 0),
+        (1, "tensorflow", 1),
+    ]
+
+
+def test_points_share_workers_only_with_the_same_framework_world_size_and_device() -> None:
+    assert worker_group(Point(precision="fp32", seed=1)) == worker_group(Point(precision="bf16", data="synthetic"))
+    different = [Point(), Point(framework="tensorflow"), Point(world_size=2), Point(device="cpu")]
+    assert len(set(map(worker_group, different))) == 4
+
+
+def test_world_sizes_are_grouped_too() -> None:
+    chosen = [Point(model="tiny", world_size=size, seed=seed) for seed in (0, 1) for size in (1, 2)]
+    assert [(job.point.world_size, job.point.seed) for job in plan(chosen).jobs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+# World size
+
+
+def test_a_point_without_a_world_size_gets_all_launched_ranks() -> None:
+    (job,) = plan([Point(model="tiny")], world_size=3).jobs
+    assert job.point.world_size == 3
+    assert job.point.point_id == Point(model="tiny", world_size=3).point_id
+
+
+def test_a_point_may_use_fewer_ranks_than_were_launched() -> None:
+    (job,) = plan([Point(model="tiny", world_size=1)], world_size=2).jobs
+    assert job.point.world_size == 1
+
+
+# Skipped, with a reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "world_size", "reason"),
+    [
+        ({"world_size": 4}, 2, "needs 4 ranks, 2 launched"),
+        ({"num_heads": 3}, 2, "hidden_size 32 is not a multiple of num_heads 3"),
+        ({"compression": "fp16"}, 1, "one rank has nothing to all-reduce: Horovod skips compression"),
+        ({"lr_warmup_steps": 10, "schedule_steps": 10}, 2, "lr_warmup_steps 10 leaves nothing of schedule_steps 10"),
+    ],
+)
+def test_a_point_that_makes_no_sense_is_skipped_with_its_reason(fields: dict, world_size: int, reason: str) -> None:
+    made = plan([Point(model="tiny", **fields), Point(model="tiny")], world_size=world_size)
+    assert [skipped.reason for skipped in made.skipped] == [reason]
+    assert len(made.jobs) == 1
+
+
+def test_a_constant_schedule_has_no_end_that_a_warm_up_could_pass() -> None:
+    made = plan([Point(model="tiny", schedule="constant", lr_warmup_steps=10, schedule_steps=10)])
+    assert not made.skipped
+
+
+def test_a_framework_is_looked_up_without_being_imported() -> None:
+    code = f"import sys, hvbench.plan as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    ).stdout.split()
+    assert not set(FRAMEWORK_MODULES.values()) & set(loaded)
+
+
+# Resume
+
+
+def test_what_is_done_does_not_run_again() -> None:
+    everything = plan(points(seed=[0, 1]), repeats=2)
+    finished = everything.jobs[1:6]
+    rest = plan(points(seed=[0, 1]), repeats=2, done=tuple(job.key for job in finished))
+    assert rest.done == finished
+    assert rest.jobs == [everything.jobs[0], *everything.jobs[6:]]
+
+
+def test_keys_of_other_points_do_not_matter() -> None:
+    assert len(plan(points(seed=[0]), done=("pytorch-tiny-b8x1-fp32-none-00000000.r0",)).jobs) == 2
+
+
+def test_a_key_names_point_and_repeat() -> None:
+    point = Point(model="tiny", world_size=2)
+    assert Job(point=point, repeat=3).key == f"{point.point_id}.r3"
+
+
+# Time
+
+
+def test_more_work_takes_longer() -> None:
+    def seconds(steps: int = 10, **fields: object) -> float:
+        return estimate_seconds(Job(point=Point(world_size=2, **fields), repeat=0), MeasureSettings(steps=steps))
+
+    assert seconds(steps=20) > seconds()
+    assert seconds(model="gpt2") > 10 * seconds()
+    assert seconds(framework="tensorflow") > seconds()
+
+
+def test_evaluations_take_time_too() -> None:
+    job = Job(point=Point(world_size=2), repeat=0)
+    without, with_them = (MeasureSettings(steps=20, evaluate_every=every) for every in (0, 2))
+    assert estimate_seconds(job, with_them) > estimate_seconds(job, without)
+
+
+def test_a_sweep_takes_its_jobs_and_its_launches() -> None:
+    jobs = plan(points(seed=[0, 1]), repeats=2).jobs
+    settings = MeasureSettings(repeats=2)
+    assert estimate_sweep_seconds(jobs, settings) > sum(estimate_seconds(job, settings) for job in jobs)
+    assert estimate_sweep_seconds([], settings) == 0

@@ -1,0 +1,262 @@
+"""A sweep between the command line and the workers: what is checked before a launch, and what becomes of each end.
+
+`Script` stands where a launch would be: it ends every task as the test wrote down, without a process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvbench.errors import DataError, Interrupted, StorageError, UsageError
+from hvbench.launch.coordinator import Task, TaskEnd
+from hvbench.plan import Job, is_installed
+from hvbench.record import Record
+from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.store import RunFolder
+from hvbench.suite import Suite, parse_suite
+from hvbench.sweep import TIMEOUT_FLOOR_SECONDS, Sweep, make_task, prepare_sweep
+from tests.unit.sample_records import make_rank
+
+pytestmark = pytest.mark.skipif(
+    not all(map(is_installed, FRAMEWORKS)), reason="points of a framework that is not installed are skipped"
+)
+
+TINY = """
+question = "Does it work?"
+[point]
+model = "tiny"
+data = "synthetic"
+micro_batch_size = 2
+[axes]
+framework = ["pytorch", "tensorflow"]
+seed = [0, 1]
+[measure]
+steps = 2
+"""
+
+
+class Witness:
+    """Notes what an observer is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple] = []
+
+    def prepare(self, message: str) -> None:
+        self.heard.append(("prepare", message))
+
+    def start(self, plan: Any, members: Sequence[Any]) -> None:
+        self.heard.append(("start", len(plan.jobs)))
+
+    def progress(self, job: Job, message: dict[str, Any]) -> None:
+        self.heard.append(("progress", job.key, message["step"]))
+
+    def finish_job(self, job: Job, record: Record) -> None:
+        self.heard.append(("finish", job.key, record.outcome.status))
+
+
+class Script:
+    """Ends each task as written; an exception in the list is raised there."""
+
+    def __init__(self, ends: Sequence[TaskEnd | Exception]) -> None:
+        self.ends = ends
+        self.members: dict[int, Any] = {}
+        self.on_progress: Any = None
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+        for index, end in enumerate(self.ends):
+            self.on_progress({"type": "progress", "step": 1})
+            if isinstance(end, Exception):
+                raise end
+            yield index, end
+
+
+def result(rank: int, *, tokens: str = "abc", outcome: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What one rank's worker leaves for one job."""
+    return {
+        "outcome": outcome or {"status": "ok"},
+        "environment": {"host": "a", "tokens_digest": tokens},
+        "samples": make_rank(rank, step_seconds=[0.1] * 5).model_dump(),
+    }
+
+
+def ended(*results: dict[str, Any], failure: dict[str, Any] | None = None, generation: int = 0) -> TaskEnd:
+    return TaskEnd(results=list(results), failure=failure, generation=generation, seconds=1.5)
+
+
+GOOD = ended(result(0), result(1))
+
+
+def parse(text: str = TINY) -> Suite:
+    return parse_suite(text, name="example", where="example.toml")
+
+
+def prepare(path: Path, *, text: str = TINY, world_size: int = 2, resume: bool = False) -> Sweep:
+    return prepare_sweep(
+        parse(text),
+        RunFolder(path),
+        world_size=world_size,
+        command=["hvbench", "sweep", "a b"],
+        observer=Witness(),
+        resume=resume,
+    )
+
+
+def run(sweep: Sweep, *ends: TaskEnd | Exception) -> tuple[Witness, list[Record]]:
+    witness = Witness()
+    try:
+        sweep.run(Script(ends), witness)
+    finally:
+        records, problems = sweep.folder.read_records()
+        assert problems == []
+    return witness, records
+
+
+# Before the launch
+
+
+def test_what_was_asked_is_stored_before_anything_runs(tmp_path: Path) -> None:
+    prepare(tmp_path / "run")
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (asked["suite"], asked["question"], asked["world_size"]) == ("example", "Does it work?", 2)
+    assert asked["command"] == "hvbench sweep 'a b'"
+    assert asked["axes"] == {"framework": ["pytorch", "tensorflow"], "seed": [0, 1]}
+    assert len(asked["jobs"]) == 4 and asked["skipped"] == []
+
+
+def test_a_suite_of_which_nothing_can_run_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        prepare(tmp_path / "run", text=TINY.replace("[axes]", "world_size = 4\n[axes]"))
+    assert str(caught.value) == "example.toml: none of its 4 points can run: needs 4 ranks, 2 launched"
+
+
+def test_missing_text_ends_the_sweep_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        prepare(tmp_path / "run", text=TINY.replace('"synthetic"', f'"{tmp_path}/missing"'))
+
+
+def test_too_little_text_for_one_batch_ends_it_too(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="^too little text for one batch on every rank: "):
+        prepare(tmp_path / "run", text=TINY.replace("micro_batch_size = 2", "micro_batch_size = 1000000"))
+
+
+def test_a_folder_that_cannot_be_written_ends_it_too(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="choose another folder with --out"):
+        prepare(tmp_path / "file" / "run")
+
+
+# Tasks
+
+
+def test_a_task_carries_the_resolved_point_and_the_settings_to_its_workers() -> None:
+    job = Job(point=Point(model="tiny", framework="tensorflow", world_size=2, device="cpu"), repeat=1)
+    settings = MeasureSettings(steps=4)
+    task = make_task(job, settings)
+    assert (task.framework, task.world_size, task.device) == ("tensorflow", 2, "cpu")
+    assert Point.model_validate(task.job["point"]) == job.point
+    assert MeasureSettings.model_validate(task.job["measure"]) == settings
+    assert json.loads(json.dumps(task.job)) == task.job
+
+
+def test_repeats_never_share_workers() -> None:
+    point, settings = Point(model="tiny", world_size=2), MeasureSettings()
+    groups = {make_task(Job(point=point, repeat=repeat), settings).group for repeat in range(3)}
+    assert len(groups) == 3
+
+
+def test_the_time_limit_is_the_users_or_generous() -> None:
+    job = Job(point=Point(model="tiny", world_size=2), repeat=0)
+    assert make_task(job, MeasureSettings(timeout_seconds=7.0)).timeout_seconds == 7.0
+    assert make_task(job, MeasureSettings()).timeout_seconds >= TIMEOUT_FLOOR_SECONDS
+
+
+# Every end becomes a record
+
+
+def test_a_launch_that_ends_well_becomes_a_record_of_all_ranks(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    witness, records = run(sweep, GOOD, GOOD, GOOD, GOOD)
+    assert sweep.statuses == {"ok": 4}
+    assert {record.outcome.status for record in records} == {"ok"}
+    record = records[0]
+    assert [rank.rank for rank in record.ranks] == [0, 1]
+    assert (record.suite, record.repeat, record.generation, record.duration_seconds) == ("example", 0, 0, 1.5)
+    assert record.point.world_size == 2 and record.point_id == record.point.point_id
+    assert record.model.tokens_per_step == 2 * 2 * 32
+
+
+def test_the_observer_hears_of_each_job_in_order(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    keys = [job.key for job in sweep.plan.jobs]
+    witness, _ = run(sweep, GOOD, GOOD, GOOD, GOOD)
+    expected: list[tuple] = [("start", 4)]
+    for key in keys:
+        expected += [("progress", key, 1), ("finish", key, "ok")]
+    assert witness.heard == expected
+
+
+def test_a_failure_becomes_a_record_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    sweep = prepare(path)
+    failure = {
+        "status": "oom", "rank": 1, "phase": "measure", "message": "killed by SIGKILL",
+        "log": str(path / "logs" / "generation0000-rank1.log"),
+    }  # fmt: skip
+    _, records = run(sweep, ended(failure=failure), GOOD, GOOD, GOOD)
+    assert sweep.statuses == {"oom": 1, "ok": 3}
+    (bad,) = (record for record in records if record.outcome.status != "ok")
+    assert (bad.outcome.rank, bad.outcome.phase, bad.outcome.message) == (1, "measure", "killed by SIGKILL")
+    assert bad.outcome.log == "logs/generation0000-rank1.log"  # the run folder may be moved
+    assert bad.ranks == [] and bad.environment["hvbench_version"]
+
+
+def test_a_divergence_keeps_its_samples(tmp_path: Path) -> None:
+    outcome = {"status": "diverged", "rank": 0, "phase": "measure", "message": "gradient norm nan at step 3"}
+    diverged = ended(result(0, outcome=outcome), result(1, outcome={**outcome, "rank": 1}))
+    _, records = run(prepare(tmp_path / "run"), diverged)
+    assert records[0].outcome.status == "diverged" and records[0].outcome.rank == 0
+    assert len(records[0].ranks) == 2
+
+
+def test_ranks_that_read_different_text_did_not_train_one_model(tmp_path: Path) -> None:
+    _, records = run(prepare(tmp_path / "run"), ended(result(0, tokens="abc"), result(1, tokens="xyz")))
+    outcome = records[0].outcome
+    assert (outcome.status, outcome.rank, outcome.phase) == ("failed", 1, "data")
+    assert "xyz and abc" in outcome.message
+
+
+def test_an_interrupt_leaves_what_was_measured_and_marks_the_rest_of_the_way(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    with pytest.raises(Interrupted):
+        run(sweep, GOOD, Interrupted("stopped by SIGINT"))
+    records, _ = sweep.folder.read_records()
+    assert sorted(record.outcome.status for record in records) == ["interrupted", "ok"]
+    (stopped,) = (record for record in records if record.outcome.status == "interrupted")
+    assert stopped.outcome.message == "stopped by SIGINT" and stopped.generation is None
+
+
+# Resume
+
+
+def test_resume_runs_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    keys = [job.key for job in sweep.plan.jobs]
+    run(sweep, GOOD, ended(failure={"status": "failed", "message": "x"}), GOOD)
+    sweep.folder.close()
+
+    again = prepare(tmp_path / "run", resume=True)
+    assert [job.key for job in again.plan.jobs] == [keys[1], keys[3]]
+    assert [job.key for job in again.plan.done] == [keys[0], keys[2]]
+    _, records = run(again, GOOD, GOOD)
+    assert [record.outcome.status for record in records] == ["ok"] * 4
+
+
+def test_without_resume_a_run_is_not_touched(tmp_path: Path) -> None:
+    prepare(tmp_path / "run").folder.close()
+    with pytest.raises(StorageError, match="holds a run already; go on with --resume"):
+        prepare(tmp_path / "run")
