@@ -53,7 +53,7 @@ STYLES = dict(
     zip(
         FRAMEWORKS,
         (
-            Style("PyTorch", "#D55E00", "o", 7, True, "-", 1.6),
+            Style("PyTorch", "#D55E00", "o", 7, True, "-", 1.4),
             Style("TensorFlow", "#0072B2", "s", 4, False, "--", 0.8),
         ),
         strict=True,

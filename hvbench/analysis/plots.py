@@ -50,6 +50,7 @@ THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
 ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
 CLOCKS = {"step": "steps", "tokens": "tokens", "training_seconds": "training seconds (evaluation left out)"}
 MAX_PANELS = 24
+MAX_COLUMNS = 4  # where panels fill up a grid
 MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about convergence
 
 
@@ -59,6 +60,7 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
     points, steps, evaluations = point_frame(records), step_frame(records), evaluation_frame(records)
     varying = varying_axes(points)
     axes = [axis for axis in THROUGHPUT_AXES if axis in varying and (axis != "framework" or varying == [axis])]
+    axes = [axis for axis in axes if _choose_panels(points, axis)]
     summary = summarize_launches(points)
     figures = {f"throughput_by_{axis}": plot_throughput(points, axis, summary=summary) for axis in axes}
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
@@ -69,7 +71,7 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
 
 
 def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -> Figure:
-    """Tokens per second of all ranks against `axis`, a panel per combination of the other varying axes.
+    """Tokens per second of all ranks against `axis`, a panel per combination of other axes that has several values.
 
     `summary` is `summarize_launches(points)`, passed in because several plots share it.
     """
@@ -77,9 +79,8 @@ def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -
     places = _place_values(points, axis)
     gap = float(min(np.diff(sorted(places.values())), default=1.0))
     frameworks = list_frameworks(points)
-    others = [name for name in varying_axes(points) if name not in (axis, "framework")]
     repeated = bool((summary["launches_ok"] > 1).any())
-    cells, note = _arrange(points, others)
+    cells, note = _arrange(_choose_panels(points, axis))
     width = max(2.5, 6.5 / len(cells[0]), 0.4 * len(places))
     with draw_panels(cells, width=width, height=2.4, x_label=x_label) as (figure, panels):
         for panel, chosen in panels:
@@ -160,7 +161,7 @@ def plot_step_seconds(points: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     """
     choices = combine_axes(points, [name for name in varying_axes(points) if name != "framework"])
     shown = choices[:MAX_PANELS]
-    columns = min(4, len(shown))
+    columns = min(MAX_COLUMNS, len(shown))
     cells = [Cell(title=describe_choice(chosen), chosen=chosen) for chosen in shown]
     grid = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     slowest = steps.groupby(["launch", "step"], as_index=False).agg(
@@ -276,15 +277,26 @@ def _place_values(points: pd.DataFrame, axis: str) -> dict[Any, float]:
     return {value: float(np.log2(value)) if is_count else float(index) for index, value in enumerate(values)}
 
 
-def _arrange(points: pd.DataFrame, others: list[str]) -> tuple[list[list[Cell]], str]:
-    """Panels for the combinations of `others`: one axis down, the rest across; and a note if there are too many."""
-    down = next((name for name in ROW_AXES if name in others), None) if len(others) > 1 else None
-    rows = order_values(down, points[down]) if down else [None]
-    across = combine_axes(points, [name for name in others if name != down])
-    shown = across[: max(1, MAX_PANELS // len(rows))]
-    choices = [[({down: row} if down else {}) | column for column in shown] for row in rows]
-    note = "" if len(shown) == len(across) else f"\nfirst {len(shown)} of {len(across)} columns"
-    return [[Cell(title=describe_choice(chosen), chosen=chosen) for chosen in row] for row in choices], note
+def _choose_panels(points: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
+    """The combinations of the other axes at which `axis` has at least two values to compare, in table order."""
+    choices = combine_axes(points, [name for name in varying_axes(points) if name not in (axis, "framework")])
+    return [chosen for chosen in choices if choose_rows(points, chosen)[axis].nunique(dropna=False) > 1]
+
+
+def _arrange(choices: list[dict[str, Any]]) -> tuple[list[list[Cell]], str]:
+    """A grid of panels: one axis down and the rest across, or just filled up; and a note if there are too many."""
+    down = next((name for name in ROW_AXES if name in choices[0]), None) if len(choices[0]) > 1 else None
+    rows: dict[Any, list[dict[str, Any]]] = {}
+    for chosen in choices:
+        rows.setdefault(chosen.get(down), []).append(({down: chosen[down]} if down else {}) | chosen)
+    if len({len(row) for row in rows.values()}) == 1 and (down or len(choices) <= MAX_COLUMNS):
+        grid = [row[: max(1, MAX_PANELS // len(rows))] for row in rows.values()]
+    else:
+        ordered = [chosen for row in rows.values() for chosen in row][:MAX_PANELS]
+        grid = [ordered[start : start + MAX_COLUMNS] for start in range(0, len(ordered), MAX_COLUMNS)]
+    shown = sum(len(row) for row in grid)
+    note = "" if shown == len(choices) else f"\nfirst {shown} of {len(choices)} configurations"
+    return [[Cell(title=describe_choice(chosen), chosen=chosen) for chosen in row] for row in grid], note
 
 
 def _count_launches(summary: pd.DataFrame) -> str:

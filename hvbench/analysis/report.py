@@ -185,7 +185,8 @@ def render_environment(records: list[Record]) -> list[str]:
     """A table of the records' environment: a value that all share, or the values that differ."""
     values: dict[str, dict[str, None]] = {}
     for record in records:
-        for key, value in _flatten(record.environment):
+        fixed = {key: value for key, value in record.environment.items() if not key.startswith("load_")}
+        for key, value in _flatten(fixed):  # the load differs every time: it stays in the records
             values.setdefault(key, {})[value] = None
         for rank in record.ranks:
             for key in ("host", "device", "threads"):
