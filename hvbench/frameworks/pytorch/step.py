@@ -67,7 +67,7 @@ class Trainer:
         gradient_accumulation_steps = len(inputs)
         for parameter in self.model.parameters.values():
             parameter.grad = None
-        total = torch.zeros((), device=self.device)
+        total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
             self.is_last_pass = index == gradient_accumulation_steps - 1
             loss = self.model.loss(inputs[index], targets[index]) / gradient_accumulation_steps

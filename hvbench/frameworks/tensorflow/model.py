@@ -53,7 +53,9 @@ class Model:
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
         scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
         future = np.triu(np.full((T, T), -np.inf), k=1)
-        attention = self._round(tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype)))
+        attention = tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype))
+        if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
+            attention = self._round(attention)
         heads = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))  # (B, T, H, Q)
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
@@ -62,9 +64,10 @@ class Model:
 
     def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
         weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
-        # Bias and GELU stay in the parameters' dtype: TensorFlow would round after every elementwise operation and
-        # sum the bias gradient in the compute dtype, where PyTorch's fused kernels do neither.
-        return tf.nn.bias_add(self._widen(self._round(_matmul(self._round(x), weight))), self.parameters[f"{name}.bias"])
+        bias = self._widen(self._round(self.parameters[f"{name}.bias"]))
+        # Bias and GELU are computed in the parameters' dtype: TensorFlow would round after every elementwise operation
+        # and sum the bias gradient in the compute dtype, where PyTorch's fused kernels round once.
+        return self._widen(self._round(tf.nn.bias_add(self._widen(_matmul(self._round(x), weight)), bias)))
 
     def _layer_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]

@@ -131,4 +131,4 @@ class Trainer:
 
 def clip_factor(gradient_norm: tf.Tensor, *, max_norm: float) -> tf.Tensor:
     """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
-    return tf.minimum(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else tf.ones_like(gradient_norm)
+    return tf.minimum(max_norm / (gradient_norm + 1e-6), 1.0) if max_norm else tf.ones_like(gradient_norm)

@@ -1,0 +1,75 @@
+"""The configurations that the parity tests train: the `tiny` model on real text, global batch 16, 20 updates.
+
+The learning rate warms up for 5 steps and falls along a cosine; gradient norms lie between 1 and 2.5, so every step is
+clipped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.spec import FRAMEWORKS, Point
+
+STEPS = 20
+WORLD_SIZES = (1, 2)
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+BASE = {
+    "model": "tiny",
+    "data": "stdlib",
+    "gradient_accumulation_steps": 2,
+    "lr_warmup_steps": 5,
+    "schedule_steps": 25,
+}
+MICRO_BATCH_SIZE = {1: 8, 2: 4}  # by world size
+
+# Every precision and compression at either world size; one rank has nothing to compress.
+CONFIGURATIONS = [
+    (world_size, precision, compression)
+    for world_size in WORLD_SIZES
+    for precision in PRECISIONS
+    for compression in (("none", "fp16") if world_size > 1 else ("none",))
+]
+# World size, micro-batch, accumulation: the same 16 samples a step.
+SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
+
+# One knob turned wrongly.
+WRONG_KNOBS: list[dict[str, Any]] = [
+    {"epsilon": 1e-3},
+    {"learning_rate": 1.01e-3},
+    {"weight_decay": 0.0},
+    {"beta2": 0.96},
+]
+
+
+def make_point(framework: str, world_size: int, **knobs: Any) -> Point:
+    """The base point with `knobs` turned."""
+    micro_batch_size = MICRO_BATCH_SIZE[world_size]
+    return Point(**{**BASE, "micro_batch_size": micro_batch_size, **knobs}, framework=framework, world_size=world_size)
+
+
+def split_point(framework: str, split: tuple[int, int, int]) -> Point:
+    """The base point with its global batch cut as `split` says."""
+    world_size, micro_batch_size, steps = split
+    return make_point(framework, world_size, micro_batch_size=micro_batch_size, gradient_accumulation_steps=steps)
+
+
+def configured_point(framework: str, configuration: tuple[int, str, str]) -> Point:
+    """The base point with a world size, a precision and a compression."""
+    world_size, precision, compression = configuration
+    return make_point(framework, world_size, precision=precision, compression=compression)
+
+
+def broken_point(framework: str, knobs: dict[str, Any], *, precision: str) -> Point:
+    """The base point at world size 1 with `knobs` wrong."""
+    return make_point(framework, 1, precision=precision, **knobs)
+
+
+def all_points() -> list[Point]:
+    """What is traced in one launch; what several tests need comes once."""
+    points = []
+    for framework in FRAMEWORKS:
+        points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
+        points += [split_point(framework, split) for split in SPLITS]
+    points += [broken_point("pytorch", knobs, precision=name) for knobs in WRONG_KNOBS for name in PRECISIONS]
+    return list(dict.fromkeys(points))

@@ -1,0 +1,100 @@
+"""Each twin alone against plain numpy in float64, so that both being wrong alike is caught."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.parity import relative_error
+from hvbench.spec import FRAMEWORKS
+from hvbench.training.weights import is_decayed
+from tests.parity.alone import DIRECTIONS, FINITE_STEP, UPDATE_KNOBS, lively_weights, random_direction, small_point
+from tests.parity.reference import reference_logits, reference_loss, reference_updates
+
+pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+POINT = small_point("pytorch")
+SIZES = {"num_layers": POINT.num_layers, "num_heads": POINT.num_heads}
+# tf.nn.gelu rounds its square root of 2 to float32, whatever the dtype of its input.
+FLOAT64_ERROR = {"pytorch": 1e-12, "tensorflow": 1e-7}
+COORDINATES = 4  # of each tensor, beside its steepest
+
+
+def arrays_under(numbers: Arrays, prefix: str = "gradient/") -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
+
+
+def test_logits_and_loss(alone, framework):
+    numbers, weights = alone[framework, "float64"], lively_weights(POINT)
+    inputs, targets = numbers["inputs"], numbers["targets"]
+    assert numbers["logits"].dtype == np.float64
+    expected = reference_logits(weights, inputs[0], **SIZES)
+    assert relative_error(numbers["logits"], expected) < FLOAT64_ERROR[framework]
+    loss = reference_loss(weights, inputs, targets, **SIZES)
+    assert numbers["loss"].mean() == pytest.approx(loss, rel=FLOAT64_ERROR[framework])
+
+
+def test_gradient_along_random_directions(alone, framework):
+    """The twin's own losses on both sides of the point."""
+    numbers = alone[framework, "float64"]
+    gradients = arrays_under(numbers)
+    for number in range(DIRECTIONS):
+        direction = random_direction(gradients, seed=number)
+        before, after = (numbers[f"loss_beside/{number}/{sign}"].mean() for sign in (-1, 1))
+        slope = sum(np.sum(gradients[name] * direction[name]) for name in gradients)
+        assert slope == pytest.approx((after - before) / (2 * FINITE_STEP), rel=1e-6)
+
+
+def test_gradient_along_single_coordinates(alone, framework):
+    """The reference's losses; `test_logits_and_loss` says that they are the twin's."""
+    numbers, weights = alone[framework, "float64"], lively_weights(POINT)
+    random = np.random.default_rng(0)
+    for name, gradient in arrays_under(numbers).items():
+        steepest = int(np.abs(gradient).argmax())
+        for index in {steepest, *random.integers(gradient.size, size=COORDINATES).tolist()}:
+            losses = []
+            for sign in (-1, 1):
+                moved = weights[name].copy()
+                moved.flat[index] += sign * FINITE_STEP
+                beside = {**weights, name: moved}
+                losses.append(reference_loss(beside, numbers["inputs"], numbers["targets"], **SIZES))
+            slope = (losses[1] - losses[0]) / (2 * FINITE_STEP)
+            assert gradient.flat[index] == pytest.approx(slope, abs=1e-6 * np.abs(gradient).max()), (name, index)
+
+
+def test_two_updates(alone, framework):
+    """Clipping, learning rate, bias correction, epsilon outside the root, decay of matrices and of nothing else."""
+    numbers, weights = alone[framework, "float64"], lively_weights(POINT)
+    steps = [arrays_under(numbers, f"step{step}/gradient/") for step in range(2)]
+    norms = [np.sqrt(sum(np.sum(value**2) for value in gradients.values())) for gradients in steps]
+    for step, norm in enumerate(norms):
+        assert numbers[f"step{step}/gradient_norm"] == pytest.approx(norm, rel=1e-12)
+        assert norm > 2 * UPDATE_KNOBS["max_gradient_norm"]
+    factors = [UPDATE_KNOBS["max_gradient_norm"] / (norm + 1e-6) for norm in norms]
+    decayed = set()
+    for name, value in weights.items():
+        is_matrix = name == "token_embedding" or (value.ndim == 2 and name != "position_embedding")
+        decayed |= {name} if is_matrix else set()
+        expected = reference_updates(
+            value,
+            [gradients[name] * factor for gradients, factor in zip(steps, factors, strict=True)],
+            [0.01, 0.02],
+            weight_decay=0.1 if is_matrix else 0.0,
+            beta1=0.9,
+            beta2=0.95,
+            epsilon=UPDATE_KNOBS["epsilon"],
+        )
+        for step in range(2):
+            after = numbers[f"step{step}/after/{name}"]
+            np.testing.assert_allclose(after, expected[step], rtol=1e-12, atol=1e-12, err_msg=name)
+    assert decayed == {name for name in weights if is_decayed(name)}
+
+
+def test_a_step_that_overflows_leaves_no_trace(alone, framework):
+    numbers = alone[framework, "overflow"]
+    assert numbers["skipped/flag"] and not numbers["sound/flag"]
+    for name in arrays_under(numbers, "initial/"):
+        assert np.array_equal(numbers[f"skipped/{name}"], numbers[f"initial/{name}"]), name
+        assert np.array_equal(numbers[f"sound/{name}"], numbers[f"fresh/{name}"]), name
+        assert not np.array_equal(numbers[f"sound/{name}"], numbers[f"initial/{name}"]), name

@@ -1,0 +1,103 @@
+"""The comparison itself, and `check_parity` from points to verdicts over a real launch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hvbench.launch.session import open_launch, resolve_context
+from hvbench.parity import TOLERANCES, Deviation, Tolerances, compare_traces, digest, relative_error, worst
+from hvbench.spec import FRAMEWORKS
+from hvbench.tracing import TracedPoint, check_parity, compare_points
+from tests.parity.points import configured_point, make_point
+
+EXACT = Tolerances(logits=0.0, loss=0.0, gradients=0.0, updates=0.0, update_length=0.0, key_bias_updates=0.0)
+
+
+def make_trace(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    trace = {
+        "logits": np.ones((1, 2, 3)),
+        "overflows": np.array(0),
+        "loss": np.array([3.0, 2.0]),
+        "gradient_norm": np.array([1.0, 1.0]),
+        "skipped": np.array([False, False]),
+        "gradient/block0.attention.qkv.bias": np.array([3.0, 0.0, 4.0]),
+        "update/block0.attention.qkv.bias": np.array([3.0, 0.0, 4.0]),
+    }
+    return trace | changes
+
+
+def red(a: dict[str, np.ndarray], b: dict[str, np.ndarray], tolerances: Tolerances = EXACT) -> dict[str, float]:
+    deviations = compare_traces(a, b, tolerances=tolerances)
+    return {each.name: each.relative_error for each in deviations if not each.is_within}
+
+
+def test_equal_traces_do_not_deviate():
+    assert red(make_trace(), make_trace()) == {}
+
+
+def test_a_deviation_is_relative_to_the_second_trace():
+    assert relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
+    assert red(make_trace(loss=np.array([3.0, 2.1])), make_trace()) == {"loss/step1": pytest.approx(0.05)}
+
+
+def test_the_bias_of_keys_is_measured_apart():
+    noisy = make_trace(**{"update/block0.attention.qkv.bias": np.array([3.0, 0.5, 4.0])})
+    assert red(noisy, make_trace()) == {"update/block0.attention.qkv.bias:key": pytest.approx(0.1)}
+
+
+@pytest.mark.parametrize("name", ["logits", "loss", "gradient/block0.attention.qkv.bias"])
+def test_nan_is_never_within(name):
+    trace = make_trace()
+    trace[name] = np.full(trace[name].shape, np.nan)
+    assert red(trace, trace, TOLERANCES["bf16", "none"])
+
+
+def test_overflows_of_both_are_equal_and_of_one_are_not():
+    infinite = make_trace(gradient_norm=np.array([np.inf, 1.0]), skipped=np.array([True, False]))
+    undefined = make_trace(gradient_norm=np.array([np.nan, 1.0]), skipped=np.array([True, False]))
+    assert red(infinite, undefined) == {}
+    assert set(red(infinite, make_trace())) == {"gradient_norm/step0", "skipped"}
+    assert set(red(make_trace(overflows=np.array(1)), make_trace())) == {"overflows"}
+
+
+def test_different_quantities_cannot_be_compared():
+    with pytest.raises(ValueError, match="update/extra"):
+        compare_traces(make_trace(**{"update/extra": np.ones(1)}), make_trace(), tolerances=EXACT)
+
+
+def test_the_worst_uses_most_of_its_tolerance():
+    fine = Deviation(name="fine", relative_error=0.5, tolerance=1.0)
+    close = Deviation(name="close", relative_error=0.009, tolerance=0.01)
+    undefined = Deviation(name="undefined", relative_error=float("nan"), tolerance=1.0)
+    assert worst([fine, close]) is close
+    assert worst([fine, undefined, close]) is undefined
+
+
+def test_one_bit_changes_the_digest():
+    value = np.ones(3, dtype=np.float32)
+    assert digest({"a": value}) == digest({"a": value.copy()})
+    assert digest({"a": value}) != digest({"a": np.nextafter(value, 2, dtype=np.float32)})
+    assert digest({"a": value}) != digest({"b": value})
+
+
+def test_ranks_with_other_parameters_disprove_parity():
+    points = [configured_point(framework, (2, "fp32", "none")) for framework in FRAMEWORKS]
+    ranks = {rank: make_trace() for rank in range(2)}
+    a, b = (TracedPoint(point=point, ranks=ranks, parameter_digests=["x", "x"], failure=None) for point in points)
+    assert compare_points(a, b).is_proven
+    parity = compare_points(a, replace(b, parameter_digests=["x", "y"]))
+    assert [each.name for each in parity.deviations if not each.is_within] == ["tensorflow/ranks_with_other_parameters"]
+
+
+def test_check_parity_from_points_to_verdicts(tmp_path):
+    """Points of either framework stand for their configuration; one that cannot run spoils no other."""
+    (tmp_path / "logs").mkdir()
+    good = make_point("tensorflow", 1, micro_batch_size=2, num_layers=1)
+    missing = make_point("pytorch", 1, data=str(tmp_path / "missing.txt"))
+    with open_launch(resolve_context(1), run_path=tmp_path) as coordinator:
+        proven, failed = check_parity(coordinator, [good, missing, missing], steps=2)
+    assert proven.is_proven and [point.framework for point in proven.points] == list(FRAMEWORKS)
+    assert not failed.is_proven and "missing.txt" in failed.problem

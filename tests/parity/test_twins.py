@@ -1,0 +1,82 @@
+"""PyTorch and TensorFlow do the same work, every step and every tensor, at each world size, precision, compression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.parity import TOLERANCES, relative_error
+from hvbench.spec import FRAMEWORKS
+from hvbench.tracing import compare_points
+from hvbench.training.weights import parameter_shapes
+from tests.parity.points import CONFIGURATIONS, STEPS, configured_point
+
+each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+
+@each_configuration
+def test_twins_agree(traced, configuration):
+    parity = compare_points(*(traced[configured_point(framework, configuration)] for framework in FRAMEWORKS))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+
+
+@each_configuration
+def test_nothing_is_left_out_of_the_comparison(traced, configuration):
+    points = [configured_point(framework, configuration) for framework in FRAMEWORKS]
+    parameters = parameter_shapes(points[0])
+    per_rank = {"logits", "skipped", "overflows", "update_length"}
+    per_rank |= {f"{name}/step{step}" for name in ("loss", "gradient_norm") for step in range(STEPS)}
+    per_rank |= {f"{kind}/{name}" for kind in ("gradient", "update") for name in parameters}
+    per_rank |= {f"update/{name}:key" for name in parameters if name.endswith("qkv.bias")}
+    expected = {f"rank{rank}/{name}" for rank in range(configuration[0]) for name in per_rank}
+    expected |= {f"{framework}/ranks_with_other_parameters" for framework in FRAMEWORKS}
+    assert {deviation.name for deviation in compare_points(*(traced[point] for point in points)).deviations} == expected
+
+
+@each_configuration
+@each_framework
+def test_training_trains(traced, framework, configuration):
+    for trace in traced[configured_point(framework, configuration)].ranks.values():
+        assert trace["loss"][0] == pytest.approx(np.log(256), rel=0.02)
+        assert trace["loss"][-1] < trace["loss"][0] - 0.2
+        assert all(np.abs(value).max() > 0 for name, value in trace.items() if name.startswith("update/"))
+
+
+@each_configuration
+@each_framework
+def test_ranks_hold_identical_parameters(traced, framework, configuration):
+    each = traced[configured_point(framework, configuration)]
+    assert sorted(each.ranks) == list(range(configuration[0])) and len(each.parameter_digests) == configuration[0]
+    assert len(set(each.parameter_digests)) == 1
+    for name, value in each.ranks[0].items():
+        if name.startswith(("gradient/", "update/")) or name in ("gradient_norm", "skipped", "overflows"):
+            assert all(np.array_equal(value, trace[name]) for trace in each.ranks.values()), name
+
+
+@pytest.mark.parametrize("compression", ["none", "fp16"])
+@pytest.mark.parametrize(("precision", "unit_roundoff"), [("bf16", 2.0**-9), ("fp16", 2.0**-12)])
+@each_framework
+def test_low_precision_is_on_but_does_not_change_the_training(traced, framework, precision, unit_roundoff, compression):
+    low = traced[configured_point(framework, (2, precision, compression))].ranks[0]
+    full = traced[configured_point(framework, (2, "fp32", compression))].ranks[0]
+    assert 0.5 * unit_roundoff < relative_error(low["logits"], full["logits"]) < 4 * unit_roundoff
+    for name in (name for name in full if name.startswith("gradient/")):
+        assert 0.1 * unit_roundoff < relative_error(low[name], full[name]) < 8 * unit_roundoff, name
+    assert np.abs(low["loss"] / full["loss"] - 1).max() < unit_roundoff
+
+
+@each_framework
+def test_compression_rounds_what_goes_over_the_wire(traced, framework):
+    wire = traced[configured_point(framework, (2, "fp32", "fp16"))].ranks[0]
+    full = traced[configured_point(framework, (2, "fp32", "none"))].ranks[0]
+    assert np.array_equal(wire["logits"], full["logits"])
+    for name in (name for name in full if name.startswith("gradient/")):
+        assert np.array_equal(wire[name], wire[name].astype(np.float16).astype(np.float32)), name
+        assert 1e-5 < relative_error(wire[name], full[name]) < 2.0**-10, name
+
+
+def test_fp32_losses_agree_far_better_than_a_naive_pair():
+    assert TOLERANCES["fp32", "none"].loss <= 1e-4 / 100
