@@ -1,0 +1,72 @@
+"""The README tells the truth: its commands run, its output is that of a committed run, its links lead somewhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hvbench.store import RunFolder
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^\$ (.+)$", README, re.M)
+REFERENCES = sorted(path.parent for path in (ROOT / "results" / "reference").glob("*/run.json"))
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(COMMANDS) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "results" / "reference", tmp_path / "results" / "reference")
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMPI_ALLOW_RUN_AS_ROOT": "1",
+        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    }
+    done = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("target", ["sweep", "test"])
+def test_both_make_targets_exist(target: str) -> None:
+    assert f"make {target}" in README
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_quoted_tables_are_those_of_the_committed_runs() -> None:
+    quotes = re.findall(r"<!-- from (\S+) -->\n(.*?)\n<!-- end -->", README, re.S)
+    assert quotes
+    for path, quoted in quotes:
+        table = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+        assert quoted.strip().splitlines() == table
+
+
+@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "CONTRIBUTING.md"])
+def test_local_links_lead_somewhere(document: str) -> None:
+    path = ROOT / document
+    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
+def test_a_committed_run_is_complete_and_readable(folder: Path) -> None:
+    records, problems = RunFolder(folder).read_records()
+    assert problems == []
+    assert sorted(f"{each.point_id}.r{each.repeat}" for each in records) == sorted(RunFolder(folder).read_run()["jobs"])
+    assert {each.outcome.status for each in records} == {"ok"}
+
+
+def test_every_suite_is_listed_with_its_question() -> None:
+    listing = (ROOT / "suites" / "README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "suites").glob("*.toml"):
+        assert f"`{path.stem}`" in listing
