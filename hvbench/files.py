@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -31,7 +32,8 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):  # an interrupt may come just after the rename
+            os.unlink(temporary)
         raise
     if durable:
         folder = os.open(path.parent, os.O_RDONLY)

@@ -86,6 +86,10 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     """Why `point` (with a resolved world size) cannot run or makes no sense here; None when it can."""
     if point.hidden_size % point.num_heads:
         return f"hidden_size {point.hidden_size} is not a multiple of num_heads {point.num_heads}"
+    try:
+        model_facts(point)
+    except ValueError:
+        return "its sizes are beyond what a record can hold, and any machine"
     if point.world_size > world_size:
         return f"needs {point.world_size} ranks, {world_size} launched"
     if point.world_size == 1 and point.compression != "none":

@@ -1,17 +1,25 @@
 """A run's folder: written once, file by file, readable at any moment.
 
-    run.json          what was asked: suite, settings, points, command
-    records/KEY.json  one record a launch of a point
-    logs/             one log a worker
+    run.json             what was asked: suite, settings, points, command
+    records/KEY.json     one record a launch of a point; KEY is POINT_ID.rREPEAT
+    records/KEY.a2.json  the second attempt at that launch, after the first did not end in `ok`; then .a3, …
+    logs/                one log a worker
     tables/ plots/ report.md
+
+A record is never replaced. The newest readable attempt at a launch is the one that counts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import itertools
 import json
 import os
+import re
 import socket
+import stat
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,10 +28,17 @@ from pydantic import ValidationError
 
 from hvbench.errors import StorageError, UsageError
 from hvbench.files import write_json
-from hvbench.record import SCHEMA_VERSION, Record
+from hvbench.record import SCHEMA_VERSION, Record, Status
 from hvbench.spec import describe_validation_error, shorten
 
 MAX_RECORD_BYTES = 256_000_000
+MAX_RUN_BYTES = 16_000_000
+MAX_ENVIRONMENT_CHARACTERS = 1_000_000
+RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII)
+
+# version -> a function that makes a record of the next version of it; every older version has one here, for ever.
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+MIGRATIONS: dict[int, Migration] = {}
 
 
 class RunFolder:
@@ -36,7 +51,7 @@ class RunFolder:
         self._lock: TextIO | None = None
 
     def open_for_writing(self) -> None:
-        """Make the folder, and hold it against a second sweep until this process ends; raises StorageError."""
+        """Make the folder, and hold it against a second sweep until `close` or the process's end; raises StorageError."""
         try:
             self.records_path.mkdir(parents=True, exist_ok=True)
             self.logs_path.mkdir(exist_ok=True)
@@ -48,19 +63,39 @@ class RunFolder:
         except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
+            self.close()
             raise StorageError(f"{self.path}: in use by {shorten(owner)}; wait for it or choose another folder with --out") from None
-        self._lock.seek(0)
-        self._lock.truncate()
-        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        self._lock.flush()
+        except OSError as error:
+            self.close()
+            raise StorageError(f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out") from None
+        try:
+            self._lock.seek(0)
+            self._lock.truncate()
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._lock.flush()
+            for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
+                left.unlink()  # half written by a process that was killed; nobody else writes here
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+
+    def close(self) -> None:
+        """Let others write; a folder that is no longer used is closed by itself."""
+        if self._lock:
+            lock, self._lock = self._lock, None
+            with contextlib.suppress(OSError):  # a full disk: the owner's name could not be written
+                lock.close()
+
+    __del__ = close
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Store what was asked; raises StorageError."""
         self._write(self.path / "run.json", {"schema_version": SCHEMA_VERSION, **run})
 
     def write_record(self, record: Record) -> Path:
-        """Store one record under its key; a record is never replaced by a worse one. Raises StorageError."""
-        path = self.records_path / f"{record.point_id}.r{record.repeat}.json"
+        """Store one record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
+        key = f"{record.point_id}.r{record.repeat}"
+        names = (f"{key}.json" if attempt == 1 else f"{key}.a{attempt}.json" for attempt in itertools.count(1))
+        path = next(path for name in names if not os.path.lexists(path := self.records_path / name))
         self._write(path, record.model_dump())
         return path
 
@@ -68,30 +103,37 @@ class RunFolder:
         """What was asked; raises UsageError when this is no run folder."""
         path = self.path / "run.json"
         try:
-            run = json.loads(path.read_bytes())
+            content = read_regular_file(path, max_bytes=MAX_RUN_BYTES)
         except OSError as error:
             raise UsageError(f"{self.path}: not a run folder (run.json: {error.strerror})") from None
-        except (ValueError, RecursionError):
-            raise UsageError(f"{path}: not JSON; was it written by hvbench?") from None
-        if not isinstance(run, dict) or run.get("schema_version") != SCHEMA_VERSION:
-            found = run.get("schema_version") if isinstance(run, dict) else run
-            raise UsageError(f"{path}: schema_version {shorten(found)}; this hvbench reads {SCHEMA_VERSION}")
-        return run
+        return parse_run(content, where=str(path))
 
     def read_records(self) -> tuple[list[Record], list[str]]:
-        """All readable records ordered by name, and one line for each file that is not one."""
-        records, problems = [], []
+        """The newest readable attempt at every launch, in order of point and repeat; one line for each unreadable file."""
+        attempts, problems = self.read_attempts()
+        newest = {(record.point_id, record.repeat): record for _, record in attempts}  # later attempts come later
+        return [newest[key] for key in sorted(newest)], problems
+
+    def read_attempts(self) -> tuple[list[tuple[int, Record]], list[str]]:
+        """All readable records as (attempt, record), attempts in order, and one line for each file that is not one."""
+        attempts: list[tuple[int, Record]] = []
+        problems = []
         for path in sorted(self.records_path.glob("*.json")):
             try:
-                records.append(read_record(path))
+                record = read_record(path)
+                attempts.append((require_name(path, record), record))
             except UsageError as error:
                 problems.append(str(error))
-        return records, problems
+        return sorted(attempts, key=lambda pair: (pair[1].point_id, pair[1].repeat, pair[0])), problems
 
-    def done_keys(self) -> set[str]:
-        """Keys of the launches that ended in `ok`."""
+    def done_keys(self, *, retry: Collection[Status] | None = None) -> set[str]:
+        """Keys of the launches not to be repeated: those that ended in `ok`, or in anything that `retry` does not name."""
         records, _ = self.read_records()
-        return {f"{record.point_id}.r{record.repeat}" for record in records if record.outcome.status == "ok"}
+        return {
+            f"{record.point_id}.r{record.repeat}"
+            for record in records
+            if record.outcome.status == "ok" or (retry is not None and record.outcome.status not in retry)
+        }
 
     def _write(self, path: Path, value: Any) -> None:
         try:
@@ -100,24 +142,90 @@ class RunFolder:
             raise StorageError(f"{path}: cannot be written: {error.strerror}; what was measured before is safe") from None
 
 
+def read_regular_file(path: Path, *, max_bytes: int) -> bytes:
+    """Contents of a file that is no link, pipe or device and not absurdly large; raises OSError or UsageError.
+
+    A folder of results may come from somebody else: a link in it must not lead outside, a pipe must not block.
+    """
+    if path.is_symlink():
+        raise UsageError(f"{path}: a link; results are regular files")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path}: not a regular file")
+        if status.st_size > max_bytes:
+            raise UsageError(f"{path}: larger than {max_bytes} bytes; not written by hvbench")
+        return file.read(max_bytes + 1)
+
+
+def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
+    """What was asked, from the bytes of `run.json`; raises UsageError."""
+    try:
+        run = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UsageError(f"{where}: not JSON; was it written by hvbench?") from None
+    require_version(run, where=where)
+    return run
+
+
 def read_record(path: Path) -> Record:
     """One record file; raises UsageError with one line when it is not a record of a known schema."""
     try:
-        if path.stat().st_size > MAX_RECORD_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_RECORD_BYTES} bytes; not a record")
-        values = json.loads(path.read_bytes())
+        content = read_regular_file(path, max_bytes=MAX_RECORD_BYTES)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{path}: not JSON (truncated?)") from None
-    version = values.get("schema_version") if isinstance(values, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UsageError(f"{path}: schema_version {shorten(version)}; this hvbench reads {SCHEMA_VERSION}")
+    return parse_record(content, where=str(path))
+
+
+def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
+    """A record from its bytes, brought to the current schema; raises UsageError with one line."""
     try:
-        return Record.model_validate(values)
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        raise UsageError(f"{where}: not JSON (truncated?)") from None
+    values = migrate(values, where=where, migrations=migrations)
+    try:
+        record = Record.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UsageError(f"{path}: {describe_validation_error(first, allowed=list(Record.model_fields))}") from None
+        raise UsageError(f"{where}: {describe_validation_error(first, allowed=list(Record.model_fields))}") from None
+    try:
+        characters = len(json.dumps(record.environment, allow_nan=False))
+    except (ValueError, RecursionError):
+        raise UsageError(f"{where}: environment holds what JSON cannot: NaN, an infinity or endless nesting") from None
+    if characters > MAX_ENVIRONMENT_CHARACTERS:
+        raise UsageError(f"{where}: environment is longer than {MAX_ENVIRONMENT_CHARACTERS} characters")
+    return record
+
+
+def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:
+    """A record of an older schema as one of the current schema, version by version; raises UsageError."""
+    while isinstance(values, dict) and type(values.get("schema_version")) is int and values["schema_version"] in migrations:
+        version = values["schema_version"]
+        try:
+            values = {**migrations[version](values), "schema_version": version + 1}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{where}: not a record of schema_version {version}: {shorten(str(error))}") from None
+    require_version(values, where=where)
+    return values
+
+
+def require_version(values: Any, *, where: str) -> None:
+    """Raise UsageError unless `values` is an object of the schema that this hvbench reads."""
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema_version {shorten(version)} is newer than this hvbench reads ({SCHEMA_VERSION}): upgrade hvbench")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema_version {shorten(version)}; this hvbench reads {SCHEMA_VERSION}")
+
+
+def require_name(path: Path, record: Record) -> int:
+    """The attempt that a record's file name states; raises UsageError when it names another launch, or none."""
+    match = RECORD_NAME.fullmatch(path.name)
+    if not match or (match["point_id"], int(match["repeat"])) != (record.point_id, record.repeat):
+        raise UsageError(f"{path}: holds the record of {shorten(f'{record.point_id}.r{record.repeat}')}, not of its name's")
+    return int(match["attempt"] or 1)
 
 
 def new_run_path(root: Path, suite: str) -> Path:

@@ -85,6 +85,8 @@ def load_suite(path: Path) -> Suite:
 def read_text(path: Path) -> str:
     """The file's text; raises UsageError when it cannot be a suite."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise UsageError(f"{path}: not a regular file; a suite is a TOML file")
         if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
             raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite is a short TOML file")
         return path.read_text(encoding="utf-8")

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from hvbench import __version__
 from hvbench.environment import describe_environment
-from hvbench.errors import Interrupted, UsageError
-from hvbench.launch.coordinator import Coordinator, Member, Task, TaskEnd
+from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
+from hvbench.launch.coordinator import Coordinator, Member, StartFailed, Task, TaskEnd
 from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
-from hvbench.record import Outcome, RankSamples, Record
-from hvbench.spec import MeasureSettings
+from hvbench.record import Outcome, RankSamples, Record, Status
+from hvbench.resume import describe_changes, find_changes, fingerprint
+from hvbench.spec import MeasureSettings, Point, shorten
 from hvbench.store import RunFolder
 from hvbench.suite import Suite
 from hvbench.training import corpus, text
@@ -23,6 +27,11 @@ from hvbench.training.flops import model_facts
 # A point may take this many times its estimate, and never less than the floor, before it counts as hung.
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_SECONDS = 300.0
+
+# A last loss above this many times that of guessing every token alike, ln(vocab_size), is an explosion.
+EXPLODED = 2.0
+
+MAX_MESSAGE = 1000  # characters of an outcome's message
 
 
 class Observer(Protocol):
@@ -50,13 +59,14 @@ class Sweep:
     folder: RunFolder
     plan: Plan
     command: Sequence[str]
+    memory_limit_bytes: int | None = None
     statuses: dict[str, int] = field(default_factory=dict)
 
     def run(self, coordinator: Coordinator, observer: Observer) -> None:
         """Run every job of the plan and write its record; raises HvbenchError when the sweep cannot go on."""
         observer.start(self.plan, list(coordinator.members.values()))
         jobs = self.plan.jobs
-        tasks = [make_task(job, self.settings) for job in jobs]
+        tasks = [make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes) for job in jobs]
         position, started_at = 0, utc_now()
 
         def hear(message: dict[str, Any]) -> None:
@@ -70,11 +80,20 @@ class Sweep:
                 self.write(record)
                 observer.finish_job(jobs[position], record)
                 position, started_at = position + 1, utc_now()
-        except Interrupted as reason:
+        except (Interrupted, LaunchError) as reason:
             if position < len(jobs):
-                end = TaskEnd(results=[], failure={"status": "interrupted", "message": str(reason)}, generation=-1, seconds=0.0)
-                self.write(self.make_record(jobs[position], end, started_at=started_at))
+                self.mark(jobs[position], reason, started_at=started_at)
             raise
+
+    def mark(self, job: Job, reason: Interrupted | LaunchError, *, started_at: str) -> None:
+        """Leave a record of the point that was running when the sweep had to end, if the disk still takes one."""
+        message = str(reason).partition(";")[0]
+        failure = reason.failure if isinstance(reason, StartFailed) else {"status": "interrupted", "message": message}
+        began = datetime.fromisoformat(started_at)
+        seconds = max(0.0, (datetime.now(timezone.utc) - began).total_seconds())
+        end = TaskEnd(results=[], failure=failure, generation=-1, seconds=seconds)
+        with contextlib.suppress(StorageError):
+            self.write(self.make_record(job, end, started_at=started_at))
 
     def write(self, record: Record) -> None:
         """Store a record and count its outcome."""
@@ -83,11 +102,14 @@ class Sweep:
 
     def make_record(self, job: Job, end: TaskEnd, *, started_at: str) -> Record:
         """Join what all ranks left of one job."""
-        first = end.results[0] if end.results else {}
-        outcome = end.failure or join_outcomes(end.results)
+        ranks, garbage = read_samples(end.results)
+        outcome = end.failure or garbage or join_outcomes(end.results) or find_explosion(job.point, ranks) or {"status": "ok"}
+        environment = end.results[0]["environment"] if ranks else describe_environment()
         log = outcome.get("log")
         if log and log.startswith(str(self.folder.path)):
             outcome = {**outcome, "log": log.removeprefix(str(self.folder.path)).lstrip("/")}
+        if outcome.get("message"):
+            outcome = {**outcome, "message": outcome["message"][:MAX_MESSAGE]}
         return Record(
             suite=self.suite.name,
             point_id=job.point.point_id,
@@ -97,53 +119,145 @@ class Sweep:
             measure=self.settings,
             outcome=Outcome(**outcome),
             model=model_facts(job.point),
-            environment=first.get("environment") or describe_environment(),
-            ranks=[RankSamples.model_validate(result["samples"]) for result in end.results],
+            environment=environment,
+            ranks=ranks,
             started_at=started_at,
             duration_seconds=end.seconds,
         )
 
 
-def join_outcomes(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The first outcome that is not ok; ranks that read different text did not train one model."""
+def read_samples(results: Sequence[dict[str, Any]]) -> tuple[list[RankSamples], dict[str, Any] | None]:
+    """Every rank's samples, or none and the outcome of a rank whose result is not what a worker writes."""
+    samples = []
+    for rank, result in enumerate(results):
+        try:
+            Outcome.model_validate(result["outcome"])
+            str(result["environment"]["tokens_digest"])
+            json.dumps(result["environment"], allow_nan=False)
+            samples.append(RankSamples.model_validate(result["samples"]))
+        except (ValueError, KeyError, TypeError) as error:  # ValueError: pydantic's too
+            why = shorten(str(error).splitlines()[0], limit=200)
+            message = f"rank {rank} left a result that is not what a worker writes: {type(error).__name__}: {why}"
+            return [], {"status": "failed", "rank": rank, "phase": "measure", "message": message}
+    return samples, None
+
+
+def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any] | None:
+    """`diverged` if the last loss, averaged over the ranks, is not finite or far worse than guessing.
+
+    Judged here, where all ranks' losses are known: a rank that stopped by its own loss alone would leave the others
+    waiting in the next all-reduce.
+    """
+    steps = min((len(rank.loss) for rank in ranks), default=0)
+    if not steps or any(steps - 1 in rank.skipped_steps for rank in ranks):
+        return None
+    losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
+    mean, guessing = sum(losses) / len(losses), math.log(point.vocab_size)
+    if mean <= EXPLODED * guessing:
+        return None
+    rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])
+    message = f"loss {mean:.4g} at step {steps - 1}: more than {EXPLODED:g} times {guessing:.3g}, that of guessing"
+    return {"status": "diverged", "rank": rank, "phase": "measure", "message": message}
+
+
+def join_outcomes(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first outcome that is not ok, if any; ranks that read different text did not train one model."""
     digests = [result["environment"]["tokens_digest"] for result in results]
     if len(set(digests)) > 1:
         rank = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
         message = f"its text differs from rank 0's (tokens {digests[rank]} and {digests[0]}): same Python and same files on all hosts?"
         return {"status": "failed", "rank": rank, "phase": "data", "message": message}
-    return next((result["outcome"] for result in results if result["outcome"]["status"] != "ok"), {"status": "ok"})
+    return next((result["outcome"] for result in results if result["outcome"]["status"] != "ok"), None)
 
 
 def prepare_sweep(
-    suite: Suite, folder: RunFolder, *, world_size: int, command: Sequence[str], observer: Observer, resume: bool = False
+    suite: Suite,
+    folder: RunFolder,
+    *,
+    world_size: int,
+    command: Sequence[str],
+    observer: Observer,
+    resume: bool = False,
+    retry: Collection[Status] | None = None,
+    force: bool = False,
+    memory_limit_bytes: int | None = None,
 ) -> Sweep:
-    """Plan the sweep, take the folder and read the data; raises UsageError, DataError or StorageError before any launch."""
+    """Plan the sweep, take the folder and read the data; raises UsageError, DataError or StorageError before any launch.
+
+    `resume` leaves out the launches that have an `ok` record, or an outcome that `retry` does not name; `force` does so
+    even when the suite or the machine has changed since the run was begun.
+    """
     points = suite.points()
     folder.open_for_writing()
-    plan = make_plan(points, suite.measure, world_size=world_size, done=folder.done_keys() if resume else ())
+    before = folder.read_run() if (folder.path / "run.json").exists() else None
+    if before is not None and not resume:
+        raise StorageError(f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out")
+    plan = make_plan(points, suite.measure, world_size=world_size, done=folder.done_keys(retry=retry) if before else ())
     if not plan.jobs and not plan.done:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(points)} points can run: {reasons}")
-    check_data(plan, observer)
-    folder.write_run(describe_run(suite, plan, world_size=world_size, command=command))
-    return Sweep(suite=suite, settings=suite.measure, folder=folder, plan=plan, command=command)
+    run = describe_run(suite, plan, world_size=world_size, command=command)
+    if before is not None:
+        run = continue_run(before, run, folder=folder, observer=observer, force=force)
+    digests = check_data(plan, observer)
+    if before is not None:
+        require_same_data(before.get("data"), digests, folder=folder, force=force)
+    known = before.get("data") if before and isinstance(before.get("data"), Mapping) else {}
+    folder.write_run({**run, "data": {**known, **digests}})
+    return Sweep(
+        suite=suite, settings=suite.measure, folder=folder, plan=plan, command=command, memory_limit_bytes=memory_limit_bytes
+    )
 
 
-def check_data(plan: Plan, observer: Observer) -> None:
-    """Prepare every text that the plan needs once, here, so that bad input ends the sweep before it starts."""
+def continue_run(
+    before: Mapping[str, Any], now: Mapping[str, Any], *, folder: RunFolder, observer: Observer, force: bool
+) -> dict[str, Any]:
+    """run.json of a run that goes on: as it was begun, with one more session; raises UsageError if it would be another."""
+    changes = find_changes(before, now)
+    if changes and not force:
+        raise UsageError(
+            f"{folder.path}: has changed since it was begun: {describe_changes(changes)}; "
+            "start a new run, or go on all the same with --force"
+        )
+    if changes:
+        observer.prepare(f"going on although it has changed: {describe_changes(changes)}")
+    sessions = before.get("sessions") if isinstance(before.get("sessions"), list) else []
+    session = {"command": now["command"], "started_at": now["created_at"], "changes": changes}
+    kept = {key: before[key] for key in ("command", "created_at") if isinstance(before.get(key), str)}
+    return {**before, **now, **kept, "sessions": [*sessions, session]}
+
+
+def require_same_data(before: Any, digests: Mapping[str, str], *, folder: RunFolder, force: bool) -> None:
+    """Raise UsageError when the text that a run trains on is no longer the same, unless forced."""
+    changes = find_changes({"data": before}, {"data": digests}) if isinstance(before, Mapping) else []
+    if changes and not force:
+        raise UsageError(
+            f"{folder.path}: its text has changed since it was begun: {describe_changes(changes)}; "
+            "start a new run, or go on all the same with --force"
+        )
+
+
+def check_data(plan: Plan, observer: Observer) -> dict[str, str]:
+    """Prepare every text that the plan needs once, here, so that bad input ends the sweep before it starts.
+
+    Returns the digest of each text by `SOURCE, VOCAB_SIZE tokens`.
+    """
     points = [job.point for job in plan.jobs]
+    digests = {}
     for source in dict.fromkeys(point.data for point in points):
         text.check(source)
     for source, vocab_size in dict.fromkeys((point.data, point.vocab_size) for point in points):
         prepared = corpus.prepare(source, vocab_size=vocab_size, report=observer.prepare)
+        digests[f"{source}, {vocab_size} tokens"] = prepared.digest
         for point in points:
             if (point.data, point.vocab_size) == (source, vocab_size):
                 corpus.require_enough(
                     prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
                 )
+    return digests
 
 
-def make_task(job: Job, settings: MeasureSettings) -> Task:
+def make_task(job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None) -> Task:
     """The job as the launcher needs it."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
@@ -153,6 +267,7 @@ def make_task(job: Job, settings: MeasureSettings) -> Task:
         device=job.point.device,
         job={"kind": "measure", "point": job.point.model_dump(), "measure": settings.model_dump()},
         timeout_seconds=limit,
+        memory_limit_bytes=memory_limit_bytes,
     )
 
 
@@ -171,11 +286,10 @@ def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence
         "measure": suite.measure.model_dump(),
         "jobs": [job.key for job in [*plan.done, *plan.jobs]],
         "skipped": [{"point_id": each.point.point_id, "reason": each.reason} for each in plan.skipped],
+        "environment": fingerprint(describe_environment()),
     }
 
 
 def utc_now() -> str:
     """The time as ISO 8601 to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-

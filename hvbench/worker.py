@@ -1,15 +1,18 @@
 """One rank of one framework: runs points one after the other until its list is done.
 
 An agent starts it as `python -m hvbench.worker DIRECTORY`, DIRECTORY holding `generation.json`. It leaves files there:
-`progress.json` (where it is, replaced), `result-N.json` (one a job, written once) and `failure.json` (why it ended
-early). Everything that the framework prints goes to the log that the agent opened for it.
+`progress.json` (where it is, replaced), `result-N.json` (one a job, written once), `failure.json` (why it ended
+early) and, when its agent asks with SIGUSR1, `stack.txt` (which function every thread is in). Everything that the
+framework prints goes to the log that the agent opened for it.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -21,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.faults import load_faults, strike
 from hvbench.environment import describe_environment, describe_load
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
@@ -36,7 +40,10 @@ PROGRESS_INTERVAL_SECONDS = 0.25
 PR_SET_PDEATHSIG = 1
 
 # Substrings of messages by which frameworks say that memory ran out.
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "OOM when allocating", "DefaultCPUAllocator: not enough memory")
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "OOM when allocating", "DefaultCPUAllocator: not enough memory",
+    "bad_alloc", "Cannot allocate memory",
+)  # fmt: skip
 
 
 class Progress:
@@ -44,7 +51,8 @@ class Progress:
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "progress.json"
-        self.state: dict[str, Any] = {"index": -1, "phase": "start", "step": 0}
+        self.state: dict[str, Any] = {"index": -1, "phase": None, "step": 0}
+        self.faults: list[Any] = []  # what a test has planned for this rank
         self._written = 0.0
 
     def enter(self, phase: str, **facts: Any) -> None:
@@ -55,6 +63,8 @@ class Progress:
         if is_new or now - self._written >= PROGRESS_INTERVAL_SECONDS:
             write_json(self.path, self.state, durable=False)
             self._written = now
+        if is_new and self.faults:
+            strike(self.faults, self.state, directory=self.path.parent)
 
 
 class Worker:
@@ -64,19 +74,20 @@ class Worker:
         self.directory = directory
         self.generation = json.loads((directory / "generation.json").read_text())
         self.progress = Progress(directory)
-        self.progress.enter("start")
+        self.progress.faults = load_faults(self.generation["rank"])
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
 
     def run(self) -> None:
         """Load the framework, join the ranks, do every job."""
+        self.progress.enter("start")
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
         framework = self.generation["framework"]
         self.runtime = load_framework(framework, "runtime").Runtime(**placement)
         self.step_module = load_framework(framework, "step")
         for index, job in enumerate(self.generation["jobs"]):
-            self.progress.enter("data", index=index, step=0, loss=None)
             point = Point.model_validate(job["point"])
+            self.progress.enter("data", index=index, step=0, loss=None, point=point.point_id)
             settings = MeasureSettings.model_validate(job["measure"])
             result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
@@ -119,6 +130,7 @@ class Worker:
                 "tokens_digest": text.tokens_digest,
                 "text_bytes": text.text_bytes,
                 "controller": os.environ.get("HOROVOD_CONTROLLER") if self.runtime.world_size > 1 else None,
+                "memory_limit_bytes": self.generation.get("memory_limit_bytes"),
             },
             "samples": {
                 **vars(loop.samples),
@@ -136,9 +148,9 @@ class Worker:
         }
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
-        """Train one point a few steps and keep every tensor where `hvbench.tracing` asked for it, if this host sees it."""
+        """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here."""
         self.runtime.release()
-        text = corpus.prepare(point.data, vocab_size=point.vocab_size)
+        text = load_text(point.data, point.vocab_size)
         batches = Batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
         trainer = self.build_trainer(point)
@@ -175,28 +187,55 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     """Status and one line for an exception that ended a worker; `is_echo` marks the death of a peer seen from here."""
     message = f"{type(error).__name__}: {error}".strip().splitlines()
     line = message[0] if len(message) == 1 else f"{message[0]} … {message[-1]}"
+    line = "".join(each if each.isprintable() else " " for each in line)
     is_oom = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
     is_echo = type(error).__name__ == "HorovodInternalError" or "HorovodAllreduce" in str(error)
     return {"status": "oom" if is_oom else "failed", "message": line[:500], "is_echo": is_echo and not is_oom}
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int | None) -> None:
     """Ask the kernel to kill this process when its agent ends, however the agent ends (Linux)."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent not in (None, os.getppid()):
+        os._exit(1)  # it ended before we could ask
+
+
+def limit_memory(limit_bytes: int | None) -> None:
+    """Let allocations fail beyond `limit_bytes` of private writable memory (None: no limit).
+
+    RLIMIT_DATA and not RLIMIT_AS: a framework maps far more addresses than it ever uses.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = hard if limit_bytes is None else limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def report_failure(directory: Path, error: BaseException, *, progress: Progress | None) -> None:
+    """Leave `failure.json`; the memory that a failed step holds is given up first, for this needs some too."""
+    limit_memory(None)
+    traceback.print_exc()
+    traceback.clear_frames(error.__traceback__)
+    state = progress.state if progress else {}
+    place = {"phase": state.get("phase") or "start", "index": state.get("index", -1)}
+    write_json(directory / "failure.json", {**describe_failure(error), **place})
 
 
 def main(directory: Path) -> None:
     """Run the generation described in `directory`; never returns."""
-    die_with_parent()
-    worker = Worker(directory)
+    worker = None
     try:
-        worker.run()
+        worker = Worker(directory)
+        die_with_parent(worker.generation.get("agent_pid"))
+        limit_memory(worker.generation.get("memory_limit_bytes"))
+        with (directory / "stack.txt").open("w") as stack:
+            faulthandler.register(signal.SIGUSR1, file=stack)
+            worker.run()
     except BaseException as error:  # the last line of defence: whatever it was, the agent must learn of it
-        traceback.print_exc()
-        state = worker.progress.state
-        write_json(directory / "failure.json", {**describe_failure(error), "phase": state["phase"], "index": state["index"]})
-        sys.stderr.flush()
-        os._exit(1)  # Horovod's own exit would wait for peers that may be gone
+        try:
+            report_failure(directory, error, progress=worker.progress if worker else None)
+            sys.stderr.flush()
+        finally:
+            os._exit(1)  # Horovod's own exit would wait for peers that may be gone
     sys.stdout.flush()
     os._exit(0)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
+from hvbench.cli.values import Memory, Outcomes
 
 RESULTS = Path("results")
 
@@ -39,6 +40,15 @@ def options_of_a_sweep(command):
     return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
 
 
+def limits_of_a_point(command):
+    """Options of `sweep` and `run` that bound what one point may cost."""
+    timeout_help = "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
+    memory_help = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
+    command = click.option("--memory-limit", metavar="SIZE", type=Memory(), help=memory_help)(command)
+    seconds = click.FloatRange(min=0, min_open=True, max=10**9)
+    return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
+
+
 def override_option(command):
     """`-s key=value`."""
     text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
@@ -50,31 +60,59 @@ def override_option(command):
 @override_option
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
+@limits_of_a_point
 @click.option(
     "--resume/--fresh", default=False, help="Go on with the newest run of the suite (or with --out), or start a new one."
 )
-def sweep(suite: str, overrides: tuple[str, ...], np: int | None, out: Path | None, resume: bool) -> int:
+@click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
+@click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
+def sweep(
+    suite: str,
+    overrides: tuple[str, ...],
+    np: int | None,
+    out: Path | None,
+    timeout: float | None,
+    memory_limit: int | None,
+    resume: bool,
+    retry: frozenset[str] | None,
+    force: bool,
+) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
     \b
     horovodrun -np 8 hvbench sweep                    the main job: suite "quickstart" on 8 ranks
     hvbench sweep smoke --np 2                        the same without a launcher, on this host
     hvbench sweep batch -s precision=bf16 -s steps=20 --np 2
+    hvbench sweep batch --np 2 --resume --retry timeout,oom --timeout 900
     """
+    if not resume and (force or retry is not None):
+        raise click.UsageError("--retry and --force go with --resume")
     from hvbench.cli.running import run_sweep
     from hvbench.suite import apply_overrides, find_suite, load_suite
 
     def load():
         return apply_overrides(load_suite(find_suite(suite)), overrides)
 
-    return run_sweep(load, np=np, out=out, resume=resume, root=RESULTS, command=sys.argv)
+    return run_sweep(
+        load,
+        np=np,
+        out=out,
+        root=RESULTS,
+        command=sys.argv,
+        resume=resume,
+        retry=retry,
+        force=force,
+        timeout_seconds=timeout,
+        memory_limit_bytes=memory_limit,
+    )
 
 
 @hvbench.command()
 @click.argument("values", nargs=-1, metavar="KEY=VALUE…")
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
-def run(values: tuple[str, ...], np: int | None, out: Path | None) -> int:
+@limits_of_a_point
+def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: float | None, memory_limit: int | None) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
     Fields left out have their defaults (see `hvbench plan --fields`).
@@ -85,7 +123,9 @@ def run(values: tuple[str, ...], np: int | None, out: Path | None) -> int:
     def load():
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values)
 
-    return run_sweep(load, np=np, out=out, resume=False, root=RESULTS, command=sys.argv)
+    return run_sweep(
+        load, np=np, out=out, root=RESULTS, command=sys.argv, timeout_seconds=timeout, memory_limit_bytes=memory_limit
+    )
 
 
 @hvbench.command()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display import Display, format_duration
-from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError
+from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
+from hvbench.launch.agent import worker_environment
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+from hvbench.launch.context import Context
 from hvbench.plan import estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.record import Status
 from hvbench.spec import MeasureSettings, Point
 from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
@@ -16,7 +22,17 @@ from hvbench.sweep import prepare_sweep
 
 
 def run_sweep(
-    load: Callable[[], Suite], *, np: int | None, out: Path | None, resume: bool, root: Path, command: Sequence[str]
+    load: Callable[[], Suite],
+    *,
+    np: int | None,
+    out: Path | None,
+    root: Path,
+    command: Sequence[str],
+    resume: bool = False,
+    retry: Collection[Status] | None = None,
+    force: bool = False,
+    timeout_seconds: float | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
@@ -25,12 +41,20 @@ def run_sweep(
     display = Display()
     try:
         suite = load()
+        if timeout_seconds is not None:
+            suite = replace(suite, measure=suite.measure.model_copy(update={"timeout_seconds": timeout_seconds}))
         path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
-        if not resume and (path / "run.json").exists():
-            raise StorageError(f"{path}: holds a run already; go on with --resume, or choose another folder with --out")
         words = [Path(command[0]).name, *command[1:]]
         sweep = prepare_sweep(
-            suite, RunFolder(path), world_size=context.size, command=words, observer=display, resume=resume
+            suite,
+            RunFolder(path),
+            world_size=context.size,
+            command=words,
+            observer=display,
+            resume=resume,
+            retry=retry,
+            force=force,
+            memory_limit_bytes=memory_limit_bytes,
         )
     except BaseException:
         dismiss(context)
@@ -39,12 +63,9 @@ def run_sweep(
         if sweep.plan.jobs:
             with open_launch(context, run_path=path) as coordinator, display:
                 sweep.run(coordinator, display)
-    except Interrupted:
-        display.show(write_report(path))
-        raise
-    except HvbenchError:
+    except HvbenchError as error:
         if any(sweep.statuses.values()):
-            display.show(write_report(path))
+            display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
         raise
     display.show(write_report(path))
     bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
@@ -52,6 +73,29 @@ def run_sweep(
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")
     return 0
+
+
+def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> str:
+    """Tables and plots of a sweep that had to end early, as far as its disk takes them; the text to show.
+
+    A launcher that was told to stop kills its ranks within seconds, so the report is then left to a process of its own,
+    in a session of its own, which no rank has as a child.
+    """
+    if is_hurried and context.launcher != "none":
+        words = [sys.executable, "-P", "-c", "from hvbench.cli import main; main()", "report", str(path.resolve())]
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words], start_new_session=True, env=without_launcher()
+        )
+        return f"partial report: {path / 'report.md'} (in a few seconds)"
+    try:
+        return write_report(path)
+    except (StorageError, UsageError) as error:
+        return f"no report: {error}"
+
+
+def without_launcher() -> dict[str, str]:
+    """The environment of a process that takes part in no launch."""
+    return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}
 
 
 def write_report(path: Path) -> str:

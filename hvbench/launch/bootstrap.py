@@ -14,7 +14,7 @@ from hvbench.launch.channel import Address
 from hvbench.launch.context import Context
 
 KEY_VALUE_PATH = "/hvbench/coordinator"
-LOOKUP_SECONDS = 60.0
+LOOKUP_SECONDS = 3600.0  # rank 0 may prepare a large text first; the launcher's end ends this too
 
 
 def publish(address: Address, context: Context) -> list[subprocess.Popen]:
@@ -77,5 +77,5 @@ def _start_agent(address: Address, *, rank: int, size: int) -> subprocess.Popen:
         "HVBENCH_SIZE": str(size),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "hvbench.launch"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-P", "-m", "hvbench.launch"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
     )

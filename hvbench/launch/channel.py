@@ -6,18 +6,25 @@ that dies closes its connection, so its end is known at once.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import secrets
+import socket
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from typing import Any
 
-from hvbench.errors import LaunchError
+from hvbench.errors import Interrupted, LaunchError
 
 Message = dict[str, Any]
+
+# A peer whose host has vanished without a word counts as lost after idle + count x interval seconds.
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+INTERRUPT = "interrupt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,17 +45,21 @@ class Address:
         return cls(**json.loads(text))
 
 
+class PeerGone(ConnectionError):
+    """The other end of the channel has closed it or died."""
+
+
 class Hub:
     """Rank 0's end: every member's messages in one queue, as (rank, message); a lost member says `{"type": "lost"}`."""
 
     def __init__(self, *, is_single_host: bool, backlog: int) -> None:
         self.secret = secrets.token_hex(16)
         bind = "127.0.0.1" if is_single_host else "0.0.0.0"
-        self.listener = Listener((bind, 0), backlog=max(backlog, 1), authkey=self.secret.encode())
-        self.inbox: queue.Queue[tuple[int, Message]] = queue.Queue()
+        self.listener = socket.create_server((bind, 0), backlog=max(backlog, 1))
+        self.inbox: queue.SimpleQueue[tuple[int, Message]] = queue.SimpleQueue()  # its `put` is safe in a signal handler
         self.connections: dict[int, Connection] = {}
         hosts = ["127.0.0.1"] if is_single_host else own_addresses()
-        self.address = Address(hosts=hosts, port=self.listener.address[1], secret=self.secret)
+        self.address = Address(hosts=hosts, port=self.listener.getsockname()[1], secret=self.secret)
         threading.Thread(target=self._accept, name="hvbench-accept", daemon=True).start()
 
     def send(self, rank: int, message: Message) -> None:
@@ -59,38 +70,54 @@ class Hub:
             pass
 
     def receive(self, timeout_seconds: float) -> tuple[int, Message] | None:
-        """The next message of any member, or None after `timeout_seconds`."""
+        """The next message of any member, or None after `timeout_seconds`; raises Interrupted after `interrupt`."""
         try:
-            return self.inbox.get(timeout=max(0.0, timeout_seconds))
+            rank, message = self.inbox.get(timeout=max(0.0, timeout_seconds))
         except queue.Empty:
             return None
+        if message["type"] == INTERRUPT:
+            raise Interrupted(message["reason"])
+        return rank, message
+
+    def interrupt(self, reason: str) -> None:
+        """Make `receive` raise Interrupted; may be called from a signal handler, and so nothing is cut in the middle."""
+        self.inbox.put((-1, {"type": INTERRUPT, "reason": reason}))
 
     def close(self) -> None:
         """Stop listening and hang up."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that accepts
         self.listener.close()
-        for connection in self.connections.values():
-            connection.close()
+        for connection in list(self.connections.values()):
+            with contextlib.suppress(OSError), as_socket(connection) as peer:
+                peer.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes; closing from here would not wake it
 
     def _accept(self) -> None:
         while True:
             try:
-                connection = self.listener.accept()
-            except (AuthenticationError, EOFError, ConnectionError):
-                continue  # somebody else knocked
+                peer, _ = self.listener.accept()
+            except ConnectionError:
+                continue  # gone again before it was let in
             except OSError:
                 return  # closed
-            threading.Thread(target=self._listen, args=(connection,), daemon=True).start()
+            connection = Connection(peer.detach())
+            threading.Thread(target=self._listen, args=(connection,), name="hvbench-listen", daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
+        """Prove that the peer belongs here (in its own thread: a silent stranger keeps nobody out), then hear it."""
         rank = None
         try:
+            deliver_challenge(connection, self.secret.encode())
+            answer_challenge(connection, self.secret.encode())
+            keep_alive(connection)
             while True:
                 message = receive(connection)
                 if rank is None:
                     rank = int(message["rank"])
                     self.connections[rank] = connection
                 self.inbox.put((rank, message))
-        except (EOFError, OSError):
+        except (EOFError, OSError, AuthenticationError, ValueError, KeyError, TypeError):  # gone, or not one of us
+            connection.close()
             if rank is not None:
                 self.inbox.put((rank, {"type": "lost"}))
 
@@ -100,26 +127,53 @@ def connect(address: Address) -> Connection:
     problems = []
     for host in address.hosts:
         try:
-            return Client((host, address.port), authkey=address.secret.encode())
+            connection = Client((host, address.port), authkey=address.secret.encode())
+            keep_alive(connection)
+            return connection
         except (OSError, EOFError, AuthenticationError) as error:
             problems.append(f"{host}: {error}")
     raise LaunchError(f"rank 0 cannot be reached on port {address.port} ({'; '.join(problems)})")
 
 
+@contextlib.contextmanager
+def as_socket(connection: Connection) -> Iterator[socket.socket]:
+    """The socket under a connection, which stays open."""
+    peer = socket.socket(fileno=connection.fileno())
+    try:
+        yield peer
+    finally:
+        peer.detach()
+
+
+def keep_alive(connection: Connection) -> None:
+    """Let the kernel ask now and then whether the peer's host still exists."""
+    with as_socket(connection) as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in KEEPALIVE.items():
+            if hasattr(socket, name):  # not every system has every knob
+                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def send(connection: Connection, message: Message) -> None:
-    """Send one message; raises OSError when the peer is gone."""
-    connection.send_bytes(json.dumps(message).encode())
+    """Send one message; raises PeerGone."""
+    content = json.dumps(message).encode()
+    try:
+        connection.send_bytes(content)
+    except (OSError, EOFError) as error:
+        raise PeerGone(str(error)) from None
 
 
 def receive(connection: Connection) -> Message:
-    """Wait for one message; raises EOFError or OSError when the peer is gone."""
-    return json.loads(connection.recv_bytes())
+    """Wait for one message; raises PeerGone when nobody is left to send one."""
+    try:
+        content = connection.recv_bytes()
+    except (OSError, EOFError) as error:
+        raise PeerGone(str(error)) from None
+    return json.loads(content)
 
 
 def own_addresses() -> list[str]:
     """IPv4 addresses by which other hosts may reach this one, loopback last."""
-    import socket
-
     import psutil
 
     addresses = [

@@ -6,8 +6,8 @@ as it is healthy; the first failure ends it on all ranks, and a fresh one goes o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,25 +15,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvbench.errors import LaunchError
+from hvbench.errors import LaunchError, StorageError
 from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
+from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
+from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 
-JOIN_SECONDS = 60.0
-STOP_SECONDS = 20.0
+__all__ = ["Coordinator", "Member", "StartFailed", "Task", "TaskEnd", "assign_slots", "threads_per_worker", "worker_settings"]
+
+JOIN_SECONDS = 120.0
+STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
+STACK_SECONDS = 10.0
 GRACE_SECONDS = 2.0  # peers of a dead rank notice within this time; the first cause is then picked among all
 MAX_FAILED_STARTS = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """An agent that takes part."""
+class StartFailed(LaunchError):
+    """Workers did not start, again and again; `failure` is the outcome of the point that they were started for."""
 
-    rank: int
-    host: str
-    pid: int
-    cores: list[int]
-    cgroup_cpu_quota: float | None
+    def __init__(self, message: str, failure: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.failure = failure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,7 @@ class Task:
     device: str
     job: dict[str, Any]  # passed on to `hvbench.worker`
     timeout_seconds: float
+    memory_limit_bytes: int | None = None  # of each worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,20 @@ class Generation:
     ranks: list[int]
     results: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)  # index -> rank -> result
     ends: dict[int, Message] = field(default_factory=dict)
-    phases: dict[int, str] = field(default_factory=dict)
+    progress: dict[int, tuple[int, str]] = field(default_factory=dict)  # rank -> (index of the job, phase)
+    stacks: dict[int, Stack] = field(default_factory=dict)
+
+    def waiting(self, index: int) -> list[int]:
+        """Ranks that have not finished job `index`."""
+        return [rank for rank in self.ranks if rank not in self.results.get(index, {})]
+
+    def phase(self, rank: int) -> str:
+        """Where the rank's worker was last seen."""
+        return self.progress.get(rank, (-1, "start"))[1]
+
+    def has_started(self) -> bool:
+        """Whether every rank has loaded its framework and joined the others."""
+        return all(rank in self.results.get(0, {}) or self.progress.get(rank, (-1, ""))[0] >= 0 for rank in self.ranks)
 
     def first_cause(self) -> tuple[int, Message]:
         """The end that explains the others: a kill or an exception of a rank's own before a peer's echo of it."""
@@ -92,20 +108,29 @@ class Coordinator:
         self.logs = run_path / "logs"
         self.numbers = itertools.count(self._next_number())
         self.members: dict[int, Member] = {}
+        self.lost: set[int] = set()
         self.on_progress: Callable[[Message], None] = lambda message: None
 
-    def wait_for_members(self) -> None:
-        """Wait until every rank's agent has said hello; raises LaunchError naming the ranks that did not."""
+    def wait_for_members(self, *, check: Callable[[], None] = lambda: None) -> None:
+        """Wait until every rank's agent has said hello; raises LaunchError naming the ranks that did not.
+
+        `check` is called about once a second, to raise when somebody is known not to come.
+        """
         deadline = time.monotonic() + JOIN_SECONDS
         while len(self.members) < self.context.size:
-            received = self.hub.receive(deadline - time.monotonic())
+            received = self.hub.receive(min(1.0, deadline - time.monotonic()))
             if received is None:
+                check()
+                if time.monotonic() < deadline:
+                    continue
                 missing = sorted(set(range(self.context.size)) - set(self.members))
                 raise LaunchError(f"rank {', '.join(map(str, missing))} did not join within {JOIN_SECONDS:.0f} s")
             rank, message = received
             if message["type"] == "hello":
                 fields = {key: message[key] for key in Member.__dataclass_fields__}
                 self.members[rank] = Member(**fields)
+            elif message["type"] in ("lost", "broken"):
+                raise LaunchError(f"rank {rank}: its agent ended as soon as it had joined{describe_defect(message)}")
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
         """Yield (index of the task, its end) for every task, in order; raises LaunchError when workers cannot start."""
@@ -125,9 +150,10 @@ class Coordinator:
             if start_failure:
                 failed_starts += 1
                 if failed_starts == MAX_FAILED_STARTS:
-                    raise LaunchError(
-                        f"{tasks[position].framework} workers failed to start {MAX_FAILED_STARTS} times: "
-                        f"rank {start_failure['rank']}: {start_failure['message']} (log: {start_failure['log']})"
+                    raise StartFailed(
+                        f"{tasks[position].framework} workers failed to start {MAX_FAILED_STARTS} times in a row: "
+                        f"rank {start_failure['rank']}: {start_failure['message']} (log: {start_failure['log']})",
+                        start_failure,
                     )
 
     def quit(self) -> None:
@@ -140,8 +166,7 @@ class Coordinator:
         try:
             for index, task in enumerate(tasks):
                 begun = time.monotonic()
-                limit = task.timeout_seconds + (self._start_seconds(task) if index == 0 else 0.0)
-                failure = self._wait(generation, index, deadline=begun + limit, limit=task.timeout_seconds)
+                failure = self._wait(generation, index, task=task)
                 results = generation.results.get(index, {})
                 yield TaskEnd(
                     results=[results[rank] for rank in generation.ranks] if not failure else [],
@@ -150,14 +175,19 @@ class Coordinator:
                     seconds=time.monotonic() - begun,
                 )
                 if failure:
-                    return
+                    break
         finally:
-            self._stop(generation)
-            server.stop()
+            try:
+                self._stop(generation)
+            finally:
+                server.stop()
 
     def _start(self, tasks: Sequence[Task]) -> tuple[Generation, Any]:
         from horovod.runner.http.http_server import RendezvousServer
 
+        if self.lost:
+            names = ", ".join(f"{rank} on {self.members[rank].host}" for rank in sorted(self.lost))
+            raise LaunchError(f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume")
         first = tasks[0]
         ranks = list(range(first.world_size))
         generation = Generation(number=next(self.numbers), ranks=ranks)
@@ -166,7 +196,11 @@ class Coordinator:
         port = server.start()
         server.init(slots)
         token = f".{secrets.token_hex(8)}.token"
-        (self.logs / token).touch()
+        try:
+            (self.logs / token).touch()
+        except OSError as error:
+            server.stop()
+            raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
         for rank, slot in zip(ranks, slots, strict=True):
             threads = threads_per_worker([self.members[r] for r in ranks], host=slot.hostname)
             self.hub.send(
@@ -185,6 +219,7 @@ class Coordinator:
                         "host": slot.hostname,
                         "threads": threads,
                         "device": first.device,
+                        "memory_limit_bytes": first.memory_limit_bytes,
                         "jobs": [task.job for task in tasks],
                     },
                 },
@@ -192,34 +227,38 @@ class Coordinator:
         self._token = self.logs / token
         return generation, server
 
-    def _wait(self, generation: Generation, index: int, *, deadline: float, limit: float) -> dict[str, Any] | None:
-        """Wait until every rank has finished job `index`; a failure otherwise."""
-        while len(generation.results.get(index, {})) < len(generation.ranks):
-            received = self.hub.receive(min(1.0, deadline - time.monotonic()))
+    def _wait(self, generation: Generation, index: int, *, task: Task) -> dict[str, Any] | None:
+        """Wait until every rank has finished job `index`; a failure otherwise. Loading the framework has its own limit."""
+        limit, deadline = task.timeout_seconds, None
+        start_deadline = time.monotonic() + self._start_seconds(task)
+        while generation.waiting(index):
+            if deadline is None and generation.has_started():
+                deadline = time.monotonic() + limit
+            ends_at = start_deadline if deadline is None else deadline
+            received = self.hub.receive(min(1.0, ends_at - time.monotonic()))
             if received is not None:
                 self._note(generation, *received)
                 if self._has_ended_early(generation, index):
                     return self._describe_failure(generation, index)
-            elif time.monotonic() >= deadline:
-                waiting = [rank for rank in generation.ranks if rank not in generation.results.get(index, {})]
-                phases = {rank: generation.phases.get(rank, "start") for rank in waiting}
-                where = ", ".join(f"rank {rank} in {phase}" for rank, phase in phases.items())
-                log = str(self.logs / f"generation{generation.number:04d}-rank{waiting[0]}.log")
-                message = f"not finished after {limit:.0f} s: {where}"
-                return {"status": "timeout", "rank": waiting[0], "phase": phases[waiting[0]], "message": message, "log": log}
+            if generation.waiting(index) and time.monotonic() >= ends_at:
+                return self._describe_timeout(generation, index, seconds=self._start_seconds(task) if deadline is None else limit)
         return None
 
     def _note(self, generation: Generation, rank: int, message: Message) -> None:
-        if message["type"] == "lost":
-            raise LaunchError(f"rank {rank} on {self.members[rank].host}: its agent is gone; what was measured is safe")
+        if message["type"] in ("lost", "broken"):
+            self.lost.add(rank)
+            host = self.members[rank].host
+            raise LaunchError(f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; what was measured is safe, go on with --resume")
         if message.get("generation") != generation.number:
             return
         if message["type"] == "result":
             generation.results.setdefault(message["index"], {})[rank] = message["result"]
         elif message["type"] == "exited":
             generation.ends[rank] = message
+        elif message["type"] == "stack":
+            generation.stacks[rank] = read_stack(message["stack"])
         elif message["type"] == "progress":
-            generation.phases[rank] = message["phase"]
+            generation.progress[rank] = (message["index"], message["phase"])
             if rank == 0:
                 self.on_progress(message)
 
@@ -227,6 +266,7 @@ class Coordinator:
         return any(rank not in generation.results.get(index, {}) for rank in generation.ends)
 
     def _describe_failure(self, generation: Generation, index: int) -> dict[str, Any]:
+        """What ended job `index`, once every rank has had the time to say what it saw."""
         deadline = time.monotonic() + GRACE_SECONDS
         while len(generation.ends) < len(generation.ranks) and (rest := deadline - time.monotonic()) > 0:
             received = self.hub.receive(rest)
@@ -234,26 +274,72 @@ class Coordinator:
                 self._note(generation, *received)
         rank, end = generation.first_cause()
         failure = end["failure"]
+        silent = [rank for rank in generation.waiting(index) if rank not in generation.ends]
+        if failure.get("is_echo") and silent:  # everybody heard of a death, and nobody died: the one who said nothing
+            return {
+                "status": "failed",
+                "rank": silent[0],
+                "phase": generation.phase(silent[0]),
+                "message": f"does not answer its peers; rank {rank} saw: {failure['message']}",
+                "log": self._log(generation, silent[0]),
+            }
         phase = failure["phase"] if failure["index"] == index else "start" if failure["index"] < 0 else "data"
         return {
             "status": failure["status"],
             "rank": rank,
             "phase": phase,
             "message": failure["message"],
-            "log": end["log"],
+            "log": self._keep_log(generation, rank, end),
+        }
+
+    def _describe_timeout(self, generation: Generation, index: int, *, seconds: float) -> dict[str, Any]:
+        """The time of job `index` is up: ask every rank what it is doing, and blame the one that waits for nobody."""
+        waiting = generation.waiting(index)
+        for rank in waiting:
+            self.hub.send(rank, {"type": "where", "generation": generation.number})
+        deadline = time.monotonic() + STACK_SECONDS
+        while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
+            received = self.hub.receive(rest)
+            if received:
+                self._note(generation, *received)
+        rank = suspect(waiting, generation.stacks)
+        return {
+            "status": "timeout",
+            "rank": rank,
+            "phase": generation.phase(rank),
+            "message": f"not finished after {seconds:g} s; {describe_silence(rank, generation.stacks)}",
+            "log": self._log(generation, rank),
         }
 
     def _stop(self, generation: Generation) -> None:
-        """End the generation's workers everywhere, and wait for the agents to say so."""
+        """End the generation's workers everywhere; a rank whose agent does not say so is lost."""
         for rank in generation.ranks:
             self.hub.send(rank, {"type": "stop", "generation": generation.number})
-        waiting = set(generation.ranks)
+        waiting = set(generation.ranks) - self.lost
         deadline = time.monotonic() + STOP_SECONDS
-        while waiting and (received := self.hub.receive(deadline - time.monotonic())) is not None:
-            rank, message = received
-            if message["type"] == "lost" or message.get("generation") == generation.number and message["type"] == "stopped":
-                waiting.discard(rank)
-        self._token.unlink(missing_ok=True)
+        try:
+            while waiting and (received := self.hub.receive(deadline - time.monotonic())) is not None:
+                rank, message = received
+                if message["type"] in ("lost", "broken"):
+                    self.lost.add(rank)
+                    waiting.discard(rank)
+                elif message.get("generation") == generation.number and message["type"] == "stopped":
+                    waiting.discard(rank)
+            self.lost |= waiting
+        finally:
+            with contextlib.suppress(OSError):
+                self._token.unlink(missing_ok=True)
+
+    def _log(self, generation: Generation, rank: int) -> str:
+        return str(self.logs / f"generation{generation.number:04d}-rank{rank}.log")
+
+    def _keep_log(self, generation: Generation, rank: int, end: Message) -> str:
+        """Where the worker's log can be read; of one that lies on another host, its end is kept here."""
+        path = Path(self._log(generation, rank))
+        with contextlib.suppress(OSError):
+            if not path.exists() and end.get("log_tail"):
+                path.write_text(end["log_tail"])
+        return str(path)
 
     def _start_seconds(self, task: Task) -> float:
         """Allowance for importing the framework: ranks that share a core import one after the other."""
@@ -266,56 +352,6 @@ class Coordinator:
         return max(numbers, default=-1) + 1
 
 
-def assign_slots(members: Sequence[Member]) -> list[Any]:
-    """Horovod's view of the members: rank, local rank and cross rank of each, in rank order."""
-    from horovod.runner.common.util.hosts import SlotInfo
-
-    hosts = list(dict.fromkeys(member.host for member in members))
-    locals_by_host = {host: [member.rank for member in members if member.host == host] for host in hosts}
-    slots = []
-    for member in members:
-        local_rank = locals_by_host[member.host].index(member.rank)
-        crossing = [host for host in hosts if len(locals_by_host[host]) > local_rank]
-        slots.append(
-            SlotInfo(
-                hostname=member.host,
-                rank=member.rank,
-                local_rank=local_rank,
-                cross_rank=crossing.index(member.host),
-                size=len(members),
-                local_size=len(locals_by_host[member.host]),
-                cross_size=len(crossing),
-            )
-        )
-    return slots
-
-
-def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
-    """Cores that the host gives its ranks (affinity and cgroup quota) divided by the ranks on it, at least 1."""
-    local = [member for member in members if member.host == host]
-    cores = len({core for member in local for core in member.cores})
-    quota = local[0].cgroup_cpu_quota
-    if quota:
-        cores = min(cores, int(quota))
-    return max(1, cores // len(local))
-
-
-def worker_settings(slot: Any, *, address: str, port: int, threads: int) -> dict[str, str]:
-    """The environment by which a worker's Horovod finds its peers, and its libraries their threads."""
-    settings = {
-        "HOROVOD_CONTROLLER": "gloo",
-        "HOROVOD_CPU_OPERATIONS": "gloo",
-        "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
-        "HOROVOD_HOSTNAME": slot.hostname,
-        "HOROVOD_RANK": str(slot.rank),
-        "HOROVOD_SIZE": str(slot.size),
-        "HOROVOD_LOCAL_RANK": str(slot.local_rank),
-        "HOROVOD_LOCAL_SIZE": str(slot.local_size),
-        "HOROVOD_CROSS_RANK": str(slot.cross_rank),
-        "HOROVOD_CROSS_SIZE": str(slot.cross_size),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    if slot.local_size == slot.size and "HOROVOD_GLOO_IFACE" not in os.environ and Path("/sys/class/net/lo").exists():
-        settings["HOROVOD_GLOO_IFACE"] = "lo"  # one host: needs no name that resolves
-    return settings
+def describe_defect(message: Message) -> str:
+    """What an agent said of its own end, if anything."""
+    return f" ({message['message']})" if message.get("message") else ""

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from hvbench.environment import usable_cores
-from hvbench.errors import Interrupted, UsageError
+from hvbench.errors import Interrupted, LaunchError, UsageError
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
@@ -22,6 +23,7 @@ from hvbench.launch.coordinator import Coordinator
 
 END_SECONDS = 10.0
 MAX_RANKS_PER_CORE = 32
+SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C on, as two signals
 
 
 def resolve_context(np: int | None) -> Context:
@@ -49,26 +51,37 @@ def serve_if_not_first(context: Context) -> bool:
 def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
     """Rank 0: bring the ranks together and yield their Coordinator; at the end nothing is left running.
 
-    Ctrl-C or SIGTERM raises Interrupted inside; a second one ends the process at once.
+    Ctrl-C or SIGTERM raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
     """
     hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
-    launched = publish(hub.address, context)
-    own = threading.Thread(target=lambda: Agent(connect(hub.address), rank=0).run(), name="hvbench-agent", daemon=True)
-    own.start()
-    coordinator = Coordinator(hub, context, run_path=run_path)
-    try:
-        with interruptible():
-            coordinator.wait_for_members()
+    with interruptible(hub):
+        try:
+            agent = Agent(connect(hub.address), rank=0)
+        except OSError as error:
+            raise LaunchError(f"rank 0: no folder for temporary files: {error}") from None
+        own = threading.Thread(target=agent.run, name="hvbench-agent", daemon=True)
+        own.start()
+        launched = publish(hub.address, context)
+        coordinator = Coordinator(hub, context, run_path=run_path)
+        try:
+            coordinator.wait_for_members(check=lambda: require_alive(launched))
             yield coordinator
-    finally:
-        coordinator.quit()
-        own.join(timeout=END_SECONDS)
-        for process in launched:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=END_SECONDS)
-            process.kill()
-            process.wait()
-        hub.close()
+        finally:
+            coordinator.quit()
+            own.join(timeout=END_SECONDS)
+            for process in launched:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=END_SECONDS)
+                process.kill()
+                process.wait()
+            hub.close()
+
+
+def require_alive(launched: list[subprocess.Popen]) -> None:
+    """Raise LaunchError when an agent that hvbench has started itself is gone before it joined."""
+    for rank, process in enumerate(launched, start=1):
+        if process.poll() is not None:
+            raise LaunchError(f"rank {rank}: its agent ended with code {process.returncode} before it joined")
 
 
 def dismiss(context: Context) -> None:
@@ -85,13 +98,17 @@ def dismiss(context: Context) -> None:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into Interrupted, and the second into an immediate end."""
+def interruptible(hub: Hub) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into Interrupted at `hub.receive`, and the second into an immediate end."""
+    first: dict[str, float] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, lambda *_: os._exit(Interrupted.exit_code))
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; what was measured is safe, go on with --resume")
+        name, now = signal.Signals(number).name, time.monotonic()
+        if not first:
+            hub.interrupt(f"stopped by {name}; what was measured is safe, go on with --resume")
+        elif name in first or now - min(first.values()) > SAME_REQUEST_SECONDS:
+            os._exit(Interrupted.exit_code)
+        first[name] = now
 
     before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:

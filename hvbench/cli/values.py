@@ -1,0 +1,41 @@
+"""Kinds of option values that are more than a number or a word."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
+
+import click
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+LEAST_MEMORY_BYTES = 64 * 2**20  # less does not even hold the interpreter
+
+
+class Memory(click.ParamType):
+    """A size in bytes, as people write it: 2GiB, 512M, 1.5GB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?i?)b?", str(value).strip().lower())
+        if not match or match[2] == "i":
+            self.fail(f"{value!r} is not a size; write for example 2GiB or 512MiB")
+        size = int(float(match[1]) * UNITS[match[2]])
+        if not LEAST_MEMORY_BYTES <= size < 2**62:
+            self.fail(f"{value!r} must be at least 64MiB: the memory of one worker, framework included")
+        return size
+
+
+class Outcomes(click.ParamType):
+    """Outcomes other than `ok`, separated by commas."""
+
+    name = "outcomes"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        from hvbench.record import Status
+
+        allowed = [status for status in get_args(Status) if status not in ("ok", "skipped")]
+        chosen = {word.strip() for word in str(value).split(",") if word.strip()}
+        if unknown := sorted(chosen - set(allowed)):
+            self.fail(f"{unknown[0]!r} is no outcome that can be retried; allowed: {', '.join(allowed)}")
+        return frozenset(chosen)

@@ -1,0 +1,113 @@
+"""Faults on purpose: how the tests make a worker fail in a chosen way, at a chosen rank, point and phase.
+
+    HVBENCH_FAULTS='[{"kind": "kill", "rank": 1, "point": "tensorflow-tiny", "phase": "measure"}]'
+
+Only the tests set this variable. Without it a worker looks it up once, when it starts, and never again.
+
+`kind` is one of KINDS; `rank`, `point` (part of a point's id) and `phase` say where, and any of them may be left out.
+`garbage` takes `file` ("result", "progress" or "failure") and `content` too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+VARIABLE = "HVBENCH_FAULTS"
+BLOCK_BYTES = 1 << 24
+
+Fault = Mapping[str, Any]
+State = Mapping[str, Any]
+
+
+def load_faults(rank: int) -> list[Fault]:
+    """The faults meant for this rank, if a test has set any."""
+    text = os.environ.get(VARIABLE)
+    return [fault for fault in json.loads(text) if fault.get("rank", rank) == rank] if text else []
+
+
+def strike(faults: list[Fault], state: State, *, directory: Path) -> None:
+    """Commit the faults that are meant for the point and the phase that `state` (the worker's progress) names."""
+    for fault in faults:
+        is_here = fault.get("point", "") in (state.get("point") or "") and fault.get("phase", state["phase"]) == state["phase"]
+        if is_here:
+            KINDS[fault["kind"]](fault, state, directory)
+
+
+def raise_error(fault: Fault, state: State, directory: Path) -> None:
+    """An exception of this rank alone."""
+    raise RuntimeError(f"a fault on purpose in {state['phase']}")
+
+
+def kill(fault: Fault, state: State, directory: Path) -> None:
+    """What the kernel's OOM killer does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(fault: Fault, state: State, directory: Path) -> None:
+    """Exit with code 0 and without a word."""
+    os._exit(0)
+
+
+def hang(fault: Fault, state: State, directory: Path) -> None:
+    """Sleep in Python for ever; the peers wait in their next all-reduce."""
+    while True:
+        time.sleep(3600)
+
+
+def hang_with_gil(fault: Fault, state: State, directory: Path) -> None:
+    """Sleep in C for ever without releasing the interpreter's lock: no other thread of this process runs Python."""
+    ctypes.PyDLL(None).sleep(1 << 30)
+
+
+def hang_in_allreduce(fault: Fault, state: State, directory: Path) -> None:
+    """Wait in an all-reduce that no peer knows of, while the peers wait in theirs."""
+    if "horovod.torch" in sys.modules:
+        hvd, tensor = sys.modules["horovod.torch"], sys.modules["torch"].ones(1)
+    else:
+        hvd, tensor = sys.modules["horovod.tensorflow"], sys.modules["tensorflow"].ones(1)
+    hvd.allreduce(tensor, name="a fault on purpose")
+
+
+def freeze(fault: Fault, state: State, directory: Path) -> None:
+    """Stop every thread, Horovod's own included: what a host that swaps or a debugger does."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def write_garbage(fault: Fault, state: State, directory: Path) -> None:
+    """Overwrite a file that the agent reads; go on, or end if it is the failure file, which is read at the end."""
+    kind = fault.get("file", "result")
+    name = f"result-{state['index']}.json" if kind == "result" else f"{kind}.json"
+    (directory / name).write_bytes(fault.get("content", "\x00{garbage").encode(errors="surrogateescape"))
+    if kind == "failure":
+        os._exit(1)
+
+
+def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:
+    """Allocate real memory until there is no more; only under a limit, so that the machine survives."""
+    if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
+        raise RuntimeError("the fault `oom` needs --memory-limit")
+    blocks = []
+    while True:
+        blocks.append(b"\x01" * BLOCK_BYTES)
+
+
+KINDS = {
+    "raise": raise_error,
+    "kill": kill,
+    "exit": leave,
+    "hang": hang,
+    "hang-gil": hang_with_gil,
+    "hang-allreduce": hang_in_allreduce,
+    "freeze": freeze,
+    "garbage": write_garbage,
+    "oom": run_out_of_memory,
+}

@@ -1,0 +1,75 @@
+"""Where each rank stands: Horovod's slots, threads per worker, and the environment that tells a worker so."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """An agent that takes part."""
+
+    rank: int
+    host: str
+    pid: int
+    cores: list[int]
+    cgroup_cpu_quota: float | None
+
+
+def assign_slots(members: Sequence[Member]) -> list[Any]:
+    """Horovod's view of the members: rank, local rank and cross rank of each, in rank order."""
+    from horovod.runner.common.util.hosts import SlotInfo
+
+    hosts = list(dict.fromkeys(member.host for member in members))
+    locals_by_host = {host: [member.rank for member in members if member.host == host] for host in hosts}
+    slots = []
+    for member in members:
+        local_rank = locals_by_host[member.host].index(member.rank)
+        crossing = [host for host in hosts if len(locals_by_host[host]) > local_rank]
+        slots.append(
+            SlotInfo(
+                hostname=member.host,
+                rank=member.rank,
+                local_rank=local_rank,
+                cross_rank=crossing.index(member.host),
+                size=len(members),
+                local_size=len(locals_by_host[member.host]),
+                cross_size=len(crossing),
+            )
+        )
+    return slots
+
+
+def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
+    """Cores that the host gives its ranks (affinity and cgroup quota) divided by the ranks on it, at least 1."""
+    local = [member for member in members if member.host == host]
+    cores = len({core for member in local for core in member.cores})
+    quota = local[0].cgroup_cpu_quota
+    if quota:
+        cores = min(cores, int(quota))
+    return max(1, cores // len(local))
+
+
+def worker_settings(slot: Any, *, address: str, port: int, threads: int) -> dict[str, str]:
+    """The environment by which a worker's Horovod finds its peers, and its libraries their threads."""
+    settings = {
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": address,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+        "HOROVOD_HOSTNAME": slot.hostname,
+        "HOROVOD_RANK": str(slot.rank),
+        "HOROVOD_SIZE": str(slot.size),
+        "HOROVOD_LOCAL_RANK": str(slot.local_rank),
+        "HOROVOD_LOCAL_SIZE": str(slot.local_size),
+        "HOROVOD_CROSS_RANK": str(slot.cross_rank),
+        "HOROVOD_CROSS_SIZE": str(slot.cross_size),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if slot.local_size == slot.size and "HOROVOD_GLOO_IFACE" not in os.environ and Path("/sys/class/net/lo").exists():
+        settings["HOROVOD_GLOO_IFACE"] = "lo"  # one host: needs no name that resolves
+    return settings
