@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from hvbench.analysis.agreement import Agreement, check_agreement
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, save
 from hvbench.analysis.plots import all_plots
@@ -35,8 +36,8 @@ from hvbench.record import Record
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
 UNCHECKED = (
-    "> **The parity of the twins was not checked in this run.** That both frameworks did the same training is an "
-    "assumption of every comparison below."
+    "> **No configuration ended in `ok` in both frameworks**, so nothing shows that they trained alike in this run. "
+    "Do not compare their speed."
 )
 
 
@@ -44,7 +45,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     """Write tables, plots and `report.md` below `run_dir`; the paths written. Raises StorageError.
 
     `run` is what was asked (`run.json`): `suite`, `question`, `command`, `created_at`, `hvbench_version`, `jobs`,
-    `skipped` and, if the twins were compared, `parity`: {"passed": bool, "detail": str}. All of it may be missing.
+    `skipped`. All of it may be missing.
     """
     records = list(records)
     points = point_frame(records)
@@ -79,7 +80,7 @@ def render_report(
     blocks = [f"# hvbench: {suite}"]
     if run.get("question"):
         blocks.append(f"*{escape_markdown(str(run['question']), limit=500)}*")
-    blocks += render_parity(points, run.get("parity"))
+    blocks += render_agreement(points, check_agreement(records))
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
     blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
@@ -95,18 +96,15 @@ def render_report(
     return "\n\n".join(blocks) + "\n"
 
 
-def render_parity(points: pd.DataFrame, parity: Any) -> list[str]:
+def render_agreement(points: pd.DataFrame, agreement: Agreement | None) -> list[str]:
     """What a reader must know before comparing the frameworks; nothing where there is only one."""
     if points["framework"].nunique() < 2:
         return []
-    if not isinstance(parity, Mapping) or not isinstance(parity.get("passed"), bool):
+    if agreement is None:
         return [UNCHECKED]
-    detail = escape_markdown(str(parity.get("detail") or ""), limit=500)
-    if parity["passed"]:
-        return [f"Parity of the twins: checked, passed. {detail}".rstrip()]
-    return [
-        f"> **The parity check of the twins FAILED: do not compare the frameworks by these figures.** {detail}".rstrip()
-    ]
+    if agreement.is_proven:
+        return [f"The frameworks trained alike in this run. {agreement.describe()}"]
+    return [f"> **The frameworks did NOT train alike: do not compare their speed.** {agreement.describe()}"]
 
 
 def render_fastest(points: pd.DataFrame) -> list[str]:

@@ -12,7 +12,8 @@ from hvbench.analysis.frame import point_frame
 from hvbench.analysis.report import render_report, write_report
 from hvbench.analysis.tables import convergence_table, throughput_table
 from hvbench.errors import StorageError
-from tests.unit.sample_records import make_convergence, make_launch, make_record
+from hvbench.record import Outcome
+from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 
 RUN = {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"}
 FRAMEWORKS = ("pytorch", "tensorflow")
@@ -26,6 +27,14 @@ def report_of(records, run=RUN) -> str:
     points = point_frame(records)
     tables = [throughput_table(points), convergence_table(points)]
     return render_report(points, tables=tables, plots={}, records=records, run=run)
+
+
+def with_losses(*losses: list[float | None]) -> list:
+    """One launch a framework, with these losses."""
+    ranks = [make_rank(step_seconds=[0.1] * len(values), loss=values) for values in losses]
+    return [
+        make_record([rank], framework=name, world_size=1) for name, rank in zip(FRAMEWORKS, ranks, strict=True)
+    ]
 
 
 def test_links_and_paths_hold(tmp_path) -> None:
@@ -45,20 +54,22 @@ def test_the_same_records_give_the_same_files(tmp_path) -> None:
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-@pytest.mark.parametrize("parity", [None, "yes", {"passed": 1}])
-def test_unchecked_twins_are_named_on_top(parity) -> None:
-    report = report_of(both(), {**RUN, "parity": parity})
-    assert report.index("parity of the twins was not checked") < report.index("## ")
+def test_frameworks_that_never_met_are_named_on_top() -> None:
+    pytorch, tensorflow = both()
+    lost = tensorflow.model_copy(update={"outcome": Outcome(status="oom", message="no memory"), "ranks": []})
+    report = report_of([pytorch, lost])
+    assert report.index("nothing shows that they trained alike") < report.index("## ")
 
 
-def test_checked_twins() -> None:
-    passed = report_of(both(), {**RUN, "parity": {"passed": True, "detail": "largest error 2e-5"}})
-    assert "checked, passed. largest error 2e-5" in passed
-    assert "FAILED" in report_of(both(), {**RUN, "parity": {"passed": False}})
+def test_one_framework_needs_no_agreement() -> None:
+    assert "alike" not in report_of([make_launch({"framework": "pytorch"})])
 
 
-def test_one_framework_needs_no_parity() -> None:
-    assert "parity" not in report_of([make_launch({"framework": "pytorch"})])
+def test_agreement_is_told_with_its_figures() -> None:
+    pytorch, tensorflow = both()
+    alike = report_of([pytorch, tensorflow.model_copy(update={"ranks": pytorch.ranks})])
+    assert "trained alike in this run" in alike and "fp32 0.0e+00" in alike
+    assert "did NOT train alike" in report_of(with_losses([5.0, 4.9], [5.0, 4.8]))
 
 
 def test_fastest_point_with_its_interval() -> None:

@@ -203,7 +203,7 @@ def test_the_same_point_twice_is_refused() -> None:
     ("content", "message"),
     [
         (b"\xff\xfe\x00", "not UTF-8 text; a suite is a TOML file"),
-        (b"#" * (MAX_FILE_BYTES + 1), "larger than 1000000 bytes; a suite is a short TOML file"),
+        (b"#" * (MAX_FILE_BYTES + 1), "larger than 65536 bytes; a suite is a short TOML file"),
         (b"\x7fELF\x00\x01", 'not valid TOML: "Invalid statement (at line 1, column 1)"'),
     ],
 )

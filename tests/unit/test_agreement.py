@@ -1,0 +1,56 @@
+"""Whether the twins did the same work in a run, from their recorded losses, against hand-computed cases."""
+
+from __future__ import annotations
+
+import pytest
+
+from hvbench.analysis.agreement import STEPS, TOLERANCES, check_agreement, compare_losses
+from tests.unit.sample_records import make_rank, make_record
+
+
+def launch(framework: str, losses: list[float | None], *, repeat: int = 0, **point):
+    rank = make_rank(step_seconds=[0.1] * len(losses), loss=losses)
+    return make_record([rank], framework=framework, repeat=repeat, world_size=1, **point)
+
+
+def test_the_largest_relative_difference_counts() -> None:
+    a, b = launch("pytorch", [8.0, 4.0, 2.0]), launch("tensorflow", [8.0, 4.0004, 2.0001])
+    assert compare_losses(a, b) == pytest.approx(0.0004 / 4.0004)
+
+
+def test_a_wrong_learning_rate_is_seen_and_rounding_is_not() -> None:
+    right = [8.0, 7.5, 7.0]
+    rounded = check_agreement([launch("pytorch", right), launch("tensorflow", [8.0, 7.5 + 2e-6, 7.0])])
+    wrong = check_agreement([launch("pytorch", right), launch("tensorflow", [8.0, 7.5 * 1.0002, 7.0])])
+    assert rounded.is_proven and not wrong.is_proven
+
+
+def test_only_the_first_steps_are_held_together() -> None:
+    same = [5.0] * STEPS
+    assert compare_losses(launch("pytorch", [*same, 4.0]), launch("tensorflow", [*same, 3.0])) == 0.0
+
+
+def test_a_loss_that_one_side_lacks_is_no_agreement() -> None:
+    assert compare_losses(launch("pytorch", [5.0, None]), launch("tensorflow", [5.0, 4.0])) == float("inf")
+    assert compare_losses(launch("pytorch", [5.0, None]), launch("tensorflow", [5.0, None])) == 0.0
+
+
+def test_only_the_same_configuration_and_repeat_is_compared() -> None:
+    records = [
+        launch("pytorch", [5.0]),
+        launch("tensorflow", [5.0]),
+        launch("pytorch", [5.0], repeat=1),
+        launch("tensorflow", [1.0], precision="bf16"),
+    ]
+    agreement = check_agreement(records)
+    assert (agreement.pairs, agreement.unpaired) == (1, 2)
+    assert agreement.largest == {"fp32": 0.0}
+
+
+def test_nothing_in_common_is_no_agreement() -> None:
+    assert check_agreement([launch("pytorch", [5.0]), launch("tensorflow", [5.0], seed=1)]) is None
+    assert check_agreement([]) is None
+
+
+def test_every_precision_has_a_tolerance() -> None:
+    assert set(TOLERANCES) == {"fp32", "bf16", "fp16"}
