@@ -17,7 +17,9 @@ from typing import Any
 from hvbench.errors import UsageError
 from hvbench.spec import MeasureSettings, Point, did_you_mean, shorten, validate
 
-MAX_FILE_BYTES = 1_000_000
+MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this
+MAX_DOTS_IN_LINE = 1000  # reading a dotted key takes time quadratic in its parts
+MAX_DEPTH = 8
 MAX_POINTS = 10_000
 TABLES = ("question", "point", "axes", "exclude", "measure")
 
@@ -98,10 +100,15 @@ def read_text(path: Path) -> str:
 
 def parse_suite(text: str, *, name: str, where: str) -> Suite:
     """Validate a suite's text; `where` names it in messages. Raises UsageError."""
+    if len(text) > MAX_FILE_BYTES:
+        raise UsageError(f"{where}: longer than {MAX_FILE_BYTES} characters; a suite is a short TOML file")
+    if any(line.count(".") > MAX_DOTS_IN_LINE for line in text.split("\n")):
+        raise UsageError(f"{where}: has a line with more than {MAX_DOTS_IN_LINE} dots; a suite is a short TOML file")
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
+    require_shallow(values, where=where)
     for key in values:
         if key not in TABLES:
             raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(TABLES))}; allowed: {', '.join(TABLES)}")
@@ -126,6 +133,16 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     )
 
 
+def require_shallow(values: Any, *, where: str) -> None:
+    """Raise UsageError for tables and lists nested so deeply that looking at them would exhaust the stack."""
+    level = [values]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
+        level = [child for child in level if isinstance(child, (dict, list))]
+    if level:
+        raise UsageError(f"{where}: tables or lists nested more than {MAX_DEPTH} deep; a suite needs three")
+
+
 def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
     """Every axis is a field of Point with a non-empty list of distinct, valid values, and the product is not absurd."""
     check_keys(axes, where=where)
@@ -135,6 +152,8 @@ def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
             raise UsageError(f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]")
         if not choices:
             raise UsageError(f"{where} {key} = []: an axis needs at least one value")
+        if len(choices) > MAX_POINTS:
+            raise UsageError(f"{where} {key}: more than {MAX_POINTS} values; split the question into several suites")
         for choice in choices:
             validate(Point, {key: choice}, where=where)
             if choices.count(choice) > 1:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, Task
-from hvbench.parity import TOLERANCES, Deviation, Trace, compare_traces
+from hvbench.parity import Deviation, Trace, compare_traces, tolerances_for
 from hvbench.plan import worker_group
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
 
@@ -29,6 +29,7 @@ class TracedPoint:
     point: Point
     ranks: dict[int, Trace]
     parameter_digests: list[str]  # one a rank, after the last update
+    is_native: bool  # the device of any rank multiplies in the compute dtype
     failure: dict[str, Any] | None  # why there is no trace
 
 
@@ -77,6 +78,7 @@ def trace_points(
                     if result["file"] is not None
                 },
                 parameter_digests=[result["parameter_digest"] for result in end.results],
+                is_native=any(result["is_native"] for result in end.results),
                 failure=end.failure,
             )
     return traced
@@ -89,7 +91,7 @@ def compare_points(a: TracedPoint, b: TracedPoint) -> Parity:
         if each.failure:
             status, message = each.failure["status"], each.failure["message"]
             return Parity(points=pair, deviations=[], problem=f"{each.point.framework} {status}: {message}")
-    tolerances = TOLERANCES[b.point.precision, b.point.compression]
+    tolerances = tolerances_for(b.point, is_native=a.is_native or b.is_native)
     deviations = []
     for each in (a, b):
         differing = sum(value != each.parameter_digests[0] for value in each.parameter_digests)

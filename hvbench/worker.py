@@ -25,7 +25,7 @@ from typing import Any
 
 from hvbench import parity
 from hvbench.faults import load_faults, strike
-from hvbench.environment import describe_environment, describe_load
+from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime, Trainer
@@ -162,6 +162,7 @@ class Worker:
             "outcome": {"status": "ok"},
             "file": path.name if path else None,
             "parameter_digest": parameter_digest,
+            "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=self.runtime.device),
         }
 
     def build_trainer(self, point: Point) -> Trainer:
@@ -185,7 +186,7 @@ def load_text(data: str, vocab_size: int) -> corpus.Corpus:
 
 def describe_failure(error: BaseException) -> dict[str, Any]:
     """Status and one line for an exception that ended a worker; `is_echo` marks the death of a peer seen from here."""
-    message = f"{type(error).__name__}: {error}".strip().splitlines()
+    message = f"{type(error).__name__}: {error}".strip(": \n").splitlines()
     line = message[0] if len(message) == 1 else f"{message[0]} … {message[-1]}"
     line = "".join(each if each.isprintable() else " " for each in line)
     is_oom = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)

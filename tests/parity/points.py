@@ -33,13 +33,13 @@ CONFIGURATIONS = [
 # World size, micro-batch, accumulation: the same 16 samples a step.
 SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
 
-# One knob turned wrongly.
-WRONG_KNOBS: list[dict[str, Any]] = [
-    {"epsilon": 1e-3},
-    {"learning_rate": 1.01e-3},
-    {"weight_decay": 0.0},
-    {"beta2": 0.96},
-]
+# The twin of which broken versions are compared with the sound other one.
+BROKEN = "pytorch"
+
+# One knob turned wrongly: what fp32 must show, and what any precision must.
+COARSE_MISTAKES: list[dict[str, Any]] = [{"epsilon": 1e-3}, {"learning_rate": 1.01e-3}]
+MISTAKES = [("fp32", knobs) for knobs in [*COARSE_MISTAKES, {"weight_decay": 0.099}, {"beta2": 0.951}]]
+MISTAKES += [(precision, knobs) for precision in PRECISIONS[1:] for knobs in COARSE_MISTAKES]
 
 
 def make_point(framework: str, world_size: int, **knobs: Any) -> Point:
@@ -60,9 +60,9 @@ def configured_point(framework: str, configuration: tuple[int, str, str]) -> Poi
     return make_point(framework, world_size, precision=precision, compression=compression)
 
 
-def broken_point(framework: str, knobs: dict[str, Any], *, precision: str) -> Point:
+def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     """The base point at world size 1 with `knobs` wrong."""
-    return make_point(framework, 1, precision=precision, **knobs)
+    return make_point(BROKEN, 1, precision=precision, **knobs)
 
 
 def all_points() -> list[Point]:
@@ -71,5 +71,5 @@ def all_points() -> list[Point]:
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
-    points += [broken_point("pytorch", knobs, precision=name) for knobs in WRONG_KNOBS for name in PRECISIONS]
+    points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))
