@@ -188,8 +188,10 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     """Status and one line for an exception that ended a worker; `is_echo` marks the death of a peer seen from here."""
     message = f"{type(error).__name__}: {error}".strip(": \n").splitlines()
     line = message[0] if len(message) == 1 else f"{message[0]} … {message[-1]}"
-    line = "".join(each if each.isprintable() else " " for each in line)
     is_oom = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    if is_oom:  # TensorFlow says it somewhere in the middle
+        line = next((each for each in message if any(text in each for text in OUT_OF_MEMORY)), line)
+    line = "".join(each if each.isprintable() else " " for each in line)
     is_echo = type(error).__name__ == "HorovodInternalError" or "HorovodAllreduce" in str(error)
     return {"status": "oom" if is_oom else "failed", "message": line[:500], "is_echo": is_echo and not is_oom}
 

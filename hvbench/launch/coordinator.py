@@ -180,7 +180,7 @@ class Coordinator:
             try:
                 self._stop(generation)
             finally:
-                server.stop()
+                stop_server(server)
 
     def _start(self, tasks: Sequence[Task]) -> tuple[Generation, Any]:
         from horovod.runner.http.http_server import RendezvousServer
@@ -199,7 +199,7 @@ class Coordinator:
         try:
             (self.logs / token).touch()
         except OSError as error:
-            server.stop()
+            stop_server(server)
             raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
         for rank, slot in zip(ranks, slots, strict=True):
             threads = threads_per_worker([self.members[r] for r in ranks], host=slot.hostname)
@@ -350,6 +350,12 @@ class Coordinator:
         """Logs of an earlier sweep in this folder are kept: numbers go on."""
         numbers = [int(path.name[10:14]) for path in self.logs.glob("generation[0-9][0-9][0-9][0-9]-rank*.log")]
         return max(numbers, default=-1) + 1
+
+
+def stop_server(server: Any) -> None:
+    """End a rendezvous server of Horovod's, its listening socket included, which its own `stop` leaves open."""
+    server.stop()
+    server._httpd.server_close()
 
 
 def describe_defect(message: Message) -> str:

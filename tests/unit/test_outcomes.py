@@ -1,0 +1,85 @@
+"""How rank 0 judges what the ranks left: explosions, garbage, and texts that differ."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from hvbench.record import RankSamples
+from hvbench.spec import Point
+from hvbench.sweep import find_explosion, read_samples
+from tests.unit.sample_records import make_rank
+
+POINT = Point(model="tiny", world_size=2)  # 256 tokens: guessing costs ln 256 = 5.545
+GUESSING = math.log(256)
+
+
+def ranks(*losses: list[float | None], skipped_steps: list[int] | None = None) -> list[RankSamples]:
+    return [
+        make_rank(rank, step_seconds=[0.1] * len(loss), loss=loss, skipped_steps=skipped_steps or [])
+        for rank, loss in enumerate(losses)
+    ]
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [[5.5, 5.0], [5.5, 5.0]],
+        [[5.5, 2 * GUESSING - 0.1], [5.5, 2 * GUESSING - 0.1]],
+        [[99.0, 5.0], [99.0, 5.0]],  # a spike on the way is no end
+        [[5.5, 20.0], [5.5, 1.0]],  # the mean over the ranks counts
+        [[], []],
+    ],
+)
+def test_training_that_ends_within_reason_has_not_exploded(losses: list[list[float]]) -> None:
+    assert find_explosion(POINT, ranks(*losses)) is None
+
+
+def test_a_last_loss_far_above_guessing_is_an_explosion() -> None:
+    outcome = find_explosion(POINT, ranks([5.5, 11.0], [5.5, 13.0]))
+    assert outcome == {
+        "status": "diverged", "rank": 1, "phase": "measure",
+        "message": "loss 12 at step 1: more than 2 times 5.55, that of guessing",
+    }  # fmt: skip
+
+
+def test_a_last_loss_that_is_not_finite_is_one_too() -> None:
+    assert find_explosion(POINT, ranks([5.5, 5.0], [5.5, None]))["rank"] == 1
+
+
+def test_a_step_that_fp16_dropped_proves_nothing() -> None:
+    assert find_explosion(POINT, ranks([5.5, None], [5.5, None], skipped_steps=[1])) is None
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    samples = make_rank(0, step_seconds=[0.1]).model_dump()
+    return {"outcome": {"status": "ok"}, "environment": {"tokens_digest": "d"}, "samples": samples} | changes
+
+
+def test_results_of_workers_are_read() -> None:
+    samples, garbage = read_samples([result(), result()])
+    assert len(samples) == 2 and garbage is None
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {},
+        {"outcome": {"status": "ok"}},
+        result(outcome="ok"),
+        result(outcome={"status": "great"}),
+        result(environment=None),
+        result(environment={}),
+        result(environment={"tokens_digest": "d", "x": float("nan")}),
+        result(samples=[]),
+        result(samples={"rank": "0"}),
+    ],
+)
+def test_a_result_that_no_worker_writes_names_its_rank(bad: dict[str, Any]) -> None:
+    samples, garbage = read_samples([result(), bad])
+    assert samples == []
+    assert (garbage["status"], garbage["rank"]) == ("failed", 1)
+    assert garbage["message"].startswith("rank 1 left a result that is not what a worker writes: ")
+    assert len(garbage["message"]) < 400
