@@ -193,11 +193,14 @@ def require_unique(points: Iterable[Point], *, where: str) -> None:
         seen.add(point.point_id)
 
 
-def apply_overrides(suite: Suite, overrides: Iterable[str]) -> Suite:
-    """`key=value[,value]`: one value fixes a field (or a [measure] setting), several make it an axis; raises UsageError."""
+def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s ") -> Suite:
+    """`key=value[,value]`: one value fixes a field (or a [measure] setting), several make it an axis; raises UsageError.
+
+    `option` is what the user typed before it, for messages.
+    """
     for text in overrides:
         key, equals, choices = text.partition("=")
-        where = f"-s {shorten(text)}"
+        where = f"{option}{shorten(text)}"
         if not equals or not choices:
             raise UsageError(f"{where}: must be key=value or key=value,value")
         values = [parse_value(key, choice) for choice in choices.split(",")]

@@ -188,6 +188,8 @@ def prepare_sweep(
     even when the suite or the machine has changed since the run was begun.
     """
     points = suite.points()
+    for source in dict.fromkeys(point.data for point in points):
+        text.check(source)
     folder.open_for_writing()
     before = folder.read_run() if (folder.path / "run.json").exists() else None
     if before is not None and not resume:
@@ -244,8 +246,6 @@ def check_data(plan: Plan, observer: Observer) -> dict[str, str]:
     """
     points = [job.point for job in plan.jobs]
     digests = {}
-    for source in dict.fromkeys(point.data for point in points):
-        text.check(source)
     for source, vocab_size in dict.fromkeys((point.data, point.vocab_size) for point in points):
         prepared = corpus.prepare(source, vocab_size=vocab_size, report=observer.prepare)
         digests[f"{source}, {vocab_size} tokens"] = prepared.digest

@@ -121,7 +121,7 @@ def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: floa
     from hvbench.suite import apply_overrides, parse_suite
 
     def load():
-        return apply_overrides(parse_suite("", name="run", where="hvbench run"), values)
+        return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
 
     return run_sweep(
         load, np=np, out=out, root=RESULTS, command=sys.argv, timeout_seconds=timeout, memory_limit_bytes=memory_limit
