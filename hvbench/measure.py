@@ -18,7 +18,7 @@ from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.batches import Batches
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.schedule import learning_rate_at
+from hvbench.training.schedule import point_learning_rate
 
 
 class Diverged(Exception):
@@ -83,13 +83,7 @@ class Loop:
 
     def advance(self) -> None:
         """One step, timed; then an evaluation outside the clock where one is due."""
-        rate = learning_rate_at(
-            self.step,
-            peak=self.point.learning_rate,
-            schedule=self.point.schedule,
-            lr_warmup_steps=self.point.lr_warmup_steps,
-            schedule_steps=self.point.schedule_steps,
-        )
+        rate = point_learning_rate(self.point, self.step)
         scale = self.loss_scale.scale
         asked = time.perf_counter()
         inputs, targets = self.batches.train_batch(self.step)

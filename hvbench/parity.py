@@ -18,7 +18,7 @@ from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.spec import Point
 from hvbench.training.batches import Batches
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.schedule import learning_rate_at
+from hvbench.training.schedule import point_learning_rate
 
 Trace = Mapping[str, np.ndarray]
 
@@ -134,13 +134,7 @@ def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int
     before = trainer.parameters()
     scale, results = LossScale(enabled=point.precision == "fp16"), []
     for step in range(steps):
-        rate = learning_rate_at(
-            step,
-            peak=point.learning_rate,
-            schedule=point.schedule,
-            lr_warmup_steps=point.lr_warmup_steps,
-            schedule_steps=point.schedule_steps,
-        )
+        rate = point_learning_rate(point, step)
         inputs, targets = batches.train_batch(step)
         results.append(trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale.scale))
         scale.update(skipped=results[-1].skipped)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from hvbench.spec import Point
+
 FINAL_FRACTION = 0.1
 
 
@@ -22,3 +24,14 @@ def learning_rate_at(
     decay_steps = max(1, schedule_steps - lr_warmup_steps)
     progress = min(1.0, (step - lr_warmup_steps) / decay_steps)
     return peak * (FINAL_FRACTION + (1 - FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def point_learning_rate(point: Point, step: int) -> float:
+    """Learning rate of 0-based `step` of a point's training."""
+    return learning_rate_at(
+        step,
+        peak=point.learning_rate,
+        schedule=point.schedule,
+        lr_warmup_steps=point.lr_warmup_steps,
+        schedule_steps=point.schedule_steps,
+    )
