@@ -24,8 +24,8 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
-from hvbench.faults import load_faults, strike
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
+from hvbench.faults import load_faults, strike
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime, Trainer

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvbench.errors import LaunchError, StorageError
+from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
 from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
@@ -163,6 +163,7 @@ class Coordinator:
 
     def _run_generation(self, tasks: Sequence[Task]) -> Iterator[TaskEnd]:
         generation, server = self._start(tasks)
+        patience_seconds = STOP_SECONDS
         try:
             for index, task in enumerate(tasks):
                 begun = time.monotonic()
@@ -176,9 +177,12 @@ class Coordinator:
                 )
                 if failure:
                     break
+        except Interrupted:
+            patience_seconds = 0.0  # a launcher that was told to stop may kill this process in a second
+            raise
         finally:
             try:
-                self._stop(generation)
+                self._stop(generation, patience_seconds=patience_seconds)
             finally:
                 stop_server(server)
 
@@ -311,12 +315,12 @@ class Coordinator:
             "log": self._log(generation, rank),
         }
 
-    def _stop(self, generation: Generation) -> None:
+    def _stop(self, generation: Generation, *, patience_seconds: float) -> None:
         """End the generation's workers everywhere; a rank whose agent does not say so is lost."""
         for rank in generation.ranks:
             self.hub.send(rank, {"type": "stop", "generation": generation.number})
         waiting = set(generation.ranks) - self.lost
-        deadline = time.monotonic() + STOP_SECONDS
+        deadline = time.monotonic() + patience_seconds
         try:
             while waiting and (received := self.hub.receive(deadline - time.monotonic())) is not None:
                 rank, message = received
