@@ -45,6 +45,9 @@ OUT_OF_MEMORY = (
     "bad_alloc", "Cannot allocate memory",
 )  # fmt: skip
 
+# Substrings of messages by which Horovod says that another rank is gone.
+DEATH_OF_A_PEER = ("HorovodAllreduce", "Horovod has been shut down", "Connection closed by peer")
+
 
 class Progress:
     """The worker's one voice while it runs: a small file that its agent reads."""
@@ -192,7 +195,7 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     if is_oom:  # TensorFlow says it somewhere in the middle
         line = next((each for each in message if any(text in each for text in OUT_OF_MEMORY)), line)
     line = "".join(each if each.isprintable() else " " for each in line)
-    is_echo = type(error).__name__ == "HorovodInternalError" or "HorovodAllreduce" in str(error)
+    is_echo = type(error).__name__ == "HorovodInternalError" or any(text in str(error) for text in DEATH_OF_A_PEER)
     return {"status": "oom" if is_oom else "failed", "message": line[:500], "is_echo": is_echo and not is_oom}
 
 

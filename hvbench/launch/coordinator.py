@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -92,9 +93,11 @@ class Generation:
             failure = end["failure"]
             if failure["status"] == "oom":
                 return (0, rank)
+            if end["returncode"] == -signal.SIGKILL:  # nobody kills itself because a peer is gone
+                return (1, rank)
             if failure.get("is_echo"):
-                return (3, rank)
-            return (1 if end["returncode"] != 0 else 2, rank)
+                return (4, rank)
+            return (2 if end["returncode"] != 0 else 3, rank)
 
         return min(self.ends.items(), key=weight)
 

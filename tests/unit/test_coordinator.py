@@ -132,6 +132,7 @@ def end(status: str = "failed", *, returncode: int = 1, is_echo: bool = False) -
         ({0: end(is_echo=True), 1: end(returncode=0)}, 1),
         ({2: end(), 1: end()}, 1),  # alike: the lowest rank
         ({1: end(is_echo=True)}, 1),  # an echo alone is still an end
+        ({0: end(), 1: end(returncode=-9)}, 1),  # an echo that was not recognised does not hide a kill
     ],
 )
 def test_the_end_that_explains_the_others_comes_first(ends: dict[int, dict], cause: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hvbench.record import RankSamples
 from hvbench.spec import Point
 from hvbench.sweep import find_explosion, read_samples
+from hvbench.worker import describe_failure
 from tests.unit.sample_records import make_rank
 
 POINT = Point(model="tiny", world_size=2)  # 256 tokens: guessing costs ln 256 = 5.545
@@ -83,3 +84,31 @@ def test_a_result_that_no_worker_writes_names_its_rank(bad: dict[str, Any]) -> N
     assert (garbage["status"], garbage["rank"]) == ("failed", 1)
     assert garbage["message"].startswith("rank 1 left a result that is not what a worker writes: ")
     assert len(garbage["message"]) < 400
+
+
+# What a worker says of the exception that ended it
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Graph execution error:\n\nDetected at node HorovodAllreduce_1\n\t [[{{node x}}]]",
+        "Graph execution error:\n\nHorovod has been shut down. This was caused by an exception on one of the ranks\n\t [[{{node x}}]]",
+    ],
+)
+def test_the_death_of_a_peer_is_an_echo_whatever_node_tensorflow_names(message: str) -> None:
+    assert describe_failure(RuntimeError(message))["is_echo"] is True
+
+
+def test_an_error_of_its_own_is_no_echo() -> None:
+    failure = describe_failure(RuntimeError("shapes do not match"))
+    assert failure == {"status": "failed", "message": "RuntimeError: shapes do not match", "is_echo": False}
+
+
+def test_of_a_long_message_the_line_that_tells_of_memory_is_kept() -> None:
+    failure = describe_failure(RuntimeError("Graph execution error:\nOOM when allocating tensor of shape [9]\n\t [[{{node x}}]]"))
+    assert (failure["status"], failure["message"]) == ("oom", "OOM when allocating tensor of shape [9]")
+
+
+def test_an_exception_without_words_is_its_name() -> None:
+    assert describe_failure(MemoryError())["message"] == "MemoryError"

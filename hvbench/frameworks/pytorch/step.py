@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 import torch
@@ -27,8 +28,9 @@ class Trainer:
         self.optimizer = Optimizer(self.model.parameters, point)
         self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
         self.is_last_pass = False
+        this = weakref.ref(self)  # a hook that held the trainer would keep it, and its memory, for ever
         for name, parameter in self.model.parameters.items():
-            parameter.register_post_accumulate_grad_hook(lambda p, name=name: self._on_gradient(name, p))
+            parameter.register_post_accumulate_grad_hook(lambda p, name=name: this()._on_gradient(name, p))
 
     def train_step(
         self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float

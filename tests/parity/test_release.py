@@ -1,0 +1,40 @@
+"""A point leaves nothing behind in its worker: what one trainer held does not count as the next point's memory."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from hvbench.spec import FRAMEWORKS
+
+PROGRAM = """
+import gc, sys, weakref
+import numpy as np
+from hvbench.frameworks import load_framework
+from hvbench.spec import Point
+from hvbench.training.precision import PRECISIONS
+from hvbench.training.weights import initial_weights
+
+framework = sys.argv[1]
+runtime = load_framework(framework, "runtime").Runtime(rank=0, world_size=1, local_rank=0, threads=1, device="cpu")
+point = Point(framework=framework, model="tiny", world_size=1, gradient_accumulation_steps=2, micro_batch_size=2)
+trainer = load_framework(framework, "step").Trainer(
+    point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime
+)
+tokens = np.zeros((2, 2, point.sequence_length), dtype=np.int32)
+trainer.train_step(tokens, tokens, learning_rate=1e-3, loss_scale=1.0)
+held = [weakref.ref(value) for value in (trainer, trainer.model, *trainer.model.parameters.values())]
+del trainer
+runtime.release()
+gc.collect()
+print(sum(reference() is not None for reference in held), "of", len(held), "still there")
+"""
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_trainer_is_freed_with_its_last_reference(framework: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, framework], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("0 of "), done.stdout
