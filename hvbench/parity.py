@@ -63,7 +63,9 @@ class Tolerances:
 # The worst fp32 updates are gains: float32 near 1 is that coarse beside 20 small steps. Where something is rounded to
 # 16 bits, a last bit of float32 decides now and then to which side; in fp32 under fp16 compression there is no loss
 # scale, so small gradients are subnormal on the wire, and Adam makes as much of them as of large ones. Biases of keys
-# in fp32 move by rounding error / epsilon, which depends on the batch: 1.4e-4 was seen with two samples.
+# in fp32 move by rounding error / epsilon, which depends on the batch: 1.4e-4 was seen with two samples. The same holds
+# of the logits in bf16, where few elements that round to the other side (2^-9 of their size) decide: on the text of
+# another Python 2.4e-4 was seen, and twice that is allowed, a quarter of bf16's unit roundoff.
 TOLERANCES = {
     ("fp32", "none"): Tolerances(
         logits=5e-7, loss=5e-7, gradients=1e-6, updates=1e-5, update_length=2e-7, key_bias_updates=1e-3
@@ -72,10 +74,10 @@ TOLERANCES = {
         logits=5e-7, loss=5e-7, gradients=1e-4, updates=1e-3, update_length=5e-7, key_bias_updates=1e-3
     ),
     ("bf16", "none"): Tolerances(
-        logits=1e-4, loss=1e-4, gradients=5e-3, updates=5e-3, update_length=5e-5, key_bias_updates=0.5
+        logits=5e-4, loss=1e-4, gradients=5e-3, updates=5e-3, update_length=5e-5, key_bias_updates=0.5
     ),
     ("bf16", "fp16"): Tolerances(
-        logits=1e-4, loss=1e-4, gradients=5e-3, updates=1e-2, update_length=5e-5, key_bias_updates=0.5
+        logits=5e-4, loss=1e-4, gradients=5e-3, updates=1e-2, update_length=5e-5, key_bias_updates=0.5
     ),
     ("fp16", "none"): Tolerances(
         logits=5e-4, loss=1e-5, gradients=5e-4, updates=2e-3, update_length=1e-5, key_bias_updates=0.1
