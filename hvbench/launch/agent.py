@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from hvbench.environment import cgroup_cpu_quota
 from hvbench.launch.bootstrap import look_up
 from hvbench.launch.channel import Message, PeerGone, connect, receive, send
 from hvbench.launch.context import Context, host_name
@@ -105,7 +106,7 @@ class Agent:
             "host": host_name(),
             "pid": os.getpid(),
             "cores": sorted(os.sched_getaffinity(0)),
-            "cgroup_cpu_quota": _quota(),
+            "cgroup_cpu_quota": cgroup_cpu_quota(),
         }
 
 
@@ -231,12 +232,6 @@ def count_oom_kills() -> int:
         lines = Path("/proc/vmstat").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("oom_kill ")).split()[1])
     return 0
-
-
-def _quota() -> float | None:
-    from hvbench.environment import cgroup_cpu_quota
-
-    return cgroup_cpu_quota()
 
 
 def _log_path(message: Message, scratch: Path) -> Path:
