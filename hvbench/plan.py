@@ -94,6 +94,8 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         return f"needs {point.world_size} ranks, {world_size} launched"
     if point.world_size == 1 and point.compression != "none":
         return "one rank has nothing to all-reduce: Horovod skips compression"
+    if point.gemm != "default" and (point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"):
+        return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
     if point.lr_warmup_steps >= point.schedule_steps and point.schedule != "constant":
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
     if not is_installed(point.framework):

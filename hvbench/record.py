@@ -1,6 +1,7 @@
 """The record: what one launch of one point leaves behind, as raw samples, written once.
 
 Schema history (newest first)
+    2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
 
 A sample list has one entry per step, the warm-up steps included and in order; `warmup_steps` says how many leading
@@ -15,7 +16,7 @@ from pydantic import Field
 
 from hvbench.spec import MeasureSettings, Point, Spec
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 MaybeFinite = float | None  # a non-finite value is stored as null: JSON has no NaN
@@ -53,6 +54,29 @@ class Evaluation(Spec):
     training_seconds: float = Field(description="clock of training alone since the first step's start")
 
 
+class Ceiling(Spec):
+    """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
+
+    gemm_flops_per_second: float = Field(gt=0, description="matrix product at its best shape, in the point's precision")
+    gemm_shape: list[Whole] = Field(description="(rows, inner, columns) of that product")
+    model_gemm_flops_per_second: float = Field(gt=0, description="over the model's own products, forward and backward")
+    fp32_gemm_flops_per_second: float = Field(gt=0, description="best shape in fp32")
+    memory_bandwidth_bytes_per_second: float = Field(gt=0, description="of an in-place scaling, bytes read and written")
+    allreduce_busbw_bytes_per_second: float | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
+    allreduce_bytes: Whole = Field(description="payload of that all-reduce: the point's gradients as they go on the wire")
+    is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
+
+
+class Ablation(Spec):
+    """Seconds of one step with parts left out: one entry per round, the kinds interleaved, all on the same batch."""
+
+    forward_seconds: list[float] = Field(description="forward passes alone")
+    backward_seconds: list[float] = Field(description="forward and backward passes, no all-reduce, no update")
+    local_step_seconds: list[float] = Field(description="the whole step but its all-reduce")
+    step_seconds: list[float] = Field(description="the whole step")
+    allreduce_seconds: list[float] = Field(description="all-reduce of all gradients alone; empty with one rank")
+
+
 class RankSamples(Spec):
     """What one rank measured. Lists are per step, warm-up included."""
 
@@ -74,12 +98,31 @@ class RankSamples(Spec):
     peak_rss_bytes: Whole
     start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
     peak_device_memory_bytes: Whole | None
+    ceiling: Ceiling | None = None
+    ablation: Ablation | None = Field(None, description="where `measure.ablation_rounds` asked for it")
+
+
+class ParityStamp(Spec):
+    """What the check before the sweep found of this configuration in this framework and its counterpart."""
+
+    is_proven: bool
+    counterpart: Line = Field(description="the framework that it was compared with")
+    updates: Whole = Field(description="optimizer updates that both trained")
+    logits_relative_error: MaybeFinite
+    loss_relative_error: MaybeFinite = Field(description="largest over the updates and ranks")
+    gradient_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
+    update_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
+    overflows: Whole = Field(description="loss scales tried before the first gradient without overflow")
+    worst: Line | None = Field(description="the quantity that uses up most of its tolerance")
+    worst_relative_error: MaybeFinite
+    worst_tolerance: float | None
+    problem: Line | None = Field(None, description="why nothing could be compared")
 
 
 class Record(Spec):
     """One launch of one point."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     suite: Line
     point_id: Line
     point: Point
@@ -90,6 +133,7 @@ class Record(Spec):
     model: ModelFacts
     environment: dict[str, Any]
     ranks: list[RankSamples]
+    parity: ParityStamp | None = Field(None, description="None: nothing was checked")
     started_at: Line = Field(description="UTC, ISO 8601")
     duration_seconds: float = Field(description="wall time of the point, set-up included")
 

@@ -56,6 +56,7 @@ class Point(Spec):
     gradient_accumulation_steps: Count = Field(1, description="backward passes per optimizer update")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products; weights stay fp32")
     compression: Literal["none", "fp16"] = Field("none", description="what Horovod puts on the wire")
+    gemm: Literal["default", "onednn"] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
 
     optimizer: Literal["adamw"] = Field("adamw", description="update rule")
@@ -82,8 +83,11 @@ class Point(Spec):
 
     @property
     def point_id(self) -> str:
-        """A file-name-safe name that a person can read, ended by a digest of every field."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        """A file-name-safe name that a person can read, ended by a digest of every field.
+
+        Fields at their default are left out, so that a field that a later version adds renames no point.
+        """
+        canonical = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         return (
             f"{self.framework}-{self.model}-b{self.micro_batch_size}x{self.gradient_accumulation_steps}"
@@ -110,6 +114,11 @@ class MeasureSettings(Spec):
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
     evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
     target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")
+    precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
+    )
+    budget_seconds: Annotated[float, Field(gt=0.0)] | None = Field(None, description="time for those launches; left out: 1800")
     timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(None, description="of one point; left out: from the plan")
 
 

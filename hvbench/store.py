@@ -38,7 +38,8 @@ RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\
 
 # version -> a function that makes a record of the next version of it; every older version has one here, for ever.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {}
+MIGRATIONS: dict[int, Migration] = {1: lambda record: record}  # all that 2 added has a default
+RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run}
 
 
 class RunFolder:
@@ -165,8 +166,7 @@ def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
         run = json.loads(content)
     except (ValueError, RecursionError):
         raise UsageError(f"{where}: not JSON; was it written by hvbench?") from None
-    require_version(run, where=where)
-    return run
+    return migrate(run, where=where, migrations=RUN_MIGRATIONS)
 
 
 def read_record(path: Path) -> Record:
@@ -200,13 +200,13 @@ def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migrati
 
 
 def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:
-    """A record of an older schema as one of the current schema, version by version; raises UsageError."""
+    """A record (or run.json) of an older schema as one of the current schema, version by version; raises UsageError."""
     while isinstance(values, dict) and type(values.get("schema_version")) is int and values["schema_version"] in migrations:
         version = values["schema_version"]
         try:
             values = {**migrations[version](values), "schema_version": version + 1}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"{where}: not a record of schema_version {version}: {shorten(str(error))}") from None
+            raise UsageError(f"{where}: not of schema_version {version}: {shorten(str(error))}") from None
     require_version(values, where=where)
     return values
 

@@ -347,6 +347,7 @@ UNITS = r"(seconds|bytes|tokens|samples|steps|flops|cores|ticks)"
 WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 # Numbers that count or place something, or that have no unit; the name says which.
 UNITLESS = {
+    "ablation_rounds", "precision_target",  # a count of rounds, a fraction
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
     "step", "evaluate_every",  # a position in, and a distance of, steps
     "parameters", "parameters_in_flops",  # how many

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hvbench.errors import StorageError, UsageError
 from hvbench.record import Record
-from hvbench.store import RunFolder, latest_run_path, new_run_path, read_record
+from hvbench.store import RunFolder, latest_run_path, new_run_path, parse_record, read_record
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 
@@ -91,10 +91,10 @@ def as_json(**changes: Any) -> bytes:
         (b"\xff\xfe", "not JSON (truncated?)"),
         (b"[" * 100_000, "not JSON (truncated?)"),
         (b"9" * 5000, "not JSON (truncated?)"),
-        (b"3", "schema_version null; this hvbench reads 1"),
-        (b'{"loss": 3}', "schema_version null; this hvbench reads 1"),
-        (as_json(schema_version=2), "schema_version 2 is newer than this hvbench reads (1): upgrade hvbench"),
-        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 1'),
+        (b"3", "schema_version null; this hvbench reads 2"),
+        (b'{"loss": 3}', "schema_version null; this hvbench reads 2"),
+        (as_json(schema_version=3), "schema_version 3 is newer than this hvbench reads (2): upgrade hvbench"),
+        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 2'),
         (b'{"schema_version": 1}', "suite is missing"),
         (as_json(repeat="0"), 'repeat = "0": must be a valid integer'),
         (as_json(duration_seconds=float("nan")), "duration_seconds = NaN: must be a finite number"),
@@ -171,7 +171,7 @@ def test_arbitrary_bytes_give_a_record_or_a_usage_error(tmp_path: Path, content:
 
 def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke", "jobs": ["a.r0"]})
-    assert folder.read_run() == {"schema_version": 1, "suite": "smoke", "jobs": ["a.r0"]}
+    assert folder.read_run() == {"schema_version": 2, "suite": "smoke", "jobs": ["a.r0"]}
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
     [
         (None, "{folder}: not a run folder (run.json: No such file or directory)"),
         (b"{", "{folder}/run.json: not JSON; was it written by hvbench?"),
-        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 1"),
+        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 2"),
         (
-            b'{"schema_version": 2}',
-            "{folder}/run.json: schema_version 2 is newer than this hvbench reads (1): upgrade hvbench",
+            b'{"schema_version": 3}',
+            "{folder}/run.json: schema_version 3 is newer than this hvbench reads (2): upgrade hvbench",
         ),
     ],
 )
@@ -284,3 +284,12 @@ def test_the_newest_run_is_the_one_to_resume(tmp_path: Path) -> None:
         RunFolder(tmp_path / "smoke" / name).write_run({})
     (tmp_path / "smoke" / "20990101T000000Z").mkdir()  # never begun
     assert latest_run_path(tmp_path, "smoke") == tmp_path / "smoke" / "20250101T000000Z"
+
+
+def test_a_record_of_the_first_schema_is_still_read() -> None:
+    values = json.loads(json.dumps(make_record([make_rank(step_seconds=[1.0, 1.0])]).model_dump()))
+    del values["parity"], values["point"]["gemm"], values["ranks"][0]["ceiling"], values["ranks"][0]["ablation"]
+    for name in ("ablation_rounds", "precision_target", "budget_seconds"):
+        del values["measure"][name]
+    record = parse_record(json.dumps(values | {"schema_version": 1}).encode(), where="old")
+    assert (record.schema_version, record.point.gemm, record.parity) == (2, "default", None)
