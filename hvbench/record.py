@@ -29,7 +29,7 @@ class Outcome(Spec):
 
     status: Status
     rank: Whole | None = None
-    phase: Line | None = Field(None, description="data, build, first_step, warmup, measure, evaluate, start")
+    phase: Line | None = Field(None, description="ceiling, data, build, first_step, warmup, measure, evaluate, start")
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
 

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.ceiling import Ceilings
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, strike
 from hvbench.files import write_json
@@ -80,6 +81,7 @@ class Worker:
         self.progress.faults = load_faults(self.generation["rank"])
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
+        self.ceilings: Ceilings | None = None
 
     def run(self) -> None:
         """Load the framework, join the ranks, do every job."""
@@ -88,9 +90,11 @@ class Worker:
         framework = self.generation["framework"]
         self.runtime = load_framework(framework, "runtime").Runtime(**placement)
         self.step_module = load_framework(framework, "step")
+        self.ceilings = Ceilings(framework, self.runtime)
         for index, job in enumerate(self.generation["jobs"]):
             point = Point.model_validate(job["point"])
-            self.progress.enter("data", index=index, step=0, loss=None, point=point.point_id)
+            first = "ceiling" if job["kind"] == "measure" else "data"
+            self.progress.enter(first, index=index, step=0, loss=None, point=point.point_id)
             settings = MeasureSettings.model_validate(job["measure"])
             result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
@@ -99,7 +103,11 @@ class Worker:
 
     def measure(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point and return this rank's samples."""
-        self.runtime.release()
+        ceiling, slowness = self.ceilings.measure(point, force_emulated=settings.force_emulated)
+        if slowness:
+            return self.skip(ceiling, reason=slowness)
+        self.progress.enter("data")
+        self.runtime.release()  # what the ceilings needed is no part of the point's memory
         reset_peak_rss()
         start_rss_bytes = rss_bytes()
         load_before = describe_load()
@@ -147,6 +155,33 @@ class Worker:
                 "peak_rss_bytes": peak_rss_bytes(),
                 "start_rss_bytes": start_rss_bytes,
                 "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
+                "ceiling": ceiling,
+            },
+        }
+
+    def skip(self, ceiling: dict[str, Any], *, reason: str) -> dict[str, Any]:
+        """What a point leaves that is not trained: its ceilings and why."""
+        per_step = ("step_seconds", "data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
+        return {
+            "outcome": {"status": "skipped", "rank": self.runtime.rank, "phase": "ceiling", "message": reason},
+            "environment": {
+                **describe_environment(),
+                "framework_versions": self.runtime.versions(),
+                "tokens_digest": None,  # no text was read
+            },
+            "samples": {
+                **{name: [] for name in (*per_step, "skipped_steps", "evaluations")},
+                "rank": self.runtime.rank,
+                "host": self.generation["host"],
+                "local_rank": self.generation["local_rank"],
+                "threads": self.generation["threads"],
+                "device": self.runtime.device,
+                "data_prepare_seconds": 0.0,
+                "build_seconds": 0.0,
+                "peak_rss_bytes": peak_rss_bytes(),
+                "start_rss_bytes": rss_bytes(),
+                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
+                "ceiling": ceiling,
             },
         }
 

@@ -1,7 +1,8 @@
 """What both twins fulfil, and all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin has five files with the same public names in the
-same order and with the same signatures: `runtime` (process, device, Horovod), `model`, `optimizer`, `allreduce`, `step`.
+Arrays cross this border as numpy, scalars as Python floats. A twin has six files with the same public names in the
+same order and with the same signatures: `runtime` (process, device, Horovod), `model`, `optimizer`, `allreduce`, `step`,
+`ceiling` (bare products, passes over memory and all-reduces, for `hvbench.ceiling` to time).
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocab
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -36,8 +38,9 @@ class Model:
             x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
             x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
         x = self._round(self._layer_norm(x, "final_norm"))
-        logits = self._round(x @ self._round(p["token_embedding"]).t())
-        return logits.to(self.parameter_dtype)
+        embedding = self._round(p["token_embedding"]).t()  # (W, V)
+        logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
+        return self._round(logits).to(self.parameter_dtype)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
@@ -57,6 +60,8 @@ class Model:
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
         bias = self._round(self.parameters[f"{name}.bias"])
+        if self.point.gemm == "onednn":
+            return self._round(_OneDnnLinear.apply(self._round(x), weight, bias))
         return self._round(F.linear(self._round(x), weight.t(), bias))
 
     def _layer_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
@@ -67,3 +72,37 @@ class Model:
         """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
         rounded = x.to(self.compute_dtype)
         return rounded if self.is_native else rounded.to(self.parameter_dtype)
+
+
+def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:
+    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`."""
+    left = left.t() if transposed == "left" else left
+    right = right.t() if transposed == "right" else right
+    return _multiply_in_onednn(left, right) if gemm == "onednn" else left @ right
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """x (…, in), weight (in, out), bias (out,) or None -> (…, out), all three products in oneDNN.
+
+    PyTorch's own fp32 products on a CPU are MKL's, whatever the processor; oneDNN it keeps for compiled models.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _multiply_in_onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows, d_rows = x.flatten(end_dim=-2), gradient.flatten(end_dim=-2)
+        if weight.is_contiguous():
+            d_weight = _multiply_in_onednn(rows.t(), d_rows)
+        else:  # the logits': in the order in which the embedding lies in memory
+            d_weight = _multiply_in_onednn(d_rows.t(), rows).t()
+        return _multiply_in_onednn(gradient, weight.t()), d_weight, d_rows.sum(0) if ctx.has_bias else None
+
+
+def _multiply_in_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")

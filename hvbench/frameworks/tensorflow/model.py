@@ -83,8 +83,17 @@ class Model:
         return tf.cast(x, self.parameter_dtype)
 
 
+def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -> tf.Tensor:
+    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`.
+
+    `gemm` is PyTorch's: here a product has one library.
+    """
+    return tf.matmul(left, right, transpose_a=transposed == "left", transpose_b=transposed == "right")
+
+
 def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
     """(B, T, in) × (in, out) as one two-dimensional product, which oneDNN runs faster than a batched one."""
     B, T, width = x.shape
-    product = tf.matmul(tf.reshape(x, (B * T, width)), weight, transpose_b=transpose)
+    rows = tf.reshape(x, (B * T, width))
+    product = multiply(rows, weight, transposed="right" if transpose else "none", gemm="default")
     return tf.reshape(product, (B, T, product.shape[-1]))

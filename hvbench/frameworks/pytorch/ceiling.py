@@ -1,0 +1,75 @@
+"""Bare work in PyTorch for `hvbench.ceiling` to time. Each `prepare_*` returns a call that does its work `repeats` times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import horovod.torch as hvd
+import torch
+
+from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
+from hvbench.frameworks.pytorch.model import multiply
+from hvbench.frameworks.pytorch.runtime import DTYPES
+from hvbench.training.products import Product
+
+
+def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, device: str) -> Callable[[], None]:
+    """The product in `dtype`, by the function that the model trains with."""
+    left = _operand(product.rows, product.inner, is_transposed=product.transposed == "left", device=device)
+    right = _operand(product.inner, product.columns, is_transposed=product.transposed == "right", device=device)
+    left, right = left.to(DTYPES[dtype]), right.to(DTYPES[dtype])
+
+    def run() -> None:
+        with torch.no_grad():
+            for _ in range(repeats):
+                multiply(left, right, transposed=product.transposed, gemm=gemm)
+
+    return run
+
+
+def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[], None]:
+    """float32 elements multiplied by a number in place."""
+    values, factor = torch.ones(elements, device=device), torch.ones((), device=device)
+
+    def run() -> None:
+        for _ in range(repeats):
+            values.mul_(factor)
+
+    return run
+
+
+def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) -> Callable[[], None]:
+    """float32 elements rounded to `dtype` and carried on in float32, as an emulated precision does."""
+    values = torch.ones(elements, device=device)
+
+    def run() -> None:
+        for _ in range(repeats):
+            values.to(DTYPES[dtype]).to(values.dtype)
+
+    return run
+
+
+def prepare_allreduce(elements: int, *, compression: str, world_size: int, device: str) -> Callable[[], None]:
+    """One all-reduce of float32 elements as gradients take it, compression and all."""
+    allreduce = GradientAllReduce(compression=compression, world_size=world_size)
+    values = torch.ones(elements, device=device)
+
+    def run() -> None:
+        allreduce.start("ceiling", values)
+        allreduce.finish()
+
+    return run
+
+
+def share_largest(value: float, *, world_size: int) -> float:
+    """The largest of all ranks' values, on every rank."""
+    if world_size == 1:
+        return value
+    return hvd.allreduce(torch.tensor([value], dtype=torch.float64), name="largest", op=hvd.Max).item()
+
+
+def _operand(rows: int, columns: int, *, is_transposed: bool, device: str) -> torch.Tensor:
+    """Random numbers (equal ones would let a GPU run faster than data does), few of them and repeated: drawing takes time."""
+    numbers = torch.rand(min(2**16, rows * columns), device=device)
+    values = numbers.repeat(-(-rows * columns // len(numbers)))[: rows * columns]
+    return values.view(columns, rows) if is_transposed else values.view(rows, columns)

@@ -1,0 +1,97 @@
+"""Bare work in TensorFlow for `hvbench.ceiling` to time. Each `prepare_*` returns a call that does its work `repeats` times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
+from hvbench.frameworks.tensorflow.model import multiply
+from hvbench.frameworks.tensorflow.runtime import DTYPES
+from hvbench.training.products import Product
+
+
+def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, device: str) -> Callable[[], None]:
+    """The product in `dtype`, by the function that the model trains with."""
+    with _on(device):
+        left = _operand(product.rows, product.inner, is_transposed=product.transposed == "left")
+        right = _operand(product.inner, product.columns, is_transposed=product.transposed == "right")
+        left, right = tf.cast(left, DTYPES[dtype]), tf.cast(right, DTYPES[dtype])
+
+    def repeat(left: tf.Tensor, right: tf.Tensor) -> list[tf.Tensor]:
+        results: list[tf.Tensor] = []
+        for _ in range(repeats):  # one after the other, none like another and all of use: the graph leaves none out
+            with tf.control_dependencies(results[-1:]):
+                results.append(multiply(left, right, transposed=product.transposed, gemm=gemm))
+        return results
+
+    return _prepare(repeat, left, right, device=device)
+
+
+def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[], None]:
+    """float32 elements multiplied by a number in place."""
+    with _on(device):
+        values, factor = tf.ones(elements), tf.ones(())
+
+    def repeat(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+        for _ in range(repeats):
+            values = values * factor  # in place: nobody else holds what the multiplication before has left
+        return values
+
+    return _prepare(repeat, values, factor, device=device)
+
+
+def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) -> Callable[[], None]:
+    """float32 elements rounded to `dtype` and carried on in float32, as an emulated precision does."""
+    with _on(device):
+        values = tf.ones(elements)
+
+    def repeat(values: tf.Tensor) -> tf.Tensor:
+        for _ in range(repeats):
+            values = tf.cast(tf.cast(values, DTYPES[dtype]), values.dtype)
+        return values
+
+    return _prepare(repeat, values, device=device)
+
+
+def prepare_allreduce(elements: int, *, compression: str, world_size: int, device: str) -> Callable[[], None]:
+    """One all-reduce of float32 elements as gradients take it, compression and all."""
+    allreduce = GradientAllReduce(compression=compression, world_size=world_size)
+    with _on(device):
+        values = tf.ones(elements)
+
+    def repeat(values: tf.Tensor) -> tf.Tensor:
+        allreduce.start("ceiling", values)
+        return allreduce.finish()["ceiling"]
+
+    return _prepare(repeat, values, device=device)
+
+
+def share_largest(value: float, *, world_size: int) -> float:
+    """The largest of all ranks' values, on every rank."""
+    if world_size == 1:
+        return value
+    return float(hvd.allreduce(tf.constant([value], tf.float64), name="largest", op=hvd.Max)[0])
+
+
+def _prepare(repeat: Callable[..., tf.Tensor | list[tf.Tensor]], *arguments: tf.Tensor, device: str) -> Callable[[], None]:
+    graph = tf.function(repeat, autograph=False)
+
+    def run() -> None:
+        with _on(device):
+            graph(*arguments)
+
+    return run
+
+
+def _on(device: str) -> tf.device:
+    return tf.device("GPU:0" if device == "cuda" else "CPU:0")
+
+
+def _operand(rows: int, columns: int, *, is_transposed: bool) -> tf.Tensor:
+    """Random numbers (equal ones would let a GPU run faster than data does), few of them and repeated: drawing takes time."""
+    numbers = tf.random.uniform([min(2**16, rows * columns)])
+    values = tf.tile(numbers, [-(-rows * columns // len(numbers))])[: rows * columns]
+    return tf.reshape(values, (columns, rows) if is_transposed else (rows, columns))
