@@ -26,7 +26,8 @@ LEADING_AXES = (
 AXES = LEADING_AXES + tuple(name for name in Point.model_fields if name not in LEADING_AXES)
 PRESET_SIZES = ("num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length")
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
-DTYPES = {"str": "str", "int": "Int64", "float": "float64"}
+DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
+NATIVE_FACTS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of a record's environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +85,27 @@ def model_flops_per_second(samples: Samples) -> float:
     return tokens_per_second(samples) * samples.record.model.model_flops_per_token
 
 
+def gemm_flops_per_second(samples: Samples) -> float | None:
+    """Rate of matrix products at their best shape, all ranks together; missing unless every rank measured it."""
+    return sum_ceilings(samples, "gemm_flops_per_second")
+
+
 def model_flops_utilization(samples: Samples) -> float | None:
-    """MFU: achieved / measured peak of all ranks; missing unless the environment states one rank's peak."""
-    peak = samples.record.environment.get("peak_flops_per_second_per_rank")
-    known = isinstance(peak, (int, float)) and not isinstance(peak, bool) and math.isfinite(peak) and peak > 0
-    return model_flops_per_second(samples) / (peak * len(samples.record.ranks)) if known else None
+    """MFU: achieved / what this framework's own matrix products reached in the same workers, all ranks together."""
+    ceiling = gemm_flops_per_second(samples)
+    return model_flops_per_second(samples) / ceiling if ceiling else None
+
+
+def allreduce_busbw_bytes_per_second(samples: Samples) -> float | None:
+    """Bus bandwidth of the all-reduce, slowest rank; missing where one rank is alone."""
+    found = [rank.ceiling and rank.ceiling.allreduce_busbw_bytes_per_second for rank in samples.record.ranks]
+    return None if None in found else min(found)
+
+
+def sum_ceilings(samples: Samples, name: str) -> float | None:
+    """One figure of all ranks' ceilings, added up; missing unless every rank measured it."""
+    ceilings = [rank.ceiling for rank in samples.record.ranks]
+    return None if None in ceilings else sum(getattr(ceiling, name) for ceiling in ceilings)
 
 
 def final_loss(samples: Samples) -> float:
@@ -157,6 +174,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("point_id", "str", "", "identity of the point"),
     Column("repeat", "int", "", "which launch of the point"),
     *(Column(name, _point_kind(name), "", Point.model_fields[name].description or "") for name in AXES),
+    Column("is_emulated", "bool", "", "its precision is rounded to, and multiplied in fp32"),
+    Column("generation", "int", "", "which set of workers ran it; one set measures a ceiling once"),
     Column("status", "str", "", "how the launch ended; metrics are present only for `ok`"),
     Column("phase", "str", "", "where a launch that is not `ok` ended"),
     Column("message", "str", "", "why it ended there"),
@@ -173,8 +192,18 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_per_second_per_rank),
     Column("model_flops_per_second", "float", "FLOP/s", "all ranks, without recomputation",
            model_flops_per_second),
-    Column("model_flops_utilization", "float", "1", "MFU, where the peak is known",
+    Column("model_flops_utilization", "float", "1", "MFU: the same / gemm_flops_per_second",
            model_flops_utilization),
+    Column("model_flops_utilization_of_machine", "float", "1",
+           "the same / the highest gemm_flops_per_second of all frameworks at this precision on as many such ranks"),
+    Column("gemm_flops_per_second", "float", "FLOP/s", "matrix products at their best shape, sum over ranks",
+           gemm_flops_per_second),
+    Column("model_gemm_flops_per_second", "float", "FLOP/s", "the model's own matrix products, sum over ranks",
+           lambda s: sum_ceilings(s, "model_gemm_flops_per_second")),
+    Column("memory_bandwidth_bytes_per_second", "float", "B/s", "scaling in place, read and written, sum over ranks",
+           lambda s: sum_ceilings(s, "memory_bandwidth_bytes_per_second")),
+    Column("allreduce_busbw_bytes_per_second", "float", "B/s", "slowest rank; missing where one is alone",
+           allreduce_busbw_bytes_per_second),
     Column("step_seconds_median", "float", "s", "of the slowest rank's timed steps",
            lambda s: np.median(s.slowest)),
     Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
@@ -220,7 +249,9 @@ METRICS = tuple(column.name for column in POINT_COLUMNS if column.metric)
 
 def point_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record, with the columns of `POINT_COLUMNS`, sorted by point, repeat and start."""
-    rows = [_point_row(launch, record) for launch, record in enumerate(sort_records(records))]
+    records = sort_records(records)
+    rows = [_point_row(launch, record) for launch, record in enumerate(records)]
+    _compare_with_machine(rows, records)
     columns = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=DTYPES[c.kind]) for c in POINT_COLUMNS}
     return pd.DataFrame(columns)
 
@@ -338,6 +369,29 @@ def order_values(name: str, values: Iterable[Any]) -> list[Any]:
     )
 
 
+def is_emulated(record: Record) -> bool:
+    """Whether its precision was rounded to and multiplied in fp32: its ceilings say so, or else the environment."""
+    ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling]
+    if ceilings:
+        return any(ceiling.is_emulated for ceiling in ceilings)
+    devices = {rank.device for rank in record.ranks} or {record.point.device}
+    return "cuda" not in devices and record.environment.get(NATIVE_FACTS.get(record.point.precision, "")) is False
+
+
+def _compare_with_machine(rows: list[dict[str, Any]], records: list[Record]) -> None:
+    """Add MFU against the best products that any framework showed at the same precision on ranks of the same kind."""
+    kinds = [
+        (record.point.precision, tuple(sorted((rank.device, rank.threads) for rank in record.ranks)))
+        for record in records
+    ]
+    best: dict[Any, float] = {}
+    for row, kind in zip(rows, kinds, strict=True):
+        best[kind] = max(best.get(kind, 0.0), row.get("gemm_flops_per_second") or 0.0)
+    for row, kind in zip(rows, kinds, strict=True):
+        if best[kind] and row.get("model_flops_per_second"):
+            row["model_flops_utilization_of_machine"] = row["model_flops_per_second"] / best[kind]
+
+
 def _at(values: list[Any], index: int) -> Any:
     return values[index] if index < len(values) else None
 
@@ -349,6 +403,8 @@ def _point_row(launch: int, record: Record) -> dict[str, Any]:
         "point_id": record.point_id,
         "repeat": record.repeat,
         **record.point.model_dump(),
+        "is_emulated": is_emulated(record),
+        "generation": record.generation,
         "status": record.outcome.status,
         "phase": record.outcome.phase,
         "message": record.outcome.message,

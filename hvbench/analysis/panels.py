@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame import order_values
-from hvbench.analysis.tables import clean_text, show_value
+from hvbench.analysis.tables import clean_text, show_axis
 from hvbench.files import write_bytes
 from hvbench.spec import FRAMEWORKS
 
@@ -131,15 +131,20 @@ def choose_rows(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
     return frame[keep]
 
 
-def describe_choice(chosen: dict[str, Any]) -> str:
+def emulated_precisions(points: pd.DataFrame) -> frozenset[str]:
+    """The precisions that some launch did not multiply in."""
+    return frozenset(points.loc[points["is_emulated"].fillna(False), "precision"])
+
+
+def describe_choice(chosen: dict[str, Any], *, emulated: frozenset[str]) -> str:
     """Axis values as a panel's title, two to a line so that it is not wider than the panel."""
-    parts = [describe_value(axis, value) for axis, value in chosen.items()]
+    parts = [describe_value(axis, value, emulated=emulated) for axis, value in chosen.items()]
     return "\n".join(", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))
 
 
-def describe_value(axis: str, value: Any) -> str:
-    """One axis value in words, such as `micro-batch 8`."""
-    text = label_text(show_value(value))
+def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
+    """One axis value in words, such as `micro-batch 8`; a precision among `emulated` says so."""
+    text = label_text(show_axis(axis, value, is_emulated=value in emulated))
     words = {
         "micro_batch_size": f"micro-batch {text}",
         "gradient_accumulation_steps": f"accumulation {text}",

@@ -26,6 +26,7 @@ from hvbench.analysis.panels import (
     count_statuses,
     describe_choice,
     draw_panels,
+    emulated_precisions,
     finite_max,
     format_large,
     label_text,
@@ -35,7 +36,7 @@ from hvbench.analysis.panels import (
     shift_points,
 )
 from hvbench.analysis.stats import CONFIDENCE, read_estimate, summarize_launches
-from hvbench.analysis.tables import show_value
+from hvbench.analysis.tables import show_axis
 from hvbench.record import Record
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
@@ -80,7 +81,8 @@ def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -
     gap = float(min(np.diff(sorted(places.values())), default=1.0))
     frameworks = list_frameworks(points)
     repeated = bool((summary["launches_ok"] > 1).any())
-    cells, note = _arrange(_choose_panels(points, axis))
+    emulated = emulated_precisions(points)
+    cells, note = _arrange(_choose_panels(points, axis), emulated=emulated)
     width = max(2.5, 6.5 / len(cells[0]), 0.4 * len(places))
     with draw_panels(cells, width=width, height=2.4, x_label=x_label) as (figure, panels):
         for panel, chosen in panels:
@@ -90,7 +92,12 @@ def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -
                 mine = {"framework": framework} | chosen
                 _draw_centres(panel, choose_rows(summary, mine), axis=axis, places=places, side=side)
                 _draw_launches(panel, choose_rows(points, mine), axis=axis, places=places, side=side)
-            labels = [STYLES[value].label if axis == "framework" else label_text(show_value(value)) for value in places]
+            labels = [
+                STYLES[value].label
+                if axis == "framework"
+                else label_text(show_axis(axis, value, is_emulated=value in emulated))
+                for value in places
+            ]
             panel.set_xticks(list(places.values()), labels)
             panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -120,7 +127,8 @@ def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: 
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )
-    titles = [describe_choice(chosen).replace("\n", ", ") for chosen in shown]
+    emulated = emulated_precisions(points)
+    titles = [describe_choice(chosen, emulated=emulated).replace("\n", ", ") for chosen in shown]
     cells = [
         [Cell(title="" if column else title, chosen=chosen) for column in range(len(CLOCKS))]
         for title, chosen in zip(titles, shown, strict=True)
@@ -162,7 +170,8 @@ def plot_step_seconds(points: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     choices = combine_axes(points, [name for name in varying_axes(points) if name != "framework"])
     shown = choices[:MAX_PANELS]
     columns = min(MAX_COLUMNS, len(shown))
-    cells = [Cell(title=describe_choice(chosen), chosen=chosen) for chosen in shown]
+    emulated = emulated_precisions(points)
+    cells = [Cell(title=describe_choice(chosen, emulated=emulated), chosen=chosen) for chosen in shown]
     grid = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     slowest = steps.groupby(["launch", "step"], as_index=False).agg(
         step_seconds=("step_seconds", "max"), is_warmup=("is_warmup", "first")
@@ -283,7 +292,7 @@ def _choose_panels(points: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
     return [chosen for chosen in choices if choose_rows(points, chosen)[axis].nunique(dropna=False) > 1]
 
 
-def _arrange(choices: list[dict[str, Any]]) -> tuple[list[list[Cell]], str]:
+def _arrange(choices: list[dict[str, Any]], *, emulated: frozenset[str]) -> tuple[list[list[Cell]], str]:
     """A grid of panels: one axis down and the rest across, or just filled up; and a note if there are too many."""
     down = next((name for name in ROW_AXES if name in choices[0]), None) if len(choices[0]) > 1 else None
     rows: dict[Any, list[dict[str, Any]]] = {}
@@ -296,7 +305,8 @@ def _arrange(choices: list[dict[str, Any]]) -> tuple[list[list[Cell]], str]:
         grid = [ordered[start : start + MAX_COLUMNS] for start in range(0, len(ordered), MAX_COLUMNS)]
     shown = sum(len(row) for row in grid)
     note = "" if shown == len(choices) else f"\nfirst {shown} of {len(choices)} configurations"
-    return [[Cell(title=describe_choice(chosen), chosen=chosen) for chosen in row] for row in grid], note
+    cells = [[Cell(title=describe_choice(chosen, emulated=emulated), chosen=chosen) for chosen in row] for row in grid]
+    return cells, note
 
 
 def _count_launches(summary: pd.DataFrame) -> str:

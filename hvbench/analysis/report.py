@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.agreement import Agreement, check_agreement
+from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.frame import point_frame, varying_axes
-from hvbench.analysis.panels import STYLES, describe_value, save
+from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, save
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
@@ -49,7 +50,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     """
     records = list(records)
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points)]
+    tables = [throughput_table(points), convergence_table(points), *ceiling_tables(points)]
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
@@ -84,6 +85,7 @@ def render_report(
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
     blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
+    blocks += describe_slow_libraries(points)
     blocks += ["## What was run", *render_request(points, run)]
     for table in tables if len(points) else []:
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
@@ -111,6 +113,7 @@ def render_fastest(points: pd.DataFrame) -> list[str]:
     """One line per framework: its fastest point, how sure that is, and how many points it cannot be told from."""
     summary = summarize_launches(points)
     axes = [axis for axis in varying_axes(points) if axis != "framework"]
+    emulated = emulated_precisions(points)
     lines = []
     for framework, rows in summary.groupby("framework", sort=False):
         label = STYLES[framework].label
@@ -121,7 +124,8 @@ def render_fastest(points: pd.DataFrame) -> list[str]:
             lines.append(f"- **{label}**: no launch ended in `ok`.")
             continue
         row, best = max(measured, key=lambda pair: pair[1].centre)
-        where = escape_markdown(", ".join(describe_value(axis, row[axis]) for axis in axes)) or "the only configuration"
+        choice = ", ".join(describe_value(axis, row[axis], emulated=emulated) for axis in axes)
+        where = escape_markdown(choice) or "the only configuration"
         others = [estimate for _, estimate in measured if estimate is not best]
         lines.append(f"- **{label}**: {where}, at {describe_estimate(best)}.{_describe_rivals(best, others)}")
     return ["\n".join(lines)]

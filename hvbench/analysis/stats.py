@@ -54,6 +54,24 @@ def estimate_rate(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     return Estimate(centre=float(np.exp(log.centre)), low=low, high=high, n=log.n, confidence=confidence)
 
 
+def estimate_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Ratio of the geometric means of two sets of launches, with Welch's t interval on the logarithm; `n` of the smaller.
+
+    No interval unless each set has two launches. ValueError on no, non-finite or non-positive values.
+    """
+    above, below = (estimate_rate(values, confidence=confidence) for values in (numerators, denominators))
+    centre, n = above.centre / below.centre, min(above.n, below.n)
+    if n < 2:
+        return Estimate(centre=centre, low=None, high=None, n=n, confidence=confidence)
+    if above.low == above.high and below.low == below.high:  # all alike: Welch's degrees of freedom are 0 / 0
+        return Estimate(centre=centre, low=centre, high=centre, n=n, confidence=confidence)
+    test = scipy_stats.ttest_ind(np.log(numerators), np.log(denominators), equal_var=False)
+    low, high = (float(np.exp(bound)) for bound in test.confidence_interval(confidence))
+    return Estimate(centre=centre, low=low, high=high, n=n, confidence=confidence)
+
+
 def take_largest(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
     """The largest over the launches: for high-water marks, which have no interval."""
     return Estimate(centre=float(max(values)), low=None, high=None, n=len(values), confidence=confidence)
@@ -65,6 +83,11 @@ ESTIMATORS: dict[str, Estimator] = {
     "tokens_per_second_per_rank": estimate_rate,
     "model_flops_per_second": estimate_rate,
     "model_flops_utilization": estimate_rate,
+    "model_flops_utilization_of_machine": estimate_rate,
+    "gemm_flops_per_second": estimate_rate,
+    "model_gemm_flops_per_second": estimate_rate,
+    "memory_bandwidth_bytes_per_second": estimate_rate,
+    "allreduce_busbw_bytes_per_second": estimate_rate,
     "step_seconds_median": estimate_rate,
     "step_seconds_p95": estimate_rate,
     "first_step_seconds": estimate_rate,
@@ -88,7 +111,8 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     over the launches that have it would be a mean over the lucky ones.
     """
     rows = [_summarize_point(group) for _, group in points.groupby("point_id", sort=False)]
-    names = ["point_id", *AXES, "launches", "launches_ok", "status", "reason", "loss_digests", "target_loss", "target"]
+    names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "loss_digests"]
+    names += ["target_loss", "target"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
     kinds = {name: points[name].dtype for name in AXES}
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
@@ -123,6 +147,7 @@ def _summarize_point(group: pd.DataFrame) -> dict[str, object]:
         "reason": next((describe_end(row) for _, row in bad.iterrows()), None),
         "loss_digests": good["loss_digest"].nunique(),
         "target": None,
+        "is_emulated": bool(group["is_emulated"].any()),
     }
     if len(reached):
         hits = int((reached == "reached").sum())

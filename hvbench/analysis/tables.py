@@ -65,7 +65,6 @@ def throughput_table(points: pd.DataFrame) -> Table:
         Shown("first step (s)", show_estimate("first_step_seconds")),
         Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
         Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
-        Shown("MFU (%)", show_estimate("model_flops_utilization", scale=100)),
     ]
     notes = (
         "tokens/s: all ranks' tokens over the sum of the slowest rank's step seconds, warm-up left out; over launches: "
@@ -77,7 +76,7 @@ def throughput_table(points: pd.DataFrame) -> Table:
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip
-    return _build_table("throughput", "Throughput", points, columns=columns, metrics=metrics, extra=[], notes=notes)
+    return build_table("throughput", "Throughput", points, columns=columns, metrics=metrics, extra=[], notes=notes)
 
 
 def convergence_table(points: pd.DataFrame) -> Table:
@@ -103,7 +102,7 @@ def convergence_table(points: pd.DataFrame) -> Table:
     metrics = ["final_loss", "final_validation_loss", "steps_to_target", "tokens_to_target", "seconds_to_target",
                "evaluation_seconds_to_target"]  # fmt: skip
     extra = ["target_loss", "target", "loss_digests"]
-    return _build_table(
+    return build_table(
         "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes
     )
 
@@ -112,9 +111,9 @@ def describe_constants(points: pd.DataFrame) -> dict[str, str]:
     """Field -> value of what every point shares; a size that `model` implies differs with it and is not listed then."""
     varying = set(varying_axes(points))
     fixed = [name for name in AXES if name not in varying and points[name].nunique(dropna=False) == 1]
-    return {
-        name: show_value(points[name].iloc[0]) for name in fixed if not (name in PRESET_SIZES and "model" in varying)
-    }
+    chosen = [name for name in fixed if not (name in PRESET_SIZES and "model" in varying)]
+    emulated = bool(points["is_emulated"].any())
+    return {name: show_axis(name, points[name].iloc[0], is_emulated=emulated) for name in chosen}
 
 
 def show_value(value: object) -> str:
@@ -122,6 +121,11 @@ def show_value(value: object) -> str:
     if value is None or pd.isna(value):
         return NOT_AVAILABLE
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def show_axis(axis: str, value: object, *, is_emulated: bool) -> str:
+    """A value of one axis as text; a precision that the processor emulates says so."""
+    return f"{show_value(value)} (emulated)" if axis == "precision" and is_emulated else show_value(value)
 
 
 def format_number(value: float, *, decimals: int | None = None) -> str:
@@ -244,16 +248,18 @@ def _defuse(text: str) -> str:
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
-def _build_table(
+def build_table(
     name: str, title: str, points: pd.DataFrame, *,
     columns: Sequence[Shown], metrics: Sequence[str], extra: Sequence[str], notes: tuple[str, ...],
+    has_status: bool = True,
 ) -> Table:  # fmt: skip
+    """The summary of `points` as a table: the axes that vary, n, those of `columns` that any row knows, the status."""
     summary = summarize_launches(points)
     rows = [row for _, row in summary.iterrows()]
     leading = [
         Shown(
             HEADERS.get(axis, axis),
-            lambda row, axis=axis: show_value(row[axis]),
+            lambda row, axis=axis: show_axis(axis, row[axis], is_emulated=row["is_emulated"]),
             is_number=pd.api.types.is_numeric_dtype(summary[axis]),
             is_brief=True,
         )
@@ -267,7 +273,7 @@ def _build_table(
         for column in columns
         if any(column.text(row) != NOT_AVAILABLE and _has_interval(row, column.metric) for row in rows)
     ]
-    shown = [*leading, launches, *known, status]
+    shown = [*leading, launches, *known, *([status] if has_status else [])]
     ends = {metric: ("",) if ESTIMATORS[metric] is take_largest else ("", "_low", "_high") for metric in metrics}
     raw = [f"{metric}{end}" for metric in metrics for end in ends[metric]]
     return Table(
