@@ -35,7 +35,7 @@ from hvbench.training.products import (
 
 PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
 SQUARE_SIZES = (512, 1024, 2048, 4096, 8192)
-MAX_SQUARE_SECONDS = 0.25  # a square that would take longer is not tried
+MAX_SQUARE_SECONDS = 0.15  # a square that would take longer is not tried
 MAX_PRODUCT_SECONDS = 0.03  # of the model's own; of one that would take longer a part is timed
 CALL_SECONDS = 2e-3  # least time of one call; shorter work is repeated in it
 MAX_REPEATS = 64

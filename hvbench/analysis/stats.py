@@ -5,6 +5,7 @@ The unit of evidence is a launch. Its steps are correlated, so an interval comes
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,9 @@ def estimate_ratio(
         return Estimate(centre=centre, low=None, high=None, n=n, confidence=confidence)
     if above.low == above.high and below.low == below.high:  # all alike: Welch's degrees of freedom are 0 / 0
         return Estimate(centre=centre, low=centre, high=centre, n=n, confidence=confidence)
-    test = scipy_stats.ttest_ind(np.log(numerators), np.log(denominators), equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's doubt about launches that agree exactly
+        test = scipy_stats.ttest_ind(np.log(numerators), np.log(denominators), equal_var=False)
     low, high = (float(np.exp(bound)) for bound in test.confidence_interval(confidence))
     return Estimate(centre=centre, low=low, high=high, n=n, confidence=confidence)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.record import Evaluation, Outcome, RankSamples, Record
+from hvbench.record import Ceiling, Evaluation, Outcome, RankSamples, Record
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
@@ -29,6 +29,17 @@ def make_rank(rank: int = 0, *, step_seconds: list[float], **changes: Any) -> Ra
     return RankSamples(**(values | changes))
 
 
+def make_ceiling(gemm_flops_per_second: float = 100e9, **changes: Any) -> Ceiling:
+    """One rank's ceiling; what is not given follows from the rate of its products."""
+    values: dict[str, Any] = {
+        "gemm_flops_per_second": gemm_flops_per_second, "gemm_shape": [1024, 1024, 1024],
+        "model_gemm_flops_per_second": 0.75 * gemm_flops_per_second,
+        "fp32_gemm_flops_per_second": gemm_flops_per_second, "memory_bandwidth_bytes_per_second": 10e9,
+        "allreduce_busbw_bytes_per_second": 1e9, "allreduce_bytes": 4096, "is_emulated": False,
+    }  # fmt: skip
+    return Ceiling(**(values | changes))
+
+
 def make_evaluation(
     step: int, loss: float | None, *, samples: int = 32, seconds: float = 0.5, training_seconds: float = 1.0
 ) -> Evaluation:
@@ -46,6 +57,7 @@ def make_record(
     warmup_steps: int = 1,
     target_loss: float | None = None,
     environment: dict[str, Any] | None = None,
+    generation: int | None = None,
     **point_fields: Any,
 ) -> Record:
     """A record of the `tiny` model (unless `point_fields` says otherwise) with the given samples of each rank."""
@@ -53,7 +65,7 @@ def make_record(
     point = Point(**({"model": "tiny", "world_size": len(ranks) or 2} | point_fields))
     steps = max(1, max((len(rank.step_seconds) for rank in ranks), default=2) - warmup_steps)
     return Record(
-        suite="example", point_id=point.point_id, point=point, repeat=repeat,
+        suite="example", point_id=point.point_id, point=point, repeat=repeat, generation=generation,
         measure=MeasureSettings(warmup_steps=warmup_steps, steps=steps, target_loss=target_loss),
         outcome=Outcome(status=status, message=message, phase=phase, rank=None if status == "ok" else 0),
         model=model_facts(point), environment=ENVIRONMENT if environment is None else environment, ranks=ranks,

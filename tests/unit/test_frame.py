@@ -16,7 +16,7 @@ from hvbench.analysis.frame import (
     step_frame,
     varying_axes,
 )
-from tests.unit.sample_records import make_evaluation, make_quickstart, make_rank, make_record
+from tests.unit.sample_records import make_ceiling, make_evaluation, make_quickstart, make_rank, make_record
 
 
 def measure(record) -> pd.Series:
@@ -58,16 +58,70 @@ def test_flops_follow_the_tokens() -> None:
     assert measure(record)["model_flops_per_second"] == pytest.approx(3 * 512 / 7 * record.model.model_flops_per_token)
 
 
-def test_mfu_needs_a_stated_peak() -> None:
-    assert math.isnan(measure(two_ranks())["model_flops_utilization"])
-    row = measure(two_ranks(environment={"peak_flops_per_second_per_rank": 1e9}))
-    assert row["model_flops_utilization"] == pytest.approx(row["model_flops_per_second"] / 2e9)
+def with_ceilings(*rates: float | None, step_seconds: float = 1.0, generation: int | None = None, **point_fields):
+    """A rank for each rate, all steps equally long; 4 x 32 tokens a rank and step."""
+    ranks = [
+        make_rank(rank, step_seconds=[step_seconds] * 3, ceiling=rate and make_ceiling(rate))
+        for rank, rate in enumerate(rates)
+    ]
+    return make_record(ranks, micro_batch_size=4, generation=generation, **point_fields)
 
 
-@pytest.mark.parametrize("peak", ["fast", 0, True, math.inf, None])
-def test_a_peak_that_is_no_rate_gives_no_mfu(peak: object) -> None:
-    row = measure(two_ranks(environment={"peak_flops_per_second_per_rank": peak}))
-    assert math.isnan(row["model_flops_utilization"])
+def test_mfu_is_against_the_ceilings_of_all_ranks() -> None:
+    record = with_ceilings(3e9, 1e9, step_seconds=0.5)
+    row = measure(record)
+    achieved = 2 * 4 * 32 / 0.5 * record.model.model_flops_per_token
+    assert row["model_flops_per_second"] == pytest.approx(achieved)
+    assert row["gemm_flops_per_second"] == 4e9
+    assert row["model_flops_utilization"] == pytest.approx(achieved / 4e9)
+
+
+def test_mfu_of_the_machine_is_against_its_best_framework() -> None:
+    """PyTorch at half of TensorFlow's products: its own MFU hides it, that of the machine does not."""
+    records = [
+        with_ceilings(1e9, 1e9, framework="pytorch"),
+        with_ceilings(1e9, 3e9, framework="tensorflow"),
+        with_ceilings(9e9, 9e9, framework="tensorflow", precision="bf16"),
+        with_ceilings(9e9, framework="tensorflow"),  # one rank is another question
+    ]
+    frame = point_frame(records)
+    pytorch = frame[frame["framework"] == "pytorch"].iloc[0]
+    assert pytorch["model_flops_utilization"] == pytest.approx(pytorch["model_flops_per_second"] / 2e9)
+    assert pytorch["model_flops_utilization_of_machine"] == pytest.approx(pytorch["model_flops_per_second"] / 4e9)
+    assert (frame["model_flops_utilization_of_machine"] <= frame["model_flops_utilization"]).all()
+
+
+def test_no_ceiling_gives_no_mfu() -> None:
+    names = ["model_flops_utilization", "model_flops_utilization_of_machine", "gemm_flops_per_second",
+             "allreduce_busbw_bytes_per_second"]  # fmt: skip
+    assert measure(two_ranks())[names].isna().all()
+    assert measure(with_ceilings(1e9, None))[names].isna().all()
+
+
+def test_ceilings_of_a_launch() -> None:
+    ranks = [
+        make_rank(
+            rank,
+            step_seconds=[1.0, 1.0],
+            ceiling=make_ceiling(memory_bandwidth_bytes_per_second=rate, allreduce_busbw_bytes_per_second=rate),
+        )
+        for rank, rate in enumerate((2e9, 3e9))
+    ]
+    row = measure(make_record(ranks))
+    assert row["memory_bandwidth_bytes_per_second"] == 5e9
+    assert row["allreduce_busbw_bytes_per_second"] == 2e9  # an all-reduce is as fast as its slowest rank
+    alone = make_rank(step_seconds=[1.0, 1.0], ceiling=make_ceiling(allreduce_busbw_bytes_per_second=None))
+    assert math.isnan(measure(make_record([alone]))["allreduce_busbw_bytes_per_second"])
+
+
+def test_emulation_is_what_the_ceilings_say_or_else_the_processor() -> None:
+    rank = make_rank(step_seconds=[1.0, 1.0], ceiling=make_ceiling(is_emulated=True))
+    assert measure(make_record([rank], precision="bf16"))["is_emulated"]
+    facts = {"native_bfloat16": False, "native_float16": True}
+    for precision, expected in (("fp32", False), ("bf16", True), ("fp16", False)):
+        lost = make_record(status="oom", precision=precision, environment=facts)
+        assert measure(lost)["is_emulated"] == expected
+    assert not measure(make_record(status="oom", precision="bf16", device="cuda", environment=facts))["is_emulated"]
 
 
 def test_memory_is_the_largest_rank() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from hvbench.analysis.frame import point_frame
-from hvbench.analysis.stats import estimate_mean, estimate_rate, read_estimate, summarize_launches
+from hvbench.analysis.stats import estimate_mean, estimate_rate, estimate_ratio, read_estimate, summarize_launches
 from tests.unit.sample_records import make_evaluation, make_launch, make_rank, make_record
 
 
@@ -35,6 +35,21 @@ def test_one_launch_has_no_interval() -> None:
 def test_launches_that_agree_have_an_interval_of_no_width() -> None:
     estimate = estimate_mean([3.0, 3.0, 3.0])
     assert (estimate.low, estimate.high) == (3.0, 3.0)
+
+
+def test_a_ratio_of_launches_by_welch() -> None:
+    """ln: 0, 2 against 1, 1: difference 0 with standard error sqrt(2/2 + 0/2) = 1 and (1)^2 / (1^2 / 1) = 1 degree."""
+    estimate = estimate_ratio([1.0, math.e**2], [math.e, math.e])
+    assert (estimate.centre, estimate.n) == (pytest.approx(1.0), 2)
+    assert math.log(estimate.high) == pytest.approx(12.706204736)  # t(0.975, 1)
+    assert estimate.low * estimate.high == pytest.approx(1.0)
+
+
+def test_a_ratio_needs_two_launches_of_each_for_an_interval() -> None:
+    estimate = estimate_ratio([3.0], [2.0, 2.0])
+    assert (estimate.centre, estimate.low, estimate.high, estimate.n) == (pytest.approx(1.5), None, None, 1)
+    alike = estimate_ratio([3.0, 3.0], [2.0, 2.0])
+    assert (alike.low, alike.high) == (pytest.approx(1.5), pytest.approx(1.5))
 
 
 @pytest.mark.parametrize("values", [[], [math.nan], [1.0, math.inf]])

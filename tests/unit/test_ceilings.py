@@ -1,0 +1,138 @@
+"""Tables of ceilings and utilization, and the sentence on a slow library."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.plots import all_plots
+from hvbench.analysis.tables import Table, render_csv, render_text, throughput_table
+from hvbench.record import Record
+from tests.unit.sample_records import make_ceiling, make_rank, make_record
+
+PYTORCH = (40e9, 41e9, 42e9)  # of one rank, a launch each
+TENSORFLOW = (100e9, 99e9, 101e9)
+
+
+def launch(framework: str, rate: float, *, generation: int, **point_fields) -> Record:
+    """Two ranks with the same ceiling."""
+    is_emulated = point_fields.pop("is_emulated", False)
+    ceiling = make_ceiling(rate, is_emulated=is_emulated)
+    ranks = [make_rank(rank, step_seconds=[1.0, 1.0, 1.0], ceiling=ceiling) for rank in range(2)]
+    return make_record(ranks, framework=framework, generation=generation, repeat=generation, **point_fields)
+
+
+def both(*, pytorch=PYTORCH, tensorflow=TENSORFLOW, **point_fields) -> list[Record]:
+    sides = (("pytorch", pytorch), ("tensorflow", tensorflow))
+    return [
+        launch(name, rate, generation=2 * index + side, **point_fields)
+        for side, (name, rates) in enumerate(sides)
+        for index, rate in enumerate(rates)
+    ]
+
+
+def tables_of(records: list[Record]) -> dict[str, Table]:
+    return {table.name: table for table in ceiling_tables(point_frame(records))}
+
+
+def sentences_of(records: list[Record]) -> list[str]:
+    return describe_slow_libraries(point_frame(records))
+
+
+def test_no_ceiling_no_table() -> None:
+    record = make_record([make_rank(step_seconds=[1.0, 1.0])])
+    assert ceiling_tables(point_frame([record])) == ceiling_tables(point_frame([])) == []
+    assert sentences_of([record]) == sentences_of([]) == []
+
+
+def test_every_figure_has_n_and_an_interval() -> None:
+    for table in tables_of(both()).values():
+        assert [row[table.header.index("n")] for row in table.cells] == ["3", "3"]
+        figures = [i for i, is_number in enumerate(table.is_number) if is_number and i > table.header.index("n")]
+        for figure, interval in zip(figures[::2], figures[1::2], strict=True):
+            assert table.header[interval].startswith("95 % interval")
+            for row in table.cells:
+                low, high = (float(end.replace(",", "")) for end in row[interval].split(" to "))
+                assert low <= float(row[figure].replace(",", "")) <= high
+
+
+def test_ceilings_are_sums_over_ranks_and_geometric_means_over_launches() -> None:
+    table = tables_of(both(pytorch=(20e9, 80e9)))["ceilings"]
+    row = dict(zip(table.header, table.cells[0], strict=True))
+    assert (row["framework"], row["best product (GFLOP/s)"]) == ("pytorch", "80.00")
+    assert row["model's products (GFLOP/s)"] == "60.00"
+    assert (row["memory (GB/s)"], row["all-reduce busbw (GB/s)"]) == ("20.00", "1.000")
+
+
+def test_points_that_share_workers_share_a_measurement() -> None:
+    """One set of workers trained two accumulations: the ceiling was measured once."""
+    records = [
+        launch("pytorch", 40e9, generation=generation, gradient_accumulation_steps=steps)
+        for generation in (0, 1)
+        for steps in (1, 2)
+    ]
+    tables = tables_of(records)
+    assert [row[tables["ceilings"].header.index("n")] for row in tables["ceilings"].cells] == ["2"]
+    assert [row[tables["utilization"].header.index("n")] for row in tables["utilization"].cells] == ["2", "2"]
+    assert "status" not in tables["ceilings"].header
+
+
+def test_csv_holds_what_ceilings_depend_on_and_nothing_else() -> None:
+    row = next(csv.DictReader(io.StringIO(render_csv(tables_of(both())["ceilings"]))))
+    assert {"framework", "precision", "gemm", "micro_batch_size", "launches_ok"} <= set(row)
+    assert float(row["gemm_flops_per_second_low"]) < float(row["gemm_flops_per_second"]) < 84e9
+    assert not {"seed", "gradient_accumulation_steps", "point_id", "status"} & set(row)
+
+
+def test_a_slow_library_is_named_with_its_interval_and_a_way_out() -> None:
+    (sentence,) = sentences_of(both())
+    assert sentence.startswith("On 2 ranks PyTorch's fp32 matrix products reach 41 % (95 % interval 3")
+    assert sentence.endswith("n = 3) of TensorFlow's rate; on a CPU try gemm=onednn.")
+
+
+def test_what_onednn_reaches_is_told_where_it_was_measured() -> None:
+    records = both() + [launch("pytorch", 90e9 + i, generation=6 + i, gemm="onednn") for i in range(3)]
+    (sentence,) = sentences_of(records)
+    assert "and with gemm=onednn 90 % (95 % interval" in sentence and "try" not in sentence
+
+
+def test_tensorflow_has_no_other_library() -> None:
+    (sentence,) = sentences_of(both(pytorch=TENSORFLOW, tensorflow=PYTORCH))
+    assert sentence.startswith("On 2 ranks TensorFlow's fp32") and "onednn" not in sentence
+
+
+@pytest.mark.parametrize(
+    "pytorch",
+    [
+        (79e9, 85e9, 90e9),  # 84 %
+        (60e9, 80e9, 99e9),  # 78 %, up to well over 80 %
+        (40e9,),  # one launch proves nothing
+    ],
+)
+def test_intervals_that_do_not_support_it_are_silent(pytorch: tuple[float, ...]) -> None:
+    assert sentences_of(both(pytorch=pytorch)) == []
+
+
+def test_an_emulated_precision_repeats_nothing() -> None:
+    emulated = both(precision="bf16", is_emulated=True)
+    (sentence,) = sentences_of(emulated)
+    assert "bf16 (emulated) matrix products" in sentence and "onednn" not in sentence
+    (sentence,) = sentences_of(both() + emulated)
+    assert "fp32" in sentence
+
+
+def test_emulated_precisions_say_so_in_tables_and_plots() -> None:
+    records = both() + both(precision="bf16", is_emulated=True)
+    for table in (throughput_table(point_frame(records)), *tables_of(records).values()):
+        column = table.header.index("precision")
+        assert [row[column] for row in table.cells] == ["fp32", "bf16 (emulated)"] * 2
+    figures = all_plots(records)
+    labels = [tick.get_text() for tick in figures["throughput_by_precision"].axes[0].get_xticklabels()]
+    assert labels == ["fp32", "bf16 (emulated)"]
+    assert "bf16 (emulated)" in {panel.get_title(loc="left") for panel in figures["step_seconds"].axes}
+    alone = throughput_table(point_frame(both(precision="bf16", is_emulated=True)))
+    assert alone.constants["precision"] == "bf16 (emulated)" and "(emulated)" in render_text(alone)
