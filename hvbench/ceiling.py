@@ -84,7 +84,8 @@ class Ceilings:
         elif compute_dtype != "float32":
             own = self._model_rates(point, compute_dtype)
             seconds = own.seconds
-        peak, fp32_peak = self._peak(point, own, dtype=compute_dtype if is_native else "float32"), self._peak(point, fp32)
+        fp32_peak = self._peak(point, fp32, dtype="float32")
+        peak = self._peak(point, own, dtype=compute_dtype if is_native else "float32")
         busbw, payload_bytes = self._allreduce(point)
         ceiling = {
             "gemm_flops_per_second": peak.flops_per_second,
@@ -106,7 +107,7 @@ class Ceilings:
         )
         return ceiling, slowness
 
-    def _peak(self, point: Point, rates: ModelRates, *, dtype: str = "float32") -> Peak:
+    def _peak(self, point: Point, rates: ModelRates, *, dtype: str) -> Peak:
         """The best over squares and the model's own shapes: the model's products cannot beat it."""
         return max(self._best_square(dtype, point.gemm), rates.best, key=lambda peak: peak.flops_per_second)
 
@@ -154,7 +155,8 @@ class Ceilings:
     def _rounding_seconds_per_element(self, dtype: str) -> float:
         def measure() -> float:
             choices = {"repeats": PASSES, "dtype": dtype, "device": self.runtime.device}
-            return self._best_seconds(self.twin.prepare_rounding(ROUNDED_ELEMENTS, **choices)) / PASSES / ROUNDED_ELEMENTS
+            run = self.twin.prepare_rounding(ROUNDED_ELEMENTS, **choices)
+            return self._best_seconds(run) / (PASSES * ROUNDED_ELEMENTS)
 
         return self._ask_once(measure, "rounding", dtype)
 
@@ -180,7 +182,9 @@ class Ceilings:
             seconds = min(self._seconds(run) for _ in range(max(BEST_OF, min(8, int(ALLREDUCE_SECONDS / first)))))
             return allreduce_busbw(payload_bytes, seconds=seconds, world_size=world_size)
 
-        return (self._ask_once(measure, "allreduce", payload_bytes, compression) if payload_bytes else None), payload_bytes
+        if not payload_bytes:
+            return None, 0
+        return self._ask_once(measure, "allreduce", payload_bytes, compression), payload_bytes
 
     def _ask_once(self, measure: Callable[[], Any], *question: Any) -> Any:
         """All ranks run the same points, so what one has kept all have kept."""

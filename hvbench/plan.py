@@ -16,6 +16,7 @@ from hvbench.training.flops import model_facts
 STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
+CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
 TRACE_SECONDS = 3.0  # TensorFlow builds its graph
 
 
@@ -141,4 +142,12 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
     """Rough wall time of a sweep, launches included."""
     launches = {(job.repeat, worker_group(job.point)) for job in jobs}
     crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
-    return len(launches) * LAUNCH_SECONDS * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
+    ceilings = {(job.repeat, worker_group(job.point), *ceiling_question(job.point)) for job in jobs}
+    setup_seconds = len(launches) * LAUNCH_SECONDS + len(ceilings) * CEILING_SECONDS
+    return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
+
+
+def ceiling_question(point: Point) -> tuple[object, ...]:
+    """What of a point its ceilings depend on; workers measure those of equal points once."""
+    sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
+    return (point.precision, point.gemm, *sizes)

@@ -68,7 +68,7 @@ def run_sweep(
             display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
         raise
     display.show(write_report(path))
-    bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
+    bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hvbench.analysis.frame import point_frame
 from hvbench.store import RunFolder
 
 SCRIPTS = Path(sys.executable).parent
@@ -80,6 +81,8 @@ def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     (record,) = RunFolder(tmp_path / "run").read_records()[0]
     assert record.model.allreduce_bytes_per_step == 0
     assert record.environment["controller"] is None
+    (rank,) = record.ranks
+    assert (rank.ceiling.allreduce_busbw_bytes_per_second, rank.ceiling.allreduce_bytes) == (None, 0)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +115,13 @@ def check_run(path: Path, *, ranks: int) -> None:
         assert [rank.rank for rank in record.ranks] == list(range(ranks))
         assert all(len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks)
         assert record.environment["controller"] == "gloo"
+        ceilings = [rank.ceiling for rank in record.ranks]
+        assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)
+        assert {ceiling.allreduce_bytes for ceiling in ceilings} == {record.model.allreduce_bytes_per_step}
+        assert all(ceiling.allreduce_busbw_bytes_per_second > 0 for ceiling in ceilings)
+    utilization = point_frame(records)["model_flops_utilization"]
+    assert (utilization > 0).all() and (utilization < 1).all()
     assert (path / "report.md").is_file()
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
+    assert (path / "tables" / "ceilings.csv").is_file()
     assert len(list((path / "logs").glob("*.log"))) == 2 * ranks, "a log a worker: two generations of every rank"

@@ -65,11 +65,17 @@ def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     return make_point(BROKEN, 1, precision=precision, **knobs)
 
 
+def onednn_point() -> Point:
+    """The base point at world size 1 in fp32, with PyTorch's products in its other library."""
+    return make_point("pytorch", 1, gemm="onednn")
+
+
 def all_points() -> list[Point]:
     """What is traced in one launch; what several tests need comes once."""
     points = []
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
+    points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))

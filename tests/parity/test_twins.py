@@ -9,7 +9,7 @@ from hvbench.parity import TOLERANCES, relative_error
 from hvbench.spec import FRAMEWORKS
 from hvbench.tracing import compare_points
 from hvbench.training.weights import parameter_shapes
-from tests.parity.points import CONFIGURATIONS, STEPS, configured_point
+from tests.parity.points import CONFIGURATIONS, STEPS, configured_point, onednn_point
 
 each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -21,6 +21,14 @@ def test_twins_agree(traced, configuration):
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
     assert parity.is_proven
+
+
+def test_onednn_does_the_same_work_in_another_library(traced):
+    pytorch, tensorflow = (traced[configured_point(framework, (1, "fp32", "none"))] for framework in FRAMEWORKS)
+    onednn = traced[onednn_point()]
+    assert compare_points(onednn, tensorflow).is_proven
+    gradients = [name for name in onednn.ranks[0] if name.startswith("gradient/")]
+    assert not all(np.array_equal(onednn.ranks[0][name], pytorch.ranks[0][name]) for name in gradients)
 
 
 @each_configuration

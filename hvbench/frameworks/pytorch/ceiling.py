@@ -1,4 +1,4 @@
-"""Bare work in PyTorch for `hvbench.ceiling` to time. Each `prepare_*` returns a call that does its work `repeats` times."""
+"""Bare work in PyTorch for `hvbench.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def share_largest(value: float, *, world_size: int) -> float:
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool, device: str) -> torch.Tensor:
-    """Random numbers (equal ones would let a GPU run faster than data does), few of them and repeated: drawing takes time."""
+    """Random numbers, for equal ones would let a GPU run faster than data does; few and repeated: drawing takes time."""
     numbers = torch.rand(min(2**16, rows * columns), device=device)
     values = numbers.repeat(-(-rows * columns // len(numbers)))[: rows * columns]
     return values.view(columns, rows) if is_transposed else values.view(rows, columns)

@@ -1,4 +1,4 @@
-"""Bare work in TensorFlow for `hvbench.ceiling` to time. Each `prepare_*` returns a call that does its work `repeats` times."""
+"""Bare work in TensorFlow for `hvbench.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def share_largest(value: float, *, world_size: int) -> float:
     return float(hvd.allreduce(tf.constant([value], tf.float64), name="largest", op=hvd.Max)[0])
 
 
-def _prepare(repeat: Callable[..., tf.Tensor | list[tf.Tensor]], *arguments: tf.Tensor, device: str) -> Callable[[], None]:
-    graph = tf.function(repeat, autograph=False)
+def _prepare(work: Callable[..., object], *arguments: tf.Tensor, device: str) -> Callable[[], None]:
+    graph = tf.function(work, autograph=False)
 
     def run() -> None:
         with _on(device):
@@ -91,7 +91,7 @@ def _on(device: str) -> tf.device:
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool) -> tf.Tensor:
-    """Random numbers (equal ones would let a GPU run faster than data does), few of them and repeated: drawing takes time."""
+    """Random numbers, for equal ones would let a GPU run faster than data does; few and repeated: drawing takes time."""
     numbers = tf.random.uniform([min(2**16, rows * columns)])
     values = tf.tile(numbers, [-(-rows * columns // len(numbers))])[: rows * columns]
     return tf.reshape(values, (columns, rows) if is_transposed else (rows, columns))
