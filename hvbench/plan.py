@@ -16,6 +16,7 @@ from hvbench.training.flops import model_facts
 STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
+ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
 TRACE_SECONDS = 3.0  # TensorFlow builds its graph
 
 
@@ -132,6 +133,8 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    if settings.ablation_rounds:
+        steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     return seconds + POINT_SECONDS + (TRACE_SECONDS if job.point.framework == "tensorflow" else 0.0)

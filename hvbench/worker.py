@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.ablation import Ablations
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, strike
 from hvbench.files import write_json
@@ -121,7 +122,7 @@ class Worker:
                 self.progress.state["loss"] = loop.samples.loss[-1]
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
-        return {
+        result = {
             "outcome": outcome,
             "environment": {
                 **describe_environment(),
@@ -149,6 +150,21 @@ class Worker:
                 "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
             },
         }
+        if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
+            result["samples"]["ablation"] = self.ablate(loop)
+        return result
+
+    def ablate(self, loop: Loop) -> dict[str, list[float]]:
+        """Time steps with parts left out, on the batch that would come next; the parameters stay as they are."""
+        rounds = loop.settings.ablation_rounds
+        self.progress.enter("ablation", step=0, steps=rounds)
+        batch = loop.batches.train_batch(loop.step)
+        ablations = Ablations(loop.trainer, batch, loss_scale=loop.loss_scale, runtime=self.runtime)
+        ablations.warm_up()
+        for number in range(rounds):
+            self.progress.enter("ablation", step=number)
+            ablations.round(number)
+        return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here."""

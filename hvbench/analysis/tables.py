@@ -77,7 +77,7 @@ def throughput_table(points: pd.DataFrame) -> Table:
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip
-    return _build_table("throughput", "Throughput", points, columns=columns, metrics=metrics, extra=[], notes=notes)
+    return build_table("throughput", "Throughput", points, columns=columns, metrics=metrics, extra=[], notes=notes)
 
 
 def convergence_table(points: pd.DataFrame) -> Table:
@@ -103,7 +103,7 @@ def convergence_table(points: pd.DataFrame) -> Table:
     metrics = ["final_loss", "final_validation_loss", "steps_to_target", "tokens_to_target", "seconds_to_target",
                "evaluation_seconds_to_target"]  # fmt: skip
     extra = ["target_loss", "target", "loss_digests"]
-    return _build_table(
+    return build_table(
         "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes
     )
 
@@ -244,10 +244,14 @@ def _defuse(text: str) -> str:
     return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
 
 
-def _build_table(
+def build_table(
     name: str, title: str, points: pd.DataFrame, *,
     columns: Sequence[Shown], metrics: Sequence[str], extra: Sequence[str], notes: tuple[str, ...],
 ) -> Table:  # fmt: skip
+    """One row per point of `point_frame`: the axes that vary, n, those of `columns` that any point has, status.
+
+    `data` holds the `metrics` with their intervals and the `extra` columns of the summary.
+    """
     summary = summarize_launches(points)
     rows = [row for _, row in summary.iterrows()]
     leading = [
