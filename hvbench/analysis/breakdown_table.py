@@ -76,7 +76,8 @@ def describe_cost(points: pd.DataFrame) -> list[str]:
     if known.empty:
         return []
     clock, barrier = (
-        " to ".join(format_number(1e6 * end) for end in (known[name].min(), known[name].max())) for name in known
+        " to ".join(dict.fromkeys(format_number(1e6 * end) for end in (known[name].min(), known[name].max())))
+        for name in known
     )
     return [
         f"Cost of measuring, itself measured around nothing (range of {len(known)} launches): the clock adds {clock} µs to "

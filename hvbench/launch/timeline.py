@@ -35,6 +35,8 @@ def close_array(text: str) -> str | None:
     """`text`, the beginning of a JSON array of objects, cut after its last whole object and closed; None if it is none."""
     if not text.strip():
         return "[]\n"
+    if not text.startswith("["):
+        return None
     for _ in range(MAX_DEPTH):
         for candidate in (text, f"{text}]"):
             with contextlib.suppress(ValueError):
