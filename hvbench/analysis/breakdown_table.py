@@ -44,7 +44,7 @@ def breakdown_table(points: pd.DataFrame) -> Table:
         f"launches ± half of the {INTERVAL} (Student's t). A part within the noise of zero may be negative.",
         "parts / step checks the sum of the parts against the timed steps, which know nothing of ablations. Overlap: "
         "1 − exposed communication / all-reduce alone. In TensorFlow the cross-entropy's gradient belongs to the forward "
-        "pass, one operation computes both; freeing activations belongs to the backward pass in both.",
+        "pass, one operation computes both. In both, freeing the activations counts as forward.",
         *describe_cost(points),
     )
     metrics = ["data_seconds_median", *BREAKDOWN, step]

@@ -13,6 +13,9 @@ from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.precision import Precision
 
+# What a backward pass reads that no forward pass computes: weights and constants.
+_NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
+
 
 class Trainer:
     """See `hvbench.frameworks.contract.Trainer`."""
@@ -138,7 +141,7 @@ class Trainer:
         tape.gradient(loss, list(self.model.parameters.values()))
         after = (operation for operation in graph.get_operations() if operation not in before)
         read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
-        return loss, [tensor for tensor in read.values() if tensor.dtype != tf.resource]
+        return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
     def _update(
         self,
