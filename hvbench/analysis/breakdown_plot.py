@@ -21,12 +21,13 @@ from hvbench.analysis.panels import (
     count_statuses,
     describe_value,
     draw_panels,
+    finite_max,
     legend_mark,
     list_frameworks,
     mark_end,
     shift_points,
 )
-from hvbench.analysis.stats import CONFIDENCE, read_estimate
+from hvbench.analysis.stats import CONFIDENCE, Estimate, read_estimate
 
 # Okabe and Ito's palette without the two colours that stand for frameworks.
 PART_COLOURS = dict(zip(PARTS, ("#000000", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"), strict=True))
@@ -53,6 +54,11 @@ def plot_breakdown(points: pd.DataFrame, *, summary: pd.DataFrame) -> Figure:
             panel.set_xticks(range(len(shown)), labels, fontsize=8)
             panel.set_xlim(-0.6, len(shown) - 0.4)
             panel.grid(axis="x", visible=False)
+        # An interval of two launches may be ten times as high as a bar; it may leave the picture.
+        highest = finite_max(summary["parts_seconds"], summary["step_seconds_median"]) or 1e-3
+        highest_bar = finite_max(summary["parts_seconds_high"], summary["step_seconds_median_high"]) or 0.0
+        lowest = min(0.0, *(bar.get_y() + bar.get_height() for panel, _ in panels for bar in panel.patches))
+        panels[0][0].set_ylim(1.08 * lowest, 1.08e3 * max(highest, min(highest_bar, 1.5 * highest)))
         figure.supylabel("step time of the slowest rank (ms)")
         counts = sorted(set(summary["launches_ok"].astype(int)))
         launches = " to ".join(str(each) for each in dict.fromkeys((counts[0], counts[-1])))
@@ -62,7 +68,7 @@ def plot_breakdown(points: pd.DataFrame, *, summary: pd.DataFrame) -> Figure:
             f"bars: {CONFIDENCE * 100:g} % interval over launches{more}"
         )
         parts = [Patch(facecolor=colour, label=PARTS[name]) for name, colour in PART_COLOURS.items()]
-        extra = [legend_mark("measured step", marker="D", markerfacecolor="white", color="black", markersize=5)]
+        extra = [legend_mark("timed steps, with data", marker="D", markerfacecolor="white", color="black", markersize=5)]
         if (points["status"] != "ok").any():
             extra.append(legend_mark("did not end in ok", marker="x"))
         add_legend(figure, [], [*parts, *extra])
@@ -82,18 +88,17 @@ def _draw_bar(panel: Axes, place: int, *, row: pd.DataFrame) -> None:
         top, bottom = (top + height, bottom) if height >= 0 else (top, bottom + height)
     # The sum is drawn left of the middle and the measured step right of it: they lie close together.
     left, right = (shift_points(panel.transData, panel, x=x) for x in (-6, 6))
-    _draw_interval(panel, place, values, metric="parts_seconds", transform=left, marker="_", markersize=8)
-    look: dict[str, Any] = {"marker": "D", "markersize": 4, "markerfacecolor": "white"}
-    _draw_interval(panel, place, values, metric="step_seconds_median", transform=right, **look)
+    _draw_interval(panel, place, read_estimate(values, "parts_seconds"), transform=left, marker="_", markersize=8)
+    look: dict[str, Any] = {"marker": "D", "markersize": 4, "markerfacecolor": "white", "transform": right}
+    base = float(values["data_seconds_median"])
+    _draw_interval(panel, place, read_estimate(values, "step_seconds_median"), base=base, **look)
 
 
-def _draw_interval(panel: Axes, place: int, row: pd.Series, *, metric: str, **look: Any) -> None:
-    estimate = read_estimate(row, metric)
-    if estimate is None:
-        return
-    ends = [estimate.centre if end is None else end for end in (estimate.low, estimate.high)]
-    errors = [[1e3 * (estimate.centre - ends[0])], [1e3 * (ends[1] - estimate.centre)]]
-    panel.errorbar([place], [1e3 * estimate.centre], yerr=errors, capsize=2, linewidth=0.9, color="black", **look)
+def _draw_interval(panel: Axes, place: int, estimate: Estimate, *, base: float = 0.0, **look: Any) -> None:
+    low, high = (estimate.centre if end is None else end for end in (estimate.low, estimate.high))
+    errors = [[1e3 * (estimate.centre - low)], [1e3 * (high - estimate.centre)]]
+    centre = 1e3 * (base + estimate.centre)
+    panel.errorbar([place], [centre], yerr=errors, capsize=2, linewidth=0.9, color="black", **look)
 
 
 def _mark_lost(panel: Axes, place: int, *, launches: pd.DataFrame) -> None:

@@ -172,6 +172,8 @@ def test_a_negative_part_hangs_below_zero() -> None:
     (panel,) = plot_breakdown(points, summary=summarize_launches(points)).axes
     assert min(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(-10)
     assert max(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(800)
+    low, high = panel.get_ylim()
+    assert low < -10 and high > 1000, "nothing is cut off, the measured step included"
 
 
 def test_parts_do_not_look_like_frameworks_nor_like_each_other() -> None:
