@@ -17,6 +17,7 @@ STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
+ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
 TRACE_SECONDS = 3.0  # TensorFlow builds its graph
 
 
@@ -133,6 +134,8 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    if settings.ablation_rounds:
+        steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     return seconds + POINT_SECONDS + (TRACE_SECONDS if job.point.framework == "tensorflow" else 0.0)

@@ -29,7 +29,9 @@ class Outcome(Spec):
 
     status: Status
     rank: Whole | None = None
-    phase: Line | None = Field(None, description="ceiling, data, build, first_step, warmup, measure, evaluate, start")
+    phase: Line | None = Field(
+        None, description="ceiling, data, build, first_step, warmup, measure, evaluate, ablation, start"
+    )
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
 
@@ -75,6 +77,8 @@ class Ablation(Spec):
     local_step_seconds: list[float] = Field(description="the whole step but its all-reduce")
     step_seconds: list[float] = Field(description="the whole step")
     allreduce_seconds: list[float] = Field(description="all-reduce of all gradients alone; empty with one rank")
+    clock_seconds: list[float] = Field(default=[], description="nothing at all: what the clock itself adds to each kind")
+    barrier_seconds: list[float] = Field(default=[], description="the barrier before each kind, which no clock contains")
 
 
 class RankSamples(Spec):

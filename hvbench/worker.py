@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, strike
@@ -129,7 +130,7 @@ class Worker:
                 self.progress.state["loss"] = loop.samples.loss[-1]
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
-        return {
+        result = {
             "outcome": outcome,
             "environment": {
                 **describe_environment(),
@@ -145,11 +146,7 @@ class Worker:
             },
             "samples": {
                 **vars(loop.samples),
-                "rank": self.runtime.rank,
-                "host": self.generation["host"],
-                "local_rank": self.generation["local_rank"],
-                "threads": self.generation["threads"],
-                "device": self.runtime.device,
+                **self.describe_place(),
                 "data_prepare_seconds": prepared - begun,
                 "build_seconds": built - prepared,
                 "peak_rss_bytes": peak_rss_bytes(),
@@ -158,6 +155,9 @@ class Worker:
                 "ceiling": ceiling,
             },
         }
+        if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
+            result["samples"]["ablation"] = self.ablate(loop)
+        return result
 
     def skip(self, ceiling: dict[str, Any], *, reason: str) -> dict[str, Any]:
         """What a point leaves that is not trained: its ceilings and why."""
@@ -171,11 +171,7 @@ class Worker:
             },
             "samples": {
                 **{name: [] for name in (*per_step, "skipped_steps", "evaluations")},
-                "rank": self.runtime.rank,
-                "host": self.generation["host"],
-                "local_rank": self.generation["local_rank"],
-                "threads": self.generation["threads"],
-                "device": self.runtime.device,
+                **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
                 "peak_rss_bytes": peak_rss_bytes(),
@@ -184,6 +180,26 @@ class Worker:
                 "ceiling": ceiling,
             },
         }
+
+    def describe_place(self) -> dict[str, Any]:
+        """Where this rank runs, as its samples say it."""
+        return {
+            **{key: self.generation[key] for key in ("host", "local_rank", "threads")},
+            "rank": self.runtime.rank,
+            "device": self.runtime.device,
+        }
+
+    def ablate(self, loop: Loop) -> dict[str, list[float]]:
+        """Time steps with parts left out, on the batch that would come next; the parameters stay as they are."""
+        rounds = loop.settings.ablation_rounds
+        self.progress.enter("ablation", step=0, steps=rounds)
+        batch = loop.batches.train_batch(loop.step)
+        ablations = Ablations(loop.trainer, batch, loss_scale=loop.loss_scale, runtime=self.runtime)
+        ablations.warm_up()
+        for number in range(rounds):
+            self.progress.enter("ablation", step=number)
+            ablations.round(number)
+        return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here."""

@@ -11,11 +11,13 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.breakdown import BREAKDOWN, break_down
 from hvbench.record import RankSamples, Record
 from hvbench.spec import Point
 
@@ -151,6 +153,18 @@ def peak_device_memory_bytes(samples: Samples) -> int | None:
     )
 
 
+def data_seconds_median(samples: Samples) -> float:
+    """Of the slowest rank's wait for a batch, over the timed steps."""
+    return float(np.median(samples.timed(samples.data_seconds).max(axis=0)))
+
+
+def part_of_step(name: str, samples: Samples) -> float | None:
+    """One value of `break_down`; missing without ablations."""
+    step_seconds = float(np.median(samples.slowest))
+    ranks = samples.record.ranks
+    return break_down(ranks, data_seconds=data_seconds_median(samples), step_seconds=step_seconds).get(name)
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of `point_frame`: what it is, and how it comes from a complete launch."""
@@ -211,7 +225,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
-           lambda s: np.median(s.timed(s.data_seconds).max(axis=0))),
+           data_seconds_median),
+    *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
     Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",
            lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks)),
     Column("build_seconds", "float", "s", "slowest rank's building of the model",

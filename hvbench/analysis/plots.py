@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hvbench.analysis.breakdown_plot import plot_breakdown
 from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
 from hvbench.analysis.panels import (
     GREY,
@@ -66,6 +67,8 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
     figures = {f"throughput_by_{axis}": plot_throughput(points, axis, summary=summary) for axis in axes}
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
         figures["loss_curves"] = plot_loss_curves(points, steps, evaluations=evaluations)
+    if points["parts_seconds"].notna().any():
+        figures["breakdown"] = plot_breakdown(points, summary=summary)
     if len(steps):
         figures["step_seconds"] = plot_step_seconds(points, steps)
     return figures

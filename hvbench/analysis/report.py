@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.agreement import Agreement, check_agreement
+from hvbench.analysis.breakdown_table import breakdown_tables
 from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, save
@@ -42,6 +43,12 @@ UNCHECKED = (
 )
 
 
+TRACED = (
+    "> **Horovod's timeline was recorded in this run**, which slows every step. Read the timelines (`timelines/`), and do "
+    "not publish the timings."
+)
+
+
 def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, Any]) -> list[Path]:
     """Write tables, plots and `report.md` below `run_dir`; the paths written. Raises StorageError.
 
@@ -50,7 +57,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     """
     records = list(records)
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points), *ceiling_tables(points)]
+    tables = [throughput_table(points), convergence_table(points), *ceiling_tables(points), *breakdown_tables(points)]
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
@@ -81,6 +88,8 @@ def render_report(
     blocks = [f"# hvbench: {suite}"]
     if run.get("question"):
         blocks.append(f"*{escape_markdown(str(run['question']), limit=500)}*")
+    if was_traced(records):
+        blocks.append(TRACED)
     blocks += render_agreement(points, check_agreement(records))
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
@@ -96,6 +105,12 @@ def render_report(
     blocks += ["## What failed or was skipped", *render_failures(points, run)]
     blocks += ["## Environment", *render_environment(records)] if records else []
     return "\n\n".join(blocks) + "\n"
+
+
+def was_traced(records: list[Record]) -> bool:
+    """Whether any worker recorded Horovod's timeline."""
+    settings = [record.environment.get("horovod_settings") for record in records]
+    return any(isinstance(each, Mapping) and "HOROVOD_TIMELINE" in each for each in settings)
 
 
 def render_agreement(points: pd.DataFrame, agreement: Agreement | None) -> list[str]:

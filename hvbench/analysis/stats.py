@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
+from hvbench.analysis.breakdown import BREAKDOWN
 from hvbench.analysis.frame import AXES, order_values
 
 CONFIDENCE = 0.95
@@ -95,6 +96,8 @@ ESTIMATORS: dict[str, Estimator] = {
     "step_seconds_p95": estimate_rate,
     "first_step_seconds": estimate_rate,
     "data_seconds_median": estimate_mean,
+    **dict.fromkeys(BREAKDOWN, estimate_mean),
+    "parts_to_step": estimate_rate,
     "peak_rss_bytes": take_largest,
     "peak_device_memory_bytes": take_largest,
     "final_loss": estimate_mean,

@@ -253,7 +253,10 @@ def build_table(
     columns: Sequence[Shown], metrics: Sequence[str], extra: Sequence[str], notes: tuple[str, ...],
     has_status: bool = True,
 ) -> Table:  # fmt: skip
-    """The summary of `points` as a table: the axes that vary, n, those of `columns` that any row knows, the status."""
+    """One row per point of `point_frame`: the axes that vary, n, those of `columns` that any point has, status.
+
+    `data` holds the `metrics` with their intervals and the `extra` columns of the summary.
+    """
     summary = summarize_launches(points)
     rows = [row for _, row in summary.iterrows()]
     leading = [

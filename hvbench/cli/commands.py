@@ -49,6 +49,15 @@ def limits_of_a_point(command):
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
 
 
+def timeline_option(command):
+    """`--timeline`, of `sweep` and `run`."""
+    text = (
+        "Record Horovod's timeline of each set of workers (2 ranks at least) in the run folder: timelines/*.json, for "
+        "chrome://tracing or Perfetto. It slows every step: do not publish timings of such a run."
+    )
+    return click.option("--timeline", is_flag=True, help=text)(command)
+
+
 def override_option(command):
     """`-s key=value`."""
     text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
@@ -66,6 +75,7 @@ def override_option(command):
 )
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
+@timeline_option
 def sweep(
     suite: str,
     overrides: tuple[str, ...],
@@ -76,6 +86,7 @@ def sweep(
     resume: bool,
     retry: frozenset[str] | None,
     force: bool,
+    timeline: bool,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -104,6 +115,7 @@ def sweep(
         force=force,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
+        timeline=timeline,
     )
 
 
@@ -112,7 +124,15 @@ def sweep(
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
 @limits_of_a_point
-def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: float | None, memory_limit: int | None) -> int:
+@timeline_option
+def run(
+    values: tuple[str, ...],
+    np: int | None,
+    out: Path | None,
+    timeout: float | None,
+    memory_limit: int | None,
+    timeline: bool,
+) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
     Fields left out have their defaults (see `hvbench plan --fields`).
@@ -124,7 +144,14 @@ def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: floa
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
 
     return run_sweep(
-        load, np=np, out=out, root=RESULTS, command=sys.argv, timeout_seconds=timeout, memory_limit_bytes=memory_limit
+        load,
+        np=np,
+        out=out,
+        root=RESULTS,
+        command=sys.argv,
+        timeout_seconds=timeout,
+        memory_limit_bytes=memory_limit,
+        timeline=timeline,
     )
 
 

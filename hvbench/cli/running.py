@@ -33,6 +33,7 @@ def run_sweep(
     force: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
+    timeline: bool = False,
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
@@ -62,6 +63,7 @@ def run_sweep(
     try:
         if sweep.plan.jobs:
             with open_launch(context, run_path=path) as coordinator, display:
+                coordinator.timelines = path / "timelines" if timeline else None
                 sweep.run(coordinator, display)
     except HvbenchError as error:
         if any(sweep.statuses.values()):
@@ -100,7 +102,7 @@ def without_launcher() -> dict[str, str]:
 
 def write_report(path: Path) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
-    from hvbench.analysis import frame, report, tables
+    from hvbench.analysis import breakdown_table, frame, report, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -112,6 +114,8 @@ def write_report(path: Path) -> str:
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
+        if breakdown_table.has_breakdown(points):
+            lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
     return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
 
 

@@ -54,9 +54,27 @@ class Trainer(Protocol):
     """One point in training: model, optimizer and all-reduce together."""
 
     def train_step(
-        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        learning_rate: float,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> StepResult:
-        """One update from int32 arrays of shape (accumulation steps, micro-batch, sequence)."""
+        """One update from int32 arrays of shape (accumulation steps, micro-batch, sequence).
+
+        Without the all-reduce each rank takes its own gradients for the average, in all else the step is the same.
+        """
+
+    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """A step's forward passes alone, keeping what backward passes would read; its mean loss. No state changes."""
+
+    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+        """A step's forward and backward passes, no all-reduce, no update; its mean loss. The gradients are kept."""
+
+    def allreduce_alone(self) -> None:
+        """All-reduce the gradients that the last `backward` kept, casts for compression included."""
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         """Mean loss of int32 arrays of shape (micro-batch, sequence), without an update."""
@@ -64,7 +82,9 @@ class Trainer(Protocol):
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """float32 logits (micro-batch, sequence, vocabulary) of int32 inputs (micro-batch, sequence)."""
 
-    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
+    def gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+    ) -> Arrays:
         """Canonical name -> gradient, averaged over accumulation steps and ranks, still times `loss_scale`."""
 
     def parameters(self) -> Arrays:

@@ -21,6 +21,7 @@ from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
 from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
+from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 __all__ = ["Coordinator", "Member", "StartFailed", "Task", "TaskEnd", "assign_slots", "threads_per_worker", "worker_settings"]
 
@@ -109,6 +110,7 @@ class Coordinator:
         self.hub = hub
         self.context = context
         self.logs = run_path / "logs"
+        self.timelines: Path | None = None  # where Horovod's timeline of each generation goes, if it is wanted
         self.numbers = itertools.count(self._next_number())
         self.members: dict[int, Member] = {}
         self.lost: set[int] = set()
@@ -188,6 +190,7 @@ class Coordinator:
                 self._stop(generation, patience_seconds=patience_seconds)
             finally:
                 stop_server(server)
+                mend_timeline(self._timeline(generation))
 
     def _start(self, tasks: Sequence[Task]) -> tuple[Generation, Any]:
         from horovod.runner.http.http_server import RendezvousServer
@@ -205,6 +208,7 @@ class Coordinator:
         token = f".{secrets.token_hex(8)}.token"
         try:
             (self.logs / token).touch()
+            timeline = timeline_settings(self._timeline(generation))
         except OSError as error:
             stop_server(server)
             raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
@@ -217,7 +221,8 @@ class Coordinator:
                     "generation": generation.number,
                     "logs": str(self.logs.resolve()),
                     "token": token,
-                    "environment": worker_settings(slot, address=self.hub.address.hosts[0], port=port, threads=threads),
+                    "environment": timeline
+                    | worker_settings(slot, address=self.hub.address.hosts[0], port=port, threads=threads),
                     "description": {
                         "framework": first.framework,
                         "rank": rank,
@@ -336,6 +341,9 @@ class Coordinator:
         finally:
             with contextlib.suppress(OSError):
                 self._token.unlink(missing_ok=True)
+
+    def _timeline(self, generation: Generation) -> Path | None:
+        return self.timelines and self.timelines / f"generation{generation.number:04d}.json"
 
     def _log(self, generation: Generation, rank: int) -> str:
         return str(self.logs / f"generation{generation.number:04d}-rank{rank}.log")

@@ -27,15 +27,24 @@ class Trainer:
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = Optimizer(self.model.parameters, point)
         self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
-        self.is_last_pass = False
+        self.sends_gradients = False  # whether the running backward pass hands its gradients to the all-reduce
+        self.kept: dict[str, torch.Tensor] = {}
         this = weakref.ref(self)  # a hook that held the trainer would keep it, and its memory, for ever
         for name, parameter in self.model.parameters.items():
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: this()._on_gradient(name, p))
 
     def train_step(
-        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        learning_rate: float,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> StepResult:
-        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale)
+        loss, gradients = self._averaged_gradients(
+            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+        )
         norm = torch.nn.utils.get_total_norm(list(gradients.values())) / loss_scale
         gradient_norm = norm.item()
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
@@ -46,6 +55,23 @@ class Trainer:
             self.optimizer.update(gradients, learning_rate=learning_rate)
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
 
+    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        # Gradients stay enabled: autograd writes its graph and keeps activations, as in a step.
+        inputs, targets = self._tokens(inputs), self._tokens(targets)
+        total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
+        for index in range(len(inputs)):
+            total += self.model.loss(inputs[index], targets[index]).detach() / len(inputs)
+        return total.item()
+
+    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+        loss, self.kept = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+        return loss.item()
+
+    def allreduce_alone(self) -> None:
+        for name, gradient in reversed(self.kept.items()):  # the order in which a backward pass yields them
+            self.allreduce.start(name, gradient)
+        self.allreduce.finish()
+
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         with torch.no_grad():
             return self.model.loss(self._tokens(inputs), self._tokens(targets)).item()
@@ -54,15 +80,19 @@ class Trainer:
         with torch.no_grad():
             return self.model.logits(self._tokens(inputs)).cpu().numpy()
 
-    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
-        _, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale)
+    def gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+    ) -> Arrays:
+        _, gradients = self._averaged_gradients(
+            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+        )
         return {name: gradient.cpu().numpy() for name, gradient in gradients.items()}
 
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
 
     def _averaged_gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean loss and gradients (times `loss_scale`), averaged over accumulation steps and ranks."""
         inputs, targets = self._tokens(inputs), self._tokens(targets)
@@ -71,15 +101,15 @@ class Trainer:
             parameter.grad = None
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
-            self.is_last_pass = index == gradient_accumulation_steps - 1
+            self.sends_gradients = with_allreduce and index == gradient_accumulation_steps - 1
             loss = self.model.loss(inputs[index], targets[index]) / gradient_accumulation_steps
             (loss * loss_scale).backward()
             total += loss.detach()
-        averages = self.allreduce.finish()
-        return total, {name: averages[name] for name in self.model.parameters}
+        averages = self.allreduce.finish() if with_allreduce else {}
+        return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
 
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
-        if self.is_last_pass:
+        if self.sends_gradients:
             self.allreduce.start(name, parameter.grad)
 
     def _tokens(self, tokens: np.ndarray) -> torch.Tensor:

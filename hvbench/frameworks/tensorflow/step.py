@@ -13,6 +13,9 @@ from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.precision import Precision
 
+# What a backward pass reads that no forward pass computes: weights and constants.
+_NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
+
 
 class Trainer:
     """See `hvbench.frameworks.contract.Trainer`."""
@@ -28,22 +31,47 @@ class Trainer:
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
         self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
-            for name in ("_accumulate", "_averaged_gradients", "_update", "_loss", "_logits")
-        }
+            for name in (
+                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_logits",
+            )
+        }  # fmt: skip
 
     def train_step(
-        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        learning_rate: float,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> StepResult:
         scale = self._scalar(loss_scale)
         loss = self._accumulate_all_but_last(inputs, targets, scale)
         last_loss, gradient_norm, skipped = self._run(
-            "_update", inputs[-1], targets[-1], scale, self._scalar(learning_rate)
+            "_update", inputs[-1], targets[-1], scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
         return StepResult(
             loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped)
         )
+
+    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        total = tf.zeros((), self.model.parameter_dtype)
+        for index in range(len(inputs)):
+            loss, _ = self._run("_forward", inputs[index], targets[index])
+            total += loss
+        return float(total)
+
+    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+        scale = self._scalar(loss_scale)
+        loss = self._accumulate_all_but_last(inputs, targets, scale)
+        last_loss, self.kept = self._run("_averaged_gradients", inputs[-1], targets[-1], scale, with_allreduce=False)
+        return float(loss + last_loss)
+
+    def allreduce_alone(self) -> None:
+        self._run("_allreduce_kept", *self.kept.values())
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         return float(self._run("_loss", inputs, targets))
@@ -51,10 +79,14 @@ class Trainer:
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         return self._run("_logits", inputs).numpy()
 
-    def gradients(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> Arrays:
+    def gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+    ) -> Arrays:
         scale = self._scalar(loss_scale)
         self._accumulate_all_but_last(inputs, targets, scale)
-        _, gradients = self._run("_averaged_gradients", inputs[-1], targets[-1], scale)
+        _, gradients = self._run(
+            "_averaged_gradients", inputs[-1], targets[-1], scale, with_allreduce=with_allreduce
+        )
         return {name: gradient.numpy() for name, gradient in gradients.items()}
 
     def parameters(self) -> Arrays:
@@ -74,23 +106,54 @@ class Trainer:
         return loss
 
     def _averaged_gradients(
-        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
+        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, *, with_allreduce: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Graph: the last backward pass; gradients (times `scale`) averaged over accumulation steps and ranks."""
         loss, gradients = self._backward(inputs, targets, scale)
-        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
-            self.allreduce.start(name, gradient + self.sums[name] if self.sums else gradient)
-        averages = self.allreduce.finish()
+        gradients = {name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()}
+        if with_allreduce:
+            gradients = self._allreduce(gradients)
         for name, value in self.sums.items():
-            with tf.control_dependencies([averages[name]]):
+            with tf.control_dependencies([gradients[name]]):
                 value.assign(tf.zeros_like(value))
-        return loss, {name: averages[name] for name in self.model.parameters}
+        return loss, gradients
+
+    def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        return {name: averages[name] for name in self.model.parameters}
+
+    def _allreduce_kept(self, *gradients: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Graph: the all-reduce of `gradients`, in the order of the parameters. They are returned, or it would be pruned."""
+        return self._allreduce(dict(zip(self.model.parameters, gradients, strict=True)))
+
+    def _forward(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Graph: a forward pass; its share of the mean loss, and all that a backward pass would read of it.
+
+        A graph that gives the loss alone is not a step's forward pass: TensorFlow fuses operations whose results nobody
+        else reads, and frees them at once. So the backward pass is traced, what it reads is returned, and it is pruned.
+        """
+        with tf.GradientTape() as tape:
+            loss = self.model.loss(inputs, targets) / self.point.gradient_accumulation_steps
+        graph = loss.graph
+        before = set(graph.get_operations())
+        tape.gradient(loss, list(self.model.parameters.values()))
+        after = (operation for operation in graph.get_operations() if operation not in before)
+        read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
+        return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
     def _update(
-        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, learning_rate: tf.Tensor
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        scale: tf.Tensor,
+        learning_rate: tf.Tensor,
+        *,
+        with_allreduce: bool,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the whole end of a step, from the last backward pass to the update."""
-        loss, gradients = self._averaged_gradients(inputs, targets, scale)
+        loss, gradients = self._averaged_gradients(inputs, targets, scale, with_allreduce=with_allreduce)
         gradient_norm = tf.linalg.global_norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
 
@@ -121,9 +184,10 @@ class Trainer:
     def _logits(self, inputs: tf.Tensor) -> tf.Tensor:
         return self.model.logits(inputs)
 
-    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor):
+    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor, **choices: bool):
+        """The graph's results; it is traced once for each value of `choices`."""
         with tf.device(self.device):
-            return self._graphs[graph](*(tf.convert_to_tensor(argument) for argument in arguments))
+            return self._graphs[graph](*(tf.convert_to_tensor(argument) for argument in arguments), **choices)
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self.model.parameter_dtype)

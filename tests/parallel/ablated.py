@@ -1,0 +1,73 @@
+"""One rank of one twin under a launcher: `python -m tests.parallel.ablated FRAMEWORK FOLDER` leaves its tensors there.
+
+It only records; `test_ablation.py` judges.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hvbench.ablation import Ablations
+from hvbench.frameworks import load_framework
+from hvbench.frameworks.contract import Arrays
+from hvbench.spec import Point
+from hvbench.training import corpus
+from hvbench.training.batches import Batches
+from hvbench.training.loss_scale import LossScale
+from hvbench.training.precision import PRECISIONS
+from hvbench.training.weights import initial_weights
+
+ROUNDS = 2
+
+
+def main(framework: str, folder: Path) -> None:
+    """Gradients with and without the all-reduce, and the parameters before and after every kind of ablation."""
+    rank, world_size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
+    runtime = load_framework(framework, "runtime").Runtime(
+        rank=rank, world_size=world_size, local_rank=rank, threads=1, device="cpu"
+    )
+    point = Point(
+        framework=framework, model="tiny", data="synthetic", world_size=world_size, micro_batch_size=2,
+        gradient_accumulation_steps=2, weight_decay=0.1,
+    )  # fmt: skip
+    step = load_framework(framework, "step")
+    trainer = step.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
+    batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=rank)
+    batch = batches.train_batch(0)
+    trainer.train_step(*batch, learning_rate=1e-3, loss_scale=1.0)  # moments that are not zero
+
+    arrays: Arrays = {}
+
+    def note(name: str, values: Arrays) -> None:
+        arrays.update({f"{name}/{key}": value.copy() for key, value in values.items()})
+
+    note("before", trainer.parameters())
+    note("local", trainer.gradients(*batch, loss_scale=1.0, with_allreduce=False))
+    note("averaged", trainer.gradients(*batch, loss_scale=1.0))
+    ablations = Ablations(trainer, batch, loss_scale=LossScale(enabled=False), runtime=runtime)
+    ablations.warm_up()
+    for number in range(ROUNDS):
+        ablations.round(number)
+    note("after", trainer.parameters())
+    note("averaged_after", trainer.gradients(*batch, loss_scale=1.0))
+    arrays["forward_loss"] = np.array(trainer.forward(*batch))
+    arrays["backward_loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))
+    arrays["micro_losses"] = np.array([trainer.evaluate(*micro) for micro in zip(*batch, strict=True)])
+    local = trainer.train_step(*batch, learning_rate=0.0, loss_scale=1.0, with_allreduce=False)
+    whole = trainer.train_step(*batch, learning_rate=0.0, loss_scale=1.0)
+    arrays["local_norm"], arrays["whole_norm"] = np.array(local.gradient_norm), np.array(whole.gradient_norm)
+    arrays["step_loss"] = np.array(whole.loss)
+    # A step without all-reduce that does update: each rank goes where its own gradients point.
+    trainer.train_step(*batch, learning_rate=1e-3, loss_scale=1.0, with_allreduce=False)
+    note("apart", trainer.parameters())
+    arrays |= {f"samples/{name}": np.array(values) for name, values in ablations.samples.items()}
+    np.savez(folder / f"rank{rank}.npz", **arrays)
+    runtime.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,124 @@
+"""Ablations on two real ranks: each kind leaves out what it says and changes no weight, and a sweep records them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvbench.record import Ablation
+from hvbench.spec import FRAMEWORKS
+from hvbench.store import RunFolder
+from tests.parallel.ablated import ROUNDS
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sys.executable).parent
+
+SUITE = """
+question = "Where does the time go?"
+[point]
+model = "tiny"
+data = "synthetic"
+micro_batch_size = 2
+gradient_accumulation_steps = 2
+compression = "fp16"
+[axes]
+framework = ["pytorch", "tensorflow"]
+[measure]
+warmup_steps = 1
+steps = 3
+ablation_rounds = 2
+"""
+
+Ranks = list[dict[str, np.ndarray]]
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    """What both ranks of one twin recorded, under Horovod's own launcher."""
+    folder = tmp_path_factory.mktemp(request.param)
+    words = ["horovodrun", "--gloo", "-np", "2", sys.executable, "-m", "tests.parallel.ablated", request.param, str(folder)]
+    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    files = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(2)]
+    return [{name: file[name] for name in file.files} for file in files]
+
+
+def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
+
+
+@pytest.mark.slow
+def test_parameters_stay_bit_for_bit_and_so_do_gradients(ranks: Ranks) -> None:
+    for rank in ranks:
+        before, after = part(rank, "before"), part(rank, "after")
+        assert before.keys() == after.keys() and before
+        assert all((before[name] == after[name]).all() for name in before)
+        first, last = part(rank, "averaged"), part(rank, "averaged_after")
+        assert all((first[name] == last[name]).all() for name in first), "sums of micro-steps start from zero each time"
+
+
+@pytest.mark.slow
+def test_gradients_are_the_ranks_own_without_the_all_reduce_and_common_with_it(ranks: Ranks) -> None:
+    local, averaged = ([part(rank, name) for rank in ranks] for name in ("local", "averaged"))
+    for name in averaged[0]:
+        assert (averaged[0][name] == averaged[1][name]).all(), name
+        np.testing.assert_allclose(averaged[0][name], (local[0][name] + local[1][name]) / 2, rtol=1e-5, atol=1e-8)
+    assert any((local[0][name] != local[1][name]).any() for name in local[0])
+
+
+@pytest.mark.slow
+def test_the_local_step_updates_from_the_ranks_own_gradients(ranks: Ranks) -> None:
+    norms = [np.sqrt(sum((value.astype("f8") ** 2).sum() for value in part(rank, "local").values())) for rank in ranks]
+    for rank, norm in zip(ranks, norms, strict=True):
+        assert rank["local_norm"] == pytest.approx(norm, rel=1e-5)
+    assert ranks[0]["whole_norm"] == ranks[1]["whole_norm"] != ranks[0]["local_norm"]
+    apart = [part(rank, "apart") for rank in ranks]
+    assert any((apart[0][name] != apart[1][name]).any() for name in apart[0])
+
+
+@pytest.mark.slow
+def test_every_kind_sees_all_micro_steps(ranks: Ranks) -> None:
+    for rank in ranks:
+        mean = rank["micro_losses"].mean()
+        for name in ("forward_loss", "backward_loss", "step_loss"):
+            assert rank[name] == pytest.approx(mean, rel=1e-6), name
+
+
+@pytest.mark.slow
+def test_every_kind_takes_time_and_a_step_takes_the_most(ranks: Ranks) -> None:
+    for rank in ranks:
+        samples = part(rank, "samples")
+        assert set(samples) == set(Ablation.model_fields)
+        assert all(len(values) == ROUNDS and (values > 0).all() for values in samples.values())
+
+
+@pytest.mark.slow
+def test_a_sweep_records_ablations_and_a_timeline_of_both_twins(tmp_path: Path) -> None:
+    (tmp_path / "suite.toml").write_text(SUITE)
+    words = ["hvbench", "sweep", "suite.toml", "--np", "2", "--out", "run", "--timeline"]
+    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
+    assert done.returncode == 0, done.stderr
+    records, problems = RunFolder(tmp_path / "run").read_records()
+    assert problems == [] and {record.point.framework for record in records} == set(FRAMEWORKS)
+    for record in records:
+        assert record.outcome.status == "ok"
+        for rank in record.ranks:
+            assert {len(getattr(rank.ablation, name)) for name in Ablation.model_fields} == {2}
+            assert len(rank.step_seconds) == 4, "ablations are no steps of the measured part"
+        timeline = Path(record.environment["horovod_settings"]["HOROVOD_TIMELINE"])
+        assert timeline == tmp_path / "run" / "timelines" / f"generation{record.generation:04d}.json"
+        events = json.loads(timeline.read_text())
+        names = {event["args"].get("name") for event in events if event.get("name") == "process_name"}
+        assert any("token_embedding" in str(name) for name in names), "one row a tensor"
+        assert {"B", "E"} <= {event["ph"] for event in events}
+    assert (tmp_path / "run" / "plots" / "breakdown.png").is_file()
+    assert "timeline was recorded" in (tmp_path / "run" / "report.md").read_text()
+    assert "Where the time goes" in done.stdout

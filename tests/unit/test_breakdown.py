@@ -1,0 +1,291 @@
+"""Where the time goes: parts, overlap and the check of their sum against cases computed by hand; table, plot, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hvbench.ablation import Ablations, rotate
+from hvbench.analysis.breakdown import PARTS, break_down
+from hvbench.analysis.breakdown_plot import PART_COLOURS, plot_breakdown
+from hvbench.analysis.breakdown_table import breakdown_table, has_breakdown
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.panels import STYLES
+from hvbench.analysis.plots import all_plots
+from hvbench.analysis.report import write_report
+from hvbench.analysis.stats import estimate_mean, summarize_launches
+from hvbench.analysis.tables import render_csv, render_markdown
+from hvbench.frameworks.contract import StepResult
+from hvbench.record import Ablation, Record
+from hvbench.training.loss_scale import LossScale
+from tests.unit.sample_records import make_launch, make_rank, make_record
+
+
+def make_ablation(scale: float = 1.0, **changes: list[float]) -> Ablation:
+    """Three rounds; a step of 1 s: forward 0.25, backward 0.5, update 0.05, exposed 0.2; all-reduce alone 0.5."""
+    kinds = {
+        "forward_seconds": [0.25, 0.20, 0.25], "backward_seconds": [0.75, 0.75, 0.70],
+        "local_step_seconds": [0.80, 0.80, 0.80], "step_seconds": [1.0, 1.0, 1.5], "allreduce_seconds": [0.5, 0.4, 0.5],
+    }  # fmt: skip
+    kinds = {name: [value * scale for value in values] for name, values in kinds.items()}
+    costs = {"clock_seconds": [1e-6, 2e-6, 1e-6], "barrier_seconds": [1e-3, 1e-3, 1e-3]}
+    return Ablation(**(kinds | costs | changes))
+
+
+def make_ablated(scale: float = 1.0, *, repeat: int = 0, **point: Any) -> Record:
+    """Two ranks whose timed steps take 0.98 and wait 0.02 s for data; rank 1 is faster in every kind of ablation."""
+    steps: dict[str, Any] = {"step_seconds": [9.0, 0.98 * scale, 0.98 * scale], "data_seconds": [0.02 * scale] * 3}
+    ranks = [make_rank(rank, **steps, ablation=make_ablation(scale * (1.0 - 0.1 * rank))) for rank in range(2)]
+    return make_record(ranks, repeat=repeat, **point)
+
+
+# The arithmetic
+
+
+def test_parts_of_a_hand_computed_step() -> None:
+    """Rank 1 takes 1.5 s for the first forward pass, so the slowest rank's rounds are 1.5, 0.2, 0.25: median 0.25."""
+    ranks = [
+        make_rank(0, step_seconds=[1.0], ablation=make_ablation()),
+        make_rank(1, step_seconds=[1.0], ablation=make_ablation(forward_seconds=[1.5, 0.1, 0.1])),
+    ]
+    values = break_down(ranks, data_seconds=0.02, step_seconds=0.98)
+    assert values == pytest.approx(
+        {
+            "forward_seconds": 0.25,
+            "backward_seconds": 0.75 - 0.25,
+            "optimizer_seconds": 0.80 - 0.75,
+            "exposed_communication_seconds": 1.0 - 0.8,
+            "parts_seconds": 0.02 + 1.0,
+            "parts_to_step": (0.02 + 1.0) / (0.02 + 0.98),
+            "allreduce_alone_seconds": 0.5,
+            "overlap": 1 - 0.2 / 0.5,
+            "clock_seconds": 1e-6,
+            "barrier_seconds": 1e-3,
+        }
+    )
+    assert sum(values[name] for name in PARTS if name != "data_seconds_median") + 0.02 == pytest.approx(values["parts_seconds"])
+
+
+def test_the_slowest_rank_of_each_round_counts_and_not_the_slowest_median() -> None:
+    forward = ([0.1, 0.4, 0.1], [0.3, 0.1, 0.1])  # medians 0.1 and 0.1, slowest by round 0.3, 0.4, 0.1
+    ranks = [
+        make_rank(rank, step_seconds=[1.0], ablation=make_ablation(forward_seconds=values))
+        for rank, values in enumerate(forward)
+    ]
+    assert break_down(ranks, data_seconds=0.0, step_seconds=1.0)["forward_seconds"] == pytest.approx(0.3)
+
+
+def test_a_part_below_zero_stays_below_zero() -> None:
+    faster = make_ablation(step_seconds=[0.79, 0.79, 0.79])
+    values = break_down([make_rank(step_seconds=[1.0], ablation=faster)], data_seconds=0.0, step_seconds=0.8)
+    assert values["exposed_communication_seconds"] == pytest.approx(-0.01)
+    assert values["overlap"] == pytest.approx(1 + 0.01 / 0.5)
+
+
+def test_one_rank_has_no_all_reduce_and_no_overlap() -> None:
+    alone = make_ablation(allreduce_seconds=[])
+    values = break_down([make_rank(step_seconds=[1.0], ablation=alone)], data_seconds=0.0, step_seconds=1.0)
+    assert "overlap" not in values and "allreduce_alone_seconds" not in values
+    assert values["forward_seconds"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "ablations",
+    [
+        [None, None],
+        [make_ablation(), None],
+        [make_ablation(), make_ablation(forward_seconds=[0.1])],
+        [make_ablation(step_seconds=[0.1]), make_ablation(step_seconds=[0.1])],
+        [make_ablation(**{name: [] for name in Ablation.model_fields})] * 2,
+    ],
+)
+def test_rounds_that_some_rank_lacks_give_no_parts(ablations: list[Ablation | None]) -> None:
+    ranks = [make_rank(rank, step_seconds=[1.0], ablation=each) for rank, each in enumerate(ablations)]
+    assert break_down(ranks, data_seconds=0.0, step_seconds=1.0) == {}
+
+
+# Over launches
+
+
+def test_the_table_shows_every_part_with_n_and_half_of_its_interval() -> None:
+    scales = (1.0, 1.1, 1.2)
+    points = point_frame([make_ablated(scale, repeat=repeat) for repeat, scale in enumerate(scales)])
+    table = breakdown_table(points)
+    (row,) = (dict(zip(table.header, cells, strict=True)) for cells in table.cells)
+    half = {name: estimate_mean([part * scale for scale in scales]).high - 1.1 * part for name, part in
+            {"forward": 250.0, "backward": 500.0, "exposed communication": 200.0, "optimizer": 50.0, "data": 20.0}.items()}  # fmt: skip
+    assert row["n"] == "3"
+    assert row["data (ms)"] == f"22.0 ± {half['data']:.1f}"
+    assert row["forward (ms)"] == f"275.0 ± {half['forward']:.1f}"
+    assert row["backward (ms)"] == f"550.0 ± {half['backward']:.1f}"
+    assert row["exposed communication (ms)"] == f"220.0 ± {half['exposed communication']:.1f}"
+    assert row["optimizer (ms)"] == f"55.0 ± {half['optimizer']:.1f}"
+    assert row["parts / step (%)"] == "102.0" and row["95 % interval (%)"] == "102.0 to 102.0"
+    assert row["overlap (%)"] == "60 ± 0"
+    assert "the clock adds 1.000 µs" in render_markdown(table) and "takes 1,000 µs" in render_markdown(table)
+    assert "exposed_communication_seconds_low" in render_csv(table)
+
+
+def test_one_launch_has_parts_and_no_interval() -> None:
+    table = breakdown_table(point_frame([make_ablated()]))
+    (row,) = (dict(zip(table.header, cells, strict=True)) for cells in table.cells)
+    assert row["forward (ms)"] == "250.0 (n=1)" and row["status"] == "ok"
+    assert "95 % interval (%)" not in row
+
+
+def test_a_launch_without_ablations_makes_the_points_parts_unknown() -> None:
+    """A mean over the launches that have them would look like one over all."""
+    points = point_frame([make_ablated(), make_ablated(repeat=1).model_copy(update={"ranks": [
+        make_rank(rank, step_seconds=[1.0, 1.0, 1.0]) for rank in range(2)]})])  # fmt: skip
+    assert has_breakdown(points)
+    assert breakdown_table(points).data["forward_seconds"].isna().all()
+
+
+# The plot and the report
+
+
+def both(**point: Any) -> list[Record]:
+    return [
+        make_ablated(1.0 + 0.1 * repeat, repeat=repeat, framework=framework, compression=compression, **point)
+        for framework in STYLES
+        for compression in ("none", "fp16")
+        for repeat in range(2)
+    ]
+
+
+def test_the_plot_stacks_the_parts_of_every_configuration_of_each_framework() -> None:
+    points = point_frame(both())
+    figure = plot_breakdown(points, summary=summarize_launches(points))
+    assert [panel.get_title(loc="left") for panel in figure.axes] == ["PyTorch", "TensorFlow"]
+    for panel in figure.axes:
+        assert len(panel.patches) == len(PARTS) * 2
+        tops = [max(bar.get_y() + bar.get_height() for bar in panel.patches if bar.get_x() + 0.3 == pytest.approx(place)) for place in (0, 1)]
+        assert tops == pytest.approx([1020 * 1.05] * 2)
+    assert figure.get_suptitle().splitlines()[0].endswith("?") and "(ms)" in figure.get_supylabel()
+
+
+def test_a_negative_part_hangs_below_zero() -> None:
+    negative = make_ablation(step_seconds=[0.79] * 3)
+    record = make_record([make_rank(step_seconds=[1.0] * 3, data_seconds=[0.0] * 3, ablation=negative)], world_size=1)
+    points = point_frame([record])
+    (panel,) = plot_breakdown(points, summary=summarize_launches(points)).axes
+    assert min(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(-10)
+    assert max(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(800)
+    low, high = panel.get_ylim()
+    assert low < -10 and high > 1000, "nothing is cut off, the measured step included"
+
+
+def test_parts_do_not_look_like_frameworks_nor_like_each_other() -> None:
+    colours = [*PART_COLOURS.values(), *(style.colour for style in STYLES.values())]
+    assert len(set(colours)) == len(colours)
+
+
+def test_a_lost_point_is_marked_in_its_place() -> None:
+    records = [*both(), make_record(status="oom", framework="pytorch", compression="none", micro_batch_size=64)]
+    figure = all_plots(records)["breakdown"]
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "oom" in texts
+
+
+def test_the_report_has_it_where_there_are_ablations_and_nowhere_else(tmp_path) -> None:
+    write_report(tmp_path / "with", records=both(), run={})
+    assert {path.name for path in (tmp_path / "with").rglob("breakdown.*")} == {
+        "breakdown.csv", "breakdown.md", "breakdown.svg", "breakdown.png",
+    }  # fmt: skip
+    assert "## Where the time goes" in (tmp_path / "with" / "report.md").read_text()
+    write_report(tmp_path / "without", records=[make_launch({"framework": "pytorch"})], run={})
+    assert not list((tmp_path / "without").rglob("breakdown.*"))
+    assert "Where the time goes" not in (tmp_path / "without" / "report.md").read_text()
+
+
+def test_a_report_of_a_run_with_a_timeline_says_not_to_publish_it(tmp_path) -> None:
+    record = make_ablated()
+    traced = record.model_copy(update={"environment": {"horovod_settings": {"HOROVOD_TIMELINE": "/a/b.json"}}})
+    for name, each in (("traced", traced), ("plain", record)):
+        write_report(tmp_path / name, records=[each], run={})
+    assert "timeline was recorded" in (tmp_path / "traced" / "report.md").read_text()
+    assert "timeline was recorded" not in (tmp_path / "plain" / "report.md").read_text()
+
+
+# The driver, with a trainer that writes down what it is asked
+
+
+class Scribe:
+    """A trainer and a runtime of two ranks: notes every call, and overflows above a loss scale."""
+
+    world_size = 2
+
+    def __init__(self, *, largest_scale: float = 2.0**20) -> None:
+        self.calls: list[str] = []
+        self.rates: list[float] = []
+        self.scales: list[float] = []
+        self.largest_scale = largest_scale
+
+    def forward(self, inputs: Any, targets: Any) -> float:
+        return self.note("forward")
+
+    def backward(self, inputs: Any, targets: Any, *, loss_scale: float) -> float:
+        return self.note("backward")
+
+    def allreduce_alone(self) -> None:
+        self.note("allreduce")
+
+    def train_step(
+        self, inputs: Any, targets: Any, *, learning_rate: float, loss_scale: float, with_allreduce: bool = True
+    ) -> StepResult:
+        self.rates.append(learning_rate)
+        self.scales.append(loss_scale)
+        self.note("step" if with_allreduce else "local")
+        return StepResult(loss=1.0, gradient_norm=1.0, skipped=loss_scale > self.largest_scale)
+
+    def barrier(self) -> None:
+        self.note("|")
+
+    def synchronize(self) -> None:
+        pass
+
+    def note(self, name: str) -> float:
+        self.calls.append(name)
+        return 0.0
+
+
+def test_every_round_times_every_kind_once_behind_a_barrier_and_starts_with_another() -> None:
+    scribe = Scribe()
+    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=False), runtime=scribe)
+    ablations.warm_up()
+    scribe.calls = []
+    ablations.round(0)
+    assert scribe.calls == ["|", "forward", "|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|"]
+    scribe.calls = []
+    ablations.round(1)
+    assert scribe.calls == ["|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|", "|", "forward"]
+    assert {name: len(values) for name, values in ablations.samples.items()} == dict.fromkeys(Ablation.model_fields, 2)
+    assert set(scribe.rates) == {0.0}
+    assert Ablation.model_validate(ablations.samples)
+
+
+def test_one_rank_times_no_all_reduce() -> None:
+    scribe = Scribe()
+    scribe.world_size = 1
+    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=False), runtime=scribe)
+    ablations.warm_up()
+    ablations.round(0)
+    assert "allreduce" not in scribe.calls and ablations.samples["allreduce_seconds"] == []
+
+
+def test_an_overflow_lowers_the_loss_scale_before_anything_is_timed() -> None:
+    """A skipped update would make the optimizer look free."""
+    scribe = Scribe(largest_scale=2.0**13)
+    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=True), runtime=scribe)
+    ablations.warm_up()
+    assert scribe.scales[:3] == [2.0**15, 2.0**14, 2.0**13]
+    scribe.scales = []
+    ablations.round(0)
+    assert set(scribe.scales) == {2.0**13}
+
+
+def test_rotation_begins_elsewhere_and_loses_nothing() -> None:
+    assert [list(rotate(["a", "b", "c"], number)) for number in range(4)] == [
+        ["a", "b", "c"], ["b", "c", "a"], ["c", "a", "b"], ["a", "b", "c"],
+    ]  # fmt: skip
