@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from tabulate import tabulate
 
 from hvbench.cli.display import Display
-from hvbench.errors import NotProven, StorageError, UsageError
+from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
 from hvbench.files import write_json
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
 from hvbench.parity import Deviation, worst, worst_by_kind
@@ -55,17 +56,18 @@ def run_parity(
     logs = Path(tempfile.mkdtemp(prefix="hvbench-parity-"))
     try:
         try:
+            require_writable(json_path)
             pairs = plan_pairs(parse_words(words, overrides), world_size=context.size, display=display)
-            if json_path:
-                write_file(json_path, [])  # now, and not after minutes, is the time to learn that it cannot be written
             (logs / "logs").mkdir()
         except BaseException:
             dismiss(context)
             raise
         with open_launch(context, run_path=logs) as coordinator:
             parities = list(check_pairs(coordinator, pairs, steps=steps, report=display.prepare))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(logs, ignore_errors=True)
+        if isinstance(error, Interrupted):
+            raise Interrupted(str(error).partition(";")[0]) from None  # there is nothing to go on with
         raise
     if json_path:
         write_file(json_path, [describe(parity, steps=steps) for parity in parities])
@@ -101,12 +103,12 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
             raise UsageError(f"parity needs {names}: {framework} is not installed here; see hvbench doctor")
     firsts = list(dict.fromkeys(pair[0] for pair in pair_up(suite.points())))
     plan = make_plan(firsts, MeasureSettings(repeats=1), world_size=world_size)
-    for skipped in plan.skipped:
-        display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
     if not plan.jobs:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(firsts)} configurations can run: {reasons}")
     check_data(plan, display)
+    for skipped in plan.skipped:
+        display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
     return pair_up(job.point for job in plan.jobs)
 
 
@@ -182,6 +184,12 @@ def describe(parity: Parity, *, steps: int) -> dict[str, Any]:
             for each in parity.deviations
         ],
     }
+
+
+def require_writable(path: Path | None) -> None:
+    """Raise StorageError for a file that cannot be written: now, and not after minutes."""
+    if path and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise StorageError(f"{path}: cannot be written; --json names a file in a folder that exists")
 
 
 def write_file(path: Path, value: Any) -> None:
