@@ -40,6 +40,12 @@ class PointsFailed(HvbenchError):
     exit_code = 1
 
 
+class NotProven(HvbenchError):
+    """The parity check ran to its end, but some configurations are not proven to be the same work."""
+
+    exit_code = 1
+
+
 class InstallError(HvbenchError):
     """Horovod could not be built, or something that the build needs is missing."""
 

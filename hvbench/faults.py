@@ -4,7 +4,8 @@
 
 Only the tests set this variable. Without it a worker looks it up once, when it starts, and never again.
 
-`kind` is one of KINDS; `rank`, `point` (part of a point's id) and `phase` say where, and any of them may be left out.
+`kind` is one of KINDS; `rank`, `point` (part of a point's id) and `phase` say where, and any of them may be left out;
+`job` says in which kind of job, which is `measure` if left out: a check before a sweep (`trace`) is spared.
 `garbage` takes `file` ("result", "progress" or "failure") and `content` too.
 """
 
@@ -38,7 +39,7 @@ def strike(faults: list[Fault], state: State, *, directory: Path) -> None:
     """Commit the faults that are meant for the point and the phase that `state` (the worker's progress) names."""
     for fault in faults:
         is_here = fault.get("point", "") in (state.get("point") or "") and fault.get("phase", state["phase"]) == state["phase"]
-        if is_here:
+        if is_here and fault.get("job", "measure") == state.get("job", "measure"):
             KINDS[fault["kind"]](fault, state, directory)
 
 

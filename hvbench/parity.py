@@ -8,6 +8,7 @@ steps. Nothing is launched here: `hvbench.tracing` does that.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays, Trainer
-from hvbench.spec import Point
+from hvbench.spec import FRAMEWORKS, Point
 from hvbench.training.batches import Batches
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 
 Trace = Mapping[str, np.ndarray]
+
+COMMON = ("gradient/", "update/")  # names of what all ranks have in common
+MAX_LOGITS = 1 << 24  # values of a trace, beyond its first sample
+CHUNK = 1 << 22  # elements at a time in float64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +114,20 @@ def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:
     return TOLERANCES[point.precision, point.compression]
 
 
-def write_trace(path: Path | None, point: Point, *, trainer: Trainer, batches: Batches, steps: int) -> str:
-    """Train `steps` updates, store every tensor of interest in `path` (npz, unless None); the parameters' digest."""
+def write_trace(
+    path: Path | None, point: Point, *, trainer: Trainer, batches: Batches, steps: int, is_first: bool
+) -> dict[str, str]:
+    """Train `steps` updates and store the trace in `path` (npz, unless None); digests of gradients and parameters.
+
+    These two are common to all ranks, which the digests show: only the first rank's trace holds them.
+    """
     arrays = record_trace(point, trainer=trainer, batches=batches, steps=steps)
+    gradients = {name: value for name, value in arrays.items() if name.startswith("gradient/")}
+    digests = {"gradients": digest(gradients), "parameters": digest(trainer.parameters())}
     if path is not None:
-        np.savez(path, **arrays)
-    return digest(trainer.parameters())
+        own = {name: value for name, value in arrays.items() if is_first or not name.startswith(COMMON)}
+        np.savez(path, **own)
+    return digests
 
 
 def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int) -> Arrays:
@@ -123,7 +136,8 @@ def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int
     fp16 gradients are taken at the first loss scale that does not overflow, as training itself would take them.
     """
     inputs, targets = batches.train_batch(0)
-    arrays = {"logits": trainer.logits(inputs[0])}
+    samples = max(1, MAX_LOGITS // (point.sequence_length * point.vocab_size))
+    arrays = {"logits": trainer.logits(inputs[0])[:samples]}
     scale, overflows = LossScale(enabled=point.precision == "fp16"), 0
     gradients = trainer.gradients(inputs, targets, loss_scale=scale.scale)
     while scale.enabled and scale.scale > 1.0 and not all(np.isfinite(value).all() for value in gradients.values()):
@@ -167,41 +181,46 @@ def compare_traces(a: Trace, b: Trace, *, tolerances: Tolerances) -> list[Deviat
     for name in (name for name in b if name.startswith("gradient/")):
         note(name, relative_error(a[name], b[name]), tolerances.gradients)
 
-    updates, key_updates = zip(*(split_updates(trace) for trace in (a, b)), strict=True)
-    for name, right in updates[1].items():
-        note(name, relative_error(updates[0][name], right), tolerances.updates)
-    lengths = [np.linalg.norm([np.linalg.norm(value) for value in each.values()]) for each in updates]
-    note("update_length", relative_error(*lengths), tolerances.update_length)
-    for name, right in key_updates[1].items():
-        distance = np.linalg.norm(np.float64(key_updates[0][name] - right))
-        error = float(distance / (np.linalg.norm(np.float64(b[name])) or 1.0))
-        note(f"{name}:key", error, tolerances.key_bias_updates)
+    squares = np.zeros(2)
+    for name in (name for name in b if name.startswith("update/")):
+        (left, left_key), (right, right_key) = (split_update(name, trace[name]) for trace in (a, b))
+        note(name, relative_error(left, right), tolerances.updates)
+        squares += [length(left) ** 2, length(right) ** 2]
+        if right_key is not None:
+            error = length(np.float64(left_key) - right_key) / (length(b[name]) or 1.0)
+            note(f"{name}:key", error, tolerances.key_bias_updates)
+    if squares.any():
+        note("update_length", relative_error(*np.sqrt(squares)), tolerances.update_length)
     return deviations
 
 
-def split_updates(trace: Trace) -> tuple[Arrays, Arrays]:
-    """Updates without the biases of the attention's keys, and those biases.
+def split_update(name: str, value: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """An update without the biases of the attention's keys, and those biases if it has any.
 
     A key's bias adds one constant to a whole row of attention scores, to which the softmax is blind: its gradient is
     zero but for rounding errors. Adam divides these by their own size, so the update of such a bias is noise, in any
     framework, and moves no logit. It is compared by its distance relative to the whole update of its tensor.
     """
-    updates, key_updates = {}, {}
-    for name, value in trace.items():
-        if name.startswith("update/") and name.endswith(".attention.qkv.bias"):
-            query, key, head_value = np.split(value, 3)
-            updates[name] = np.concatenate([query, head_value])
-            key_updates[name] = key
-        elif name.startswith("update/"):
-            updates[name] = value
-    return updates, key_updates
+    if not name.endswith(".attention.qkv.bias"):
+        return value, None
+    query, key, head_value = np.split(value, 3)
+    return np.concatenate([query, head_value]), key
 
 
 def relative_error(a: np.ndarray, b: np.ndarray) -> float:
     """||a - b|| / ||b|| in float64; the distance itself where `b` is zero."""
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    distance, size = float(np.linalg.norm(difference)), float(np.linalg.norm(np.asarray(b, dtype=np.float64)))
+    left, right = np.ravel(a), np.ravel(b)
+    pieces = range(0, right.size, CHUNK)
+    distances = [length(np.subtract(left[i : i + CHUNK], right[i : i + CHUNK], dtype=np.float64)) for i in pieces]
+    distance, size = length(np.array(distances)), length(right)
     return distance / size if size else distance
+
+
+def length(value: np.ndarray) -> float:
+    """Euclidean norm in float64."""
+    flat = np.ravel(value)
+    pieces = (np.asarray(flat[i : i + CHUNK], dtype=np.float64) for i in range(0, flat.size, CHUNK))
+    return math.sqrt(sum(float(piece @ piece) for piece in pieces))
 
 
 def worst(deviations: Iterable[Deviation]) -> Deviation:
@@ -215,6 +234,26 @@ def worst(deviations: Iterable[Deviation]) -> Deviation:
         return deviation.relative_error / deviation.tolerance
 
     return max(deviations, key=usage)
+
+
+def kind_of(deviation: Deviation) -> str:
+    """What a deviation is of: `logits`, `loss`, `gradient`, `gradient_norm`, `update`, `update_length`, `key_bias`, …
+
+    Names may begin with the rank or the framework that they are of.
+    """
+    if deviation.name.endswith(":key"):
+        return "key_bias"
+    first, _, rest = deviation.name.partition("/")
+    is_prefix = first in FRAMEWORKS or (first.startswith("rank") and first[4:].isdecimal())
+    return rest.partition("/")[0] if is_prefix else first
+
+
+def worst_by_kind(deviations: Iterable[Deviation]) -> dict[str, Deviation]:
+    """Kind -> the deviation of that kind that uses up most of its tolerance."""
+    kinds: dict[str, list[Deviation]] = {}
+    for deviation in deviations:
+        kinds.setdefault(kind_of(deviation), []).append(deviation)
+    return {kind: worst(same) for kind, same in kinds.items()}
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

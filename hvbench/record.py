@@ -116,6 +116,10 @@ class ParityStamp(Spec):
     loss_relative_error: MaybeFinite = Field(description="largest over the updates and ranks")
     gradient_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
     update_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
+    logits_tolerance: float | None = None
+    loss_tolerance: float | None = None
+    gradient_tolerance: float | None = None
+    update_tolerance: float | None = None
     overflows: Whole = Field(description="loss scales tried before the first gradient without overflow")
     worst: Line | None = Field(description="the quantity that uses up most of its tolerance")
     worst_relative_error: MaybeFinite

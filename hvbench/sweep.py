@@ -16,11 +16,13 @@ from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, Member, StartFailed, Task, TaskEnd
 from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
-from hvbench.record import Outcome, RankSamples, Record, Status
+from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
 from hvbench.resume import describe_changes, find_changes, fingerprint
 from hvbench.spec import MeasureSettings, Point, shorten
+from hvbench.stamp import stamp_plan
 from hvbench.store import RunFolder
 from hvbench.suite import Suite
+from hvbench.tracing import Limits
 from hvbench.training import corpus, text
 from hvbench.training.flops import model_facts
 
@@ -60,10 +62,15 @@ class Sweep:
     plan: Plan
     command: Sequence[str]
     memory_limit_bytes: int | None = None
+    checks_parity: bool = True
     statuses: dict[str, int] = field(default_factory=dict)
+    stamps: dict[Point, ParityStamp] = field(default_factory=dict)
 
     def run(self, coordinator: Coordinator, observer: Observer) -> None:
         """Run every job of the plan and write its record; raises HvbenchError when the sweep cannot go on."""
+        if self.checks_parity:
+            limits = Limits(timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.memory_limit_bytes)
+            self.stamps = stamp_plan(coordinator, self.plan, limits=limits, report=observer.prepare)
         observer.start(self.plan, list(coordinator.members.values()))
         jobs = self.plan.jobs
         tasks = [make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes) for job in jobs]
@@ -121,6 +128,7 @@ class Sweep:
             model=model_facts(job.point),
             environment=environment,
             ranks=ranks,
+            parity=self.stamps.get(job.point),
             started_at=started_at,
             duration_seconds=end.seconds,
         )
@@ -181,10 +189,11 @@ def prepare_sweep(
     retry: Collection[Status] | None = None,
     force: bool = False,
     memory_limit_bytes: int | None = None,
+    checks_parity: bool = True,
 ) -> Sweep:
     """Plan the sweep, take the folder and read the data; raises UsageError, DataError or StorageError before any launch.
 
-    `resume` leaves out the launches that have an `ok` record, or an outcome that `retry` does not name; `force` does so
+    `checks_parity` has the frameworks compared before the first point; `resume` leaves out the launches that have an `ok` record, or an outcome that `retry` does not name; `force` does so
     even when the suite or the machine has changed since the run was begun.
     """
     points = suite.points()
@@ -207,7 +216,13 @@ def prepare_sweep(
     known = before.get("data") if before and isinstance(before.get("data"), Mapping) else {}
     folder.write_run({**run, "data": {**known, **digests}})
     return Sweep(
-        suite=suite, settings=suite.measure, folder=folder, plan=plan, command=command, memory_limit_bytes=memory_limit_bytes
+        suite=suite,
+        settings=suite.measure,
+        folder=folder,
+        plan=plan,
+        command=command,
+        memory_limit_bytes=memory_limit_bytes,
+        checks_parity=checks_parity,
     )
 
 

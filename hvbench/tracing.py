@@ -1,34 +1,45 @@
 """Runs traces of points in real workers, and compares the twins by them: the launching side of `hvbench.parity`.
 
-Points that share a framework, a world size and a device share their workers, as in a sweep.
+Points that share a framework, a world size and a device share their workers, as in a sweep. Traces lie in files, and
+two are compared tensor by tensor, so that no process holds more than one tensor of each.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
-from collections.abc import Iterable, Sequence
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hvbench.launch.coordinator import Coordinator, Task
-from hvbench.parity import Deviation, Trace, compare_traces, tolerances_for
-from hvbench.plan import worker_group
+from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
+from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
+from hvbench.plan import Job, estimate_seconds, worker_group
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.training.flops import model_facts
 
+DIGESTS = ("gradients", "parameters")
 TRACE_STEPS = 20
-TIMEOUT_SECONDS = 300.0
+TIMEOUT_FLOOR_SECONDS = 300.0
+TIMEOUT_FACTOR = 10.0  # of the estimate
+
+MAX_TRACE_BYTES = 4 * 2**30  # of all traces that wait for their counterpart on disk; a single pair may be larger
+
+Pair = tuple[Point, Point]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TracedPoint:
-    """A point's trace on every rank; ranks on hosts that do not share this host's files leave only a digest."""
+    """A point's trace on every rank; ranks on hosts that do not share this host's files leave only digests."""
 
     point: Point
     ranks: dict[int, Trace]
-    parameter_digests: list[str]  # one a rank, after the last update
+    digests: list[dict[str, str]]  # one a rank: of the first gradients, of the parameters after the last update
     is_native: bool  # the device of any rank multiplies in the compute dtype
     failure: dict[str, Any] | None  # why there is no trace
 
@@ -37,9 +48,10 @@ class TracedPoint:
 class Parity:
     """One configuration in both frameworks."""
 
-    points: tuple[Point, Point]
+    points: Pair
     deviations: list[Deviation]
     problem: str | None  # why nothing could be compared
+    overflows: tuple[int, int] = (0, 0)  # of either point: loss scales tried before one fitted the first gradients
 
     @property
     def is_proven(self) -> bool:
@@ -47,74 +59,213 @@ class Parity:
         return self.problem is None and bool(self.deviations) and all(each.is_within for each in self.deviations)
 
 
-def check_parity(coordinator: Coordinator, points: Iterable[Point], *, steps: int = TRACE_STEPS) -> list[Parity]:
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one trace may cost; None: the time follows from the point, the memory has no limit."""
+
+    timeout_seconds: float | None = None
+    memory_bytes: int | None = None  # of each worker
+
+
+NO_LIMITS = Limits()
+
+
+def check_parity(
+    coordinator: Coordinator, points: Iterable[Point], *, steps: int = TRACE_STEPS
+) -> list[Parity]:
     """Trace each configuration among `points` once in every framework and compare the first framework with the others.
 
     `points` have a resolved `world_size`; those that differ only in their framework are one configuration. Raises
-    LaunchError when workers cannot start.
+    LaunchError when ranks are lost.
     """
-    configurations = dict.fromkeys(point.model_copy(update={"framework": FRAMEWORKS[0]}) for point in points)
-    twins = [[each.model_copy(update={"framework": name}) for name in FRAMEWORKS] for each in configurations]
-    traced = trace_points(coordinator, [point for pair in twins for point in pair], steps=steps)
-    return [compare_points(traced[pair[0]], traced[other]) for pair in twins for other in pair[1:]]
+    return list(check_pairs(coordinator, pair_up(points), steps=steps))
+
+
+def pair_up(points: Iterable[Point]) -> list[Pair]:
+    """Each configuration among `points` in the first framework and in each of the others, in order."""
+    pairs = []
+    for point in points:
+        first = point if point.framework == FRAMEWORKS[0] else in_framework(point, FRAMEWORKS[0])
+        pairs += [(first, in_framework(first, name)) for name in FRAMEWORKS[1:]]
+    return list(dict.fromkeys(pairs))
+
+
+def in_framework(point: Point, framework: str) -> Point:
+    """The same training in another framework; a choice that only its own framework has falls back to the default."""
+    return point.model_copy(update={"framework": framework, "gemm": Point.model_fields["gemm"].default})
+
+
+def check_pairs(
+    coordinator: Coordinator,
+    pairs: Sequence[Pair],
+    *,
+    steps: int,
+    limits: Limits = NO_LIMITS,
+    report: Callable[[str], None] = lambda line: None,
+) -> Iterator[Parity]:
+    """Compare the points of each pair over `steps` updates, as soon as both are traced; `report` hears of each trace.
+
+    A trace that fails is a problem of its pair alone. Raises LaunchError when ranks are lost, and Interrupted.
+    """
+    batches = split_by_size(pairs)
+    total = sum(len({point for pair in batch for point in pair}) for batch in batches)
+    begun = itertools.count(1)
+
+    def announce(point: Point) -> None:
+        report(f"parity {next(begun)} of {total}: {point.point_id.rpartition('-')[0]}")
+
+    for batch in batches:
+        waiting = list(batch)
+        points = [point for pair in batch for point in pair]
+        traced: dict[Point, TracedPoint] = {}
+        with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
+            run = run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce)
+            with contextlib.closing(run):
+                for new in run:
+                    traced[new.point] = new
+                    for pair in [pair for pair in waiting if all(point in traced for point in pair)]:
+                        waiting.remove(pair)
+                        yield compare_points(traced[pair[0]], traced[pair[1]])
+                        remaining = {point for pair in waiting for point in pair}
+                        for point in set(pair) - remaining:
+                            forget(traced.pop(point), folder=Path(folder))
+
+
+def split_by_size(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs in order, cut where the traces of their first points would together exceed MAX_TRACE_BYTES."""
+    batches: list[list[Pair]] = []
+    size = 0
+    for pair in pairs:
+        need = estimate_trace_bytes(pair[0])
+        if not batches or size + need > MAX_TRACE_BYTES:
+            batches.append([])
+            size = 0
+        batches[-1].append(pair)
+        size += need
+    return batches
+
+
+def estimate_trace_bytes(point: Point) -> int:
+    """Size of a point's trace: gradients and updates once, logits of every rank."""
+    logits = min(point.micro_batch_size * point.sequence_length * point.vocab_size, 2 * MAX_LOGITS)
+    return 4 * (2 * model_facts(point).parameters + (point.world_size or 1) * logits)
 
 
 def trace_points(
     coordinator: Coordinator, points: Sequence[Point], *, steps: int = TRACE_STEPS
 ) -> dict[Point, TracedPoint]:
-    """Train every distinct point for `steps` updates on its ranks; raises LaunchError when workers cannot start."""
-    groups = list(dict.fromkeys(worker_group(point) for point in points))
-    ordered = sorted(dict.fromkeys(points), key=lambda point: groups.index(worker_group(point)))
-    settings = MeasureSettings(warmup_steps=1, steps=steps)
+    """Train every distinct point for `steps` updates on its ranks; all traces in memory. Raises LaunchError."""
     traced = {}
     with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
-        tasks = [make_trace_task(point, settings, folder=folder) for point in ordered]
-        for index, end in coordinator.run(tasks):
-            traced[ordered[index]] = TracedPoint(
-                point=ordered[index],
-                ranks={
-                    rank: read_trace(Path(folder) / result["file"])
-                    for rank, result in enumerate(end.results)
-                    if result["file"] is not None
-                },
-                parameter_digests=[result["parameter_digest"] for result in end.results],
-                is_native=any(result["is_native"] for result in end.results),
-                failure=end.failure,
-            )
+        for each in run_traces(coordinator, points, folder=folder, steps=steps):
+            ranks = {rank: dict(trace) for rank, trace in each.ranks.items()}
+            forget(each, folder=Path(folder))
+            traced[each.point] = TracedPoint(**{**vars(each), "ranks": ranks})
     return traced
 
 
+def run_traces(
+    coordinator: Coordinator,
+    points: Iterable[Point],
+    *,
+    folder: str,
+    steps: int,
+    limits: Limits = NO_LIMITS,
+    announce: Callable[[Point], None] = lambda point: None,
+) -> Iterator[TracedPoint]:
+    """Yield every distinct point's trace, its arrays read from `folder` when they are asked for.
+
+    `announce` is told each point before it is traced. Workers that do not start are a failure of all points that they
+    were started for; raises LaunchError when ranks are lost.
+    """
+    distinct = list(dict.fromkeys(points))
+    groups = list(dict.fromkeys(worker_group(point) for point in distinct))
+    settings = MeasureSettings(warmup_steps=1, steps=steps)
+    for group in groups:
+        ordered = [point for point in distinct if worker_group(point) == group]
+        tasks = [make_trace_task(point, settings, folder=folder, limits=limits) for point in ordered]
+        left = list(ordered)
+        announce(left[0])
+        try:
+            for _, end in coordinator.run(tasks):
+                yield read_end(left.pop(0), end, folder=Path(folder))
+                if left:
+                    announce(left[0])
+        except StartFailed as error:
+            for point in left:
+                yield TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=error.failure)
+
+
+def read_end(point: Point, end: TaskEnd, *, folder: Path) -> TracedPoint:
+    """What the workers of one trace left; what cannot be read is a failure too."""
+    failure = end.failure
+    try:
+        if not failure:
+            files = {rank: result["file"] for rank, result in enumerate(end.results) if result["file"] is not None}
+            return TracedPoint(
+                point=point,
+                ranks={rank: np.load(folder / file, allow_pickle=False) for rank, file in files.items()},
+                digests=[{kind: result["digests"][kind] for kind in DIGESTS} for result in end.results],
+                is_native=any(result["is_native"] for result in end.results),
+                failure=None,
+            )
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        failure = {"status": "failed", "message": f"left a trace that cannot be read: {type(error).__name__}: {error}"}
+    return TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=failure)
+
+
+def forget(traced: TracedPoint, *, folder: Path) -> None:
+    """Close and delete a trace's files."""
+    for trace in traced.ranks.values():
+        trace.close()
+    for path in folder.glob(f"{traced.point.point_id}-rank*"):
+        path.unlink()
+
+
 def compare_points(a: TracedPoint, b: TracedPoint) -> Parity:
-    """Deviations of `a` from `b` on every rank, and whether the ranks of each hold identical parameters."""
+    """Deviations of `a` from `b` on every rank, and whether each one's ranks hold the same gradients and parameters."""
     pair = (a.point, b.point)
     for each in (a, b):
         if each.failure:
             status, message = each.failure["status"], each.failure["message"]
             return Parity(points=pair, deviations=[], problem=f"{each.point.framework} {status}: {message}")
+    try:
+        deviations = find_deviations(a, b)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return Parity(points=pair, deviations=[], problem=f"traces cannot be compared: {error}")
+    overflows = tuple(int(each.ranks[0]["overflows"]) if 0 in each.ranks else 0 for each in (a, b))
+    return Parity(points=pair, deviations=deviations, problem=None, overflows=overflows)
+
+
+def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:
+    """Everything that `compare_points` compares; raises ValueError when the traces hold different quantities."""
     tolerances = tolerances_for(b.point, is_native=a.is_native or b.is_native)
     deviations = []
     for each in (a, b):
-        differing = sum(value != each.parameter_digests[0] for value in each.parameter_digests)
-        name = f"{each.point.framework}/ranks_with_other_parameters"
-        deviations.append(Deviation(name=name, relative_error=float(differing), tolerance=0.0))
+        for kind in DIGESTS:
+            differing = sum(digests[kind] != each.digests[0][kind] for digests in each.digests)
+            name = f"{each.point.framework}/ranks_with_other_{kind}"
+            deviations.append(Deviation(name=name, relative_error=float(differing), tolerance=0.0))
     for rank in sorted(a.ranks.keys() & b.ranks.keys()):
         for deviation in compare_traces(a.ranks[rank], b.ranks[rank], tolerances=tolerances):
             name = f"rank{rank}/{deviation.name}"
             deviations.append(
                 Deviation(name=name, relative_error=deviation.relative_error, tolerance=deviation.tolerance)
             )
-    return Parity(points=pair, deviations=deviations, problem=None)
+    return deviations
 
 
-def make_trace_task(point: Point, settings: MeasureSettings, *, folder: str) -> Task:
+def make_trace_task(point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = Limits()) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
+    estimate = estimate_seconds(Job(point=point, repeat=0), settings)
     return Task(
         group=worker_group(point),
         framework=point.framework,
         world_size=point.world_size or 1,
         device=point.device,
         job={"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder},
-        timeout_seconds=TIMEOUT_SECONDS,
+        timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
+        memory_limit_bytes=limits.memory_bytes,
     )
 
 

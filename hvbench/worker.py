@@ -80,6 +80,7 @@ class Worker:
         self.generation = json.loads((directory / "generation.json").read_text())
         self.progress = Progress(directory)
         self.progress.faults = load_faults(self.generation["rank"])
+        self.progress.state["job"] = self.generation["jobs"][0]["kind"]
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
         self.ceilings: Ceilings | None = None
@@ -95,7 +96,7 @@ class Worker:
         for index, job in enumerate(self.generation["jobs"]):
             point = Point.model_validate(job["point"])
             first = "ceiling" if job["kind"] == "measure" else "data"
-            self.progress.enter(first, index=index, step=0, loss=None, point=point.point_id)
+            self.progress.enter(first, index=index, step=0, loss=None, point=point.point_id, job=job["kind"])
             settings = MeasureSettings.model_validate(job["measure"])
             result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
@@ -211,11 +212,14 @@ class Worker:
         self.progress.enter("measure")
         folder = Path(self.generation["jobs"][self.progress.state["index"]]["folder"])
         path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
-        parameter_digest = parity.write_trace(path, point, trainer=trainer, batches=batches, steps=settings.steps)
+        is_first = self.runtime.rank == 0
+        digests = parity.write_trace(
+            path, point, trainer=trainer, batches=batches, steps=settings.steps, is_first=is_first
+        )
         return {
             "outcome": {"status": "ok"},
             "file": path.name if path else None,
-            "parameter_digest": parameter_digest,
+            "digests": digests,
             "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=self.runtime.device),
         }
 

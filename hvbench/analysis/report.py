@@ -11,12 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.agreement import Agreement, check_agreement
 from hvbench.analysis.breakdown_table import breakdown_tables
 from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, save
 from hvbench.analysis.plots import all_plots
+from hvbench.analysis.stamps import check_verdict, parity_table, render_verdict
 from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
     INTERVAL,
@@ -37,10 +37,6 @@ from hvbench.files import write_text
 from hvbench.record import Record
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
-UNCHECKED = (
-    "> **No configuration ended in `ok` in both frameworks**, so nothing shows that they trained alike in this run. "
-    "Do not compare their speed."
-)
 
 
 TRACED = (
@@ -58,6 +54,8 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     records = list(records)
     points = point_frame(records)
     tables = [throughput_table(points), convergence_table(points), *ceiling_tables(points), *breakdown_tables(points)]
+    if any(record.parity for record in records):
+        tables.append(parity_table(records))
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
@@ -90,7 +88,7 @@ def render_report(
         blocks.append(f"*{escape_markdown(str(run['question']), limit=500)}*")
     if was_traced(records):
         blocks.append(TRACED)
-    blocks += render_agreement(points, check_agreement(records))
+    blocks += render_verdict(check_verdict(records))
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
     blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
@@ -111,17 +109,6 @@ def was_traced(records: list[Record]) -> bool:
     """Whether any worker recorded Horovod's timeline."""
     settings = [record.environment.get("horovod_settings") for record in records]
     return any(isinstance(each, Mapping) and "HOROVOD_TIMELINE" in each for each in settings)
-
-
-def render_agreement(points: pd.DataFrame, agreement: Agreement | None) -> list[str]:
-    """What a reader must know before comparing the frameworks; nothing where there is only one."""
-    if points["framework"].nunique() < 2:
-        return []
-    if agreement is None:
-        return [UNCHECKED]
-    if agreement.is_proven:
-        return [f"The frameworks trained alike in this run. {agreement.describe()}"]
-    return [f"> **The frameworks did NOT train alike: do not compare their speed.** {agreement.describe()}"]
 
 
 def render_fastest(points: pd.DataFrame) -> list[str]:

@@ -117,7 +117,7 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     over the launches that have it would be a mean over the lucky ones.
     """
     rows = [_summarize_point(group) for _, group in points.groupby("point_id", sort=False)]
-    names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "loss_digests"]
+    names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
     names += ["target_loss", "target"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
     kinds = {name: points[name].dtype for name in AXES}
@@ -151,6 +151,7 @@ def _summarize_point(group: pd.DataFrame) -> dict[str, object]:
             for status, count in group["status"].value_counts(sort=False).items()
         ),
         "reason": next((describe_end(row) for _, row in bad.iterrows()), None),
+        "parity": group["parity"].dropna().min() if group["parity"].notna().any() else None,  # `not proven` comes first
         "loss_digests": good["loss_digest"].nunique(),
         "target": None,
         "is_emulated": bool(group["is_emulated"].any()),

@@ -284,7 +284,7 @@ def build_table(
         title=title,
         constants={axis: value for axis, value in describe_constants(points).items() if axis != "framework"},
         notes=notes,
-        data=summary[["point_id", *AXES, "launches", "launches_ok", "status", "reason", *extra, *raw]],
+        data=summary[["point_id", *AXES, "launches", "launches_ok", "status", "reason", "parity", *extra, *raw]],
         header=tuple(column.header for column in shown),
         is_number=tuple(column.is_number for column in shown),
         is_brief=tuple(column.is_brief for column in shown),
@@ -297,4 +297,5 @@ def _has_interval(row: pd.Series, metric: str | None) -> bool:
 
 
 def _show_status(row: pd.Series) -> str:
-    return row["status"] if pd.isna(row["reason"]) else f"{row['status']} ({row['reason']})"
+    status = row["status"] if pd.isna(row["reason"]) else f"{row['status']} ({row['reason']})"
+    return f"{status}, NOT the same work" if row["parity"] == "not proven" else status

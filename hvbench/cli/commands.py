@@ -17,11 +17,12 @@ The flow:
   hvbench doctor                        what is installed, and what to do about the rest
   hvbench suites                        the questions that can be asked
   hvbench plan quickstart               what a suite would run, and for how long
+  hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench report results/…/…            tables, plots and report again, from the records
 
 \b
-Exit codes: 0 all points ok · 1 some points failed · 2 usage · 5 launch, storage or build · 130 interrupted"""
+Exit codes: 0 all points ok · 1 some points failed, or parity not proven · 2 usage · 5 launch, storage or build · 130 interrupted"""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -76,6 +77,9 @@ def override_option(command):
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
 @timeline_option
+@click.option(
+    "--parity/--no-parity", default=True, help="First check that the frameworks do the same work (default), or leave it unproven."
+)
 def sweep(
     suite: str,
     overrides: tuple[str, ...],
@@ -87,6 +91,7 @@ def sweep(
     retry: frozenset[str] | None,
     force: bool,
     timeline: bool,
+    parity: bool,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -116,6 +121,7 @@ def sweep(
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
         timeline=timeline,
+        checks_parity=parity,
     )
 
 
@@ -169,6 +175,30 @@ def plan(suite: str, overrides: tuple[str, ...], np: int | None, fields: bool) -
         click.echo(describe_fields())
         return
     click.echo(describe_plan(apply_overrides(load_suite(find_suite(suite)), overrides), np=np))
+
+
+@hvbench.command()
+@click.argument("words", nargs=-1, metavar="[SUITE] [KEY=VALUE…]")
+@override_option
+@options_of_a_sweep
+@click.option("--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Optimizer updates to compare.")
+@click.option("--full", is_flag=True, help="Print every tensor and every update, not only the largest errors.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write every figure to FILE too.")
+def parity(
+    words: tuple[str, ...], overrides: tuple[str, ...], np: int | None, steps: int, full: bool, json_path: Path | None
+) -> int:
+    """Train the same few updates in both frameworks and compare every tensor: is it the same work?
+
+    \b
+    hvbench parity --np 2                             model tiny, every precision, compression and accumulation
+    hvbench parity precision=bf16 --np 2 --full       fewer of these, with every tensor
+    horovodrun -np 2 hvbench parity quickstart --steps 3
+
+    Exit code 0: all within their tolerances, which hvbench/parity.py states with the measurements behind them.
+    """
+    from hvbench.cli.checking import run_parity
+
+    return run_parity(words, overrides, np=np, steps=steps, is_full=full, json_path=json_path)
 
 
 @hvbench.command()

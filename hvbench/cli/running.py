@@ -34,6 +34,7 @@ def run_sweep(
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
     timeline: bool = False,
+    checks_parity: bool = True,
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
@@ -56,6 +57,7 @@ def run_sweep(
             retry=retry,
             force=force,
             memory_limit_bytes=memory_limit_bytes,
+            checks_parity=checks_parity,
         )
     except BaseException:
         dismiss(context)
@@ -102,7 +104,7 @@ def without_launcher() -> dict[str, str]:
 
 def write_report(path: Path) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
-    from hvbench.analysis import breakdown_table, frame, report, tables
+    from hvbench.analysis import breakdown_table, frame, report, stamps, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -116,6 +118,9 @@ def write_report(path: Path) -> str:
             lines += ["", tables.render_text(tables.convergence_table(points))]
         if breakdown_table.has_breakdown(points):
             lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
+        verdict = stamps.check_verdict(records)
+        if verdict and not verdict.is_proven:
+            lines += ["", tables.clean_text(f"{verdict.title} {verdict.text}", limit=2000)]
     return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
 
 

@@ -35,6 +35,7 @@ LAUNCHERS = {
     "mpirun": ["mpirun", "-np", "2", "hvbench"],
     "hvbench alone": ["hvbench"],
 }
+CHECKED = "horovodrun"  # the launcher under which parity is checked before the sweep; the others save the time
 
 
 def launch(words: list[str], *, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -58,9 +59,11 @@ def suite(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite: Path, tmp_path: Path) -> None:
     words = [*LAUNCHERS[launcher], "sweep", str(suite), "--out", "run"]
-    done = launch(words + (["--np", "2"] if launcher == "hvbench alone" else []), folder=tmp_path)
+    words += ["--np", "2"] if launcher == "hvbench alone" else []
+    words += [] if launcher == CHECKED else ["--no-parity"]
+    done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    check_run(tmp_path / "run", ranks=2)
+    check_run(tmp_path / "run", ranks=2, is_stamped=launcher == CHECKED)
     assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
 
@@ -68,6 +71,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
 @pytest.mark.slow
 def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) -> None:
     words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "-s", "compression=fp16", "--out", "run"]
+    words.append("--no-parity")
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=8)
@@ -102,7 +106,7 @@ def test_a_mistake_under_a_launcher_is_one_line_from_rank_0(arguments: list[str]
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def check_run(path: Path, *, ranks: int) -> None:
+def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
     """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written."""
     folder = RunFolder(path)
     records, problems = folder.read_records()
@@ -119,9 +123,13 @@ def check_run(path: Path, *, ranks: int) -> None:
         assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)
         assert {ceiling.allreduce_bytes for ceiling in ceilings} == {record.model.allreduce_bytes_per_step}
         assert all(ceiling.allreduce_busbw_bytes_per_second > 0 for ceiling in ceilings)
+        assert (record.parity is not None and record.parity.is_proven) == is_stamped, record.parity
     utilization = point_frame(records)["model_flops_utilization"]
     assert (utilization > 0).all() and (utilization < 1).all()
     assert (path / "report.md").is_file()
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
     assert (path / "tables" / "ceilings.csv").is_file()
-    assert len(list((path / "logs").glob("*.log"))) == 2 * ranks, "a log a worker: two generations of every rank"
+    generations = 4 if is_stamped else 2
+    assert len(list((path / "logs").glob("*.log"))) == generations * ranks, "a log a worker: each generation of each rank"
+    proven = "NOT proven" not in (path / "report.md").read_text()
+    assert proven == is_stamped

@@ -86,12 +86,13 @@ def test_one_bit_changes_the_digest():
 def test_ranks_with_other_parameters_disprove_parity():
     points = [configured_point(framework, (2, "fp32", "none")) for framework in FRAMEWORKS]
     ranks = {rank: make_trace() for rank in range(2)}
+    same = {"gradients": "x", "parameters": "x"}
     a, b = (
-        TracedPoint(point=point, ranks=ranks, parameter_digests=["x", "x"], is_native=False, failure=None)
+        TracedPoint(point=point, ranks=ranks, digests=[same, same], is_native=False, failure=None)
         for point in points
     )
     assert compare_points(a, b).is_proven
-    parity = compare_points(a, replace(b, parameter_digests=["x", "y"]))
+    parity = compare_points(a, replace(b, digests=[same, {**same, "parameters": "y"}]))
     assert [each.name for each in parity.deviations if not each.is_within] == ["tensorflow/ranks_with_other_parameters"]
 
 

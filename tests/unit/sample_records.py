@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.record import Ceiling, Evaluation, Outcome, RankSamples, Record
+from hvbench.record import Ceiling, Evaluation, Outcome, ParityStamp, RankSamples, Record
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
@@ -47,6 +47,24 @@ def make_evaluation(
     return Evaluation(step=step, loss=loss, samples=samples, seconds=seconds, training_seconds=training_seconds)
 
 
+def make_stamp(counterpart: str = "tensorflow", **changes: Any) -> ParityStamp:
+    """A green stamp with figures of fp32."""
+    values: dict[str, Any] = {
+        "is_proven": True, "counterpart": counterpart, "updates": 3,
+        "logits_relative_error": 1e-7, "loss_relative_error": 2e-7, "gradient_relative_error": 3e-7,
+        "update_relative_error": 4e-6, "logits_tolerance": 5e-7, "loss_tolerance": 5e-7, "gradient_tolerance": 1e-6,
+        "update_tolerance": 1e-5, "overflows": 0, "worst": "rank0/update/final_norm.gain",
+        "worst_relative_error": 4e-6, "worst_tolerance": 1e-5,
+    }  # fmt: skip
+    return ParityStamp(**(values | changes))
+
+
+def make_red_stamp(counterpart: str = "tensorflow", **changes: Any) -> ParityStamp:
+    """Gradients that were not divided by the accumulation steps."""
+    worst = {"worst": "rank0/gradient/block0.mlp.up.weight", "worst_relative_error": 1.0, "worst_tolerance": 1e-6}
+    return make_stamp(counterpart, is_proven=False, gradient_relative_error=1.0, **(worst | changes))
+
+
 def make_record(
     ranks: list[RankSamples] | None = None,
     *,
@@ -58,6 +76,7 @@ def make_record(
     target_loss: float | None = None,
     environment: dict[str, Any] | None = None,
     generation: int | None = None,
+    parity: ParityStamp | None = None,
     **point_fields: Any,
 ) -> Record:
     """A record of the `tiny` model (unless `point_fields` says otherwise) with the given samples of each rank."""
@@ -69,6 +88,7 @@ def make_record(
         measure=MeasureSettings(warmup_steps=warmup_steps, steps=steps, target_loss=target_loss),
         outcome=Outcome(status=status, message=message, phase=phase, rank=None if status == "ok" else 0),
         model=model_facts(point), environment=ENVIRONMENT if environment is None else environment, ranks=ranks,
+        parity=parity,
         started_at=f"2024-05-06T07:0{repeat}:00Z", duration_seconds=3.0,
     )  # fmt: skip
 

@@ -182,6 +182,25 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
             ["run", "compression=fp16"],
             "hvbench run: none of its 1 points can run: one rank has nothing to all-reduce: Horovod skips compression",
         ),
+        (
+            ["parity", "compression=fp16"],
+            "hvbench parity: none of its 6 configurations can run: one rank has nothing to all-reduce: Horovod skips "
+            "compression",
+        ),
+        (["parity", "smoke", "batch"], "hvbench parity: smoke and batch: give one suite, and fields as key=value"),
+        (
+            ["parity", "warmup_steps=2"],
+            "hvbench parity: warmup_steps is a setting of measurements; updates to compare are --steps N",
+        ),
+        (["parity", "precision=int8"], "\"precision=int8\": precision = \"int8\": must be 'fp32', 'bf16' or 'fp16'"),
+        (
+            ["parity", "data=/no/such/place"],
+            'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+        ),
+        (
+            ["parity", "--steps", "0"],
+            "Invalid value for '--steps': 0 is not in the range 1<=x<=10000; see hvbench --help",
+        ),
     ],
 )
 @needs_both_frameworks
@@ -190,20 +209,24 @@ def test_a_mistake_is_told_in_one_line(hvbench_in: Hvbench, tmp_path: Path, argu
     assert refusal(hvbench_in(*arguments)) == message
 
 
-@pytest.mark.parametrize("command", ["plan", "sweep"])
+@pytest.mark.parametrize("command", ["plan", "sweep", "parity"])
 def test_an_unknown_suite_is_met_with_the_known_ones(hvbench_in: Hvbench, command: str) -> None:
     message = refusal(hvbench_in(command, "smok"))
     assert message.startswith('no suite named "smok" (did you mean "smoke"?); known: ')
 
 
 @pytest.mark.parametrize("np", ["0", "-1", "1000000", "99999999999999999999"])
-@pytest.mark.parametrize("command", [["sweep", "smoke"], ["run"], ["plan", "smoke"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["sweep", "smoke"], ["run"], ["plan", "smoke"], ["parity"]], ids=lambda command: command[0]
+)
 def test_an_absurd_np_is_refused(hvbench_in: Hvbench, command: list[str], np: str) -> None:
     message = refusal(hvbench_in(*command, "--np", np))
     assert message.startswith(f"--np {np}: must be between 1 and ")
 
 
-@pytest.mark.parametrize("command", [["sweep", "smoke"], ["run"], ["plan", "smoke"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["sweep", "smoke"], ["run"], ["plan", "smoke"], ["parity"]], ids=lambda command: command[0]
+)
 def test_under_a_launcher_another_np_is_refused_and_only_rank_0_says_so(
     hvbench_in: Hvbench, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +246,12 @@ def test_a_folder_that_cannot_be_written_is_refused(hvbench_in: Hvbench, tmp_pat
     (tmp_path / "file").touch()
     message = refusal(hvbench_in(*command, "--out", "file/run"), code=5)
     assert message == "file/run: cannot be written: Not a directory; choose another folder with --out"
+
+
+@needs_both_frameworks
+def test_a_file_of_figures_that_cannot_be_written_is_refused_before_the_check(hvbench_in: Hvbench) -> None:
+    message = refusal(hvbench_in("parity", "data=synthetic", "--json", "nosuch/a.json"), code=5)
+    assert message == "nosuch/a.json: cannot be written; --json names a file in a folder that exists"
 
 
 def test_a_run_that_is_there_already_is_not_written_over(hvbench_in: Hvbench, tmp_path: Path) -> None:

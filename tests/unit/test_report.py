@@ -10,10 +10,18 @@ import pytest
 
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.report import render_report, write_report
+from hvbench.analysis.stamps import parity_table
 from hvbench.analysis.tables import convergence_table, throughput_table
 from hvbench.errors import StorageError
 from hvbench.record import Outcome
-from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
+from tests.unit.sample_records import (
+    make_convergence,
+    make_launch,
+    make_rank,
+    make_record,
+    make_red_stamp,
+    make_stamp,
+)
 
 RUN = {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"}
 FRAMEWORKS = ("pytorch", "tensorflow")
@@ -25,7 +33,7 @@ def both(*, repeats: int = 1):
 
 def report_of(records, run=RUN) -> str:
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points)]
+    tables = [throughput_table(points), convergence_table(points), parity_table(records)]
     return render_report(points, tables=tables, plots={}, records=records, run=run)
 
 
@@ -34,6 +42,14 @@ def with_losses(*losses: list[float | None]) -> list:
     ranks = [make_rank(step_seconds=[0.1] * len(values), loss=values) for values in losses]
     return [
         make_record([rank], framework=name, world_size=1) for name, rank in zip(FRAMEWORKS, ranks, strict=True)
+    ]
+
+
+def stamped(records, make=make_stamp) -> list:
+    """The records with the stamp of a check before the sweep."""
+    return [
+        record.model_copy(update={"parity": make("pytorch" if record.point.framework == "tensorflow" else "tensorflow")})
+        for record in records
     ]
 
 
@@ -58,7 +74,7 @@ def test_frameworks_that_never_met_are_named_on_top() -> None:
     pytorch, tensorflow = both()
     lost = tensorflow.model_copy(update={"outcome": Outcome(status="oom", message="no memory"), "ranks": []})
     report = report_of([pytorch, lost])
-    assert report.index("nothing shows that they trained alike") < report.index("## ")
+    assert report.index("No configuration ended in ok in both frameworks") < report.index("## ")
 
 
 def test_one_framework_needs_no_agreement() -> None:
@@ -66,10 +82,28 @@ def test_one_framework_needs_no_agreement() -> None:
 
 
 def test_agreement_is_told_with_its_figures() -> None:
-    pytorch, tensorflow = both()
-    alike = report_of([pytorch, tensorflow.model_copy(update={"ranks": pytorch.ranks})])
+    alike = report_of(stamped(with_losses([5.0, 4.9], [5.0, 4.9])))
     assert "trained alike in this run" in alike and "fp32 0.0e+00" in alike
-    assert "did NOT train alike" in report_of(with_losses([5.0, 4.9], [5.0, 4.8]))
+    assert "rank0/update/final_norm.gain 4.0e-06, allowed 1e-05" in alike and "| proven |" in alike
+    assert "not compare" not in alike
+
+
+def test_a_red_stamp_is_told_across_the_top_and_in_the_tables() -> None:
+    records = stamped(with_losses([5.0, 4.9], [5.0, 4.9]), make_red_stamp)
+    report = report_of(records)
+    banner = next(line for line in report.splitlines() if line.startswith("> "))
+    assert "NOT proven to do the same work" in banner and report.index(banner) < report.index("## ")
+    assert "rank0/gradient/block0.mlp.up.weight 1.0e+00, allowed 1e-06" in banner
+    speeds = report[report.index("## Throughput") : report.index("## Convergence")]
+    assert speeds.count("| ok, NOT the same work |") == 2
+    assert report.count("| not proven (rank0/gradient/block0.mlp.up.weight 1.0e+00, allowed 1e-06) |") == 2
+
+
+def test_the_parity_table_is_a_file_and_left_out_where_nothing_was_checked(tmp_path) -> None:
+    write_report(tmp_path / "a", records=stamped(both()), run=RUN)
+    assert "launches_stamped" in (tmp_path / "a" / "tables" / "parity.csv").read_text()
+    write_report(tmp_path / "b", records=both(), run=RUN)
+    assert not (tmp_path / "b" / "tables" / "parity.csv").exists()
 
 
 def test_fastest_point_with_its_interval() -> None:

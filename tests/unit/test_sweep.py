@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from hvbench.errors import DataError, Interrupted, StorageError, UsageError
-from hvbench.launch.coordinator import Task, TaskEnd
+from hvbench.launch.coordinator import StartFailed, Task, TaskEnd
 from hvbench.plan import Job, is_installed
 from hvbench.record import Record
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
@@ -95,7 +95,9 @@ def parse(text: str = TINY) -> Suite:
     return parse_suite(text, name="example", where="example.toml")
 
 
-def prepare(path: Path, *, text: str = TINY, world_size: int = 2, resume: bool = False) -> Sweep:
+def prepare(
+    path: Path, *, text: str = TINY, world_size: int = 2, resume: bool = False, checks_parity: bool = False
+) -> Sweep:
     return prepare_sweep(
         parse(text),
         RunFolder(path),
@@ -103,6 +105,7 @@ def prepare(path: Path, *, text: str = TINY, world_size: int = 2, resume: bool =
         command=["hvbench", "sweep", "a b"],
         observer=Witness(),
         resume=resume,
+        checks_parity=checks_parity,
     )
 
 
@@ -238,6 +241,66 @@ def test_an_interrupt_leaves_what_was_measured_and_marks_the_rest_of_the_way(tmp
     assert sorted(record.outcome.status for record in records) == ["interrupted", "ok"]
     (stopped,) = (record for record in records if record.outcome.status == "interrupted")
     assert stopped.outcome.message == "stopped by SIGINT" and stopped.generation is None
+
+
+# The parity check before the first point
+
+
+class CheckedScript(Script):
+    """Ends every trace with `check`, and the rest as written."""
+
+    def __init__(self, ends: Sequence[TaskEnd | Exception], *, check: dict[str, Any] | Exception) -> None:
+        super().__init__(ends)
+        self.check = check
+        self.traced: list[str] = []
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+        if tasks[0].job["kind"] != "trace":
+            yield from super().run(tasks)
+            return
+        self.traced += [f"{task.framework} {task.job['point']['seed']}" for task in tasks]
+        for index in range(len(tasks)):
+            if isinstance(self.check, Exception):
+                raise self.check
+            yield index, ended(failure=self.check)
+
+
+def test_a_check_that_fails_is_noted_in_every_record_and_costs_no_measurement(tmp_path: Path) -> None:
+    sweep, witness = prepare(tmp_path / "run", checks_parity=True), Witness()
+    failure = {"status": "oom", "rank": 0, "phase": "build", "message": "no memory", "log": None}
+    script = CheckedScript([GOOD] * 4, check=failure)
+    sweep.run(script, witness)
+    assert script.traced == ["pytorch 0", "pytorch 1", "tensorflow 0", "tensorflow 1"]
+    records, _ = sweep.folder.read_records()
+    assert [record.outcome.status for record in records] == ["ok"] * 4
+    assert {record.parity.problem for record in records} == {"pytorch oom: no memory"}
+    assert {record.parity.counterpart for record in records} == set(FRAMEWORKS)
+    assert not any(record.parity.is_proven for record in records)
+    told = [heard[1] for heard in witness.heard[: witness.heard.index(("start", 4))]]
+    assert told[0].startswith("parity 1 of 4: pytorch-tiny-") and told[3].startswith("parity 4 of 4: tensorflow-tiny-")
+    assert told[4].startswith("parity done: NOT proven for 2 of 2 configurations")
+
+
+def test_workers_that_do_not_start_for_the_check_are_a_problem_of_the_check_alone(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run", checks_parity=True)
+    reason = StartFailed("workers failed to start", {"status": "failed", "message": "no such module"})
+    sweep.run(CheckedScript([GOOD] * 4, check=reason), Witness())
+    records, _ = sweep.folder.read_records()
+    assert {record.parity.problem for record in records} == {"pytorch failed: no such module"}
+
+
+def test_an_interrupt_during_the_check_ends_the_sweep_before_its_first_point(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run", checks_parity=True)
+    with pytest.raises(Interrupted):
+        sweep.run(CheckedScript([GOOD] * 4, check=Interrupted("stopped by SIGINT")), Witness())
+    assert sweep.folder.read_records() == ([], []) and sweep.statuses == {}
+
+
+def test_without_the_check_a_record_has_no_stamp(tmp_path: Path) -> None:
+    script = CheckedScript([GOOD] * 4, check=AssertionError("nothing is traced"))
+    sweep = prepare(tmp_path / "run")
+    sweep.run(script, Witness())
+    assert {record.parity for record in sweep.folder.read_records()[0]} == {None}
 
 
 # Resume

@@ -34,10 +34,8 @@ class Trainer:
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
-            for name in (
-                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_logits",
-            )
-        }  # fmt: skip
+            for name in ("_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss")
+        }
 
     def train_step(
         self,
@@ -77,16 +75,17 @@ class Trainer:
         return float(self._run("_loss", inputs, targets))
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        return self._run("_logits", inputs).numpy()
+        with tf.device(self.device):
+            return self.model.logits(tf.convert_to_tensor(inputs)).numpy()
 
     def gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
     ) -> Arrays:
-        scale = self._scalar(loss_scale)
-        self._accumulate_all_but_last(inputs, targets, scale)
-        _, gradients = self._run(
-            "_averaged_gradients", inputs[-1], targets[-1], scale, with_allreduce=with_allreduce
-        )
+        inputs, targets, scale = tf.convert_to_tensor(inputs), tf.convert_to_tensor(targets), self._scalar(loss_scale)
+        with tf.device(self.device):
+            for index in range(len(inputs) - 1):
+                self._accumulate(inputs[index], targets[index], scale)
+            _, gradients = self._averaged_gradients(inputs[-1], targets[-1], scale, with_allreduce=with_allreduce)
         return {name: gradient.numpy() for name, gradient in gradients.items()}
 
     def parameters(self) -> Arrays:
@@ -180,9 +179,6 @@ class Trainer:
 
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return self.model.loss(inputs, targets)
-
-    def _logits(self, inputs: tf.Tensor) -> tf.Tensor:
-        return self.model.logits(inputs)
 
     def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor, **choices: bool):
         """The graph's results; it is traced once for each value of `choices`."""

@@ -1,0 +1,98 @@
+"""The parity stamp: before a sweep compares frameworks, both train a few updates of every configuration and must agree.
+
+A configuration is everything of a point but its framework. What the check found goes into every record of it; what it
+could not find out, and why, goes there too, for a check that fails costs no measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from hvbench.launch.coordinator import Coordinator
+from hvbench.measure import finite_or_none
+from hvbench.parity import Deviation, worst, worst_by_kind
+from hvbench.plan import Plan
+from hvbench.record import ParityStamp
+from hvbench.spec import Point
+from hvbench.tracing import Limits, Pair, Parity, check_pairs, pair_up
+
+STAMP_UPDATES = 3
+MAX_PROBLEM = 500  # characters
+
+
+def find_pairs(plan: Plan) -> list[Pair]:
+    """The configurations that the plan still has to run and that it compares across frameworks, each as a pair."""
+    running = {job.point for job in plan.jobs}
+    known = running | {job.point for job in plan.done}
+    pairs = pair_up(job.point for job in [*plan.jobs, *plan.done])
+    return [pair for pair in pairs if running.intersection(pair) and known.issuperset(pair)]
+
+
+def stamp_plan(
+    coordinator: Coordinator, plan: Plan, *, limits: Limits, report: Callable[[str], None]
+) -> dict[Point, ParityStamp]:
+    """Check every configuration that `find_pairs` names; the stamp of each of their points.
+
+    `report` hears what happens, and at the end one line with the result. Raises LaunchError when ranks are lost.
+    """
+    pairs = find_pairs(plan)
+    if not pairs:
+        return {}
+    parities = list(check_pairs(coordinator, pairs, steps=STAMP_UPDATES, limits=limits, report=report))
+    report(describe_parities(parities))
+    return make_stamps(parities)
+
+
+def make_stamps(parities: Iterable[Parity]) -> dict[Point, ParityStamp]:
+    """Point -> its stamp; of a point that was compared more than once, the one that is not proven."""
+    stamps: dict[Point, ParityStamp] = {}
+    for parity in parities:
+        for point, counterpart, overflows in zip(parity.points, parity.points[::-1], parity.overflows, strict=True):
+            if point not in stamps or stamps[point].is_proven:
+                stamps[point] = make_stamp(parity, counterpart=counterpart.framework, overflows=overflows)
+    return stamps
+
+
+def make_stamp(parity: Parity, *, counterpart: str, overflows: int, updates: int = STAMP_UPDATES) -> ParityStamp:
+    """The figures of one comparison as a record keeps them; a figure that is not finite becomes None."""
+    closest = worst(parity.deviations) if parity.deviations else None
+    kinds = worst_by_kind(parity.deviations)
+    figures: dict[str, float | None] = {}
+    for kind in ("logits", "loss", "gradient", "update"):
+        figures[f"{kind}_relative_error"] = finite_or_none(kinds[kind].relative_error) if kind in kinds else None
+        figures[f"{kind}_tolerance"] = kinds[kind].tolerance if kind in kinds else None
+    return ParityStamp(
+        is_proven=parity.is_proven,
+        counterpart=counterpart,
+        updates=updates,
+        **figures,
+        overflows=overflows,
+        worst=closest.name if closest else None,
+        worst_relative_error=finite_or_none(closest.relative_error) if closest else None,
+        worst_tolerance=closest.tolerance if closest else None,
+        problem=parity.problem[:MAX_PROBLEM] if parity.problem else None,
+    )
+
+
+def describe_parities(parities: Sequence[Parity]) -> str:
+    """One line for all configurations."""
+    red = [parity for parity in parities if not parity.is_proven]
+    if not red:
+        closest = worst([each for parity in parities for each in parity.deviations])
+        return (
+            f"parity done: both frameworks do the same work in {count(parities)}, over {STAMP_UPDATES} updates; "
+            f"closest to its tolerance: {describe_deviation(closest)}"
+        )
+    first = red[0].problem or describe_deviation(worst(red[0].deviations))
+    name = red[0].points[0].point_id.partition("-")[2].rpartition("-")[0]
+    return f"parity done: NOT proven for {len(red)} of {count(parities)}; {name}: {first}"
+
+
+def describe_deviation(deviation: Deviation) -> str:
+    """`NAME 1.2e-07 (allowed 5e-07)`."""
+    return f"{deviation.name} {deviation.relative_error:.1e} (allowed {deviation.tolerance:.0e})"
+
+
+def count(parities: Sequence[Parity]) -> str:
+    """`1 configuration`, `8 configurations`."""
+    return f"{len(parities)} configuration{'s' * (len(parities) != 1)}"

@@ -1,0 +1,32 @@
+"""Where a fault on purpose strikes, and where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvbench.faults import strike
+
+STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "measure"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "strikes"),
+    [
+        ({}, {}, True),
+        ({"point": "tensorflow", "phase": "measure"}, {}, True),
+        ({"point": "pytorch"}, {}, False),
+        ({"phase": "build"}, {}, False),
+        ({}, {"job": "trace"}, False),  # the check before a sweep, unless the fault is meant for it
+        ({"job": "trace"}, {"job": "trace"}, True),
+        ({"job": "trace"}, {}, False),
+        ({"phase": "start"}, {"job": "trace", "phase": "start", "point": None}, False),
+    ],
+)
+def test_a_fault_strikes_where_it_is_meant_to(
+    tmp_path: Path, fault: dict[str, Any], state: dict[str, Any], strikes: bool
+) -> None:
+    strike([{"kind": "garbage", **fault}], STATE | state, directory=tmp_path)
+    assert (tmp_path / "result-0.json").exists() == strikes
