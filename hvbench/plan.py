@@ -50,9 +50,16 @@ class Plan:
 
 
 def make_plan(
-    points: Sequence[Point], settings: MeasureSettings, *, world_size: int, done: Iterable[str] = ()
+    points: Sequence[Point],
+    settings: MeasureSettings,
+    *,
+    world_size: int,
+    done: Iterable[str] = (),
+    extra: Iterable[tuple[str, int]] = (),
 ) -> Plan:
     """Order the launches of `points` on `world_size` ranks; `done` holds the keys of jobs with a record already.
+
+    `extra` are launches, (point id, repeat), that an earlier session added to the planned repeats.
 
     Repeats are the outer loop, so that the launches of one point are spread over the whole sweep (a machine that drifts
     then widens the interval instead of shifting a point). Within a repeat the points of one framework, world size and
@@ -68,12 +75,13 @@ def make_plan(
         else:
             runnable.append(resolved)
     groups = list(dict.fromkeys(worker_group(point) for point in runnable))
-    finished = set(done)
+    finished, added = set(done), set(extra)
     jobs, already = [], []
-    for repeat in range(settings.repeats):
+    for repeat in range(max([settings.repeats, *(repeat + 1 for _, repeat in added)])):
         for point in sorted(runnable, key=lambda point: groups.index(worker_group(point))):
             job = Job(point=point, repeat=repeat)
-            (already if job.key in finished else jobs).append(job)
+            if repeat < settings.repeats or (point.point_id, repeat) in added:
+                (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
 
 
@@ -113,18 +121,23 @@ def is_installed(framework: str) -> bool:
 
 @cache
 def measure_gemm_flops_per_second() -> float:
-    """Rate of a float32 matrix product in numpy on this process's cores: the yardstick of the estimates, 0.2 s."""
+    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates, 0.2 s.
+
+    By processor time and not by the clock, so that what else the machine is doing now does not count: a core's rate at
+    its best, times the cores.
+    """
     import numpy as np
 
     size = 768
     a = np.ones((size, size), dtype=np.float32)
     best = float("inf")
     begun = time.perf_counter()
-    while time.perf_counter() - begun < 0.2:
-        started = time.perf_counter()
+    while best == float("inf") or time.perf_counter() - begun < 0.2:
+        started = time.process_time()  # of all threads of numpy's library together
         a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        if (seconds := time.process_time() - started) > 0:
+            best = min(best, seconds)
+    return usable_cores() * 2 * size**3 / best
 
 
 def estimate_seconds(job: Job, settings: MeasureSettings) -> float:

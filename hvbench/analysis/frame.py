@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
+from scipy import stats as scipy_stats
 
 from hvbench.record import RankSamples, Record
 from hvbench.spec import Point
@@ -89,6 +90,22 @@ def model_flops_utilization(samples: Samples) -> float | None:
     peak = samples.record.environment.get("peak_flops_per_second_per_rank")
     known = isinstance(peak, (int, float)) and not isinstance(peak, bool) and math.isfinite(peak) and peak > 0
     return model_flops_per_second(samples) / (peak * len(samples.record.ranks)) if known else None
+
+
+def step_seconds_autocorrelation(samples: Samples) -> float | None:
+    """Lag-1 autocorrelation of the slowest rank's timed steps; missing below 4 steps or where all are alike."""
+    return float(pd.Series(samples.slowest).autocorr(lag=1)) if _varies(samples.slowest) else None
+
+
+def step_seconds_skewness(samples: Samples) -> float | None:
+    """Skewness of the same, corrected for bias; missing below 4 steps or where all are alike."""
+    return float(scipy_stats.skew(samples.slowest, bias=False)) if _varies(samples.slowest) else None
+
+
+def first_timed_step_ratio(samples: Samples) -> float | None:
+    """First timed step / median of the other timed steps; missing where there is no other. Above 1: too short a warm-up."""
+    first, others = samples.slowest[0], samples.slowest[1:]
+    return float(first / np.median(others)) if others.size else None
 
 
 def final_loss(samples: Samples) -> float:
@@ -179,6 +196,12 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: np.median(s.slowest)),
     Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
            lambda s: np.quantile(s.slowest, 0.95)),
+    Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the slowest rank's timed steps",
+           step_seconds_autocorrelation),
+    Column("step_seconds_skewness", "float", "1", "of the same, corrected for bias",
+           step_seconds_skewness),
+    Column("first_timed_step_ratio", "float", "1", "first timed step / median of the other timed steps",
+           first_timed_step_ratio),
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
@@ -336,6 +359,11 @@ def order_values(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(
         distinct, key=lambda v: (v is None, declared.index(v) if v in declared else 0, v if v is not None else 0)
     )
+
+
+def _varies(values: np.ndarray) -> bool:
+    """Whether a statistic of the shape of these values means anything."""
+    return values.size >= 4 and bool(np.ptp(values[1:]) > 0 and np.ptp(values[:-1]) > 0)
 
 
 def _at(values: list[Any], index: int) -> Any:

@@ -15,6 +15,8 @@ from hvbench.analysis.agreement import Agreement, check_agreement
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, save
 from hvbench.analysis.plots import all_plots
+from hvbench.analysis.quality import describe_quality
+from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
     INTERVAL,
@@ -50,6 +52,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     records = list(records)
     points = point_frame(records)
     tables = [throughput_table(points), convergence_table(points)]
+    tables += [table for table in (scaling_table(points),) if table]
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
@@ -88,6 +91,8 @@ def render_report(
     for table in tables if len(points) else []:
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
         blocks.append(f"Raw values and all intervals: [{table.name}.csv](tables/{table.name}.csv)")
+    if sentences := describe_quality(points, records, run):
+        blocks += ["## How sure the figures are", "\n".join(f"- {escape_markdown(one, limit=4000)}" for one in sentences)]
     if plots:
         blocks.append("## Plots")
         blocks += [f"![{title}](plots/{name}.svg)" for name, title in plots.items()]

@@ -5,6 +5,7 @@ The unit of evidence is a launch. Its steps are correlated, so an interval comes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,13 @@ class Estimate:
     high: float | None
     n: int
     confidence: float = CONFIDENCE
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width / the centre, both positive; infinite without an interval."""
+        if self.low is None or self.high is None:
+            return math.inf
+        return (self.high - self.low) / (2 * self.centre)
 
 
 def estimate_mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
@@ -67,6 +75,9 @@ ESTIMATORS: dict[str, Estimator] = {
     "model_flops_utilization": estimate_rate,
     "step_seconds_median": estimate_rate,
     "step_seconds_p95": estimate_rate,
+    "step_seconds_autocorrelation": estimate_mean,
+    "step_seconds_skewness": estimate_mean,
+    "first_timed_step_ratio": estimate_rate,
     "first_step_seconds": estimate_rate,
     "data_seconds_median": estimate_mean,
     "peak_rss_bytes": take_largest,

@@ -74,6 +74,7 @@ def throughput_table(points: pd.DataFrame) -> Table:
     )
     metrics = [
         "tokens_per_second", "tokens_per_second_per_rank", "step_seconds_median", "step_seconds_p95",
+        "step_seconds_autocorrelation", "step_seconds_skewness", "first_timed_step_ratio",
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli.values import Memory, Outcomes
+from hvbench.cli.values import Duration, Memory, Outcomes, Share
 
 RESULTS = Path("results")
 
@@ -49,6 +49,14 @@ def limits_of_a_point(command):
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
 
 
+def options_of_precision(command):
+    """Options of `sweep` and `run` that ask for more launches than planned."""
+    target_help = "After the planned repeats, launch points again until the interval of tokens/s is within ± this, such as 2%."
+    budget_help = "Time for those launches, such as 10m. Default: 30m."
+    command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
+    return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)
+
+
 def override_option(command):
     """`-s key=value`."""
     text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
@@ -61,6 +69,7 @@ def override_option(command):
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
 @limits_of_a_point
+@options_of_precision
 @click.option(
     "--resume/--fresh", default=False, help="Go on with the newest run of the suite (or with --out), or start a new one."
 )
@@ -73,6 +82,8 @@ def sweep(
     out: Path | None,
     timeout: float | None,
     memory_limit: int | None,
+    precision_target: float | None,
+    budget_seconds: float | None,
     resume: bool,
     retry: frozenset[str] | None,
     force: bool,
@@ -104,6 +115,8 @@ def sweep(
         force=force,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
+        precision_target=precision_target,
+        budget_seconds=budget_seconds,
     )
 
 
@@ -112,7 +125,16 @@ def sweep(
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
 @limits_of_a_point
-def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: float | None, memory_limit: int | None) -> int:
+@options_of_precision
+def run(
+    values: tuple[str, ...],
+    np: int | None,
+    out: Path | None,
+    timeout: float | None,
+    memory_limit: int | None,
+    precision_target: float | None,
+    budget_seconds: float | None,
+) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
     Fields left out have their defaults (see `hvbench plan --fields`).
@@ -124,7 +146,15 @@ def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: floa
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
 
     return run_sweep(
-        load, np=np, out=out, root=RESULTS, command=sys.argv, timeout_seconds=timeout, memory_limit_bytes=memory_limit
+        load,
+        np=np,
+        out=out,
+        root=RESULTS,
+        command=sys.argv,
+        timeout_seconds=timeout,
+        memory_limit_bytes=memory_limit,
+        precision_target=precision_target,
+        budget_seconds=budget_seconds,
     )
 
 

@@ -81,6 +81,11 @@ class Display:
         number = f"[{self.done:{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         self._line(f"{number} {describe_job(job)}  {describe_record(record)}{self._remaining()}")
 
+    def extend(self, jobs: Sequence[Job], reason: str) -> None:
+        self.jobs = [*self.jobs, *jobs]
+        self.bar.update(self.task, total=len(self.jobs))
+        self._line(f"{reason}: {len(jobs)} more launches{self._remaining()}")
+
     def _remaining(self) -> str:
         """Time left: the plan's estimate of the rest, corrected by how the estimate of the done part held."""
         if self.settings is None or not self.done or self.done == len(self.jobs):

@@ -33,6 +33,8 @@ def run_sweep(
     force: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
+    precision_target: float | None = None,
+    budget_seconds: float | None = None,
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
@@ -41,8 +43,15 @@ def run_sweep(
     display = Display()
     try:
         suite = load()
-        if timeout_seconds is not None:
-            suite = replace(suite, measure=suite.measure.model_copy(update={"timeout_seconds": timeout_seconds}))
+        options = {
+            "timeout_seconds": timeout_seconds,
+            "precision_target": precision_target,
+            "budget_seconds": budget_seconds,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        suite = replace(suite, measure=suite.measure.model_copy(update=given))
+        if budget_seconds is not None and suite.measure.precision_target is None:
+            raise UsageError("--budget goes with --precision-target, such as --precision-target 2%")
         path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
         words = [Path(command[0]).name, *command[1:]]
         sweep = prepare_sweep(
@@ -60,7 +69,7 @@ def run_sweep(
         dismiss(context)
         raise
     try:
-        if sweep.plan.jobs:
+        if sweep.has_work:
             with open_launch(context, run_path=path) as coordinator, display:
                 sweep.run(coordinator, display)
     except HvbenchError as error:
@@ -71,7 +80,7 @@ def run_sweep(
     bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
-        raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")
+        raise PointsFailed(f"{counts} of {sum(sweep.statuses.values())} launches did not end in ok; see {path / 'report.md'}")
     return 0
 
 
@@ -100,7 +109,7 @@ def without_launcher() -> dict[str, str]:
 
 def write_report(path: Path) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
-    from hvbench.analysis import frame, report, tables
+    from hvbench.analysis import frame, quality, report, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -112,6 +121,9 @@ def write_report(path: Path) -> str:
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
+        target = run["measure"].get("precision_target") if isinstance(run.get("measure"), dict) else None
+        if isinstance(target, float):
+            lines += ["", *(tables.clean_text(line, limit=4000) for line in quality.describe_precision(points, target))]
     return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
 
 

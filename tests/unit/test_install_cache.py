@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hvbench.errors import InstallError
-from hvbench.install.cache import build_folder, cache_root, cached_wheel, locked
+from hvbench.folders import cache_root
+from hvbench.install.cache import build_folder, cached_wheel, locked
 from hvbench.install.process import last_words, run_logged
 
 HOLDER = """
