@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from hvbench.frameworks import FRAMEWORK_MODULES
-from hvbench.environment import usable_cores
+from hvbench.environment import multiplies_natively, usable_cores
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
+from hvbench.training.memory import estimate_memory
+from hvbench.training.precision import PRECISIONS
 
 # Of the plain GEMM speed, what a whole training step reaches; measured with `small` on two machines, rounded down.
 STEP_EFFICIENCY = 0.35
@@ -111,6 +113,22 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     return None
 
 
+def describe_shortages(jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None) -> list[str]:
+    """A line for each point that should need more than the host's memory, all its ranks on it, or a worker's limit."""
+    lines = []
+    for point in {job.point.point_id: job.point for job in jobs}.values():
+        if point.device == "cuda":
+            continue
+        is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
+        rank_bytes, ranks = estimate_memory(point, is_native=is_native).peak_bytes, point.world_size or 1
+        needs = f"{point.point_id} should need about {rank_bytes / 2**30:.1f} GiB a rank"
+        if limit_bytes is not None and rank_bytes > limit_bytes:
+            lines.append(f"{needs}, more than the limit of {limit_bytes / 2**30:.1f} GiB")
+        elif ranks * rank_bytes > memory_bytes:
+            lines.append(f"{needs}, and its {ranks} ranks together more than this host's {memory_bytes / 2**30:.1f} GiB")
+    return lines
+
+
 @cache
 def is_installed(framework: str) -> bool:
     """Whether the framework can be imported, without importing it."""
@@ -121,23 +139,24 @@ def is_installed(framework: str) -> bool:
 
 @cache
 def measure_gemm_flops_per_second() -> float:
-    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates, 0.2 s.
+    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates.
 
-    By processor time and not by the clock, so that what else the machine is doing now does not count: a core's rate at
-    its best, times the cores.
+    What else the machine does at this moment should not count: hence products so small that numpy's library gives them
+    to no second thread (which would spin for its turn on a core), timed by this thread's processor time; the best of
+    some hundreds, times the cores.
     """
     import numpy as np
 
-    size = 768
-    a = np.ones((size, size), dtype=np.float32)
+    size, count = 64, 32
+    a = np.ones((count, size, size), dtype=np.float32)
     best = float("inf")
-    begun = time.perf_counter()
-    while best == float("inf") or time.perf_counter() - begun < 0.2:
-        started = time.process_time()  # of all threads of numpy's library together
+    begun = time.thread_time()
+    while time.thread_time() - begun < 0.1:
+        started = time.thread_time()
         a @ a
-        if (seconds := time.process_time() - started) > 0:
+        if (seconds := time.thread_time() - started) > 0:
             best = min(best, seconds)
-    return usable_cores() * 2 * size**3 / best
+    return usable_cores() * 2 * count * size**3 / best
 
 
 def estimate_seconds(job: Job, settings: MeasureSettings) -> float:

@@ -73,7 +73,7 @@ def extra_keys(run: Mapping[str, object], *, repeats: int) -> list[tuple[str, in
     """(point id, repeat) of the launches that an earlier session of a run added to its `repeats` planned ones."""
     jobs = run.get("jobs")
     parts = [str(job).rpartition(".r") for job in jobs] if isinstance(jobs, list) else []
-    return [(name, int(number)) for name, _, number in parts if number.isdecimal() and int(number) >= repeats]
+    return [(name, int(number)) for name, dot, number in parts if dot and number.isdecimal() and int(number) >= repeats]
 
 
 def group_records(records: Iterable[Record]) -> dict[str, list[Record]]:

@@ -19,6 +19,7 @@ from scipy import stats as scipy_stats
 
 from hvbench.record import RankSamples, Record
 from hvbench.spec import Point
+from hvbench.training.memory import MemoryEstimate, estimate_memory
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
 LEADING_AXES = (
@@ -143,6 +144,33 @@ def evaluation_seconds_to_target(samples: Samples) -> float | None:
     return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
 
 
+def estimate_of(samples: Samples) -> MemoryEstimate | None:
+    """What the point alone says of a rank's memory; missing where a rank trained on another device than the CPU."""
+    record = samples.record
+    if any(rank.device != "cpu" for rank in record.ranks):
+        return None
+    flags = {"bf16": "native_bfloat16", "fp16": "native_float16"}
+    is_native = record.environment.get(flags.get(record.point.precision, "")) is True
+    return estimate_memory(record.point, is_native=is_native)
+
+
+def estimated_bytes(part: str) -> Callable[[Samples], int | None]:
+    """Column: one part of the estimate."""
+    return lambda samples: getattr(estimate, part) if (estimate := estimate_of(samples)) else None
+
+
+def activation_bytes(samples: Samples) -> int | None:
+    """What the rank with the highest peak gained over the point, less parameters, gradients and optimizer state.
+
+    The remainder: activations, logits, copies, and what the allocator keeps; less what it had kept from before.
+    """
+    if not (estimate := estimate_of(samples)):
+        return None
+    rank = max(samples.record.ranks, key=lambda rank: rank.peak_rss_bytes)
+    known = estimate.parameter_bytes + estimate.gradient_bytes + estimate.optimizer_state_bytes
+    return rank.peak_rss_bytes - rank.start_rss_bytes - known
+
+
 def peak_device_memory_bytes(samples: Samples) -> int | None:
     """Largest device allocator peak over the ranks that report one."""
     return max(
@@ -214,6 +242,16 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: max(rank.peak_rss_bytes for rank in s.record.ranks)),
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
            lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
+    Column("parameter_bytes", "int", "B", "one rank's, computed",
+           estimated_bytes("parameter_bytes")),
+    Column("gradient_bytes", "int", "B", "the same",
+           estimated_bytes("gradient_bytes")),
+    Column("optimizer_state_bytes", "int", "B", "the same",
+           estimated_bytes("optimizer_state_bytes")),
+    Column("activation_bytes", "int", "B", "the remainder: peak - start - those three, of the rank with the highest peak",
+           activation_bytes),
+    Column("estimated_peak_bytes", "int", "B", "computed; see `hvbench.training.memory`",
+           estimated_bytes("peak_bytes")),
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",

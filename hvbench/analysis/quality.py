@@ -15,7 +15,7 @@ from hvbench.analysis.stats import CONFIDENCE, estimate_mean, estimate_rate, rea
 from hvbench.record import Record
 from hvbench.spec import FRAMEWORKS
 
-LEFTOVER_WARMUP = 1.05  # the first timed step against the others: more than this, and surely above 1, is a trend
+LEFTOVER_WARMUP = 1.05  # the first timed step against the others: more, and surely above 1, is a trend; surely less is none
 LARGE_AUTOCORRELATION = 0.5
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
@@ -60,8 +60,11 @@ def describe_warmup(points: pd.DataFrame) -> list[str]:
             continue
         ratio = estimate_rate(values)
         bounds = "no interval" if ratio.low is None else f"{CONFIDENCE * 100:g} % interval {ratio.low:.3f} to {ratio.high:.3f}"
-        is_trend = ratio.low is not None and ratio.low > 1 and ratio.centre > LEFTOVER_WARMUP
-        verdict = "a leftover of the warm-up: raise warmup_steps" if is_trend else "no leftover of the warm-up is seen"
+        verdict = "too few or too scattered to say more"
+        if ratio.low is not None and ratio.low > 1 and ratio.centre > LEFTOVER_WARMUP:
+            verdict = "a leftover of the warm-up: raise warmup_steps"
+        elif ratio.high is not None and ratio.high < LEFTOVER_WARMUP:
+            verdict = "no leftover of the warm-up"
         figures = f"{ratio.centre:.3f} ({bounds}, n = {ratio.n} launches)"
         lines.append(f"{framework}: first timed step / median of the other timed steps: {figures}: {verdict}.")
     return lines

@@ -27,6 +27,7 @@ from hvbench.analysis.tables import (
     format_number,
     frame_to_csv,
     join_constants,
+    memory_table,
     render_csv,
     render_markdown,
     show_value,
@@ -51,7 +52,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     """
     records = list(records)
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points)]
+    tables = [throughput_table(points), convergence_table(points), memory_table(points)]
     tables += [table for table in (scaling_table(points),) if table]
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}

@@ -30,8 +30,8 @@ class Estimate:
 
     @property
     def relative_half_width(self) -> float:
-        """Half the interval's width / the centre, both positive; infinite without an interval."""
-        if self.low is None or self.high is None:
+        """Half the interval's width / the centre; infinite without an interval or with a centre that is not positive."""
+        if self.low is None or self.high is None or self.centre <= 0:
             return math.inf
         return (self.high - self.low) / (2 * self.centre)
 
@@ -81,6 +81,12 @@ ESTIMATORS: dict[str, Estimator] = {
     "first_step_seconds": estimate_rate,
     "data_seconds_median": estimate_mean,
     "peak_rss_bytes": take_largest,
+    "start_rss_bytes": take_largest,
+    "parameter_bytes": take_largest,
+    "gradient_bytes": take_largest,
+    "optimizer_state_bytes": take_largest,
+    "activation_bytes": take_largest,
+    "estimated_peak_bytes": take_largest,
     "peak_device_memory_bytes": take_largest,
     "final_loss": estimate_mean,
     "final_validation_loss": estimate_mean,

@@ -40,11 +40,16 @@ def options_of_a_sweep(command):
     return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
 
 
+def memory_limit_option(command):
+    """`--memory-limit`."""
+    text = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
+    return click.option("--memory-limit", metavar="SIZE", type=Memory(), help=text)(command)
+
+
 def limits_of_a_point(command):
     """Options of `sweep` and `run` that bound what one point may cost."""
+    command = memory_limit_option(command)
     timeout_help = "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
-    memory_help = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
-    command = click.option("--memory-limit", metavar="SIZE", type=Memory(), help=memory_help)(command)
     seconds = click.FloatRange(min=0, min_open=True, max=10**9)
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
 
@@ -162,16 +167,18 @@ def run(
 @click.argument("suite", default="quickstart")
 @override_option
 @options_of_a_sweep
+@memory_limit_option
 @click.option("--fields", is_flag=True, help="List the fields of a point and the [measure] settings, and stop.")
-def plan(suite: str, overrides: tuple[str, ...], np: int | None, fields: bool) -> None:
-    """Show what SUITE would run, what is skipped and why, and roughly how long it takes."""
+def plan(suite: str, overrides: tuple[str, ...], np: int | None, memory_limit: int | None, fields: bool) -> None:
+    """Show what SUITE would run, what is skipped and why, what may not fit into memory, and roughly how long it takes."""
     from hvbench.cli.running import describe_fields, describe_plan
     from hvbench.suite import apply_overrides, find_suite, load_suite
 
     if fields:
         click.echo(describe_fields())
         return
-    click.echo(describe_plan(apply_overrides(load_suite(find_suite(suite)), overrides), np=np))
+    chosen = apply_overrides(load_suite(find_suite(suite)), overrides)
+    click.echo(describe_plan(chosen, np=np, memory_limit_bytes=memory_limit))
 
 
 @hvbench.command()

@@ -51,6 +51,10 @@ class Display:
     def prepare(self, message: str) -> None:
         self._line(f"preparing: {message}")
 
+    def warn(self, message: str) -> None:
+        """Say what may go wrong; the sweep goes on."""
+        self._line(f"warning: {message}")
+
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
         from hvbench.analysis import frame  # noqa: F401 (loads pandas now, not between two measurements)
 

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display import Display, format_duration
+from hvbench.environment import usable_memory_bytes
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
 from hvbench.launch.agent import worker_environment
 from hvbench.launch.context import Context
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-from hvbench.plan import estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.record import Status
+from hvbench.repeating import BUDGET_SECONDS
 from hvbench.spec import MeasureSettings, Point
 from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
 from hvbench.sweep import prepare_sweep
+from hvbench.training import text
 
 
 def run_sweep(
@@ -68,6 +71,8 @@ def run_sweep(
     except BaseException:
         dismiss(context)
         raise
+    for line in describe_shortages(sweep.plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes):
+        display.warn(line)
     try:
         if sweep.has_work:
             with open_launch(context, run_path=path) as coordinator, display:
@@ -127,16 +132,24 @@ def write_report(path: Path) -> str:
     return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
 
 
-def describe_plan(suite: Suite, *, np: int | None) -> str:
-    """The jobs in order, the skipped points with their reasons, and the rough time."""
+def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
+    """The jobs in order, the skipped points with their reasons, what may not fit, and the rough time; raises DataError."""
     context = resolve_context(np)
-    plan = make_plan(suite.points(), suite.measure, world_size=context.size)
+    points = suite.points()
+    for source in dict.fromkeys(point.data for point in points):
+        text.check(source)
+    plan = make_plan(points, suite.measure, world_size=context.size)
     lines = [f"{suite.name}: {suite.question}", ""]
     for job in plan.jobs:
         lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure))}")
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
+    shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
+    lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
     settings = suite.measure
     total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
+    if settings.precision_target is not None:
+        budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
+        total += f", and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
     lines += [
         "",
         f"{len(plan.jobs)} launches of points ({settings.repeats} each) on {context.size} ranks, {len(plan.skipped)} skipped; "

@@ -94,7 +94,7 @@ MAY_IMPORT = {
     "hvbench.training": ["errors", "folders", "spec", "record", "training"],
     "hvbench.launch": ["errors", "environment", "launch"],
     "hvbench.frameworks": ["spec", "environment", "training", "frameworks"],
-    "hvbench.analysis": ["errors", "files", "spec", "record", "analysis"],
+    "hvbench.analysis": ["errors", "files", "spec", "record", "training.memory", "analysis"],  # the estimate beside
     "hvbench.install": ["errors", "folders", "install"],
 }  # fmt: skip
 
