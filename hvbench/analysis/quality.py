@@ -20,12 +20,11 @@ LARGE_AUTOCORRELATION = 0.5
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
 
-def describe_quality(points: pd.DataFrame, records: Iterable[Record], run: Mapping[str, Any]) -> list[str]:
-    """All that a reader should know before believing the figures, a sentence each."""
+def describe_quality(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before believing the figures of `run`, a sentence each."""
     measure = run.get("measure")
     target = measure.get("precision_target") if isinstance(measure, Mapping) else None
     return [
-        *describe_crowding(records),
         *(describe_precision(points, target) if isinstance(target, float) else []),
         *describe_warmup(points),
         *describe_autocorrelation(points),
@@ -82,9 +81,9 @@ def describe_autocorrelation(points: pd.DataFrame) -> list[str]:
     if not found:
         return []
     return [
-        f"Consecutive steps resemble each other (lag-1 autocorrelation beyond ± {LARGE_AUTOCORRELATION}) in "
-        f"{len(found)} of {known['point_id'].nunique()} points: {'; '.join(found)}. More steps of a launch then say "
-        "less than their number; the intervals are over launches and stay valid."
+        f"Consecutive steps are not independent (lag-1 autocorrelation beyond ± {LARGE_AUTOCORRELATION}) in "
+        f"{len(found)} of {known['point_id'].nunique()} points: {'; '.join(found)}. Their number then does not say how "
+        "much they tell; the intervals are over launches and stay valid."
     ]
 
 

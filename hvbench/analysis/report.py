@@ -15,7 +15,7 @@ from hvbench.analysis.agreement import Agreement, check_agreement
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, save
 from hvbench.analysis.plots import all_plots
-from hvbench.analysis.quality import describe_quality
+from hvbench.analysis.quality import describe_crowding, describe_quality
 from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
@@ -85,6 +85,7 @@ def render_report(
     if run.get("question"):
         blocks.append(f"*{escape_markdown(str(run['question']), limit=500)}*")
     blocks += render_agreement(points, check_agreement(records))
+    blocks += [f"> {line}" for line in describe_crowding(records)]
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
     blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
@@ -92,7 +93,7 @@ def render_report(
     for table in tables if len(points) else []:
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
         blocks.append(f"Raw values and all intervals: [{table.name}.csv](tables/{table.name}.csv)")
-    if sentences := describe_quality(points, records, run):
+    if sentences := describe_quality(points, run):
         blocks += ["## How sure the figures are", "\n".join(f"- {escape_markdown(one, limit=4000)}" for one in sentences)]
     if plots:
         blocks.append("## Plots")

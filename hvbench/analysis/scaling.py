@@ -68,10 +68,11 @@ def scaling_table(points: pd.DataFrame) -> Table | None:
     if not efficiencies:
         return None
     varying = [name for name in varying_axes(points) if name not in ("framework", "world_size")]
-    efficiencies.sort(key=lambda one: _rank_of(one, points, ["framework", *varying, "world_size"]))
+    efficiencies.sort(key=lambda one: _place(one, points, [*varying, "world_size"]))
     rows = list(_describe_rows(efficiencies, varying))
-    header = ["framework", *(HEADERS.get(name, name) for name in varying), "ranks", "fixed", "baseline", "n", "efficiency (%)", INTERVAL]
-    is_text = {"framework", "fixed", "baseline", *(name for name in varying if not pd.api.types.is_numeric_dtype(points[name]))}
+    axes = [*varying, "world_size"]
+    header = ["framework", "fixed", "baseline", *(HEADERS.get(name, name) for name in axes), "n", "efficiency (%)", INTERVAL]
+    numeric = [pd.api.types.is_numeric_dtype(points[name]) for name in axes]
     return Table(
         name="scaling",
         title="Scaling efficiency",
@@ -94,7 +95,7 @@ def scaling_table(points: pd.DataFrame) -> Table | None:
             }
         ),
         header=tuple(header),
-        is_number=tuple(name not in is_text for name in ["framework", *varying, "ranks", "fixed", "baseline", "n", "efficiency", INTERVAL]),
+        is_number=(False, False, False, *numeric, True, True, True),
         is_brief=(True,) * len(header),
         cells=rows,
     )
@@ -104,9 +105,10 @@ def _describe_rows(efficiencies: list[Efficiency], varying: list[str]) -> Iterat
     for one in efficiencies:
         low, high = one.estimate.low, one.estimate.high
         yield [
-            *(show_value(one.point[name]) for name in ["framework", *varying, "world_size"]),
+            one.point["framework"],
             FIXED[one.kind],
             BASELINES[one.baseline_world_size],
+            *(show_value(one.point[name]) for name in [*varying, "world_size"]),
             str(one.estimate.n),
             format_number(100 * one.estimate.centre, decimals=1),
             f"n={one.estimate.n}" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}",
@@ -132,6 +134,11 @@ def _global_batch(point: dict[str, Any]) -> int:
     return point["micro_batch_size"] * point["gradient_accumulation_steps"] * point["world_size"]
 
 
-def _rank_of(one: Efficiency, points: pd.DataFrame, names: list[str]) -> tuple:
-    places = (order_values(name, points[name]).index(None if pd.isna(one.point[name]) else one.point[name]) for name in names)
-    return (*places, list(FIXED).index(one.kind), one.baseline_world_size)
+def _place(one: Efficiency, points: pd.DataFrame, names: list[str]) -> tuple:
+    """Where the table has it: by framework, kind and baseline, then along the axes `names`."""
+
+    def order(name: str) -> int:
+        value = one.point[name]
+        return order_values(name, points[name]).index(None if pd.isna(value) else value)
+
+    return (order("framework"), list(FIXED).index(one.kind), one.baseline_world_size, *map(order, names))

@@ -94,10 +94,11 @@ def test_a_launch_that_failed_is_no_baseline() -> None:
 def test_the_table_names_kind_and_baseline() -> None:
     records = [launch(world, 1.0 + 0.1 * world, repeat=repeat) for world in (1, 2, 4) for repeat in range(2)]
     table = scaling_table(point_frame(records))
-    assert [(row[1], row[2], row[3], row[4]) for row in table.cells] == [
-        ("2", "batch per rank", BASELINES[1], "2"),
-        ("4", "batch per rank", BASELINES[1], "2"),
-        ("4", "batch per rank", BASELINES[2], "2"),
+    assert table.header == ("framework", "fixed", "baseline", "ranks", "n", "efficiency (%)", "95 % interval")
+    assert [row[1:5] for row in table.cells] == [
+        ["batch per rank", BASELINES[1], "2", "2"],
+        ["batch per rank", BASELINES[1], "4", "2"],
+        ["batch per rank", BASELINES[2], "4", "2"],
     ]
     assert table.cells[0][table.header.index("efficiency (%)")] == f"{100 * 1.1 / 1.2:.1f}"
     assert table.data["efficiency"].tolist() == pytest.approx([1.1 / 1.2, 1.1 / 1.4, 1.2 / 1.4])
