@@ -15,11 +15,10 @@ from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
 
+from hvbench.analysis import memory, shape
 from hvbench.record import RankSamples, Record
 from hvbench.spec import Point
-from hvbench.training.memory import MemoryEstimate, estimate_memory
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
 LEADING_AXES = (
@@ -93,22 +92,6 @@ def model_flops_utilization(samples: Samples) -> float | None:
     return model_flops_per_second(samples) / (peak * len(samples.record.ranks)) if known else None
 
 
-def step_seconds_autocorrelation(samples: Samples) -> float | None:
-    """Lag-1 autocorrelation of the slowest rank's timed steps; missing below 4 steps or where all are alike."""
-    return float(pd.Series(samples.slowest).autocorr(lag=1)) if _varies(samples.slowest) else None
-
-
-def step_seconds_skewness(samples: Samples) -> float | None:
-    """Skewness of the same, corrected for bias; missing below 4 steps or where all are alike."""
-    return float(scipy_stats.skew(samples.slowest, bias=False)) if _varies(samples.slowest) else None
-
-
-def first_timed_step_ratio(samples: Samples) -> float | None:
-    """First timed step / median of the other timed steps; missing where there is no other. Above 1: too short a warm-up."""
-    first, others = samples.slowest[0], samples.slowest[1:]
-    return float(first / np.median(others)) if others.size else None
-
-
 def final_loss(samples: Samples) -> float:
     """Training loss, mean over ranks and over the last tenth of the timed steps (at least one step)."""
     timed = samples.timed(samples.loss)
@@ -142,33 +125,6 @@ def evaluation_seconds_to_target(samples: Samples) -> float | None:
     if not samples.reached:
         return None
     return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
-
-
-def estimate_of(samples: Samples) -> MemoryEstimate | None:
-    """What the point alone says of a rank's memory; missing where a rank trained on another device than the CPU."""
-    record = samples.record
-    if any(rank.device != "cpu" for rank in record.ranks):
-        return None
-    flags = {"bf16": "native_bfloat16", "fp16": "native_float16"}
-    is_native = record.environment.get(flags.get(record.point.precision, "")) is True
-    return estimate_memory(record.point, is_native=is_native)
-
-
-def estimated_bytes(part: str) -> Callable[[Samples], int | None]:
-    """Column: one part of the estimate."""
-    return lambda samples: getattr(estimate, part) if (estimate := estimate_of(samples)) else None
-
-
-def activation_bytes(samples: Samples) -> int | None:
-    """What the rank with the highest peak gained over the point, less parameters, gradients and optimizer state.
-
-    The remainder: activations, logits, copies, and what the allocator keeps; less what it had kept from before.
-    """
-    if not (estimate := estimate_of(samples)):
-        return None
-    rank = max(samples.record.ranks, key=lambda rank: rank.peak_rss_bytes)
-    known = estimate.parameter_bytes + estimate.gradient_bytes + estimate.optimizer_state_bytes
-    return rank.peak_rss_bytes - rank.start_rss_bytes - known
 
 
 def peak_device_memory_bytes(samples: Samples) -> int | None:
@@ -225,11 +181,11 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
            lambda s: np.quantile(s.slowest, 0.95)),
     Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the slowest rank's timed steps",
-           step_seconds_autocorrelation),
+           lambda s: shape.autocorrelation(s.slowest)),
     Column("step_seconds_skewness", "float", "1", "of the same, corrected for bias",
-           step_seconds_skewness),
+           lambda s: shape.skewness(s.slowest)),
     Column("first_timed_step_ratio", "float", "1", "first timed step / median of the other timed steps",
-           first_timed_step_ratio),
+           lambda s: shape.first_ratio(s.slowest)),
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
@@ -243,15 +199,15 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
            lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
     Column("parameter_bytes", "int", "B", "one rank's, computed",
-           estimated_bytes("parameter_bytes")),
+           lambda s: memory.estimated_bytes(s.record, "parameter_bytes")),
     Column("gradient_bytes", "int", "B", "the same",
-           estimated_bytes("gradient_bytes")),
+           lambda s: memory.estimated_bytes(s.record, "gradient_bytes")),
     Column("optimizer_state_bytes", "int", "B", "the same",
-           estimated_bytes("optimizer_state_bytes")),
+           lambda s: memory.estimated_bytes(s.record, "optimizer_state_bytes")),
     Column("activation_bytes", "int", "B", "the remainder: peak - start - those three, of the rank with the highest peak",
-           activation_bytes),
+           lambda s: memory.remaining_bytes(s.record)),
     Column("estimated_peak_bytes", "int", "B", "computed; see `hvbench.training.memory`",
-           estimated_bytes("peak_bytes")),
+           lambda s: memory.estimated_bytes(s.record, "peak_bytes")),
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
@@ -397,11 +353,6 @@ def order_values(name: str, values: Iterable[Any]) -> list[Any]:
     return sorted(
         distinct, key=lambda v: (v is None, declared.index(v) if v in declared else 0, v if v is not None else 0)
     )
-
-
-def _varies(values: np.ndarray) -> bool:
-    """Whether a statistic of the shape of these values means anything."""
-    return values.size >= 4 and bool(np.ptp(values[1:]) > 0 and np.ptp(values[:-1]) > 0)
 
 
 def _at(values: list[Any], index: int) -> Any:

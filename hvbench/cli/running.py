@@ -77,6 +77,8 @@ def run_sweep(
         if sweep.has_work:
             with open_launch(context, run_path=path) as coordinator, display:
                 sweep.run(coordinator, display)
+        else:
+            dismiss(context)  # the launcher's other ranks wait to be told
     except HvbenchError as error:
         if any(sweep.statuses.values()):
             display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))

@@ -20,7 +20,6 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
