@@ -9,7 +9,7 @@ from hvbench.errors import StorageError
 
 
 def cache_root() -> Path:
-    """Return $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench; raises StorageError without a home."""
+    """$HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench; raises StorageError without a home."""
     named = os.environ.get("HVBENCH_CACHE")
     xdg = os.environ.get("XDG_CACHE_HOME", "")  # the standard says that a relative one is to be ignored
     chosen = Path(named) if named else Path(xdg, "hvbench") if os.path.isabs(xdg) else Path("~/.cache/hvbench")

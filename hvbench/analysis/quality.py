@@ -15,7 +15,8 @@ from hvbench.analysis.stats import CONFIDENCE, estimate_mean, estimate_rate, rea
 from hvbench.record import Record
 from hvbench.spec import FRAMEWORKS
 
-LEFTOVER_WARMUP = 1.05  # the first timed step against the others: more, and surely above 1, is a trend; surely less is none
+# The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
+LEFTOVER_WARMUP = 1.05
 LARGE_AUTOCORRELATION = 0.5
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
@@ -58,7 +59,9 @@ def describe_warmup(points: pd.DataFrame) -> list[str]:
         if not values.size:
             continue
         ratio = estimate_rate(values)
-        bounds = "no interval" if ratio.low is None else f"{CONFIDENCE * 100:g} % interval {ratio.low:.3f} to {ratio.high:.3f}"
+        bounds = "no interval"
+        if ratio.low is not None:
+            bounds = f"{CONFIDENCE * 100:g} % interval {ratio.low:.3f} to {ratio.high:.3f}"
         verdict = "too few or too scattered to say more"
         if ratio.low is not None and ratio.low > 1 and ratio.centre > LEFTOVER_WARMUP:
             verdict = "a leftover of the warm-up: raise warmup_steps"

@@ -71,7 +71,8 @@ def scaling_table(points: pd.DataFrame) -> Table | None:
     efficiencies.sort(key=lambda one: _place(one, points, [*varying, "world_size"]))
     rows = list(_describe_rows(efficiencies, varying))
     axes = [*varying, "world_size"]
-    header = ["framework", "fixed", "baseline", *(HEADERS.get(name, name) for name in axes), "n", "efficiency (%)", INTERVAL]
+    labels = (HEADERS.get(name, name) for name in axes)
+    header = ["framework", "fixed", "baseline", *labels, "n", "efficiency (%)", INTERVAL]
     numeric = [pd.api.types.is_numeric_dtype(points[name]) for name in axes]
     return Table(
         name="scaling",
@@ -122,8 +123,10 @@ def _find_base(point: dict[str, Any], axes: dict[str, dict[str, Any]], *, kind: 
     free = {"world_size", *(BATCH if kind == "strong" else ()), *(("compression",) if baseline == 1 else ())}
 
     def is_base(other: dict[str, Any]) -> bool:
-        alike = all(other[name] == point[name] or (pd.isna(other[name]) and pd.isna(point[name])) for name in AXES if name not in free)
-        return alike and other["world_size"] == baseline and (kind == "weak" or _global_batch(other) == _global_batch(point))
+        if other["world_size"] != baseline or (kind == "strong" and _global_batch(other) != _global_batch(point)):
+            return False
+        pairs = ((other[name], point[name]) for name in AXES if name not in free)
+        return all(one == two or (pd.isna(one) and pd.isna(two)) for one, two in pairs)
 
     bases = [point_id for point_id, other in axes.items() if is_base(other)]
     # One rank has no all-reduce to compress. Of several global batches, the one that accumulates as often comes first.

@@ -56,7 +56,7 @@ def limits_of_a_point(command):
 
 def options_of_precision(command):
     """Options of `sweep` and `run` that ask for more launches than planned."""
-    target_help = "After the planned repeats, launch points again until the interval of tokens/s is within ± this, such as 2%."
+    target_help = "Launch points again, after the repeats, until the interval of tokens/s is within ± this, such as 2%."
     budget_help = "Time for those launches, such as 10m. Default: 30m."
     command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
     return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)

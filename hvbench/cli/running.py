@@ -87,7 +87,8 @@ def run_sweep(
     bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
-        raise PointsFailed(f"{counts} of {sum(sweep.statuses.values())} launches did not end in ok; see {path / 'report.md'}")
+        total = sum(sweep.statuses.values())
+        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.md'}")
     return 0
 
 

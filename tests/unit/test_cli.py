@@ -157,7 +157,9 @@ def test_a_plan_of_any_shipped_suite_has_something_to_run(hvbench_in: Hvbench) -
 def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.open_for_writing()
-    folder.write_run({"suite": "quickstart", "question": "?", "jobs": [], "skipped": []})
+    folder.write_run(
+        {"suite": "quickstart", "question": "?", "jobs": [], "skipped": [], "measure": {"precision_target": 0.02}}
+    )
     folder.write_record(make_quickstart()[0])
     (folder.records_path / "broken.json").write_text("{")
     folder.close()
@@ -165,6 +167,7 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
     assert answer.code == 0, answer
     assert (tmp_path / "run" / "report.md").exists()
     assert "not a readable record: run/records/broken.json: not JSON (truncated?)" in answer.out
+    assert "0 of 1 points reached the precision target of ± 2 %; not: pytorch-small-" in answer.out
     assert "report: run/report.md" in answer.out
 
 

@@ -100,7 +100,8 @@ def test_a_point_on_fewer_ranks_keeps_the_threads_of_the_launch(hub: Hub, tmp_pa
         send(connection, {"type": "hello", **vars(member(rank, cores=tuple(range(8))))})
     coordinator.wait_for_members()
     for world_size in (4, 1):
-        task = Task(group=(world_size,), framework="pytorch", world_size=world_size, device="cpu", job={}, timeout_seconds=1.0)
+        fields = {"framework": "pytorch", "device": "cpu", "job": {}, "timeout_seconds": 1.0}
+        task = Task(group=(world_size,), world_size=world_size, **fields)
         _, server = coordinator._start([task])
         module.stop_server(server)
         started = [receive(connection) for connection in connections[:world_size]]

@@ -21,7 +21,8 @@ S, W, V, T, H, L = 128, 32, 256, 32, 2, 2
 
 
 def estimate(framework: str, *, is_native: bool = False, **fields):
-    return estimate_memory(Point(model="tiny", framework=framework, micro_batch_size=4, world_size=2, **fields), is_native=is_native)
+    point = Point(model="tiny", framework=framework, micro_batch_size=4, world_size=2, **fields)
+    return estimate_memory(point, is_native=is_native)
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])

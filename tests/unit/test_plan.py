@@ -136,7 +136,8 @@ def test_launches_that_were_added_before_belong_to_the_plan() -> None:
         chosen, MeasureSettings(repeats=1), world_size=2, done=[f"{resolved[0].point_id}.r2"],
         extra=[(resolved[0].point_id, 2), (resolved[1].point_id, 1), ("another point", 5)],
     )  # fmt: skip
-    assert [(job.point.framework, job.repeat) for job in made.jobs] == [("pytorch", 0), ("tensorflow", 0), ("tensorflow", 1)]
+    planned = [(job.point.framework, job.repeat) for job in made.jobs]
+    assert planned == [("pytorch", 0), ("tensorflow", 0), ("tensorflow", 1)]
     assert [(job.point.framework, job.repeat) for job in made.done] == [("pytorch", 2)]
 
 

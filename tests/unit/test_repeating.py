@@ -76,7 +76,8 @@ def test_an_interrupt_is_no_failure_and_its_launch_is_made_again() -> None:
 
 
 def test_one_more_launch_of_each_point_grouped_by_framework() -> None:
-    points = [Point(model="tiny", world_size=1, framework=name, seed=seed) for seed in (0, 1) for name in ("tensorflow", "pytorch")]
+    names = [(seed, name) for seed in (0, 1) for name in ("tensorflow", "pytorch")]
+    points = [Point(model="tiny", world_size=1, framework=name, seed=seed) for seed, name in names]
     records = [each for point in points for each in launches(1.0, 2.0, framework=point.framework, seed=point.seed)]
     jobs = next_jobs(points, records, rest_seconds=100)
     assert jobs == [Job(point=points[index], repeat=2) for index in (0, 2, 1, 3)]

@@ -65,7 +65,8 @@ def test_the_base_that_accumulates_as_often_comes_first() -> None:
 
 def test_launches_are_paired_by_repeat_on_the_log_scale() -> None:
     """The machine is twice as slow in repeat 1; the pairs' ratios are 0.8 and 0.5, their geometric mean sqrt(0.4)."""
-    records = [launch(1, 1.0), launch(1, 2.0, repeat=1), launch(2, 1.25), launch(2, 4.0, repeat=1), launch(2, 9.0, repeat=2)]
+    alone = [launch(1, seconds, repeat=repeat) for repeat, seconds in enumerate((1.0, 2.0))]
+    records = [*alone, *(launch(2, seconds, repeat=repeat) for repeat, seconds in enumerate((1.25, 4.0, 9.0)))]
     (one,) = scaling_efficiencies(point_frame(records))
     assert one.estimate.n == 2  # repeat 2 has no partner
     assert one.estimate.centre == pytest.approx(math.sqrt(0.4))
