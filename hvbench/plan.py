@@ -113,19 +113,26 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     return None
 
 
-def describe_shortages(jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None) -> list[str]:
-    """A line for each point that should need more than the host's memory, all its ranks on it, or a worker's limit."""
+def describe_shortages(
+    jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None, is_single_host: bool = True
+) -> list[str]:
+    """A line for each point that should need more than this host's memory, or more a rank than a worker's limit.
+
+    On a single host all ranks of a point share its memory; on several, nobody knows yet how many do, and one counts.
+    """
     lines = []
     for point in {job.point.point_id: job.point for job in jobs}.values():
         if point.device == "cuda":
             continue
         is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
-        rank_bytes, ranks = estimate_memory(point, is_native=is_native).peak_bytes, point.world_size or 1
+        rank_bytes = estimate_memory(point, is_native=is_native).peak_bytes
+        ranks = (point.world_size or 1) if is_single_host else 1
         needs = f"{point.point_id} should need about {rank_bytes / 2**30:.1f} GiB a rank"
         if limit_bytes is not None and rank_bytes > limit_bytes:
             lines.append(f"{needs}, more than the limit of {limit_bytes / 2**30:.1f} GiB")
         elif ranks * rank_bytes > memory_bytes:
-            lines.append(f"{needs}, and its {ranks} ranks together more than this host's {memory_bytes / 2**30:.1f} GiB")
+            together = f"and its {ranks} ranks together more" if ranks > 1 else "more"
+            lines.append(f"{needs}, {together} than this host's {memory_bytes / 2**30:.1f} GiB")
     return lines
 
 

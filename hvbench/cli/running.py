@@ -71,7 +71,8 @@ def run_sweep(
     except BaseException:
         dismiss(context)
         raise
-    for line in describe_shortages(sweep.plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes):
+    host = {"memory_bytes": usable_memory_bytes(), "is_single_host": context.is_single_host}
+    for line in describe_shortages(sweep.plan.jobs, limit_bytes=memory_limit_bytes, **host):
         display.warn(line)
     try:
         if sweep.has_work:

@@ -150,6 +150,9 @@ def test_a_point_that_does_not_fit_is_named_once() -> None:
     assert describe_shortages(jobs, memory_bytes=2 * rank_bytes) == []
     (line,) = describe_shortages(jobs, memory_bytes=2 * rank_bytes - 1)
     assert line.startswith(f"{jobs[0].point.point_id} should need about 0.3 GiB a rank, and its 2 ranks together more")
+    assert describe_shortages(jobs, memory_bytes=rank_bytes, is_single_host=False) == []
+    (line,) = describe_shortages(jobs, memory_bytes=rank_bytes - 1, is_single_host=False)
+    assert line.endswith("should need about 0.3 GiB a rank, more than this host's 0.3 GiB")
     assert describe_shortages(jobs, memory_bytes=2**50, limit_bytes=rank_bytes) == []
     (line,) = describe_shortages(jobs, memory_bytes=2**50, limit_bytes=rank_bytes - 1)
     assert line.endswith("more than the limit of 0.3 GiB")
