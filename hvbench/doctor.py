@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 
 from hvbench.environment import cpu_model, describe_environment, multiplies_natively, usable_cores
+from hvbench.folders import cache_root
 from hvbench.install import Stack, detect, missing_prerequisites
-from hvbench.install.cache import cache_root
 from hvbench.spec import FRAMEWORKS
 
 PACKAGES_OF = {"pytorch": "torch", "tensorflow": "tensorflow-cpu"}

@@ -119,6 +119,12 @@ def cgroup_memory_limit_bytes() -> int | None:
     return int(limit) if limit.isdigit() and int(limit) < 2**60 else None
 
 
+def usable_memory_bytes() -> int:
+    """Memory that the processes here may use together: the host's, or what their control group allows of it."""
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(host, cgroup_memory_limit_bytes() or host)
+
+
 def _read(path: str) -> str | None:
     try:
         return Path(path).read_text().strip()

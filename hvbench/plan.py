@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from hvbench.frameworks import FRAMEWORK_MODULES
-from hvbench.environment import usable_cores
+from hvbench.environment import multiplies_natively, usable_cores
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
+from hvbench.training.memory import estimate_memory
+from hvbench.training.precision import PRECISIONS
 
 # Of the plain GEMM speed, what a whole training step reaches; measured with `small` on two machines, rounded down.
 STEP_EFFICIENCY = 0.35
@@ -52,9 +54,16 @@ class Plan:
 
 
 def make_plan(
-    points: Sequence[Point], settings: MeasureSettings, *, world_size: int, done: Iterable[str] = ()
+    points: Sequence[Point],
+    settings: MeasureSettings,
+    *,
+    world_size: int,
+    done: Iterable[str] = (),
+    extra: Iterable[tuple[str, int]] = (),
 ) -> Plan:
     """Order the launches of `points` on `world_size` ranks; `done` holds the keys of jobs with a record already.
+
+    `extra` are launches, (point id, repeat), that an earlier session added to the planned repeats.
 
     Repeats are the outer loop, so that the launches of one point are spread over the whole sweep (a machine that drifts
     then widens the interval instead of shifting a point). Within a repeat the points of one framework, world size and
@@ -70,12 +79,13 @@ def make_plan(
         else:
             runnable.append(resolved)
     groups = list(dict.fromkeys(worker_group(point) for point in runnable))
-    finished = set(done)
+    finished, added = set(done), set(extra)
     jobs, already = [], []
-    for repeat in range(settings.repeats):
+    for repeat in range(max([settings.repeats, *(repeat + 1 for _, repeat in added)])):
         for point in sorted(runnable, key=lambda point: groups.index(worker_group(point))):
             job = Job(point=point, repeat=repeat)
-            (already if job.key in finished else jobs).append(job)
+            if repeat < settings.repeats or (point.point_id, repeat) in added:
+                (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
 
 
@@ -105,6 +115,29 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     return None
 
 
+def describe_shortages(
+    jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None, is_single_host: bool = True
+) -> list[str]:
+    """A line for each point that should need more than this host's memory, or more a rank than a worker's limit.
+
+    On a single host all ranks of a point share its memory; on several, nobody knows yet how many do, and one counts.
+    """
+    lines = []
+    for point in {job.point.point_id: job.point for job in jobs}.values():
+        if point.device == "cuda":
+            continue
+        is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
+        rank_bytes = estimate_memory(point, is_native=is_native).peak_bytes
+        ranks = (point.world_size or 1) if is_single_host else 1
+        needs = f"{point.point_id} should need about {rank_bytes / 2**30:.1f} GiB a rank"
+        if limit_bytes is not None and rank_bytes > limit_bytes:
+            lines.append(f"{needs}, more than the limit of {limit_bytes / 2**30:.1f} GiB")
+        elif ranks * rank_bytes > memory_bytes:
+            together = f"and its {ranks} ranks together more" if ranks > 1 else "more"
+            lines.append(f"{needs}, {together} than this host's {memory_bytes / 2**30:.1f} GiB")
+    return lines
+
+
 @cache
 def is_installed(framework: str) -> bool:
     """Whether the framework can be imported, without importing it."""
@@ -115,18 +148,24 @@ def is_installed(framework: str) -> bool:
 
 @cache
 def measure_gemm_flops_per_second() -> float:
-    """Rate of a float32 matrix product in numpy on this process's cores: the yardstick of the estimates, 0.2 s."""
+    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates.
+
+    What else the machine does at this moment should not count: hence products so small that numpy's library gives them
+    to no second thread (which would spin for its turn on a core), timed by this thread's processor time; the best of
+    some hundreds, times the cores.
+    """
     import numpy as np
 
-    size = 768
-    a = np.ones((size, size), dtype=np.float32)
+    size, count = 64, 32
+    a = np.ones((count, size, size), dtype=np.float32)
     best = float("inf")
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < 0.2:
-        started = time.perf_counter()
+    begun = time.thread_time()
+    while time.thread_time() - begun < 0.1:
+        started = time.thread_time()
         a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        if (seconds := time.thread_time() - started) > 0:
+            best = min(best, seconds)
+    return usable_cores() * 2 * count * size**3 / best
 
 
 def estimate_seconds(job: Job, settings: MeasureSettings) -> float:

@@ -12,7 +12,7 @@ ENVIRONMENT_FIELDS = (
     "hvbench_version", "python", "cpu_model", "cpu_cores", "usable_cores", "cgroup_cpu_quota", "memory_bytes",
     "native_bfloat16", "native_float16", "packages",
 )  # fmt: skip
-MEASURE_FIELDS_THAT_CHANGE_NOTHING = {"timeout_seconds"}
+MEASURE_FIELDS_THAT_CHANGE_NOTHING = {"timeout_seconds", "precision_target", "budget_seconds"}
 MAX_SHOWN = 8
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import shlex
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -17,6 +18,7 @@ from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, Member, StartFailed, Task, TaskEnd
 from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
 from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
+from hvbench.repeating import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.resume import describe_changes, find_changes, fingerprint
 from hvbench.spec import MeasureSettings, Point, shorten
 from hvbench.stamp import stamp_plan
@@ -51,6 +53,9 @@ class Observer(Protocol):
     def finish_job(self, job: Job, record: Record) -> None:
         """A record was written."""
 
+    def extend(self, jobs: Sequence[Job], reason: str) -> None:
+        """More launches follow those of the plan."""
+
 
 @dataclass(kw_only=True)
 class Sweep:
@@ -66,13 +71,42 @@ class Sweep:
     statuses: dict[str, int] = field(default_factory=dict)
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
 
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to launch, now."""
+        return bool(self.plan.jobs or self.next_round(rest_seconds=self.budget_seconds))
+
+    @property
+    def budget_seconds(self) -> float:
+        """Time for the launches that the precision target asks for."""
+        return self.settings.budget_seconds or BUDGET_SECONDS
+
     def run(self, coordinator: Coordinator, observer: Observer) -> None:
-        """Run every job of the plan and write its record; raises HvbenchError when the sweep cannot go on."""
+        """Run every job of the plan, then those that the precision target asks for; raises HvbenchError."""
         if self.checks_parity:
             limits = Limits(timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.memory_limit_bytes)
             self.stamps = stamp_plan(coordinator, self.plan, limits=limits, report=observer.prepare)
         observer.start(self.plan, list(coordinator.members.values()))
-        jobs = self.plan.jobs
+        self.run_jobs(self.plan.jobs, coordinator, observer)
+        deadline = time.monotonic() + self.budget_seconds
+        while jobs := self.next_round(rest_seconds=deadline - time.monotonic()):
+            run = self.folder.read_run()
+            self.folder.write_run({**run, "jobs": list(dict.fromkeys([*run["jobs"], *(job.key for job in jobs)]))})
+            named = f"{len(jobs)} point{'s' * (len(jobs) > 1)}"
+            observer.extend(jobs, f"{named} not yet known to ± {100 * self.settings.precision_target:g} %")
+            self.run_jobs(jobs, coordinator, observer)
+
+    def next_round(self, *, rest_seconds: float) -> list[Job]:
+        """One more launch of each point whose tokens/s is not known to the precision target yet, as time allows."""
+        if self.settings.precision_target is None:
+            return []
+        points = list({job.point.point_id: job.point for job in [*self.plan.done, *self.plan.jobs]}.values())
+        records, _ = self.folder.read_records()
+        wide = points_to_repeat(points, records, target=self.settings.precision_target)
+        return next_jobs(wide, records, rest_seconds=rest_seconds)
+
+    def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
+        """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot go on."""
         tasks = [make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes) for job in jobs]
         position, started_at = 0, utc_now()
 
@@ -203,14 +237,20 @@ def prepare_sweep(
     before = folder.read_run() if (folder.path / "run.json").exists() else None
     if before is not None and not resume:
         raise StorageError(f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out")
-    plan = make_plan(points, suite.measure, world_size=world_size, done=folder.done_keys(retry=retry) if before else ())
+    plan = make_plan(
+        points,
+        suite.measure,
+        world_size=world_size,
+        done=folder.done_keys(retry=retry) if before else (),
+        extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
+    )
     if not plan.jobs and not plan.done:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(points)} points can run: {reasons}")
     run = describe_run(suite, plan, world_size=world_size, command=command)
     if before is not None:
         run = continue_run(before, run, folder=folder, observer=observer, force=force)
-    digests = check_data(plan, observer)
+    digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
     if before is not None:
         require_same_data(before.get("data"), digests, folder=folder, force=force)
     known = before.get("data") if before and isinstance(before.get("data"), Mapping) else {}
@@ -254,12 +294,12 @@ def require_same_data(before: Any, digests: Mapping[str, str], *, folder: RunFol
         )
 
 
-def check_data(plan: Plan, observer: Observer) -> dict[str, str]:
+def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs once, here, so that bad input ends the sweep before it starts.
 
-    Returns the digest of each text by `SOURCE, VOCAB_SIZE tokens`.
+    `is_open`: what is done may be launched again. Returns the digest of each text by `SOURCE, VOCAB_SIZE tokens`.
     """
-    points = [job.point for job in plan.jobs]
+    points = [job.point for job in [*plan.jobs, *(plan.done if is_open else [])]]
     digests = {}
     for source, vocab_size in dict.fromkeys((point.data, point.vocab_size) for point in points):
         prepared = corpus.prepare(source, vocab_size=vocab_size, report=observer.prepare)

@@ -80,7 +80,7 @@ class Worker:
         self.generation = json.loads((directory / "generation.json").read_text())
         self.progress = Progress(directory)
         self.progress.faults = load_faults(self.generation["rank"])
-        self.progress.state["job"] = self.generation["jobs"][0]["kind"]
+        self.progress.state["job"] = next((job["kind"] for job in self.generation["jobs"]), None)
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
         self.ceilings: Ceilings | None = None

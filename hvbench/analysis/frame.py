@@ -17,6 +17,7 @@ from typing import Any, get_args
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis import memory, shape
 from hvbench.analysis.breakdown import BREAKDOWN, break_down
 from hvbench.record import RankSamples, Record
 from hvbench.spec import Point
@@ -223,6 +224,12 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: np.median(s.slowest)),
     Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
            lambda s: np.quantile(s.slowest, 0.95)),
+    Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the slowest rank's timed steps",
+           lambda s: shape.autocorrelation(s.slowest)),
+    Column("step_seconds_skewness", "float", "1", "of the same, corrected for bias",
+           lambda s: shape.skewness(s.slowest)),
+    Column("first_timed_step_ratio", "float", "1", "first timed step / median of the other timed steps",
+           lambda s: shape.first_ratio(s.slowest)),
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
@@ -236,6 +243,16 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: max(rank.peak_rss_bytes for rank in s.record.ranks)),
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
            lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
+    Column("parameter_bytes", "int", "B", "one rank's, computed",
+           lambda s: memory.estimated_bytes(s.record, "parameter_bytes")),
+    Column("gradient_bytes", "int", "B", "the same",
+           lambda s: memory.estimated_bytes(s.record, "gradient_bytes")),
+    Column("optimizer_state_bytes", "int", "B", "the same",
+           lambda s: memory.estimated_bytes(s.record, "optimizer_state_bytes")),
+    Column("activation_bytes", "int", "B", "the remainder: peak - start - those three, of the rank with the highest peak",
+           lambda s: memory.remaining_bytes(s.record)),
+    Column("estimated_peak_bytes", "int", "B", "computed; see `hvbench.training.memory`",
+           lambda s: memory.estimated_bytes(s.record, "peak_bytes")),
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",

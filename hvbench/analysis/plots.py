@@ -36,6 +36,7 @@ from hvbench.analysis.panels import (
     mark_end,
     shift_points,
 )
+from hvbench.analysis.scaling_plot import plot_scaling
 from hvbench.analysis.stats import CONFIDENCE, read_estimate, summarize_launches
 from hvbench.analysis.tables import show_axis
 from hvbench.record import Record
@@ -65,6 +66,8 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
     axes = [axis for axis in axes if _choose_panels(points, axis)]
     summary = summarize_launches(points)
     figures = {f"throughput_by_{axis}": plot_throughput(points, axis, summary=summary) for axis in axes}
+    if scaling := plot_scaling(points):
+        figures["scaling_efficiency"] = scaling
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
         figures["loss_curves"] = plot_loss_curves(points, steps, evaluations=evaluations)
     if points["parts_seconds"].notna().any():

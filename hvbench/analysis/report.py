@@ -16,6 +16,8 @@ from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, save
 from hvbench.analysis.plots import all_plots
+from hvbench.analysis.quality import describe_crowding, describe_quality
+from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.stamps import check_verdict, parity_table, render_verdict
 from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
@@ -27,6 +29,7 @@ from hvbench.analysis.tables import (
     format_number,
     frame_to_csv,
     join_constants,
+    memory_table,
     render_csv,
     render_markdown,
     show_value,
@@ -53,9 +56,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     """
     records = list(records)
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points), *ceiling_tables(points), *breakdown_tables(points)]
-    if any(record.parity for record in records):
-        tables.append(parity_table(records))
+    tables = report_tables(points, records)
     figures = all_plots(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
@@ -71,6 +72,14 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     except OSError as error:
         raise StorageError(f"{run_dir}: the report cannot be written: {error.strerror or error}") from None
     return sorted(paths)
+
+
+def report_tables(points: pd.DataFrame, records: list[Record]) -> list[Table]:
+    """Every table that these launches have something to say to, in the order in which they are read."""
+    tables = [throughput_table(points), convergence_table(points), scaling_table(points)]
+    tables += [*breakdown_tables(points), *ceiling_tables(points), memory_table(points)]
+    tables += [parity_table(records)] if any(record.parity for record in records) else []
+    return [table for table in tables if table is not None]
 
 
 def render_report(
@@ -89,6 +98,7 @@ def render_report(
     if was_traced(records):
         blocks.append(TRACED)
     blocks += render_verdict(check_verdict(records))
+    blocks += [f"> {line}" for line in describe_crowding(records)]
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
     blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
@@ -97,6 +107,8 @@ def render_report(
     for table in tables if len(points) else []:
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
         blocks.append(f"Raw values and all intervals: [{table.name}.csv](tables/{table.name}.csv)")
+    if sentences := describe_quality(points, run):
+        blocks += ["## How sure the figures are", "\n".join(f"- {escape_markdown(one, limit=4000)}" for one in sentences)]
     if plots:
         blocks.append("## Plots")
         blocks += [f"![{title}](plots/{name}.svg)" for name, title in plots.items()]

@@ -13,7 +13,7 @@ import pandas as pd
 
 from hvbench.analysis.agreement import check_agreement, describe_configuration
 from hvbench.analysis.frame import AXES, point_frame, varying_axes
-from hvbench.analysis.panels import describe_value
+from hvbench.analysis.panels import describe_value, emulated_precisions
 from hvbench.analysis.stats import sort_points
 from hvbench.analysis.tables import (
     HEADERS,
@@ -66,7 +66,8 @@ class Verdict:
 def find_standings(records: Iterable[Record]) -> list[Standing]:
     """Every configuration with launches that ended in `ok` in more than one framework."""
     records = [record for record in records if record.outcome.status == "ok"]
-    varying = [axis for axis in varying_axes(point_frame(records)) if axis != "framework"]
+    points = point_frame(records)
+    varying, emulated = [axis for axis in varying_axes(points) if axis != "framework"], emulated_precisions(points)
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(describe_configuration(record), []).append(record)
@@ -74,7 +75,7 @@ def find_standings(records: Iterable[Record]) -> list[Standing]:
     for same in groups.values():
         if len({record.point.framework for record in same}) > 1:
             point = same[0].point
-            shown = [describe_value(axis, getattr(point, axis)) for axis in varying if axis != "gemm"]
+            shown = [describe_value(axis, getattr(point, axis), emulated=emulated) for axis in varying if axis != "gemm"]
             name = ", ".join(shown) or "the only configuration"
             verdict, stamp = judge(record.parity for record in same)
             standings.append(Standing(configuration=name, records=same, verdict=verdict, stamp=stamp))

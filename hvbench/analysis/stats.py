@@ -5,6 +5,7 @@ The unit of evidence is a launch. Its steps are correlated, so an interval comes
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Estimate:
     high: float | None
     n: int
     confidence: float = CONFIDENCE
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width / the centre; infinite without an interval or with a centre that is not positive."""
+        if self.low is None or self.high is None or self.centre <= 0:
+            return math.inf
+        return (self.high - self.low) / (2 * self.centre)
 
 
 def estimate_mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
@@ -94,11 +102,20 @@ ESTIMATORS: dict[str, Estimator] = {
     "allreduce_busbw_bytes_per_second": estimate_rate,
     "step_seconds_median": estimate_rate,
     "step_seconds_p95": estimate_rate,
+    "step_seconds_autocorrelation": estimate_mean,
+    "step_seconds_skewness": estimate_mean,
+    "first_timed_step_ratio": estimate_rate,
     "first_step_seconds": estimate_rate,
     "data_seconds_median": estimate_mean,
     **dict.fromkeys(BREAKDOWN, estimate_mean),
     "parts_to_step": estimate_rate,
     "peak_rss_bytes": take_largest,
+    "start_rss_bytes": take_largest,
+    "parameter_bytes": take_largest,
+    "gradient_bytes": take_largest,
+    "optimizer_state_bytes": take_largest,
+    "activation_bytes": take_largest,
+    "estimated_peak_bytes": take_largest,
     "peak_device_memory_bytes": take_largest,
     "final_loss": estimate_mean,
     "final_validation_loss": estimate_mean,

@@ -7,6 +7,7 @@ cleaned of control characters and escaped where it is written, never before.
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from hvbench.analysis.stats import CONFIDENCE, ESTIMATORS, read_estimate, summar
 HEADERS = {"micro_batch_size": "micro-batch", "gradient_accumulation_steps": "accumulation", "world_size": "ranks"}
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 NOT_AVAILABLE = "–"
+SPREAD_NOTE = f"±: half the width of the {INTERVAL}, relative to the value."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,21 +60,23 @@ def throughput_table(points: pd.DataFrame) -> Table:
     columns = [
         Shown("tokens/s", show_estimate("tokens_per_second"), is_brief=True),
         Shown(INTERVAL, show_interval("tokens_per_second"), is_brief=True),
-        Shown("tokens/s per rank", show_estimate("tokens_per_second_per_rank")),
+        Shown("tokens/s per rank", show_spread("tokens_per_second_per_rank")),
         Shown("step median (ms)", show_estimate("step_seconds_median", scale=1e3), is_brief=True),
         Shown(f"{INTERVAL} (ms)", show_interval("step_seconds_median", scale=1e3), metric="step_seconds_median"),
-        Shown("step p95 (ms)", show_estimate("step_seconds_p95", scale=1e3)),
-        Shown("first step (s)", show_estimate("first_step_seconds")),
+        Shown("step p95 (ms)", show_spread("step_seconds_p95", scale=1e3)),
+        Shown("first step (s)", show_spread("first_step_seconds")),
         Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
         Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
     ]
     notes = (
         "tokens/s: all ranks' tokens over the sum of the slowest rank's step seconds, warm-up left out; over launches: "
         "geometric mean, Student's t interval on the logarithm. Step times: geometric mean of the launches' medians "
-        "and 95th percentiles. Memory: highest resident set of any rank.",
+        "and 95th percentiles. Memory: highest resident set of any rank and launch, a high-water mark without an interval. "
+        f"{SPREAD_NOTE}",
     )
     metrics = [
         "tokens_per_second", "tokens_per_second_per_rank", "step_seconds_median", "step_seconds_p95",
+        "step_seconds_autocorrelation", "step_seconds_skewness", "first_timed_step_ratio",
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip
@@ -97,7 +101,7 @@ def convergence_table(points: pd.DataFrame) -> Table:
     notes = (
         "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed: "
         "an interval of a loss covers what is not deterministic, not another seed. Time to target leaves evaluation "
-        "out.",
+        f"out. {SPREAD_NOTE}",
     )
     metrics = ["final_loss", "final_validation_loss", "steps_to_target", "tokens_to_target", "seconds_to_target",
                "evaluation_seconds_to_target"]  # fmt: skip
@@ -105,6 +109,40 @@ def convergence_table(points: pd.DataFrame) -> Table:
     return build_table(
         "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes
     )
+
+
+def memory_table(points: pd.DataFrame) -> Table:
+    """One row per point of `point_frame`: the measured peak beside the estimate, and what the peak consists of."""
+
+    def show_error(row: pd.Series) -> str:
+        peak, estimate = row["peak_rss_bytes"], row["estimated_peak_bytes"]
+        return NOT_AVAILABLE if pd.isna(peak) or pd.isna(estimate) else f"{round(100 * (estimate / peak - 1)):+d}"
+
+    def show_mebibytes(metric: str) -> Callable[[pd.Series], str]:
+        return show_estimate(metric, scale=2**-20, decimals=0)
+
+    columns = [
+        Shown("peak (MiB)", show_mebibytes("peak_rss_bytes"), is_brief=True),
+        Shown("estimate (MiB)", show_mebibytes("estimated_peak_bytes"), is_brief=True),
+        Shown("estimate / peak - 1 (%)", show_error),
+        Shown("before the point (MiB)", show_mebibytes("start_rss_bytes")),
+        Shown("parameters (MiB)", show_mebibytes("parameter_bytes")),
+        Shown("gradients (MiB)", show_mebibytes("gradient_bytes")),
+        Shown("optimizer state (MiB)", show_mebibytes("optimizer_state_bytes")),
+        Shown("activations and the rest (MiB)", show_mebibytes("activation_bytes")),
+        Shown("peak device memory (MiB)", show_mebibytes("peak_device_memory_bytes")),
+    ]
+    notes = (
+        "Each figure is the largest over the n launches and their ranks: a high-water mark, which has no interval. "
+        "Parameters, gradients and optimizer state are computed, activations are what remains of the peak less the "
+        "memory before the point. Points share a worker: what the one before has left in its allocator lies in "
+        '"before the point", and is missing from the remainder. The estimate knows the point alone.',
+    )
+    metrics = [
+        "peak_rss_bytes", "estimated_peak_bytes", "start_rss_bytes", "parameter_bytes", "gradient_bytes",
+        "optimizer_state_bytes", "activation_bytes", "peak_device_memory_bytes",
+    ]  # fmt: skip
+    return build_table("memory", "Memory per rank", points, columns=columns, metrics=metrics, extra=[], notes=notes)
 
 
 def describe_constants(points: pd.DataFrame) -> dict[str, str]:
@@ -159,13 +197,25 @@ def show_interval(metric: str, *, scale: float = 1.0, decimals: int | None = Non
     return text
 
 
+def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None) -> Callable[[pd.Series], str]:
+    """Column text: the centre of `metric` over the launches, and how wide its interval is if it has one."""
+    centre = show_estimate(metric, scale=scale, decimals=decimals)
+
+    def text(row: pd.Series) -> str:
+        estimate = read_estimate(row, metric)
+        known = estimate is not None and math.isfinite(estimate.relative_half_width)
+        return f"{centre(row)} ± {100 * estimate.relative_half_width:.2g} %" if known else centre(row)
+
+    return text
+
+
 def show_target(metric: str, *, decimals: int | None = None) -> Callable[[pd.Series], str]:
-    """Column text: the centre of a `*_to_target` metric, or that the target was not reached."""
+    """Column text: the centre of a `*_to_target` metric with its spread, or that the target was not reached."""
 
     def text(row: pd.Series) -> str:
         if pd.isna(row["target"]):
             return NOT_AVAILABLE
-        return show_estimate(metric, decimals=decimals)(row) if row["target"] == "reached" else row["target"]
+        return show_spread(metric, decimals=decimals)(row) if row["target"] == "reached" else row["target"]
 
     return text
 

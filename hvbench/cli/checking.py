@@ -106,7 +106,7 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
     if not plan.jobs:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(firsts)} configurations can run: {reasons}")
-    check_data(plan, display)
+    check_data(plan, display, is_open=False)
     for skipped in plan.skipped:
         display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
     return pair_up(job.point for job in plan.jobs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli.values import Memory, Outcomes
+from hvbench.cli.values import Duration, Memory, Outcomes, Share
 
 RESULTS = Path("results")
 
@@ -41,11 +41,16 @@ def options_of_a_sweep(command):
     return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
 
 
+def memory_limit_option(command):
+    """`--memory-limit`."""
+    text = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
+    return click.option("--memory-limit", metavar="SIZE", type=Memory(), help=text)(command)
+
+
 def limits_of_a_point(command):
     """Options of `sweep` and `run` that bound what one point may cost."""
+    command = memory_limit_option(command)
     timeout_help = "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
-    memory_help = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
-    command = click.option("--memory-limit", metavar="SIZE", type=Memory(), help=memory_help)(command)
     seconds = click.FloatRange(min=0, min_open=True, max=10**9)
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
 
@@ -57,6 +62,14 @@ def timeline_option(command):
         "chrome://tracing or Perfetto. It slows every step: do not publish timings of such a run."
     )
     return click.option("--timeline", is_flag=True, help=text)(command)
+
+
+def options_of_precision(command):
+    """Options of `sweep` and `run` that ask for more launches than planned."""
+    target_help = "Launch points again, after the repeats, until the interval of tokens/s is within ± this, such as 2%."
+    budget_help = "Time for those launches, such as 10m. Default: 30m."
+    command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
+    return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)
 
 
 def override_option(command):
@@ -71,6 +84,7 @@ def override_option(command):
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
 @limits_of_a_point
+@options_of_precision
 @click.option(
     "--resume/--fresh", default=False, help="Go on with the newest run of the suite (or with --out), or start a new one."
 )
@@ -87,6 +101,8 @@ def sweep(
     out: Path | None,
     timeout: float | None,
     memory_limit: int | None,
+    precision_target: float | None,
+    budget_seconds: float | None,
     resume: bool,
     retry: frozenset[str] | None,
     force: bool,
@@ -122,6 +138,8 @@ def sweep(
         memory_limit_bytes=memory_limit,
         timeline=timeline,
         checks_parity=parity,
+        precision_target=precision_target,
+        budget_seconds=budget_seconds,
     )
 
 
@@ -131,6 +149,7 @@ def sweep(
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
 @limits_of_a_point
 @timeline_option
+@options_of_precision
 def run(
     values: tuple[str, ...],
     np: int | None,
@@ -138,6 +157,8 @@ def run(
     timeout: float | None,
     memory_limit: int | None,
     timeline: bool,
+    precision_target: float | None,
+    budget_seconds: float | None,
 ) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
@@ -158,6 +179,8 @@ def run(
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
         timeline=timeline,
+        precision_target=precision_target,
+        budget_seconds=budget_seconds,
     )
 
 
@@ -165,16 +188,18 @@ def run(
 @click.argument("suite", default="quickstart")
 @override_option
 @options_of_a_sweep
+@memory_limit_option
 @click.option("--fields", is_flag=True, help="List the fields of a point and the [measure] settings, and stop.")
-def plan(suite: str, overrides: tuple[str, ...], np: int | None, fields: bool) -> None:
-    """Show what SUITE would run, what is skipped and why, and roughly how long it takes."""
+def plan(suite: str, overrides: tuple[str, ...], np: int | None, memory_limit: int | None, fields: bool) -> None:
+    """Show what SUITE would run, what is skipped and why, what may not fit into memory, and roughly how long it takes."""
     from hvbench.cli.running import describe_fields, describe_plan
     from hvbench.suite import apply_overrides, find_suite, load_suite
 
     if fields:
         click.echo(describe_fields())
         return
-    click.echo(describe_plan(apply_overrides(load_suite(find_suite(suite)), overrides), np=np))
+    chosen = apply_overrides(load_suite(find_suite(suite)), overrides)
+    click.echo(describe_plan(chosen, np=np, memory_limit_bytes=memory_limit))
 
 
 @hvbench.command()

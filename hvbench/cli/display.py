@@ -51,6 +51,10 @@ class Display:
     def prepare(self, message: str) -> None:
         self._line(f"preparing: {message}")
 
+    def warn(self, message: str) -> None:
+        """Say what may go wrong; the sweep goes on."""
+        self._line(f"warning: {message}")
+
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
         from hvbench.analysis import frame  # noqa: F401 (loads pandas now, not between two measurements)
 
@@ -80,6 +84,11 @@ class Display:
         self.bar.update(self.task, completed=self.done)
         number = f"[{self.done:{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
         self._line(f"{number} {describe_job(job)}  {describe_record(record)}{self._remaining()}")
+
+    def extend(self, jobs: Sequence[Job], reason: str) -> None:
+        self.jobs = [*self.jobs, *jobs]
+        self.bar.update(self.task, total=len(self.jobs))
+        self._line(f"{reason}: {len(jobs)} more launches{self._remaining()}")
 
     def _remaining(self) -> str:
         """Time left: the plan's estimate of the rest, corrected by how the estimate of the done part held."""

@@ -9,16 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display import Display, format_duration
+from hvbench.environment import usable_memory_bytes
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
 from hvbench.launch.agent import worker_environment
 from hvbench.launch.context import Context
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-from hvbench.plan import estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.record import Status
+from hvbench.repeating import BUDGET_SECONDS
 from hvbench.spec import MeasureSettings, Point
 from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
 from hvbench.sweep import prepare_sweep
+from hvbench.training import text
 
 
 def run_sweep(
@@ -35,6 +38,8 @@ def run_sweep(
     memory_limit_bytes: int | None = None,
     timeline: bool = False,
     checks_parity: bool = True,
+    precision_target: float | None = None,
+    budget_seconds: float | None = None,
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
@@ -43,8 +48,15 @@ def run_sweep(
     display = Display()
     try:
         suite = load()
-        if timeout_seconds is not None:
-            suite = replace(suite, measure=suite.measure.model_copy(update={"timeout_seconds": timeout_seconds}))
+        options = {
+            "timeout_seconds": timeout_seconds,
+            "precision_target": precision_target,
+            "budget_seconds": budget_seconds,
+        }
+        given = {name: value for name, value in options.items() if value is not None}
+        suite = replace(suite, measure=suite.measure.model_copy(update=given))
+        if budget_seconds is not None and suite.measure.precision_target is None:
+            raise UsageError("--budget goes with --precision-target, such as --precision-target 2%")
         path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
         words = [Path(command[0]).name, *command[1:]]
         sweep = prepare_sweep(
@@ -62,11 +74,16 @@ def run_sweep(
     except BaseException:
         dismiss(context)
         raise
+    host = {"memory_bytes": usable_memory_bytes(), "is_single_host": context.is_single_host}
+    for line in describe_shortages(sweep.plan.jobs, limit_bytes=memory_limit_bytes, **host):
+        display.warn(line)
     try:
-        if sweep.plan.jobs:
+        if sweep.has_work:
             with open_launch(context, run_path=path) as coordinator, display:
                 coordinator.timelines = path / "timelines" if timeline else None
                 sweep.run(coordinator, display)
+        else:
+            dismiss(context)  # the launcher's other ranks wait to be told
     except HvbenchError as error:
         if any(sweep.statuses.values()):
             display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
@@ -75,7 +92,8 @@ def run_sweep(
     bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
-        raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")
+        total = sum(sweep.statuses.values())
+        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.md'}")
     return 0
 
 
@@ -104,7 +122,7 @@ def without_launcher() -> dict[str, str]:
 
 def write_report(path: Path) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
-    from hvbench.analysis import breakdown_table, frame, report, stamps, tables
+    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -121,19 +139,30 @@ def write_report(path: Path) -> str:
         verdict = stamps.check_verdict(records)
         if verdict and not verdict.is_proven:
             lines += ["", tables.clean_text(f"{verdict.title} {verdict.text}", limit=2000)]
+        target = run["measure"].get("precision_target") if isinstance(run.get("measure"), dict) else None
+        if isinstance(target, float):
+            lines += ["", *(tables.clean_text(line, limit=4000) for line in quality.describe_precision(points, target))]
     return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
 
 
-def describe_plan(suite: Suite, *, np: int | None) -> str:
-    """The jobs in order, the skipped points with their reasons, and the rough time."""
+def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
+    """The jobs in order, the skipped points with their reasons, what may not fit, and the rough time; raises DataError."""
     context = resolve_context(np)
-    plan = make_plan(suite.points(), suite.measure, world_size=context.size)
+    points = suite.points()
+    for source in dict.fromkeys(point.data for point in points):
+        text.check(source)
+    plan = make_plan(points, suite.measure, world_size=context.size)
     lines = [f"{suite.name}: {suite.question}", ""]
     for job in plan.jobs:
         lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure))}")
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
+    shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
+    lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
     settings = suite.measure
     total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
+    if settings.precision_target is not None:
+        budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
+        total += f", and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
     lines += [
         "",
         f"{len(plan.jobs)} launches of points ({settings.repeats} each) on {context.size} ranks, {len(plan.skipped)} skipped; "

@@ -26,6 +26,32 @@ class Memory(click.ParamType):
         return size
 
 
+class Share(click.ParamType):
+    """A fraction between 0 and 1, as people write it: 2% or 0.02."""
+
+    name = "share"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{0,6}(?:\.\d{1,6})?)\s*(%?)", str(value).strip())
+        share = float(match[1]) / (100 if match[2] else 1) if match and match[1] else 0.0
+        if not 0 < share < 1:
+            self.fail(f"{value!r} is not a share above 0 % and below 100 %; write for example 2% or 0.02")
+        return share
+
+
+class Duration(click.ParamType):
+    """Seconds, as people write them: 90, 90s, 10m, 1.5h."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", str(value).strip().lower())
+        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+        if not seconds > 0:
+            self.fail(f"{value!r} is not a length of time; write for example 90s, 10m or 1.5h")
+        return seconds
+
+
 class Outcomes(click.ParamType):
     """Outcomes other than `ok`, separated by commas."""
 

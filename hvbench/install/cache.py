@@ -7,20 +7,12 @@ folder, which the next one, holding the lock, removes.
 """
 
 import fcntl
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hvbench.errors import InstallError
-
-
-def cache_root() -> Path:
-    """Return $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench."""
-    if named := os.environ.get("HVBENCH_CACHE"):
-        return Path(named).expanduser().absolute()
-    xdg = os.environ.get("XDG_CACHE_HOME", "")  # the standard says that a relative one is to be ignored
-    return (Path(xdg) if os.path.isabs(xdg) else Path("~/.cache").expanduser()) / "hvbench"
+from hvbench.folders import cache_root
 
 
 def build_folder(key: str, root: Path | None = None) -> Path:

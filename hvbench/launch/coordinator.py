@@ -213,7 +213,8 @@ class Coordinator:
             stop_server(server)
             raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
         for rank, slot in zip(ranks, slots, strict=True):
-            threads = threads_per_worker([self.members[r] for r in ranks], host=slot.hostname)
+            # A share of the launch, not of the point: a rank's cores do not grow when other ranks sit a point out.
+            threads = threads_per_worker(list(self.members.values()), host=slot.hostname)
             self.hub.send(
                 rank,
                 {

@@ -45,7 +45,11 @@ def assign_slots(members: Sequence[Member]) -> list[Any]:
 
 
 def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
-    """Cores that the host gives its ranks (affinity and cgroup quota) divided by the ranks on it, at least 1."""
+    """Cores that the host gives its ranks (affinity and cgroup quota) divided by the ranks on it, at least 1.
+
+    `members` are all ranks of the launch, those that train a point and those that do not: a point on fewer ranks then
+    has the same threads per rank, and scaling efficiency compares like with like.
+    """
     local = [member for member in members if member.host == host]
     cores = len({core for member in local for core in member.cores})
     quota = local[0].cgroup_cpu_quota

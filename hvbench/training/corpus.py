@@ -20,7 +20,6 @@ import fcntl
 import hashlib
 import itertools
 import json
-import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvbench.errors import DataError
+from hvbench.folders import cache_root
 from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_into_chunks, examine, find_files
 
 __all__ = ["Corpus", "check", "count_samples", "prepare", "require_enough"]
@@ -86,7 +86,7 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
         return _draw_synthetic(vocab_size)
     source, files = find_files(data)
     text = examine(source, files, settings=_describe_settings(vocab_size))
-    folder = _cache_folder(cache) / "corpus"
+    folder = (cache or cache_root()) / "corpus"
     entry = folder / f"{text.digest}-{vocab_size}"
     corpus = _load(entry, text, vocab_size=vocab_size)
     if corpus is not None:
@@ -201,21 +201,6 @@ def _draw_synthetic(vocab_size: int) -> Corpus:
 
 def _join_hashes(hashes: list[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
-
-
-def _cache_folder(cache: Path | None) -> Path:
-    if cache is not None:
-        return cache
-    if os.environ.get("HVBENCH_CACHE"):
-        chosen = Path(os.environ["HVBENCH_CACHE"])
-    elif os.path.isabs(os.environ.get("XDG_CACHE_HOME", "")):  # the XDG specification ignores relative ones
-        chosen = Path(os.environ["XDG_CACHE_HOME"], "hvbench")
-    else:
-        chosen = Path("~/.cache/hvbench")
-    try:
-        return chosen.expanduser()
-    except RuntimeError as error:
-        raise DataError(f"no cache folder: {error}; set HVBENCH_CACHE to a folder that can be written") from None
 
 
 @contextmanager

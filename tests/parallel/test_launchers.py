@@ -66,6 +66,9 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
     check_run(tmp_path / "run", ranks=2, is_stamped=launcher == CHECKED)
     assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
+    if launcher == "mpirun":
+        again = launch([*words, "--resume"], folder=tmp_path)
+        assert again.returncode == 0, again.stderr  # nothing is left to do, and every rank is told so
 
 
 @pytest.mark.slow
@@ -80,13 +83,18 @@ def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     words = ["hvbench", "run", "framework=tensorflow", "model=tiny", "steps=2", "warmup_steps=1", "--out", "run"]
-    done = launch(words, folder=tmp_path)
+    done = launch([*words, "--precision-target", "99%", "--budget", "2m"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (record,) = RunFolder(tmp_path / "run").read_records()[0]
-    assert record.model.allreduce_bytes_per_step == 0
-    assert record.environment["controller"] is None
-    (rank,) = record.ranks
-    assert (rank.ceiling.allreduce_busbw_bytes_per_second, rank.ceiling.allreduce_bytes) == (None, 0)
+    records = RunFolder(tmp_path / "run").read_records()[0]
+    assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 3
+    assert len({record.generation for record in records}) == len(records), "fresh workers each"
+    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["jobs"]) == len(records)
+    assert "1 of 1 points reached the precision target of ± 99 %" in done.stdout
+    for record in records:
+        assert record.model.allreduce_bytes_per_step == 0
+        assert record.environment["controller"] is None
+        (rank,) = record.ranks
+        assert (rank.ceiling.allreduce_busbw_bytes_per_second, rank.ceiling.allreduce_bytes) == (None, 0)
 
 
 @pytest.mark.parametrize(

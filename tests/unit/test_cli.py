@@ -135,6 +135,19 @@ def test_plan_uses_the_ranks_that_are_asked_for(hvbench_in: Hvbench, tmp_path: P
 
 
 @needs_both_frameworks
+def test_plan_warns_of_points_that_will_not_fit_and_names_the_extra_time(hvbench_in: Hvbench, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(SUITE)
+    plain = hvbench_in("plan", "a.toml", "-s", "precision_target=0.02", "-s", "budget_seconds=600").out
+    assert "warning" not in plain
+    assert plain.endswith(", and at most 10 min more for a precision of ± 2 %\n")
+    limited = hvbench_in("plan", "a.toml", "--memory-limit", "512MiB").out
+    warnings = [line for line in limited.splitlines() if "warning: " in line]
+    assert len(warnings) == 1 and "tensorflow-tiny" in warnings[0] and "more than the limit of 0.5 GiB" in warnings[0]
+    huge = hvbench_in("plan", "a.toml", "-s", "micro_batch_size=1000000", "--np", "2").out
+    assert huge.count("and its 2 ranks together more than this host's") == 2
+
+
+@needs_both_frameworks
 def test_a_plan_of_any_shipped_suite_has_something_to_run(hvbench_in: Hvbench) -> None:
     for line in hvbench_in("suites").out.splitlines():
         out = hvbench_in("plan", line.split()[0], "--np", "2").out
@@ -144,7 +157,9 @@ def test_a_plan_of_any_shipped_suite_has_something_to_run(hvbench_in: Hvbench) -
 def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.open_for_writing()
-    folder.write_run({"suite": "quickstart", "question": "?", "jobs": [], "skipped": []})
+    folder.write_run(
+        {"suite": "quickstart", "question": "?", "jobs": [], "skipped": [], "measure": {"precision_target": 0.02}}
+    )
     folder.write_record(make_quickstart()[0])
     (folder.records_path / "broken.json").write_text("{")
     folder.close()
@@ -152,6 +167,7 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
     assert answer.code == 0, answer
     assert (tmp_path / "run" / "report.md").exists()
     assert "not a readable record: run/records/broken.json: not JSON (truncated?)" in answer.out
+    assert "0 of 1 points reached the precision target of ± 2 %; not: pytorch-small-" in answer.out
     assert "report: run/report.md" in answer.out
 
 
@@ -177,6 +193,16 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
         (
             ["run", "data=/no/such/place"],
             'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+        ),
+        (
+            ["plan", "smoke", "-s", "data=/no/such/place"],
+            'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+        ),
+        (["run", "--budget", "10m"], "--budget goes with --precision-target, such as --precision-target 2%"),
+        (
+            ["run", "--precision-target", "2"],
+            "Invalid value for '--precision-target': '2' is not a share above 0 % and below 100 %; write for example "
+            "2% or 0.02; see hvbench --help",
         ),
         (
             ["run", "compression=fp16"],

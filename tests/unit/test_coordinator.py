@@ -10,12 +10,13 @@ import pytest
 
 from hvbench.errors import LaunchError
 from hvbench.launch import coordinator as module
-from hvbench.launch.channel import Hub, connect, send
+from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
 from hvbench.launch.coordinator import (
     Coordinator,
     Generation,
     Member,
+    Task,
     assign_slots,
     threads_per_worker,
     worker_settings,
@@ -87,6 +88,28 @@ def test_places_are_consistent_whatever_the_hosts(hosts: str) -> None:
 )
 def test_threads_are_the_hosts_cores_divided_by_its_ranks(members: list[Member], threads: int) -> None:
     assert threads_per_worker(members, host="a") == threads
+
+
+def test_a_point_on_fewer_ranks_keeps_the_threads_of_the_launch(hub: Hub, tmp_path: Path) -> None:
+    """4 ranks on 8 cores: a rank that trains alone has 2 threads, as beside the others, or scaling would flatter one."""
+    pytest.importorskip("horovod")
+    (tmp_path / "logs").mkdir()
+    coordinator = make_coordinator(hub, tmp_path, size=4)
+    connections = [connect(hub.address) for _ in range(4)]
+    for rank, connection in enumerate(connections):
+        send(connection, {"type": "hello", **vars(member(rank, cores=tuple(range(8))))})
+    coordinator.wait_for_members()
+    for world_size in (4, 1):
+        fields = {"framework": "pytorch", "device": "cpu", "job": {}, "timeout_seconds": 1.0}
+        task = Task(group=(world_size,), world_size=world_size, **fields)
+        _, server = coordinator._start([task])
+        module.stop_server(server)
+        started = [receive(connection) for connection in connections[:world_size]]
+        assert {message["description"]["threads"] for message in started} == {2}
+        assert {message["environment"]["OMP_NUM_THREADS"] for message in started} == {"2"}
+    assert not connections[1].poll(0.1)  # it sits the point out
+    for connection in connections:
+        connection.close()
 
 
 def test_a_workers_horovod_is_told_its_place_and_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

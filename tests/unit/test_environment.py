@@ -18,6 +18,7 @@ from hvbench.environment import (
     multiplies_natively,
     package_version,
     usable_cores,
+    usable_memory_bytes,
 )
 
 
@@ -78,3 +79,9 @@ def test_single_and_double_precision_are_native_everywhere(dtype: str, device: s
 
 def test_a_gpu_multiplies_half_precision_natively() -> None:
     assert multiplies_natively("bfloat16", device="cuda") and multiplies_natively("float16", device="cuda")
+
+
+def test_usable_memory_is_the_hosts_or_what_the_control_group_allows() -> None:
+    assert 2**28 < usable_memory_bytes() <= describe_environment()["memory_bytes"]
+    limit = cgroup_memory_limit_bytes()
+    assert limit is None or usable_memory_bytes() <= limit

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pandas as pd
 import pytest
@@ -45,12 +46,51 @@ def test_throughput_is_not_a_mean_of_rates() -> None:
     assert row["tokens_per_second"] == pytest.approx(16.0)
 
 
+def test_throughput_is_the_harmonic_mean_of_the_steps_rates() -> None:
+    """Accumulation 4 on 2 ranks, steps of 3, 2 and 2 s: 512 tokens each at 512/3, 512/2 and 512/2 tokens/s."""
+    rates = [512 / 3, 512 / 2, 512 / 2]
+    assert measure(two_ranks())["tokens_per_second"] == pytest.approx(statistics.harmonic_mean(rates))
+
+
+def test_tokens_to_target_count_accumulation_and_ranks() -> None:
+    ranks = [
+        make_rank(rank, step_seconds=[1.0] * 5, evaluations=[make_evaluation(3, 2.0, training_seconds=4.0 + rank)])
+        for rank in range(2)
+    ]
+    row = measure(make_record(ranks, micro_batch_size=2, gradient_accumulation_steps=4, target_loss=2.0))
+    assert row["tokens_to_target"] == 3 * (2 * 4 * 2 * 32)
+    assert row["seconds_to_target"] == 5.0
+
+
 def test_step_times_are_the_slowest_ranks() -> None:
     row = measure(two_ranks())
     assert row["step_seconds_median"] == 2.0
     assert row["step_seconds_p95"] == pytest.approx(2.0 + 0.9 * 1.0)  # of 2, 2, 3, linear between samples
     assert row["first_step_seconds"] == 9.0
     assert row["timed_steps"] == 3
+
+
+def test_the_shape_of_the_timed_steps_is_that_of_the_slowest_rank() -> None:
+    """Slowest: 1, 2, 3, 6. Lag 1: Pearson of (1, 2, 3) and (2, 3, 6); skewness: g1 sqrt(n (n - 1)) / (n - 2)."""
+    ranks = [
+        make_rank(0, step_seconds=[9.0, 1.0, 1.0, 3.0, 6.0]),
+        make_rank(1, step_seconds=[8.0, 0.5, 2.0, 1.0, 1.0]),
+    ]
+    row = measure(make_record(ranks))
+    assert row["step_seconds_autocorrelation"] == pytest.approx(4 / math.sqrt(2 * 26 / 3))
+    # mean 3, deviations -2 -1 0 3: m2 = 14 / 4, m3 = 18 / 4
+    assert row["step_seconds_skewness"] == pytest.approx((18 / 4) / (14 / 4) ** 1.5 * math.sqrt(4 * 3) / 2)
+    assert row["first_timed_step_ratio"] == pytest.approx(1.0 / 3.0)  # the median of 2, 3, 6
+
+
+@pytest.mark.parametrize("steps", [[9.0, 1.0, 2.0, 3.0], [9.0, 1.0, 1.0, 1.0, 1.0]])
+def test_too_few_steps_or_all_alike_have_no_shape(steps: list[float]) -> None:
+    row = measure(make_record([make_rank(step_seconds=steps)]))
+    assert math.isnan(row["step_seconds_autocorrelation"]) and math.isnan(row["step_seconds_skewness"])
+
+
+def test_one_timed_step_has_no_other_to_compare_with() -> None:
+    assert math.isnan(measure(make_record([make_rank(step_seconds=[9.0, 1.0])]))["first_timed_step_ratio"])
 
 
 def test_flops_follow_the_tokens() -> None:

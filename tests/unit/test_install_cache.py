@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.errors import InstallError
-from hvbench.install.cache import build_folder, cache_root, cached_wheel, locked
+from hvbench.errors import InstallError, StorageError
+from hvbench.folders import cache_root
+from hvbench.install.cache import build_folder, cached_wheel, locked
 from hvbench.install.process import last_words, run_logged
 
 HOLDER = """
@@ -32,6 +33,14 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cache_root() == Path("/xdg/hvbench")
     monkeypatch.setenv("HVBENCH_CACHE", str(tmp_path))
     assert cache_root() == tmp_path
+
+
+def test_without_a_home_folder_the_user_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HVBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HVBENCH_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(StorageError, match="^no cache folder: .*; set HVBENCH_CACHE to a folder that can be written$"):
+        cache_root()
 
 
 def test_only_a_finished_wheel_counts(tmp_path: Path) -> None:

@@ -8,8 +8,18 @@ import sys
 import pytest
 
 from hvbench.frameworks import FRAMEWORK_MODULES
-from hvbench.plan import Job, Plan, estimate_seconds, estimate_sweep_seconds, is_installed, make_plan, worker_group
+from hvbench.plan import (
+    Job,
+    Plan,
+    describe_shortages,
+    estimate_seconds,
+    estimate_sweep_seconds,
+    is_installed,
+    make_plan,
+    worker_group,
+)
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.training.memory import estimate_memory
 
 pytestmark = pytest.mark.skipif(
     not all(map(is_installed, FRAMEWORKS)), reason="points of a framework that is not installed are skipped"
@@ -117,6 +127,35 @@ def test_keys_of_other_points_do_not_matter() -> None:
 def test_a_key_names_point_and_repeat() -> None:
     point = Point(model="tiny", world_size=2)
     assert Job(point=point, repeat=3).key == f"{point.point_id}.r3"
+
+
+def test_launches_that_were_added_before_belong_to_the_plan() -> None:
+    chosen = points(seed=[0])
+    resolved = [job.point for job in plan(chosen).jobs]
+    made = make_plan(
+        chosen, MeasureSettings(repeats=1), world_size=2, done=[f"{resolved[0].point_id}.r2"],
+        extra=[(resolved[0].point_id, 2), (resolved[1].point_id, 1), ("another point", 5)],
+    )  # fmt: skip
+    planned = [(job.point.framework, job.repeat) for job in made.jobs]
+    assert planned == [("pytorch", 0), ("tensorflow", 0), ("tensorflow", 1)]
+    assert [(job.point.framework, job.repeat) for job in made.done] == [("pytorch", 2)]
+
+
+# Memory
+
+
+def test_a_point_that_does_not_fit_is_named_once() -> None:
+    jobs = plan([Point(model="tiny")], repeats=3).jobs
+    (rank_bytes,) = {estimate_memory(job.point, is_native=False).peak_bytes for job in jobs}
+    assert describe_shortages(jobs, memory_bytes=2 * rank_bytes) == []
+    (line,) = describe_shortages(jobs, memory_bytes=2 * rank_bytes - 1)
+    assert line.startswith(f"{jobs[0].point.point_id} should need about 0.3 GiB a rank, and its 2 ranks together more")
+    assert describe_shortages(jobs, memory_bytes=rank_bytes, is_single_host=False) == []
+    (line,) = describe_shortages(jobs, memory_bytes=rank_bytes - 1, is_single_host=False)
+    assert line.endswith("should need about 0.3 GiB a rank, more than this host's 0.3 GiB")
+    assert describe_shortages(jobs, memory_bytes=2**50, limit_bytes=rank_bytes) == []
+    (line,) = describe_shortages(jobs, memory_bytes=2**50, limit_bytes=rank_bytes - 1)
+    assert line.endswith("more than the limit of 0.3 GiB")
 
 
 # Time

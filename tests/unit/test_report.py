@@ -58,7 +58,7 @@ def test_links_and_paths_hold(tmp_path) -> None:
     assert all(path.stat().st_size for path in paths)
     report = (tmp_path / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", report)
-    assert len(links) == 5
+    assert len(links) == 6
     assert all((tmp_path / link).is_file() for link in links)
     assert {path.relative_to(tmp_path).as_posix() for path in paths} >= {"report.md", "tables/launches.csv"}
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
@@ -75,6 +75,12 @@ def test_frameworks_that_never_met_are_named_on_top() -> None:
     lost = tensorflow.model_copy(update={"outcome": Outcome(status="oom", message="no memory"), "ranks": []})
     report = report_of([pytorch, lost])
     assert report.index("No configuration ended in ok in both frameworks") < report.index("## ")
+
+
+def test_more_ranks_than_cores_is_said_on_top() -> None:
+    crowded = make_record([make_rank(rank, step_seconds=[1.0, 1.0]) for rank in range(3)], environment={"cpu_cores": 2})
+    report = report_of([crowded])
+    assert report.index("> 3 ranks shared the 2 cores of a host") < report.index("## ")
 
 
 def test_one_framework_needs_no_agreement() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from hvbench.cli.values import Memory, Outcomes
+from hvbench.cli.values import Duration, Memory, Outcomes, Share
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,25 @@ def test_outcomes_are_read() -> None:
 def test_an_outcome_that_cannot_be_retried_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="allowed: oom, failed, timeout, diverged, interrupted"):
         Outcomes().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), ("0.02", 0.02), ("0.5 %", 0.005), (".1", 0.1), ("99%", 0.99)])
+def test_a_share_is_read(text: str, share: float) -> None:
+    assert Share().convert(text, None, None) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["", "2", "100%", "0", "0%", "-1%", "%", ".", "much", "1e-2", "nan", "1" * 30])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write for example 2% or 0.02"):
+        Share().convert(text, None, None)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2 M", 120)])
+def test_a_length_of_time_is_read(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0m", "-1", "10d", "m", "1e3", "inf", "9" * 30])
+def test_what_is_no_length_of_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="write for example 90s, 10m or 1.5h"):
+        Duration().convert(text, None, None)

@@ -1,0 +1,20 @@
+"""Where hvbench keeps what it can make again: built wheels and tokenised text. Only the standard library is needed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hvbench.errors import StorageError
+
+
+def cache_root() -> Path:
+    """$HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench; raises StorageError without a home."""
+    named = os.environ.get("HVBENCH_CACHE")
+    xdg = os.environ.get("XDG_CACHE_HOME", "")  # the standard says that a relative one is to be ignored
+    chosen = Path(named) if named else Path(xdg, "hvbench") if os.path.isabs(xdg) else Path("~/.cache/hvbench")
+    try:
+        return chosen.expanduser().absolute()
+    except RuntimeError as error:
+        message = f"no cache folder: {error}; set HVBENCH_CACHE to a folder that can be written"
+        raise StorageError(message) from None

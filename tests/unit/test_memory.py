@@ -1,0 +1,124 @@
+"""The memory estimate against hand-computed sizes, and against the launches that were measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.tables import memory_table
+from hvbench.spec import Point
+from hvbench.store import RunFolder
+from hvbench.training.memory import KEPT, estimate_memory
+from tests.unit.sample_records import make_rank, make_record
+
+REFERENCES = sorted(path.parent for path in (Path(__file__).parents[2] / "results" / "reference").glob("*/run.json"))
+
+# tiny: L = 2, W = 32, V = 256, T = 32, H = 2; 34,688 parameters (see test_flops). Micro-batch 4: S = 128 tokens.
+PARAMETERS = 34_688
+S, W, V, T, H, L = 128, 32, 256, 32, 2, 2
+
+
+def estimate(framework: str, *, is_native: bool = False, **fields):
+    point = Point(model="tiny", framework=framework, micro_batch_size=4, world_size=2, **fields)
+    return estimate_memory(point, is_native=is_native)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_adamw_in_fp32_needs_four_times_the_parameters(framework: str) -> None:
+    found = estimate(framework)
+    assert (found.parameter_bytes, found.gradient_bytes, found.optimizer_state_bytes) == (
+        4 * PARAMETERS, 4 * PARAMETERS, 8 * PARAMETERS,
+    )  # fmt: skip
+
+
+def test_activations_of_pytorch() -> None:
+    found = estimate("pytorch")
+    assert found.activation_bytes == L * 17 * S * W * 4
+    assert found.logits_bytes == 4 * S * V * 4
+    assert found.copies_bytes == V * W * 4  # the tied embedding's second gradient
+
+
+def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
+    found = estimate("tensorflow")
+    assert found.activation_bytes == L * (26 * S * W + S * H * T) * 4
+    assert found.logits_bytes == 3 * S * V * 4
+    assert found.copies_bytes == V * W * 4 + 4 * PARAMETERS  # the clipped gradients
+
+
+def test_a_native_bf16_halves_what_products_keep_and_adds_the_rounded_weights() -> None:
+    found = estimate("pytorch", precision="bf16", is_native=True)
+    assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)
+    assert found.copies_bytes == V * W * 4 + 2 * PARAMETERS
+    assert found.logits_bytes == 4 * S * V * 4 + 2 * S * V
+
+
+def test_an_emulated_bf16_keeps_fp32_and_both_copies() -> None:
+    found, plain = estimate("pytorch", precision="bf16"), estimate("pytorch")
+    assert found.activation_bytes == plain.activation_bytes
+    assert found.copies_bytes == plain.copies_bytes + 4 * PARAMETERS
+
+
+@pytest.mark.parametrize(("framework", "more"), [("pytorch", 0), ("tensorflow", 4 * PARAMETERS)])
+def test_accumulation_costs_tensorflow_its_sums(framework: str, more: int) -> None:
+    once, often = estimate(framework), estimate(framework, gradient_accumulation_steps=4)
+    assert often.peak_bytes - once.peak_bytes == often.accumulation_bytes == more
+
+
+def test_compression_holds_the_wire_format() -> None:
+    assert estimate("pytorch", compression="fp16").copies_bytes - estimate("pytorch").copies_bytes == 2 * PARAMETERS
+
+
+def test_the_peak_is_the_sum_of_its_parts() -> None:
+    found = estimate("pytorch")
+    assert found.peak_bytes == 16 * PARAMETERS + L * 17 * S * W * 4 + 16 * S * V + V * W * 4 + KEPT["pytorch"].base_bytes
+
+
+def test_twice_the_micro_batch_is_twice_the_activations_and_nothing_else() -> None:
+    one, two = (estimate_memory(Point(model="tiny", micro_batch_size=b, world_size=1), is_native=False) for b in (2, 4))
+    grown = {name for name in vars(one) if getattr(one, name) != getattr(two, name)}
+    assert grown == {"activation_bytes", "logits_bytes"}
+    assert two.activation_bytes == 2 * one.activation_bytes and two.logits_bytes == 2 * one.logits_bytes
+
+
+# Beside a measurement
+
+
+def test_the_remainder_is_the_peak_less_what_is_known() -> None:
+    ranks = [make_rank(rank, step_seconds=[1.0, 1.0], start_rss_bytes=start, peak_rss_bytes=peak)
+             for rank, (start, peak) in enumerate([(1_000_000, 3_000_000), (1_500_000, 2_900_000)])]  # fmt: skip
+    row = point_frame([make_record(ranks, micro_batch_size=4)]).iloc[0]
+    assert row["activation_bytes"] == 3_000_000 - 1_000_000 - 16 * PARAMETERS  # all of the rank with the highest peak
+    assert row["estimated_peak_bytes"] == estimate("pytorch").peak_bytes
+    assert row["start_rss_bytes"] == 1_500_000
+
+
+def test_the_record_says_whether_a_precision_is_native() -> None:
+    ranks = [make_rank(step_seconds=[1.0, 1.0])]
+    estimates = [
+        point_frame([make_record(ranks, precision="bf16", environment=environment)]).iloc[0]["estimated_peak_bytes"]
+        for environment in ({}, {"native_bfloat16": False}, {"native_bfloat16": True})
+    ]
+    assert estimates[0] == estimates[1] > estimates[2]
+
+
+def test_a_gpu_has_no_estimate_of_its_hosts_memory() -> None:
+    row = point_frame([make_record([make_rank(step_seconds=[1.0, 1.0], device="cuda")])]).iloc[0]
+    assert row[["estimated_peak_bytes", "activation_bytes", "parameter_bytes"]].isna().all()
+
+
+def test_the_table_shows_the_error_of_the_estimate() -> None:
+    expected = estimate("pytorch").peak_bytes
+    ranks = [make_rank(rank, step_seconds=[1.0, 1.0], peak_rss_bytes=2 * expected) for rank in range(2)]
+    table = memory_table(point_frame([make_record(ranks, micro_batch_size=4)]))
+    assert table.cells[0][table.header.index("estimate / peak - 1 (%)")] == "-50"
+
+
+@pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
+def test_the_estimate_is_near_what_the_committed_runs_measured(folder: Path) -> None:
+    """Within 15 %; the machines that a reference run may come from have allocators of their own."""
+    points = point_frame(RunFolder(folder).read_records()[0]).dropna(subset=["estimated_peak_bytes"])
+    assert len(points)
+    ratio = points["estimated_peak_bytes"] / points["peak_rss_bytes"]
+    assert ratio.between(0.85, 1.15).all(), ratio.tolist()

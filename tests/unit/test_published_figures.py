@@ -1,0 +1,199 @@
+"""No published figure without n and an interval: every table that a report writes, whoever added it, is walked.
+
+A table states n in each row. Beside n, a column of numbers is one of these, and anything else fails here:
+
+- what was set and not measured: an axis, a setting, a computed size;
+- a figure with its interval: `x ± y %` in the cell, or a column right behind it whose name begins with the interval's;
+- one that has no interval by nature, listed below with the reason.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hvbench.analysis.report import write_report
+from hvbench.analysis.stats import CONFIDENCE
+from hvbench.analysis.tables import HEADERS
+from hvbench.record import Ablation, Ceiling, ParityStamp, Record
+from hvbench.spec import MeasureSettings, Point
+from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
+
+ROOT = Path(__file__).parents[2]
+INTERVAL = f"{CONFIDENCE * 100:g} % interval"
+
+SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n", "target loss"}
+# Computed from the point alone, a high-water mark (the largest of n, which has no interval), or a comparison of the two.
+NO_INTERVAL = {
+    "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
+    "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
+    "estimate / peak - 1 (%)",
+}  # fmt: skip
+
+COUNTS = ("n", "launches_ok", "pairs")  # one of them in each row of a CSV file
+SET_IN_CSV = {*Point.model_fields, *MeasureSettings.model_fields, "baseline_world_size"}
+NO_INTERVAL_IN_CSV = {
+    *COUNTS, "launches", "loss_digests",
+    "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
+    "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
+}  # fmt: skip
+NOT_A_SUMMARY = {"launches.csv"}  # one row a launch: the raw values
+
+
+def sample_runs() -> dict[str, list[Record]]:
+    """Runs that fill every table: several launches, ranks, world sizes, targets reached, ceilings and ablations."""
+    both = ("pytorch", "tensorflow")
+    scaled = [
+        make_record(
+            [make_rank(rank, step_seconds=scatter(repeat + rank), **parts(ranks)) for rank in range(ranks)],
+            repeat=repeat, framework=framework, micro_batch_size=8 // ranks,
+        )
+        for framework in both for ranks in (1, 2, 4) for repeat in range(3)
+    ]  # fmt: skip
+    swept = [
+        make_launch({"framework": framework, "precision": precision}, repeat=repeat)
+        for framework in both for precision in ("fp32", "bf16") for repeat in range(3)
+    ]  # fmt: skip
+    return {
+        "scaling": [record.model_copy(update={"parity": STAMP}) for record in scaled],
+        "sweep": swept,
+        "convergence": make_convergence(repeats=3),
+    }
+
+
+def scatter(offset: int) -> list[float]:
+    """A warm-up step and nine timed ones that differ."""
+    return [2.0, *(1 + 0.1 * ((7 * step + offset) % 5) for step in range(9))]
+
+
+def parts(ranks: int) -> dict:
+    """A ceiling and an ablation, as a worker may leave them."""
+    ceiling = Ceiling(
+        gemm_flops_per_second=2e11, gemm_shape=[512, 512, 512], model_gemm_flops_per_second=1.5e11,
+        fp32_gemm_flops_per_second=2e11, memory_bandwidth_bytes_per_second=2e10,
+        allreduce_busbw_bytes_per_second=1e9 if ranks > 1 else None, allreduce_bytes=138_752, is_emulated=False,
+    )  # fmt: skip
+    seconds = [[0.30, 0.32, 0.31], [0.80, 0.82, 0.81], [0.95, 0.96, 0.97], [1.0, 1.1, 1.05], [0.10, 0.12, 0.11]]
+    ablation = Ablation(
+        forward_seconds=seconds[0], backward_seconds=seconds[1], local_step_seconds=seconds[2], step_seconds=seconds[3],
+        allreduce_seconds=seconds[4] if ranks > 1 else [],
+    )  # fmt: skip
+    return {"ceiling": ceiling, "ablation": ablation}
+
+
+STAMP = ParityStamp(
+    is_proven=True, counterpart="tensorflow", updates=3, logits_relative_error=1e-6, loss_relative_error=1e-7,
+    gradient_relative_error=1e-6, update_relative_error=1e-6, overflows=0, worst="logits", worst_relative_error=1e-6,
+    worst_tolerance=1e-4,
+)  # fmt: skip
+
+
+def read_tables(text: str) -> Iterator[tuple[list[str], list[bool], list[list[str]]]]:
+    """(header, whether each column is of numbers, rows) of every Markdown table in `text` that has such a column."""
+    for block in re.findall(r"(?:^\|.*\|\n?)+", text, re.M):
+        cells = (re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines())
+        header, rule, *rows = ([cell.strip() for cell in line] for line in cells)
+        numeric = [cell.endswith(":") for cell in rule]
+        if any(numeric):
+            yield header, numeric, rows
+
+
+def find_bare_figures(text: str) -> list[str]:
+    """A line for every figure in the Markdown tables of `text` that lacks n or an interval."""
+    problems = []
+    for header, numeric, rows in read_tables(text):
+        if "n" not in header:
+            problems.append(f"no column n: {header}")
+            continue
+        problems += [f"no n: {row}" for row in rows if not row[header.index("n")].isdecimal()]
+        for column, name in enumerate(header):
+            if not numeric[column] or name in SET | NO_INTERVAL or name.startswith(INTERVAL):
+                continue
+            has_own = column + 1 < len(header) and header[column + 1].startswith(INTERVAL)
+            for row in rows:
+                is_figure = re.match(r"[+-]?\d", row[column]) and row[header.index("n")] not in ("0", "1")
+                if is_figure and not has_own and " ± " not in row[column]:
+                    problems.append(f"{name} = {row[column]} has no interval: {row}")
+    return problems
+
+
+def find_bare_columns(text: str) -> list[str]:
+    """The columns of numbers of a CSV table that are not listed and lack `_low` and `_high`; and if it has no count."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    names = list(rows[0]) if rows else []
+    numeric = [name for name in names if is_numeric([row[name] for row in rows])]
+    listed = SET_IN_CSV | NO_INTERVAL_IN_CSV
+    stems = [name for name in numeric if not name.endswith(("_low", "_high")) and name not in listed]
+    problems = [name for name in stems if not {f"{name}_low", f"{name}_high"} <= set(names)]
+    return problems + ([] if any(name in names for name in COUNTS) else ["no count of launches"])
+
+
+def is_numeric(values: list[str]) -> bool:
+    known = [value for value in values if value]
+    return bool(known) and all(re.fullmatch(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|nan)", value, re.I) for value in known)
+
+
+@pytest.fixture(scope="module", params=list(sample_runs()))
+def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_report(folder, records=sample_runs()[request.param], run={})
+    return folder
+
+
+def test_every_figure_of_a_written_table_has_n_and_an_interval(report: Path) -> None:
+    pages = [report / "report.md", *sorted((report / "tables").glob("*.md"))]
+    assert len(pages) >= 3
+    assert {page.name: bare for page in pages if (bare := find_bare_figures(page.read_text()))} == {}
+
+
+def test_every_column_of_a_written_csv_file_has_its_interval(report: Path) -> None:
+    files = [path for path in sorted((report / "tables").glob("*.csv")) if path.name not in NOT_A_SUMMARY]
+    assert len(files) >= 2
+    assert {path.name: bare for path in files if (bare := find_bare_columns(path.read_text()))} == {}
+
+
+PUBLISHED = [ROOT / "README.md", *sorted((ROOT / "results" / "reference").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PUBLISHED, ids=lambda page: "/".join(page.parts[-3:]))
+def test_every_figure_of_a_published_table_has_n_and_an_interval(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if page.name == "README.md":
+        text = "\n\n".join(re.findall(r"<!-- from \S+ -->\n(.*?)\n<!-- end -->", text, re.S))
+        assert text
+    assert find_bare_figures(text) == []
+
+
+TABLE = f"| framework | n | tokens/s | {INTERVAL} | peak memory (MiB) | step (ms) |\n| :--- |{' ---: |' * 5}\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "problems"),
+    [
+        ("| pytorch | 3 | 100 | 90 to 110 | 300 | 5.0 ± 2 % |", 0),
+        ("| pytorch | 1 | 100 | n=1 | 300 | 5.0 |", 0),  # one launch has no interval, and says so
+        ("| pytorch | 3 | 100 | 90 to 110 | 300 | 5.0 |", 1),
+        ("| pytorch |  | 100 | 90 to 110 | 300 | 5.0 ± 2 % |", 1),
+        ("| pytorch | 3 | 100 | 90 to 110 | 300 | not reached |", 0),
+    ],
+)
+def test_the_walk_sees_a_bare_figure(row: str, problems: int) -> None:
+    assert len(find_bare_figures(TABLE + row)) == problems
+    assert find_bare_figures(TABLE.replace("| n |", "| m |") + row) != []
+
+
+@pytest.mark.parametrize(
+    ("header", "problems"),
+    [
+        ("launches_ok,rate,rate_low,rate_high", []),
+        ("launches_ok,rate,rate_low,other", ["rate", "other"]),
+        ("seed,rate,rate_low,rate_high", ["no count of launches"]),
+    ],
+)
+def test_the_walk_sees_a_bare_column(header: str, problems: list[str]) -> None:
+    assert find_bare_columns(f"{header}\n1,2.0,1.5,2.5\n") == problems
