@@ -176,6 +176,12 @@ def test_evaluations_take_time_too() -> None:
     assert estimate_seconds(job, with_them) > estimate_seconds(job, without)
 
 
+def test_ablations_take_time_too() -> None:
+    job = Job(point=Point(world_size=2), repeat=0)
+    without, with_them = (MeasureSettings(steps=20, ablation_rounds=rounds) for rounds in (0, 7))
+    assert estimate_seconds(job, with_them) > estimate_seconds(job, without)
+
+
 def test_a_sweep_takes_its_jobs_and_its_launches() -> None:
     jobs = plan(points(seed=[0, 1]), repeats=2).jobs
     settings = MeasureSettings(repeats=2)
