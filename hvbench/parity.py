@@ -18,6 +18,7 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.spec import FRAMEWORKS, Point
 from hvbench.training.batches import Batches
+from hvbench.training.flops import model_facts
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 
@@ -106,12 +107,55 @@ NATIVE_TOLERANCES = {
     ),
 }
 
+# In a larger model more rounding errors meet: in 16 bits nearly every value of the last layers is rounded to another
+# side than in the other framework, so logits differ by the unit roundoff of the dtype and more. After three updates
+# at the small rates of a warm-up, the last bit of a parameter is a larger part of how far it has moved, and Adam,
+# which divides by the size of a gradient, makes as much of noise as of signal. Measured: `small` with 64 tokens on
+# real text over 3 updates, np 1, emulated; one seed (bf16: two). Compression is not measured at this size yet, and
+# is given twice the room of fp32 or more.
+#
+#   precision  compression  logits   loss     gradients  updates  update_length  key_bias_updates
+#   fp32       none         7.3e-7   2.3e-7   3.1e-5     5.4e-5   4.4e-7         3.8e-4
+#   bf16       none         4.7e-3   1.4e-5   5.4e-3     5.8e-2   5.4e-5         0.61
+#   fp16       none         6.6e-4   1.9e-6   7.0e-4     1.9e-2   1.9e-6         0.23
+LARGE_PARAMETERS = 1_000_000
+LARGE_TOLERANCES = {
+    ("fp32", "none"): Tolerances(
+        logits=2e-6, loss=5e-7, gradients=1e-4, updates=2e-4, update_length=1e-6, key_bias_updates=1e-3
+    ),
+    ("fp32", "fp16"): Tolerances(
+        logits=2e-6, loss=1e-6, gradients=2e-4, updates=2e-3, update_length=2e-6, key_bias_updates=2e-3
+    ),
+    ("bf16", "none"): Tolerances(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
+    ),
+    ("bf16", "fp16"): Tolerances(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
+    ),
+    ("fp16", "none"): Tolerances(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
+    ),
+    ("fp16", "fp16"): Tolerances(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
+    ),
+}
+
+
+def is_large_model(point: Point) -> bool:
+    """Whether `point` is so much larger than `tiny` that rounding errors pile up in it."""
+    return model_facts(point).parameters > LARGE_PARAMETERS
+
 
 def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:
     """What `point` is held to; `is_native`: its device has products in the compute dtype."""
+    table = LARGE_TOLERANCES if is_large_model(point) else TOLERANCES
+    tolerances = table[point.precision, point.compression]
     if is_native and point.precision in NATIVE_TOLERANCES:
-        return NATIVE_TOLERANCES[point.precision]
-    return TOLERANCES[point.precision, point.compression]
+        native = NATIVE_TOLERANCES[point.precision]
+        if not is_large_model(point):
+            return native
+        return Tolerances(**{name: max(value, getattr(native, name)) for name, value in vars(tolerances).items()})
+    return tolerances
 
 
 def write_trace(

@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hvbench.launch.coordinator import Coordinator
 from hvbench.measure import finite_or_none
-from hvbench.parity import Deviation, worst, worst_by_kind
+from hvbench.parity import Deviation, is_large_model, worst, worst_by_kind
 from hvbench.plan import Plan
 from hvbench.record import ParityStamp
 from hvbench.spec import Point
 from hvbench.tracing import Limits, Pair, Parity, check_pairs, pair_up
 
-STAMP_UPDATES = 3
+# A trace costs seconds to set up. Beside that 20 updates of a small model are free, and it is held to the tolerances
+# that were measured over as many; of a larger one few are enough, for it is held to others.
+UPDATES, UPDATES_OF_LARGE = 20, 3
 MAX_PROBLEM = 500  # characters
 
 
@@ -38,7 +40,11 @@ def stamp_plan(
     pairs = find_pairs(plan)
     if not pairs:
         return {}
-    parities = list(check_pairs(coordinator, pairs, steps=STAMP_UPDATES, limits=limits, report=report))
+    parities: list[Parity] = []
+    for is_large in dict.fromkeys(is_large_model(pair[0]) for pair in pairs):
+        alike = [pair for pair in pairs if is_large_model(pair[0]) == is_large]
+        steps = UPDATES_OF_LARGE if is_large else UPDATES
+        parities += check_pairs(coordinator, alike, steps=steps, limits=limits, report=report)
     report(describe_parities(parities))
     return make_stamps(parities)
 
@@ -53,7 +59,7 @@ def make_stamps(parities: Iterable[Parity]) -> dict[Point, ParityStamp]:
     return stamps
 
 
-def make_stamp(parity: Parity, *, counterpart: str, overflows: int, updates: int = STAMP_UPDATES) -> ParityStamp:
+def make_stamp(parity: Parity, *, counterpart: str, overflows: int) -> ParityStamp:
     """The figures of one comparison as a record keeps them; a figure that is not finite becomes None."""
     closest = worst(parity.deviations) if parity.deviations else None
     kinds = worst_by_kind(parity.deviations)
@@ -64,7 +70,7 @@ def make_stamp(parity: Parity, *, counterpart: str, overflows: int, updates: int
     return ParityStamp(
         is_proven=parity.is_proven,
         counterpart=counterpart,
-        updates=updates,
+        updates=parity.updates,
         **figures,
         overflows=overflows,
         worst=closest.name if closest else None,
@@ -80,8 +86,9 @@ def describe_parities(parities: Sequence[Parity]) -> str:
     if not red:
         closest = worst([each for parity in parities for each in parity.deviations])
         return (
-            f"parity done: both frameworks do the same work in {count(parities)}, over {STAMP_UPDATES} updates; "
-            f"closest to its tolerance: {describe_deviation(closest)}"
+            f"parity done: both frameworks do the same work in {count(parities)}, over "
+            f"{min(parity.updates for parity in parities)} updates; closest to its tolerance: "
+            f"{describe_deviation(closest)}"
         )
     first = red[0].problem or describe_deviation(worst(red[0].deviations))
     name = red[0].points[0].point_id.partition("-")[2].rpartition("-")[0]

@@ -52,6 +52,7 @@ class Parity:
     deviations: list[Deviation]
     problem: str | None  # why nothing could be compared
     overflows: tuple[int, int] = (0, 0)  # of either point: loss scales tried before one fitted the first gradients
+    updates: int = 0  # that both trained
 
     @property
     def is_proven(self) -> bool:
@@ -234,7 +235,8 @@ def compare_points(a: TracedPoint, b: TracedPoint) -> Parity:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         return Parity(points=pair, deviations=[], problem=f"traces cannot be compared: {error}")
     overflows = tuple(int(each.ranks[0]["overflows"]) if 0 in each.ranks else 0 for each in (a, b))
-    return Parity(points=pair, deviations=deviations, problem=None, overflows=overflows)
+    updates = len(a.ranks[0]["loss"]) if 0 in a.ranks else 0
+    return Parity(points=pair, deviations=deviations, problem=None, overflows=overflows, updates=updates)
 
 
 def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:

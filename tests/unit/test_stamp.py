@@ -31,7 +31,7 @@ def comparison(
     *deviations: Deviation, problem: str | None = None, overflows: tuple[int, int] = (0, 0), **fields
 ) -> Parity:
     (pair,) = pair_up([Point(framework="pytorch", **TINY, **fields)])
-    return Parity(points=pair, deviations=list(deviations), problem=problem, overflows=overflows)
+    return Parity(points=pair, deviations=list(deviations), problem=problem, overflows=overflows, updates=3)
 
 
 # Which configurations
