@@ -53,7 +53,7 @@ def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:
 def next_jobs(points: Sequence[Point], records: Iterable[Record], *, rest_seconds: float) -> list[Job]:
     """One more launch of each of `points` that fits into `rest_seconds`, in the order of a plan.
 
-    Where not all fit, those with the fewest launches so far come first, so that no framework is favoured. A launch is
+    Where not all fit, those with the fewest launches so far come first, and of equals the earlier. A launch is
     expected to take what the point's launches have taken so far (nothing, where there was none).
     """
     by_point = group_records(records)

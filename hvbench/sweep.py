@@ -92,8 +92,7 @@ class Sweep:
         while jobs := self.next_round(rest_seconds=deadline - time.monotonic()):
             run = self.folder.read_run()
             self.folder.write_run({**run, "jobs": list(dict.fromkeys([*run["jobs"], *(job.key for job in jobs)]))})
-            named = f"{len(jobs)} point{'s' * (len(jobs) > 1)}"
-            observer.extend(jobs, f"{named} not yet known to ± {100 * self.settings.precision_target:g} %")
+            observer.extend(jobs, f"towards a precision of ± {100 * self.settings.precision_target:g} %")
             self.run_jobs(jobs, coordinator, observer)
 
     def next_round(self, *, rest_seconds: float) -> list[Job]:
