@@ -36,9 +36,7 @@ def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[],
         values, factor = tf.ones(elements), tf.ones(())
 
     def repeat(values: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-        for _ in range(repeats):
-            values = values * factor  # in place: nobody else holds what the multiplication before has left
-        return values
+        return _loop(lambda values: values * factor, values, repeats=repeats)
 
     return _prepare(repeat, values, factor, device=device)
 
@@ -49,9 +47,7 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
         values = tf.ones(elements)
 
     def repeat(values: tf.Tensor) -> tf.Tensor:
-        for _ in range(repeats):
-            values = tf.cast(tf.cast(values, DTYPES[dtype]), values.dtype)
-        return values
+        return _loop(lambda values: tf.cast(tf.cast(values, DTYPES[dtype]), values.dtype), values, repeats=repeats)
 
     return _prepare(repeat, values, device=device)
 
@@ -84,6 +80,17 @@ def _prepare(work: Callable[..., object], *arguments: tf.Tensor, device: str) ->
             graph(*arguments)
 
     return run
+
+
+def _loop(work: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, *, repeats: int) -> tf.Tensor:
+    """`work` done again and again: a chain of multiplications the graph would merge into one.
+
+    From the second round on it works in place where it can: nobody else holds what the round before has left.
+    """
+    _, values = tf.while_loop(
+        lambda count, _: count < repeats, lambda count, values: (count + 1, work(values)), (0, values)
+    )
+    return values
 
 
 def _on(device: str) -> tf.device:
