@@ -83,12 +83,18 @@ def freeze(fault: Fault, state: State, directory: Path) -> None:
 
 
 def write_garbage(fault: Fault, state: State, directory: Path) -> None:
-    """Overwrite a file that the agent reads; go on, or end if it is the failure file, which is read at the end."""
+    """Overwrite a file that the agent reads.
+
+    Then wait for the agent to notice where it is a result (a worker that went on would soon put a right one in its
+    place), end where it is the failure file, which is read at the end, and else go on.
+    """
     kind = fault.get("file", "result")
     name = f"result-{state['index']}.json" if kind == "result" else f"{kind}.json"
     (directory / name).write_bytes(fault.get("content", "\x00{garbage").encode(errors="surrogateescape"))
     if kind == "failure":
         os._exit(1)
+    if kind == "result":
+        hang(fault, state, directory)
 
 
 def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:

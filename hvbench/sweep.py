@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from hvbench import __version__
 from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
-from hvbench.launch.coordinator import Coordinator, Member, StartFailed, Task, TaskEnd
+from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
+from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
 from hvbench.record import Outcome, RankSamples, Record, Status
 from hvbench.resume import describe_changes, find_changes, fingerprint

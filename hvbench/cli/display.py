@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from hvbench.launch.coordinator import Member
+from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan, estimate_sweep_seconds
 from hvbench.record import Record
 from hvbench.spec import MeasureSettings

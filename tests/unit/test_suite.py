@@ -202,7 +202,7 @@ def test_the_same_point_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe\x00", "not UTF-8 text; a suite is a TOML file"),
+        (b"\xff\xfe\x00", "not UTF-8 text; a suite is a short TOML file"),
         (b"#" * (MAX_FILE_BYTES + 1), "larger than 65536 bytes; a suite is a short TOML file"),
         (b"\x7fELF\x00\x01", 'not valid TOML: "Invalid statement (at line 1, column 1)"'),
     ],
@@ -225,8 +225,8 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     ("name", "reason"),
     [
         ("missing.toml", "cannot be read: No such file or directory"),
-        ("folder.toml", "not a regular file; a suite is a TOML file"),
-        ("pipe.toml", "not a regular file; a suite is a TOML file"),  # nobody writes to it: it must not be waited for
+        ("folder.toml", "not a regular file; a suite is a short TOML file"),
+        ("pipe.toml", "not a regular file; a suite is a short TOML file"),  # nobody writes to it: it must not be waited for
         ("n" * 300 + ".toml", "cannot be read: File name too long"),
     ],
 )
