@@ -15,6 +15,7 @@ from types import FrameType
 
 from hvbench.environment import usable_cores
 from hvbench.errors import Interrupted, LaunchError, UsageError
+from hvbench.launch.above import find_horovodrun, watching
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
@@ -22,6 +23,7 @@ from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
 
 END_SECONDS = 10.0
+GO_ON = "what was measured is safe, go on with --resume"
 MAX_RANKS_PER_CORE = 32
 SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C on, as two signals
 
@@ -54,7 +56,7 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
     Ctrl-C or SIGTERM raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
     """
     hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
-    with interruptible(hub):
+    with interruptible(hub), watching(find_horovodrun(), lambda: hub.interrupt(f"horovodrun is gone; {GO_ON}")):
         try:
             agent = Agent(connect(hub.address), rank=0)
         except OSError as error:
@@ -105,7 +107,7 @@ def interruptible(hub: Hub) -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         name, now = signal.Signals(number).name, time.monotonic()
         if not first:
-            hub.interrupt(f"stopped by {name}; what was measured is safe, go on with --resume")
+            hub.interrupt(f"stopped by {name}; {GO_ON}")
         elif name in first or now - min(first.values()) > SAME_REQUEST_SECONDS:
             os._exit(Interrupted.exit_code)
         first[name] = now

@@ -2,6 +2,7 @@
 
     python -m tests.faults.chaos --points 60 --launcher gloo
     python -m tests.faults.chaos --points 60 --launcher mpi --kinds kill hang oom raise
+    python -m tests.faults.chaos --points 6 --np 8 --launcher gloo --kinds kill
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,7 @@ EXPECTED = {
     "hang-allreduce": ("timeout", "rank {rank} was in hang_in_allreduce (faults.py"),
     "freeze": ("timeout", "rank {rank} does not say where it is"),
     "garbage": ("failed", "its result-"),
-    "oom": ("oom", "MemoryError"),
+    "oom": ("oom", "emory"),  # MemoryError; killed by SIGABRT, out of memory
 }
 PHASES = {
     "hang-allreduce": ("first_step", "warmup", "measure"),  # the others wait there too
@@ -71,16 +73,19 @@ class Chaos:
         return lost
 
 
-def choose_faults(text: str, kinds: Sequence[str], *, chance: random.Random, share: float = 1 / 3) -> dict[str, dict[str, Any]]:
-    """A fault for a share of the launches, all kinds as often as each other, on random ranks in random phases."""
-    jobs = plan_jobs(text)
-    struck = sorted(chance.sample(range(len(jobs)), max(len(kinds), round(share * len(jobs)))))
+def choose_faults(text: str, kinds: Sequence[str], *, np: int, chance: random.Random) -> dict[str, dict[str, Any]]:
+    """A fault for a third of each framework's launches, all kinds as often as each other, on random ranks in random phases."""
+    jobs = plan_jobs(text, np=np)
+    struck = []
+    for framework in dict.fromkeys(job.point.framework for job in jobs):
+        own = [index for index, job in enumerate(jobs) if job.point.framework == framework]
+        struck += chance.sample(own, round(len(own) / 3))
     dealt = [kinds[number % len(kinds)] for number in range(len(struck))]
     chance.shuffle(dealt)
     return {
         jobs[index].key: {
             "kind": kind,
-            "rank": chance.randrange(NP),
+            "rank": chance.randrange(np),
             "phase": chance.choice(PHASES.get(kind, ANY_PHASE)),
             "point": jobs[index].point.point_id,
         }
@@ -88,18 +93,20 @@ def choose_faults(text: str, kinds: Sequence[str], *, chance: random.Random, sha
     }
 
 
-def run_chaos(folder: Path, *, points: int, kinds: Sequence[str], launcher: str, timeout: float, chance: random.Random) -> Chaos:
+def run_chaos(
+    folder: Path, *, points: int, kinds: Sequence[str], launcher: str, timeout: float, chance: random.Random, np: int = NP
+) -> Chaos:
     """Sweep with faults and compare every record with what its fault, or none, must lead to."""
     text = suite_text(points)
-    faults = choose_faults(text, kinds, chance=chance)
+    faults = choose_faults(text, kinds, np=np, chance=chance)
     begun = time.monotonic()
     options = ["--timeout", str(timeout), "--memory-limit", "2GiB"]
-    sweep = start_sweep(text, folder, launcher=launcher, options=options, faults=faults.values())
-    code, output = sweep.wait(60.0 * points)
+    sweep = start_sweep(text, folder, launcher=launcher, np=np, options=options, faults=faults.values())
+    code, output = sweep.wait(120.0 * points)
     wall_seconds = time.monotonic() - begun
     sweep.wait_for_nobody()
     found = read_outcomes(sweep.folder)
-    jobs = [job.key for job in plan_jobs(text)]
+    jobs = [job.key for job in plan_jobs(text, np=np)]
     records = {key: found[key] for key in jobs if key in found}
     chaos = Chaos(
         launcher=launcher, points=points, faults=faults, records=records, exit_code=code, output=output, wall_seconds=wall_seconds
@@ -136,6 +143,7 @@ def main() -> None:
     """Run the slow version and print what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=60)
+    parser.add_argument("--np", type=int, default=NP)
     parser.add_argument("--launcher", choices=LAUNCHERS, default="gloo")
     parser.add_argument("--kinds", nargs="+", choices=EXPECTED, default=["kill", "hang", "oom", "raise"])
     parser.add_argument("--timeout", type=float, default=60.0)
@@ -147,15 +155,20 @@ def main() -> None:
             points=options.points,
             kinds=options.kinds,
             launcher=options.launcher,
+            np=options.np,
             timeout=options.timeout,
             chance=random.Random(options.seed),
         )
     healthy = sum(record.outcome.status == "ok" for record in chaos.records.values())
-    print(f"{chaos.launcher}: {chaos.points} points, {len(chaos.faults)} faults, {healthy} ok, {chaos.wall_seconds:.0f} s in all")
+    print(f"{chaos.launcher}, {options.np} ranks, seed {options.seed}, limit {options.timeout:g} s:")
+    print(f"  {chaos.points} points, {len(chaos.faults)} faults, {healthy} ok, {chaos.wall_seconds:.0f} s in all")
     for kind, seconds in sorted(chaos.lost_seconds().items()):
         worst = max(seconds)
         print(f"  {kind:15} {len(seconds):3} times  lost {statistics.median(seconds):5.1f} s each (median), {worst:5.1f} s at most")
-    print("\n".join(chaos.mistakes) or "  every point ended as it should, and nothing was left running")
+    print("\n".join([*chaos.mistakes, chaos.output] if chaos.mistakes else []) or "  every point ended as it should, and nothing was left running")
+    exhausted = Counter(record.outcome.message for record in chaos.records.values() if record.outcome.status == "oom")
+    for message, count in exhausted.items():
+        print(f"  oom, {count} times: {message}")
     raise SystemExit(1 if chaos.mistakes else 0)
 
 

@@ -25,10 +25,10 @@ NP = 2
 
 # Words before `sweep`, and after it.
 LAUNCHERS: dict[str, tuple[list[str], list[str]]] = {
-    "alone": (["hvbench"], ["--np", str(NP)]),
-    "gloo": (["horovodrun", "--gloo", "-np", str(NP), "hvbench"], []),
-    "mpi": (["horovodrun", "--mpi", "-np", str(NP), "hvbench"], []),
-    "mpirun": (["mpirun", "-np", str(NP), "hvbench"], []),
+    "alone": (["hvbench"], ["--np", "{np}"]),
+    "gloo": (["horovodrun", "--gloo", "-np", "{np}", "hvbench"], []),
+    "mpi": (["horovodrun", "--mpi", "-np", "{np}", "hvbench"], []),
+    "mpirun": (["mpirun", "--oversubscribe", "-np", "{np}", "hvbench"], []),
 }
 
 SUITE = """
@@ -51,10 +51,10 @@ def suite_text(points: int, *, frameworks: Sequence[str] = ("pytorch", "tensorfl
     return SUITE.format(frameworks=json.dumps(list(frameworks)), seeds=list(range(points // len(frameworks))))
 
 
-def plan_jobs(text: str) -> list[Job]:
+def plan_jobs(text: str, *, np: int = NP) -> list[Job]:
     """The launches of a suite in running order."""
     suite = parse_suite(text, name="chaos", where="chaos.toml")
-    return make_plan(suite.points(), suite.measure, world_size=NP).jobs
+    return make_plan(suite.points(), suite.measure, world_size=np).jobs
 
 
 @dataclass(kw_only=True)
@@ -104,6 +104,7 @@ def start_sweep(
     folder: Path,
     *,
     launcher: str = "alone",
+    np: int = NP,
     options: Sequence[str] = (),
     faults: Iterable[dict[str, Any]] = (),
     environment: dict[str, str] | None = None,
@@ -112,7 +113,7 @@ def start_sweep(
     mark = uuid.uuid4().hex
     (folder / "chaos.toml").write_text(text)
     before, after = LAUNCHERS[launcher]
-    words = [*before, "sweep", "chaos.toml", "--out", "run", *after, *options]
+    words = [word.format(np=np) for word in (*before, "sweep", "chaos.toml", "--out", "run", *after)] + list(options)
     process = subprocess.Popen(
         words,
         cwd=folder,

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from hvbench.cli.running import write_report
 from hvbench.errors import UsageError
-from hvbench.store import RunFolder, parse_record, read_record
+from hvbench.store import MIGRATIONS, RunFolder, parse_record, read_record
 from tests.unit.sample_records import make_rank, make_record
 
 GOOD = make_record([make_rank(rank, step_seconds=[0.1, 0.1]) for rank in range(2)])
@@ -44,10 +45,50 @@ def test_a_link_in_the_place_of_the_run_is_not_followed(folder: RunFolder, tmp_p
         folder.read_run()
 
 
+@pytest.mark.parametrize("name", [".lock", "records", "logs", "tables", "plots"])
+def test_a_link_in_the_place_of_the_runs_own_is_refused_before_anything_is_written(name: str, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("do not truncate me") if name == ".lock" else precious.mkdir()
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    (folder.path / name).symlink_to(precious)
+    for use in (folder.open_for_writing, folder.read_run):
+        with pytest.raises(UsageError, match=f"run/{name}: a link; results are regular files and folders$"):
+            use()
+    assert precious.read_text() == "do not truncate me" if name == ".lock" else list(precious.iterdir()) == []
+
+
+def test_a_link_to_a_whole_run_is_the_users_own(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    folder = RunFolder(tmp_path / "run")
+    folder.open_for_writing()
+    folder.write_record(GOOD)
+    assert folder.read_records() == ([GOOD], [])
+
+
+def test_a_file_name_cannot_colour_the_terminal_that_lists_it(folder: RunFolder) -> None:
+    folder.write_record(GOOD)
+    folder.write_run({})
+    (folder.records_path / "\x1b[2J\n.r0.json").write_text("{")
+    shown = write_report(folder.path)
+    assert "not a readable record: " in shown and "\\x1b[2J\\n.r0.json: not JSON (truncated?)" in shown
+    assert all(each.isprintable() or each == "\n" for each in shown)
+
+
+def test_a_description_of_a_run_may_hold_anything(folder: RunFolder) -> None:
+    folder.write_record(GOOD)
+    measure = {"steps": [1, 2], "repeats": [], "warmup_steps": {"x": "<script>"}, "x": None}
+    folder.write_run({"measure": measure, "suite": ["<b>"], "question": {"a": 1}, "jobs": 3, "skipped": "x", "command": 1e300})
+    write_report(folder.path)
+    report = (folder.path / "report.md").read_text()
+    assert "# hvbench: " in report and "<b>" not in report and "<script>" not in report
+
+
 def test_a_pipe_does_not_block(folder: RunFolder) -> None:
     folder.write_record(GOOD)
     os.mkfifo(folder.records_path / "x.r0.json")
-    assert only_problem(folder).endswith("x.r0.json: not a regular file")
+    assert only_problem(folder).endswith("x.r0.json: not a regular file; results are regular files")
 
 
 def test_a_copy_under_another_name_counts_once(folder: RunFolder) -> None:
@@ -113,11 +154,11 @@ def as_version_0() -> bytes:
 
 
 def test_an_older_record_is_migrated_version_by_version() -> None:
-    assert parse_record(as_version_0(), where="old.json", migrations={0: rename_loss}) == GOOD
+    assert parse_record(as_version_0(), where="old.json", migrations={0: rename_loss, **MIGRATIONS}) == GOOD
 
 
 def test_an_older_record_that_nobody_can_migrate_is_told() -> None:
-    with pytest.raises(UsageError, match="^old.json: schema_version 0; this hvbench reads 1$"):
+    with pytest.raises(UsageError, match="^old.json: schema_version 0; this hvbench reads 2$"):
         parse_record(as_version_0(), where="old.json")
 
 
@@ -125,13 +166,13 @@ def test_a_record_that_only_claims_to_be_old_is_told_in_one_line() -> None:
     def fail(values: dict[str, Any]) -> dict[str, Any]:
         return {"outcome": values["result"]["status"]}
 
-    with pytest.raises(UsageError, match="^old.json: not a record of schema_version 0: "):
+    with pytest.raises(UsageError, match="^old.json: not of schema_version 0: "):
         parse_record(b'{"schema_version": 0}', where="old.json", migrations={0: fail})
 
 
 @pytest.mark.parametrize("version", ["true", "1.0", '"1"', "[1]", "-1", "null", "1e999", "NaN"])
 def test_a_version_that_is_no_version_is_told(version: str) -> None:
-    with pytest.raises(UsageError, match="this hvbench reads 1"):
+    with pytest.raises(UsageError, match="this hvbench reads 2"):
         parse_record(b'{"schema_version": ' + version.encode() + b"}", where="x.json")
 
 
@@ -143,9 +184,14 @@ def test_a_version_that_is_no_version_is_told(version: str) -> None:
     [
         ({"suite": "x" * 10_000_000}, "at most 4096 characters"),
         ({"environment": {"x": "y" * 10_000_000}}, "longer than 1000000 characters"),
-        ({"environment": {"x": float("nan")}}, "NaN, an infinity or endless nesting"),
-        ({"environment": {"x": float("inf")}}, "NaN, an infinity or endless nesting"),
+        ({"environment": {"x": float("nan")}}, "environment holds NaN or an infinity"),
+        ({"environment": {"x": float("inf")}}, "environment holds NaN or an infinity"),
         ({"duration_seconds": float("inf")}, "must be a finite number"),
+        ({"environment": {"x": 10**400}}, "holds an integer of 401 digits; not written by hvbench"),
+        ({"environment": {"x": [[[[[[[[[[[[0]]]]]]]]]]]]}}, "tables or lists nested more than 12 deep"),
+        ({"ranks": [[]] * 2_000_001}, "more than 2000000 lists and objects; not written by hvbench"),
+        ({"model": GOOD.model.model_dump() | {"tokens_per_step": 2**62}}, "must be less than 1099511627776"),
+        ({"duration_seconds": 1e300}, "must be less than 1000000000000000"),
         ({"generation": 2**63}, "must be less than 9223372036854775808"),
         ({"repeat": -1}, "must be greater than or equal to 0"),
     ],
