@@ -226,7 +226,7 @@ def nearly_right_suites(draw: st.DrawFn) -> str:
 EXTREME_SUITES = [
     "[point]\n" + "seed." * 190 + "a = 1", "[" + "a." * 190 + "b]\n" + "".join("a." * 190 + f"b{number} = 1\n" for number in range(160)),
     "\n".join(["[[exclude]]\nseed = 200"] * 100) + "\n[axes]\nseed = " + str(list(range(100))) + "\nmicro_batch_size = " + str(list(range(1, 101))),
-    "[axes]\nseed = " + str(list(range(9000))), 'question = "\\u001b[2J"', "[measure]\nrepeats = 100\n[axes]\nseed = " + str(list(range(2000))),
+    'question = "\\u001b[2J"', "[measure]\nrepeats = 100\n[axes]\nseed = " + str(list(range(2000))),
     "[" * 50_000, "x = " + "[" * 50_000, "a." * 30_000 + "b = 1", "[" + "a." * 30_000 + "b]", 'question = "' + "x" * 900_000 + '"',
     "seed = " + "9" * 5000, "[axes]\nseed = [" + ",".join(map(str, range(100_000))) + "]", "[point]\nmodel." + "a." * 5_000 + "b = 1",
     "[axes]\n" + "\n".join(f"{key} = {list(range(1, 60))}" for key in ("seed", "micro_batch_size", "sequence_length")),

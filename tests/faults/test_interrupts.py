@@ -24,7 +24,7 @@ def second_sweep_is_refused(first: RunningSweep, folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["alone", *(pytest.param(name, marks=pytest.mark.long) for name in LAUNCHERS if name != "alone")])
 def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing(launcher: str, tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path, launcher=launcher)
     second_sweep_is_refused(sweep, tmp_path)
@@ -43,6 +43,7 @@ def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sigterm_to_rank_0_ends_everything_too(tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
     os.kill(sweep.process.pid, signal.SIGTERM)
@@ -53,6 +54,7 @@ def test_sigterm_to_rank_0_ends_everything_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
     begun = time.monotonic()

@@ -47,6 +47,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.root
 @needs_mounts
 def test_a_disk_that_fills_up_ends_the_sweep_in_one_line_and_resume_goes_on(small_disk: Path) -> None:
