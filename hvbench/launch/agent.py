@@ -27,7 +27,7 @@ from hvbench.launch.evidence import OUT_OF_MEMORY
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
 LOG_TAIL_BYTES = 4000
-STACK_SECONDS = 2.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
+STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 STATUSES = ("oom", "failed", "timeout", "diverged")
 
 # What a launcher tells a rank about itself; a worker must not take it for its own.

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import functools
 import json
+import math
 import random
 import re
 import time
@@ -28,6 +29,7 @@ from hvbench.analysis.report import render_report
 from hvbench.analysis.tables import convergence_table, frame_to_csv, render_csv, render_markdown, render_text, throughput_table
 from hvbench.environment import describe_environment
 from hvbench.errors import UsageError
+from hvbench.plan import estimate_sweep_seconds, make_plan
 from hvbench.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
 from hvbench.resume import describe_changes, find_changes
 from hvbench.spec import MeasureSettings, Point
@@ -264,9 +266,13 @@ class Tally:
 
 
 def load_suite_text(text: str) -> None:
-    """A suite all the way to its points."""
-    for point in parse_suite(text, name="fuzz", where="fuzz.toml").points():
-        assert "/" not in point.point_id and "\\" not in point.point_id
+    """A suite all the way to its points, and some of them to the plan."""
+    suite = parse_suite(text, name="fuzz", where="fuzz.toml")
+    points = suite.points()
+    assert all(re.fullmatch(r"[\w.-]{1,200}", point.point_id, re.ASCII) for point in points)
+    plan = make_plan(points[:20], suite.measure, world_size=2)
+    assert math.isfinite(estimate_sweep_seconds(plan.jobs, suite.measure))
+    assert all(skipped.reason.isprintable() for skipped in plan.skipped)
 
 
 def load_run(content: bytes) -> dict[str, Any]:

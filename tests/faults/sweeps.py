@@ -135,12 +135,12 @@ def start_sweep(
     return RunningSweep(process=process, folder=RunFolder(folder / "run"), mark=mark)
 
 
-def start_and_hang(folder: Path, *, launcher: str = "alone") -> tuple[RunningSweep, list[str]]:
+def start_and_hang(folder: Path, *, launcher: str = "alone", options: Sequence[str] = ()) -> tuple[RunningSweep, list[str]]:
     """A sweep of three PyTorch points whose second one hangs; returns, with the keys of the three, when that one runs."""
     text = suite_text(3, frameworks=("pytorch",))
     jobs = plan_jobs(text)
     fault = {"kind": "hang", "rank": 1, "point": jobs[1].point.point_id, "phase": "measure"}
-    sweep = start_sweep(text, folder, launcher=launcher, faults=[fault])
+    sweep = start_sweep(text, folder, launcher=launcher, options=options, faults=[fault])
     first = sweep.folder.records_path / f"{jobs[0].key}.json"
 
     def is_there() -> bool:
