@@ -53,7 +53,7 @@ def serve_if_not_first(context: Context) -> bool:
 def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
     """Rank 0: bring the ranks together and yield their Coordinator; at the end nothing is left running.
 
-    Ctrl-C or SIGTERM raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
+    Ctrl-C, SIGTERM or SIGHUP raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
     """
     hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
     with interruptible(hub), watching(find_horovodrun(), lambda: hub.interrupt(f"horovodrun is gone; {GO_ON}")):
@@ -101,7 +101,10 @@ def dismiss(context: Context) -> None:
 
 @contextlib.contextmanager
 def interruptible(hub: Hub) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into Interrupted at `hub.receive`, and the second into an immediate end."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into Interrupted at `hub.receive`, and the second into an immediate end.
+
+    SIGHUP (a terminal or connection that is gone) stays ignored where `nohup` asked for that.
+    """
     first: dict[str, float] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -112,7 +115,10 @@ def interruptible(hub: Hub) -> Iterator[None]:
             os._exit(Interrupted.exit_code)
         first[name] = now
 
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    caught = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        caught.append(signal.SIGHUP)
+    before = {each: signal.signal(each, interrupt) for each in caught}
     try:
         yield
     finally:

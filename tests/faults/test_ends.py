@@ -16,7 +16,7 @@ from tests.faults.sweeps import find_processes, plan_jobs, read_outcomes, run_sw
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 CGROUP = Path("/sys/fs/cgroup/memory")  # version 1
-GROUP_BYTES = 500 * 2**20
+GROUP_BYTES = 700 * 2**20
 
 TOO_LARGE = """
 [point]

@@ -44,11 +44,12 @@ def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_sigterm_to_rank_0_ends_everything_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_to_rank_0_ends_everything_too(name: str, tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
-    os.kill(sweep.process.pid, signal.SIGTERM)
+    os.kill(sweep.process.pid, getattr(signal, name))
     code, output = sweep.wait(60)
-    assert code == 130 and "stopped by SIGTERM" in output
+    assert code == 130 and f"stopped by {name}" in output
     sweep.wait_for_nobody()
     assert read_outcomes(sweep.folder)[keys[1]].outcome.status == "interrupted"
 
