@@ -98,12 +98,12 @@ def write_garbage(fault: Fault, state: State, directory: Path) -> None:
 
 
 def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:
-    """Allocate real memory until there is no more; only under a limit, so that the machine survives."""
+    """Allocate until there is no more; only under a limit, and untouched: filling gigabytes takes a busy machine long."""
     if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
         raise RuntimeError("the fault `oom` needs --memory-limit")
     blocks = []
     while True:
-        blocks.append(b"\x01" * BLOCK_BYTES)
+        blocks.append(bytearray(BLOCK_BYTES))
 
 
 KINDS = {
