@@ -101,9 +101,11 @@ def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:
     """Allocate until there is no more; only under a limit, and untouched: filling gigabytes takes a busy machine long."""
     if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
         raise RuntimeError("the fault `oom` needs --memory-limit")
+    import numpy as np
+
     blocks = []
     while True:
-        blocks.append(bytearray(BLOCK_BYTES))
+        blocks.append(np.empty(BLOCK_BYTES, dtype=np.uint8))
 
 
 KINDS = {
