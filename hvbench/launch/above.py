@@ -1,7 +1,8 @@
-"""Is the command that started this launch still there? After `kill -9` of `horovodrun --mpi` nobody else would notice.
+"""Is the command that started this launch still there? After a `kill -9` of it nobody else would notice.
 
-horovodrun becomes `/bin/sh -c "mpirun …"`. A shell that is killed takes nothing along: mpirun and all ranks train on,
-and nobody can stop them with Ctrl-C. Rank 0, where it runs on that host, therefore looks at it now and then.
+An mpirun that is killed leaves its ranks running. `horovodrun --mpi` becomes `/bin/sh -c "mpirun …"`, and a shell that is
+killed leaves even mpirun. The ranks would train on, and no Ctrl-C would reach them. Rank 0 therefore looks now and then
+at the process that started it and, where it runs on that host, at horovodrun's shell.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hvbench.launch.context import Context
 
 LOOK_SECONDS = 1.0
 HOROVODRUN_BECOMES = (b"/bin/sh", b"-c", b"mpirun --allow-run-as-root --tag-output ")
@@ -40,9 +43,15 @@ def read_process(pid: int) -> Process | None:
     return None if fields[0] in "ZX" else Process(pid=pid, parent=int(fields[1]), started=fields[19])
 
 
-def find_horovodrun() -> Process | None:
-    """The ancestor that `horovodrun --mpi` has become; None without one on this host."""
-    return find_ancestor(HOROVODRUN_BECOMES)
+def find_launchers(context: Context) -> list[Process]:
+    """The processes without which this launch is over: this one's parent, and the shell that `horovodrun --mpi` became.
+
+    None where nothing launched this process: whoever started it by hand may leave (nohup, a closed terminal).
+    """
+    if context.launcher == "none":
+        return []
+    found = (read_process(os.getppid()), find_ancestor(HOROVODRUN_BECOMES))
+    return [process for process in found if process]
 
 
 def find_ancestor(begins: tuple[bytes, ...]) -> Process | None:
@@ -61,17 +70,17 @@ def find_ancestor(begins: tuple[bytes, ...]) -> Process | None:
 
 
 @contextlib.contextmanager
-def watching(process: Process | None, on_death: Callable[[], None]) -> Iterator[None]:
-    """Call `on_death` once, from a thread, if `process` ends before the block does."""
+def watching(processes: Sequence[Process], on_death: Callable[[], None]) -> Iterator[None]:
+    """Call `on_death` once, from a thread, if one of `processes` ends before the block does."""
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(LOOK_SECONDS):
-            if not process.is_alive():
+            if not all(process.is_alive() for process in processes):
                 on_death()
                 return
 
-    if process:
+    if processes:
         threading.Thread(target=watch, name="hvbench-watch", daemon=True).start()
     try:
         yield

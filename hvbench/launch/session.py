@@ -15,7 +15,7 @@ from types import FrameType
 
 from hvbench.environment import usable_cores
 from hvbench.errors import Interrupted, LaunchError, UsageError
-from hvbench.launch.above import find_horovodrun, watching
+from hvbench.launch.above import find_launchers, watching
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
@@ -56,7 +56,7 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
     Ctrl-C, SIGTERM or SIGHUP raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
     """
     hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
-    with interruptible(hub), watching(find_horovodrun(), lambda: hub.interrupt(f"horovodrun is gone; {GO_ON}")):
+    with interruptible(hub), watching(find_launchers(context), lambda: hub.interrupt(f"the launcher is gone; {GO_ON}")):
         try:
             agent = Agent(connect(hub.address), rank=0)
         except OSError as error:

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from hvbench.launch.above import Process, read_process, watching
+from hvbench.launch.above import Process, find_launchers, read_process, watching
+from hvbench.launch.context import Context
 
 FIND = """
 import sys
@@ -43,7 +45,7 @@ def test_an_ancestor_with_other_words_is_not_taken_for_it(tmp_path: Path) -> Non
 def test_a_process_that_is_killed_is_noticed_before_it_is_reaped() -> None:
     child = subprocess.Popen(["sleep", "1000"])
     process, died = read_process(child.pid), threading.Event()
-    with watching(process, died.set):
+    with watching([process], died.set):
         assert process.parent == os.getpid() and process.is_alive()
         child.send_signal(signal.SIGKILL)
         assert died.wait(SECONDS)
@@ -53,7 +55,7 @@ def test_a_process_that_is_killed_is_noticed_before_it_is_reaped() -> None:
 def test_nothing_is_said_of_a_process_that_lives_nor_after_the_end() -> None:
     died = threading.Event()
     child = subprocess.Popen(["sleep", "1000"])
-    with watching(read_process(child.pid), died.set):
+    with watching([read_process(child.pid)], died.set):
         time.sleep(1.5)  # one look
     child.kill()
     child.wait()
@@ -64,3 +66,9 @@ def test_nothing_is_said_of_a_process_that_lives_nor_after_the_end() -> None:
 def test_a_number_that_came_up_again_is_another_process() -> None:
     mine = read_process(os.getpid())
     assert mine is not None and not Process(pid=mine.pid, parent=mine.parent, started="1").is_alive()
+
+
+def test_a_process_that_nobody_launched_watches_nobody() -> None:
+    alone = Context(launcher="none", rank=0, size=2, is_single_host=True)
+    assert find_launchers(alone) == []
+    assert find_launchers(replace(alone, launcher="mpi")) == [read_process(os.getppid())]
