@@ -12,7 +12,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.sweeps import LAUNCHERS, plan_jobs, start_sweep, suite_text
+from tests.faults.sweeps import LAUNCHERS, RunningSweep, plan_jobs, start_sweep, suite_text
+
+
+MAX_SECONDS = 300.0  # for the next record
 
 
 @dataclass(kw_only=True)
@@ -44,9 +47,7 @@ def kill_and_resume(folder: Path, *, kills: int, points: int, launcher: str, cha
         sweep = start_sweep(text, round_folder, launcher=launcher, options=["--resume"])
         begun = time.monotonic()
         if outcome.kills < kills:
-            until = begun + chance.uniform(0.0, span)
-            while time.monotonic() < until and sweep.process.poll() is None:
-                time.sleep(0.01)
+            wait_for_instant(sweep, span=span, chance=chance)
             if sweep.process.poll() is None:
                 sweep.kill()
                 sweep.process.communicate()
@@ -71,6 +72,21 @@ def kill_and_resume(folder: Path, *, kills: int, points: int, launcher: str, cha
             return outcome
         round_folder, done = folder / f"round-{outcome.rounds}", {}
         round_folder.mkdir()
+
+
+def wait_for_instant(sweep: RunningSweep, *, span: float, chance: random.Random) -> None:
+    """Any instant of `span` seconds, or, as often, one within the second in which the next record is written."""
+
+    def count() -> int:
+        return sum(1 for _ in sweep.folder.records_path.glob("*.json"))
+
+    is_any, before = chance.random() < 0.5, count()
+    until = time.monotonic() + (chance.uniform(0.0, span) if is_any else MAX_SECONDS)
+    while time.monotonic() < until and sweep.process.poll() is None:
+        if not is_any and count() > before:
+            time.sleep(chance.uniform(0.0, 1.0))
+            return
+        time.sleep(0.01)
 
 
 def check_untouched(records: Path, done: dict[str, bytes], outcome: Outcome) -> None:
