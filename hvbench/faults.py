@@ -84,21 +84,29 @@ def freeze(fault: Fault, state: State, directory: Path) -> None:
 
 
 def write_garbage(fault: Fault, state: State, directory: Path) -> None:
-    """Overwrite a file that the agent reads; go on, or end if it is the failure file, which is read at the end."""
+    """Overwrite a file that the agent reads.
+
+    Then wait for the agent to notice where it is a result (a worker that went on would soon put a right one in its
+    place), end where it is the failure file, which is read at the end, and else go on.
+    """
     kind = fault.get("file", "result")
     name = f"result-{state['index']}.json" if kind == "result" else f"{kind}.json"
     (directory / name).write_bytes(fault.get("content", "\x00{garbage").encode(errors="surrogateescape"))
     if kind == "failure":
         os._exit(1)
+    if kind == "result":
+        hang(fault, state, directory)
 
 
 def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:
-    """Allocate real memory until there is no more; only under a limit, so that the machine survives."""
+    """Allocate until there is no more; only under a limit, and untouched: filling gigabytes takes a busy machine long."""
     if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
         raise RuntimeError("the fault `oom` needs --memory-limit")
+    import numpy as np
+
     blocks = []
     while True:
-        blocks.append(b"\x01" * BLOCK_BYTES)
+        blocks.append(np.empty(BLOCK_BYTES, dtype=np.uint8))
 
 
 KINDS = {

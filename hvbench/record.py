@@ -19,9 +19,20 @@ from hvbench.spec import MeasureSettings, Point, Spec
 SCHEMA_VERSION = 2
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
-MaybeFinite = float | None  # a non-finite value is stored as null: JSON has no NaN
-Whole = Annotated[int, Field(ge=0, lt=2**63)]  # what every reader of a table can hold
-Line = Annotated[str, Field(max_length=4096)]  # records may come from anybody
+
+# Records may come from anybody: what sums and products of their values can reach fits what tables are made of.
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=0, lt=2**22)]
+Tokens = Annotated[int, Field(ge=0, lt=2**40)]  # times Steps is still below 2**63
+Seconds = Annotated[float, Field(ge=0, lt=1e15)]
+Real = Annotated[float, Field(gt=-1e100, lt=1e100)]
+MaybeFinite = Real | None  # a non-finite value is stored as null: JSON has no NaN
+Line = Annotated[str, Field(max_length=4096)]
+
+# One entry a step.
+StepSeconds = Annotated[list[Seconds], Field(max_length=2**22)]
+StepValues = Annotated[list[Real], Field(max_length=2**22)]
+MaybeStepValues = Annotated[list[MaybeFinite], Field(max_length=2**22)]
 
 
 class Outcome(Spec):
@@ -42,29 +53,29 @@ class ModelFacts(Spec):
     parameters: Whole
     parameters_in_flops: Whole = Field(description="N of 6N + 12LHQT: all but the learned positions")
     model_flops_per_token: Whole
-    tokens_per_step: Whole
+    tokens_per_step: Tokens
     allreduce_bytes_per_step: Whole = Field(description="payload per rank per step as it goes on the wire")
 
 
 class Evaluation(Spec):
     """One pass over held-out samples by one rank."""
 
-    step: Whole = Field(description="steps done before it")
+    step: Steps = Field(description="steps done before it")
     loss: MaybeFinite
-    samples: Whole
-    seconds: float
-    training_seconds: float = Field(description="clock of training alone since the first step's start")
+    samples: Tokens
+    seconds: Seconds
+    training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
 
 
 class Ceiling(Spec):
     """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
 
-    gemm_flops_per_second: float = Field(gt=0, description="matrix product at its best shape, in the point's precision")
+    gemm_flops_per_second: Real = Field(gt=0, description="matrix product at its best shape, in the point's precision")
     gemm_shape: list[Whole] = Field(description="(rows, inner, columns) of that product")
-    model_gemm_flops_per_second: float = Field(gt=0, description="over the model's own products, forward and backward")
-    fp32_gemm_flops_per_second: float = Field(gt=0, description="best shape in fp32")
-    memory_bandwidth_bytes_per_second: float = Field(gt=0, description="of an in-place scaling, bytes read and written")
-    allreduce_busbw_bytes_per_second: float | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
+    model_gemm_flops_per_second: Real = Field(gt=0, description="over the model's own products, forward and backward")
+    fp32_gemm_flops_per_second: Real = Field(gt=0, description="best shape in fp32")
+    memory_bandwidth_bytes_per_second: Real = Field(gt=0, description="of an in-place scaling, bytes read and written")
+    allreduce_busbw_bytes_per_second: Real | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
     allreduce_bytes: Whole = Field(description="payload of that all-reduce: the point's gradients as they go on the wire")
     is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
 
@@ -72,13 +83,13 @@ class Ceiling(Spec):
 class Ablation(Spec):
     """Seconds of one step with parts left out: one entry per round, the kinds interleaved, all on the same batch."""
 
-    forward_seconds: list[float] = Field(description="forward passes alone")
-    backward_seconds: list[float] = Field(description="forward and backward passes, no all-reduce, no update")
-    local_step_seconds: list[float] = Field(description="the whole step but its all-reduce")
-    step_seconds: list[float] = Field(description="the whole step")
-    allreduce_seconds: list[float] = Field(description="all-reduce of all gradients alone; empty with one rank")
-    clock_seconds: list[float] = Field(default=[], description="nothing at all: what the clock itself adds to each kind")
-    barrier_seconds: list[float] = Field(default=[], description="the barrier before each kind, which no clock contains")
+    forward_seconds: list[Seconds] = Field(description="forward passes alone")
+    backward_seconds: list[Seconds] = Field(description="forward and backward passes, no all-reduce, no update")
+    local_step_seconds: list[Seconds] = Field(description="the whole step but its all-reduce")
+    step_seconds: list[Seconds] = Field(description="the whole step")
+    allreduce_seconds: list[Seconds] = Field(description="all-reduce of all gradients alone; empty with one rank")
+    clock_seconds: list[Seconds] = Field(default=[], description="nothing at all: what the clock itself adds to each kind")
+    barrier_seconds: list[Seconds] = Field(default=[], description="the barrier before each kind, which no clock contains")
 
 
 class RankSamples(Spec):
@@ -89,16 +100,16 @@ class RankSamples(Spec):
     local_rank: Whole
     threads: Whole
     device: Line
-    step_seconds: list[float]
-    data_seconds: list[float]
-    loss: list[MaybeFinite]
-    gradient_norm: list[MaybeFinite]
-    learning_rate: list[float]
-    loss_scale: list[float]
-    skipped_steps: list[Whole] = Field(description="steps whose update fp16 overflow dropped")
+    step_seconds: StepSeconds
+    data_seconds: StepSeconds
+    loss: MaybeStepValues
+    gradient_norm: MaybeStepValues
+    learning_rate: StepValues
+    loss_scale: StepValues
+    skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
     evaluations: list[Evaluation]
-    data_prepare_seconds: float
-    build_seconds: float
+    data_prepare_seconds: Seconds
+    build_seconds: Seconds
     peak_rss_bytes: Whole
     start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
     peak_device_memory_bytes: Whole | None
@@ -123,7 +134,7 @@ class ParityStamp(Spec):
     overflows: Whole = Field(description="loss scales tried before the first gradient without overflow")
     worst: Line | None = Field(description="the quantity that uses up most of its tolerance")
     worst_relative_error: MaybeFinite
-    worst_tolerance: float | None
+    worst_tolerance: Real | None
     problem: Line | None = Field(None, description="why nothing could be compared")
 
 
@@ -143,7 +154,7 @@ class Record(Spec):
     ranks: list[RankSamples]
     parity: ParityStamp | None = Field(None, description="None: nothing was checked")
     started_at: Line = Field(description="UTC, ISO 8601")
-    duration_seconds: float = Field(description="wall time of the point, set-up included")
+    duration_seconds: Seconds = Field(description="wall time of the point, set-up included")
 
     @property
     def warmup_steps(self) -> int:

@@ -18,7 +18,6 @@ import json
 import os
 import re
 import socket
-import stat
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,10 +29,13 @@ from hvbench.errors import StorageError, UsageError
 from hvbench.files import write_json
 from hvbench.record import SCHEMA_VERSION, Record, Status
 from hvbench.spec import describe_validation_error, shorten
+from hvbench.untrusted import load_json, read_regular_file, refuse_links
 
 MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
+MAX_DEPTH = 12  # the deepest list of a record is on level 5; an environment and a run may have some more
+OWN_NAMES = (".lock", "run.json", "records", "logs", "tables", "plots")
 RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII)
 
 # version -> a function that makes a record of the next version of it; every older version has one here, for ever.
@@ -53,6 +55,7 @@ class RunFolder:
 
     def open_for_writing(self) -> None:
         """Make the folder, and hold it against a second sweep until `close` or the process's end; raises StorageError."""
+        refuse_links(self.path, names=OWN_NAMES)
         try:
             self.records_path.mkdir(parents=True, exist_ok=True)
             self.logs_path.mkdir(exist_ok=True)
@@ -103,6 +106,7 @@ class RunFolder:
     def read_run(self) -> dict[str, Any]:
         """What was asked; raises UsageError when this is no run folder."""
         path = self.path / "run.json"
+        refuse_links(self.path, names=OWN_NAMES)
         try:
             content = read_regular_file(path, max_bytes=MAX_RUN_BYTES)
         except OSError as error:
@@ -143,30 +147,11 @@ class RunFolder:
             raise StorageError(f"{path}: cannot be written: {error.strerror}; what was measured before is safe") from None
 
 
-def read_regular_file(path: Path, *, max_bytes: int) -> bytes:
-    """Contents of a file that is no link, pipe or device and not absurdly large; raises OSError or UsageError.
-
-    A folder of results may come from somebody else: a link in it must not lead outside, a pipe must not block.
-    """
-    if path.is_symlink():
-        raise UsageError(f"{path}: a link; results are regular files")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path}: not a regular file")
-        if status.st_size > max_bytes:
-            raise UsageError(f"{path}: larger than {max_bytes} bytes; not written by hvbench")
-        return file.read(max_bytes + 1)
-
-
 def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
     """What was asked, from the bytes of `run.json`; raises UsageError."""
-    try:
-        run = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UsageError(f"{where}: not JSON; was it written by hvbench?") from None
-    return migrate(run, where=where, migrations=RUN_MIGRATIONS)
+    run = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=RUN_MIGRATIONS)
+    require_json(run, where=where, name="it")
+    return run
 
 
 def read_record(path: Path) -> Record:
@@ -180,23 +165,23 @@ def read_record(path: Path) -> Record:
 
 def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
     """A record from its bytes, brought to the current schema; raises UsageError with one line."""
-    try:
-        values = json.loads(content)
-    except (ValueError, RecursionError):
-        raise UsageError(f"{where}: not JSON (truncated?)") from None
-    values = migrate(values, where=where, migrations=migrations)
+    values = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=migrations)
     try:
         record = Record.model_validate(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise UsageError(f"{where}: {describe_validation_error(first, allowed=list(Record.model_fields))}") from None
-    try:
-        characters = len(json.dumps(record.environment, allow_nan=False))
-    except (ValueError, RecursionError):
-        raise UsageError(f"{where}: environment holds what JSON cannot: NaN, an infinity or endless nesting") from None
-    if characters > MAX_ENVIRONMENT_CHARACTERS:
+    if require_json(record.environment, where=where, name="environment") > MAX_ENVIRONMENT_CHARACTERS:
         raise UsageError(f"{where}: environment is longer than {MAX_ENVIRONMENT_CHARACTERS} characters")
     return record
+
+
+def require_json(value: Any, *, where: str, name: str) -> int:
+    """Length of `value` as JSON; raises UsageError for what Python reads and strict JSON cannot write again."""
+    try:
+        return len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise UsageError(f"{where}: {name} holds NaN or an infinity") from None
 
 
 def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:

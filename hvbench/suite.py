@@ -16,11 +16,16 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.spec import MeasureSettings, Point, did_you_mean, shorten, validate
+from hvbench.untrusted import read_regular_file, require_shallow
 
+KIND = "a suite is a short TOML file"
 MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this
-MAX_DOTS_IN_LINE = 1000  # reading a dotted key takes time quadratic in its parts
-MAX_DEPTH = 8
+MAX_DOTS_IN_LINE = 200  # reading a dotted key takes time quadratic in its parts
+MAX_DEPTH = 8  # a suite needs three
+MAX_QUESTION = 1000
+MAX_EXCLUDES = 100  # each is held against every point
 MAX_POINTS = 10_000
+MAX_LAUNCHES = 100_000
 TABLES = ("question", "point", "axes", "exclude", "measure")
 
 
@@ -40,6 +45,8 @@ class Suite:
         """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
         if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
             raise UsageError(f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites")
+        if math.prod(len(choices) for choices in self.axes.values()) * self.measure.repeats > MAX_LAUNCHES:
+            raise UsageError(f"{self.where}: more than {MAX_LAUNCHES} launches; ask for fewer repeats, or split the question")
         combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
         points = []
         for values in combinations:
@@ -81,34 +88,33 @@ def find_suite(name: str) -> Path:
 
 def load_suite(path: Path) -> Suite:
     """Read and validate a suite file; raises UsageError."""
-    return parse_suite(read_text(path), name=path.stem, where=str(path))
+    text = read_text(path)
+    if path.stem.startswith(".") or not path.stem.isprintable():  # runs of a suite lie in a folder of its name
+        raise UsageError(f"{path}: a suite's name is printable and starts with no dot")
+    return parse_suite(text, name=path.stem, where=str(path))
 
 
 def read_text(path: Path) -> str:
     """The file's text; raises UsageError when it cannot be a suite."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise UsageError(f"{path}: not a regular file; a suite is a TOML file")
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise UsageError(f"{path}: larger than {MAX_FILE_BYTES} bytes; a suite is a short TOML file")
-        return path.read_text(encoding="utf-8")
+        return read_regular_file(path, max_bytes=MAX_FILE_BYTES, kind=KIND).decode()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise UsageError(f"{path}: not UTF-8 text; a suite is a TOML file") from None
+        raise UsageError(f"{path}: not UTF-8 text; {KIND}") from None
 
 
 def parse_suite(text: str, *, name: str, where: str) -> Suite:
     """Validate a suite's text; `where` names it in messages. Raises UsageError."""
     if len(text) > MAX_FILE_BYTES:
-        raise UsageError(f"{where}: longer than {MAX_FILE_BYTES} characters; a suite is a short TOML file")
+        raise UsageError(f"{where}: longer than {MAX_FILE_BYTES} characters; {KIND}")
     if any(line.count(".") > MAX_DOTS_IN_LINE for line in text.split("\n")):
-        raise UsageError(f"{where}: has a line with more than {MAX_DOTS_IN_LINE} dots; a suite is a short TOML file")
+        raise UsageError(f"{where}: has a line with more than {MAX_DOTS_IN_LINE} dots; {KIND}")
     try:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
-    require_shallow(values, where=where)
+    require_shallow(values, where=where, max_depth=MAX_DEPTH)
     for key in values:
         if key not in TABLES:
             raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(TABLES))}; allowed: {', '.join(TABLES)}")
@@ -116,7 +122,12 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         if key in values and not isinstance(values[key], kind):
             wanted = {str: "text", dict: f"a table, [{key}]", list: f"a list of tables, [[{key}]]"}[kind]
             raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
+    question = values.get("question", "")
+    if len(question) > MAX_QUESTION or not question.isprintable():
+        raise UsageError(f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters")
     base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
+    if len(exclude) > MAX_EXCLUDES:
+        raise UsageError(f"{where}: more than {MAX_EXCLUDES} tables [[exclude]]; split the question into several suites")
     check_keys(base, where=f"{where}: [point]")
     check_axes(axes, where=f"{where}: [axes]")
     for index, excluded in enumerate(exclude):
@@ -124,23 +135,13 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [point]")
     return Suite(
         name=name,
-        question=values.get("question", ""),
+        question=question,
         base=base,
         axes=axes,
         exclude=exclude,
         measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
         where=where,
     )
-
-
-def require_shallow(values: Any, *, where: str) -> None:
-    """Raise UsageError for tables and lists nested so deeply that looking at them would exhaust the stack."""
-    level = [values]
-    for _ in range(MAX_DEPTH):
-        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node)]
-        level = [child for child in level if isinstance(child, (dict, list))]
-    if level:
-        raise UsageError(f"{where}: tables or lists nested more than {MAX_DEPTH} deep; a suite needs three")
 
 
 def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
@@ -154,10 +155,12 @@ def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
             raise UsageError(f"{where} {key} = []: an axis needs at least one value")
         if len(choices) > MAX_POINTS:
             raise UsageError(f"{where} {key}: more than {MAX_POINTS} values; split the question into several suites")
+        seen = set()
         for choice in choices:
             validate(Point, {key: choice}, where=where)
-            if choices.count(choice) > 1:
+            if choice in seen:
                 raise UsageError(f"{where} {key}: {shorten(choice)} is listed twice")
+            seen.add(choice)
         count *= len(choices)
         if count > MAX_POINTS:
             raise UsageError(f"{where}: more than {MAX_POINTS} combinations; split the question into several suites")

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 from hvbench import __version__
 from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
-from hvbench.launch.coordinator import Coordinator, Member, StartFailed, Task, TaskEnd
+from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
+from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
 from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
 from hvbench.repeating import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat

@@ -31,6 +31,7 @@ from hvbench.faults import load_faults, strike
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime, Trainer
+from hvbench.launch.evidence import OUT_OF_MEMORY
 from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training import corpus
@@ -40,12 +41,6 @@ from hvbench.training.weights import initial_weights
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 PR_SET_PDEATHSIG = 1
-
-# Substrings of messages by which frameworks say that memory ran out.
-OUT_OF_MEMORY = (
-    "out of memory", "can't allocate memory", "OOM when allocating", "DefaultCPUAllocator: not enough memory",
-    "bad_alloc", "Cannot allocate memory",
-)  # fmt: skip
 
 # Substrings of messages by which Horovod says that another rank is gone.
 DEATH_OF_A_PEER = ("HorovodAllreduce", "Horovod has been shut down", "Connection closed by peer")

@@ -155,7 +155,9 @@ def describe_constants(points: pd.DataFrame) -> dict[str, str]:
 
 
 def show_value(value: object) -> str:
-    """A field of a point as text."""
+    """A field of a point, or a setting that somebody wrote into a run's description, as text."""
+    if isinstance(value, (list, dict)):
+        return str(value)
     if value is None or pd.isna(value):
         return NOT_AVAILABLE
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ import click
 from hvbench.cli.commands import hvbench
 from hvbench.errors import HvbenchError, UsageError
 from hvbench.launch.context import detect_context
+from hvbench.untrusted import make_printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,5 +40,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def say(message: str, *, speaks: bool) -> None:
     """One line on standard error, from rank 0 only; a path or a value in it cannot break or colour the line."""
     if speaks:
-        printable = (each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
-        click.echo("".join(printable), err=True)
+        click.echo(make_printable(message), err=True)

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from hvbench.launch.coordinator import Member
+from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan, estimate_sweep_seconds
 from hvbench.record import Record
 from hvbench.spec import MeasureSettings
+
+
+class Console(rich.console.Console):
+    """A console whose reader may leave (`2>&1 | head`, a closed connection): what was begun goes on in silence."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a terminal that is gone
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
 
 
 class Display:

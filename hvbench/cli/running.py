@@ -22,6 +22,7 @@ from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
 from hvbench.sweep import prepare_sweep
 from hvbench.training import text
+from hvbench.untrusted import make_printable
 
 
 def run_sweep(
@@ -128,7 +129,7 @@ def write_report(path: Path) -> str:
     run = folder.read_run()
     records, problems = folder.read_records()
     report.write_report(path, records=records, run=run)
-    lines = [f"not a readable record: {problem}" for problem in problems]
+    lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
     if records:
         points = frame.point_frame(records)
         lines += ["", tables.render_text(tables.throughput_table(points))]

@@ -22,13 +22,13 @@ from hvbench.environment import cgroup_cpu_quota
 from hvbench.launch.bootstrap import look_up
 from hvbench.launch.channel import Message, PeerGone, connect, receive, send
 from hvbench.launch.context import Context, host_name
+from hvbench.launch.evidence import OUT_OF_MEMORY
 
 POLL_SECONDS = 0.1
 PROGRESS_SECONDS = 0.5
 LOG_TAIL_BYTES = 4000
-STACK_SECONDS = 2.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
+STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 STATUSES = ("oom", "failed", "timeout", "diverged")
-OUT_OF_MEMORY_IN_LOG = ("bad_alloc", "Cannot allocate memory", "out of memory")
 
 # What a launcher tells a rank about itself; a worker must not take it for its own.
 LAUNCHER_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "ORTE_", "HVBENCH_RANK", "HVBENCH_SIZE", "HVBENCH_COORDINATOR")
@@ -198,7 +198,7 @@ class WorkerProcess:
             failure = {"status": "failed", "message": garbage}
         elif returncode < 0 and not failure:
             was_oom = -returncode == signal.SIGKILL and count_oom_kills() > self._oom_kills
-            was_oom |= self._has_memory_limit and any(text in tail for text in OUT_OF_MEMORY_IN_LOG)
+            was_oom |= self._has_memory_limit and any(text in tail for text in OUT_OF_MEMORY)
             message = f"killed by {_signal_name(-returncode)}{', out of memory' if was_oom else ''}"
             failure = {"status": "oom" if was_oom else "failed", "message": message}
         elif not failure:

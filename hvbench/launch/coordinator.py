@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import secrets
 import signal
 import time
@@ -22,8 +23,6 @@ from hvbench.launch.context import Context
 from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 from hvbench.launch.timeline import mend_timeline, timeline_settings
-
-__all__ = ["Coordinator", "Member", "StartFailed", "Task", "TaskEnd", "assign_slots", "threads_per_worker", "worker_settings"]
 
 JOIN_SECONDS = 120.0
 STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
@@ -364,8 +363,8 @@ class Coordinator:
 
     def _next_number(self) -> int:
         """Logs of an earlier sweep in this folder are kept: numbers go on."""
-        numbers = [int(path.name[10:14]) for path in self.logs.glob("generation[0-9][0-9][0-9][0-9]-rank*.log")]
-        return max(numbers, default=-1) + 1
+        found = (re.match(r"generation(\d{4,9})-rank", path.name) for path in self.logs.glob("generation*-rank*.log"))
+        return max((int(match[1]) for match in found if match), default=-1) + 1
 
 
 def stop_server(server: Any) -> None:

@@ -1,4 +1,6 @@
-"""Who holds up the others? Read from the stacks that workers leave when a point's time is up (`faulthandler`'s text).
+"""What became of a worker, read from the words that it leaves: the signs of exhausted memory, and who held up the others.
+
+The latter comes from the stacks that workers leave when a point's time is up (`faulthandler`'s text).
 
 A rank whose main thread is inside a twin (`hvbench/frameworks/`) may be waiting in an all-reduce for a peer. A rank
 that is anywhere else waits for nobody, and one that cannot even say where it is has stopped altogether.
@@ -12,6 +14,12 @@ from dataclasses import dataclass
 
 FRAME = re.compile(r'^  File "(?P<file>[^"\n]{1,4096})", line (?P<line>\d{1,9}) in (?P<function>.{1,200})$')
 INSIDE_TWIN = "/hvbench/frameworks/"
+
+# Substrings of messages by which frameworks, C++ and the system say that memory ran out.
+OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "OOM when allocating", "DefaultCPUAllocator: not enough memory",
+    "bad_alloc", "Cannot allocate memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from types import FrameType
 
 from hvbench.environment import usable_cores
 from hvbench.errors import Interrupted, LaunchError, UsageError
+from hvbench.launch.above import find_launchers, watching
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
@@ -22,6 +23,7 @@ from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
 
 END_SECONDS = 10.0
+GO_ON = "what was measured is safe, go on with --resume"
 MAX_RANKS_PER_CORE = 32
 SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C on, as two signals
 
@@ -51,10 +53,10 @@ def serve_if_not_first(context: Context) -> bool:
 def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
     """Rank 0: bring the ranks together and yield their Coordinator; at the end nothing is left running.
 
-    Ctrl-C or SIGTERM raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
+    Ctrl-C, SIGTERM or SIGHUP raises Interrupted where rank 0 waits for its ranks; a second one ends the process at once.
     """
     hub = Hub(is_single_host=context.is_single_host, backlog=context.size)
-    with interruptible(hub):
+    with interruptible(hub), watching(find_launchers(context), lambda: hub.interrupt(f"the launcher is gone; {GO_ON}")):
         try:
             agent = Agent(connect(hub.address), rank=0)
         except OSError as error:
@@ -99,18 +101,24 @@ def dismiss(context: Context) -> None:
 
 @contextlib.contextmanager
 def interruptible(hub: Hub) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into Interrupted at `hub.receive`, and the second into an immediate end."""
+    """Turn the first SIGINT, SIGTERM or SIGHUP into Interrupted at `hub.receive`, and the second into an immediate end.
+
+    SIGHUP (a terminal or connection that is gone) stays ignored where `nohup` asked for that.
+    """
     first: dict[str, float] = {}
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         name, now = signal.Signals(number).name, time.monotonic()
         if not first:
-            hub.interrupt(f"stopped by {name}; what was measured is safe, go on with --resume")
+            hub.interrupt(f"stopped by {name}; {GO_ON}")
         elif name in first or now - min(first.values()) > SAME_REQUEST_SECONDS:
             os._exit(Interrupted.exit_code)
         first[name] = now
 
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    caught = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        caught.append(signal.SIGHUP)
+    before = {each: signal.signal(each, interrupt) for each in caught}
     try:
         yield
     finally:

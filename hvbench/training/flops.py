@@ -18,8 +18,10 @@ def model_facts(point: Point) -> ModelFacts:
     app. B); causal masking is not discounted. N counts every parameter but the learned positions: the token embedding
     is tied to the output projection, so its product with the hidden state is real work, counted once.
     """
-    sizes = {name: math.prod(shape) for name, shape in parameter_shapes(point).items()}
-    parameters = sum(sizes.values())
+    # All blocks are alike, and a suite from anybody may ask for a million of them.
+    sizes = {name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()}
+    block = sum(size for name, size in sizes.items() if name.startswith("block0."))
+    parameters = sum(sizes.values()) + (point.num_layers - 1) * block
     parameters_in_flops = parameters - sizes["position_embedding"]
     attention = 12 * point.num_layers * point.hidden_size * point.sequence_length  # H * Q = hidden_size
     communicates = (point.world_size or 1) > 1

@@ -12,15 +12,8 @@ from hvbench.errors import LaunchError
 from hvbench.launch import coordinator as module
 from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
-from hvbench.launch.coordinator import (
-    Coordinator,
-    Generation,
-    Member,
-    Task,
-    assign_slots,
-    threads_per_worker,
-    worker_settings,
-)
+from hvbench.launch.coordinator import Coordinator, Generation, Task
+from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 
 
 def member(rank: int, host: str = "a", *, cores: tuple[int, ...] = (0, 1), quota: float | None = None) -> Member:

@@ -1,14 +1,32 @@
-"""What a person sees of a sweep that grows."""
+"""What a sweep shows: as it grows, and when nobody reads it any more."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from hvbench.cli.display import Display
-from hvbench.launch.coordinator import Member
+from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan
 from hvbench.spec import Point
 from tests.unit.sample_records import make_rank, make_record
+
+SPEAK = """
+import sys
+from pathlib import Path
+from hvbench.cli.display import Display
+display = Display()
+sys.stdin.read()
+with display:
+    for number in range(3):
+        display.prepare(f"line {number}")
+display.show("a result")
+Path(sys.argv[1]).write_text("went on")
+raise SystemExit(3)
+"""
 
 
 def test_launches_that_are_added_count_in_the_total(capfd: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +46,13 @@ def test_launches_that_are_added_count_in_the_total(capfd: pytest.CaptureFixture
     assert lines[1].startswith("[1/1] ")
     assert lines[2].startswith("1 point not yet known to ± 2 %: 2 more launches")
     assert [line[:5] for line in lines[3:]] == ["[2/3]", "[3/3]"]
+
+
+def test_a_reader_who_leaves_ends_nothing(tmp_path: Path) -> None:
+    pipes = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+    process = subprocess.Popen([sys.executable, "-c", SPEAK, str(tmp_path / "proof")], **pipes)
+    process.stdout.close()
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(60) == 3
+    assert (tmp_path / "proof").read_text() == "went on"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import tracemalloc
+
 import pytest
 
 from hvbench.spec import Point
 from hvbench.training.flops import model_facts
+from hvbench.training.weights import parameter_shapes
 
 
 def test_facts_of_the_tiny_model() -> None:
@@ -59,3 +63,18 @@ def test_accumulation_does_not_change_the_payload_of_a_step() -> None:
 
 def test_one_rank_sends_nothing() -> None:
     assert model_facts(Point(model="tiny", world_size=1)).allreduce_bytes_per_step == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2, 7])
+def test_sizes_are_those_of_all_parameters(layers: int) -> None:
+    point = Point(model="tiny", num_layers=layers)
+    assert model_facts(point).parameters == sum(math.prod(shape) for shape in parameter_shapes(point).values())
+
+
+def test_a_million_layers_are_counted_without_naming_them() -> None:
+    tracemalloc.start()
+    facts = model_facts(Point(model="tiny", num_layers=1_000_000))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert facts.parameters == 256 * 32 + 32 * 32 + 1_000_000 * 12_704 + 64
+    assert peak_bytes < 10_000_000

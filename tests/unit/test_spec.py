@@ -118,6 +118,9 @@ def test_an_unknown_key_is_met_with_the_closest_known_one() -> None:
         ("data", "", 'data = "": must have at least 1 character'),
         ("data", "a\nb", 'data = "a\\nb": must be text without control characters'),
         ("data", "\x1b[31m", 'data = "\\u001b[31m": must be text without control characters'),
+        ("data", "\x9b31m", 'data = "\\u009b31m": must be text without control characters'),
+        ("data", "a\u2028b", 'data = "a\\u2028b": must be text without control characters'),
+        ("data", "\u202egnp", 'data = "\\u202egnp": must be text without control characters'),
         ("data", 3, "data = 3: must be a valid string"),
     ],
 )

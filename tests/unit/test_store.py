@@ -90,7 +90,7 @@ def as_json(**changes: Any) -> bytes:
         (b"", "not JSON (truncated?)"),
         (b"\xff\xfe", "not JSON (truncated?)"),
         (b"[" * 100_000, "not JSON (truncated?)"),
-        (b"9" * 5000, "not JSON (truncated?)"),
+        (b"9" * 5000, "holds an integer of 5000 digits; not written by hvbench"),
         (b"3", "schema_version null; this hvbench reads 2"),
         (b'{"loss": 3}', "schema_version null; this hvbench reads 2"),
         (as_json(schema_version=3), "schema_version 3 is newer than this hvbench reads (2): upgrade hvbench"),
@@ -120,7 +120,7 @@ def test_an_unknown_field_is_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_a_record_is_told_in_one_line(tmp_path: Path) -> None:
-    assert refuse(tmp_path) == "cannot be read: Is a directory"
+    assert refuse(tmp_path) == "not a regular file; results are regular files"
 
 
 def test_a_missing_record_is_told_in_one_line(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
     ("content", "message"),
     [
         (None, "{folder}: not a run folder (run.json: No such file or directory)"),
-        (b"{", "{folder}/run.json: not JSON; was it written by hvbench?"),
+        (b"{", "{folder}/run.json: not JSON (truncated?)"),
         (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 2"),
         (
             b'{"schema_version": 3}',

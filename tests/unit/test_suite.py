@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
         ("axes = {precision = []}", "[axes] precision = []: an axis needs at least one value"),
         ('axes = {precision = "bf16"}', '[axes] precision = "bf16": must be a list, for example precision = ["bf16"]'),
         ("axes = {seed = [1, 2, 1]}", "[axes] seed: 1 is listed twice"),
-        ("axes = {learning_rate = [1, 1.0]}", "[axes] learning_rate: 1 is listed twice"),
+        ("axes = {learning_rate = [1, 1.0]}", "[axes] learning_rate: 1.0 is listed twice"),
         ('axes = {precision = ["fp32", "fp8"]}', "[axes]: precision = \"fp8\": must be 'fp32', 'bf16' or 'fp16'"),
         ("axes = {seed = [[1]]}", "[axes]: seed = [1]: must be a valid integer"),
         ("axes = {learning_rate = [nan]}", "[axes]: learning_rate = NaN: must be a finite number"),
@@ -202,7 +203,7 @@ def test_the_same_point_twice_is_refused() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe\x00", "not UTF-8 text; a suite is a TOML file"),
+        (b"\xff\xfe\x00", "not UTF-8 text; a suite is a short TOML file"),
         (b"#" * (MAX_FILE_BYTES + 1), "larger than 65536 bytes; a suite is a short TOML file"),
         (b"\x7fELF\x00\x01", 'not valid TOML: "Invalid statement (at line 1, column 1)"'),
     ],
@@ -215,6 +216,37 @@ def test_a_file_that_is_no_suite_is_told_in_one_line(tmp_path: Path, content: by
     assert str(caught.value) == f"{path}: {message}"
 
 
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("token = 'abc'")
+    (tmp_path / "a.toml").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UsageError, match="a.toml: a link; a suite is a short TOML file$"):
+        load_suite(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("name", ["...toml", "..toml", ".hidden.toml", "a\x1b[2J.toml", "a\nb.toml", "\u202egnp.toml"])
+def test_a_name_that_leads_elsewhere_or_cannot_be_shown_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("")
+    with pytest.raises(UsageError, match="a suite's name is printable and starts with no dot$"):
+        load_suite(tmp_path / name)
+
+
+@pytest.mark.parametrize("question", ["\\u001b[2J", "a\\nb", "\\u202e", "x" * 1001])
+def test_a_question_is_one_printable_line(question: str) -> None:
+    with pytest.raises(UsageError, match='question = ".*: must be one printable line of at most 1000 characters$'):
+        parse_suite(f'question = "{question}"', name="a", where="here")
+
+
+def test_what_would_take_for_ever_is_refused() -> None:
+    seeds = list(range(1, 2001))
+    for text, message in (
+        ("[[exclude]]\nseed = 1\n" * 101, "more than 100 tables [[exclude]]"),
+        (f"[axes]\nseed = {seeds}\n[measure]\nrepeats = 100", "more than 100000 launches"),
+        ("a." * 201 + "b = 1", "has a line with more than 200 dots"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(message)):
+            parse_suite(text, name="a", where="here").points()
+
+
 def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_bytes(b"#" * MAX_FILE_BYTES)
@@ -225,8 +257,8 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     ("name", "reason"),
     [
         ("missing.toml", "cannot be read: No such file or directory"),
-        ("folder.toml", "not a regular file; a suite is a TOML file"),
-        ("pipe.toml", "not a regular file; a suite is a TOML file"),  # nobody writes to it: it must not be waited for
+        ("folder.toml", "not a regular file; a suite is a short TOML file"),
+        ("pipe.toml", "not a regular file; a suite is a short TOML file"),  # nobody writes to it: it must not be waited for
         ("n" * 300 + ".toml", "cannot be read: File name too long"),
     ],
 )
