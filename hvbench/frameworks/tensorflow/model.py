@@ -86,5 +86,43 @@ class Model:
 def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
     """(B, T, in) × (in, out) as one two-dimensional product, which oneDNN runs faster than a batched one."""
     B, T, width = x.shape
-    product = tf.matmul(tf.reshape(x, (B * T, width)), weight, transpose_b=transpose)
-    return tf.reshape(product, (B, T, product.shape[-1]))
+    product = _transposed_product if transpose else _product
+    y = product(tf.reshape(x, (B * T, width)), tf.convert_to_tensor(weight))
+    return tf.reshape(y, (B, T, y.shape[-1]))
+
+
+@tf.custom_gradient
+def _product(x: tf.Tensor, weight: tf.Tensor):
+    """(N, in) × (in, out)."""
+
+    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy)
+
+    return tf.matmul(x, weight), backward
+
+
+@tf.custom_gradient
+def _transposed_product(x: tf.Tensor, weight: tf.Tensor):
+    """(N, in) × (out, in), transposed."""
+
+    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.matmul(dy, weight), _product_over_rows(dy, x)
+
+    return tf.matmul(x, weight, transpose_b=True), backward
+
+
+def _product_over_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """(N, p), transposed, × (N, q).
+
+    Eigen reads down the columns here. Rows that lie a large power of two apart share few cache sets, which halves its
+    speed (27 against 54 ms for the token embedding of `small`), so such rows are moved apart first.
+    """
+    product = tf.matmul(_move_rows_apart(a), _move_rows_apart(b), transpose_a=True)
+    return product[: a.shape[1], : b.shape[1]]
+
+
+def _move_rows_apart(x: tf.Tensor) -> tf.Tensor:
+    """One cache line of zeros after each row of 4096 · 2^n bytes; any other matrix as it is."""
+    row_bytes = x.shape[1] * x.dtype.size
+    is_in_the_way = row_bytes >= 4096 and row_bytes & (row_bytes - 1) == 0
+    return tf.pad(x, ((0, 0), (0, 64 // x.dtype.size))) if is_in_the_way else x
