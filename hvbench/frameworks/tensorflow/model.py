@@ -60,7 +60,7 @@ class Model:
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        return self._linear(tf.nn.gelu(self._linear(x, f"{name}.up")), f"{name}.down")
+        return self._linear(_gelu(self._linear(x, f"{name}.up")), f"{name}.down")
 
     def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
         weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
@@ -71,8 +71,7 @@ class Model:
 
     def _layer_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
-        mean, variance = tf.nn.moments(x, axes=-1, keepdims=True)
-        return tf.nn.batch_normalization(x, mean, variance, bias, gain, 1e-5)
+        return _normalize(x, tf.convert_to_tensor(gain), tf.convert_to_tensor(bias))
 
     def _round(self, x: tf.Tensor) -> tf.Tensor:
         """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
@@ -81,6 +80,37 @@ class Model:
 
     def _widen(self, x: tf.Tensor) -> tf.Tensor:
         return tf.cast(x, self.parameter_dtype)
+
+
+# The gradients below are written out, which spares passes over memory: TensorFlow has no fused kernel for either on a CPU.
+
+
+@tf.custom_gradient
+def _gelu(x: tf.Tensor):
+    """x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    probability = 0.5 * tf.math.erfc(x * -math.sqrt(0.5))  # Φ(x)
+
+    def backward(dy: tf.Tensor) -> tf.Tensor:
+        return dy * (probability + x * tf.exp(tf.square(x) * -0.5) * math.sqrt(0.5 / math.pi))
+
+    return x * probability, backward
+
+
+@tf.custom_gradient
+def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
+    """Layer norm over the last of three dimensions (Ba, Kiros & Hinton, arXiv:1607.06450)."""
+    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
+    normal = centred * inverse
+
+    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        d = dy * gain
+        mean = tf.reduce_mean(d, axis=-1, keepdims=True)
+        slope = tf.reduce_mean(d * normal, axis=-1, keepdims=True)
+        dx = inverse * (d - mean - normal * slope)
+        return dx, tf.reduce_sum(dy * normal, axis=(0, 1)), tf.reduce_sum(dy, axis=(0, 1))
+
+    return normal * gain + bias, backward
 
 
 def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
