@@ -95,7 +95,7 @@ def run_case(name: str, knobs: Mapping[str, Any], order: Mapping[str, Any]) -> d
         point, initial_weights(point), threads=order["threads"]
     )
     build_seconds = time.perf_counter() - begun
-    step_seconds, losses = [], []
+    step_seconds, cpu_seconds, losses = [], [], []
     # A slow contender stops early: after `seconds` of timed steps, with at least two.
     while len(step_seconds) < order["warmup_steps"] + order["steps"]:
         timed = step_seconds[order["warmup_steps"] :]
@@ -103,8 +103,9 @@ def run_case(name: str, knobs: Mapping[str, Any], order: Mapping[str, Any]) -> d
             break
         inputs, targets = (tokens[0] for tokens in batches.train_batch(len(losses)))
         rate = point_learning_rate(point, len(losses))
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         losses.append(contender.train_step(inputs, targets, learning_rate=rate))
+        cpu_seconds.append(time.process_time() - cpu_begun)
         step_seconds.append(time.perf_counter() - begun)
     return {
         "contender": name,
@@ -115,6 +116,7 @@ def run_case(name: str, knobs: Mapping[str, Any], order: Mapping[str, Any]) -> d
         "warmup_steps": order["warmup_steps"],
         "build_seconds": build_seconds,
         "step_seconds": step_seconds,
+        "cpu_seconds": cpu_seconds,  # of all threads: what a busy machine changes less
         "loss": losses,
     }
 

@@ -1,7 +1,8 @@
 """From the samples of launches to the tables of the peers benchmark; pure arithmetic.
 
-A launch's rate is the tokens of its timed steps divided by their seconds. A ratio compares the median step seconds of
-two contenders launched in the same round; its interval is over the rounds, on the log scale.
+A launch's rate is the tokens of its timed steps divided by their seconds. A ratio compares the median step of two
+contenders launched in the same round, once by the wall and once by the processor time of the process, which other work
+on the machine changes less; its interval is over the rounds, on the log scale.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Launch = Mapping[str, Any]  # what `contender.run_case` returns, and its `round`
 # Each twin and whom it is compared with.
 PAIRS = (("pytorch", "huggingface"), ("pytorch", "plain-torch"), ("tensorflow", "keras-hub"))
 GOAL = 1.2
+CLOCKS = {"step_seconds": "twin/peer", "cpu_seconds": "by CPU time"}
 
 
 def plan_rounds(contenders: Sequence[str], *, rounds: int, seed: int) -> list[list[str]]:
@@ -31,9 +33,9 @@ def plan_rounds(contenders: Sequence[str], *, rounds: int, seed: int) -> list[li
     return orders
 
 
-def timed_seconds(launch: Launch) -> list[float]:
-    """Step seconds without the warm-up."""
-    return launch["step_seconds"][launch["warmup_steps"] :]
+def timed_seconds(launch: Launch, *, clock: str = "step_seconds") -> list[float]:
+    """Seconds of each step by one of CLOCKS, without the warm-up."""
+    return launch[clock][launch["warmup_steps"] :]
 
 
 def tokens_per_second(launch: Launch) -> float:
@@ -47,11 +49,15 @@ def select(launches: Sequence[Launch], **values: Any) -> dict[int, Launch]:
     return {each["round"]: each for each in launches if all(each[key] == value for key, value in values.items())}
 
 
-def compare_steps(twin: Mapping[int, Launch], peer: Mapping[int, Launch]) -> Estimate:
+def compare_steps(
+    twin: Mapping[int, Launch], peer: Mapping[int, Launch], *, clock: str = "step_seconds"
+) -> Estimate:
     """How many times as fast as `peer` the `twin` is, over the rounds that have both. ValueError if none has."""
-    return estimate_rate(
-        [median(timed_seconds(peer[r])) / median(timed_seconds(twin[r])) for r in sorted(twin.keys() & peer.keys())]
-    )
+
+    def typical(launch: Launch) -> float:
+        return median(timed_seconds(launch, clock=clock))
+
+    return estimate_rate([typical(peer[number]) / typical(twin[number]) for number in sorted(twin.keys() & peer.keys())])
 
 
 def check_equal_work(launches: Sequence[Launch]) -> None:
@@ -81,8 +87,7 @@ def rate_rows(launches: Sequence[Launch], contenders: Sequence[str]) -> list[dic
             estimate = estimate_rate([tokens_per_second(each) for each in chosen.values()])
             rows.append(
                 {
-                    "precision": case["precision"],
-                    "sequence": case["sequence_length"],
+                    **case,
                     "contender": name,
                     "n": estimate.n,
                     "tokens/s": f"{estimate.centre:,.0f}",
@@ -101,19 +106,12 @@ def ratio_rows(launches: Sequence[Launch]) -> list[dict[str, Any]]:
             arms = [select(launches, contender=name, **case) for name in (twin, peer)]
             if not arms[0].keys() & arms[1].keys():
                 continue
-            estimate = compare_steps(*arms)
-            rows.append(
-                {
-                    "precision": case["precision"],
-                    "sequence": case["sequence_length"],
-                    "twin": twin,
-                    "peer": peer,
-                    "n": estimate.n,
-                    "twin/peer": f"{estimate.centre:.2f}",
-                    "95 % interval": format_interval(estimate, ".2f"),
-                    f"goal {GOAL}": judge(estimate),
-                }
-            )
+            row = {**case, "twin": twin, "peer": peer}
+            estimates = {heading: compare_steps(*arms, clock=clock) for clock, heading in CLOCKS.items()}
+            for heading, estimate in estimates.items():
+                row |= {"n": estimate.n, heading: f"{estimate.centre:.2f} ({format_interval(estimate, '.2f')})"}
+            row[f"goal {GOAL}"] = judge(estimates["twin/peer"])
+            rows.append(row)
     return rows
 
 
