@@ -1,7 +1,7 @@
 """The C library's allocator in a worker: a step gets the memory that the last step freed.
 
 By default glibc hands large freed blocks back to the kernel, so that a training step faults activations in anew, page by
-page: 24,000 faults a step of `small` in PyTorch on a CPU, a tenth of the step, against 2,000. No number of a training
+page: 24,000 faults and 65 of 620 ms a step of `small` in PyTorch on a CPU, against 2,000 and 15 ms. No number of a training
 depends on it.
 """
 
