@@ -50,8 +50,9 @@ class Model:
     def _attention(self, x: torch.Tensor, name: str) -> torch.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
-        qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H).permute(2, 0, 3, 1, 4)  # (3, B, H, T, Q)
-        heads = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2], is_causal=True)  # (B, H, T, Q)
+        qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, Q)
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

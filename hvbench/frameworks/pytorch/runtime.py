@@ -7,6 +7,8 @@ import gc
 import horovod.torch as hvd
 import torch
 
+from hvbench.frameworks.allocator import keep_freed_memory
+
 DTYPES = {
     "float64": torch.float64,
     "float32": torch.float32,
@@ -21,6 +23,7 @@ class Runtime:
     def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
         self.rank = rank
         self.world_size = world_size
+        keep_freed_memory()
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         has_gpu = torch.cuda.is_available()

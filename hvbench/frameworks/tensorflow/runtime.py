@@ -7,6 +7,8 @@ import gc
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
+from hvbench.frameworks.allocator import keep_freed_memory
+
 DTYPES = {
     "float64": tf.float64,
     "float32": tf.float32,
@@ -21,6 +23,7 @@ class Runtime:
     def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
         self.rank = rank
         self.world_size = world_size
+        keep_freed_memory()
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
