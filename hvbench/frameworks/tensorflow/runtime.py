@@ -6,6 +6,7 @@ import gc
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
+from tensorflow.python.framework import ops
 
 from hvbench.frameworks.allocator import keep_freed_memory
 
@@ -56,6 +57,7 @@ class Runtime:
 
     def release(self) -> None:
         tf.keras.backend.clear_session()
+        _forget_custom_gradients()
         gc.collect()
         if self.device == "cuda":
             tf.config.experimental.reset_memory_stats("GPU:0")
@@ -63,6 +65,16 @@ class Runtime:
     def shutdown(self) -> None:
         if self.world_size > 1:
             hvd.shutdown()
+
+
+def _forget_custom_gradients() -> None:
+    """Drop what tf.custom_gradient keeps of graphs: it registers a closure a trace, for ever, and that holds the weights.
+
+    Nothing differentiates those graphs again. The registry is TensorFlow's own; a test holds that nothing is left.
+    """
+    registered = ops.gradient_registry._registry
+    for name in [name for name in registered if name.startswith("CustomGradient-")]:
+        del registered[name]
 
 
 def _gpu_name() -> str:
