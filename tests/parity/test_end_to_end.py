@@ -21,8 +21,8 @@ from hvbench.store import RunFolder
 MISTAKES = {
     "frameworks/tensorflow/optimizer.py": ("self.point.epsilon * correction2", "1e-6 * correction2"),
     "frameworks/tensorflow/step.py": (
-        "self.model.loss(inputs, targets) / self.point.gradient_accumulation_steps",
-        "self.model.loss(inputs, targets)",
+        "/ self.point.gradient_accumulation_steps\n            scaled = loss * scale",
+        "\n            scaled = loss * scale",
     ),
 }
 SUITE = """
