@@ -55,21 +55,30 @@ class Chaos:
     mistakes: list[str] = field(default_factory=list)
 
     def lost_seconds(self) -> dict[str, list[float]]:
-        """By kind of fault: seconds from the start of the point to the start of the next, less a healthy point's."""
-        clean = [
-            record.duration_seconds
-            for key, record in self.records.items()
-            if key not in self.faults and record.outcome.status == "ok"
-        ]
-        usual = statistics.median(clean)
-        lost: dict[str, list[float]] = {}
+        """By kind of fault: seconds that the point and the start of new workers after it took, less a healthy point's.
+
+        A healthy point is one whose workers had run another of its framework before. Where the next point is struck too,
+        the start of its workers counts there.
+        """
         keys = list(self.records)
-        for key, following in zip(keys, [*keys[1:], None], strict=True):
+        frameworks = [self.records[key].point.framework for key in keys]
+        seconds = [self.records[key].duration_seconds for key in keys]
+        usual = {}
+        for framework in set(frameworks):
+            warm = [
+                seconds[place]
+                for place in range(1, len(keys))
+                if frameworks[place - 1] == frameworks[place] == framework and not self.faults.keys() & {keys[place], keys[place - 1]}
+            ]
+            usual[framework] = statistics.median(warm) if warm else 0.0
+        lost: dict[str, list[float]] = {}
+        for place, key in enumerate(keys):
             if key in self.faults:
-                # The next point pays for the start of new workers.
-                record, after = self.records[key], self.records[following].duration_seconds if following else usual
-                restart = max(0.0, after - usual) if following not in self.faults else 0.0
-                lost.setdefault(self.faults[key]["kind"], []).append(record.duration_seconds - usual + restart)
+                following = place + 1
+                is_followed = following < len(keys) and keys[following] not in self.faults and frameworks[following] == frameworks[place]
+                restart = max(0.0, seconds[following] - usual[frameworks[following]]) if is_followed else 0.0
+                own = max(0.0, seconds[place] - usual[frameworks[place]])
+                lost.setdefault(self.faults[key]["kind"], []).append(own + restart)
         return lost
 
 

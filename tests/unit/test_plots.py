@@ -103,7 +103,7 @@ def test_a_diverged_launch_keeps_its_curve() -> None:
 
 
 def test_a_hostile_value_is_only_a_label() -> None:
-    records = [make_launch({"framework": "pytorch", "data": data}) for data in ("stdlib", "$\\frac{<b>\u4e2d\u202e")]
+    records = [make_launch({"framework": "pytorch", "data": data}) for data in ("stdlib", "$\\frac{<b>\u4e2d\u200f")]
     svg = render_figure(all_plots(records)["step_seconds"], kind="svg").decode()
     assert "<b>" not in svg
 
