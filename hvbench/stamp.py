@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from hvbench.launch.coordinator import Coordinator
 from hvbench.measure import finite_or_none
-from hvbench.parity import Deviation, is_large_model, worst, worst_by_kind
+from hvbench.parity import LARGE_UPDATES, Deviation, is_large_model, worst, worst_by_kind
 from hvbench.plan import Plan
 from hvbench.record import ParityStamp
 from hvbench.spec import Point
@@ -18,7 +18,7 @@ from hvbench.tracing import Limits, Pair, Parity, check_pairs, pair_up
 
 # A trace costs seconds to set up. Beside that 20 updates of a small model are free, and it is held to the tolerances
 # that were measured over as many; of a larger one few are enough, for it is held to others.
-UPDATES, UPDATES_OF_LARGE = 20, 3
+UPDATES = 20
 MAX_PROBLEM = 500  # characters
 
 
@@ -43,7 +43,7 @@ def stamp_plan(
     parities: list[Parity] = []
     for is_large in dict.fromkeys(is_large_model(pair[0]) for pair in pairs):
         alike = [pair for pair in pairs if is_large_model(pair[0]) == is_large]
-        steps = UPDATES_OF_LARGE if is_large else UPDATES
+        steps = LARGE_UPDATES if is_large else UPDATES
         parities += check_pairs(coordinator, alike, steps=steps, limits=limits, report=report)
     report(describe_parities(parities))
     return make_stamps(parities)

@@ -21,8 +21,8 @@ from hvbench.store import RunFolder
 MISTAKES = {
     "frameworks/tensorflow/optimizer.py": ("self.point.epsilon * correction2", "1e-6 * correction2"),
     "frameworks/tensorflow/step.py": (
-        "/ self.point.gradient_accumulation_steps\n            scaled = loss * scale",
-        "\n            scaled = loss * scale",
+        "scaled = loss * scale",
+        "scaled = loss * scale * self.point.gradient_accumulation_steps",
     ),
 }
 SUITE = """
