@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
+from hvbench.cli import comparing
 from hvbench.cli.values import Memory, Outcomes
 
 RESULTS = Path("results")
@@ -19,9 +20,11 @@ The flow:
   hvbench plan quickstart               what a suite would run, and for how long
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench report results/…/…            tables, plots and report again, from the records
+  hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
 
 \b
-Exit codes: 0 all points ok · 1 some points failed · 2 usage · 5 launch, storage or build · 130 interrupted"""
+Exit codes: 0 all well · 1 some points failed, or a regression · 2 usage · 3 inconclusive · 4 not comparable ·
+5 missing data, launch, storage or build · 130 interrupted"""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -186,3 +189,6 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     from hvbench.install.__main__ import main
 
     return main(list(arguments))
+
+
+hvbench.add_command(comparing.compare)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -39,3 +40,17 @@ class Outcomes(click.ParamType):
         if unknown := sorted(chosen - set(allowed)):
             self.fail(f"{unknown[0]!r} is no outcome that can be retried; allowed: {', '.join(allowed)}")
         return frozenset(chosen)
+
+
+def write_output(text: str, out: Path | None) -> None:
+    """Print `text`, or write it to the file `out`; raises StorageError."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    from hvbench.errors import StorageError
+    from hvbench.files import write_text
+
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written: {error.strerror}") from None

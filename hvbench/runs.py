@@ -1,0 +1,50 @@
+"""Runs by name: a folder, `SUITE@latest` or `SUITE@baseline` -> the launches in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvbench.compare import LaunchSet
+from hvbench.errors import MissingData, UsageError
+from hvbench.spec import shorten
+from hvbench.store import RunFolder, latest_run_path
+
+BASELINES = "baselines"
+
+
+def find_run(text: str, *, root: Path) -> Path:
+    """The folder that `text` means; raises UsageError for a word that means none, MissingData for a run that is not there."""
+    name, at, which = text.rpartition("@")
+    if not at or Path(text).exists():
+        return Path(text)
+    if which == "latest":
+        path = latest_run_path(root, require_name(name))
+    elif which == "baseline":
+        kept = sorted((root / BASELINES).glob(f"*/{require_name(name)}/run.json"), key=lambda path: path.stat().st_mtime)
+        path = kept[-1].parent if kept else None
+    else:
+        raise UsageError(f"{shorten(text)}: must be a folder, SUITE@latest or SUITE@baseline")
+    if path is None:
+        how = "hvbench baseline set RUN" if which == "baseline" else f"hvbench sweep {name}"
+        raise MissingData(f"{shorten(text)}: there is none below {root}; make one with {how}")
+    return path
+
+
+def require_name(name: str) -> str:
+    """`name` if it can be a suite's, and nothing that leads elsewhere; raises UsageError."""
+    if not name or name != Path(name).name or not all(each.isalnum() or each in "._-" for each in name) or name.startswith("."):
+        raise UsageError(f"{shorten(name)}: not the name of a suite")
+    return name
+
+
+def load_launches(path: Path, *, name: str) -> tuple[LaunchSet, list[str]]:
+    """All launches of the run at `path` as one side of a comparison, and a line for each unreadable record.
+
+    Raises UsageError when it is no run folder, MissingData when it holds no record.
+    """
+    folder = RunFolder(path)
+    folder.read_run()
+    records, problems = folder.read_records()
+    if not records:
+        raise MissingData(f"{path}: holds no readable record{f': {problems[0]}' if problems else ''}")
+    return LaunchSet(name=name, records=records, job=str(path)), problems
