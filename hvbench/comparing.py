@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hvbench.compare import Comparison, LaunchSet, compare, split_by
+from hvbench.ab import read_ab
+from hvbench.abtest import compare_pairs, is_ab
+from hvbench.compare import MARGIN, Comparison, LaunchSet, compare, split_by
 from hvbench.errors import UsageError
 from hvbench.runs import find_run, load_launches
 from hvbench.spec import Point, did_you_mean, shorten
@@ -23,7 +25,13 @@ def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Co
     problems: list[str] = []
     for number, text in enumerate(runs, start=1):
         name = text if text not in runs[: number - 1] else f"{text} ({number})"
-        found, unreadable = load_launches(find_run(text, root=root), name=name)
+        path = find_run(text, root=root)
+        if is_ab(path):
+            if len(runs) > 1:
+                raise UsageError(f"{path}: holds both arms of an hvbench ab; compare it alone")
+            comparison, _, unreadable = compare_pairs(read_ab(path), margin=MARGIN)
+            return comparison, unreadable
+        found, unreadable = load_launches(path, name=name)
         sets.append(found)
         problems += unreadable
     if by is None:

@@ -21,6 +21,8 @@ The flow:
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench report results/…/…            tables, plots and report again, from the records
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
+  hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
+  hvbench gate smoke@latest             the same question to a stored run (hvbench baseline), with an exit code
 
 \b
 Exit codes: 0 all well · 1 some points failed, or a regression · 2 usage · 3 inconclusive · 4 not comparable ·
@@ -69,6 +71,9 @@ def override_option(command):
 )
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
+@click.option(
+    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots and report.md at the end."
+)
 def sweep(
     suite: str,
     overrides: tuple[str, ...],
@@ -79,6 +84,7 @@ def sweep(
     resume: bool,
     retry: frozenset[str] | None,
     force: bool,
+    with_report: bool,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -105,6 +111,7 @@ def sweep(
         resume=resume,
         retry=retry,
         force=force,
+        with_report=with_report,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
     )
@@ -191,4 +198,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-hvbench.add_command(comparing.compare)
+for each in (comparing.compare, comparing.ab, comparing.gate, comparing.baseline):
+    hvbench.add_command(each)

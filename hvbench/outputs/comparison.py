@@ -25,7 +25,7 @@ FULL_HEADER = ("point", "figure", "A", "interval", "B", "interval", "B/A", "inte
 NOTE = (
     f"B/A: geometric mean of the launches' ratio; paired t on the logarithm where launches were interleaved, Welch's t otherwise. "
     f"A verdict needs {MIN_LAUNCHES} launches a side, a p-value of at most 5 % after Holm's correction, and a change of at least "
-    f"{MARGIN:.0%}; it rests on the step median and on peak memory. The other figures are shown, corrected for their number."
+    f"{MARGIN * 100:g} %; it rests on the step median and on peak memory. The other figures are shown, corrected for their number."
 )
 
 
@@ -65,7 +65,7 @@ def _count(comparison: Comparison) -> Iterator[str]:
         hint = f"; no verdict below {MIN_LAUNCHES} launches a side, there are {few}" if few < MIN_LAUNCHES else ""
         yield (
             f"{arm} against {comparison.arms[0]}, {len(points)} points: {worse} worse, {better} better, {same} the same "
-            f"(within {MARGIN:.0%}), {len(points) - sum(_is_told(each) for each in calls)} unclear{hint}."
+            f"(within {MARGIN * 100:g} %), {len(points) - sum(_is_told(each) for each in calls)} unclear{hint}."
         )
 
 
