@@ -31,7 +31,7 @@ def run_ab(
     command: str,
     budget_seconds: float,
     report: Callable[[str], None],
-    max_pairs: int = LOOKS[-1],
+    stops_early: bool = True,
 ) -> Judgement:
     """Launch pairs of `hvbench sweep ARGUMENTS` until the verdict is clear, 18 pairs are done or the budget is spent.
 
@@ -55,19 +55,18 @@ def run_ab(
     begun = time.monotonic()
     try:
         prepared = {arm.name: prepare_arm(arm, worktrees=path / "worktrees") for arm in arms}
-        for pair in range(max_pairs):
-            launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one, pairs=max_pairs)))
+        for pair in range(LOOKS[-1]):
+            launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one)))
             spent = time.monotonic() - begun
             is_spent = spent + spent / (pair + 1) > budget_seconds
-            is_look = pair + 1 in LOOKS
             failed = any(each.exit_code for each in run.launches[-2:])
-            if not (is_look or is_spent or failed or pair + 1 == max_pairs):
+            if not (pair + 1 in LOOKS or is_spent or failed):
                 continue
             judgement, problems = judge_run(run, policy=policy, today=now.date().isoformat())
             report(f"after {pair + 1} pairs: {judgement.headline()}")
             for problem in problems:
                 report(f"not a readable record: {problem}")
-            if judgement.is_final:
+            if judgement.is_final and (stops_early or failed):
                 break
             if is_spent:
                 report(f"the budget of {budget_seconds:g} s is spent")
@@ -103,8 +102,8 @@ def judge_folder(path: Path, *, policy: Policy, today: str) -> tuple[Judgement, 
     return judge_run(read_ab(path), policy=policy, today=today)
 
 
-def describe_launched(one: Launched, *, pairs: int) -> str:
+def describe_launched(one: Launched) -> str:
     """One calm line a launch."""
     control = sum(one.control_seconds) / 2 * 1e3
     ended = "ok" if one.exit_code == 0 else "some points failed"
-    return f"[pair {one.pair + 1}/{pairs}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"
+    return f"[pair {one.pair + 1}/{LOOKS[-1]}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli import comparing
+from hvbench.cli.comparing import ab, baseline, compare, gate
 from hvbench.cli.values import Memory, Outcomes
 
 RESULTS = Path("results")
@@ -198,5 +198,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (comparing.compare, comparing.ab, comparing.gate, comparing.baseline):
+for each in (compare, ab, gate, baseline):
     hvbench.add_command(each)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-
 RESULTS = Path("results")
 
 
@@ -75,6 +74,7 @@ def outputs_of_a_verdict(command):
     "--budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Start no pair that would end later. Default: 1800."
 )
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), metavar="N", help="Of the order of the arms. Default: drawn, and kept in ab.json.")
+@click.option("--all-pairs", is_flag=True, help="Launch all 18 pairs, even when the verdict is clear before.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: results/ab/SUITE/TIME.")
 @outputs_of_a_verdict
 def ab(
@@ -85,6 +85,7 @@ def ab(
     np: int | None,
     budget: float | None,
     seed: int | None,
+    all_pairs: bool,
     out: Path | None,
     policy_path: Path | None,
     junit_path: Path | None,
@@ -135,6 +136,7 @@ def ab(
         seed=int.from_bytes(os.urandom(3), "big") if seed is None else seed,
         command=" ".join(["hvbench", *sys.argv[1:]]),
         budget_seconds=budget or policy.budget_seconds,
+        stops_early=not all_pairs,
         report=lambda line: click.echo(line, err=True),
     )
     click.echo(f"pairs: {path}", err=True)
