@@ -1,4 +1,4 @@
-"""Runs by name: a folder, `SUITE@latest` or `SUITE@baseline` -> the launches in it."""
+"""Runs by name: a folder, `SUITE@latest`, `SUITE@baseline` or `SUITE@ab` -> the launches in it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ def find_run(text: str, *, root: Path) -> Path:
     elif which == "baseline":
         kept = sorted((root / BASELINES).glob(f"*/{require_name(name)}/run.json"), key=lambda path: path.stat().st_mtime)
         path = kept[-1].parent if kept else None
+    elif which == "ab":
+        made = sorted((root / "ab" / require_name(name)).glob("*/ab.json"))
+        path = made[-1].parent if made else None
     else:
-        raise UsageError(f"{shorten(text)}: must be a folder, SUITE@latest or SUITE@baseline")
+        raise UsageError(f"{shorten(text)}: must be a folder, SUITE@latest, SUITE@baseline or SUITE@ab")
     if path is None:
-        how = "hvbench baseline set RUN" if which == "baseline" else f"hvbench sweep {name}"
-        raise MissingData(f"{shorten(text)}: there is none below {root}; make one with {how}")
+        how = {"baseline": "baseline set RUN", "latest": f"sweep {name}", "ab": f"ab {name}"}[which]
+        raise MissingData(f"{shorten(text)}: there is none below {root}; make one with hvbench {how}")
     return path
 
 

@@ -21,7 +21,7 @@ RESULTS = Path("results")
 def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None) -> int:
     """Compare two or more runs, point by point; the first one is the reference.
 
-    A RUN is a folder, SUITE@latest, SUITE@baseline, or the folder of an `hvbench ab`, which holds both of its arms.
+    A RUN is a folder, SUITE@latest, SUITE@baseline, or SUITE@ab: the newest `hvbench ab`, which holds both of its arms.
 
     \b
     hvbench compare results/smoke/20260101T000000Z smoke@latest
@@ -160,7 +160,7 @@ def gate(
     """Judge RUN: the pairs of an `hvbench ab`, or a run against the stored baseline of its suite on this machine.
 
     \b
-    hvbench gate results/ab/smoke/20260101T000000Z --policy gate.toml --junit gate.xml --markdown comment.md
+    hvbench gate smoke@ab --policy gate.toml --junit gate.xml --markdown comment.md
     hvbench gate smoke@latest --fail-on-baseline
 
     A stored baseline alone cannot tell a slower program from a slower day: it warns and asks for pairs (exit code 3)
@@ -228,12 +228,18 @@ def require_writer(junit: Path | None) -> None:
 
 def deliver(judgement, *, junit: Path | None, markdown: Path | None, json: Path | None) -> int:
     """Print the verdict, write the files that were asked for, and end with the verdict's exit code."""
+    from datetime import datetime, timezone
+    from functools import partial
+    from socket import gethostname
+
     from hvbench import errors
     from hvbench.cli.values import write_output
     from hvbench.outputs import verdict
 
     click.echo(verdict.render_text(judgement), nl=False)
-    for path, render in ((junit, verdict.render_junit), (markdown, verdict.render_markdown), (json, verdict.render_json)):
+    timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds").partition("+")[0]
+    render_junit = partial(verdict.render_junit, timestamp=timestamp, hostname=gethostname())
+    for path, render in ((junit, render_junit), (markdown, verdict.render_markdown), (json, verdict.render_json)):
         if path is not None:
             write_output(render(judgement), path)
     if os.environ.get("GITHUB_ACTIONS") == "true":

@@ -91,21 +91,39 @@ def render_json(judgement: Judgement) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def render_junit(judgement: Judgement) -> str:
-    """JUnit XML: a test case a finding; a regression is a failure, what broke or is missing an error, the rest skipped."""
-    from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+def render_junit(judgement: Judgement, *, timestamp: str, hostname: str) -> str:
+    """JUnit XML: a test case a finding; a regression is a failure, what broke or is missing an error, the rest skipped.
 
-    kinds = {"regression": Failure, "crash": Error, "missing": Error, "not comparable": Error, "inconclusive": Skipped, "accepted": Skipped}
-    suite = TestSuite(clean_text(f"hvbench gate {judgement.suite}"))
+    Valid by the strict schema of Apache Ant's reports, which asks for more than CI servers do. `timestamp`: ISO 8601
+    to the second, without a zone.
+    """
+    from junitparser import Attr, Error, Failure, JUnitXml, Skipped, SystemErr, SystemOut, TestCase, TestSuite
+
+    class Suite(TestSuite):
+        id = Attr("id")
+        package = Attr("package")
+
+    suite = Suite(clean_text(f"hvbench gate {judgement.suite}"))
+    suite.id, suite.package = "0", clean_text(f"hvbench.{judgement.suite}")
+    suite.timestamp, suite.hostname = timestamp, clean_text(hostname)
+    suite.add_property("against", clean_text(judgement.against))
+    suite.add_property("launches", str(judgement.launches))
     for finding in judgement.findings or (Finding(kind="missing", label="", metric="points", text="nothing to judge"),):
-        case = TestCase(clean_text(finding.metric), classname=clean_text(f"hvbench.{judgement.suite}.{finding.label or 'all'}"), time=0.0)
-        if finding.kind in kinds:
-            case.result = [kinds[finding.kind](clean_text(finding.text, limit=1000), finding.kind)]
+        case = TestCase(clean_text(finding.metric), classname=f"{suite.package}.{clean_text(finding.label or 'all')}", time=0.0)
+        text, code = clean_text(finding.text, limit=1000), EXIT_CODES[finding.kind]
+        if code == 1:
+            case.result = [Failure(text, finding.kind)]
+        elif code in (4, 5):
+            case.result = [Error(text, finding.kind)]
+        elif finding.kind != "pass":
+            case.result = [Skipped(f"{finding.kind}: {text}")]
         suite.add_testcase(case)
+    suite.append(SystemOut(clean_text(judgement.headline(), limit=1000)))
+    suite.append(SystemErr(""))
+    suite.update_statistics()
     document = JUnitXml()
-    document.add_testsuite(suite)
-    document.update_statistics()
-    return document.tostring().decode()
+    document.append(suite)
+    return document.tostring().decode() + "\n"
 
 
 def render_annotations(judgement: Judgement) -> Iterator[str]:

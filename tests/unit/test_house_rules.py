@@ -94,6 +94,9 @@ MAY_IMPORT = {
     "hvbench.launch": ["errors", "environment", "launch"],
     "hvbench.frameworks": ["spec", "environment", "training", "frameworks"],
     "hvbench.analysis": ["errors", "files", "spec", "record", "analysis"],
+    "hvbench.fingerprint": ["spec", "record"],
+    "hvbench.compare": ["errors", "files", "spec", "record", "analysis", "fingerprint"],
+    "hvbench.gate": ["analysis.ratios"],
     "hvbench.install": ["errors", "install"],
 }  # fmt: skip
 
@@ -132,7 +135,10 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 
 # Pure: no file, no clock, no process, no network
 
-PURE = ("hvbench.training", "hvbench.spec", "hvbench.analysis.stats", "hvbench.compare", "hvbench.gate")
+PURE = (
+    "hvbench.training", "hvbench.spec", "hvbench.analysis.stats", "hvbench.analysis.ratios", "hvbench.analysis.losses",
+    "hvbench.analysis.metrics", "hvbench.fingerprint", "hvbench.compare", "hvbench.gate", "hvbench.judge",
+)  # fmt: skip
 CLOCKS = ("time", "datetime")
 OUTSIDE_WORLD = (
     "os", "io", "sys", "pathlib", "shutil", "tempfile", "fcntl", "socket", "subprocess", "signal", "threading",

@@ -36,6 +36,11 @@ def judged(comparison: Comparison | None = None, **changes: object) -> Judgement
     )  # fmt: skip
 
 
+def junit(judgement: Judgement) -> str:
+    pytest.importorskip("junitparser")
+    return verdict.render_junit(judgement, timestamp="2026-01-01T00:00:00", hostname="host")
+
+
 @pytest.mark.parametrize("style", ["text", "markdown"])
 def test_the_verdict_comes_first_then_what_changed_most_then_everything(style: str) -> None:
     text = comparisons.RENDERERS[style](changed())
@@ -51,7 +56,7 @@ def test_hostile_text_stays_text_everywhere() -> None:
     judgement = judged(comparison)
     for text in (comparisons.render_markdown(comparison), verdict.render_markdown(judgement)):
         assert "<script" not in text and "@everyone" not in text and "](http:" not in text
-    for text in (comparisons.render_text(comparison), verdict.render_text(judgement), verdict.render_junit(judgement)):
+    for text in (comparisons.render_text(comparison), verdict.render_text(judgement), junit(judgement)):
         assert not {"\x1b", "\u202e"} & set(text) and "\n::error" not in text
     lines = list(verdict.render_annotations(judgement))
     assert lines and all(line.startswith("::") and line.isprintable() and line.count("\n") == 0 for line in lines)
@@ -89,23 +94,32 @@ def test_a_markdown_comment_has_a_table_and_folds_the_rest() -> None:
     assert text.count("<details>") == text.count("</details>") == 1
 
 
-ALLOWED = {  # of the schema that CI servers share (Apache Ant's): element -> its required attributes, its children
-    "testsuites": (set(), {"testsuite"}),
-    "testsuite": ({"name", "tests", "failures", "errors", "time"}, {"testcase", "properties", "system-out", "system-err"}),
-    "testcase": ({"name", "classname", "time"}, {"failure", "error", "skipped"}),
-    "failure": ({"message", "type"}, set()),
-    "error": ({"message", "type"}, set()),
-    "skipped": (set(), set()),
-}
+# The schema of Apache Ant's reports, which CI servers share: element -> its required attributes, the other ones, and its
+# children in order.
+SCHEMA = {
+    "testsuites": (set(), set(), ["testsuite"]),
+    "testsuite": (
+        {"name", "tests", "failures", "errors", "time", "timestamp", "hostname", "package", "id"}, {"skipped"},
+        ["properties", "testcase", "system-out", "system-err"],
+    ),
+    "properties": (set(), set(), ["property"]),
+    "property": ({"name", "value"}, set(), []),
+    "testcase": ({"name", "classname", "time"}, set(), ["failure", "error", "skipped"]),
+    "failure": ({"type"}, {"message"}, []),
+    "error": ({"type"}, {"message"}, []),
+    "skipped": (set(), {"message"}, []),
+    "system-out": (set(), set(), []),
+    "system-err": (set(), set(), []),
+}  # fmt: skip
 
 
 def test_junit_counts_every_kind_where_ci_servers_look() -> None:
-    pytest.importorskip("junitparser")
-    root = ElementTree.fromstring(verdict.render_junit(judged(changed())))
+    root = ElementTree.fromstring(junit(judged(changed())))
     for element in root.iter():
-        required, children = ALLOWED[element.tag]
-        assert required <= set(element.attrib), element.attrib
-        assert {child.tag for child in element} <= children
+        required, optional, children = SCHEMA[element.tag]
+        assert required <= set(element.attrib) <= required | optional, element.attrib
+        places = [children.index(child.tag) for child in element]
+        assert places == sorted(places)
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "1")
     assert next(suite.iter("failure")).get("message").startswith("step median")
