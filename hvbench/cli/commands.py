@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli.comparing import ab, baseline, compare, gate
+from hvbench.cli.comparing import ab, baseline, compare, gate, history
 from hvbench.cli.values import Memory, Outcomes
 
 RESULTS = Path("results")
@@ -23,6 +23,7 @@ The flow:
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
   hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
   hvbench gate smoke@latest             the same question to a stored run (hvbench baseline), with an exit code
+  hvbench history step_seconds_median   a metric over the stored runs, and where it changed
 
 \b
 Exit codes: 0 all well · 1 some points failed, or a regression · 2 usage · 3 inconclusive · 4 not comparable ·
@@ -198,5 +199,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (compare, ab, gate, baseline):
+for each in (compare, ab, gate, baseline, history):
     hvbench.add_command(each)

@@ -218,6 +218,46 @@ def show() -> None:
         click.echo(f"{one.suite}  {one.fingerprint}  {one.points} points, {one.launches} launches  {one.created_at}  {shorten(about, limit=200)}")
 
 
+@click.command()
+@click.argument("metric", default="step_seconds_median")
+@click.option("--suite", default="smoke", show_default=True, help="Whose runs below results/.")
+@click.option("--fingerprint", metavar="DIGITS", help="Runs of this machine and software. Default: the newest run's.")
+@click.option("--plot", type=click.Path(path_type=Path), metavar="STEM", help="Write STEM.svg and STEM.png.")
+def history(metric: str, suite: str, fingerprint: str | None, plot: Path | None) -> None:
+    """Show METRIC over the stored runs of a suite on one machine, and where it changed (needs hvbench[ci])."""
+    from importlib.util import find_spec
+
+    from hvbench.analysis.panels import save
+    from hvbench.cli.values import find_metric
+    from hvbench.errors import MissingData, StorageError
+    from hvbench.fingerprint import fingerprint_id
+    from hvbench.history import trace
+    from hvbench.outputs import history as outputs
+    from hvbench.runs import list_runs
+
+    if find_spec("ruptures") is None:
+        raise click.UsageError("hvbench history needs ruptures: pip install 'hvbench[ci]'")
+    chosen = find_metric(metric)
+    runs = [(name, at, launches.records, {fingerprint_id(r) for r in launches.records}) for name, at, launches in list_runs(RESULTS, suite)]
+    if not runs:
+        raise MissingData(f"no run of {suite} below {RESULTS}; make one with hvbench sweep {suite}")
+    wanted = fingerprint or fingerprint_id(runs[-1][2][-1])
+    same = [(name, at, records) for name, at, records, found in runs if wanted in found]
+    if not same:
+        known = ", ".join(sorted(set().union(*(found for *_, found in runs))))
+        raise MissingData(f"no run of {suite} has the fingerprint {wanted}; there are {known}")
+    lines = trace(same, chosen)
+    others = len(runs) - len(same)
+    click.echo(f"{chosen.title} of {suite}, {len(same)} runs on {wanted}" + (f"; {others} on others" if others else "") + "\n")
+    click.echo(outputs.render_text(lines, chosen), nl=False)
+    if plot:
+        try:
+            paths = save(outputs.draw(lines, chosen, title=f"{chosen.title} of {suite}"), plot)
+        except OSError as error:
+            raise StorageError(f"{plot}: cannot be written: {error.strerror}") from None
+        click.echo("\n".join(str(path) for path in paths))
+
+
 def require_writer(junit: Path | None) -> None:
     """Raise UsageError before anything is launched when JUnit XML is asked for and cannot be written."""
     from importlib.util import find_spec

@@ -54,3 +54,15 @@ def write_output(text: str, out: Path | None) -> None:
         write_text(out, text)
     except OSError as error:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def find_metric(name: str):
+    """The metric of that name; raises UsageError."""
+    from hvbench.analysis.metrics import METRICS
+    from hvbench.errors import UsageError
+    from hvbench.spec import did_you_mean, shorten
+
+    known = {metric.name: metric for metric in METRICS}
+    if name not in known:
+        raise UsageError(f"unknown metric {shorten(name)}{did_you_mean(name, list(known))}; allowed: {', '.join(known)}")
+    return known[name]
