@@ -86,7 +86,11 @@ def study(recorded: Recorded, *, decisions: int, seed: int) -> list[dict[str, fl
         random = np.random.default_rng([seed, round(slowdown * 1e4)])
         drawn = [draw(recorded, slowdown, random) for _ in range(decisions)]
         counts = Counter(call for call, _ in drawn)
-        row = {"slowdown": slowdown, "decisions": decisions, "mean_pairs": float(np.mean([pairs for _, pairs in drawn]))}
+        row = {
+            "slowdown": slowdown,
+            "decisions": decisions,
+            "mean_pairs": float(np.mean([pairs for _, pairs in drawn])),
+        }
         for call in CALLS:
             interval = scipy_stats.binomtest(counts[call], decisions).proportion_ci(0.95, method="wilson")
             row |= {call: counts[call] / decisions, f"{call}_low": interval.low, f"{call}_high": interval.high}
@@ -113,7 +117,10 @@ def describe(recorded: Recorded) -> str:
     lines = [f"{recorded.name}: {recorded.worse_by.shape[1]} recorded pairs"]
     for title, row in zip(recorded.titles, recorded.worse_by, strict=True):
         lines.append(f"  {title}: one pair to the next {row.std(ddof=1) * 100:.2f} %, mean {row.mean() * 100:+.2f} %")
-    lines += [f"  control {i}: {row.std(ddof=1) * 100:.2f} %, mean {row.mean() * 100:+.2f} %" for i, row in enumerate(recorded.controls)]
+    lines += [
+        f"  control {i}: {row.std(ddof=1) * 100:.2f} %, mean {row.mean() * 100:+.2f} %"
+        for i, row in enumerate(recorded.controls)
+    ]
     return "\n".join(lines)
 
 
@@ -132,7 +139,12 @@ def plot(studies: dict[str, list[dict[str, float]]], path: Path) -> list[Path]:
             x = [row["slowdown"] * 100 for row in rows]
             for call, colour in colours.items():
                 panel.plot(x, [row[call] * 100 for row in rows], "o-", color=colour, label=call, markersize=3.5)
-                panel.fill_between(x, *([row[f"{call}_{end}"] * 100 for row in rows] for end in ("low", "high")), color=colour, alpha=0.2)
+                panel.fill_between(
+                    x,
+                    *([row[f"{call}_{end}"] * 100 for row in rows] for end in ("low", "high")),
+                    color=colour,
+                    alpha=0.2,
+                )
             panel.axvline(3, color="#555555", linewidth=0.8, linestyle=":")
             panel.set_title(f"{name}\n{rows[0]['decisions']:,} decisions a point")
             panel.set_xlabel("B is slower by (%); dotted: the margin")

@@ -109,7 +109,11 @@ def launch_pair(
         exit_code = start(arms[arm], folder, arguments=arguments)
         seconds = time.monotonic() - begun
         launched = Launched(
-            pair=pair, arm=arm, control_seconds=[control, measure_control_seconds()], seconds=seconds, exit_code=exit_code
+            pair=pair,
+            arm=arm,
+            control_seconds=[control, measure_control_seconds()],
+            seconds=seconds,
+            exit_code=exit_code,
         )
         run.launches.append(launched)
         run.write()
@@ -193,7 +197,9 @@ def read_controls(run: AbRun, sets: Sequence[LaunchSet]) -> dict[str, list[float
                 stolen.setdefault((record.repeat, side.name), []).append(-math.log1p(-share))
     if all((pair, arm) in stolen for pair in range(run.pairs) for arm in ARMS):
         mean = {key: sum(values) / len(values) for key, values in stolen.items()}
-        controls["the processor, by the time stolen from it,"] = [mean[pair, "b"] - mean[pair, "a"] for pair in range(run.pairs)]
+        controls["the processor, by the time stolen from it,"] = [
+            mean[pair, "b"] - mean[pair, "a"] for pair in range(run.pairs)
+        ]
     return controls
 
 

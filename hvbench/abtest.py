@@ -39,7 +39,9 @@ def run_ab(
     """
     changed = set().union(*(arm.changed_fields for arm in arms))
     if swept := sorted(changed & set(suite.axes)):
-        raise UsageError(f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first")
+        raise UsageError(
+            f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
+        )
     now = datetime.now(timezone.utc)
     run = AbRun(
         path=path, suite=suite.name, arms={arm.name: describe_arm(arm) for arm in arms}, orders=plan_orders(seed), seed=seed,

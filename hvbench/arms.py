@@ -1,9 +1,9 @@
 """The two arms of an A/B comparison: what is different in each, and how it is started.
 
-    env=PATH           another Python environment (its folder, or its interpreter)
-    rev=GIT            another revision of hvbench, in a git worktree that is made for it
-    env:NAME=VALUE     an environment variable
-    set=KEY=VALUE      a field of the point
+env=PATH           another Python environment (its folder, or its interpreter)
+rev=GIT            another revision of hvbench, in a git worktree that is made for it
+env:NAME=VALUE     an environment variable
+set=KEY=VALUE      a field of the point
 """
 
 from __future__ import annotations
@@ -113,7 +113,12 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
     prepared = Prepared(arm=arm, python=arm.python or Path(sys.executable), environment=environment)
     try:
         answer = subprocess.run(
-            prepared.command(["--version"]), env=environment, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
+            prepared.command(["--version"]),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise LaunchError(f"arm {arm.name} ({arm.describe()}): hvbench does not start: {error}") from None
@@ -130,9 +135,13 @@ def add_worktree(revision: str, path: Path) -> Path:
         raise UsageError(f"rev={shorten(revision)}: no such revision in the git repository here")
     made = run_git("worktree", "add", "--force", "--detach", str(path.absolute()), answer.stdout.strip())
     if made.returncode:
-        raise UsageError(f"rev={shorten(revision)}: no worktree: {(made.stderr.strip().splitlines() or ['git failed'])[-1]}")
+        raise UsageError(
+            f"rev={shorten(revision)}: no worktree: {(made.stderr.strip().splitlines() or ['git failed'])[-1]}"
+        )
     if not (path / "hvbench" / "__init__.py").is_file():
-        raise UsageError(f"rev={shorten(revision)}: holds no hvbench; for another revision of something else, build an environment: env=PATH")
+        raise UsageError(
+            f"rev={shorten(revision)}: holds no hvbench; for another revision of something else, build an environment: env=PATH"
+        )
     return path.absolute()
 
 

@@ -39,7 +39,9 @@ def find_fingerprint(records: list[Record] | tuple[Record, ...], *, where: str) 
     if not found:
         raise MissingData(f"{where}: no launch ended in ok")
     if len(found) > 1:
-        raise UsageError(f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one")
+        raise UsageError(
+            f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one"
+        )
     return found.pop()
 
 
@@ -90,11 +92,15 @@ def read_baseline(path: Path) -> Baseline:
 
 def list_baselines(root: Path) -> Iterator[Baseline]:
     """All stored baselines, by suite and fingerprint; raises UsageError for one that is broken."""
-    paths = sorted((root / BASELINES).glob("*/*/run.json"), key=lambda path: (path.parent.name, path.parent.parent.name))
+    paths = sorted(
+        (root / BASELINES).glob("*/*/run.json"), key=lambda path: (path.parent.name, path.parent.parent.name)
+    )
     return (read_baseline(path.parent) for path in paths if not path.parent.name.startswith("."))
 
 
-def judge_run(run: Path, *, root: Path, policy: Policy, today: str, baseline: Path | None = None) -> tuple[Judgement, list[str]]:
+def judge_run(
+    run: Path, *, root: Path, policy: Policy, today: str, baseline: Path | None = None
+) -> tuple[Judgement, list[str]]:
     """Judge the run at `run` against the stored baseline of its suite and fingerprint, or against the run `baseline`.
 
     Raises UsageError; MissingData without a baseline; NotComparable when there is one of another fingerprint only.
@@ -108,7 +114,12 @@ def judge_run(run: Path, *, root: Path, policy: Policy, today: str, baseline: Pa
     for record in now.records:
         repeats[record.point_id] = repeats.get(record.point_id, 0) + (record.outcome.status == "ok")
     judgement = judge_baseline(
-        comparison, policy=policy, suite=suite, against=f"the baseline {path}", today=today, launches=min(repeats.values())
+        comparison,
+        policy=policy,
+        suite=suite,
+        against=f"the baseline {path}",
+        today=today,
+        launches=min(repeats.values()),
     )
     return judgement, problems + unreadable
 
@@ -121,7 +132,9 @@ def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path
         return path
     others = [one for one in list_baselines(root) if one.suite == suite]
     if not others:
-        raise MissingData(f"no baseline of {shorten(suite)} below {root / BASELINES}; keep one with hvbench baseline set RUN")
+        raise MissingData(
+            f"no baseline of {shorten(suite)} below {root / BASELINES}; keep one with hvbench baseline set RUN"
+        )
     good = next(record for record in now.records if record.outcome.status == "ok")
     differences = [find_differences(one.facts, describe_fingerprint(good)) for one in others]
     nearest = min(differences, key=len)

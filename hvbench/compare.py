@@ -16,7 +16,15 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.agreement import TOLERANCES, compare_losses
-from hvbench.analysis.frame import AXES, LEADING_AXES, PRESET_SIZES, order_values, point_frame, sort_records, varying_axes
+from hvbench.analysis.frame import (
+    AXES,
+    LEADING_AXES,
+    PRESET_SIZES,
+    order_values,
+    point_frame,
+    sort_records,
+    varying_axes,
+)
 from hvbench.analysis.losses import LossChange, find_loss_change
 from hvbench.analysis.metrics import METRICS, Metric, measure_parts
 from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, paired_ratio, welch_ratio
@@ -88,7 +96,11 @@ class PointComparison:
     def size(self) -> float:
         """The largest clear change of a decisive metric (log scale), for sorting; unclear ones count a thousandth."""
         return max(
-            (abs(np.log(c.ratio.ratio)) * (1 if c.call in ("worse", "better") else 1e-3) for c in self.changes if c.metric.is_decisive),
+            (
+                abs(np.log(c.ratio.ratio)) * (1 if c.call in ("worse", "better") else 1e-3)
+                for c in self.changes
+                if c.metric.is_decisive
+            ),
             default=0.0,
         )
 
@@ -181,7 +193,10 @@ def _collect(sets: Sequence[LaunchSet], joined_over: Collection[str]) -> dict[st
         side = arms.setdefault(launches.name, {})
         records = sort_records(launches.records)
         rows = point_frame(records)
-        ends = [None if row.status == "ok" else f"{row.status}{_why(row)}" for row in rows[["status", "phase", "message"]].itertuples()]
+        ends = [
+            None if row.status == "ok" else f"{row.status}{_why(row)}"
+            for row in rows[["status", "phase", "message"]].itertuples()
+        ]
         columns = {metric.name: _column(rows, metric.name) for metric in METRICS if metric.name in rows}
         for index, record in enumerate(records):
             values = {name: column[index] for name, column in columns.items()} | measure_parts(record)
@@ -268,7 +283,9 @@ def _pairs(a: Sequence[Launch], b: Sequence[Launch]) -> Iterator[tuple[Launch, L
             yield launch, others[launch.job, launch.record.repeat]
 
 
-def _compare_metric(metric: Metric, a: Sequence[Launch], b: Sequence[Launch], pairs: Sequence[tuple[Launch, Launch]]) -> Change | None:
+def _compare_metric(
+    metric: Metric, a: Sequence[Launch], b: Sequence[Launch], pairs: Sequence[tuple[Launch, Launch]]
+) -> Change | None:
     sides = [[launch.values[metric.name] for launch in side if metric.name in launch.values] for side in (a, b)]
     if not all(sides) or len(sides[0]) < len(a) or len(sides[1]) < len(b):
         return None  # a mean over the launches that have it would be one over the lucky ones
@@ -282,9 +299,14 @@ def _compare_metric(metric: Metric, a: Sequence[Launch], b: Sequence[Launch], pa
     return Change(metric=metric, a=estimate_rate(sides[0]), b=estimate_rate(sides[1]), ratio=ratio, worse_by=worse_by)
 
 
-def _compare_fingerprints(a: Sequence[Record], b: Sequence[Record], *, meant: Collection[str]) -> dict[str, tuple[Any, Any]]:
+def _compare_fingerprints(
+    a: Sequence[Record], b: Sequence[Record], *, meant: Collection[str]
+) -> dict[str, tuple[Any, Any]]:
     """Differences between any launch of one side and any of the other."""
-    sides = [{json.dumps(facts := describe_fingerprint(record), sort_keys=True, default=str): facts for record in side} for side in (a, b)]
+    sides = [
+        {json.dumps(facts := describe_fingerprint(record), sort_keys=True, default=str): facts for record in side}
+        for side in (a, b)
+    ]
     found: dict[str, tuple[Any, Any]] = {}
     for before in sides[0].values():
         for now in sides[1].values():
@@ -321,7 +343,9 @@ def _call_changes(points: Sequence[PointComparison], *, margin: float) -> list[P
         change = replace(points[i].changes[j], adjusted_p_value=adjusted.get((i, j)))
         return replace(change, call=None if points[i].not_alike else call_change(change, margin=margin))
 
-    return [replace(point, changes=tuple(call(i, j) for j in range(len(point.changes)))) for i, point in enumerate(points)]
+    return [
+        replace(point, changes=tuple(call(i, j) for j in range(len(point.changes)))) for i, point in enumerate(points)
+    ]
 
 
 def call_change(change: Change, *, margin: float) -> str:
@@ -332,5 +356,3 @@ def call_change(change: Change, *, margin: float) -> str:
     if change.adjusted_p_value <= SIGNIFICANT and abs(estimate) >= margin:
         return "worse" if estimate > 0 else "better"
     return "same" if -margin < low and high < margin else "unclear"
-
-

@@ -20,7 +20,9 @@ def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Co
     """
     if by is not None and by not in Point.model_fields:
         known = list(Point.model_fields)
-        raise UsageError(f"--by {shorten(by)}: no field of a point{did_you_mean(by, known)}; allowed: {', '.join(known)}")
+        raise UsageError(
+            f"--by {shorten(by)}: no field of a point{did_you_mean(by, known)}; allowed: {', '.join(known)}"
+        )
     sets: list[LaunchSet] = []
     problems: list[str] = []
     for number, text in enumerate(runs, start=1):

@@ -77,7 +77,9 @@ def decide(
         for index, (each, place) in enumerate(zip(series, places, strict=True)):
             if decisions[index]:
                 continue
-            estimate, low, high = (math.expm1(x) for x in (place.mean, place.quantile(level / 2), place.quantile(1 - level / 2)))
+            estimate, low, high = (
+                math.expm1(x) for x in (place.mean, place.quantile(level / 2), place.quantile(1 - level / 2))
+            )
             is_worse = adjusted[index] <= level / 2 and estimate >= each.margin
             call = "regression" if is_worse else "pass" if high < each.margin else "inconclusive"
             reason = {

@@ -50,7 +50,9 @@ class Judgement:
     def verdict(self) -> str:
         """The gravest kind among the findings; nothing found is missing data."""
         kinds = {finding.kind for finding in self.findings}
-        return next((kind for kind in EXIT_CODES if kind in kinds and kind != "accepted"), "pass" if kinds else "missing")
+        return next(
+            (kind for kind in EXIT_CODES if kind in kinds and kind != "accepted"), "pass" if kinds else "missing"
+        )
 
     @property
     def exit_code(self) -> int:
@@ -64,7 +66,11 @@ class Judgement:
     def headline(self) -> str:
         """The verdict in one line."""
         found = self.of(self.verdict)
-        unit = "pairs" if self.comparison and any(c.worse_by for p in self.comparison.points for c in p.changes) else "launches"
+        unit = (
+            "pairs"
+            if self.comparison and any(c.worse_by for p in self.comparison.points for c in p.changes)
+            else "launches"
+        )
         start = f"{self.verdict.upper()} ({self.suite}, {self.launches} {unit} against {self.against})"
         if self.verdict == "pass":
             accepted = len(self.of("accepted"))
@@ -103,7 +109,9 @@ def judge_pairs(
         findings += _judge_losses(comparison, policy=policy, suite=suite, today=today)
     # What is accepted or broken does not change with more pairs; what is undecided may.
     kinds = {finding.kind for finding in findings}
-    stops = bool(kinds & {"not comparable", "crash", "missing", "regression"}) and (pairs >= LOOKS[0] or "regression" not in kinds)
+    stops = bool(kinds & {"not comparable", "crash", "missing", "regression"}) and (
+        pairs >= LOOKS[0] or "regression" not in kinds
+    )
     undecided = [finding.decision for finding in findings if finding.decision and finding.kind != "accepted"]
     return Judgement(
         suite=suite,
@@ -116,7 +124,9 @@ def judge_pairs(
     )
 
 
-def judge_baseline(comparison: Comparison, *, policy: Policy, suite: str, against: str, today: str, launches: int) -> Judgement:
+def judge_baseline(
+    comparison: Comparison, *, policy: Policy, suite: str, against: str, today: str, launches: int
+) -> Judgement:
     """Judge a run against a stored one. Unless the policy says otherwise a regression is only a suspicion: ask for pairs."""
     findings = _find_obstacles(comparison)
     if comparison.is_comparable:
@@ -130,7 +140,9 @@ def judge_baseline(comparison: Comparison, *, policy: Policy, suite: str, agains
         adjusted = iter(adjust_holm([one.p_value for one in oriented if one.p_value is not None]))
         for (point, change), one in zip(chosen, oriented, strict=True):
             p_value = None if one.p_value is None else next(adjusted)
-            decision = _decide_once(change, one, p_value=p_value, margin=policy.margin_of(change.metric.name, suite=suite))
+            decision = _decide_once(
+                change, one, p_value=p_value, margin=policy.margin_of(change.metric.name, suite=suite)
+            )
             found = _judge_change(point, change, decision, policy=policy, suite=suite, today=today)
             if found.kind == "regression" and not policy.fail_on_baseline:
                 text = f"{found.text}: suspected; a stored baseline cannot tell a slower program from a slower day, run hvbench ab"
@@ -158,7 +170,12 @@ def _find_obstacles(comparison: Comparison) -> list[Finding]:
         if point.not_alike
     ]
     findings += [
-        Finding(kind="crash" if each.is_crash else "missing", label=each.label, metric="outcome", text=f"{each.arm}: {each.reason}")
+        Finding(
+            kind="crash" if each.is_crash else "missing",
+            label=each.label,
+            metric="outcome",
+            text=f"{each.arm}: {each.reason}",
+        )
         for each in comparison.missing
     ]
     if not comparison.points and not findings:
@@ -197,7 +214,15 @@ def _orient(change: Change, *, policy: Policy, suite: str) -> _Oriented:
 def _decide_once(change: Change, one: _Oriented, *, p_value: float | None, margin: float) -> Decision:
     n = min(change.ratio.n_a, change.ratio.n_b)
     if n < MIN_LAUNCHES or p_value is None:
-        return Decision("inconclusive", f"{n} launches a side; {MIN_LAUNCHES} are needed", (), one.estimate, one.low, one.high, p_value)
+        return Decision(
+            "inconclusive",
+            f"{n} launches a side; {MIN_LAUNCHES} are needed",
+            (),
+            one.estimate,
+            one.low,
+            one.high,
+            p_value,
+        )
     if p_value <= SINGLE_LOOK / 2 and one.estimate >= margin:
         call, reason = "regression", "the interval lies above 0, and the estimate reaches the margin"
     elif one.high < margin:
@@ -230,7 +255,10 @@ def _judge_losses(comparison: Comparison, *, policy: Policy, suite: str, today: 
     for point in comparison.points if policy.check_loss else ():
         if point.loss is None:
             continue
-        kind, text = "pass", f"losses agree (largest relative difference {point.loss.largest:.1e}, allowed {point.loss.allowed:.1e})"
+        kind, text = (
+            "pass",
+            f"losses agree (largest relative difference {point.loss.largest:.1e}, allowed {point.loss.allowed:.1e})",
+        )
         if point.loss.is_outside:
             a, b = ("no number" if loss is None else f"{loss:.6g}" for loss in (point.loss.loss_a, point.loss.loss_b))
             kind = "regression"
@@ -266,7 +294,9 @@ def describe_origin(point: PointComparison) -> str:
     if not total > 0:
         return ""
     title, seconds = max(grown.items(), key=lambda item: item[1])
-    return f"; the {title} grew most, by {seconds * 1e3:.3g} ms ({seconds / total:.0%} of all that grew)".replace("%", " %")
+    return f"; the {title} grew most, by {seconds * 1e3:.3g} ms ({seconds / total:.0%} of all that grew)".replace(
+        "%", " %"
+    )
 
 
 def _describe_expired(policy: Policy, *, today: str) -> tuple[str, ...]:

@@ -1,19 +1,19 @@
 """What a gate lets pass: metrics, margins, exceptions with an end. A TOML file, read once and validated.
 
-    margin = 0.03                              # a change that is smaller is none
+margin = 0.03                              # a change that is smaller is none
 
-    [metrics.peak_rss_bytes]
-    margin = 0.05
+[metrics.peak_rss_bytes]
+margin = 0.05
 
-    [suites.smoke.metrics.step_seconds_median] # steps of a millisecond are noisier
-    margin = 0.08
+[suites.smoke.metrics.step_seconds_median] # steps of a millisecond are noisier
+margin = 0.08
 
-    [[accepted]]
-    point = "tensorflow-*-bf16-*"
-    metric = "step_seconds_median"
-    up_to = 0.10
-    reason = "oneDNN 3.8 has a slower bf16 path; reported"
-    expires = 2027-03-31
+[[accepted]]
+point = "tensorflow-*-bf16-*"
+metric = "step_seconds_median"
+up_to = 0.10
+reason = "oneDNN 3.8 has a slower bf16 path; reported"
+expires = 2027-03-31
 """
 
 from __future__ import annotations
@@ -130,5 +130,7 @@ def parse_policy(text: str, *, where: str) -> Policy:
     named += [one.metric for one in policy.accepted if one.metric != "loss"]
     for name in named:
         if name not in BY_NAME:
-            raise UsageError(f"{where}: unknown metric {shorten(name)}{did_you_mean(name, list(BY_NAME))}; allowed: {', '.join(BY_NAME)}")
+            raise UsageError(
+                f"{where}: unknown metric {shorten(name)}{did_you_mean(name, list(BY_NAME))}; allowed: {', '.join(BY_NAME)}"
+            )
     return policy

@@ -20,7 +20,9 @@ def find_run(text: str, *, root: Path) -> Path:
     if which == "latest":
         path = latest_run_path(root, require_name(name))
     elif which == "baseline":
-        kept = sorted((root / BASELINES).glob(f"*/{require_name(name)}/run.json"), key=lambda path: path.stat().st_mtime)
+        kept = sorted(
+            (root / BASELINES).glob(f"*/{require_name(name)}/run.json"), key=lambda path: path.stat().st_mtime
+        )
         path = kept[-1].parent if kept else None
     elif which == "ab":
         made = sorted((root / "ab" / require_name(name)).glob("*/ab.json"))
@@ -35,7 +37,12 @@ def find_run(text: str, *, root: Path) -> Path:
 
 def require_name(name: str) -> str:
     """`name` if it can be a suite's, and nothing that leads elsewhere; raises UsageError."""
-    if not name or name != Path(name).name or not all(each.isalnum() or each in "._-" for each in name) or name.startswith("."):
+    if (
+        not name
+        or name != Path(name).name
+        or not all(each.isalnum() or each in "._-" for each in name)
+        or name.startswith(".")
+    ):
         raise UsageError(f"{shorten(name)}: not the name of a suite")
     return name
 

@@ -51,7 +51,11 @@ def find_loss_change(a: Sequence[Record], b: Sequence[Record]) -> LossChange | N
     step = int(outside[0]) if outside.size else None
     losses = [None if step is None else _finite(float(centre[:, step].mean())) for centre in centres]
     return LossChange(
-        largest=float(by_step.max()), allowed=allowed, step=None if step is None else step + 1, loss_a=losses[0], loss_b=losses[1]
+        largest=float(by_step.max()),
+        allowed=allowed,
+        step=None if step is None else step + 1,
+        loss_a=losses[0],
+        loss_b=losses[1],
     )
 
 

@@ -50,7 +50,9 @@ def measure_parts(record: Record) -> dict[str, float]:
         length = min(map(len, rounds))
         return float(np.median(np.max([values[:length] for values in rounds], axis=0))) if length else float("nan")
 
-    forward, backward, local, step = map(median, ("forward_seconds", "backward_seconds", "local_step_seconds", "step_seconds"))
+    forward, backward, local, step = map(
+        median, ("forward_seconds", "backward_seconds", "local_step_seconds", "step_seconds")
+    )
     return {
         "forward_seconds": forward,
         "backward_only_seconds": backward - forward,

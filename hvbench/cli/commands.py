@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli.comparing import ab, baseline, compare, gate, history
+from hvbench.cli.comparing import baseline, compare, history
+from hvbench.cli.gating import ab, gate
 from hvbench.cli.values import Memory, Outcomes
 
 RESULTS = Path("results")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
+
+if TYPE_CHECKING:
+    from hvbench.analysis.metrics import Metric
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 LEAST_MEMORY_BYTES = 64 * 2**20  # less does not even hold the interpreter
@@ -56,7 +59,7 @@ def write_output(text: str, out: Path | None) -> None:
         raise StorageError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def find_metric(name: str):
+def find_metric(name: str) -> Metric:
     """The metric of that name; raises UsageError."""
     from hvbench.analysis.metrics import METRICS
     from hvbench.errors import UsageError

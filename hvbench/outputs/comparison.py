@@ -19,9 +19,26 @@ from hvbench.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointCompa
 from hvbench.spec import shorten
 
 MOST = 5
-WORDS = {"worse": ("slower", "larger"), "better": ("faster", "smaller"), "same": ("same", "same"), "unclear": ("unclear", "unclear")}
+WORDS = {
+    "worse": ("slower", "larger"),
+    "better": ("faster", "smaller"),
+    "same": ("same", "same"),
+    "unclear": ("unclear", "unclear"),
+}
 HEADER = ("point", "figure", "A", "B", "B/A", "95 % interval", "verdict")
-FULL_HEADER = ("point", "figure", "A", "interval", "B", "interval", "B/A", "interval", "p (Holm)", "p (sign-flip)", "verdict")
+FULL_HEADER = (
+    "point",
+    "figure",
+    "A",
+    "interval",
+    "B",
+    "interval",
+    "B/A",
+    "interval",
+    "p (Holm)",
+    "p (sign-flip)",
+    "verdict",
+)
 NOTE = (
     f"B/A: geometric mean of the launches' ratio; paired t on the logarithm where launches were interleaved, Welch's t otherwise. "
     f"A verdict needs {MIN_LAUNCHES} launches a side, a p-value of at most 5 % after Holm's correction, and a change of at least "
@@ -50,7 +67,10 @@ def summarize(comparison: Comparison) -> list[str]:
     ]
     if comparison.missing:
         crashed = sum(each.is_crash for each in comparison.missing)
-        lines.append(f"{len(comparison.missing) - crashed} points are on one side only, {crashed} did not end in ok; they are named below.")
+        counts = {"on one side only": len(comparison.missing) - crashed, "not ended in ok": crashed}
+        lines.append(
+            f"Points {', '.join(f'{what}: {count}' for what, count in counts.items() if count)}; they are named below."
+        )
     return lines
 
 
@@ -81,7 +101,9 @@ def render_text(comparison: Comparison) -> str:
         align = ["left" if name in ("point", "figure", "verdict") else "right" for name in header]
         return tabulate(cells, headers=header, tablefmt="simple", colalign=align, disable_numparse=True)
 
-    return _render(comparison, title=str.upper, table=table, item=lambda text: f"  {clean_text(text, limit=300)}", note=NOTE)
+    return _render(
+        comparison, title=str.upper, table=table, item=lambda text: f"  {clean_text(text, limit=300)}", note=NOTE
+    )
 
 
 def render_markdown(comparison: Comparison) -> str:
@@ -108,7 +130,11 @@ def _render(
         several = len(comparison.arms) > 2
         most = [(point, change) for point in comparison.points for change in point.changes if change.metric.is_decisive]
         most.sort(key=lambda pair: -_size(pair[1]))
-        blocks += [title("What changed most"), item(sides), table(HEADER, [_brief(*pair, several=several) for pair in most[:MOST]])]
+        blocks += [
+            title("What changed most"),
+            item(sides),
+            table(HEADER, [_brief(*pair, several=several) for pair in most[:MOST]]),
+        ]
         rows = [_full(point, change, several=several) for point in comparison.points for change in point.changes]
         blocks += [title("Everything"), table(FULL_HEADER, rows), note]
     if comparison.missing:
@@ -130,7 +156,9 @@ def _brief(point: PointComparison, change: Change, *, several: bool) -> list[str
 
 
 def _full(point: PointComparison, change: Change, *, several: bool) -> list[str]:
-    p_values = [NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (change.adjusted_p_value, change.ratio.sign_flip_p_value)]
+    p_values = [
+        NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (change.adjusted_p_value, change.ratio.sign_flip_p_value)
+    ]
     return [
         _name(point, several=several), _title(change), show_estimate(change.a, change), show_interval(change.a, change),
         show_estimate(change.b, change), show_interval(change.b, change), f"{change.ratio.ratio:.4g}",
@@ -169,7 +197,9 @@ def describe_change(change: Change) -> str:
     if change.call is None:
         return NOT_AVAILABLE
     word = WORDS[change.call][0 if change.metric.is_timing else 1]
-    return f"{abs(change.ratio.ratio - 1):.1%} {word}".replace("%", " %") if change.call in ("worse", "better") else word
+    return (
+        f"{abs(change.ratio.ratio - 1):.1%} {word}".replace("%", " %") if change.call in ("worse", "better") else word
+    )
 
 
 def describe_loss(point: PointComparison) -> str:

@@ -27,7 +27,9 @@ def render_text(lines: Sequence[Line], metric: Metric) -> str:
             ends = [None if end is None else format_number(end * metric.scale) for end in (estimate.low, estimate.high)]
             interval = f"n={estimate.n}" if None in ends else " to ".join(ends)
             step = "" if entry.change is None else f"{entry.change * 100:+.1f} % from here"
-            rows.append([clean_text(entry.run), str(estimate.n), format_number(estimate.centre * metric.scale), interval, step])
+            rows.append(
+                [clean_text(entry.run), str(estimate.n), format_number(estimate.centre * metric.scale), interval, step]
+            )
         header = ["run", "n", f"{metric.title} ({metric.unit})", "95 % interval", "change"]
         align = ["left", "right", "right", "right", "left"]
         blocks.append(clean_text(line.label))
@@ -69,7 +71,9 @@ def _draw_line(panel, line: Line, metric: Metric) -> None:
         panel.plot([begin - 0.3, end - 0.7], [level, level], color="#D55E00", linewidth=1.4)
     for index in starts[1:-1]:
         change = line.entries[index].change
-        panel.annotate(f"{change * 100:+.1f} %", (index, y[index]), xytext=(4, 6), textcoords="offset points", fontsize=8)
+        panel.annotate(
+            f"{change * 100:+.1f} %", (index, y[index]), xytext=(4, 6), textcoords="offset points", fontsize=8
+        )
     panel.set_title(clean_text(line.label, limit=60))
     panel.set_ylabel(f"{metric.title} ({metric.unit})")
     panel.set_xlabel("run, oldest first")

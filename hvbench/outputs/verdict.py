@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 
 from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown
-from hvbench.gate import LOOKS
+from hvbench.gate import LEVEL, LOOKS
 from hvbench.judge import EXIT_CODES, Finding, Judgement
 from hvbench.outputs import comparison as comparisons
 
@@ -30,7 +30,7 @@ def render_text(judgement: Judgement) -> str:
     """For a terminal or a log: the verdict first."""
     lines = [clean_text(judgement.headline(), limit=500), ""]
     for finding in judgement.findings:
-        lines.append(clean_text(f"  {finding.kind:14} {_place(finding)}{finding.text}", limit=400))
+        lines.append(f"  {finding.kind:14} {clean_text(_place(finding) + finding.text, limit=400)}")
     lines += ["", *(clean_text(f"note: {note}", limit=400) for note in judgement.notes), NEXT[judgement.verdict]]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -42,18 +42,30 @@ def render_markdown(judgement: Judgement) -> str:
         blocks.append(NEXT[judgement.verdict])
     decided = [finding for finding in judgement.findings if finding.change]
     if decided:
-        header = ("", "point", "figure", "A", "B", "worse by", "interval", "pairs", "p (sign-flip)")
+        header = (
+            "",
+            "point",
+            "figure",
+            "A",
+            "B",
+            "worse by",
+            f"{(1 - LEVEL) * 100:.4g} % interval",
+            "n",
+            "p (sign-flip)",
+        )
         lines = [f"| {' | '.join(header)} |", "| :--- | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |"]
         lines += [f"| {' | '.join(_cells(finding))} |" for finding in decided]
         blocks.append("\n".join(lines))
     others = [finding for finding in judgement.findings if not finding.change]
     reasons = [finding for finding in decided if finding.kind not in ("pass",)]
-    told = [f"- {MARKS[each.kind]} {escape_markdown(_place(each) + each.text, limit=500)}" for each in [*reasons, *others]]
+    told = [
+        f"- {MARKS[each.kind]} {escape_markdown(_place(each) + each.text, limit=500)}" for each in [*reasons, *others]
+    ]
     told += [f"- {escape_markdown(note, limit=400)}" for note in judgement.notes]
     if told:
         blocks.append("\n".join(told))
     if judgement.comparison and judgement.comparison.points:
-        everything = comparisons.render_markdown(judgement.comparison)
+        everything = comparisons.render_markdown(judgement.comparison).replace("## ", "#### ")
         blocks.append(f"<details><summary>All figures</summary>\n\n{everything}\n</details>")
     return "\n\n".join(blocks) + "\n"
 
@@ -61,7 +73,9 @@ def render_markdown(judgement: Judgement) -> str:
 def _cells(finding: Finding) -> list[str]:
     change, decision = finding.change, finding.decision
     worse = NOT_AVAILABLE if decision.estimate is None else f"{decision.estimate:+.1%}".replace("%", " %")
-    interval = NOT_AVAILABLE if decision.low is None else f"{decision.low:+.1%} to {decision.high:+.1%}".replace("%", " %")
+    interval = (
+        NOT_AVAILABLE if decision.low is None else f"{decision.low:+.1%} to {decision.high:+.1%}".replace("%", " %")
+    )
     p_value = decision.sign_flip_p_value
     cells = [
         MARKS[finding.kind], finding.label, f"{change.metric.title} ({change.metric.unit})",
@@ -109,7 +123,9 @@ def render_junit(judgement: Judgement, *, timestamp: str, hostname: str) -> str:
     suite.add_property("against", clean_text(judgement.against))
     suite.add_property("launches", str(judgement.launches))
     for finding in judgement.findings or (Finding(kind="missing", label="", metric="points", text="nothing to judge"),):
-        case = TestCase(clean_text(finding.metric), classname=f"{suite.package}.{clean_text(finding.label or 'all')}", time=0.0)
+        case = TestCase(
+            clean_text(finding.metric), classname=f"{suite.package}.{clean_text(finding.label or 'all')}", time=0.0
+        )
         text, code = clean_text(finding.text, limit=1000), EXIT_CODES[finding.kind]
         if code == 1:
             case.result = [Failure(text, finding.kind)]
@@ -130,7 +146,15 @@ def render_annotations(judgement: Judgement) -> Iterator[str]:
     """GitHub's workflow commands, one line each: errors for what fails the gate, warnings for what it cannot tell."""
     for finding in judgement.findings:
         code = EXIT_CODES[finding.kind]
-        level = "error" if code in (1, 4, 5) else "warning" if code == 3 else "notice" if finding.kind == "accepted" else None
+        level = (
+            "error"
+            if code in (1, 4, 5)
+            else "warning"
+            if code == 3
+            else "notice"
+            if finding.kind == "accepted"
+            else None
+        )
         if level:
             yield f"::{level} title={_escape(f'hvbench: {finding.kind}', is_property=True)}::{_escape(_place(finding) + finding.text)}"
 

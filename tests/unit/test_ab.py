@@ -34,7 +34,9 @@ class Answer(NamedTuple):
 
 
 @pytest.fixture
-def hvbench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
+def hvbench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Answer]:
     for key in os.environ:
         if key.startswith(("HVBENCH_", "HOROVOD_", "OMPI_", "PMI_", "PMIX_", "GITHUB_")):
             monkeypatch.delenv(key)
@@ -68,15 +70,26 @@ exit {exit_code}
 def arm(tmp_path: Path) -> Callable[..., str]:
     """Makes a Python environment whose hvbench leaves records without training anything; `env=PATH` of it."""
 
-    def make(name: str, *, exit_code: int = 0, version_exit_code: int = 0, crash_in_pair: int = -1, **settings: Any) -> str:
+    def make(
+        name: str, *, exit_code: int = 0, version_exit_code: int = 0, crash_in_pair: int = -1, **settings: Any
+    ) -> str:
         launches = tmp_path / name / "launches"
         for pair in range(LOOKS[-1]):
             status = "failed" if pair == crash_in_pair else "ok"
-            leave_launch(launches / f"{pair:02}", status=status, has_record=exit_code in (0, 1), seed=[len(name), *name.encode(), pair], **settings)
+            leave_launch(
+                launches / f"{pair:02}",
+                status=status,
+                has_record=exit_code in (0, 1),
+                seed=[len(name), *name.encode(), pair],
+                **settings,
+            )
         binary = tmp_path / name / "bin" / "python"
         binary.parent.mkdir(parents=True)
         text = STAND_IN.format(
-            version_exit_code=version_exit_code, launches=shlex.quote(str(launches)), crash=f"{crash_in_pair:02}", exit_code=exit_code
+            version_exit_code=version_exit_code,
+            launches=shlex.quote(str(launches)),
+            crash=f"{crash_in_pair:02}",
+            exit_code=exit_code,
         )
         binary.write_text(text)
         binary.chmod(0o755)
@@ -122,7 +135,9 @@ def test_two_arms_alike_pass_at_the_first_look(hvbench: Callable[..., Answer], a
     assert [each.arm for each in run.launches] == list("".join(run.orders[:6]))
 
 
-def test_a_slower_arm_is_a_regression_and_the_files_say_so(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_a_slower_arm_is_a_regression_and_the_files_say_so(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
     answer = ab(hvbench, arm("old"), arm("new", factor=1.1), "--markdown", "comment.md", "--json", "verdict.json")
     assert answer.code == 1
     assert answer.err.splitlines()[-1].startswith("hvbench: REGRESSION (mine, 6 pairs against arm a")
@@ -138,7 +153,9 @@ def test_a_slower_arm_is_a_regression_and_the_files_say_so(hvbench: Callable[...
     assert "slower" in hvbench("compare", "out").out
 
 
-def test_the_pairs_go_on_to_the_last_look_while_nothing_is_clear(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_the_pairs_go_on_to_the_last_look_while_nothing_is_clear(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
     answer = ab(hvbench, arm("old", spread=0.3), arm("new", spread=0.3))
     assert answer.code == 3 and "INCONCLUSIVE (mine, 18 pairs" in answer.out
     assert [line.split(":")[0] for line in answer.err.splitlines() if line.startswith("after")] == [
@@ -182,12 +199,16 @@ def test_a_launch_without_records_is_an_error_with_its_log(
     assert answer.code == 5 and "its launch left no record: the last line of a log (see " in answer.err.splitlines()[-1]
 
 
-def test_an_arm_in_which_hvbench_does_not_start_is_an_error(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_an_arm_in_which_hvbench_does_not_start_is_an_error(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
     answer = ab(hvbench, arm("old"), arm("new", version_exit_code=1))
     assert answer.code == 5 and "hvbench does not start" in answer.err and "[pair" not in answer.err
 
 
-def test_numerics_that_moved_are_a_regression_of_their_own(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_numerics_that_moved_are_a_regression_of_their_own(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
     answer = ab(hvbench, arm("old"), arm("new", loss_factor=1.001))
     assert answer.code == 1 and "the loss changed at step 4: 4.7 became 4.7047" in answer.out
     Path("policy.toml").write_text("check_loss = false\n")
@@ -198,14 +219,18 @@ def test_an_arm_with_another_field_is_another_point_whose_loss_may_move(
     hvbench: Callable[..., Answer], arm: Callable[..., str]
 ) -> None:
     old, new = arm("old"), arm("new", loss_factor=1.001, point={"compression": "fp16"})
-    answer = hvbench("ab", "mine.toml", "--a", old, "--b", new, "--b", "set=compression=fp16", "--out", "out", "--seed", "1")
+    answer = hvbench(
+        "ab", "mine.toml", "--a", old, "--b", new, "--b", "set=compression=fp16", "--out", "out", "--seed", "1"
+    )
     assert answer.code == 0, answer
     assert read_ab(Path("out")).changed_fields == {"compression"}
 
 
 def test_an_accepted_regression_passes_until_its_day(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
     assert ab(hvbench, arm("old"), arm("new", factor=1.1)).code == 1
-    exception = '[[accepted]]\npoint = "pytorch-*"\nmetric = "step_seconds_median"\nreason = "known: issue 7"\nexpires = {}\n'
+    exception = (
+        '[[accepted]]\npoint = "pytorch-*"\nmetric = "step_seconds_median"\nreason = "known: issue 7"\nexpires = {}\n'
+    )
     policy = Path("policy.toml")
     policy.write_text(exception.format("2999-01-01"))
     answer = hvbench("gate", "out", "--policy", "policy.toml")
@@ -224,7 +249,10 @@ def test_a_machine_that_moved_is_inconclusive(hvbench: Callable[..., Answer], ar
         launch["control_seconds"] = [0.0105 if launch["arm"] == "b" else 0.01] * 2
     Path("out/ab.json").write_text(json.dumps(kept))
     answer = hvbench("gate", "out")
-    assert answer.code == 3 and "the machine moved: a fixed numpy kernel was 5.0 % slower beside B's launches" in answer.out
+    assert (
+        answer.code == 3
+        and "the machine moved: a fixed numpy kernel was 5.0 % slower beside B's launches" in answer.out
+    )
 
 
 def test_a_folder_in_use_is_not_written_over(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
@@ -238,7 +266,10 @@ def test_a_folder_in_use_is_not_written_over(hvbench: Callable[..., Answer], arm
     ("arguments", "message"),
     [
         (["ab", "mine.toml"], "nothing is different: say what arm b is"),
-        (["ab", "mine.toml", "--b", "speed=11"], '--b "speed=11": must be env=PATH, rev=GIT, env:NAME=VALUE or set=KEY=VALUE'),
+        (
+            ["ab", "mine.toml", "--b", "speed=11"],
+            '--b "speed=11": must be env=PATH, rev=GIT, env:NAME=VALUE or set=KEY=VALUE',
+        ),
         (["ab", "mine.toml", "--b", "env=nowhere"], "no Python environment there"),
         (["ab", "mine.toml", "--b", "set=steps=9"], "steps is how both arms are measured; set it for both with -s"),
         (["ab", "mine.toml", "--b", "set=presicion=bf16"], 'did you mean "precision"'),
@@ -259,7 +290,11 @@ def test_a_mistake_is_one_line(hvbench: Callable[..., Answer], arguments: list[s
 
 
 def test_under_a_launcher_it_is_refused(hvbench: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
-    for key, value in (("OMPI_COMM_WORLD_RANK", "0"), ("OMPI_COMM_WORLD_SIZE", "1"), ("OMPI_COMM_WORLD_LOCAL_SIZE", "1")):
+    for key, value in (
+        ("OMPI_COMM_WORLD_RANK", "0"),
+        ("OMPI_COMM_WORLD_SIZE", "1"),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE", "1"),
+    ):
         monkeypatch.setenv(key, value)
     assert "start it without horovodrun" in hvbench("ab", "mine.toml", "--b", "set=seed=1").err
 
@@ -289,7 +324,11 @@ def test_between_two_looks_each_arm_goes_first_equally_often(seed: int) -> None:
 
 def test_an_arm_says_what_is_different() -> None:
     arm = parse_arm("b", [f"env={sys.executable}", "env:A_B=x=y z", "set=precision=bf16", "set=seed=3", "rev=HEAD"])
-    assert arm.variables == (("A_B", "x=y z"),) and arm.overrides == ("precision=bf16", "seed=3") and arm.revision == "HEAD"
+    assert (
+        arm.variables == (("A_B", "x=y z"),)
+        and arm.overrides == ("precision=bf16", "seed=3")
+        and arm.revision == "HEAD"
+    )
     assert arm.python == Path(sys.executable) and arm.changed_fields == {"precision", "seed"}
     assert parse_arm("a", []).describe() == "as it is"
 

@@ -60,7 +60,10 @@ def test_a_slower_run_is_a_suspicion_unless_the_user_wants_more(hvbench: Callabl
     hvbench("baseline", "set", keep("1", launches(environment=MACHINE)))
     slow = keep("2", launches(environment=MACHINE, seed=1, factor=1.2))
     code, out, _ = hvbench("gate", slow)
-    assert code == 3 and "suspected; a stored baseline cannot tell a slower program from a slower day, run hvbench ab" in out
+    assert (
+        code == 3
+        and "suspected; a stored baseline cannot tell a slower program from a slower day, run hvbench ab" in out
+    )
     code, out, err = hvbench("gate", slow, "--fail-on-baseline")
     assert code == 1 and out.startswith("REGRESSION") and err.startswith("hvbench: REGRESSION")
     Path("policy.toml").write_text("fail_on_baseline = true\n")
@@ -70,13 +73,18 @@ def test_a_slower_run_is_a_suspicion_unless_the_user_wants_more(hvbench: Callabl
 
 def test_too_few_launches_are_said(hvbench: Callable[..., Any]) -> None:
     hvbench("baseline", "set", keep("1", launches(environment=MACHINE)))
-    code, out, _ = hvbench("gate", keep("2", launches(environment=MACHINE, repeats=5, factor=2.0)), "--fail-on-baseline")
+    code, out, _ = hvbench(
+        "gate", keep("2", launches(environment=MACHINE, repeats=5, factor=2.0)), "--fail-on-baseline"
+    )
     assert code == 3 and "5 launches a side; 6 are needed" in out
 
 
 def test_no_baseline_is_missing_data(hvbench: Callable[..., Any]) -> None:
     code, out, err = hvbench("gate", keep("1", launches(environment=MACHINE)))
-    assert (code, out) == (5, "") and 'no baseline of "mine" below results/baselines; keep one with hvbench baseline set RUN' in err
+    assert (code, out) == (
+        5,
+        "",
+    ) and 'no baseline of "mine" below results/baselines; keep one with hvbench baseline set RUN' in err
 
 
 def test_a_baseline_of_another_machine_is_not_comparable_and_the_fields_are_named(hvbench: Callable[..., Any]) -> None:
@@ -84,7 +92,10 @@ def test_a_baseline_of_another_machine_is_not_comparable_and_the_fields_are_name
     other = keep("2", launches(environment=MACHINE | {"cpu_model": "Two", "packages": {"torch": "2.14"}}))
     code, out, err = hvbench("gate", other)
     assert (code, out) == (4, "")
-    assert 'the nearest differs in cpu_model: baseline "One", now "Two"; packages.torch: baseline "2.13", now "2.14"' in err
+    assert (
+        'the nearest differs in cpu_model: baseline "One", now "Two"; packages.torch: baseline "2.13", now "2.14"'
+        in err
+    )
     code, out, err = hvbench("gate", other, "--baseline", "mine@baseline")
     assert code == 4 and "cpu_model differs" in out
     code, out, err = hvbench("compare", "mine@baseline", other)
@@ -92,7 +103,9 @@ def test_a_baseline_of_another_machine_is_not_comparable_and_the_fields_are_name
 
 
 def test_a_point_that_is_gone_is_missing(hvbench: Callable[..., Any]) -> None:
-    hvbench("baseline", "set", keep("1", launches(environment=MACHINE) + launches(environment=MACHINE, micro_batch_size=16)))
+    hvbench(
+        "baseline", "set", keep("1", launches(environment=MACHINE) + launches(environment=MACHINE, micro_batch_size=16))
+    )
     code, out, _ = hvbench("gate", keep("2", launches(environment=MACHINE)))
     assert code == 5 and "b16: now: not there" in out
 

@@ -46,7 +46,11 @@ def calls(comparison: Comparison) -> dict[str, str | None]:
 def test_a_slower_run_is_worse_in_time_and_in_rate_and_the_same_in_memory() -> None:
     comparison = compare([side("a", launches()), side("b", launches(factor=1.1, seed=1))])
     called = calls(comparison)
-    assert (called["step_seconds_median"], called["tokens_per_second"], called["peak_rss_bytes"]) == ("worse", "worse", "same")
+    assert (called["step_seconds_median"], called["tokens_per_second"], called["peak_rss_bytes"]) == (
+        "worse",
+        "worse",
+        "same",
+    )
     change = comparison.points[0].changes[0]
     estimate, low, high = change.worse
     assert 0.08 < low < estimate < high < 0.12 and not change.ratio.is_paired
@@ -64,13 +68,19 @@ def test_a_clear_change_below_the_margin_is_no_regression() -> None:
     comparison = compare([side("a", launches()), side("b", launches(factor=1.02, seed=1))])
     (point,) = comparison.points
     assert point.changes[0].ratio.p_value < 0.01 and point.changes[0].call in ("same", "unclear")
-    assert calls(compare([side("a", launches()), side("b", launches(factor=1.02, seed=1))], margin=0.01))[
-        "step_seconds_median"
-    ] == "worse"
+    assert (
+        calls(compare([side("a", launches()), side("b", launches(factor=1.02, seed=1))], margin=0.01))[
+            "step_seconds_median"
+        ]
+        == "worse"
+    )
 
 
 def test_below_six_launches_there_is_no_verdict_however_large_the_change() -> None:
-    assert calls(compare([side("a", launches()), side("b", launches(repeats=5, factor=3.0))]))["step_seconds_median"] == "unclear"
+    assert (
+        calls(compare([side("a", launches()), side("b", launches(repeats=5, factor=3.0))]))["step_seconds_median"]
+        == "unclear"
+    )
 
 
 def test_launches_of_one_job_are_paired_by_repeat_and_others_are_not() -> None:
@@ -91,7 +101,11 @@ def test_a_leftover_without_its_pair_is_not_compared() -> None:
 
 def test_points_of_one_side_and_launches_that_ended_otherwise_are_named() -> None:
     a = launches() + launches(micro_batch_size=16)
-    b = launches() + launches(micro_batch_size=32, repeats=1) + launches(micro_batch_size=16, status="oom", message="too big")
+    b = (
+        launches()
+        + launches(micro_batch_size=32, repeats=1)
+        + launches(micro_batch_size=16, status="oom", message="too big")
+    )
     comparison = compare([side("a", a), side("b", b)])
     assert [(each.label, each.arm, each.is_crash) for each in comparison.missing] == [
         ("b16", "b", True), ("b32", "a", False)
@@ -118,7 +132,13 @@ def test_one_crash_of_eight_is_named_and_the_rest_compared() -> None:
     ],
 )
 def test_another_fingerprint_is_named_and_nothing_is_called(changes: dict[str, Any], named: str) -> None:
-    before = {"cpu_model": "One", "packages": {"torch": "2.13"}, "horovod_settings": {}, "data_digest": "00", "load_average": 1}
+    before = {
+        "cpu_model": "One",
+        "packages": {"torch": "2.13"},
+        "horovod_settings": {},
+        "data_digest": "00",
+        "load_average": 1,
+    }
     now = before | changes | {"load_average": 9}
     comparison = compare([side("a", launches(environment=before)), side("b", launches(factor=2.0, environment=now))])
     assert list(comparison.differences) == [named] and not comparison.is_comparable
@@ -187,7 +207,9 @@ def test_round_off_and_a_spread_that_the_launches_show_themselves_are_no_change_
     base = [5.0, 4.9, 4.8, 4.7, 4.6, 4.5]
     rounded = launches(loss=[value * (1 + 1e-6) for value in base])
     assert not compare([side("a", launches()), side("b", rounded)]).points[0].loss.is_outside
-    noisy = [one for k in range(8) for one in launches(loss=[value * (1 + 1e-3 * (k - 4)) for value in base])[k : k + 1]]
+    noisy = [
+        one for k in range(8) for one in launches(loss=[value * (1 + 1e-3 * (k - 4)) for value in base])[k : k + 1]
+    ]
     quiet = launches(loss=[value * 1.002 for value in base])
     assert compare([side("a", launches()), side("b", quiet)]).points[0].loss.is_outside
     assert not compare([side("a", noisy), side("b", quiet)]).points[0].loss.is_outside
@@ -224,7 +246,11 @@ def test_the_order_of_records_changes_nothing() -> None:
 
 def test_no_false_alarm_in_an_a_a_comparison_of_many_points() -> None:
     def run(offset: int) -> list[Record]:
-        return [make_launch({"framework": "pytorch", "seed": seed}, repeat=repeat + offset) for seed in range(40) for repeat in range(6)]
+        return [
+            make_launch({"framework": "pytorch", "seed": seed}, repeat=repeat + offset)
+            for seed in range(40)
+            for repeat in range(6)
+        ]
 
     comparison = compare([side("a", run(0)), side("b", run(6))])
     assert comparison.count("worse") + comparison.count("better") == 0
@@ -232,7 +258,9 @@ def test_no_false_alarm_in_an_a_a_comparison_of_many_points() -> None:
 
 
 @pytest.mark.slow
-def test_ten_thousand_records_are_compared_in_time_linear_in_their_number(record_property: Callable[[str, Any], None]) -> None:
+def test_ten_thousand_records_are_compared_in_time_linear_in_their_number(
+    record_property: Callable[[str, Any], None],
+) -> None:
     """1,000,000 samples; the seconds are shown, not judged: a busy machine fails no test."""
 
     def run(points: int) -> list[Record]:

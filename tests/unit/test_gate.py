@@ -11,7 +11,9 @@ from hvbench.gate import LEVEL, LOOKS, Decision, Series, decide, find_moved, is_
 QUIET = [0.004, -0.003, 0.001, -0.002, 0.003, -0.001] * 3  # six pairs, three times
 
 
-def one(worse_by: list[float], *, margin: float = 0.03, controls: dict | None = None, is_timing: bool = True) -> Decision:
+def one(
+    worse_by: list[float], *, margin: float = 0.03, controls: dict | None = None, is_timing: bool = True
+) -> Decision:
     (decision,) = decide([Series(worse_by=worse_by, margin=margin, is_timing=is_timing)], controls=controls)
     return decision
 
@@ -25,7 +27,10 @@ def test_six_quiet_pairs_decide(by: float, call: str) -> None:
     decision = one(shifted(by))
     assert (decision.call, decision.pairs) == (call, 6)
     interval = scipy_stats.ttest_1samp(shifted(by), 0.0).confidence_interval(1 - LEVEL)
-    assert (decision.low, decision.high) == (pytest.approx(np.expm1(interval.low)), pytest.approx(np.expm1(interval.high)))
+    assert (decision.low, decision.high) == (
+        pytest.approx(np.expm1(interval.low)),
+        pytest.approx(np.expm1(interval.high)),
+    )
     assert decision.estimate == pytest.approx(np.expm1(by + np.mean(QUIET[:6])))
 
 

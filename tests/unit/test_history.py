@@ -30,7 +30,7 @@ def test_two_steps_are_found() -> None:
 def test_noise_is_rarely_taken_for_a_step() -> None:
     random = np.random.default_rng(1)
     alarms = sum(bool(find_changes(np.exp(random.normal(0, 0.03, 20)))) for _ in range(100))
-    assert alarms <= 25
+    assert alarms <= 12
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 1.0, 2.0, 5.0], [1.0] * 30])
@@ -46,21 +46,29 @@ def test_the_command_shows_every_run_and_the_step(
             monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
     for number in range(8):
-        keep(f"2026010{number}", launches(repeats=3, seed=number, factor=1.0 if number < 5 else 1.2, environment={"cpu_model": "One"}))
+        keep(
+            f"2026010{number}",
+            launches(repeats=3, seed=number, factor=1.0 if number < 5 else 1.2, environment={"cpu_model": "One"}),
+        )
     keep("20260109", launches(repeats=3, factor=9.0, environment={"cpu_model": "Two"}))
     keep("20260108", launches(repeats=3, seed=9, factor=1.2, environment={"cpu_model": "One"}))
-    digits = run_command_line(("history", "--suite", "mine"))
+    assert run_command_line(("history", "--suite", "mine")) == 0
     out = capfd.readouterr().out
-    assert digits == 0 and out.startswith("step median of mine, 1 runs on ")  # the newest run's machine
+    assert out.startswith("step median of mine, 1 runs on ")  # the newest run's machine
     assert run_command_line(("history", "--suite", "mine", "--fingerprint", "0" * 12)) == 5
     fingerprints = capfd.readouterr().err.rpartition("there are ")[2].strip().split(", ")
     texts = []
     for fingerprint in fingerprints:
-        assert run_command_line(("history", "step_seconds_median", "--suite", "mine", "--fingerprint", fingerprint, "--plot", "h")) == 0
+        assert (
+            run_command_line(
+                ("history", "step_seconds_median", "--suite", "mine", "--fingerprint", fingerprint, "--plot", "h")
+            )
+            == 0
+        )
         texts.append(capfd.readouterr().out)
     (text,) = (text for text in texts if "9 runs" in text)
     (step,) = (line for line in text.splitlines() if "from here" in line)
-    assert step.startswith("20260105") and "+2" in step or "+1" in step
+    assert step.startswith("20260105") and step.endswith(" % from here")
     assert (tmp_path / "h.svg").stat().st_size > 1000 and (tmp_path / "h.png").stat().st_size > 1000
 
 
@@ -73,7 +81,12 @@ def test_the_command_shows_every_run_and_the_step(
     ],
 )
 def test_a_mistake_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command_line(arguments) == code

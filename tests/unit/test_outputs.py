@@ -26,7 +26,9 @@ HOSTILE = "<script>|`x`\n::error::[a](http://b) @everyone =1+1 \x1b[31m\u202e $y
 
 def changed(**changes: object) -> Comparison:
     b = launches(factor=1.1, seed=1) + launches(micro_batch_size=16, status="failed", message=HOSTILE)
-    return compare([side("old", launches() + launches(micro_batch_size=16), job="x"), side("new", b, job="x")], **changes)
+    return compare(
+        [side("old", launches() + launches(micro_batch_size=16), job="x"), side("new", b, job="x")], **changes
+    )
 
 
 def judged(comparison: Comparison | None = None, **changes: object) -> Judgement:
@@ -83,7 +85,9 @@ def test_figures_of_different_machines_come_with_the_fields_first_and_no_words()
     assert text.splitlines()[2:4] == [
         "  Not comparable: the fingerprints differ, so no change is called a regression.", '  cpu_model: A "One", B "Two"'
     ]  # fmt: skip
-    assert not {"slower", "faster", "worse", "better"} & set(re.findall(r"\w+", text.replace("worse by", "").rpartition("B/A:")[0]))
+    assert not {"slower", "faster", "worse", "better"} & set(
+        re.findall(r"\w+", text.replace("worse by", "").rpartition("B/A:")[0])
+    )
 
 
 def test_a_markdown_comment_has_a_table_and_folds_the_rest() -> None:

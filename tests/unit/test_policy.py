@@ -49,15 +49,25 @@ def test_the_most_particular_margin_counts(metric: str, suite: str, margin: floa
 def test_an_empty_policy_is_the_rule_itself() -> None:
     policy = parse_policy("", where="p")
     assert policy.margin_of("step_seconds_median", suite="x") == 0.03 and not policy.fail_on_baseline
-    judged = [name for name in ("step_seconds_median", "peak_rss_bytes", "tokens_per_second") if policy.judges(name, suite="x")]
+    judged = [
+        name
+        for name in ("step_seconds_median", "peak_rss_bytes", "tokens_per_second")
+        if policy.judges(name, suite="x")
+    ]
     assert judged == ["step_seconds_median", "peak_rss_bytes"]
-    assert policy.is_lower_better("step_seconds_median", suite="x") and not policy.is_lower_better("tokens_per_second", suite="x")
+    assert policy.is_lower_better("step_seconds_median", suite="x") and not policy.is_lower_better(
+        "tokens_per_second", suite="x"
+    )
 
 
 def test_a_suite_may_judge_by_other_metrics() -> None:
     policy = parse_policy(POLICY, where="p")
-    assert policy.judges("step_seconds_p95", suite="other") and policy.is_lower_better("tokens_per_second", suite="other")
-    assert not policy.judges("step_seconds_median", suite="batch") and policy.judges("step_seconds_median", suite="smoke")
+    assert policy.judges("step_seconds_p95", suite="other") and policy.is_lower_better(
+        "tokens_per_second", suite="other"
+    )
+    assert not policy.judges("step_seconds_median", suite="batch") and policy.judges(
+        "step_seconds_median", suite="smoke"
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +101,10 @@ def test_an_exception_that_has_expired_is_named() -> None:
         ("margin = 3", "p: margin = 3: must be less than 1"),
         ("margin = 0", "p: margin = 0: must be greater than 0"),
         ("margn = 0.1", 'p: unknown key "margn" (did you mean "margin"?)'),
-        ("[metrics.step_secnds_median]\nmargin = 0.1", 'p: unknown metric "step_secnds_median" (did you mean "step_seconds_median"?)'),
+        (
+            "[metrics.step_secnds_median]\nmargin = 0.1",
+            'p: unknown metric "step_secnds_median" (did you mean "step_seconds_median"?)',
+        ),
         ("[metrics.peak_rss_bytes]\ndirection = 'up'", "p: metrics.peak_rss_bytes.direction"),
         ("[[accepted]]\npoint = 'x'\nmetric = 'loss'\nexpires = 2027-01-01", "p: accepted.0.reason is missing"),
         ("[[accepted]]\npoint = 'x'\nmetric = 'loss'\nreason = 'r'", "p: accepted.0.expires is missing"),

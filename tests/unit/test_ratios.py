@@ -89,6 +89,7 @@ def test_holm_keeps_the_order_and_never_makes_surer(p_values: list[float]) -> No
 def test_the_interval_covers_as_often_as_it_says() -> None:
     random = np.random.default_rng(1)
     hits = [
-        (where := locate(random.normal(0.03, 0.05, 6))).quantile(0.025) <= 0.03 <= where.quantile(0.975) for _ in range(4000)
+        (where := locate(random.normal(0.03, 0.05, 6))).quantile(0.025) <= 0.03 <= where.quantile(0.975)
+        for _ in range(4000)
     ]
     assert 0.94 <= np.mean(hits) <= 0.96
