@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from hvbench.store import RunFolder, read_regular_file
 
 ARMS = ("a", "b")
 MAX_BYTES = 16_000_000
+END_SECONDS = 30.0  # for a sweep that is asked to stop
 SCHEMA_VERSION = 1
 
 
@@ -128,15 +129,28 @@ def start(prepared: Prepared, folder: Path, *, arguments: Sequence[str]) -> int:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as output:
-            process = subprocess.run(
-                command, env=prepared.environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+            exit_code = run_to_end(command, environment=prepared.environment, output=output)
     except OSError as error:
         raise LaunchError(f"arm {prepared.arm.name}: cannot be launched: {error}") from None
-    if process.returncode not in (0, 1) or not any((folder / "records").glob("*.json")):
+    if exit_code not in (0, 1) or not any((folder / "records").glob("*.json")):
         last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
         raise LaunchError(f"arm {prepared.arm.name}: its launch left no record: {last} (see {log})")
-    return process.returncode
+    return exit_code
+
+
+def run_to_end(command: Sequence[str], *, environment: Mapping[str, str], output: BinaryIO) -> int:
+    """Run a sweep and return its exit code; when this process is stopped, the sweep is asked to end its workers first."""
+    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        raise
 
 
 def read_ab(path: Path) -> AbRun:

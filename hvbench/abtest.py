@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import FrameType
 
 from hvbench.ab import AbRun, Launched, describe_arm, launch_pair, load_pairs, plan_orders, read_ab, read_controls
 from hvbench.arms import Arm, prepare_arm, remove_worktrees
 from hvbench.compare import Comparison, compare
-from hvbench.errors import StorageError, UsageError
+from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.fingerprint import SOFTWARE
 from hvbench.gate import LOOKS
 from hvbench.judge import Judgement, judge_pairs
@@ -54,28 +57,57 @@ def run_ab(
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder with --out") from None
     run.write()
-    begun = time.monotonic()
     try:
-        prepared = {arm.name: prepare_arm(arm, worktrees=path / "worktrees") for arm in arms}
-        for pair in range(LOOKS[-1]):
-            launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one)))
-            spent = time.monotonic() - begun
-            is_spent = spent + spent / (pair + 1) > budget_seconds
-            failed = any(each.exit_code for each in run.launches[-2:])
-            if not (pair + 1 in LOOKS or is_spent or failed):
-                continue
-            judgement, problems = judge_run(run, policy=policy, today=now.date().isoformat())
-            report(f"after {pair + 1} pairs: {judgement.headline()}")
-            for problem in problems:
-                report(f"not a readable record: {problem}")
-            if judgement.is_final and (stops_early or failed):
-                break
-            if is_spent:
-                report(f"the budget of {budget_seconds:g} s is spent")
-                break
+        with stoppable():
+            return _launch_pairs(
+                run, arms, policy=policy, arguments=arguments, budget_seconds=budget_seconds, report=report,
+                stops_early=stops_early,
+            )  # fmt: skip
+    except Interrupted as reason:
+        raise Interrupted(f"{reason}; {run.pairs} complete pairs are kept, hvbench gate {path} judges them") from None
     finally:
         remove_worktrees(path / "worktrees")
+
+
+def _launch_pairs(
+    run: AbRun, arms: Sequence[Arm], *,
+    policy: Policy, arguments: Sequence[str], budget_seconds: float, report: Callable[[str], None], stops_early: bool,
+) -> Judgement:  # fmt: skip
+    """Pair after pair, with a look where one is due; the last verdict."""
+    begun = time.monotonic()
+    prepared = {arm.name: prepare_arm(arm, worktrees=run.path / "worktrees") for arm in arms}
+    for pair in range(LOOKS[-1]):
+        launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one)))
+        spent = time.monotonic() - begun
+        is_spent = spent + spent / (pair + 1) > budget_seconds
+        failed = any(each.exit_code for each in run.launches[-2:])
+        if not (pair + 1 in LOOKS or is_spent or failed):
+            continue
+        judgement, problems = judge_run(run, policy=policy, today=run.created_at[:10])
+        report(f"after {pair + 1} pairs: {judgement.headline()}")
+        for problem in problems:
+            report(f"not a readable record: {problem}")
+        if judgement.is_final and (stops_early or failed):
+            break
+        if is_spent:
+            report(f"the budget of {budget_seconds:g} s is spent")
+            break
     return judgement
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted, so that the launch that is running is ended with its workers."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:

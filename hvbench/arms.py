@@ -110,6 +110,8 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
     if arm.revision:
         source = add_worktree(arm.revision, worktrees / arm.name)
         environment["PYTHONPATH"] = os.pathsep.join([str(source), *filter(None, [environment.get("PYTHONPATH")])])
+    if arm.python:
+        environment["PATH"] = os.pathsep.join([str(arm.python.parent), environment.get("PATH", os.defpath)])
     prepared = Prepared(arm=arm, python=arm.python or Path(sys.executable), environment=environment)
     try:
         answer = subprocess.run(

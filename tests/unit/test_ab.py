@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -287,6 +289,35 @@ def test_a_folder_in_use_is_not_written_over(hvbench: Callable[..., Answer], arm
 def test_a_mistake_is_one_line(hvbench: Callable[..., Answer], arguments: list[str], message: str) -> None:
     answer = hvbench(*arguments)
     assert answer.code in (2, 5) and message in answer.err and len(answer.err.splitlines()) == 1, answer
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_ends_the_launch_and_keeps_the_pairs(
+    tmp_path: Path, arm: Callable[..., str], number: signal.Signals
+) -> None:
+    """A program of its own, so that a real signal can be sent; the third pair's first launch never ends by itself."""
+    old = arm("old")
+    binary = tmp_path / "old" / "bin" / "python"
+    marker = tmp_path / "sleeps"
+    sleep = f'case "$pair" in 02) touch {shlex.quote(str(marker))}; exec sleep 600;; esac\necho'
+    binary.write_text(binary.read_text().replace("echo", sleep, 1))
+    (tmp_path / "mine.toml").write_text(SUITE)
+    code = "from hvbench.cli import main; main()"
+    words = ["ab", "mine.toml", "--a", old, "--b", arm("new"), "--seed", "1", "--out", "out"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HVBENCH_", "OMPI_", "PMI"))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    while not marker.exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == (
+        f"hvbench: stopped by {number.name}; 2 complete pairs are kept, hvbench gate out judges them"
+    )
+    assert read_ab(tmp_path / "out").pairs == 2
 
 
 def test_under_a_launcher_it_is_refused(hvbench: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
