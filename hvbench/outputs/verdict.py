@@ -139,7 +139,7 @@ def render_junit(judgement: Judgement, *, timestamp: str, hostname: str) -> str:
     suite.update_statistics()
     document = JUnitXml()
     document.append(suite)
-    return document.tostring().decode() + "\n"
+    return f"<?xml version='1.0' encoding='utf-8'?>\n{document.tostring().decode()}\n"
 
 
 def render_annotations(judgement: Judgement) -> Iterator[str]:
