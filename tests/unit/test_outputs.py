@@ -19,7 +19,7 @@ from hvbench.outputs import comparison as comparisons
 from hvbench.outputs import verdict
 from hvbench.policy import Policy
 from tests.unit.test_baseline import keep
-from tests.unit.test_compare import launches, side
+from tests.unit.test_compare import launches, parts, side
 
 HOSTILE = "<script>|`x`\n::error::[a](http://b) @everyone =1+1 \x1b[31m\u202e $y$"
 
@@ -96,6 +96,13 @@ def test_a_markdown_comment_has_a_table_and_folds_the_rest() -> None:
     table = [line for line in text.partition("<details>")[0].splitlines() if line.startswith("|")]
     assert {line.count(" | ") for line in table} == {8} and len(table) == 4  # header, rule, step median, peak memory
     assert text.count("<details>") == text.count("</details>") == 1
+
+
+def test_a_regression_names_the_part_of_the_step_that_grew_most() -> None:
+    a, b = launches(ablation=parts(0.005)), launches(factor=1.2, seed=1, ablation=parts(0.015))
+    judgement = judged(compare([side("a", a, job="x"), side("b", b, job="x")]))
+    (found,) = judgement.of("regression")
+    assert found.text.endswith("; the exposed communication grew most, by 10 ms (100 % of all that grew)")
 
 
 # The schema of Apache Ant's reports, which CI servers share: element -> its required attributes, the other ones, and its
