@@ -29,6 +29,7 @@ POCOCK_LEVEL = 0.0221
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 CALLS = ("regression", "inconclusive", "pass")
+LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
 CHECKED = 300  # decisions that are also taken by `hvbench.gate` itself, one by one
 
 
@@ -73,7 +74,7 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(decisions, 18) of relabelled pairs with B slower by `slowdown`, and (decisions, controls, 18) of their controls."""
     count, needed = pairs.worse_by.size, LOOKS[-1]
-    if count >= needed:
+    if needed <= count <= LARGE_POOL:
         order = np.argsort(random.random((decisions, count)), axis=1)[:, :needed]
     else:
         order = random.integers(0, count, (decisions, needed))

@@ -139,4 +139,5 @@ def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path
     differences = [find_differences(one.facts, describe_fingerprint(good)) for one in others]
     nearest = min(differences, key=len)
     fields = "; ".join(f"{name}: baseline {shorten(a)}, now {shorten(b)}" for name, (a, b) in list(nearest.items())[:8])
+    fields = fields or "facts that only one of them states"
     raise NotComparable(f"no baseline of {suite} has this fingerprint ({fingerprint}); the nearest differs in {fields}")

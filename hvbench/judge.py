@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvbench.analysis.metrics import PARTS
+from hvbench.analysis.metrics import METRICS, PARTS
 from hvbench.analysis.ratios import adjust_holm
 from hvbench.compare import MIN_LAUNCHES, Change, Comparison, PointComparison
 from hvbench.gate import LOOKS, Decision, Series, decide, is_final
@@ -96,12 +96,8 @@ def judge_pairs(
     """Judge interleaved pairs by the rule of `hvbench.gate`; below six pairs nothing is decided."""
     findings = _find_obstacles(comparison)
     if comparison.is_comparable:
-        chosen = [
-            (point, change)
-            for point in comparison.points
-            for change in point.changes
-            if policy.judges(change.metric.name, suite=suite)
-        ]
+        chosen, gaps = _choose(comparison, policy=policy, suite=suite)
+        findings += gaps
         series = [_series(change, policy=policy, suite=suite) for _, change in chosen]
         decisions = decide(series, controls=controls)
         for (point, change), decision in zip(chosen, decisions, strict=True):
@@ -130,12 +126,8 @@ def judge_baseline(
     """Judge a run against a stored one. Unless the policy says otherwise a regression is only a suspicion: ask for pairs."""
     findings = _find_obstacles(comparison)
     if comparison.is_comparable:
-        chosen = [
-            (point, change)
-            for point in comparison.points
-            for change in point.changes
-            if policy.judges(change.metric.name, suite=suite)
-        ]
+        chosen, gaps = _choose(comparison, policy=policy, suite=suite)
+        findings += gaps
         oriented = [_orient(change, policy=policy, suite=suite) for _, change in chosen]
         adjusted = iter(adjust_holm([one.p_value for one in oriented if one.p_value is not None]))
         for (point, change), one in zip(chosen, oriented, strict=True):
@@ -181,6 +173,29 @@ def _find_obstacles(comparison: Comparison) -> list[Finding]:
     if not comparison.points and not findings:
         findings.append(Finding(kind="missing", label="", metric="points", text="no point ended in ok on both sides"))
     return findings
+
+
+def _choose(
+    comparison: Comparison, *, policy: Policy, suite: str
+) -> tuple[list[tuple[PointComparison, Change]], list[Finding]]:
+    """The figures that the verdict rests on, and a finding for each that some launch lacks."""
+    judged = [metric for metric in METRICS if policy.judges(metric.name, suite=suite)]
+    chosen, gaps = [], []
+    for point in comparison.points:
+        changes = {change.metric.name: change for change in point.changes}
+        for metric in judged:
+            if metric.name in changes:
+                chosen.append((point, changes[metric.name]))
+            elif (
+                policy.names(metric.name, suite=suite) or metric.name != "peak_device_memory_bytes"
+            ):  # no GPU: no such figure
+                text = f"{metric.title}: not every launch has it"
+                gaps.append(
+                    Finding(
+                        kind="missing", label=point.label, metric=metric.name, text=text, point_id=point.point_ids[1]
+                    )
+                )
+    return chosen, gaps
 
 
 def _series(change: Change, *, policy: Policy, suite: str) -> Series:

@@ -80,6 +80,10 @@ class Policy(Spec):
         own = self._of_metric(metric, suite=suite)
         return own[0].gate if own else BY_NAME[metric].is_decisive
 
+    def names(self, metric: str, *, suite: str) -> bool:
+        """Whether the file says something of `metric`."""
+        return bool(self._of_metric(metric, suite=suite))
+
     def margin_of(self, metric: str, *, suite: str) -> float:
         """The margin of `metric`, the most particular one that is given."""
         given = [one.margin for one in self._of_metric(metric, suite=suite)]

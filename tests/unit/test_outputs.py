@@ -17,7 +17,7 @@ from hvbench.compare import Comparison, compare
 from hvbench.judge import EXIT_CODES, Judgement, judge_pairs
 from hvbench.outputs import comparison as comparisons
 from hvbench.outputs import verdict
-from hvbench.policy import Policy
+from hvbench.policy import Policy, parse_policy
 from tests.unit.test_baseline import keep
 from tests.unit.test_compare import launches, parts, side
 
@@ -103,6 +103,18 @@ def test_a_regression_names_the_part_of_the_step_that_grew_most() -> None:
     judgement = judged(compare([side("a", a, job="x"), side("b", b, job="x")]))
     (found,) = judgement.of("regression")
     assert found.text.endswith("; the exposed communication grew most, by 10 ms (100 % of all that grew)")
+
+
+def test_a_figure_that_the_policy_names_and_a_launch_lacks_is_missing() -> None:
+    a, b = launches(ablation=parts(0.005)), launches(seed=1)
+    comparison = compare([side("a", a, job="x"), side("b", b, job="x")])
+    named = parse_policy("[metrics.exposed_communication_seconds]\ngate = true\n", where="p")
+    verdicts = [
+        judge_pairs(comparison, policy=policy, suite="mine", against="a", today="2026-01-01", pairs=8)
+        for policy in (Policy(), named)
+    ]
+    assert [each.exit_code for each in verdicts] == [0, 5]
+    assert verdicts[1].headline().endswith(": exposed communication: not every launch has it")
 
 
 # The schema of Apache Ant's reports, which CI servers share: element -> its required attributes, the other ones, and its
