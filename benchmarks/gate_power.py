@@ -30,7 +30,7 @@ SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 CALLS = ("regression", "inconclusive", "pass")
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
-CHECKED = 300  # decisions that are also taken by `hvbench.gate` itself, one by one
+CHECKED = 60  # decisions that are also taken by `hvbench.gate` itself, one by one
 
 
 @dataclass(frozen=True, kw_only=True)
