@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,3 +51,15 @@ def test_rates_add_up_and_grow_with_the_slowdown() -> None:
 def test_the_level_of_a_look_keeps_the_error_at_two_and_a_half_percent() -> None:
     error = program.study_level(trials=200_000, seed=1)
     assert error["0.05"] > 0.04 and error["0.0221"] > 0.0255 and 0.0235 < error["0.0205"] < 0.0255
+
+
+def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
+    root = Path(__file__).parents[2]
+    studies = json.loads((root / "docs" / "images" / "gate_power.json").read_text())["studies"]
+    guide = (root / "docs" / "ci.md").read_text(encoding="utf-8")
+    for name, rows in studies.items():
+        at = {row["slowdown"]: row for row in rows}
+        chosen = ((0.0, "regression"), (0.05, "regression"), (0.05, "pass"), (0.05, "inconclusive"), (0.10, "regression"))
+        figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in chosen)
+        assert f"| {name.rpartition('spread ')[2]} | {figures} |" in guide
+        assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025
