@@ -72,7 +72,7 @@ def read_pairs(path: Path) -> Pairs:
 def draw(
     pairs: Pairs, slowdown: float, *, decisions: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(decisions, 18) of relabelled pairs with B slower by `slowdown`, and (decisions, controls, 18) of their controls."""
+    """(decisions, 18): relabelled pairs with B slower by `slowdown`; (decisions, controls, 18): their controls."""
     count, needed = pairs.worse_by.size, LOOKS[-1]
     if needed <= count <= LARGE_POOL:
         order = np.argsort(random.random((decisions, count)), axis=1)[:, :needed]

@@ -102,7 +102,7 @@ def launch_pair(
     arguments: Sequence[str],
     report: Callable[[Launched], None],
 ) -> None:
-    """Launch both arms of one pair in its order, a control before and after each; raises LaunchError or StorageError."""
+    """Launch both arms of a pair in its order, a control before and after each; raises LaunchError, StorageError."""
     for arm in run.orders[pair]:
         control = measure_control_seconds()
         folder = run.folder(pair, arm)
@@ -122,7 +122,7 @@ def launch_pair(
 
 
 def start(prepared: Prepared, folder: Path, *, arguments: Sequence[str]) -> int:
-    """Run one sweep of one arm into `folder` and return its exit code: 0, or 1 with points that failed. Raises LaunchError."""
+    """One sweep of one arm into `folder`; its exit code: 0, or 1 with points that failed. Raises LaunchError."""
     log = folder.with_name(f"{folder.name}.log")
     overrides = [word for text in prepared.arm.overrides for word in ("-s", text)]
     command = prepared.command(["sweep", *arguments, "--out", str(folder), *overrides, "-s", "repeats=1"])
@@ -139,8 +139,10 @@ def start(prepared: Prepared, folder: Path, *, arguments: Sequence[str]) -> int:
 
 
 def run_to_end(command: Sequence[str], *, environment: Mapping[str, str], output: BinaryIO) -> int:
-    """Run a sweep and return its exit code; when this process is stopped, the sweep is asked to end its workers first."""
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+    """A sweep's exit code; when this process is stopped, the sweep is asked to end its workers first."""
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+    )
     try:
         return process.wait()
     except BaseException:

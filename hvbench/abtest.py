@@ -1,4 +1,4 @@
-"""An A/B comparison from its arguments to its verdict: launch pairs, look at 6, 12 and 18, stop as soon as it is clear."""
+"""An A/B comparison from its arguments to its verdict: launch pairs, look at 6, 12 and 18, stop when it is clear."""
 
 from __future__ import annotations
 

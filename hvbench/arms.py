@@ -97,7 +97,7 @@ def require_field(text: str, *, where: str) -> str:
 
 
 def find_python(path: Path, *, where: str) -> Path:
-    """The interpreter of an environment, absolute and with its links (they say which environment it is); raises UsageError."""
+    """The interpreter of an environment, its links kept: they say which environment it is. Raises UsageError."""
     for candidate in (path / "bin" / "python", path):
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate.absolute()
@@ -105,7 +105,7 @@ def find_python(path: Path, *, where: str) -> Path:
 
 
 def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
-    """Make the arm's worktree where it has a revision, and see that hvbench starts in it; raises UsageError or LaunchError."""
+    """Make the worktree of a revision, and see that hvbench starts in the arm; raises UsageError or LaunchError."""
     environment = {**os.environ, **dict(arm.variables), "HVBENCH_REPORT": "0"}
     if arm.revision:
         source = add_worktree(arm.revision, worktrees / arm.name)

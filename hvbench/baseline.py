@@ -1,4 +1,4 @@
-"""Stored baselines: runs to compare later ones with, one a suite and fingerprint, in `results/baselines/FINGERPRINT/SUITE/`."""
+"""Runs kept to compare later ones with: one a suite and fingerprint, in `results/baselines/FINGERPRINT/SUITE/`."""
 
 from __future__ import annotations
 

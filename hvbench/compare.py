@@ -1,6 +1,6 @@
 """Two or more sets of launches -> comparisons, point by point. Pure: records in, figures and words out.
 
-Sets are joined by point, or by everything but the fields that are meant to differ (`ignore`, `split_by`). Whatever could
+Sets are joined by point, or by everything but the fields that are meant to differ (`ignore`, `split_by`). What could
 not be compared is named: points of one side only, launches that did not end in `ok`, another machine, frameworks that
 did not train alike.
 """

@@ -123,7 +123,7 @@ def judge_pairs(
 def judge_baseline(
     comparison: Comparison, *, policy: Policy, suite: str, against: str, today: str, launches: int
 ) -> Judgement:
-    """Judge a run against a stored one. Unless the policy says otherwise a regression is only a suspicion: ask for pairs."""
+    """Judge a run against a stored one: unless the policy says otherwise, a regression is a suspicion only."""
     findings = _find_obstacles(comparison)
     if comparison.is_comparable:
         chosen, gaps = _choose(comparison, policy=policy, suite=suite)

@@ -13,7 +13,7 @@ BASELINES = "baselines"
 
 
 def find_run(text: str, *, root: Path) -> Path:
-    """The folder that `text` means; raises UsageError for a word that means none, MissingData for a run that is not there."""
+    """The folder that `text` means; raises UsageError when it can mean none, MissingData when it is not there."""
     name, at, which = text.rpartition("@")
     if not at or Path(text).exists():
         return Path(text)

@@ -21,7 +21,7 @@ SAMPLED_FLIPS = 9_999
 
 @dataclass(frozen=True, kw_only=True)
 class Ratio:
-    """B over A: geometric mean of the ratio, and its interval and two-sided p-values where there are launches enough."""
+    """B over A: geometric mean of the ratio, its interval and two-sided p-values where launches are enough."""
 
     ratio: float
     low: float | None
@@ -68,7 +68,7 @@ def locate(differences: Sequence[float]) -> Location:
 
 
 def locate_difference(a: Sequence[float], b: Sequence[float]) -> Location:
-    """Location of mean(b) - mean(a) of independent samples of unequal variance (Welch 1947, Satterthwaite's freedom)."""
+    """mean(b) - mean(a) of independent samples of unequal variance (Welch 1947, Satterthwaite's freedom)."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if min(first.size, second.size) < 2:
         raise ValueError(f"a difference needs two values a side, found {first.size} and {second.size}")
@@ -80,7 +80,7 @@ def locate_difference(a: Sequence[float], b: Sequence[float]) -> Location:
 
 
 def paired_ratio(a: Sequence[float], b: Sequence[float], *, confidence: float = CONFIDENCE) -> Ratio:
-    """Ratio of interleaved launches, `a[i]` and `b[i]` being one pair: paired t on ln(b/a), exact sign-flip beside it."""
+    """Interleaved launches, `a[i]` and `b[i]` being one pair: paired t on ln(b/a), exact sign-flip beside it."""
     differences = log_ratios(a, b)
     n = len(differences)
     if n == 1:
@@ -126,7 +126,7 @@ def sign_flip_p_value(differences: Sequence[float]) -> float:
 
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, in the order given (Holm 1979): at most one wrong call in 20 families at 5 %."""
+    """P-values corrected for their number, in the order given (Holm 1979): one family in 20 has a wrong call at 5 %."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):

@@ -67,5 +67,7 @@ def find_metric(name: str) -> Metric:
 
     known = {metric.name: metric for metric in METRICS}
     if name not in known:
-        raise UsageError(f"unknown metric {shorten(name)}{did_you_mean(name, list(known))}; allowed: {', '.join(known)}")
+        raise UsageError(
+            f"unknown metric {shorten(name)}{did_you_mean(name, list(known))}; allowed: {', '.join(known)}"
+        )
     return known[name]

@@ -1,4 +1,4 @@
-"""`hvbench ab` and `gate` without training: arms are stand-ins that leave records, everything else is the real thing."""
+"""`hvbench ab` and `gate` without training: arms are stand-ins that leave records, all else is the real thing."""
 
 from __future__ import annotations
 
@@ -341,7 +341,9 @@ def test_a_broken_ab_json_is_one_line(hvbench: Callable[..., Answer], content: s
     assert answer.code == 2 and len(answer.err.splitlines()) == 1 and answer.err.startswith("hvbench: out/ab.json: ")
 
 
-def test_a_folder_without_a_complete_pair_is_missing_data(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_a_folder_without_a_complete_pair_is_missing_data(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
     assert ab(hvbench, arm("old"), arm("new"), "--budget", "0.01").code == 3
     kept = json.loads(Path("out/ab.json").read_text())
     Path("out/ab.json").write_text(json.dumps(kept | {"launches": kept["launches"][:1]}))

@@ -59,7 +59,13 @@ def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
     guide = (root / "docs" / "ci.md").read_text(encoding="utf-8")
     for name, rows in studies.items():
         at = {row["slowdown"]: row for row in rows}
-        chosen = ((0.0, "regression"), (0.05, "regression"), (0.05, "pass"), (0.05, "inconclusive"), (0.10, "regression"))
+        chosen = (
+            (0.0, "regression"),
+            (0.05, "regression"),
+            (0.05, "pass"),
+            (0.05, "inconclusive"),
+            (0.10, "regression"),
+        )
         figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in chosen)
         assert f"| {name.rpartition('spread ')[2]} | {figures} |" in guide
         assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025

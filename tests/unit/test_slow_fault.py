@@ -34,7 +34,9 @@ class Trainer:
         ({"kind": "slow", "share": 0.5, "rank": 0}, None),
     ],
 )
-def test_a_step_waits_in_proportion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: dict, seconds: float | None) -> None:
+def test_a_step_waits_in_proportion(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: dict, seconds: float | None
+) -> None:
     trainer, slept = Trainer(), []
     monkeypatch.setattr(time, "perf_counter", lambda: trainer.now)
     monkeypatch.setattr(time, "sleep", slept.append)
