@@ -56,3 +56,27 @@ class Interrupted(HvbenchError):
     """The user asked to stop (Ctrl-C or SIGTERM)."""
 
     exit_code = 130
+
+
+class RegressionFound(HvbenchError):
+    """Something got worse, clearly and by at least the margin, or the loss changed."""
+
+    exit_code = 1
+
+
+class Inconclusive(HvbenchError):
+    """The launches do not say whether something got worse."""
+
+    exit_code = 3
+
+
+class NotComparable(HvbenchError):
+    """The sides ran on different machines or software, or did not do the same work."""
+
+    exit_code = 4
+
+
+class MissingData(HvbenchError):
+    """A run, a baseline, a point or launches that a comparison needs are missing."""
+
+    exit_code = 5

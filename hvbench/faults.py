@@ -2,11 +2,13 @@
 
     HVBENCH_FAULTS='[{"kind": "kill", "rank": 1, "point": "tensorflow-tiny", "phase": "measure"}]'
 
-Only the tests set this variable. Without it a worker looks it up once, when it starts, and never again.
+Only tests and studies set this variable. Without it a worker looks it up once, when it starts, and never again.
 
 `kind` is one of KINDS; `rank`, `point` (part of a point's id) and `phase` say where, and any of them may be left out;
 `job` says in which kind of job, which is `measure` if left out: a check before a sweep (`trace`) is spared.
 `garbage` takes `file` ("result", "progress" or "failure") and `content` too.
+`slow` takes `share`: 0.05 makes every step of the point 5 % longer, inside the clock, which is how the gate's power is
+measured (docs/ci.md).
 """
 
 from __future__ import annotations
@@ -98,6 +100,36 @@ def write_garbage(fault: Fault, state: State, directory: Path) -> None:
         hang(fault, state, directory)
 
 
+def pass_by(fault: Fault, state: State, directory: Path) -> None:
+    """Nothing at a phase: `slow` strikes in every step."""
+
+
+class SlowTrainer:
+    """A trainer (`hvbench.frameworks.contract`) whose steps take longer by a share of themselves."""
+
+    def __init__(self, trainer: Any, share: float) -> None:
+        self.trainer = trainer
+        self.share = share
+
+    def train_step(self, *arguments: Any, **named: Any) -> Any:
+        """The step, and a wait in proportion."""
+        begun = time.perf_counter()
+        result = self.trainer.train_step(*arguments, **named)
+        time.sleep((time.perf_counter() - begun) * self.share)
+        return result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
+
+
+def slow_down(trainer: Any, faults: list[Fault], *, point: str) -> Any:
+    """`trainer`, or a slower one where a fault says so for this point."""
+    for fault in faults:
+        if fault["kind"] == "slow" and fault.get("point", "") in point:
+            trainer = SlowTrainer(trainer, fault["share"])
+    return trainer
+
+
 def run_out_of_memory(fault: Fault, state: State, directory: Path) -> None:
     """Allocate until there is no more; only under a limit, and untouched: filling gigabytes takes a busy machine long."""
     if resource.getrlimit(resource.RLIMIT_DATA)[0] == resource.RLIM_INFINITY:
@@ -119,4 +151,5 @@ KINDS = {
     "freeze": freeze,
     "garbage": write_garbage,
     "oom": run_out_of_memory,
+    "slow": pass_by,
 }

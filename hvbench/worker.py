@@ -27,7 +27,7 @@ from hvbench import parity
 from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
-from hvbench.faults import load_faults, strike
+from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime, Trainer
@@ -113,7 +113,7 @@ class Worker:
         batches = Batches(point, text, rank=self.runtime.rank)
         prepared = time.perf_counter()
         self.progress.enter("build")
-        trainer = self.build_trainer(point)
+        trainer = slow_down(self.build_trainer(point), self.progress.faults, point=point.point_id)
         loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=self.runtime)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)

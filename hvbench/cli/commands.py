@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
+from hvbench.cli.comparing import baseline, compare, history
+from hvbench.cli.gating import ab, gate
 from hvbench.cli.values import Duration, Memory, Outcomes, Share
 
 RESULTS = Path("results")
@@ -20,9 +22,14 @@ The flow:
   hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench report results/…/…            tables, plots and report again, from the records
+  hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
+  hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
+  hvbench gate smoke@latest             the same question to a stored run (hvbench baseline), with an exit code
+  hvbench history step_seconds_median   a metric over the stored runs, and where it changed
 
 \b
-Exit codes: 0 all points ok · 1 some points failed, or parity not proven · 2 usage · 5 launch, storage or build · 130 interrupted"""
+Exit codes: 0 all well · 1 some points failed, parity not proven, or a regression · 2 usage · 3 inconclusive ·
+4 not comparable · 5 missing data, launch, storage or build · 130 interrupted"""
 
 
 @click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -94,6 +101,9 @@ def override_option(command):
 @click.option(
     "--parity/--no-parity", default=True, help="First check that the frameworks do the same work (default), or leave it unproven."
 )
+@click.option(
+    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots and report.md at the end."
+)
 def sweep(
     suite: str,
     overrides: tuple[str, ...],
@@ -108,6 +118,7 @@ def sweep(
     force: bool,
     timeline: bool,
     parity: bool,
+    with_report: bool,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -134,6 +145,7 @@ def sweep(
         resume=resume,
         retry=retry,
         force=force,
+        with_report=with_report,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
         timeline=timeline,
@@ -268,3 +280,7 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     from hvbench.install.__main__ import main
 
     return main(list(arguments))
+
+
+for each in (compare, ab, gate, baseline, history):
+    hvbench.add_command(each)

@@ -35,6 +35,7 @@ def run_sweep(
     resume: bool = False,
     retry: Collection[Status] | None = None,
     force: bool = False,
+    with_report: bool = True,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
     timeline: bool = False,
@@ -89,7 +90,7 @@ def run_sweep(
         if any(sweep.statuses.values()):
             display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
         raise
-    display.show(write_report(path))
+    display.show(write_report(path) if with_report else f"records: {path}")
     bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))

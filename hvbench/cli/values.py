@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
+
+if TYPE_CHECKING:
+    from hvbench.analysis.metrics import Metric
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 LEAST_MEMORY_BYTES = 64 * 2**20  # less does not even hold the interpreter
@@ -65,3 +69,31 @@ class Outcomes(click.ParamType):
         if unknown := sorted(chosen - set(allowed)):
             self.fail(f"{unknown[0]!r} is no outcome that can be retried; allowed: {', '.join(allowed)}")
         return frozenset(chosen)
+
+
+def write_output(text: str, out: Path | None) -> None:
+    """Print `text`, or write it to the file `out`; raises StorageError."""
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    from hvbench.errors import StorageError
+    from hvbench.files import write_text
+
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def find_metric(name: str) -> Metric:
+    """The metric of that name; raises UsageError."""
+    from hvbench.analysis.metrics import METRICS
+    from hvbench.errors import UsageError
+    from hvbench.spec import did_you_mean, shorten
+
+    known = {metric.name: metric for metric in METRICS}
+    if name not in known:
+        raise UsageError(
+            f"unknown metric {shorten(name)}{did_you_mean(name, list(known))}; allowed: {', '.join(known)}"
+        )
+    return known[name]

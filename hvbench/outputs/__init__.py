@@ -1,0 +1,1 @@
+"""Comparisons and verdicts as text, Markdown, CSV, JSON, JUnit XML and GitHub's formats: pure functions."""

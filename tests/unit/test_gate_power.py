@@ -1,0 +1,71 @@
+"""The study of the gate takes the gate's own decisions, and draws pairs as it says."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import gate_power as program
+
+
+def pairs(*, count: int, spread: float = 0.05, control: float = 0.0) -> program.Pairs:
+    random = np.random.default_rng(count)
+    controls = random.normal(0, 0.02, (1, count)) + control
+    return program.Pairs(name="test", worse_by=random.normal(0, spread, count), controls=controls)
+
+
+@pytest.mark.parametrize("count", [9, 18, 50])
+@pytest.mark.parametrize("slowdown", [0.0, 0.05])
+def test_all_decisions_at_once_are_those_of_the_gate(count: int, slowdown: float) -> None:
+    drawn = program.draw(pairs(count=count), slowdown, decisions=200, random=np.random.default_rng(0))
+    calls, used = program.decide_many(*drawn, margin=0.03)
+    program.check(*drawn, calls, margin=0.03)
+    assert set(used.tolist()) <= {6, 12, 18} and len(set(calls.tolist())) >= 2
+    with pytest.raises(AssertionError):
+        program.check(*drawn, (calls + 1) % 3, margin=0.03)
+
+
+def test_a_drawn_pair_is_a_recorded_one_with_a_sign_and_its_own_control() -> None:
+    recorded = pairs(count=20)
+    worse_by, controls = program.draw(recorded, 0.05, decisions=50, random=np.random.default_rng(0))
+    assert worse_by.shape == (50, 18) and controls.shape == (50, 1, 18)
+    labelled = worse_by - math.log1p(0.05)
+    place = np.abs(np.abs(labelled)[..., None] - np.abs(recorded.worse_by)).argmin(axis=2)
+    assert np.allclose(np.abs(labelled), np.abs(recorded.worse_by)[place])
+    assert all(len(set(row)) == 18 for row in place.tolist())  # without replacement, where there are enough
+    signs = np.sign(labelled) * np.sign(recorded.worse_by[place])
+    assert np.allclose(controls[:, 0], recorded.controls[0][place] * signs)
+
+
+def test_rates_add_up_and_grow_with_the_slowdown() -> None:
+    rows = program.study(program.make_normal(0.04, seed=0), decisions=300, margin=0.03, seed=0)
+    assert all(sum(row[call] for call in program.CALLS) == pytest.approx(1.0) for row in rows)
+    found = {row["slowdown"]: row["regression"] for row in rows}
+    assert found[0.0] <= 0.05 and found[0.05] >= 0.8 and found[0.15] == 1.0
+
+
+def test_the_level_of_a_look_keeps_the_error_at_two_and_a_half_percent() -> None:
+    error = program.study_level(trials=200_000, seed=1)
+    assert error["0.05"] > 0.04 and error["0.0221"] > 0.0255 and 0.0235 < error["0.0205"] < 0.0255
+
+
+def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
+    root = Path(__file__).parents[2]
+    studies = json.loads((root / "docs" / "images" / "gate_power.json").read_text())["studies"]
+    guide = (root / "docs" / "ci.md").read_text(encoding="utf-8")
+    for name, rows in studies.items():
+        at = {row["slowdown"]: row for row in rows}
+        chosen = (
+            (0.0, "regression"),
+            (0.05, "regression"),
+            (0.05, "pass"),
+            (0.05, "inconclusive"),
+            (0.10, "regression"),
+        )
+        figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in chosen)
+        assert f"| {name.rpartition('spread ')[2]} | {figures} |" in guide
+        assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025

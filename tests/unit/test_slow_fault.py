@@ -1,0 +1,50 @@
+"""The fault `slow`: a step takes longer by the share that was asked for, and is otherwise the same step."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from hvbench.faults import VARIABLE, load_faults, slow_down, strike
+
+
+class Trainer:
+    """Stands where a twin's trainer would; its step takes 2 s of a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def train_step(self, inputs: str, *, learning_rate: float) -> str:
+        self.now += 2.0
+        return f"{inputs} at {learning_rate}"
+
+    def parameters(self) -> str:
+        return "parameters"
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds"),
+    [
+        ({"kind": "slow", "share": 0.05}, 0.1),
+        ({"kind": "slow", "share": 0.5, "rank": 1, "point": "tiny"}, 1.0),
+        ({"kind": "slow", "share": 0.5, "point": "gpt2"}, None),
+        ({"kind": "slow", "share": 0.5, "rank": 0}, None),
+    ],
+)
+def test_a_step_waits_in_proportion(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: dict, seconds: float | None
+) -> None:
+    trainer, slept = Trainer(), []
+    monkeypatch.setattr(time, "perf_counter", lambda: trainer.now)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setenv(VARIABLE, json.dumps([fault]))
+    faults = load_faults(1)
+    slowed = slow_down(trainer, faults, point="pytorch-tiny-b4")
+    assert slowed.train_step("inputs", learning_rate=0.1) == "inputs at 0.1"
+    assert slowed.parameters() == "parameters"
+    assert slept == ([] if seconds is None else [pytest.approx(seconds)])
+    strike(faults, {"phase": "measure", "point": "pytorch-tiny-b4"}, directory=tmp_path)  # nothing happens at a phase
+    assert (slowed is trainer) == (seconds is None)
