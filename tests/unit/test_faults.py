@@ -28,5 +28,5 @@ STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "m
 def test_a_fault_strikes_where_it_is_meant_to(
     tmp_path: Path, fault: dict[str, Any], state: dict[str, Any], strikes: bool
 ) -> None:
-    strike([{"kind": "garbage", **fault}], STATE | state, directory=tmp_path)
-    assert (tmp_path / "result-0.json").exists() == strikes
+    strike([{"kind": "garbage", "file": "progress", **fault}], STATE | state, directory=tmp_path)
+    assert (tmp_path / "progress.json").exists() == strikes
