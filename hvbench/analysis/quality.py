@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.stats import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summarize_launches
+from hvbench.analysis.tables import format_percent
 from hvbench.record import Record
 from hvbench.spec import FRAMEWORKS
 
@@ -40,7 +41,7 @@ def describe_precision(points: pd.DataFrame, target: float) -> list[str]:
         estimate = read_estimate(row, "tokens_per_second")
         width = np.inf if estimate is None else estimate.relative_half_width
         if width > target:
-            known = f"± {100 * width:.2g} %" if np.isfinite(width) else "no interval"
+            known = f"± {format_percent(width)} %" if np.isfinite(width) else "no interval"
             wide.append(f"{row['point_id']} ({known}, n = {row['launches_ok']})")
     reached = f"{len(summary) - len(wide)} of {len(summary)} points reached the precision target of ± {100 * target:g} %"
     return [f"{reached}." if not wide else f"{reached}; not: {'; '.join(wide)}."] if len(summary) else []

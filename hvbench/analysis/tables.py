@@ -199,6 +199,11 @@ def show_interval(metric: str, *, scale: float = 1.0, decimals: int | None = Non
     return text
 
 
+def format_percent(share: float) -> str:
+    """A share in per cent: two digits, and whole numbers from 10 on."""
+    return f"{100 * share:,.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
 def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None) -> Callable[[pd.Series], str]:
     """Column text: the centre of `metric` over the launches, and how wide its interval is if it has one."""
     centre = show_estimate(metric, scale=scale, decimals=decimals)
@@ -206,7 +211,7 @@ def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None)
     def text(row: pd.Series) -> str:
         estimate = read_estimate(row, metric)
         known = estimate is not None and math.isfinite(estimate.relative_half_width)
-        return f"{centre(row)} ± {100 * estimate.relative_half_width:.2g} %" if known else centre(row)
+        return f"{centre(row)} ± {format_percent(estimate.relative_half_width)} %" if known else centre(row)
 
     return text
 
