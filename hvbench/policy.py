@@ -30,7 +30,8 @@ from pydantic import Field
 from hvbench.analysis.metrics import METRICS
 from hvbench.errors import UsageError
 from hvbench.spec import Spec, Text, did_you_mean, shorten, validate
-from hvbench.suite import read_text, require_shallow
+from hvbench.suite import MAX_DEPTH, read_text
+from hvbench.untrusted import require_shallow
 
 DEFAULT_MARGIN = 0.03
 DEFAULT_BUDGET_SECONDS = 1800.0
@@ -128,7 +129,7 @@ def parse_policy(text: str, *, where: str) -> Policy:
         values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
-    require_shallow(values, where=where)
+    require_shallow(values, where=where, max_depth=MAX_DEPTH)
     policy = validate(Policy, values, where=where)
     named = [*policy.metrics, *(name for suite in policy.suites.values() for name in suite.metrics)]
     named += [one.metric for one in policy.accepted if one.metric != "loss"]

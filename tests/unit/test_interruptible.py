@@ -24,12 +24,15 @@ def hub() -> Iterator[Hub]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_raised_where_rank_0_waits(hub: Hub, number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with interruptible(hub):
-        os.kill(os.getpid(), number)
-        with pytest.raises(Interrupted, match=f"^stopped by {number.name}; what was measured is safe, go on with --resume$"):
-            hub.receive(SECONDS)
-    assert signal.getsignal(number) == before
+    before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+    try:
+        with interruptible(hub):
+            os.kill(os.getpid(), number)
+            with pytest.raises(Interrupted, match=f"^stopped by {number.name}; what was measured is safe, go on with --resume$"):
+                hub.receive(SECONDS)
+        assert signal.getsignal(number) == signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_terminal_that_goes_away_stops_nothing_under_nohup(hub: Hub) -> None:
