@@ -260,6 +260,7 @@ def test_no_false_alarm_in_an_a_a_comparison_of_many_points() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_records_are_compared_in_time_linear_in_their_number(
     record_property: Callable[[str, Any], None],
 ) -> None:

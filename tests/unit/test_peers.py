@@ -100,6 +100,7 @@ def test_a_wrong_command_line_starts_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_twin_and_plain_torch_do_the_same_work(tmp_path: Path) -> None:
     done = run_peers(
         "--contenders", "pytorch,plain-torch", "--rounds", "2", "--steps", "2", "--warmup-steps", "1", "--model", "tiny",
