@@ -24,9 +24,10 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
-    package_data={"hvbench.suites": ["*.toml", "*.md"]},
+    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.page": ["page.*"]},
     install_requires=[
         "click>=8.1",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pandas>=2.2",

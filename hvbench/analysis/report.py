@@ -1,4 +1,4 @@
-"""A run's records -> its report: `report.md`, `tables/*.csv|md` and `plots/*.svg|png` in the run's folder.
+"""A run's records -> its report: `report.html`, `report.md`, `tables/*.csv|md` and `plots/*.svg|png` in the run's folder.
 
 Every figure in it is computed from the records that are given, so the same records give the same files.
 """
@@ -12,29 +12,36 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.agreement import Agreement, check_agreement
+from hvbench.analysis.comparison import framework_table
+from hvbench.analysis.facts import (
+    describe_missing,
+    find_emulated,
+    list_environment,
+    list_failures,
+    list_request,
+    read_command,
+)
+from hvbench.analysis.findings import Findings, find_all
 from hvbench.analysis.frame import point_frame, varying_axes
+from hvbench.analysis.page import render_page
 from hvbench.analysis.panels import STYLES, describe_value, save
 from hvbench.analysis.plots import all_plots
-from hvbench.analysis.stats import Estimate, describe_end, read_estimate, summarize_launches
+from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
     INTERVAL,
     Table,
     convergence_table,
-    describe_constants,
     escape_markdown,
     format_number,
     frame_to_csv,
-    join_constants,
     render_csv,
     render_markdown,
-    show_value,
     throughput_table,
 )
 from hvbench.errors import StorageError
 from hvbench.files import write_text
 from hvbench.record import Record
 
-MAX_VALUES = 4  # of one field of the environment; more are counted
 UNCHECKED = (
     "> **No configuration ended in `ok` in both frameworks**, so nothing shows that they trained alike in this run. "
     "Do not compare their speed."
@@ -42,15 +49,17 @@ UNCHECKED = (
 
 
 def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, Any]) -> list[Path]:
-    """Write tables, plots and `report.md` below `run_dir`; the paths written. Raises StorageError.
+    """Write tables, plots, `report.md` and `report.html` below `run_dir`; the paths written. Raises StorageError.
 
     `run` is what was asked (`run.json`): `suite`, `question`, `command`, `created_at`, `hvbench_version`, `jobs`,
     `skipped`. All of it may be missing.
     """
     records = list(records)
     points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points)]
+    tables = [framework_table(points), throughput_table(points), convergence_table(points)]
     figures = all_plots(records)
+    agreement = check_agreement(records)
+    findings = find_all(points, agreement=agreement, emulated=find_emulated(records))
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
     texts["tables/launches.csv"] = frame_to_csv(points)
@@ -58,6 +67,9 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
     texts["report.md"] = render_report(points, tables=tables, plots=titles, records=records, run=run)
     try:
         paths = [path for name, figure in figures.items() for path in save(figure, run_dir / "plots" / name)]
+        texts["report.html"] = render_page(
+            points, tables=tables, figures=figures, records=records, run=run, findings=findings, agreement=agreement
+        )
         for name, text in texts.items():
             paths.append(run_dir / name)
             paths[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -137,61 +149,29 @@ def describe_estimate(estimate: Estimate) -> str:
 
 def render_request(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
     """The command, when it ran, and what all its points share."""
-    started = sorted(points["started_at"]) if len(points) else []
-    measure = run.get("measure")
-    facts = {
-        "asked at": run.get("created_at"),
-        "launches": f"{len(points)}, from {started[0]} to {started[-1]}" if started else "none",
-        "hvbench": run.get("hvbench_version"),
-        "measured": ", ".join(f"{key} {show_value(value)}" for key, value in measure.items() if value is not None)
-        if isinstance(measure, Mapping)
-        else None,
-        "same for all points": join_constants(describe_constants(points)) or None,
-    }
-    lines = [f"- {name}: {escape_markdown(str(value), limit=2000)}" for name, value in facts.items() if value]
+    lines = [f"- {name}: {escape_markdown(value, limit=2000)}" for name, value in list_request(points, run).items()]
     blocks = ["\n".join(lines)]
-    if run.get("command"):
+    if command := read_command(run):
         # An indented block: nothing in a single line can end it.
-        command = "".join(c if c.isprintable() else " " for c in str(run["command"])[:4000])
         blocks += ["To reproduce it, run the same command on the same machine and compare:", f"    {command}"]
     return blocks
 
 
 def render_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
     """Every launch that is not `ok`, every point that was skipped, and how many launches have no record."""
-    lines = [
-        f"- {escape_markdown(row['point_id'])}, launch {row['repeat']}: **{row['status']}**"
-        + (f" ({escape_markdown(reason, limit=500)})" if (reason := describe_end(row)) else "")
-        for _, row in points[points["status"] != "ok"].iterrows()
-    ]
-    skipped = run.get("skipped")
-    for one in skipped if isinstance(skipped, list) else []:
-        if isinstance(one, Mapping):
-            name, reason = (escape_markdown(str(one.get(key, "?")), limit=500) for key in ("point_id", "reason"))
-            lines.append(f"- {name}: **skipped** ({reason})")
-    blocks = ["\n".join(lines)] if lines else []
-    jobs = run.get("jobs")
-    if isinstance(jobs, list):
-        recorded = {f"{row.point_id}.r{row.repeat}" for row in points.itertuples()}
-        missing = sum(1 for job in jobs if str(job) not in recorded)
-        if missing:
-            blocks.append(f"{missing} of {len(jobs)} planned launches have no record: the run has not finished.")
-    return blocks or ["Nothing."]
+    lines = []
+    for failure in list_failures(points, run):
+        launch = "" if failure.launch is None else f", launch {failure.launch}"
+        reason = f" ({escape_markdown(failure.reason, limit=500)})" if failure.reason else ""
+        lines.append(f"- {escape_markdown(failure.point_id, limit=500)}{launch}: **{failure.status}**{reason}")
+    missing = describe_missing(points, run)
+    return [*(["\n".join(lines)] if lines else []), *([missing] if missing else [])] or ["Nothing."]
 
 
 def render_environment(records: list[Record]) -> list[str]:
     """A table of the records' environment: a value that all share, or the values that differ."""
-    values: dict[str, dict[str, None]] = {}
-    for record in records:
-        fixed = {key: value for key, value in record.environment.items() if not key.startswith("load_")}
-        for key, value in _flatten(fixed):  # the load differs every time: it stays in the records
-            values.setdefault(key, {})[value] = None
-        for rank in record.ranks:
-            for key in ("host", "device", "threads"):
-                values.setdefault(f"rank {key}", {})[str(getattr(rank, key))] = None
     lines = ["| field | value |", "| :--- | :--- |"]
-    for key, found in sorted(values.items()):
-        text = "; ".join(sorted(found)) if len(found) <= MAX_VALUES else f"{len(found)} different values"
+    for key, text in list_environment(records).items():
         lines.append(f"| {escape_markdown(key)} | {escape_markdown(text, limit=300)} |")
     return ["\n".join(lines)]
 
@@ -207,12 +187,3 @@ def _describe_rivals(best: Estimate, others: list[Estimate]) -> str:
     plural = "s" if rivals > 1 else ""
     return f" Its interval overlaps with that of {rivals} other point{plural}: the order is not certain."
 
-
-def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flatten(inner, f"{prefix} {key}".strip())
-    elif isinstance(value, (list, tuple)):
-        yield prefix, ", ".join(str(inner) for inner in value)
-    elif value is not None:
-        yield prefix, str(value)
