@@ -30,11 +30,12 @@ from hvbench.analysis.tables import clean_text, format_number
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
 POINTS_PER_INCH = 72
-PANEL_INCHES = (4.2, 9.0)  # least and largest width of the plot itself
-HEIGHT_INCHES = (2.3, 14.0)
+PANEL_INCHES = (3.0, 9.0)  # least and largest width of the plot itself
+SINGLE_INCHES = 4.4  # least width of a panel that stands alone
+HEIGHT_INCHES = (1.8, 14.0)
 LETTER_INCHES = 0.085
 PADDING_POINTS = 4.0
-WIDE_POINTS = 420.0  # a panel that is wider than this is not shrunk into a narrow column
+WIDE_POINTS = 440.0  # a panel that is wider than this is not shrunk into a narrow column
 EXTRA_RC = {"svg.fonttype": "none", "font.family": "sans-serif", "path.simplify": True}
 
 # What a colour means -> the page's variable. Any other colour stays as it is.
@@ -89,7 +90,7 @@ def draw_chart(name: str, figure: Figure) -> Chart:
         boxes = [_crop(artist, figure) for artist in [*axes, *legends]]
     _attach_tips(tree, tips)
     _theme(tree, prefix=name)
-    titles = [panel.get_title(loc="left") or panel.get_title() for panel in axes]
+    titles = [panel.get_title(loc="left") for panel in axes]
     alternative = _describe_chart(title, titles, quantity=quantity, axes=axes)
     groups = {group.get("id"): group for group in tree.iter(f"{SVG}g")}
     definitions = [part for part in tree if part.tag == f"{SVG}defs"]
@@ -120,15 +121,20 @@ def _set_apart(figure: Figure, axes: list[Axes]) -> None:
     figure.patch.set_visible(False)
     sizes = []
     shared_label = next((panel.get_xlabel() for panel in axes if panel.get_xlabel()), "")
+    least, title = PANEL_INCHES[0] if len(axes) > 1 else SINGLE_INCHES, ""
     for panel in axes:
+        # In a grid only the first of a row may have the row's title.
+        title = panel.get_title(loc="left") or panel.get_title() or title
+        panel.set_title("")
+        panel.set_title(title, loc="left")
         panel.tick_params(labelleft=True, labelbottom=True)
         panel.patch.set_visible(False)
         if not panel.get_xlabel():
             panel.set_xlabel(shared_label)
         box = panel.get_position()
         letters = sum(len(text) + 2 for text in _fixed_labels(panel.xaxis).values())
-        width = min(max(PANEL_INCHES[0], letters * LETTER_INCHES), PANEL_INCHES[1])
-        height = min(max(HEIGHT_INCHES[0], box.height * figure.get_figheight()), HEIGHT_INCHES[1])
+        width = min(max(least, letters * LETTER_INCHES), PANEL_INCHES[1])
+        height = min(max(HEIGHT_INCHES[0], 0.85 * box.height * figure.get_figheight()), HEIGHT_INCHES[1])
         sizes.append((width, height))
     whole = (max((w for w, _ in sizes), default=1) + 4, max((h for _, h in sizes), default=1) + 4)
     figure.set_size_inches(*whole)
@@ -176,7 +182,7 @@ def _frame(parts: list[ElementTree.Element], box: Bbox, *, label: str | None) ->
 
 def _describe_chart(title: str, titles: list[str], *, quantity: str, axes: list[Axes]) -> str:
     """What a reader who cannot see the chart is told."""
-    names = "; ".join(clean_text(text.replace("\n", ", ")) for text in titles if text)
+    names = "; ".join(dict.fromkeys(clean_text(text.replace("\n", ", ")) for text in titles if text))
     against = axes[0].get_xlabel() if axes else ""
     panels = f" {len(axes)} panels: {names}." if len(axes) > 1 and names else f" {names}." if names else ""
     return f"Chart: {title} {quantity}{f' against {against}' if against else ''}.{panels} The tables hold the exact figures."

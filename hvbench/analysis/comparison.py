@@ -57,7 +57,7 @@ def show_range(pair: Pair) -> str:
 def show_verdict(pair: Pair) -> str:
     """Which framework is faster, or why none is named."""
     if pair.low is None:
-        return "one launch tells nothing"
+        return "one launch: not ranked"
     if pair.is_faster or pair.is_slower:
         return STYLES[(pair.one if pair.is_faster else pair.other)["framework"]].label
     return "cannot be told apart"

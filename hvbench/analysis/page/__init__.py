@@ -31,6 +31,7 @@ from hvbench.record import Record
 
 FOLDER = Path(__file__).parent
 LEADING_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+LONG_CELL = 48  # characters; a longer text may wrap
 BAD = ("failed", "timeout", "oom", "diverged", "interrupted", "skipped")
 
 # Section -> what belongs to it, in the page's order. A table or figure that is not named here has a section of its own.
@@ -157,7 +158,8 @@ def show_cell(text: str, *, header: str, is_number: bool) -> dict[str, Any]:
     """One cell; `value` is the number that its text starts with, or None where there is none."""
     text = clean_text(text, limit=500)
     found = LEADING_NUMBER.match(text) if is_number else None
-    style = "number" if is_number else text if header == "framework" and text in STYLES else ""
+    is_framework = header == "framework" and text in STYLES
+    style = "number" if is_number else text if is_framework else "long" if len(text) > LONG_CELL else ""
     value = float(found[0].replace(",", "")) if found and text != NOT_AVAILABLE else None
     return {"text": text, "value": value, "style": style}
 
@@ -215,7 +217,8 @@ def list_facts(points: pd.DataFrame, *, records: Sequence[Record], run: Mapping[
         "software": ", ".join(versions),
         "began": min(points["started_at"])[:16].replace("T", " "),
     }
-    return [(name, clean_text(value)) for name, value in facts.items() if value]
+    # The local part of a version says how it was built; the table of the environment has it.
+    return [(name, re.sub(r"\+hvbench\w+", "", clean_text(value))) for name, value in facts.items() if value]
 
 
 def list_cards(points: pd.DataFrame) -> list[dict[str, str]]:
