@@ -120,6 +120,18 @@ class Draft:
         self.numbers.append(Number(text=text, value=float(value), kind=kind, metric=metric, point_ids=ids))
         return text
 
+    def span(self, values: Sequence[tuple[float, tuple[pd.Series, ...]]], kind: str, *, metric: str = RATE) -> str:
+        """The least and the largest of (value, its points): `1.21 to 1.75`, or one number where both read the same."""
+        ordered = sorted(values, key=lambda pair: pair[0])
+        texts = []
+        for value, rows in (ordered[0], ordered[-1]):
+            text = self.number(value, kind, *rows, metric=metric)
+            if text in texts:
+                self.numbers.pop()
+            else:
+                texts.append(text)
+        return " to ".join(texts)
+
     def count(self, value: int) -> str:
         """A number of points, pairs or launches."""
         return self.number(value, "count")
@@ -357,11 +369,10 @@ def describe_contrast(topic: str, pairs: list[Pair], *, labels: tuple[str, str],
 
 def describe_factor(draft: Draft, pairs: list[Pair]) -> str:
     """`a factor of 1.21 to 1.75 (by their intervals at least 1.10)`."""
-    ordered = sorted(pairs, key=lambda pair: pair.ratio)
-    ends = [draft.number(pair.ratio, "ratio", pair.one, pair.other) for pair in (ordered[0], ordered[-1])]
+    span = draft.span([(pair.ratio, (pair.one, pair.other)) for pair in pairs], "ratio")
     least = min(pairs, key=lambda pair: pair.low or 0.0)
     at_least = draft.number(least.low or 0.0, "ratio_low", least.one, least.other)
-    return f"a factor of {' to '.join(dict.fromkeys(ends))} (by their intervals at least {at_least})"
+    return f"a factor of {span} (by their intervals at least {at_least})"
 
 
 def describe_convergence(summary: pd.DataFrame, *, axes: Sequence[str], comparable: bool) -> list[Finding]:
@@ -376,9 +387,8 @@ def describe_convergence(summary: pd.DataFrame, *, axes: Sequence[str], comparab
     if reached.empty:
         return [draft.finish("convergence", f"No point reached {name} in all of its launches.")]
     whole = draft.all_of(len(asked), "points") if len(reached) == len(asked) > 1 else f"{draft.count(len(reached))} of {draft.count(len(asked))} points"
-    steps = [reached.loc[reached["steps_to_target"].astype(float).agg(which)] for which in ("idxmin", "idxmax")]
-    ends = list(dict.fromkeys(draft.number(row["steps_to_target"], "centre", row, metric="steps_to_target") for row in steps))
-    sentence = f"{whole} reached {name}, after {' to '.join(ends)} steps"
+    steps = [(float(row["steps_to_target"]), (row,)) for _, row in reached.iterrows()]
+    sentence = f"{whole} reached {name}, after {draft.span(steps, 'centre', metric='steps_to_target')} steps"
     each = [row for _, row in reached.iterrows()]
     groups = {"": each} if comparable else {label_of(row): [r for r in each if r["framework"] == row["framework"]] for row in each}
     for of, rows in groups.items():
