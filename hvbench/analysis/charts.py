@@ -21,10 +21,10 @@ from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import Bbox
 
-from hvbench.analysis.panels import GREY, RC, STYLES
+from hvbench.analysis.panels import GREY, STYLES, drawing_settings
 from hvbench.analysis.tables import clean_text, format_number
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -77,7 +77,7 @@ def draw_chart(name: str, figure: Figure) -> Chart:
     title, _, note = figure.get_suptitle().partition("\n")
     quantity = figure.get_supylabel()
     axes = [panel for panel in figure.axes if panel.axison and panel.get_visible()]
-    with matplotlib.rc_context(RC | EXTRA_RC):
+    with matplotlib.rc_context(drawing_settings() | EXTRA_RC):
         _set_apart(figure, axes)
         legends = _split_legends(figure)
         tips = {}
@@ -245,9 +245,11 @@ def _number(value: float) -> str:
 
 def _fixed_labels(axis: Axis) -> dict[float, str]:
     """Position -> text of ticks whose texts are given; empty for an axis of numbers."""
-    if not isinstance(axis.get_major_formatter(), FixedFormatter):
+    locator = axis.get_major_locator()
+    if not isinstance(locator, FixedLocator):
         return {}
-    return dict(zip(map(float, axis.get_majorticklocs()), axis.get_major_formatter().seq, strict=False))
+    places = [float(place) for place in locator.locs]
+    return dict(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
 
 
 def _value_text(axis: Axis, value: float) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from hvbench.analysis.agreement import Agreement, check_agreement
 from hvbench.analysis.comparison import framework_table
+from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.facts import (
     describe_missing,
     find_emulated,
@@ -24,7 +25,7 @@ from hvbench.analysis.facts import (
 from hvbench.analysis.findings import Findings, find_all
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.page import render_page
-from hvbench.analysis.panels import STYLES, describe_value, save
+from hvbench.analysis.panels import STYLES, describe_value, own_style, save
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
 from hvbench.analysis.tables import (
@@ -48,23 +49,42 @@ UNCHECKED = (
 )
 
 
-def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, Any]) -> list[Path]:
+def write_report(
+    run_dir: Path, *, records: Iterable[Record], run: Mapping[str, Any], style: Path | None = None, with_parquet: bool = False
+) -> list[Path]:
     """Write tables, plots, `report.md` and `report.html` below `run_dir`; the paths written. Raises StorageError.
 
     `run` is what was asked (`run.json`): `suite`, `question`, `command`, `created_at`, `hvbench_version`, `jobs`,
-    `skipped`. All of it may be missing.
+    `skipped`. All of it may be missing. `style` is a file of matplotlib settings for the plots.
     """
     records = list(records)
     points = point_frame(records)
     tables = [framework_table(points), throughput_table(points), convergence_table(points)]
+    tables = [table for table in tables if table.cells or table.name in ("throughput", "convergence")]
+    if with_parquet:
+        require_parquet()
+    with own_style(style):
+        return _write_all(run_dir, records, tables=tables, points=points, run=run, with_parquet=with_parquet)
+
+
+def _write_all(
+    run_dir: Path,
+    records: list[Record],
+    *,
+    tables: list[Table],
+    points: pd.DataFrame,
+    run: Mapping[str, Any],
+    with_parquet: bool,
+) -> list[Path]:
     figures = all_plots(records)
     agreement = check_agreement(records)
     findings = find_all(points, agreement=agreement, emulated=find_emulated(records))
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
+    texts |= {f"tables/{table.name}.tex": render_latex(table) for table in tables if table.cells}
     texts["tables/launches.csv"] = frame_to_csv(points)
     titles = {name: figure.get_suptitle().splitlines()[0] for name, figure in figures.items()}
-    texts["report.md"] = render_report(points, tables=tables, plots=titles, records=records, run=run)
+    texts["report.md"] = render_report(points, tables=tables, plots=titles, records=records, run=run, findings=findings)
     try:
         paths = [path for name, figure in figures.items() for path in save(figure, run_dir / "plots" / name)]
         texts["report.html"] = render_page(
@@ -74,6 +94,9 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
             paths.append(run_dir / name)
             paths[-1].parent.mkdir(parents=True, exist_ok=True)
             write_text(paths[-1], text, durable=False)
+        frames = {"launches": points, **{table.name: table.data for table in tables}} if with_parquet else {}
+        for name, frame in frames.items():
+            paths.append(write_parquet(frame, run_dir / "tables" / f"{name}.parquet"))
     except OSError as error:
         raise StorageError(f"{run_dir}: the report cannot be written: {error.strerror or error}") from None
     return sorted(paths)
@@ -86,12 +109,17 @@ def render_report(
     plots: Mapping[str, str],
     records: list[Record],
     run: Mapping[str, Any],
+    findings: Findings | None = None,
 ) -> str:
     """`report.md`: what was run, what came out, what failed, and how to repeat it. `plots`: file stem -> title."""
     suite = escape_markdown(str(run.get("suite") or (records[0].suite if records else "a run without a name")))
     blocks = [f"# hvbench: {suite}"]
     if run.get("question"):
         blocks.append(f"*{escape_markdown(str(run['question']), limit=500)}*")
+    if findings and len(points):
+        blocks += ["## The answer", *(escape_markdown(finding.sentence, limit=2000) for finding in findings.headlines)]
+        details = [*findings.details, *findings.certainty]
+        blocks += ["\n".join(f"- {escape_markdown(finding.sentence, limit=2000)}" for finding in details)] if details else []
     blocks += render_agreement(points, check_agreement(records))
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")

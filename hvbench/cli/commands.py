@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def hvbench() -> None:
     A suite asks one question, such as "does throughput keep rising with the micro-batch?", and expands to points. Each
     point is trained by fresh workers, one a rank; raw samples go to records, and records to tables, plots and a report.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def options_of_a_sweep(command):
@@ -47,6 +50,14 @@ def limits_of_a_point(command):
     command = click.option("--memory-limit", metavar="SIZE", type=Memory(), help=memory_help)(command)
     seconds = click.FloatRange(min=0, min_open=True, max=10**9)
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
+
+
+def output_options(command):
+    """`--quiet` and `--json`, as one value."""
+    quiet_help = "Print nothing but errors."
+    json_help = "Print what happens as one JSON object a line."
+    command = click.option("--quiet", "output", flag_value="quiet", default=None, help=quiet_help)(command)
+    return click.option("--json", "output", flag_value="json", default=None, help=json_help)(command)
 
 
 def override_option(command):
@@ -66,6 +77,7 @@ def override_option(command):
 )
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
+@output_options
 def sweep(
     suite: str,
     overrides: tuple[str, ...],
@@ -76,6 +88,7 @@ def sweep(
     resume: bool,
     retry: frozenset[str] | None,
     force: bool,
+    output: str | None,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -104,6 +117,7 @@ def sweep(
         force=force,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
+        output=output or "auto",
     )
 
 
@@ -112,7 +126,15 @@ def sweep(
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/run/TIME.")
 @limits_of_a_point
-def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: float | None, memory_limit: int | None) -> int:
+@output_options
+def run(
+    values: tuple[str, ...],
+    np: int | None,
+    out: Path | None,
+    timeout: float | None,
+    memory_limit: int | None,
+    output: str | None,
+) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
     Fields left out have their defaults (see `hvbench plan --fields`).
@@ -124,7 +146,14 @@ def run(values: tuple[str, ...], np: int | None, out: Path | None, timeout: floa
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
 
     return run_sweep(
-        load, np=np, out=out, root=RESULTS, command=sys.argv, timeout_seconds=timeout, memory_limit_bytes=memory_limit
+        load,
+        np=np,
+        out=out,
+        root=RESULTS,
+        command=sys.argv,
+        timeout_seconds=timeout,
+        memory_limit_bytes=memory_limit,
+        output=output or "auto",
     )
 
 
@@ -146,11 +175,13 @@ def plan(suite: str, overrides: tuple[str, ...], np: int | None, fields: bool) -
 
 @hvbench.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def report(run: Path) -> None:
-    """Rebuild tables, plots and report.md of the run folder RUN from its records."""
+@click.option("--style", type=click.Path(path_type=Path), metavar="FILE", help="A matplotlib style file for the plots.")
+@click.option("--parquet", is_flag=True, help="Write the tables as Parquet too (needs pyarrow: hvbench[parquet]).")
+def report(run: Path, style: Path | None, parquet: bool) -> None:
+    """Rebuild tables, plots, report.html and report.md of the run folder RUN from its records."""
     from hvbench.cli.running import write_report
 
-    click.echo(write_report(run))
+    click.echo(write_report(run, style=style, with_parquet=parquet))
 
 
 @hvbench.command()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hvbench.cli.display import Display, format_duration
+from hvbench.cli.display import choose_display, format_duration
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
 from hvbench.launch.agent import worker_environment
 from hvbench.launch.context import Context
@@ -33,12 +33,13 @@ def run_sweep(
     force: bool = False,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
+    output: str = "auto",
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
     if serve_if_not_first(context):
         return 0
-    display = Display()
+    display = choose_display(output)
     try:
         suite = load()
         if timeout_seconds is not None:
@@ -65,13 +66,13 @@ def run_sweep(
                 sweep.run(coordinator, display)
     except HvbenchError as error:
         if any(sweep.statuses.values()):
-            display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
+            display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)), path=path)
         raise
-    display.show(write_report(path))
+    display.show(write_report(path), path=path)
     bad = {status: count for status, count in sweep.statuses.items() if status != "ok"}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
-        raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.md'}")
+        raise PointsFailed(f"{counts} of {len(sweep.plan.jobs)} launches did not end in ok; see {path / 'report.html'}")
     return 0
 
 
@@ -86,7 +87,7 @@ def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> s
         subprocess.run(
             ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words], start_new_session=True, env=without_launcher()
         )
-        return f"partial report: {path / 'report.md'} (in a few seconds)"
+        return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
         return write_report(path)
     except (StorageError, UsageError) as error:
@@ -98,21 +99,21 @@ def without_launcher() -> dict[str, str]:
     return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}
 
 
-def write_report(path: Path) -> str:
+def write_report(path: Path, *, style: Path | None = None, with_parquet: bool = False) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
     from hvbench.analysis import frame, report, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
     records, problems = folder.read_records()
-    report.write_report(path, records=records, run=run)
+    report.write_report(path, records=records, run=run, style=style, with_parquet=with_parquet)
     lines = [f"not a readable record: {problem}" for problem in problems]
     if records:
         points = frame.point_frame(records)
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
-    return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
+    return "\n".join([*lines, "", f"report: {path / 'report.html'}"])
 
 
 def describe_plan(suite: Suite, *, np: int | None) -> str:

@@ -60,7 +60,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
     done = launch(words + (["--np", "2"] if launcher == "hvbench alone" else []), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=2)
-    assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
+    assert done.stdout.count("report.html") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
 
 
