@@ -77,22 +77,6 @@ class Quiet(Display):
         """Print nothing."""
 
 
-def choose_display(output: str) -> Display:
-    """The display for `--json`, `--quiet`, a terminal, or anything else."""
-    if output == "json":
-        from hvbench.cli.events import Events
-
-        return Events()
-    if output == "quiet":
-        return Quiet()
-    console = Console(stderr=True)
-    if console.is_terminal and not console.is_dumb_terminal:
-        from hvbench.cli.live import Live
-
-        return Live()
-    return Display()
-
-
 def describe_members(ledger: Ledger) -> str:
     """`2 ranks on 1 host`."""
     return f"{ledger.ranks} rank{'s' * (ledger.ranks != 1)} on {ledger.hosts} host{'s' * (ledger.hosts != 1)}"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hvbench.cli.display import choose_display, format_duration
+from hvbench.cli.display import format_duration
+from hvbench.cli.output import choose_display
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
 from hvbench.launch.agent import worker_environment
 from hvbench.launch.context import Context

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from hvbench.cli import display as display_module
-from hvbench.cli.display import Display, Quiet, choose_display
+from hvbench.cli.display import Display, Quiet
 from hvbench.cli.events import Events
 from hvbench.cli.live import Live
+from hvbench.cli.output import choose_display
 from hvbench.launch.coordinator import Member
 from hvbench.plan import Job, Plan, Skipped
 from hvbench.record import Outcome, Record
