@@ -35,7 +35,7 @@ test: $(READY) chromium
 
 # The HTML report is tested in a real browser.
 chromium:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
 	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
 	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
 	    echo "error: the tests of the HTML report need Chromium: apt-get install chromium" >&2; exit 5; }
