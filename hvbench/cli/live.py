@@ -81,7 +81,9 @@ class Live(Display):
         left = ledger.seconds_left()
         counts.append("" if left is None else f"   ~{format_duration(left)} left", "bold")
         bar = ProgressBar(total=len(ledger.jobs), completed=ledger.done, width=min(60, self.console.width - 2))
-        return Group(counts, bar)
+        row = Table.grid()  # a bar alone does not end its line
+        row.add_row(bar)
+        return Group(counts, row)
 
     def draw_now(self) -> RenderableType:
         """The launch that is running, and what its point's launches before it showed."""

@@ -101,7 +101,7 @@ def test_the_live_view_shows_the_plan_the_current_point_and_the_rest() -> None:
     display.progress(plan.jobs[2], message())
     view = drawn(display)
     assert re.search(r"2/4 launches.*2 ok  2 to go  1 skipped   ~\S+ \S+ left", view)
-    assert re.search(r"▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  4,096 tokens/s   before: [\d,]+ tokens/s", view)
+    assert re.search(r"(?m)^▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  4,096 tokens/s   before: [\d,]+ tokens/s", view)
     assert re.search(r"^✓▶ +pytorch-small\S* +[\d,]+ tokens/s", view, re.M)
     assert re.search(r"^✓· +tensorflow-small\S* +[\d,]+ tokens/s", view, re.M)
     display.finish_job(plan.jobs[2], records[2])
