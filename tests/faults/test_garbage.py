@@ -28,6 +28,7 @@ def end_of_worker(tmp_path: Path, faults: list[dict[str, Any]]) -> dict[str, Any
     """How a worker's end is told that commits `faults` when it starts, and fails then because there is no framework "jax"."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / ".token").touch()
+    faults = [{"job": None, **fault} for fault in faults]  # the worker has no job yet
     message = {
         "type": "start", "generation": 0, "logs": str(tmp_path / "logs"), "token": ".token", "description": DESCRIPTION,
         "environment": {"OMP_NUM_THREADS": "1", "HVBENCH_FAULTS": json.dumps(faults)},
