@@ -11,6 +11,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,30 +123,25 @@ NATIVE_TOLERANCES = {
 #   fp16       none         6.6e-4   1.9e-6   7.0e-4     1.9e-2   1.9e-6         0.23
 LARGE_PARAMETERS = 1_000_000
 LARGE_UPDATES = 3
+_large = partial(Tolerances, measured_updates=LARGE_UPDATES)
 LARGE_TOLERANCES = {
-    ("fp32", "none"): Tolerances(
-        logits=2e-6, loss=5e-7, gradients=1e-4, updates=2e-4, update_length=1e-6, key_bias_updates=1e-3,
-        measured_updates=LARGE_UPDATES,
+    ("fp32", "none"): _large(
+        logits=2e-6, loss=5e-7, gradients=1e-4, updates=2e-4, update_length=1e-6, key_bias_updates=1e-3
     ),
-    ("fp32", "fp16"): Tolerances(
-        logits=2e-6, loss=1e-6, gradients=2e-4, updates=2e-3, update_length=2e-6, key_bias_updates=2e-3,
-        measured_updates=LARGE_UPDATES,
+    ("fp32", "fp16"): _large(
+        logits=2e-6, loss=1e-6, gradients=2e-4, updates=2e-3, update_length=2e-6, key_bias_updates=2e-3
     ),
-    ("bf16", "none"): Tolerances(
-        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0,
-        measured_updates=LARGE_UPDATES,
+    ("bf16", "none"): _large(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
     ),
-    ("bf16", "fp16"): Tolerances(
-        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0,
-        measured_updates=LARGE_UPDATES,
+    ("bf16", "fp16"): _large(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
     ),
-    ("fp16", "none"): Tolerances(
-        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5,
-        measured_updates=LARGE_UPDATES,
+    ("fp16", "none"): _large(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
     ),
-    ("fp16", "fp16"): Tolerances(
-        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5,
-        measured_updates=LARGE_UPDATES,
+    ("fp16", "fp16"): _large(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
     ),
 }
 

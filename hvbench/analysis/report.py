@@ -41,7 +41,6 @@ from hvbench.record import Record
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
 
-
 TRACED = (
     "> **Horovod's timeline was recorded in this run**, which slows every step. Read the timelines (`timelines/`), and do "
     "not publish the timings."
