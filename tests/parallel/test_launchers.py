@@ -65,7 +65,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=2, is_stamped=launcher == CHECKED)
-    assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
+    assert done.stdout.count("report.html") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
     if launcher == "mpirun":
         again = launch([*words, "--resume"], folder=tmp_path)
