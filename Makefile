@@ -1,5 +1,6 @@
 # make sweep    set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
 # make test     set everything up, then run the tests, cheap ones first
+# make docs     set everything up, then write the documentation as HTML
 # make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
 # make clean    remove .venv; the built Horovod stays in the user's cache
 #
@@ -22,16 +23,20 @@ export PATH := $(BIN):$(PATH)
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test chromium setup clean
+.PHONY: help sweep test docs chromium setup clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,4p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,5p'
 
 sweep: $(READY)
 	$(BIN)/horovodrun -np $(NP) $(BIN)/hvbench sweep $(SUITE)
 
 test: $(READY) chromium
 	$(BIN)/python -m pytest $(TESTS)
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning docs docs/_build
+	@echo "docs/_build/index.html is ready"
 
 # The HTML report is tested in a real browser.
 chromium:
@@ -55,4 +60,4 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist docs/_build docs/_generated *.egg-info

@@ -43,6 +43,7 @@ def run_sweep(
     checks_parity: bool = True,
     precision_target: float | None = None,
     budget_seconds: float | None = None,
+    trackers: Sequence[str] = (),
     output: str = "auto",
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
@@ -92,7 +93,7 @@ def run_sweep(
         if any(sweep.statuses.values()):
             display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)), path=path)
         raise
-    display.show(write_report(path) if with_report else f"records: {path}", path=path)
+    display.show(write_report(path, trackers=trackers) if with_report or trackers else f"records: {path}", path=path)
     bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
@@ -124,8 +125,11 @@ def without_launcher() -> dict[str, str]:
     return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}
 
 
-def write_report(path: Path, *, style: Path | None = None, with_parquet: bool = False) -> str:
+def write_report(
+    path: Path, *, style: Path | None = None, with_parquet: bool = False, trackers: Sequence[str] = ()
+) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
+    from hvbench import tracking
     from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
 
     folder = RunFolder(path)
@@ -146,7 +150,8 @@ def write_report(path: Path, *, style: Path | None = None, with_parquet: bool = 
         target = run["measure"].get("precision_target") if isinstance(run.get("measure"), dict) else None
         if isinstance(target, float):
             lines += ["", *(tables.clean_text(line, limit=4000) for line in quality.describe_precision(points, target))]
-    return "\n".join([*lines, "", f"report: {path / 'report.html'}"])
+    tracked = [f"tracked: {line}" for line in tracking.track(path, records, trackers)]
+    return "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
 
 
 def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
