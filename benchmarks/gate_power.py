@@ -24,9 +24,9 @@ import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
 
-from hvbench.ab import read_ab, read_controls
-from hvbench.abtest import compare_pairs
-from hvbench.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final
+from hvbench.comparison.ab import read_ab, read_controls
+from hvbench.comparison.abtest import compare_pairs
+from hvbench.comparison.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final
 
 POCOCK_LEVEL = 0.0221
 STUDY = "HVBENCH_STUDY"  # a variable that nothing reads
@@ -34,7 +34,7 @@ SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 CALLS = ("regression", "inconclusive", "pass")
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
-CHECKED = 60  # decisions that are also taken by `hvbench.gate` itself, one by one
+CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate` itself, one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def draw(
 
 
 def decide_many(worse_by: np.ndarray, controls: np.ndarray, *, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The rule of `hvbench.gate` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
+    """The rule of `hvbench.comparison.gate` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
     calls = np.full(len(worse_by), CALLS.index("inconclusive"))
     used = np.full(len(worse_by), LOOKS[-1])
     for look in LOOKS:

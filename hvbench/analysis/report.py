@@ -13,7 +13,7 @@ import pandas as pd
 
 from hvbench.analysis.breakdown_table import breakdown_tables
 from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
-from hvbench.analysis.comparison import framework_table
+from hvbench.analysis.framework_table import framework_table
 from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
 from hvbench.analysis.findings import Findings, find_all

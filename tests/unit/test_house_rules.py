@@ -98,8 +98,8 @@ MAY_IMPORT = {
     "hvbench.analysis": ["errors", "files", "spec", "record", "training.memory", "analysis"],  # the estimate beside
     "hvbench.install": ["errors", "folders", "install"],
     "hvbench.fingerprint": ["spec", "record"],
-    "hvbench.compare": ["errors", "files", "spec", "record", "analysis", "fingerprint"],
-    "hvbench.gate": ["analysis.ratios"],
+    "hvbench.comparison.compare": ["errors", "files", "spec", "record", "analysis", "fingerprint"],
+    "hvbench.comparison.gate": ["analysis.ratios"],
 }  # fmt: skip
 
 
@@ -138,8 +138,8 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 # Pure: no file, no clock, no process, no network
 
 PURE = (
-    "hvbench.training", "hvbench.spec", "hvbench.repeating", "hvbench.fingerprint", "hvbench.compare", "hvbench.gate",
-    "hvbench.judge", "hvbench.analysis.stats", "hvbench.analysis.scaling", "hvbench.analysis.quality",
+    "hvbench.training", "hvbench.spec", "hvbench.repeating", "hvbench.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate",
+    "hvbench.comparison.judge", "hvbench.analysis.stats", "hvbench.analysis.scaling", "hvbench.analysis.quality",
     "hvbench.analysis.shape", "hvbench.analysis.ratios", "hvbench.analysis.losses", "hvbench.analysis.metrics",
 )  # fmt: skip
 CLOCKS = ("time", "datetime")

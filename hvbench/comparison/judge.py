@@ -9,9 +9,9 @@ from typing import Any
 
 from hvbench.analysis.metrics import METRICS, PARTS
 from hvbench.analysis.ratios import adjust_holm
-from hvbench.compare import MIN_LAUNCHES, Change, Comparison, PointComparison
-from hvbench.gate import LOOKS, Decision, Series, decide, is_final
-from hvbench.policy import Policy
+from hvbench.comparison.compare import MIN_LAUNCHES, Change, Comparison, PointComparison
+from hvbench.comparison.gate import LOOKS, Decision, Series, decide, is_final
+from hvbench.comparison.policy import Policy
 from hvbench.spec import shorten
 
 # Kinds of findings, the gravest first, each with the exit code that it asks for.
@@ -93,7 +93,7 @@ def judge_pairs(
     pairs: int,
     controls: Mapping[str, Sequence[float]] | None = None,
 ) -> Judgement:
-    """Judge interleaved pairs by the rule of `hvbench.gate`; below six pairs nothing is decided."""
+    """Judge interleaved pairs by the rule of `hvbench.comparison.gate`; below six pairs nothing is decided."""
     findings = _find_obstacles(comparison)
     if comparison.is_comparable:
         chosen, gaps = _choose(comparison, policy=policy, suite=suite)

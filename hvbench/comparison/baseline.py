@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvbench.compare import LaunchSet, compare
+from hvbench.comparison.compare import LaunchSet, compare
 from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
 from hvbench.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
-from hvbench.judge import Judgement, judge_baseline
-from hvbench.policy import Policy
+from hvbench.comparison.judge import Judgement, judge_baseline
+from hvbench.comparison.policy import Policy
 from hvbench.record import Record
-from hvbench.runs import BASELINES, load_launches, require_name
+from hvbench.comparison.runs import BASELINES, load_launches, require_name
 from hvbench.spec import shorten
 from hvbench.store import RunFolder
 

@@ -9,9 +9,9 @@ import json
 from collections.abc import Iterator
 
 from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown
-from hvbench.gate import LEVEL, LOOKS
-from hvbench.judge import EXIT_CODES, Finding, Judgement
-from hvbench.outputs import comparison as comparisons
+from hvbench.comparison.gate import LEVEL, LOOKS
+from hvbench.comparison.judge import EXIT_CODES, Finding, Judgement
+from hvbench.comparison.outputs import comparison as comparisons
 
 MARKS = {
     "regression": "🔴", "crash": "💥", "missing": "❔", "not comparable": "🚫", "inconclusive": "🟡", "accepted": "⚪", "pass": "🟢",

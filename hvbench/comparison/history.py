@@ -15,7 +15,7 @@ import numpy as np
 from hvbench.analysis.frame import AXES, LEADING_AXES, point_frame, sort_records, varying_axes
 from hvbench.analysis.metrics import Metric, measure_parts
 from hvbench.analysis.stats import Estimate, estimate_rate
-from hvbench.compare import describe_point
+from hvbench.comparison.compare import describe_point
 from hvbench.record import Record
 
 MIN_RUNS = 6  # fewer show no step that could be told from noise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.compare import LaunchSet
+from hvbench.comparison.compare import LaunchSet
 from hvbench.errors import MissingData, UsageError
 from hvbench.spec import shorten
 from hvbench.store import RunFolder, latest_run_path

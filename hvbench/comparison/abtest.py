@@ -10,14 +10,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 
-from hvbench.ab import AbRun, Launched, describe_arm, launch_pair, load_pairs, plan_orders, read_ab, read_controls
-from hvbench.arms import Arm, prepare_arm, remove_worktrees
-from hvbench.compare import Comparison, compare
+from hvbench.comparison.ab import AbRun, Launched, describe_arm, launch_pair, load_pairs, plan_orders, read_ab, read_controls
+from hvbench.comparison.arms import Arm, prepare_arm, remove_worktrees
+from hvbench.comparison.compare import Comparison, compare
 from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.fingerprint import SOFTWARE
-from hvbench.gate import LOOKS
-from hvbench.judge import Judgement, judge_pairs
-from hvbench.policy import Policy
+from hvbench.comparison.gate import LOOKS
+from hvbench.comparison.judge import Judgement, judge_pairs
+from hvbench.comparison.policy import Policy
 from hvbench.suite import Suite
 
 TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not

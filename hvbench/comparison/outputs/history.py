@@ -11,7 +11,7 @@ from tabulate import tabulate
 from hvbench.analysis.metrics import Metric
 from hvbench.analysis.panels import RC
 from hvbench.analysis.tables import clean_text, format_number
-from hvbench.history import MIN_RUNS, Line
+from hvbench.comparison.history import MIN_RUNS, Line
 
 MAX_PANELS = 12
 COLUMNS = 3

@@ -1,15 +1,15 @@
-"""Runs on disk -> a comparison: reads the records, and lets `hvbench.compare` do the rest."""
+"""Runs on disk -> a comparison: reads the records, and lets `hvbench.comparison.compare` do the rest."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from hvbench.ab import read_ab
-from hvbench.abtest import compare_pairs, is_ab
-from hvbench.compare import MARGIN, Comparison, LaunchSet, compare, split_by
+from hvbench.comparison.ab import read_ab
+from hvbench.comparison.abtest import compare_pairs, is_ab
+from hvbench.comparison.compare import MARGIN, Comparison, LaunchSet, compare, split_by
 from hvbench.errors import UsageError
-from hvbench.runs import find_run, load_launches
+from hvbench.comparison.runs import find_run, load_launches
 from hvbench.spec import Point, did_you_mean, shorten
 
 

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from hvbench.analysis.ratios import Ratio
 from hvbench.analysis.stats import Estimate
 from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown, format_number, frame_to_csv
-from hvbench.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
+from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
 from hvbench.spec import shorten
 
 MOST = 5

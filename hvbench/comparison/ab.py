@@ -19,12 +19,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hvbench.arms import Arm, Prepared
-from hvbench.compare import LaunchSet
-from hvbench.control import measure_control_seconds, stolen_share
+from hvbench.comparison.arms import Arm, Prepared
+from hvbench.comparison.compare import LaunchSet
+from hvbench.comparison.control import measure_control_seconds, stolen_share
 from hvbench.errors import LaunchError, StorageError, UsageError
 from hvbench.files import write_json
-from hvbench.gate import LOOKS
+from hvbench.comparison.gate import LOOKS
 from hvbench.record import Record
 from hvbench.spec import Point
 from hvbench.store import RunFolder, read_regular_file
