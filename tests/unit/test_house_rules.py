@@ -96,6 +96,7 @@ MAY_IMPORT = {
     "hvbench.launch": ["errors", "environment", "launch"],
     "hvbench.frameworks": ["spec", "environment", "training", "frameworks"],
     "hvbench.analysis": ["errors", "files", "spec", "record", "training.memory", "analysis"],  # the estimate beside
+    "hvbench.tracking": ["errors", "record", "analysis.frame", "tracking"],
     "hvbench.install": ["errors", "folders", "install"],
     "hvbench.fingerprint": ["spec", "record"],
     "hvbench.comparison.compare": ["errors", "files", "spec", "record", "analysis", "fingerprint"],
