@@ -32,7 +32,7 @@ sweep: $(READY)
 	$(BIN)/horovodrun -np $(NP) $(BIN)/hvbench sweep $(SUITE)
 
 test: $(READY) chromium
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
 
 docs: $(READY)
 	$(BIN)/python -m sphinx --quiet --fail-on-warning docs docs/_build

@@ -70,6 +70,7 @@ setup(
             "playwright>=1.45",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "tensorboard>=2.16",  # reads what --track tensorboard wrote
         ],
     },
