@@ -76,7 +76,7 @@ def read_pairs(path: Path) -> Pairs:
 def join(pools: list[Pairs]) -> Pairs:
     """The pairs of several folders as one pool."""
     return Pairs(
-        name=f"recorded pairs, spread {np.concatenate([one.worse_by for one in pools]).std(ddof=1) * 100:.1f} %",
+        name=f"recorded pairs, spread {np.concatenate([one.worse_by for one in pools]).std(ddof=1) * 100:.1f} % (recorded)",
         worse_by=np.concatenate([one.worse_by for one in pools]),
         controls=np.concatenate([one.controls for one in pools], axis=1),
     )
