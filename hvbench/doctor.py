@@ -57,10 +57,12 @@ def examine_machine() -> list[Finding]:
 def examine_framework(stack: Stack, name: str) -> Finding:
     """One framework: version, and what it can do here."""
     if name not in BUILT_FOR:
-        module = describe_framework(name).module
+        about = describe_framework(name)
+        packages = about.distributions or (about.module,)
         if not is_installed(name):
-            return Finding(subject=name, fact=f"{module} is not installed: its points are skipped", is_good=False, remedy=f"pip install {module}")
-        return Finding(subject=name, fact=f"{package_version(module) or 'installed'}; hvbench install-horovod builds nothing for it")
+            return Finding(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=f"pip install {packages[0]}")
+        version = next(filter(None, map(package_version, packages)), "installed")
+        return Finding(subject=name, fact=f"{version}; hvbench install-horovod builds nothing for it")
     found = next((framework for framework in stack.frameworks if framework.name == name), None)
     if not found:
         remedy = f"pip install 'hvbench[{name}]' && hvbench install-horovod"

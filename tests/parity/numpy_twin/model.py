@@ -16,7 +16,7 @@ from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 from hvbench.spec import Point
 from hvbench.training.precision import Precision
 
-Backward = Callable[[np.ndarray, Arrays], np.ndarray]
+_Backward = Callable[[np.ndarray, Arrays], np.ndarray]
 
 _erf = np.frompyfunc(math.erf, 1, 1)
 
@@ -58,7 +58,7 @@ class Model:
         p = self.parameters
         T = inputs.shape[1]
         x = p["token_embedding"][inputs] + p["position_embedding"][:T]  # (B, T, W)
-        passed: list[tuple[Backward, Backward]] = []
+        passed: list[tuple[_Backward, _Backward]] = []
         for layer in range(self.point.num_layers):
             for norm, part, name in (("norm1", self._attention, "attention"), ("norm2", self._mlp, "mlp")):
                 normal, norm_backward = self._layer_norm(x, f"block{layer}.{norm}")
@@ -82,7 +82,7 @@ class Model:
 
         return logits, backward
 
-    def _attention(self, x: np.ndarray, name: str) -> tuple[np.ndarray, Backward]:
+    def _attention(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv, qkv_backward = self._linear(x, f"{name}.qkv")
@@ -104,7 +104,7 @@ class Model:
 
         return out, backward
 
-    def _mlp(self, x: np.ndarray, name: str) -> tuple[np.ndarray, Backward]:
+    def _mlp(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         up, up_backward = self._linear(x, f"{name}.up")
         # x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)
         probability = (0.5 + 0.5 * _erf(up * math.sqrt(0.5)).astype(np.float64)).astype(self.parameter_dtype)
@@ -116,7 +116,7 @@ class Model:
 
         return down, backward
 
-    def _linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, Backward]:
+    def _linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         x = self._round(x)
         weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
         y = self._round(x @ weight + self._round(self.parameters[f"{name}.bias"]))
@@ -129,7 +129,7 @@ class Model:
 
         return y, backward
 
-    def _layer_norm(self, x: np.ndarray, name: str) -> tuple[np.ndarray, Backward]:
+    def _layer_norm(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         gain = self.parameters[f"{name}.gain"]
         centred = x - x.mean(axis=-1, keepdims=True)
         inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
