@@ -244,7 +244,7 @@ def describe_fastest(measured: pd.DataFrame, *, axes: Sequence[str], comparable:
                 draft.claim(row, loser)
         counts = sorted({len(rows) for rows in groups})
         of = " and ".join(draft.count(count) for count in counts)
-        return [draft.finish("fastest", f"{where} is the fastest of the {of} configurations in both frameworks: {', '.join(rates)}.")]
+        return [draft.finish("fastest", f"{where} is the fastest of the {of} configurations in {draft.all_of(len(best), 'frameworks')}: {', '.join(rates)}.")]
     if comparable:
         return [describe_best(measured, axes=axes, name="")]
     return [describe_best(rows, axes=axes, name=label_of(rows.iloc[0])) for rows in groups]
@@ -329,11 +329,12 @@ def describe_choices(measured: pd.DataFrame, *, axes: Sequence[str], emulated: f
 
 
 def describe_choice_of(axis: str, values: tuple[object, object], by_framework: dict[str, list[Pair]], *, emulated: frozenset[str]) -> list[Finding]:
-    """One sentence for both frameworks where they show the same, else one each."""
+    """One sentence for all frameworks where they show the same, else one each."""
     labels = (describe_value(axis, values[0], emulated=emulated), describe_value(axis, values[1], emulated=emulated))
     directions = {name: (any(p.is_faster for p in pairs), any(p.is_slower for p in pairs)) for name, pairs in by_framework.items()}
     if len(directions) > 1 and set(directions.values()) in ({(True, False)}, {(False, True)}):
-        groups = {"in both frameworks": [pair for pairs in by_framework.values() for pair in pairs]}
+        whole = "both" if len(directions) == 2 else "all"
+        groups = {f"in {whole} frameworks": [pair for pairs in by_framework.values() for pair in pairs]}
     else:
         groups = {f"in {STYLES[name].label}": pairs for name, pairs in by_framework.items()}
     said = [

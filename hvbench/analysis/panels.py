@@ -1,7 +1,7 @@
 """What all plots share: the look of a framework, panels in a grid, marks and labels, and writing a figure to files.
 
-A framework has one colour, marker and line style everywhere (Okabe and Ito's colour-blind-safe palette). Figures are
-built without pyplot's global state, and the same records give the same SVG bytes.
+A framework has one colour, marker and line style everywhere, of colour-blind-safe palettes. Figures are built without
+pyplot's global state, and the same records give the same SVG bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from hvbench.analysis.frame import order_values
 from hvbench.analysis.tables import clean_text, show_axis
 from hvbench.errors import UsageError
 from hvbench.files import write_bytes
-from hvbench.spec import FRAMEWORKS, shorten
+from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
+from hvbench.spec import shorten
 
 GREY = "#555555"
 RC = {
@@ -66,29 +67,30 @@ def own_style(path: Path | None) -> Iterator[None]:
         _own_style.reset(token)
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one framework looks in every plot. Sizes and widths differ, so that coinciding curves show both."""
+@dataclass(frozen=True, kw_only=True)
+class Style(Look):
+    """The look of one framework, and what it is called."""
 
     label: str
-    colour: str
-    marker: str
-    marker_size: float
-    is_hollow: bool
-    line: str
-    line_width: float
 
 
-STYLES = dict(
-    zip(
-        FRAMEWORKS,
-        (
-            Style("PyTorch", "#D55E00", "o", 7, True, "-", 1.4),
-            Style("TensorFlow", "#0072B2", "s", 4, False, "--", 0.8),
-        ),
-        strict=True,
-    )
+# For frameworks that bring no look: what Okabe and Ito's palette has left, then three of Paul Tol's. More have to bring
+# their own.
+FREE_LOOKS = (
+    Look(colour="#E69F00", page_colour="#a87400", dark_page_colour="#f0b840", marker="^", line="-."),
+    Look(colour="#882255", page_colour="#882255", dark_page_colour="#d680b0", marker="D", line=":"),
+    Look(colour="#332288", page_colour="#332288", dark_page_colour="#a79af0", marker="v", line=(0, (5, 1))),
+    Look(colour="#999933", page_colour="#7d7d24", dark_page_colour="#c9c95a", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
 )
+
+
+def choose_styles(frameworks: Mapping[str, Framework]) -> dict[str, Style]:
+    """Each framework's own look, or else the next free one."""
+    free = iter(FREE_LOOKS)
+    return {name: Style(label=each.title, **vars(each.look or next(free))) for name, each in frameworks.items()}
+
+
+STYLES = choose_styles({name: describe_framework(name) for name in FRAMEWORKS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +222,11 @@ def count_statuses(statuses: pd.Series) -> str:
 def list_frameworks(points: pd.DataFrame) -> list[str]:
     """The frameworks that occur, in their fixed order."""
     return order_values("framework", points["framework"])
+
+
+def place_beside(index: int, *, of: int) -> float:
+    """Where the framework with this index stands beside the others, in steps; two steps apart leave room for launches."""
+    return (index - (of - 1) / 2) * (1 if of <= 2 else 2)
 
 
 def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:

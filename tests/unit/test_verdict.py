@@ -74,7 +74,7 @@ def test_only_what_ended_well_in_both_frameworks_is_compared() -> None:
     alone = make_record(status="oom", framework="tensorflow", precision="bf16", parity=RED, world_size=1)
     assert check_verdict([*both(), launch("pytorch", RED, precision="bf16"), alone]).is_proven
     never = check_verdict([launch("pytorch"), launch("tensorflow", seed=1)])
-    assert not never.is_proven and "No configuration ended in ok in both frameworks" in never.title
+    assert not never.is_proven and "No configuration ended in ok in more than one framework" in never.title
 
 
 def test_one_framework_needs_no_verdict() -> None:

@@ -115,10 +115,22 @@ def render_page(
         environment=show_environment(records),
         command=read_command(run),
         request=[(name, clean_text(value, limit=2000)) for name, value in list_request(points, run).items()],
-        style=Markup(style),
+        style=Markup(style + style_frameworks()),
         script=Markup(script),
         script_hash=f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}",
     )
+
+
+def style_frameworks() -> str:
+    """Rules of CSS: each framework's colour in both schemes as the variable of its name, and as `--own` where it is named."""
+    light, dark = (
+        " ".join(f"--{name}: {getattr(style, scheme)};" for name, style in STYLES.items())
+        for scheme in ("page_colour", "dark_page_colour")
+    )
+    own = [f".{name} {{ --own: var(--{name}); }}" for name in STYLES]
+    round_marks = [f"td.{name}::before {{ border-radius: {'50%' if style.marker == 'o' else '1px'}; }}" for name, style in STYLES.items()]
+    schemes = [f":root {{ {light} }}", f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"]
+    return "\n".join([*schemes, *own, *round_marks, ""])
 
 
 def arrange(tables: Iterable[Table], charts: Iterable[Chart]) -> list[Section]:
@@ -171,7 +183,7 @@ def show_cell(text: str, *, header: str, is_number: bool) -> dict[str, Any]:
     text = clean_text(text, limit=500)
     found = LEADING_NUMBER.match(text) if is_number else None
     is_framework = header == "framework" and text in STYLES
-    style = "number" if is_number else text if is_framework else "long" if len(text) > LONG_CELL else ""
+    style = "number" if is_number else f"framework {text}" if is_framework else "long" if len(text) > LONG_CELL else ""
     value = float(found[0].replace(",", "")) if found and text != NOT_AVAILABLE else None
     return {"text": text, "value": value, "style": style}
 
@@ -216,7 +228,7 @@ def list_facts(points: pd.DataFrame, *, records: Sequence[Record], run: Mapping[
     known = list_environment(records)
     ended_ok = int((points["status"] == "ok").sum())
     cores = f", {known['usable_cores']} cores" if "usable_cores" in known else ""
-    versions = [f"{label} {known[key]}" for label, key in (("PyTorch", "framework_versions pytorch"), ("TensorFlow", "framework_versions tensorflow"), ("Horovod", "packages horovod")) if key in known]
+    versions = [f"{label} {known[key]}" for label, key in [*((style.label, f"framework_versions {name}") for name, style in STYLES.items()), ("Horovod", "packages horovod")] if key in known]
     facts = {
         "launches": f"{len(points)}, {'all' if ended_ok == len(points) else ended_ok} ok",
         "points": str(points["point_id"].nunique()),
