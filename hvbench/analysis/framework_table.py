@@ -10,11 +10,26 @@ from hvbench.analysis.findings import Pair, compare_values
 from hvbench.analysis.frame import AXES, order_values, varying_axes
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.stats import summarize_launches
-from hvbench.analysis.tables import HEADERS, Table, describe_constants, format_number, show_value
+from hvbench.analysis.tables import (
+    HEADERS,
+    INTERVAL,
+    NOT_AVAILABLE,
+    SPREAD_NOTE,
+    Table,
+    describe_constants,
+    show_axis,
+    show_spread,
+)
+
+RATE = "tokens_per_second"
+ENDS = ("", "_low", "_high")
+
+show_rate = show_spread(RATE)
 
 NOTE = (
     "Ratio: of the tokens/s over all launches; its range goes from the least to the most that the two intervals allow. "
-    "A framework is called faster only where the intervals do not overlap, that is where the range leaves out 1."
+    "A framework is called faster only where the intervals do not overlap, that is where the range leaves out 1. n: launches "
+    f"of the framework that has fewer. {SPREAD_NOTE}"
 )
 
 
@@ -30,12 +45,16 @@ def framework_table(points: pd.DataFrame) -> Table:
     rows = []
     for pair in pairs:
         speeds = {pair.one["framework"]: pair.one, pair.other["framework"]: pair.other}
-        cells = [show_value(pair.one[axis]) for axis in axes]
-        cells += [format_number(speeds[name]["tokens_per_second"]) if name in speeds else "–" for name in names]
+        is_emulated = bool(pair.one["is_emulated"] or pair.other["is_emulated"])
+        cells = [show_axis(axis, pair.one[axis], is_emulated=is_emulated) for axis in axes]
+        cells.append(str(count_launches(pair)))
+        cells += [show_rate(speeds[name]) if name in speeds else NOT_AVAILABLE for name in names]
         rows.append([*cells, f"{pair.ratio:.2f}", show_range(pair), show_verdict(pair)])
     ratio = f"{rates[1]} / {rates[0]}" if len(rates) == 2 else "ratio"
-    header = (*(HEADERS.get(axis, axis) for axis in axes), *(f"{rate} (tokens/s)" for rate in rates), ratio, "range", "faster")
-    is_number = (*(pd.api.types.is_numeric_dtype(summary[axis]) for axis in axes), *(True for _ in rates), True, True, False)
+    allowed = f"{INTERVAL}s allow"
+    shown = (*(HEADERS.get(axis, axis) for axis in axes), "n", *(f"{rate} (tokens/s)" for rate in rates))
+    header = (*shown, ratio, allowed, "faster")
+    is_number = (*(pd.api.types.is_numeric_dtype(summary[axis]) for axis in axes), True, *(True for _ in rates), True, True, False)
     return Table(
         name="frameworks",
         title="Framework comparison",
@@ -47,6 +66,11 @@ def framework_table(points: pd.DataFrame) -> Table:
         is_brief=(True,) * len(header),
         cells=rows,
     )
+
+
+def count_launches(pair: Pair) -> int:
+    """Launches of the framework that has fewer."""
+    return int(min(pair.one["launches_ok"], pair.other["launches_ok"]))
 
 
 def show_range(pair: Pair) -> str:
@@ -70,15 +94,17 @@ def _raw(pairs: list[Pair]) -> pd.DataFrame:
             **{axis: pair.one[axis] for axis in names},
             "framework": pair.one["framework"],
             "point_id": pair.one["point_id"],
-            "tokens_per_second": pair.one["tokens_per_second"],
+            "launches_ok": count_launches(pair),
+            **{f"{RATE}{end}": pair.one[f"{RATE}{end}"] for end in ENDS},
             "other_framework": pair.other["framework"],
             "other_point_id": pair.other["point_id"],
-            "other_tokens_per_second": pair.other["tokens_per_second"],
+            **{f"other_{RATE}{end}": pair.other[f"{RATE}{end}"] for end in ENDS},
             "ratio": pair.ratio,
             "ratio_low": pair.low,
             "ratio_high": pair.high,
         }
         for pair in pairs
     ]
-    columns = ["framework", "other_framework", *names, "point_id", "other_point_id", "tokens_per_second", "other_tokens_per_second", "ratio", "ratio_low", "ratio_high"]
+    figures = [f"{name}{end}" for name in (RATE, f"other_{RATE}", "ratio") for end in ENDS]
+    columns = ["framework", "other_framework", *names, "point_id", "other_point_id", "launches_ok", *figures]
     return pd.DataFrame(rows, columns=columns)

@@ -11,11 +11,12 @@ from playwright.sync_api import Page
 from hvbench.record import Record
 from hvbench.store import RunFolder
 from tests.unit.sample_pages import HOSTILE, make_failed, write_page
-from tests.unit.sample_records import make_launch
+from tests.unit.sample_records import make_launch, make_quickstart
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (1280, 390)
 SCHEMES = ("light", "dark")
+
 
 def make_many() -> list[Record]:
     """1,000 points."""
