@@ -1,7 +1,7 @@
 """How often is the gate wrong, and what does it see? Decisions by relabelling and by scaling recorded pairs.
 
-    hvbench ab suites/smoke.toml --np 2 --a env:HVBENCH_STUDY=1 --b env:HVBENCH_STUDY=2 --all-pairs --out aa-1
-    python benchmarks/gate_power.py aa-1 [aa-2 …] --decisions 10000 --out docs/images
+    hvbench ab benchmarks/gate.toml --np 2 --a env:HVBENCH_STUDY=1 --b env:HVBENCH_STUDY=2 --all-pairs --out aa-1
+    python benchmarks/gate_power.py aa-1 [aa-2 …] --decisions 10000 --keep results/reference/gate --out docs/images
 
 The recorded pairs come from arms that are the same (A/A). A decision takes 18 pairs of a point (with replacement where
 fewer were recorded), gives each pair's arms their labels by the toss of a coin, makes B slower by a fixed factor, and
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +25,15 @@ import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
 
-from hvbench.comparison.ab import read_ab, read_controls
-from hvbench.comparison.abtest import compare_pairs
-from hvbench.comparison.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
+
+from benchmarks.recorded_pairs import CALLS, STEP, Recorded, count_decisions, keep_recorded, read_recorded  # noqa: E402
+from hvbench.comparison.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final  # noqa: E402
 
 POCOCK_LEVEL = 0.0221
-STUDY = "HVBENCH_STUDY"  # a variable that nothing reads
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
-CALLS = ("regression", "inconclusive", "pass")
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
 CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate` itself, one by one
 
@@ -54,83 +55,14 @@ class Pairs:
         )
 
 
-def read_pairs(path: Path) -> Pairs:
-    """The step medians of all points of an `hvbench ab` of two arms alike, as one pool; raises UsageError."""
-    run = read_ab(path)
-    comparison, sets, _ = compare_pairs(run, margin=0.03)
-    rows = [
-        change.worse_by
-        for point in comparison.points
-        for change in point.changes
-        if change.metric.name == "step_seconds_median"
-    ]
-    pairs = min(len(row) for row in rows)
-    controls = np.array([values[:pairs] for values in read_controls(run, sets).values()])
-    return Pairs(
-        name=path.name,
-        worse_by=np.concatenate([row[:pairs] for row in rows]),
-        controls=np.concatenate([controls] * len(rows), axis=1),
-    )
-
-
-def join(pools: list[Pairs]) -> Pairs:
-    """The pairs of several folders as one pool."""
-    return Pairs(
-        name=f"recorded pairs, spread {np.concatenate([one.worse_by for one in pools]).std(ddof=1) * 100:.1f} % (recorded)",
-        worse_by=np.concatenate([one.worse_by for one in pools]),
-        controls=np.concatenate([one.controls for one in pools], axis=1),
-    )
-
-
-def decide_recorded(path: Path) -> dict[str, object]:
-    """The gate's own decision on each point of an `hvbench ab --all-pairs`, alone: step time and peak memory, look by look."""
-    run = read_ab(path)
-    comparison, sets, _ = compare_pairs(run, margin=0.03)
-    controls = read_controls(run, sets)
-    found = []
-    for point in comparison.points:
-        series = [
-            Series(worse_by=change.worse_by, margin=0.03, is_timing=change.metric.is_timing)
-            for change in point.changes
-            if change.metric.is_decisive and change.worse_by
-        ]
-        for look in LOOKS:
-            cut = [Series(worse_by=one.worse_by[:look], margin=one.margin, is_timing=one.is_timing) for one in series]
-            decisions = decide(cut, controls={name: values[:look] for name, values in controls.items()})
-            if is_final(decisions, pairs=look):
-                break
-        calls = {decision.call for decision in decisions}
-        steps = next(each.worse_by for each in point.changes if each.metric.name == "step_seconds_median")
-        found.append(
-            {
-                "call": next(call for call in CALLS if call in calls),
-                "pairs": look,
-                "estimate": math.expm1(float(np.mean(steps[:look]))),
-                "reasons": sorted({decision.reason for decision in decisions if decision.call != "pass"}),
-            }
-        )
-    return {"folder": path.name, "b": run.arms["b"]["description"], "decisions": found}
-
-
-def is_alike(path: Path) -> bool:
-    """Whether the arms do the same: the variables that differ are none that anything reads."""
-    arms = read_ab(path).arms
-    kinds = [{key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values()]
-    named = {name for arm in arms.values() for name in arm["variables"]}
-    return kinds[0] == kinds[1] and named <= {STUDY}
-
-
-def sum_up(recorded: list[dict]) -> list[dict[str, object]]:
-    """Real decisions by what B did: how many of each verdict, with Wilson's 95 % interval of the regressions."""
-    rows = []
-    for name in dict.fromkeys("nothing" if STUDY in one["b"] else one["b"] for one in recorded):
-        same = [each for one in recorded if ("nothing" if STUDY in one["b"] else one["b"]) == name for each in one["decisions"]]
-        counts = {call: sum(each["call"] == call for each in same) for call in CALLS}
-        interval = scipy_stats.binomtest(counts["regression"], len(same)).proportion_ci(0.95, method="wilson")
-        ends = {"regression_low": float(interval.low), "regression_high": float(interval.high)}
-        mean = {"mean_pairs": float(np.mean([each["pairs"] for each in same]))}
-        rows.append({"b": name, "decisions": len(same), **counts, **ends, **mean})
-    return rows
+def pool_pairs(runs: list[Recorded]) -> Pairs:
+    """The step medians of all points of runs of two arms alike, as one pool."""
+    worse_by = np.concatenate([point[STEP] for run in runs for point in run.points])
+    # The kernel's control is always there; stolen time only where the hypervisor tells it.
+    names = [name for name in runs[0].controls if all(name in run.controls for run in runs)]
+    columns = [np.array([run.controls[name] for name in names]).reshape(len(names), -1) for run in runs for _ in run.points]
+    spread = worse_by.std(ddof=1) * 100
+    return Pairs(name=f"recorded pairs, spread {spread:.1f} % (recorded)", worse_by=worse_by, controls=np.concatenate(columns, axis=1))
 
 
 def draw(
@@ -266,21 +198,23 @@ def plot(studies: dict[str, list[dict[str, float]]], path: Path, *, margin: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=Path, help="folders of hvbench ab --all-pairs")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of hvbench ab --all-pairs, or files kept of them")
     parser.add_argument("--decisions", type=int, default=10_000, help="of each slowdown (default 10000)")
     parser.add_argument("--trials", type=int, default=1_000_000, help="of the study of the level")
     parser.add_argument("--margin", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for gate_power.json and the plot")
+    parser.add_argument("--keep", type=Path, help="folder for the pairs themselves, a small file a run, which this reads, too")
     arguments = parser.parse_args()
     level = study_level(trials=arguments.trials, seed=arguments.seed)
     print(f"one-sided error of three looks, {arguments.trials:,} trials, by two-sided level of a look: {level}")
-    recorded = [decide_recorded(path) for path in arguments.runs]
-    real = sum_up(recorded)
+    recorded = [read_recorded(path) for path in arguments.runs]
+    real = count_decisions(recorded, margin=arguments.margin)
     for row in real:
-        print(f"real decisions, B: {row['b']}: " + ", ".join(f"{row[call]} {call}" for call in CALLS) + f"; {row['mean_pairs']:.1f} pairs")
-    pools = [read_pairs(path) for path in arguments.runs if is_alike(path)]
-    pools = ([join(pools)] if len(pools) > 1 else pools) + [
+        counts = ", ".join(f"{row[call]} {call}" for call in CALLS)
+        print(f"real decisions, b: {row['b']}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs")
+    alike = [run for run in recorded if run.b == "nothing"]
+    pools = ([pool_pairs(alike)] if alike else []) + [
         make_normal(spread, seed=arguments.seed) for spread in SPREADS
     ]
     studies = {}
@@ -290,9 +224,12 @@ def main() -> None:
         for row in studies[pairs.name]:
             rates = ", ".join(f"{call} {row[call] * 100:.2f} %" for call in CALLS)
             print(f"  slower by {row['slowdown'] * 100:4.1f} %: {rates}; {row['mean_pairs']:.1f} pairs")
+    if arguments.keep:
+        for run in recorded:
+            keep_recorded(run, arguments.keep)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        content = {"level": level, "margin": arguments.margin, "looks": LOOKS, "real": real, "recorded": recorded, "studies": studies}
+        content = {"level": level, "margin": arguments.margin, "looks": LOOKS, "real": real, "studies": studies}
         (arguments.out / "gate_power.json").write_text(json.dumps(content, indent=1) + "\n")
         print(*plot(studies, arguments.out / "gate_power", margin=arguments.margin))
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import gate_power as program
+from benchmarks.recorded_pairs import Recorded, count_decisions, decide_recorded, keep_recorded, read_recorded
+from hvbench.errors import UsageError
 
 
 def pairs(*, count: int, spread: float = 0.05, control: float = 0.0) -> program.Pairs:
@@ -69,3 +71,39 @@ def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
         figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in chosen)
         assert f"| {name.rpartition('spread ')[2]} | {figures} |" in guide
         assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025
+
+
+def recorded(*, slowdown: float, name: str, b: str = "nothing") -> Recorded:
+    random = np.random.default_rng(7)
+    steps = [list(random.normal(math.log1p(slowdown), 0.02, 18)) for _ in range(8)]
+    points = [{"step_seconds_median": each, "peak_rss_bytes": [0.0, 1e-4] * 9} for each in steps]
+    controls = {"a fixed numpy kernel": [0.001, -0.001] * 9}
+    return Recorded(name=name, b=b, points=points, timings=["step_seconds_median"], controls=controls)
+
+
+def test_real_decisions_are_counted_by_what_arm_b_did() -> None:
+    runs = [recorded(slowdown=0.0, name="aa"), recorded(slowdown=0.1, name="slow", b="a delay"), recorded(slowdown=0.0, name="ab")]
+    nothing, delayed = count_decisions(runs, margin=0.03)
+    assert (nothing["b"], nothing["runs"], nothing["decisions"], nothing["regression"], nothing["pass"]) == ("nothing", 2, 16, 0, 16)
+    assert (delayed["b"], delayed["decisions"], delayed["regression"], delayed["mean_pairs"]) == ("a delay", 8, 8, 6.0)
+    assert delayed["regression_low"] < 1.0 == delayed["regression_high"]
+
+
+def test_a_machine_that_moved_decides_nothing_about_time() -> None:
+    run = recorded(slowdown=0.1, name="moved")
+    moved = Recorded(**{**vars(run), "controls": {"a fixed numpy kernel": [0.05, 0.051] * 9}})
+    decisions = decide_recorded(moved, margin=0.03)
+    assert {each["call"] for each in decisions} == {"inconclusive"} and {each["pairs"] for each in decisions} == {18}
+    assert all("the machine moved" in reason for each in decisions for reason in each["reasons"])
+
+
+def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
+    run = recorded(slowdown=0.05, name="kept")
+    keep_recorded(run, tmp_path)
+    again = read_recorded(tmp_path / "kept.json")
+    assert decide_recorded(again, margin=0.03)[0]["call"] == decide_recorded(run, margin=0.03)[0]["call"]
+    assert again.points[0]["step_seconds_median"] == pytest.approx(run.points[0]["step_seconds_median"], abs=1e-7)
+    pool = program.pool_pairs([again, again])
+    assert pool.worse_by.size == 2 * 8 * 18 and pool.controls.shape == (1, 2 * 8 * 18)
+    with pytest.raises(UsageError, match="not recorded pairs"):
+        read_recorded(tmp_path / "none.json")

@@ -1,0 +1,95 @@
+"""Pairs that an `hvbench ab --all-pairs` has left, in a file small enough to be published, and the decisions on them.
+
+A folder of `hvbench ab` is read once; what the study needs of it is kept as JSON: ln(B/A) pair by pair of the figures that
+decide, point by point, and of the controls.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from hvbench.comparison.ab import read_ab, read_controls
+from hvbench.comparison.abtest import compare_pairs
+from hvbench.comparison.gate import LOOKS, Series, decide, is_final
+from hvbench.errors import UsageError
+
+STUDY = "HVBENCH_STUDY"  # a variable that nothing reads: arms that differ in it alone are alike
+STEP = "step_seconds_median"
+CALLS = ("regression", "inconclusive", "pass")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One `hvbench ab`: what arm b did, and (points) of metric -> ln(B/A) pair by pair, positive where B is worse."""
+
+    name: str
+    b: str  # `nothing` where the arms are alike
+    points: list[dict[str, list[float]]]
+    timings: list[str]  # the metrics that a machine that moved explains
+    controls: dict[str, list[float]]
+
+
+def read_recorded(path: Path) -> Recorded:
+    """A folder of `hvbench ab`, or the file that `keep_recorded` made of one; raises UsageError."""
+    if path.suffix == ".json":
+        try:
+            return Recorded(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UsageError(f"{path}: not recorded pairs: {error}") from None
+    run = read_ab(path)
+    comparison, sets, _ = compare_pairs(run, margin=0.03)
+    changes = [[each for each in point.changes if each.metric.is_decisive and each.worse_by] for point in comparison.points]
+    pairs = min(len(each.worse_by) for point in changes for each in point)
+    is_alike = {name for arm in run.arms.values() for name in arm["variables"]} <= {STUDY} and not run.changed_fields
+    return Recorded(
+        name=path.name,
+        b="nothing" if is_alike else run.arms["b"]["description"],
+        points=[{each.metric.name: list(each.worse_by[:pairs]) for each in point} for point in changes],
+        timings=sorted({each.metric.name for point in changes for each in point if each.metric.is_timing}),
+        controls={name: list(values[:pairs]) for name, values in read_controls(run, sets).items()},
+    )
+
+
+def keep_recorded(recorded: Recorded, folder: Path) -> None:
+    """Write `NAME.json` into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rounded = json.loads(json.dumps(asdict(recorded)), parse_float=lambda text: round(float(text), 7))
+    (folder / f"{recorded.name}.json").write_text(json.dumps(rounded) + "\n", encoding="utf-8")
+
+
+def decide_recorded(recorded: Recorded, *, margin: float) -> list[dict[str, object]]:
+    """The gate's own decision on each point alone, as it was launched: step time and peak memory, look by look."""
+    found = []
+    for point in recorded.points:
+        for look in LOOKS:
+            series = [
+                Series(worse_by=values[:look], margin=margin, is_timing=name in recorded.timings) for name, values in point.items()
+            ]
+            decisions = decide(series, controls={name: values[:look] for name, values in recorded.controls.items()})
+            if is_final(decisions, pairs=look):
+                break
+        calls = {decision.call for decision in decisions}
+        reasons = sorted({decision.reason for decision in decisions if decision.call == "inconclusive"})
+        estimate = math.expm1(float(np.mean(point[STEP][:look])))
+        call = next(call for call in CALLS if call in calls)
+        found.append({"call": call, "pairs": look, "estimate": estimate, "reasons": reasons})
+    return found
+
+
+def count_decisions(runs: list[Recorded], *, margin: float) -> list[dict[str, object]]:
+    """A row for each thing that arm b did: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
+    rows = []
+    for b in dict.fromkeys(run.b for run in runs):
+        decisions = [each for run in runs if run.b == b for each in decide_recorded(run, margin=margin)]
+        counts = {call: sum(each["call"] == call for each in decisions) for call in CALLS}
+        interval = scipy_stats.binomtest(counts["regression"], len(decisions)).proportion_ci(0.95, method="wilson")
+        ends = {"regression_low": float(interval.low), "regression_high": float(interval.high)}
+        pairs = float(np.mean([each["pairs"] for each in decisions]))
+        rows.append({"b": b, "runs": sum(run.b == b for run in runs), "decisions": len(decisions), **counts, **ends, "mean_pairs": pairs})
+    return rows
