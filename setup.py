@@ -68,7 +68,7 @@ setup(
             "jsonschema>=4.20",
             "nbclient>=0.10",
             "playwright>=1.45",
-            "pytest>=8",
+            "pytest>=8,<9",  # pytest-xdist 3.8 does not group tests under pytest 9
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "tensorboard>=2.16",  # reads what --track tensorboard wrote

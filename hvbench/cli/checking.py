@@ -73,7 +73,7 @@ def run_parity(
         raise
     if json_path:
         write_file(json_path, [describe(parity, steps=steps) for parity in parities])
-    display.show(render(parities, steps=steps, is_full=is_full))
+    display.show(render(parities, steps=steps, is_full=is_full), path=logs)
     if not any(parity.problem for parity in parities):
         shutil.rmtree(logs, ignore_errors=True)
     red = [parity for parity in parities if not parity.is_proven]

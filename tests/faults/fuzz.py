@@ -25,7 +25,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.findings import find_all
+from hvbench.analysis.page import render_page
 from hvbench.analysis.report import render_report
+from hvbench.analysis.stamps import check_verdict
 from hvbench.analysis.tables import convergence_table, frame_to_csv, render_csv, render_markdown, render_text, throughput_table
 from hvbench.environment import describe_environment
 from hvbench.errors import UsageError
@@ -303,7 +306,9 @@ def load_and_report(contents: tuple[list[bytes], bytes]) -> None:
     points = point_frame(records)
     tables = [throughput_table(points), convergence_table(points)]
     texts = [render(table) for table in tables for render in (render_text, render_markdown, render_csv)]
-    texts += [frame_to_csv(points), render_report(points, tables=tables, plots={}, records=records, run=run)]
+    verdict = check_verdict(records)
+    words = {"findings": find_all(points, verdict=verdict), "verdict": verdict, "records": records, "run": run, "tables": tables}
+    texts += [frame_to_csv(points), render_page(points, figures={}, **words), render_report(points, plots={}, **words)]
     for text in texts:
         assert all(each.isprintable() or each == "\n" for each in text)
     for text in (texts[1], texts[4], texts[-1]):

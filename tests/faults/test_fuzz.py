@@ -7,7 +7,7 @@ import pytest
 from tests.faults.fuzz import LOADERS, fuzz
 
 SLOWEST_SECONDS = 60.0  # no measurement, but a bound on what may count as an answer; an idle machine needs a thirtieth
-INPUTS = {"suite": (100, 1000), "record": (100, 1000), "run": (100, 1000), "report": (20, 0)}  # drawn, mutated
+INPUTS = {"suite": (100, 1000), "record": (100, 1000), "run": (100, 1000), "report": (60, 0)}  # drawn, mutated
 
 
 @pytest.mark.parametrize("loader", LOADERS)

@@ -76,11 +76,12 @@ def test_its_name_is_known_everywhere(extended: Path) -> None:
 
 @pytest.mark.slow
 def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: Path) -> None:
-    done = run(extended, "parity", "model=tiny", "gradient_accumulation_steps=2", "--np", "1", "--json", "figures.json")
+    words = ("model=tiny", "gradient_accumulation_steps=2", "precision=fp32,fp16")
+    done = run(extended, "parity", *words, "--np", "1", "--json", "figures.json")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((extended / "figures.json").read_text())
     compared = {(each["configuration"]["precision"], *each["frameworks"]) for each in figures}
-    assert compared == {(precision, "pytorch", other) for precision in ("fp32", "bf16", "fp16") for other in ALL[1:]}
+    assert compared == {(precision, "pytorch", other) for precision in ("fp32", "fp16") for other in ALL[1:]}
     assert all(each["is_proven"] and len(each["deviations"]) > 100 for each in figures)
     assert "pytorch and numpy" in done.stdout and "pytorch, numpy and tensorflow over 20 updates" in done.stdout
 
