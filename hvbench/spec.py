@@ -25,6 +25,14 @@ MODEL_PRESETS: dict[str, dict[str, int]] = {
     "gpt2-medium": {"num_layers": 24, "num_heads": 16, "hidden_size": 1024, "vocab_size": 50257, "sequence_length": 1024},
 }
 
+# What an optimizer's own paper or customary use sets otherwise than the defaults below, which are AdamW's for a GPT.
+OPTIMIZER_PRESETS: dict[str, dict[str, float]] = {
+    "sgd": {"learning_rate": 0.5, "weight_decay": 1e-4},
+    "adafactor": {"learning_rate": 1e-2, "weight_decay": 0.0},
+    "lamb": {"learning_rate": 1e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6},
+    "lars": {"learning_rate": 5.0, "weight_decay": 1e-4},
+}
+
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")]
@@ -59,16 +67,32 @@ class Point(Spec):
     gemm: Literal["default", "onednn"] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
 
-    optimizer: Literal["adamw"] = Field("adamw", description="update rule")
+    optimizer: Literal["adamw", "sgd", "adafactor", "lamb", "lars"] = Field(
+        "adamw", description="update rule; any but adamw has defaults of its own for some of the following"
+    )
     learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="of learning_rate with the global batch")
+    reference_batch_size: Count = Field(16, description="global batch size at which learning_rate is scaled by 1")
+    schedule: Literal["constant", "cosine", "linear", "inverse_sqrt"] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
     lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="linear warm-up, in steps")
-    schedule_steps: Count = Field(1000, description="step at which the cosine reaches a tenth of the peak")
-    beta1: Fraction = Field(0.9, description="decay of the first moment")
-    beta2: Fraction = Field(0.95, description="decay of the second moment")
-    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1e-8, description="added to the root of the second moment")
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="decoupled; matrices only")
+    schedule_steps: Count = Field(1000, description="step at which cosine and linear reach a tenth of the peak")
+    batch_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none"
+    )
+    momentum: Fraction = Field(0.9, description="decay of the sum of steps; sgd, lars")
+    trust_coefficient: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.001, description="of the trust ratio; lars")
+    beta1: Fraction = Field(0.9, description="decay of the first moment; adamw, lamb")
+    beta2: Fraction = Field(0.95, description="decay of the second moment; adamw, lamb")
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1e-8, description="added to the root of the second moment; adamw, lamb, adafactor"
+    )
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1, description="matrices and token embedding only; decoupled, but in the gradient for sgd and lars"
+    )
     max_gradient_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="global-norm clipping; 0: off")
+    dropout: Fraction = Field(0.0, description="of embeddings, attention and residual branches; never in evaluations")
 
     data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
@@ -79,7 +103,7 @@ class Point(Spec):
         if not isinstance(values, Mapping):
             return values
         preset = MODEL_PRESETS.get(str(values.get("model", "small")), {})
-        return {**preset, **values}
+        return {**preset, **OPTIMIZER_PRESETS.get(str(values.get("optimizer")), {}), **values}
 
     @property
     def point_id(self) -> str:

@@ -1,6 +1,6 @@
 """Which tokens a rank sees at a step: one global order of samples, dealt to ranks and micro-steps.
 
-    sample number   i = step * global_batch_size + offset,   epoch = i // samples_per_epoch
+    sample number   i = samples of all steps before + offset,   epoch = i // samples_per_epoch
     window          order[epoch][i % samples_per_epoch],     sequence_length + 1 tokens at stride sequence_length
 
 The order depends on the text, the sequence length and the seed only, so that batch 16 x 1, 8 x 2, 4 x 4 and two ranks
@@ -15,6 +15,7 @@ import numpy as np
 
 from hvbench.spec import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
+from hvbench.training.schedule import accumulation_steps_at, passes_before
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -43,14 +44,16 @@ class Batches:
     def train_batch(self, step: int) -> Batch:
         """Inputs and targets of 0-based `step`, int32, C-contiguous.
 
-        Shape: (gradient_accumulation_steps, micro_batch_size, sequence_length). Concatenated over ranks, then
+        Shape: (accumulation steps of this step, micro_batch_size, sequence_length). Concatenated over ranks, then
         micro-steps, they are the global batch in its order.
         """
         point = self._point
-        samples_per_rank = point.gradient_accumulation_steps * point.micro_batch_size
-        first = step * point.global_batch_size + self._rank * samples_per_rank
+        passes = accumulation_steps_at(point, step)
+        samples_per_rank = passes * point.micro_batch_size
+        samples_before = passes_before(point, step) * point.micro_batch_size * self._world_size
+        first = samples_before + self._rank * samples_per_rank
         inputs, targets = self._gather(self._train, self._windows(first, samples_per_rank))
-        shape = (point.gradient_accumulation_steps, point.micro_batch_size, point.sequence_length)
+        shape = (passes, point.micro_batch_size, point.sequence_length)
         return inputs.reshape(shape), targets.reshape(shape)
 
     def validation_batches(self, samples: int) -> Iterator[Batch]:

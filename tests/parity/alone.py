@@ -19,7 +19,7 @@ from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.precision import PRECISIONS
-from hvbench.training.schedule import learning_rate_at
+from hvbench.training.schedule import learning_rate_at, point_learning_rate
 from hvbench.training.weights import initial_weights, parameter_shapes
 from tests.parity.points import BROKEN, STEPS, configured_point, make_point
 
@@ -27,6 +27,15 @@ DIRECTIONS = 2
 FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from rounding
 OVERFLOWING_SCALE = 2.0**60
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
+OPTIMIZER_UPDATES = 3
+# As small gradients as these would hide a wrong epsilon, and no norm or threshold is met by chance.
+OPTIMIZER_KNOBS = {
+    "sgd": {"momentum": 0.8, "weight_decay": 0.05, "learning_rate": 0.1},
+    "plain_sgd": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1},
+    "lars": {"momentum": 0.8, "weight_decay": 0.05, "learning_rate": 0.3, "trust_coefficient": 0.02},
+    "lamb": {"beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
+    "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
+}
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
@@ -52,7 +61,7 @@ class Twin:
         return Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
 
 
-def small_point(framework: str, **knobs: float) -> Point:
+def small_point(framework: str, **knobs: float | str) -> Point:
     """A model small enough for finite differences."""
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "sequence_length": 6}
     return make_point(framework, 1, micro_batch_size=2, **sizes, **knobs)
@@ -119,6 +128,25 @@ def record_updates(twin: Twin, weights: Arrays) -> Arrays:
     return arrays
 
 
+def record_optimizers(twin: Twin) -> Arrays:
+    """Gradients, rates and parameters around each optimizer's updates in float64; the first gradients are common."""
+    weights, arrays = lively_weights(small_point(twin.framework)), {}
+    for name, knobs in OPTIMIZER_KNOBS.items():
+        chosen = {"optimizer": name, "max_gradient_norm": 0.0, "schedule": "linear", "lr_warmup_steps": 1, **knobs}
+        point = small_point(twin.framework, **chosen)
+        trainer, batches = twin.trainer(point, weights, precision="fp64"), twin.batches(point)
+        for step in range(OPTIMIZER_UPDATES):
+            inputs, targets = batches.train_batch(step)
+            gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
+            rate = point_learning_rate(point, step)
+            trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=1.0)
+            place = f"{name}/step{step}"
+            arrays[f"{place}/rate"] = np.array(rate)
+            arrays |= {f"{place}/gradient/{key}": value for key, value in gradients.items()}
+            arrays |= {f"{place}/after/{key}": value for key, value in trainer.parameters().items()}
+    return arrays
+
+
 def record_overflow(twin: Twin) -> Arrays:
     """Parameters after a skipped step and a sound one, and after the sound one alone."""
     point = configured_point(twin.framework, (1, "fp16", "none"))
@@ -160,6 +188,7 @@ def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
     np.savez(folder / "float64.npz", **record_float64(twin))
+    np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))

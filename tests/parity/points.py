@@ -41,6 +41,17 @@ COARSE_MISTAKES: list[dict[str, Any]] = [{"epsilon": 1e-3}, {"learning_rate": 1.
 MISTAKES = [("fp32", knobs) for knobs in [*COARSE_MISTAKES, {"weight_decay": 0.099}, {"beta2": 0.951}]]
 MISTAKES += [(precision, knobs) for precision in PRECISIONS[1:] for knobs in COARSE_MISTAKES]
 
+# Every update rule but AdamW, which all the other points have; each with its own defaults.
+OPTIMIZERS = ("sgd", "adafactor", "lamb", "lars")
+OPTIMIZER_MISTAKES: list[tuple[str, dict[str, Any]]] = [
+    ("sgd", {"momentum": 0.901}),
+    ("sgd", {"weight_decay": 1.01e-4}),
+    ("lars", {"trust_coefficient": 0.00101}),
+    ("lamb", {"beta2": 0.9991}),
+    ("lamb", {"weight_decay": 0.0101}),
+    ("adafactor", {"learning_rate": 0.0101}),
+]
+
 
 def make_point(framework: str, world_size: int, **knobs: Any) -> Point:
     """The base point with `knobs` turned."""
@@ -60,6 +71,24 @@ def configured_point(framework: str, configuration: tuple[int, str, str]) -> Poi
     return make_point(framework, world_size, precision=precision, compression=compression)
 
 
+def optimizer_point(framework: str, optimizer: str, world_size: int, **knobs: Any) -> Point:
+    """The base point with another update rule."""
+    return make_point(framework, world_size, optimizer=optimizer, **knobs)
+
+
+def warming_point(framework: str, world_size: int) -> Point:
+    """The base point with a batch that grows over 8 steps, and a learning rate that follows it and falls along a line."""
+    return make_point(
+        framework,
+        world_size,
+        micro_batch_size=8 // world_size,
+        gradient_accumulation_steps=3,
+        batch_warmup_steps=8,
+        lr_scaling="sqrt",
+        schedule="linear",
+    )
+
+
 def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     """The base point at world size 1 with `knobs` wrong."""
     return make_point(BROKEN, 1, precision=precision, **knobs)
@@ -76,6 +105,10 @@ def all_points() -> list[Point]:
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
+        for world_size in WORLD_SIZES:
+            points += [optimizer_point(framework, optimizer, world_size) for optimizer in OPTIMIZERS]
+            points.append(warming_point(framework, world_size))
+    points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))

@@ -11,9 +11,10 @@ import torch
 from hvbench.frameworks.contract import Arrays, StepResult
 from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
 from hvbench.frameworks.pytorch.model import Model
-from hvbench.frameworks.pytorch.optimizer import Optimizer
+from hvbench.frameworks.pytorch.optimizer import make_optimizer
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.spec import Point
+from hvbench.training.dropout import Seed, dropout_seed
 from hvbench.training.precision import Precision
 
 
@@ -24,8 +25,10 @@ class Trainer:
         self.point = point
         self.precision = precision
         self.device = runtime.device
+        self.rank = runtime.rank
+        self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = Optimizer(self.model.parameters, point)
+        self.optimizer = make_optimizer(self.model.parameters, point=point)
         self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
         self.sends_gradients = False  # whether the running backward pass hands its gradients to the all-reduce
         self.kept: dict[str, torch.Tensor] = {}
@@ -45,6 +48,7 @@ class Trainer:
         loss, gradients = self._averaged_gradients(
             inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
+        self.passes += len(inputs)
         norm = torch.nn.utils.get_total_norm(list(gradients.values())) / loss_scale
         gradient_norm = norm.item()
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
@@ -60,7 +64,8 @@ class Trainer:
         inputs, targets = self._tokens(inputs), self._tokens(targets)
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(len(inputs)):
-            total += self.model.loss(inputs[index], targets[index]).detach() / len(inputs)
+            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+            total += loss.detach() / len(inputs)
         return total.item()
 
     def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
@@ -102,7 +107,8 @@ class Trainer:
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
             self.sends_gradients = with_allreduce and index == gradient_accumulation_steps - 1
-            loss = self.model.loss(inputs[index], targets[index]) / gradient_accumulation_steps
+            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+            loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()
             total += loss.detach()
         averages = self.allreduce.finish() if with_allreduce else {}
@@ -111,6 +117,9 @@ class Trainer:
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         if self.sends_gradients:
             self.allreduce.start(name, parameter.grad)
+
+    def _dropout_seed(self, index: int) -> Seed | None:
+        return dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index)
 
     def _tokens(self, tokens: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(tokens).long().to(self.device, non_blocking=True)

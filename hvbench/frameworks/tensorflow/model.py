@@ -31,22 +31,24 @@ class Model:
                 for name, value in weights.items()
             }
 
-    def logits(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+    def logits(self, inputs: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; with dropout's seed as in training."""
         p = self.parameters
+        drop = _Dropout(self.point.dropout, seed)
         x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        x = drop(x)
         for layer in range(self.point.num_layers):
-            x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
-            x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
+            x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
+            x = x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
         x = self._round(self._layer_norm(x, "final_norm"))
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
-    def loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
-        logits = self.logits(inputs)
+    def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats; with dropout's seed as in training."""
+        logits = self.logits(inputs, seed=seed)
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
 
-    def _attention(self, x: tf.Tensor, name: str) -> tf.Tensor:
+    def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
@@ -56,7 +58,7 @@ class Model:
         attention = tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype))
         if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
             attention = self._round(attention)
-        heads = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))  # (B, T, H, Q)
+        heads = tf.transpose(tf.matmul(drop(attention), v), (0, 2, 1, 3))  # (B, T, H, Q)
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -80,6 +82,21 @@ class Model:
 
     def _widen(self, x: tf.Tensor) -> tf.Tensor:
         return tf.cast(x, self.parameter_dtype)
+
+
+class _Dropout:
+    """Dropout at one place of the model after the other, each with a seed of its own; nothing where there is no seed."""
+
+    def __init__(self, rate: float, seed: tf.Tensor | None) -> None:
+        self.rate = rate if seed is not None else 0.0
+        self.seed = seed  # (2,)
+        self.places = 0
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if not self.rate:
+            return x
+        self.places += 1
+        return tf.nn.experimental.stateless_dropout(x, self.rate, seed=self.seed + (0, self.places))
 
 
 def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -> tf.Tensor:
