@@ -36,6 +36,7 @@ class Samples:
     learning_rate: list[float] = field(default_factory=list)
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
+    step_tokens: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, result: StepResult, *, learning_rate: float, loss_scale: float) -> None:
@@ -95,6 +96,7 @@ class Loop:
 
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(ended - begun)
+        self.samples.step_tokens.append(inputs.size * (self.point.world_size or 1))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         self._check_finite(result)
         self.loss_scale.update(skipped=result.skipped)

@@ -13,6 +13,7 @@ from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 from hvbench.training.precision import PRECISIONS
+from hvbench.training.schedule import ENDING_SCHEDULES
 
 # Of the plain GEMM speed, what a whole training step reaches; measured with `small` on two machines, rounded down.
 STEP_EFFICIENCY = 0.35
@@ -108,8 +109,10 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         return "one rank has nothing to all-reduce: Horovod skips compression"
     if point.gemm != "default" and (point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
-    if point.lr_warmup_steps >= point.schedule_steps and point.schedule != "constant":
+    if point.lr_warmup_steps >= point.schedule_steps and point.schedule in ENDING_SCHEDULES:
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
+    if point.batch_warmup_steps and point.gradient_accumulation_steps == 1:
+        return "batch_warmup_steps raises gradient_accumulation_steps, which is 1"
     if not is_installed(point.framework):
         return f"{point.framework} is not installed here; see hvbench doctor"
     return None

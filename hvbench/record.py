@@ -107,6 +107,9 @@ class RankSamples(Spec):
     learning_rate: StepValues
     loss_scale: StepValues
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
+    step_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
+        [], description="tokens of each step over all ranks; records without it had the same in all steps"
+    )
     evaluations: list[Evaluation]
     data_prepare_seconds: Seconds
     build_seconds: Seconds

@@ -166,7 +166,7 @@ class Worker:
                 "tokens_digest": None,  # no text was read
             },
             "samples": {
-                **{name: [] for name in (*per_step, "skipped_steps", "evaluations")},
+                **{name: [] for name in (*per_step, "step_tokens", "skipped_steps", "evaluations")},
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
@@ -198,12 +198,15 @@ class Worker:
         return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
-        """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here."""
+        """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here.
+
+        Without dropout: the twins draw other masks, and only what is equal can be compared tensor by tensor.
+        """
         self.runtime.release()
         text = load_text(point.data, point.vocab_size)
         batches = Batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
-        trainer = self.build_trainer(point)
+        trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}))
         self.progress.enter("measure")
         folder = Path(self.generation["jobs"][self.progress.state["index"]]["folder"])
         path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None

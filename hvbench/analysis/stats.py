@@ -120,6 +120,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "activation_bytes": take_largest,
     "estimated_peak_bytes": take_largest,
     "peak_device_memory_bytes": take_largest,
+    "clipped_fraction": estimate_mean,
     "final_loss": estimate_mean,
     "final_validation_loss": estimate_mean,
     "steps_to_target": estimate_mean,

@@ -97,6 +97,8 @@ def convergence_table(points: pd.DataFrame) -> Table:
         Shown("training seconds to target", show_target(seconds), is_brief=True),
         Shown(f"{INTERVAL} (s)", show_interval(seconds), metric=seconds),
         Shown("evaluation seconds until then", show_target("evaluation_seconds_to_target")),
+        Shown("clipped updates (%)", show_estimate("clipped_fraction", scale=100, decimals=0)),
+        Shown(f"{INTERVAL} (%)", show_interval("clipped_fraction", scale=100, decimals=0), metric="clipped_fraction"),
     ]
     notes = (
         "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed: "
@@ -104,7 +106,7 @@ def convergence_table(points: pd.DataFrame) -> Table:
         f"out. {SPREAD_NOTE}",
     )
     metrics = ["final_loss", "final_validation_loss", "steps_to_target", "tokens_to_target", "seconds_to_target",
-               "evaluation_seconds_to_target"]  # fmt: skip
+               "evaluation_seconds_to_target", "clipped_fraction"]  # fmt: skip
     extra = ["target_loss", "target", "loss_digests"]
     return build_table(
         "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes

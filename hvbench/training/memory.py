@@ -5,7 +5,7 @@ principle, on the low side by what allocators keep. For S = micro-batch x sequen
 vocabulary V, N parameters of 4 bytes:
 
     parameters, gradients       4 N each
-    optimizer state             8 N: both moments of AdamW
+    optimizer state             4 bytes of every value that the optimizer keeps: 8 N of AdamW and LAMB, 4 N of SGD and LARS
     accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W values kept for the backward pass, and a S H T of the attention matrix
     logits                      4 l S V: logits, their softmax and their gradients
@@ -35,6 +35,7 @@ import math
 from dataclasses import dataclass, fields
 
 from hvbench.spec import Point
+from hvbench.training.optimizers import state_shapes
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import parameter_shapes
 
@@ -105,11 +106,12 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     copies_bytes += parameters * HALF_BYTES if point.compression == "fp16" else 0
+    state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(
         parameter_bytes=parameters * VALUE_BYTES,
         gradient_bytes=parameters * VALUE_BYTES,
-        optimizer_state_bytes=2 * parameters * VALUE_BYTES,
+        optimizer_state_bytes=state * VALUE_BYTES,
         accumulation_bytes=parameters * VALUE_BYTES if sums else 0,
         activation_bytes=point.num_layers * (block_bytes + matrix_bytes),
         logits_bytes=logits_bytes,

@@ -48,7 +48,7 @@ OPTIMIZER_MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {"weight_decay": 1.01e-4}),
     ("lars", {"trust_coefficient": 0.00101}),
     ("lamb", {"beta2": 0.9991}),
-    ("lamb", {"weight_decay": 0.0101}),
+    ("lamb", {"weight_decay": 0.011}),
     ("adafactor", {"learning_rate": 0.0101}),
 ]
 
