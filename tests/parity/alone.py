@@ -36,6 +36,8 @@ OPTIMIZER_KNOBS = {
     "lamb": {"beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
     "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
 }
+DROPOUT, WRONG_DROPOUT = 0.3, 0.5
+MASKS, MASKED_PASSES, MASKED_HEADS = 300, 64, 8
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
@@ -64,7 +66,7 @@ class Twin:
 def small_point(framework: str, **knobs: float | str) -> Point:
     """A model small enough for finite differences."""
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "sequence_length": 6}
-    return make_point(framework, 1, micro_batch_size=2, **sizes, **knobs)
+    return make_point(framework, 1, **{"micro_batch_size": 2, **sizes, **knobs})
 
 
 def lively_weights(point: Point) -> Arrays:
@@ -147,6 +149,51 @@ def record_optimizers(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_dropout(twin: Twin) -> Arrays:
+    """Losses and gradient norms of one batch at the same weights under many masks, and what dropout must not touch."""
+    arrays = {}
+    knobs = {"optimizer": "sgd", "momentum": 0.0, "micro_batch_size": 16, "gradient_accumulation_steps": 2}
+    for name, rate in (("right", DROPOUT), ("wrong", WRONG_DROPOUT), ("none", 0.0)):
+        point = small_point(twin.framework, **(knobs | {"dropout": rate}))
+        trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+        inputs, targets = twin.batches(point).train_batch(0)
+        steps = MASKS if rate else 1
+        results = [trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0) for _ in range(steps)]
+        arrays[f"{name}/loss"] = np.array([result.loss for result in results])
+        arrays[f"{name}/gradient_norm"] = np.array([result.gradient_norm for result in results])
+        arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]))
+        arrays[f"{name}/logits"] = trainer.logits(inputs[0])
+        trainer.passes = 0
+        arrays[f"{name}/forward_again"] = np.array(trainer.forward(inputs, targets))
+    return arrays | record_masks(twin)
+
+
+def record_masks(twin: Twin) -> Arrays:
+    """Which elements each place of dropout drops, pass by pass, read off exact zeros in the gradients.
+
+    With a single token the gradient of what is added right before a mask is that mask times something: position
+    embeddings, the output biases of both branches, and the values' biases, whose heads' only probability is 1.
+    """
+    sizes = {"sequence_length": 1, "hidden_size": 4 * MASKED_HEADS, "num_heads": MASKED_HEADS, "num_layers": 1}
+    point = make_point(twin.framework, 1, micro_batch_size=1, gradient_accumulation_steps=1, dropout=DROPOUT, **sizes)
+    trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+    inputs, targets = twin.batches(point).train_batch(0)
+    names = {
+        "embedding": "position_embedding",
+        "attention_branch": "block0.attention.out.bias",
+        "mlp_branch": "block0.mlp.down.bias",
+        "attention": "block0.attention.qkv.bias",
+    }
+    kept: dict[str, list[np.ndarray]] = {place: [] for place in names}
+    for trainer.passes in range(MASKED_PASSES):
+        gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
+        for place, name in names.items():
+            values = gradients[name].reshape(-1)
+            values = np.split(values, 3)[2].reshape(MASKED_HEADS, -1).any(axis=1) if place == "attention" else values
+            kept[place].append(values != 0)
+    return {f"kept/{place}": np.array(masks) for place, masks in kept.items()}
+
+
 def record_overflow(twin: Twin) -> Arrays:
     """Parameters after a skipped step and a sound one, and after the sound one alone."""
     point = configured_point(twin.framework, (1, "fp16", "none"))
@@ -189,6 +236,7 @@ def main(framework: str, folder: Path) -> None:
     twin = Twin(framework)
     np.savez(folder / "float64.npz", **record_float64(twin))
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
+    np.savez(folder / "dropout.npz", **record_dropout(twin))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))
