@@ -17,7 +17,7 @@ from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_
 from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.record import Status
 from hvbench.repeating import BUDGET_SECONDS
-from hvbench.spec import MeasureSettings, Point
+from hvbench.spec import OPTIMIZER_PRESETS, MeasureSettings, Point
 from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
 from hvbench.sweep import prepare_sweep
@@ -181,4 +181,8 @@ def describe_fields() -> str:
         for name, field in model.model_fields.items():
             default = "from model" if field.is_required() else str(field.default)
             lines.append(f"  {name:28} {default:12} {field.description}")
+        if model is Point:
+            for optimizer, preset in OPTIMIZER_PRESETS.items():
+                values = ", ".join(f"{name} {value:g}" for name, value in preset.items())
+                lines.append(f"  with optimizer = {optimizer}: {values}")
     return "\n".join(lines)

@@ -7,8 +7,10 @@ gradients, losses beside the point, two updates), `overflow` (a step that overfl
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.precision import PRECISIONS
-from hvbench.training.schedule import learning_rate_at, point_learning_rate
+from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
 from tests.parity.points import BROKEN, STEPS, configured_point, make_point
 
@@ -27,17 +29,17 @@ DIRECTIONS = 2
 FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from rounding
 OVERFLOWING_SCALE = 2.0**60
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
-OPTIMIZER_UPDATES = 3
-# As small gradients as these would hide a wrong epsilon, and no norm or threshold is met by chance.
+OPTIMIZER_RATES = (0.05, 0.1, 0.07)
 OPTIMIZER_KNOBS = {
-    "sgd": {"momentum": 0.8, "weight_decay": 0.05, "learning_rate": 0.1},
-    "plain_sgd": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "learning_rate": 0.1},
-    "lars": {"momentum": 0.8, "weight_decay": 0.05, "learning_rate": 0.3, "trust_coefficient": 0.02},
-    "lamb": {"beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
-    "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05, "learning_rate": 0.02},
+    "adamw": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "sgd": {"momentum": 0.8, "weight_decay": 0.05},
+    "plain_sgd": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+    "lars": {"momentum": 0.8, "weight_decay": 0.05, "trust_coefficient": 0.02},
+    "lamb": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
-MASKS, MASKED_PASSES, MASKED_HEADS = 300, 64, 8
+MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
@@ -57,6 +59,12 @@ class Twin:
         meaning = PRECISIONS[precision or point.precision]
         weights = initial_weights(point, dtype=meaning.parameter_dtype) if weights is None else weights
         return self.step.Trainer(point, weights, precision=meaning, runtime=self.runtime)
+
+    def tensor(self, value: np.ndarray | float) -> Any:
+        """`value` in float64, as the framework holds it."""
+        if self.framework == "pytorch":
+            return importlib.import_module("torch").tensor(value)
+        return importlib.import_module("tensorflow").constant(value, "float64")
 
     def batches(self, point: Point) -> Batches:
         """The text's batches of the only rank."""
@@ -130,41 +138,56 @@ def record_updates(twin: Twin, weights: Arrays) -> Arrays:
     return arrays
 
 
+def optimizer_weights(point: Point) -> Arrays:
+    """float64 weights; one matrix is zero, as a layer may begin."""
+    return lively_weights(point) | {"block0.mlp.up.weight": np.zeros(parameter_shapes(point)["block0.mlp.up.weight"])}
+
+
+def optimizer_gradients(point: Point, step: int) -> Arrays:
+    """float64 gradients of one step, of many sizes; those of one vector are zero."""
+    random = np.random.default_rng([2, step])
+    gradients = {name: random.standard_normal(shape) ** 3 for name, shape in parameter_shapes(point).items()}
+    return gradients | {"block0.norm1.bias": np.zeros_like(gradients["block0.norm1.bias"])}
+
+
 def record_optimizers(twin: Twin) -> Arrays:
-    """Gradients, rates and parameters around each optimizer's updates in float64; the first gradients are common."""
-    weights, arrays = lively_weights(small_point(twin.framework)), {}
+    """Parameters around each optimizer's updates in float64; the last is made by another one that goes on from there."""
+    arrays = {}
     for name, knobs in OPTIMIZER_KNOBS.items():
-        chosen = {"optimizer": name, "max_gradient_norm": 0.0, "schedule": "linear", "lr_warmup_steps": 1, **knobs}
-        point = small_point(twin.framework, **chosen)
-        trainer, batches = twin.trainer(point, weights, precision="fp64"), twin.batches(point)
-        for step in range(OPTIMIZER_UPDATES):
-            inputs, targets = batches.train_batch(step)
-            gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
-            rate = point_learning_rate(point, step)
-            trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=1.0)
-            place = f"{name}/step{step}"
-            arrays[f"{place}/rate"] = np.array(rate)
-            arrays |= {f"{place}/gradient/{key}": value for key, value in gradients.items()}
-            arrays |= {f"{place}/after/{key}": value for key, value in trainer.parameters().items()}
+        point = small_point(twin.framework, **{"optimizer": name, **knobs})
+        model = twin.trainer(point, optimizer_weights(point), precision="fp64").model
+        optimizer = twin.optimizer.make_optimizer(model.parameters, point=point)
+        for step, rate in enumerate(OPTIMIZER_RATES):
+            if step == len(OPTIMIZER_RATES) - 1:
+                state = optimizer.state()
+                optimizer = twin.optimizer.make_optimizer(model.parameters, point=point)
+                optimizer.load_state(state)
+                arrays |= {f"{name}/state/{key}": value for key, value in state.items()}
+            gradients = {key: twin.tensor(value) for key, value in optimizer_gradients(point, step).items()}
+            optimizer.update(gradients, learning_rate=rate if twin.framework == "pytorch" else twin.tensor(rate))
+            after = {key: np.array(value.numpy(force=True) if twin.framework == "pytorch" else value.numpy())
+                     for key, value in model.parameters.items()}  # fmt: skip
+            arrays |= {f"{name}/step{step}/after/{key}": value for key, value in after.items()}
     return arrays
 
 
 def record_dropout(twin: Twin) -> Arrays:
     """Losses and gradient norms of one batch at the same weights under many masks, and what dropout must not touch."""
     arrays = {}
-    knobs = {"optimizer": "sgd", "momentum": 0.0, "micro_batch_size": 16, "gradient_accumulation_steps": 2}
+    knobs = {"optimizer": "sgd", "momentum": 0.0, "micro_batch_size": 16, "gradient_accumulation_steps": 1}
     for name, rate in (("right", DROPOUT), ("wrong", WRONG_DROPOUT), ("none", 0.0)):
         point = small_point(twin.framework, **(knobs | {"dropout": rate}))
         trainer = twin.trainer(point, lively_weights(point), precision="fp64")
         inputs, targets = twin.batches(point).train_batch(0)
-        steps = MASKS if rate else 1
-        results = [trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0) for _ in range(steps)]
-        arrays[f"{name}/loss"] = np.array([result.loss for result in results])
-        arrays[f"{name}/gradient_norm"] = np.array([result.gradient_norm for result in results])
         arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]))
         arrays[f"{name}/logits"] = trainer.logits(inputs[0])
-        trainer.passes = 0
-        arrays[f"{name}/forward_again"] = np.array(trainer.forward(inputs, targets))
+        if rate:
+            results = [trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0) for _ in range(MASKS)]
+            arrays[f"{name}/loss"] = np.array([result.loss for result in results])
+            arrays[f"{name}/gradient_norm"] = np.array([result.gradient_norm for result in results])
+            trainer.passes = 0
+            again = trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0)
+            arrays[f"{name}/loss_again"] = np.array(again.loss)
     return arrays | record_masks(twin)
 
 

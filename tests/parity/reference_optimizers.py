@@ -1,6 +1,7 @@
 """The updates of one tensor in plain numpy float64, written from the papers and not from the twins.
 
-Each takes a tensor, its gradients and the learning rates of successive steps, and gives the tensor after each step.
+Each takes a tensor, its gradients and the learning rates of successive steps, and gives the tensor after each step. A
+tensor that is zero has no trust ratio.
 """
 
 from __future__ import annotations
@@ -35,9 +36,8 @@ def reference_lars(
     """arXiv:1708.03888, algorithm 1 with the local rate of eq. 6."""
     velocity, values = np.zeros_like(value), []
     for gradient, rate in zip(gradients, rates, strict=True):
-        local = 1.0
-        if is_adapted:
-            length = np.linalg.norm(value)
+        local, length = 1.0, np.linalg.norm(value)
+        if is_adapted and length > 0:
             local = trust_coefficient * length / (np.linalg.norm(gradient) + weight_decay * length)
         velocity = momentum * velocity + rate * local * (gradient + weight_decay * value)
         value = value - velocity
@@ -63,7 +63,8 @@ def reference_lamb(
         second = beta2 * second + (1 - beta2) * gradient**2
         ratio = first / (1 - beta1**t) / (np.sqrt(second / (1 - beta2**t)) + epsilon)
         step = ratio + weight_decay * value
-        trust = np.linalg.norm(value) / np.linalg.norm(step) if is_adapted else 1.0
+        length = np.linalg.norm(value)
+        trust = length / np.linalg.norm(step) if is_adapted and length > 0 else 1.0
         value = value - rate * trust * step
         values.append(value)
     return values

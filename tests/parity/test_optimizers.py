@@ -5,10 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import FRAMEWORKS
 from hvbench.tracing import compare_points
-from hvbench.training.optimizers import is_adapted
-from tests.parity.alone import OPTIMIZER_KNOBS, OPTIMIZER_UPDATES, lively_weights, small_point
+from hvbench.training.optimizers import is_adapted, state_shapes
+from tests.parity.alone import (
+    OPTIMIZER_KNOBS,
+    OPTIMIZER_RATES,
+    optimizer_gradients,
+    optimizer_weights,
+    small_point,
+)
 from tests.parity.points import (
     BROKEN,
     OPTIMIZER_MISTAKES,
@@ -17,15 +24,24 @@ from tests.parity.points import (
     optimizer_point,
     warming_point,
 )
+from tests.parity.reference import reference_updates
 from tests.parity.reference_optimizers import reference_adafactor, reference_lamb, reference_lars, reference_sgd
 
+UPDATES = len(OPTIMIZER_RATES)
 REFERENCES = {
+    "adamw": reference_updates,
     "sgd": reference_sgd,
     "plain_sgd": reference_sgd,
     "lars": reference_lars,
     "lamb": reference_lamb,
     "adafactor": reference_adafactor,
 }
+
+
+def arrays_under(numbers: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
+
+
 SOUND = next(name for name in FRAMEWORKS if name != BROKEN)
 
 
@@ -33,28 +49,37 @@ SOUND = next(name for name in FRAMEWORKS if name != BROKEN)
 @pytest.mark.parametrize("name", OPTIMIZER_KNOBS)
 def test_updates_follow_the_paper(alone, framework, name):
     """Which tensors decay and which have a trust ratio is said here by hand: all matrices, and matrices and positions."""
-    numbers = alone[framework, "optimizers"]
-    knobs = {key: value for key, value in OPTIMIZER_KNOBS[name].items() if key not in ("learning_rate", "optimizer")}
-    rates = [float(numbers[f"{name}/step{step}/rate"]) for step in range(OPTIMIZER_UPDATES)]
-    assert rates[0] < rates[1]
+    point = small_point(framework)
+    weights, gradients = optimizer_weights(point), [optimizer_gradients(point, step) for step in range(UPDATES)]
     adapted = set()
-    for key, value in lively_weights(small_point(framework)).items():
-        gradients = [numbers[f"{name}/step{step}/gradient/{key}"] for step in range(OPTIMIZER_UPDATES)]
-        choices = dict(knobs)
+    for key, value in weights.items():
+        choices = {knob: choice for knob, choice in OPTIMIZER_KNOBS[name].items() if knob != "optimizer"}
         if key == "position_embedding" or value.ndim == 1:
             choices["weight_decay"] = 0.0
-        if name == "lamb":
-            choices["beta1"] = 0.9
         if name in ("lamb", "lars"):
             choices["is_adapted"] = value.ndim == 2
             adapted |= {key} if value.ndim == 2 else set()
-        expected = REFERENCES[name](value, gradients, rates, **choices)
-        for step in range(OPTIMIZER_UPDATES):
-            after = numbers[f"{name}/step{step}/after/{key}"]
+        expected = REFERENCES[name](value, [each[key] for each in gradients], list(OPTIMIZER_RATES), **choices)
+        for step in range(UPDATES):
+            after = alone[framework, "optimizers"][f"{name}/step{step}/after/{key}"]
             np.testing.assert_allclose(after, expected[step], rtol=1e-12, atol=1e-12, err_msg=f"{key}, step {step}")
-            assert not np.array_equal(after, value)
+            assert np.array_equal(after, value) == (not gradients[step][key].any())
     if adapted:
-        assert adapted == {key for key in lively_weights(small_point(framework)) if is_adapted(key)}
+        assert adapted == {key for key in weights if is_adapted(key)}
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_KNOBS)
+def test_the_twins_keep_the_same_and_what_is_kept_is_all_that_is_needed(alone, name):
+    """The last update, held to its paper above, was made by an optimizer that started from this state."""
+    states = [arrays_under(alone[framework, "optimizers"], f"{name}/state/") for framework in FRAMEWORKS]
+    optimizer = OPTIMIZER_KNOBS[name].get("optimizer", name)
+    shapes = state_shapes(small_point("pytorch", **{"optimizer": optimizer, **OPTIMIZER_KNOBS[name]}))
+    expected = {f"{slot}/{key}": shape for slot, each in shapes.items() for key, shape in each.items()}
+    for state in states:
+        assert int(state.pop("updates")) == UPDATES - 1
+        assert {key: value.shape for key, value in state.items()} == expected
+    for key in expected:
+        np.testing.assert_allclose(states[0][key], states[1][key], rtol=1e-9, atol=1e-15, err_msg=key)
 
 
 @pytest.mark.parametrize("world_size", WORLD_SIZES)

@@ -67,6 +67,12 @@ def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
     assert found.copies_bytes == V * W * 4 + 4 * PARAMETERS  # the clipped gradients
 
 
+@pytest.mark.parametrize(("framework", "values"), [("pytorch", 2 * W + 3 * H * T), ("tensorflow", 0.5 * W + 1.25 * H * T)])
+def test_dropout_keeps_its_masks_and_what_attention_is_made_of(framework: str, values: float) -> None:
+    more = estimate(framework, dropout=0.1).activation_bytes - estimate(framework).activation_bytes
+    assert more == L * S * values * 4
+
+
 def test_a_native_bf16_halves_what_products_keep_and_adds_the_rounded_weights() -> None:
     found = estimate("pytorch", precision="bf16", is_native=True)
     assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)

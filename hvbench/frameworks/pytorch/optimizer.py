@@ -5,8 +5,10 @@ from __future__ import annotations
 import abc
 import math
 
+import numpy as np
 import torch
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
@@ -39,8 +41,23 @@ class Optimizer(abc.ABC):
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
 
+    def state(self) -> Arrays:
+        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        state: Arrays = {"updates": np.array(self.updates, np.int64)}
+        for slot, values in self.slots.items():
+            state |= {f"{slot}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        self.updates = int(state["updates"])
+        for slot, values in self.slots.items():
+            for name, value in values.items():
+                value.copy_(torch.tensor(state[f"{slot}/{name}"]))
+        self._prepare()
+
     def _prepare(self) -> None:
-        """What an optimizer of PyTorch's own needs once: its state is made of our slots."""
+        """Make the optimizer of PyTorch's own, where one is used; its state is made of our slots."""
 
     def _groups(self) -> list[dict[str, object]]:
         """Parameters for `torch.optim`: those that decay, and the others."""
@@ -66,9 +83,9 @@ class AdamW(Optimizer):
         )
         for name, value in self.parameters.items():
             self.adamw.state[value] = {
-                "step": torch.zeros((), dtype=torch.float32, device=value.device),
-                "exp_avg": self.slots["first_moments"][name],
-                "exp_avg_sq": self.slots["second_moments"][name],
+                "step": torch.tensor(float(self.updates), device=value.device),
+                "exp_avg": self.slots["first_moment"][name],
+                "exp_avg_sq": self.slots["second_moment"][name],
             }
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
@@ -82,7 +99,7 @@ class SGD(Optimizer):
     def _prepare(self) -> None:
         point = self.point
         self.sgd = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
-        for name, buffer in self.slots.get("momenta", {}).items():
+        for name, buffer in self.slots.get("momentum", {}).items():
             self.sgd.state[self.parameters[name]] = {"momentum_buffer": buffer}
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
@@ -106,7 +123,7 @@ class LARS(Optimizer):
             decay = weight_decay if is_decayed(name) else 0.0
             ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
             steps[name].mul_(torch.where((norm > 0) & (gradient_norm > 0), ratio, 1.0))
-        momenta = [self.slots["momenta"][name] for name in steps]
+        momenta = [self.slots["momentum"][name] for name in steps]
         torch._foreach_mul_(momenta, self.point.momentum)
         torch._foreach_add_(momenta, list(steps.values()))
         torch._foreach_sub_([self._values[name] for name in steps], momenta)
@@ -119,7 +136,7 @@ class LAMB(Optimizer):
         self.updates += 1
         beta1, beta2 = self.point.beta1, self.point.beta2
         names, values = list(gradients), list(gradients.values())
-        first, second = ([self.slots[slot][name] for name in names] for slot in ("first_moments", "second_moments"))
+        first, second = ([self.slots[slot][name] for name in names] for slot in ("first_moment", "second_moment"))
         torch._foreach_lerp_(first, values, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, values, values, 1 - beta2)
@@ -145,7 +162,7 @@ class Adafactor(Optimizer):
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
         rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
-        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moment", "column_moment", "second_moment"))
         steps = {}
         for name, gradient in gradients.items():
             squares = gradient.square().add_(self.point.epsilon**2)
