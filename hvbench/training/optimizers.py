@@ -44,16 +44,16 @@ def state_shapes(point: Point) -> Slots:
     shapes = parameter_shapes(point)
     match point.optimizer:
         case "adamw" | "lamb":
-            return {"first_moment": shapes, "second_moment": shapes}
+            return {"first_moments": shapes, "second_moments": shapes}
         case "lars":
-            return {"momentum": shapes}
+            return {"momenta": shapes}
         case "sgd":
-            return {"momentum": shapes} if point.momentum else {}
+            return {"momenta": shapes} if point.momentum else {}
         case "adafactor":
             matrices = {name: shape for name, shape in shapes.items() if is_factored(shape)}
             return {
-                "row_moment": {name: (rows,) for name, (rows, _) in matrices.items()},
-                "column_moment": {name: (columns,) for name, (_, columns) in matrices.items()},
-                "second_moment": {name: shape for name, shape in shapes.items() if name not in matrices},
+                "row_moments": {name: (rows,) for name, (rows, _) in matrices.items()},
+                "column_moments": {name: (columns,) for name, (_, columns) in matrices.items()},
+                "second_moments": {name: shape for name, shape in shapes.items() if name not in matrices},
             }
     raise ValueError(f"unknown optimizer {point.optimizer}")

@@ -84,8 +84,8 @@ class AdamW(Optimizer):
         for name, value in self.parameters.items():
             self.adamw.state[value] = {
                 "step": torch.tensor(float(self.updates), device=value.device),
-                "exp_avg": self.slots["first_moment"][name],
-                "exp_avg_sq": self.slots["second_moment"][name],
+                "exp_avg": self.slots["first_moments"][name],
+                "exp_avg_sq": self.slots["second_moments"][name],
             }
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
@@ -99,7 +99,7 @@ class SGD(Optimizer):
     def _prepare(self) -> None:
         point = self.point
         self.sgd = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
-        for name, buffer in self.slots.get("momentum", {}).items():
+        for name, buffer in self.slots.get("momenta", {}).items():
             self.sgd.state[self.parameters[name]] = {"momentum_buffer": buffer}
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
@@ -123,7 +123,7 @@ class LARS(Optimizer):
             decay = weight_decay if is_decayed(name) else 0.0
             ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
             steps[name].mul_(torch.where((norm > 0) & (gradient_norm > 0), ratio, 1.0))
-        momenta = [self.slots["momentum"][name] for name in steps]
+        momenta = [self.slots["momenta"][name] for name in steps]
         torch._foreach_mul_(momenta, self.point.momentum)
         torch._foreach_add_(momenta, list(steps.values()))
         torch._foreach_sub_([self._values[name] for name in steps], momenta)
@@ -136,7 +136,7 @@ class LAMB(Optimizer):
         self.updates += 1
         beta1, beta2 = self.point.beta1, self.point.beta2
         names, values = list(gradients), list(gradients.values())
-        first, second = ([self.slots[slot][name] for name in names] for slot in ("first_moment", "second_moment"))
+        first, second = ([self.slots[slot][name] for name in names] for slot in ("first_moments", "second_moments"))
         torch._foreach_lerp_(first, values, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, values, values, 1 - beta2)
@@ -162,7 +162,7 @@ class Adafactor(Optimizer):
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
         rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
-        rows, columns, seconds = (self.slots[slot] for slot in ("row_moment", "column_moment", "second_moment"))
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
         steps = {}
         for name, gradient in gradients.items():
             squares = gradient.square().add_(self.point.epsilon**2)

@@ -80,8 +80,8 @@ class AdamW(Optimizer):
                 value.assign(value * tf.cast(1 - rate * self.point.weight_decay, value.dtype))
             tf.raw_ops.ResourceApplyAdam(
                 var=value.handle,
-                m=self.slots["first_moment"][name].handle,
-                v=self.slots["second_moment"][name].handle,
+                m=self.slots["first_moments"][name].handle,
+                v=self.slots["second_moments"][name].handle,
                 beta1_power=tf.zeros((), value.dtype),  # its own bias correction switched off
                 beta2_power=tf.zeros((), value.dtype),
                 lr=tf.cast(rate * correction2 / correction1, value.dtype),
@@ -106,7 +106,7 @@ class SGD(Optimizer):
                 continue
             tf.raw_ops.ResourceApplyMomentum(
                 var=value.handle,
-                accum=self.slots["momentum"][name].handle,
+                accum=self.slots["momenta"][name].handle,
                 lr=learning_rate,
                 grad=gradient,
                 momentum=tf.constant(self.point.momentum, value.dtype),
@@ -119,7 +119,7 @@ class LARS(Optimizer):
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
         self.updates.assign_add(1)
         for name, gradient in gradients.items():
-            value, momenta = tf.convert_to_tensor(self.parameters[name]), self.slots["momentum"][name]
+            value, momenta = tf.convert_to_tensor(self.parameters[name]), self.slots["momenta"][name]
             decay = self.point.weight_decay if self._is_decayed(name) else 0.0
             step = gradient + decay * value if decay else gradient
             rate = learning_rate
@@ -141,7 +141,7 @@ class LAMB(Optimizer):
         correction2 = tf.sqrt(1 - tf.constant(beta2, tf.float64) ** count)
         for name, gradient in gradients.items():
             value = tf.convert_to_tensor(self.parameters[name])
-            first, second = self.slots["first_moment"][name], self.slots["second_moment"][name]
+            first, second = self.slots["first_moments"][name], self.slots["second_moments"][name]
             first.assign_add((gradient - first) * (1 - beta1))
             second.assign(second * beta2 + tf.square(gradient) * (1 - beta2))
             root = tf.sqrt(second) / tf.cast(correction2, value.dtype) + self.point.epsilon
@@ -160,7 +160,7 @@ class Adafactor(Optimizer):
 
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
         rate = self._count() ** -ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
-        rows, columns, seconds = (self.slots[slot] for slot in ("row_moment", "column_moment", "second_moment"))
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
         for name, gradient in gradients.items():
             value = tf.convert_to_tensor(self.parameters[name])
             rest = tf.cast(rate, value.dtype)
