@@ -1,8 +1,9 @@
 """One twin alone in a process, one rank: `python -m tests.parity.alone FRAMEWORK FOLDER` leaves its numbers there.
 
-It only records; `test_against_numpy.py` and `test_broken_twin.py` judge. Files (npz): `float64` (logits, loss,
-gradients, losses beside the point, two updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
-(traces of broken twins).
+It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
+(npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `optimizers` (updates of each),
+`dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `decayed_biases` and
+`undivided` (traces of broken twins).
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from tests.parity.points import BROKEN, STEPS, configured_point, make_point
 DIRECTIONS = 2
 FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from rounding
 OVERFLOWING_SCALE = 2.0**60
-# Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 OPTIMIZER_RATES = (0.05, 0.1, 0.07)
 OPTIMIZER_KNOBS = {
     "adamw": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
@@ -40,6 +40,7 @@ OPTIMIZER_KNOBS = {
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
+# Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
@@ -208,7 +209,8 @@ def record_masks(twin: Twin) -> Arrays:
         "attention": "block0.attention.qkv.bias",
     }
     kept: dict[str, list[np.ndarray]] = {place: [] for place in names}
-    for trainer.passes in range(MASKED_PASSES):
+    for number in range(MASKED_PASSES):
+        trainer.passes = number
         gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
         for place, name in names.items():
             values = gradients[name].reshape(-1)
