@@ -57,7 +57,8 @@ class Optimizer(abc.ABC):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make the optimizer of PyTorch's own, where one is used; its state is made of our slots."""
+        """Make the optimizer of PyTorch's own, where one is used: its state is made of our slots."""
+        self.library: torch.optim.Optimizer | None = None
 
     def _groups(self) -> list[dict[str, object]]:
         """Parameters for `torch.optim`: those that decay, and the others."""
@@ -65,12 +66,12 @@ class Optimizer(abc.ABC):
         others = [value for name, value in self.parameters.items() if not is_decayed(name)]
         return [{"params": decayed, "weight_decay": self.point.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
-    def _step(self, optimizer: torch.optim.Optimizer, gradients: dict[str, torch.Tensor], rate: float) -> None:
+    def _step(self, gradients: dict[str, torch.Tensor], rate: float) -> None:
         for name, gradient in gradients.items():
             self.parameters[name].grad = gradient
-        for group in optimizer.param_groups:
+        for group in self.library.param_groups:
             group["lr"] = rate
-        optimizer.step()
+        self.library.step()
 
 
 class AdamW(Optimizer):
@@ -78,11 +79,11 @@ class AdamW(Optimizer):
 
     def _prepare(self) -> None:
         point = self.point
-        self.adamw = torch.optim.AdamW(
+        self.library = torch.optim.AdamW(
             self._groups(), lr=point.learning_rate, betas=(point.beta1, point.beta2), eps=point.epsilon, fused=True
         )
         for name, value in self.parameters.items():
-            self.adamw.state[value] = {
+            self.library.state[value] = {
                 "step": torch.tensor(float(self.updates), device=value.device),
                 "exp_avg": self.slots["first_moments"][name],
                 "exp_avg_sq": self.slots["second_moments"][name],
@@ -90,7 +91,7 @@ class AdamW(Optimizer):
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        self._step(self.adamw, gradients, learning_rate)
+        self._step(gradients, learning_rate)
 
 
 class SGD(Optimizer):
@@ -98,13 +99,13 @@ class SGD(Optimizer):
 
     def _prepare(self) -> None:
         point = self.point
-        self.sgd = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
+        self.library = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
         for name, buffer in self.slots.get("momenta", {}).items():
-            self.sgd.state[self.parameters[name]] = {"momentum_buffer": buffer}
+            self.library.state[self.parameters[name]] = {"momentum_buffer": buffer}
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        self._step(self.sgd, gradients, learning_rate)
+        self._step(gradients, learning_rate)
 
 
 class LARS(Optimizer):
