@@ -19,6 +19,7 @@ from hvbench.spec import MeasureSettings, Point
 from hvbench.training.batches import Batches
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
+from hvbench.training.stopping import EarlyStopping
 
 
 class Diverged(Exception):
@@ -37,6 +38,8 @@ class Samples:
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    gradient_noise: list[dict[str, Any]] = field(default_factory=list)
+    stopped_by: str | None = None
 
     def add(self, result: StepResult, *, learning_rate: float, loss_scale: float) -> None:
         """Append one step's values; its times are appended where they are taken."""
@@ -63,8 +66,15 @@ class Loop:
         self.loss_scale = LossScale(enabled=point.precision == "fp16")
         self.total_steps = settings.warmup_steps + settings.steps
         self.step = 0
+        target_loss = settings.target_loss if settings.stop_at_target else None
+        self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
         self._started = 0.0
-        self._evaluation_seconds = 0.0
+        self._paused_seconds = 0.0  # what is no training: evaluations, looks at the gradient noise
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left: all are done, or training has ended early."""
+        return self.step >= self.total_steps or self.samples.stopped_by is not None
 
     @property
     def phase(self) -> str:
@@ -79,12 +89,14 @@ class Loop:
             self._evaluate()
         self.runtime.barrier()
         self._started = time.perf_counter()
-        self._evaluation_seconds = 0.0
+        self._paused_seconds = 0.0
 
     def advance(self) -> None:
-        """One step, timed; then an evaluation outside the clock where one is due."""
+        """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
         rate = point_learning_rate(self.point, self.step)
         scale = self.loss_scale.scale
+        if self.settings.noise_every and self.step % self.settings.noise_every == 0:
+            self._look_at_noise(loss_scale=scale)
         asked = time.perf_counter()
         inputs, targets = self.batches.train_batch(self.step)
         self.runtime.synchronize()
@@ -107,21 +119,43 @@ class Loop:
         if gave_up or not (result.skipped or math.isfinite(result.gradient_norm)):
             raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
 
+    def _look_at_noise(self, *, loss_scale: float) -> None:
+        """Norms of the gradients of the batch that comes next, before and after averaging."""
+        begun = time.perf_counter()
+        norms = self.trainer.gradient_norms(*self.batches.train_batch(self.step), loss_scale=loss_scale)
+        ended = time.perf_counter()
+        self._paused_seconds += ended - begun
+        self.samples.gradient_noise.append(
+            {
+                "step": self.step,
+                "micro_gradient_norms": [finite_or_none(norm) for norm in norms.micro_batches],
+                "gradient_norm": finite_or_none(norms.averaged),
+                "seconds": ended - begun,
+            }
+        )
+
     def _evaluate(self) -> None:
         begun = time.perf_counter()
         losses = [self.trainer.evaluate(*batch) for batch in self.batches.validation_batches(self.settings.evaluate_samples)]
+        loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
+        losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
         ended = time.perf_counter()
-        training_seconds = begun - self._started - self._evaluation_seconds if self.step else 0.0
-        self._evaluation_seconds += ended - begun
+        training_seconds = begun - self._started - self._paused_seconds if self.step else 0.0
+        self._paused_seconds += ended - begun
         self.samples.evaluations.append(
             {
                 "step": self.step,
-                "loss": finite_or_none(sum(losses) / len(losses)),
-                "samples": len(losses) * self.point.micro_batch_size,
+                "loss": finite_or_none(loss),
+                "samples": samples,
                 "seconds": ended - begun,
                 "training_seconds": training_seconds,
             }
         )
+        # In the order of `frame.evaluations_of`: to the last bit the loss that will be read from the records.
+        validation_loss = sum(samples * each for each in losses_of_ranks) / (samples * len(losses_of_ranks))
+        reason = self._stopping.judge(validation_loss)
+        if self.step > self.settings.warmup_steps:  # at least one step has been timed
+            self.samples.stopped_by = reason
 
 
 def reset_peak_rss() -> None:

@@ -173,6 +173,8 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    if settings.noise_every:
+        steps += steps // settings.noise_every + 1  # forward and backward once more
     if settings.ablation_rounds:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3

@@ -1,6 +1,7 @@
 """The record: what one launch of one point leaves behind, as raw samples, written once.
 
 Schema history (newest first)
+    3   measure: early stopping, a seed per repeat, noise_every; per rank `stopped_by` and `gradient_noise`
     2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
 
@@ -16,7 +17,7 @@ from pydantic import Field
 
 from hvbench.spec import MeasureSettings, Point, Spec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 
@@ -67,6 +68,17 @@ class Evaluation(Spec):
     training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
 
 
+class GradientNoise(Spec):
+    """One look of one rank at how far the gradients of one step's batch lie apart; outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    micro_gradient_norms: list[MaybeFinite] = Field(
+        max_length=2**20, description="L2 norm of each micro-batch's gradient, the mean over its samples, unscaled"
+    )
+    gradient_norm: MaybeFinite = Field(description="of the average over accumulation steps and ranks")
+    seconds: Seconds
+
+
 class Ceiling(Spec):
     """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
 
@@ -108,6 +120,8 @@ class RankSamples(Spec):
     loss_scale: StepValues
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
     evaluations: list[Evaluation]
+    gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
+    stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds
     build_seconds: Seconds
     peak_rss_bytes: Whole
@@ -141,7 +155,7 @@ class ParityStamp(Spec):
 class Record(Spec):
     """One launch of one point."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     suite: Line
     point_id: Line
     point: Point

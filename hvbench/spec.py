@@ -114,6 +114,10 @@ class MeasureSettings(Spec):
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
     evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
     target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="evaluations without a better loss before giving up; 0: never")
+    seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
     ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")
     precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(

@@ -40,8 +40,9 @@ RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\
 
 # version -> a function that makes a record of the next version of it; every older version has one here, for ever.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {1: lambda record: record}  # all that 2 added has a default
-RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run}
+# All that 2 and 3 added has a default.
+MIGRATIONS: dict[int, Migration] = {1: lambda record: record, 2: lambda record: record}
+RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run, 2: lambda run: run}
 
 
 class RunFolder:

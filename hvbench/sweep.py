@@ -320,10 +320,16 @@ def make_task(job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | 
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,
-        job={"kind": "measure", "point": job.point.model_dump(), "measure": settings.model_dump()},
+        job={"kind": "measure", "point": seeded_point(job, settings).model_dump(), "measure": settings.model_dump()},
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,
     )
+
+
+def seeded_point(job: Job, settings: MeasureSettings) -> Point:
+    """The point as this repeat trains it: from a seed of its own where `seed_per_repeat` asks for that."""
+    repeat = job.repeat if settings.seed_per_repeat else 0
+    return job.point.model_copy(update={"seed": (job.point.seed + repeat) % 2**31})
 
 
 def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence[str]) -> dict[str, Any]:

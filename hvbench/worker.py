@@ -120,7 +120,7 @@ class Worker:
         outcome: dict[str, Any] = {"status": "ok"}
         try:
             loop.start()
-            while loop.step < loop.total_steps:
+            while not loop.is_done:
                 self.progress.enter(loop.phase, step=loop.step)
                 loop.advance()
                 self.progress.state["loss"] = loop.samples.loss[-1]
@@ -166,7 +166,7 @@ class Worker:
                 "tokens_digest": None,  # no text was read
             },
             "samples": {
-                **{name: [] for name in (*per_step, "skipped_steps", "evaluations")},
+                **{name: [] for name in (*per_step, "skipped_steps", "evaluations", "gradient_noise")},
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,

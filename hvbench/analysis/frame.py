@@ -273,6 +273,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_to_target),
     Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
            lambda s: s.reached.training_seconds if s.reached else None),
+    Column("evaluated_steps", "int", "steps", "at the last evaluation",
+           lambda s: s.evaluations[-1].step if s.evaluations else None),
+    Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
+           lambda s: s.evaluations[-1].step * s.record.model.tokens_per_step if s.evaluations else None),
+    Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
+           lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
+    Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
+           lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
     Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
            evaluation_seconds_to_target),
 )
@@ -365,7 +373,8 @@ def sort_records(records: Iterable[Record]) -> list[Record]:
 
 def find_defect(record: Record) -> str | None:
     """Why the samples of a record that says `ok` cannot be used, or None."""
-    expected = record.measure.warmup_steps + record.measure.steps
+    ended_early = any(rank.stopped_by for rank in record.ranks)
+    expected = record.measure.warmup_steps + (1 if ended_early else record.measure.steps)
     world_size = record.point.world_size or len(record.ranks)
     if len(record.ranks) != world_size or world_size == 0:
         return f"record holds the samples of {len(record.ranks)} of {world_size} ranks"

@@ -39,6 +39,8 @@ from hvbench.analysis.panels import (
 from hvbench.analysis.scaling_plot import plot_scaling
 from hvbench.analysis.stats import CONFIDENCE, read_estimate, summarize_launches
 from hvbench.analysis.tables import show_axis
+from hvbench.analysis.targets import plot_targets
+from hvbench.analysis.tradeoff_plot import plot_tradeoff
 from hvbench.record import Record
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
@@ -70,6 +72,10 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
         figures["scaling_efficiency"] = scaling
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
         figures["loss_curves"] = plot_loss_curves(points, steps, evaluations=evaluations)
+    if targets := plot_targets(points):
+        figures["target_reached"] = targets
+    if tradeoff := plot_tradeoff(points, records):
+        figures["critical_batch"] = tradeoff
     if points["parts_seconds"].notna().any():
         figures["breakdown"] = plot_breakdown(points, summary=summary)
     if len(steps):

@@ -21,7 +21,7 @@ import pytest
 import hvbench
 from hvbench.cli.commands import hvbench as command_line
 from hvbench.environment import describe_environment, describe_load
-from hvbench.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
+from hvbench.record import Evaluation, GradientNoise, ModelFacts, Outcome, RankSamples, Record
 from hvbench.spec import MeasureSettings, Point, Spec
 
 PACKAGE = Path(hvbench.__file__).parent
@@ -141,6 +141,7 @@ PURE = (
     "hvbench.training", "hvbench.spec", "hvbench.repeating", "hvbench.fingerprint", "hvbench.compare", "hvbench.gate",
     "hvbench.judge", "hvbench.analysis.stats", "hvbench.analysis.scaling", "hvbench.analysis.quality",
     "hvbench.analysis.shape", "hvbench.analysis.ratios", "hvbench.analysis.losses", "hvbench.analysis.metrics",
+    "hvbench.analysis.survival", "hvbench.analysis.noise", "hvbench.analysis.tradeoff",
 )  # fmt: skip
 CLOCKS = ("time", "datetime")
 OUTSIDE_WORLD = (
@@ -356,11 +357,11 @@ UNITS = r"(seconds|bytes|tokens|samples|steps|flops|cores|ticks)"
 WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 # Numbers that count or place something, or that have no unit; the name says which.
 UNITLESS = {
-    "ablation_rounds", "precision_target",  # a count of rounds, a fraction
+    "ablation_rounds", "precision_target", "patience",  # a count of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
-    "step", "evaluate_every",  # a position in, and a distance of, steps
+    "step", "evaluate_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "parameters_in_flops",  # how many
-    "loss", "target_loss", "gradient_norm", "learning_rate", "loss_scale",
+    "loss", "target_loss", "gradient_norm", "micro_gradient_norms", "learning_rate", "loss_scale",
     "cgroup_cpu_quota", "load_average", "omp_num_threads",  # named by the system that reports them
 }  # fmt: skip
 
@@ -373,7 +374,7 @@ def is_number(annotation: typing.Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "model", [RankSamples, Evaluation, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
+    "model", [RankSamples, Evaluation, GradientNoise, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
 )
 def test_every_number_in_a_record_has_its_unit_in_its_name(model: type[Spec]) -> None:
     numbers = [name for name, field in model.model_fields.items() if is_number(field.annotation)]

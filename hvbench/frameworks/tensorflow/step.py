@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import Optimizer
@@ -34,8 +34,10 @@ class Trainer:
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
-            for name in ("_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss")
-        }
+            for name in (
+                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_norms",
+            )
+        }  # fmt: skip
 
     def train_step(
         self,
@@ -88,6 +90,13 @@ class Trainer:
             _, gradients = self._averaged_gradients(inputs[-1], targets[-1], scale, with_allreduce=with_allreduce)
         return {name: gradient.numpy() for name, gradient in gradients.items()}
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms, scale = [], self._scalar(loss_scale)
+        for index in range(len(inputs)):
+            norm, averaged = self._run("_norms", inputs[index], targets[index], scale, is_last=index == len(inputs) - 1)
+            norms.append(float(norm))
+        return GradientNorms(micro_batches=norms, averaged=float(averaged))
+
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 
@@ -103,6 +112,22 @@ class Trainer:
         for name, gradient in gradients.items():
             self.sums[name].assign_add(gradient)
         return loss
+
+    def _norms(
+        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, *, is_last: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
+        _, gradients = self._backward(inputs, targets, scale)  # each its share of the mean over the accumulation steps
+        norm = tf.linalg.global_norm(list(gradients.values())) / scale * self.point.gradient_accumulation_steps
+        averaged = tf.zeros_like(norm)
+        for name, value in self.sums.items():
+            gradients[name] = value.assign_add(gradients[name]).read_value()
+        if is_last:
+            averaged = tf.linalg.global_norm(list(self._allreduce(gradients).values())) / scale
+            for value in self.sums.values():
+                with tf.control_dependencies([averaged]):
+                    value.assign(tf.zeros_like(value))
+        return norm, averaged
 
     def _averaged_gradients(
         self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, *, with_allreduce: bool
