@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hvbench.checkpoint import Checkpoint, Standing, name_checkpoint, save_checkpoint
 from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.batches import Batches
@@ -55,17 +56,26 @@ class Loop:
     """Trains one point step by step and samples it. `phase` and `step` say where it is, for progress and for outcomes."""
 
     def __init__(
-        self, point: Point, settings: MeasureSettings, *, trainer: Trainer, batches: Batches, runtime: Runtime
+        self,
+        point: Point,
+        settings: MeasureSettings,
+        *,
+        trainer: Trainer,
+        batches: Batches,
+        runtime: Runtime,
+        folder: Path | None = None,  # where this rank leaves checkpoints; None: it leaves none
     ) -> None:
         self.point = point
         self.settings = settings
         self.trainer = trainer
         self.batches = batches
         self.runtime = runtime
+        self.folder = folder
         self.samples = Samples()
         self.loss_scale = LossScale(enabled=point.precision == "fp16")
         self.total_steps = settings.warmup_steps + settings.steps
         self.step = 0
+        self.first_step = 0  # of the training: what a checkpoint had done before
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
         self._started = 0.0
@@ -83,6 +93,28 @@ class Loop:
             return "first_step"
         return "warmup" if self.step < self.settings.warmup_steps else "measure"
 
+    def resume(self, standing: Standing) -> None:
+        """Take over where a checkpoint stands: its step, its place in the text, its loss scale."""
+        self.first_step = standing.step
+        if self.loss_scale.enabled:
+            self.loss_scale.scale, self.loss_scale.clean_steps = standing.loss_scale, standing.clean_steps
+
+    @property
+    def standing(self) -> Standing:
+        """Where the training stands, for a checkpoint."""
+        steps = self.first_step + self.step
+        return Standing(
+            step=steps,
+            samples=steps * self.point.global_batch_size,
+            global_batch_size=self.point.global_batch_size,
+            optimizer=self.point.optimizer,
+            loss_scale=self.loss_scale.scale,
+            clean_steps=self.loss_scale.clean_steps,
+            tokens_digest=self.batches.tokens_digest,
+            seed=self.point.seed,
+            framework=self.point.framework,
+        )
+
     def start(self) -> None:
         """Line up the ranks; evaluate the untrained model if evaluations were asked for."""
         if self.settings.evaluate_every:
@@ -93,12 +125,12 @@ class Loop:
 
     def advance(self) -> None:
         """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
-        rate = point_learning_rate(self.point, self.step)
+        rate = point_learning_rate(self.point, self.first_step + self.step)
         scale = self.loss_scale.scale
         if self.settings.noise_every and self.step % self.settings.noise_every == 0:
             self._look_at_noise(loss_scale=scale)
         asked = time.perf_counter()
-        inputs, targets = self.batches.train_batch(self.step)
+        inputs, targets = self.batches.train_batch(self.first_step + self.step)
         self.runtime.synchronize()
         begun = time.perf_counter()
         result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
@@ -113,6 +145,15 @@ class Loop:
         self.step += 1
         if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
             self._evaluate()
+        if self.folder and self.step % self.settings.checkpoint_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        begun = time.perf_counter()
+        standing = self.standing
+        checkpoint = Checkpoint(standing=standing, arrays=self.trainer.state())
+        save_checkpoint(self.folder / name_checkpoint(standing.step), checkpoint)
+        self._paused_seconds += time.perf_counter() - begun
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
@@ -122,7 +163,7 @@ class Loop:
     def _look_at_noise(self, *, loss_scale: float) -> None:
         """Norms of the gradients of the batch that comes next, before and after averaging."""
         begun = time.perf_counter()
-        norms = self.trainer.gradient_norms(*self.batches.train_batch(self.step), loss_scale=loss_scale)
+        norms = self.trainer.gradient_norms(*self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale)
         ended = time.perf_counter()
         self._paused_seconds += ended - begun
         self.samples.gradient_noise.append(

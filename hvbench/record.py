@@ -1,7 +1,8 @@
 """The record: what one launch of one point leaves behind, as raw samples, written once.
 
 Schema history (newest first)
-    3   measure: early stopping, a seed per repeat, noise_every; per rank `stopped_by` and `gradient_noise`
+    3   measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint; per rank `first_step`,
+        `stopped_by` and `gradient_noise`
     2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
 
@@ -121,6 +122,7 @@ class RankSamples(Spec):
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
     evaluations: list[Evaluation]
     gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
+    first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
     stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds
     build_seconds: Seconds

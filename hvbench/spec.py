@@ -72,6 +72,7 @@ class Point(Spec):
 
     data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
+    initial_checkpoint: Text | None = Field(None, description="path of a checkpoint to go on from; left out: from the seed")
 
     @model_validator(mode="before")
     @classmethod
@@ -117,6 +118,7 @@ class MeasureSettings(Spec):
     stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
     patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="evaluations without a better loss before giving up; 0: never")
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between checkpoints; 0: none")
     noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
     ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")

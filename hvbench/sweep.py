@@ -10,9 +10,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Protocol
 
 from hvbench import __version__
+from hvbench.checkpoint import check_checkpoint
 from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
@@ -107,7 +109,10 @@ class Sweep:
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
         """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot go on."""
-        tasks = [make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes) for job in jobs]
+        checkpoints = self.folder.path.resolve() / "checkpoints" if self.settings.checkpoint_every else None
+        tasks = [
+            make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints) for job in jobs
+        ]
         position, started_at = 0, utc_now()
 
         def hear(message: dict[str, Any]) -> None:
@@ -250,6 +255,7 @@ def prepare_sweep(
     run = describe_run(suite, plan, world_size=world_size, command=command)
     if before is not None:
         run = continue_run(before, run, folder=folder, observer=observer, force=force)
+    check_checkpoints(plan, suite.measure)
     digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
     if before is not None:
         require_same_data(before.get("data"), digests, folder=folder, force=force)
@@ -294,6 +300,13 @@ def require_same_data(before: Any, digests: Mapping[str, str], *, folder: RunFol
         )
 
 
+def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
+    """Hold every initial checkpoint against the points that go on from it; raises UsageError before any launch."""
+    for job in plan.jobs:
+        if job.point.initial_checkpoint:
+            check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
+
+
 def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs once, here, so that bad input ends the sweep before it starts.
 
@@ -312,15 +325,22 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
     return digests
 
 
-def make_task(job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None) -> Task:
-    """The job as the launcher needs it."""
+def make_task(
+    job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None, checkpoints: Path | None = None
+) -> Task:
+    """The job as the launcher needs it; below `checkpoints` each job has a folder of its own."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
         group=(job.repeat, worker_group(job.point)),
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,
-        job={"kind": "measure", "point": seeded_point(job, settings).model_dump(), "measure": settings.model_dump()},
+        job={
+            "kind": "measure",
+            "point": seeded_point(job, settings).model_dump(),
+            "measure": settings.model_dump(),
+            "checkpoints": str(checkpoints / job.key) if checkpoints else None,
+        },
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,
     )

@@ -26,6 +26,7 @@ from typing import Any
 from hvbench import parity
 from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
+from hvbench.checkpoint import load_checkpoint
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
@@ -114,7 +115,13 @@ class Worker:
         prepared = time.perf_counter()
         self.progress.enter("build")
         trainer = slow_down(self.build_trainer(point), self.progress.faults, point=point.point_id)
-        loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=self.runtime)
+        loop = Loop(
+            point, settings, trainer=trainer, batches=batches, runtime=self.runtime, folder=self.checkpoints_folder
+        )
+        if point.initial_checkpoint:
+            checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
+            trainer.load_state(dict(checkpoint.arrays))
+            loop.resume(checkpoint.standing)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)
         outcome: dict[str, Any] = {"status": "ok"}
@@ -142,6 +149,7 @@ class Worker:
             },
             "samples": {
                 **vars(loop.samples),
+                "first_step": loop.first_step,
                 **self.describe_place(),
                 "data_prepare_seconds": prepared - begun,
                 "build_seconds": built - prepared,
@@ -154,6 +162,12 @@ class Worker:
         if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
             result["samples"]["ablation"] = self.ablate(loop)
         return result
+
+    @property
+    def checkpoints_folder(self) -> Path | None:
+        """Where the point's checkpoints go; None on all ranks but the first, whose parameters are everybody's."""
+        folder = self.generation["jobs"][self.progress.state["index"]].get("checkpoints")
+        return Path(folder) if folder and self.runtime.rank == 0 else None
 
     def skip(self, ceiling: dict[str, Any], *, reason: str) -> dict[str, Any]:
         """What a point leaves that is not trained: its ceilings and why."""

@@ -103,3 +103,9 @@ class Trainer(Protocol):
 
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""
+
+    def state(self) -> Arrays:
+        """All that an update changes: `parameters/NAME` and `optimizer/…`, the same names and arrays in every twin."""
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`, whichever twin it comes from. Raises KeyError where it lacks something."""

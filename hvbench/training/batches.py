@@ -33,6 +33,7 @@ class Batches:
         require_enough(corpus, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size)
         self.samples_per_epoch = count_samples(corpus.train, point.sequence_length)
         self._validation_samples = count_samples(corpus.validation, point.sequence_length)
+        self.tokens_digest = corpus.tokens_digest
         self._point = point
         self._rank = rank
         self._world_size = point.world_size

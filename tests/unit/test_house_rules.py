@@ -359,7 +359,7 @@ WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 UNITLESS = {
     "ablation_rounds", "precision_target", "patience",  # a count of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
-    "step", "evaluate_every", "noise_every",  # a position in, and a distance of, steps
+    "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "parameters_in_flops",  # how many
     "loss", "target_loss", "gradient_norm", "micro_gradient_norms", "learning_rate", "loss_scale",
     "cgroup_cpu_quota", "load_average", "omp_num_threads",  # named by the system that reports them

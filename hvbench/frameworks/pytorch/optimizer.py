@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
 from hvbench.training.weights import is_decayed
 
@@ -27,3 +29,25 @@ class Optimizer:
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate
         self.adamw.step()
+
+    def state(self) -> Arrays:
+        """Moments by canonical name, and `updates`, how many they have seen."""
+        state: Arrays = {"updates": np.array(0, np.int64)}
+        for name, parameter in self.parameters.items():
+            kept = self.adamw.state.get(parameter)  # nothing before the first update
+            zero = torch.zeros_like(parameter)
+            state[f"first_moment/{name}"] = (kept["exp_avg"] if kept else zero).cpu().numpy().copy()
+            state[f"second_moment/{name}"] = (kept["exp_avg_sq"] if kept else zero).cpu().numpy().copy()
+            if kept:
+                state["updates"] = np.array(int(kept["step"].item()), np.int64)
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        updates = float(state["updates"])
+        for name, parameter in self.parameters.items():
+            self.adamw.state[parameter] = {
+                "step": torch.tensor(updates, dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.tensor(state[f"first_moment/{name}"], device=parameter.device),
+                "exp_avg_sq": torch.tensor(state[f"second_moment/{name}"], device=parameter.device),
+            }

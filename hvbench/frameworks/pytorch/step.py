@@ -107,6 +107,17 @@ class Trainer:
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
 
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        return parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+
+    def load_state(self, state: Arrays) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.parameters.items():
+                parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
 from hvbench.training.weights import is_decayed
 
@@ -44,3 +46,18 @@ class Optimizer:
                 epsilon=tf.cast(self.point.epsilon * correction2, value.dtype),
                 grad=gradient,
             )
+
+    def state(self) -> Arrays:
+        """Moments by canonical name, and `updates`, how many they have seen."""
+        state: Arrays = {"updates": np.array(self.updates.numpy())}
+        for name in self.parameters:
+            state[f"first_moment/{name}"] = self.first_moments[name].numpy()
+            state[f"second_moment/{name}"] = self.second_moments[name].numpy()
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        self.updates.assign(state["updates"])
+        for name in self.parameters:
+            self.first_moments[name].assign(state[f"first_moment/{name}"])
+            self.second_moments[name].assign(state[f"second_moment/{name}"])

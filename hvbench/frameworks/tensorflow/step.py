@@ -100,6 +100,16 @@ class Trainer:
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        return parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+
+    def load_state(self, state: Arrays) -> None:
+        for name, parameter in self.model.parameters.items():
+            parameter.assign(state[f"parameters/{name}"])
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
     def _accumulate_all_but_last(self, inputs: np.ndarray, targets: np.ndarray, scale: tf.Tensor) -> tf.Tensor:
         loss = tf.zeros((), self.model.parameter_dtype)
         for index in range(len(inputs) - 1):
