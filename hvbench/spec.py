@@ -49,7 +49,7 @@ class Point(Spec):
     hidden_size: Count = Field(description="width of the residual stream")
     vocab_size: Annotated[int, Field(ge=256, le=1_000_000)] = Field(description="256: raw bytes; more: a trained BPE")
     sequence_length: Count = Field(description="tokens per sample")
-    objective: Literal["causal_lm"] = Field("causal_lm", description="what the loss predicts")
+    objective: Literal["causal_lm", "masked_lm"] = Field("causal_lm", description="the next token, or hidden ones (BERT)")
 
     world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")

@@ -1,7 +1,7 @@
 """One twin alone in a process, one rank: `python -m tests.parity.alone FRAMEWORK FOLDER` leaves its numbers there.
 
 It only records; `test_against_numpy.py` and `test_broken_twin.py` judge. Files (npz): `float64` (logits, loss,
-gradients, losses beside the point, two updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
+gradients, losses beside the point, two updates), `float64_masked_lm` (the same without updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
 (traces of broken twins).
 """
 
@@ -52,7 +52,7 @@ class Twin:
         return Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
 
 
-def small_point(framework: str, **knobs: float) -> Point:
+def small_point(framework: str, **knobs: float | str) -> Point:
     """A model small enough for finite differences."""
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "sequence_length": 6}
     return make_point(framework, 1, micro_batch_size=2, **sizes, **knobs)
@@ -73,9 +73,9 @@ def random_direction(weights: Arrays, seed: int) -> Arrays:
     return {name: value / length for name, value in direction.items()}
 
 
-def record_float64(twin: Twin) -> Arrays:
+def record_float64(twin: Twin, **knobs: str) -> Arrays:
     """Everything of one small point in float64."""
-    point = small_point(twin.framework)
+    point = small_point(twin.framework, **knobs)
     weights = lively_weights(point)
     inputs, targets = twin.batches(point).train_batch(0)
     trainer = twin.trainer(point, weights, precision="fp64")
@@ -94,7 +94,7 @@ def record_float64(twin: Twin) -> Arrays:
             beside = twin.trainer(point, moved, precision="fp64")
             losses = [beside.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
-    return arrays | record_updates(twin, weights)
+    return arrays if knobs else arrays | record_updates(twin, weights)
 
 
 def record_updates(twin: Twin, weights: Arrays) -> Arrays:
@@ -160,6 +160,7 @@ def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
     np.savez(folder / "float64.npz", **record_float64(twin))
+    np.savez(folder / "float64_masked_lm.npz", **record_float64(twin, objective="masked_lm"))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))

@@ -1,5 +1,7 @@
 """The GPT decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings.
 
+The objective `masked_lm` makes an encoder of it: every position attends to all others.
+
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
 
@@ -14,6 +16,7 @@ from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.spec import Point
+from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision
 
 
@@ -43,16 +46,17 @@ class Model:
         return self._round(logits).to(self.parameter_dtype)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, in nats."""
         logits = self.logits(inputs)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
 
     def _attention(self, x: torch.Tensor, name: str) -> torch.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, Q)
+        is_causal = self.point.objective == "causal_lm"
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)  # (B, H, T, Q)
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

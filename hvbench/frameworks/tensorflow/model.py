@@ -1,5 +1,7 @@
 """The GPT decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings.
 
+The objective `masked_lm` makes an encoder of it: every position attends to all others.
+
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
 
@@ -14,6 +16,7 @@ from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.spec import Point
+from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision
 
 
@@ -42,9 +45,13 @@ class Model:
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, in nats."""
         logits = self.logits(inputs)
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+        if self.point.objective == "causal_lm":
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
+        asked = tf.cast(targets != IGNORED, losses.dtype)
+        return tf.reduce_sum(losses * asked) / tf.reduce_sum(asked)
 
     def _attention(self, x: tf.Tensor, name: str) -> tf.Tensor:
         B, T, W = x.shape
@@ -52,8 +59,10 @@ class Model:
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
         scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
-        future = np.triu(np.full((T, T), -np.inf), k=1)
-        attention = tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype))
+        if self.point.objective == "causal_lm":
+            future = np.triu(np.full((T, T), -np.inf), k=1)
+            scores += tf.constant(future, self.parameter_dtype)
+        attention = tf.nn.softmax(scores)
         if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
             attention = self._round(attention)
         heads = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))  # (B, T, H, Q)
