@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hvbench.checkpoint import Checkpoint, Standing, name_checkpoint, save_checkpoint
 from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.spec import MeasureSettings, Point
@@ -39,6 +41,7 @@ class Samples:
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    overflows: list[dict[str, Any]] = field(default_factory=list)
     gradient_noise: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: str | None = None
 
@@ -141,6 +144,8 @@ class Loop:
         self.samples.step_seconds.append(ended - begun)
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         self._check_finite(result)
+        if result.skipped:
+            self._find_overflow(inputs, targets, loss_scale=scale)
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
         if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
@@ -159,6 +164,14 @@ class Loop:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
         if gave_up or not (result.skipped or math.isfinite(result.gradient_norm)):
             raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
+
+    def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
+        """Tell an overflow of this rank's own gradients from one on the wire; a skipped step has moved no parameter."""
+        begun = time.perf_counter()
+        norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+        is_own = not all(map(math.isfinite, norms.micro_batches))
+        self._paused_seconds += time.perf_counter() - begun
+        self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
 
     def _look_at_noise(self, *, loss_scale: float) -> None:
         """Norms of the gradients of the batch that comes next, before and after averaging."""

@@ -2,7 +2,7 @@
 
 Schema history (newest first)
     3   measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint; per rank `first_step`,
-        `stopped_by` and `gradient_noise`
+        `stopped_by`, `gradient_noise` and `overflows`
     2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
 
@@ -80,6 +80,14 @@ class GradientNoise(Spec):
     seconds: Seconds
 
 
+class Overflow(Spec):
+    """Where the gradients of a skipped step left fp16's range: the same batch, looked at again outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    loss_scale: Real
+    is_own: bool = Field(description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks")
+
+
 class Ceiling(Spec):
     """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
 
@@ -122,6 +130,7 @@ class RankSamples(Spec):
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
     evaluations: list[Evaluation]
     gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
+    overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
     first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
     stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds

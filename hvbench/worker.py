@@ -180,7 +180,7 @@ class Worker:
                 "tokens_digest": None,  # no text was read
             },
             "samples": {
-                **{name: [] for name in (*per_step, "skipped_steps", "evaluations", "gradient_noise")},
+                **{name: [] for name in (*per_step, "skipped_steps", "evaluations", "gradient_noise", "overflows")},
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,

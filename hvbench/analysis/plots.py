@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hvbench.analysis.breakdown_plot import plot_breakdown
 from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
+from hvbench.analysis.overflows import plot_loss_scale
 from hvbench.analysis.panels import (
     GREY,
     STYLES,
@@ -76,6 +77,8 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
         figures["target_reached"] = targets
     if tradeoff := plot_tradeoff(points, records):
         figures["critical_batch"] = tradeoff
+    if overflows := plot_loss_scale(points, records):
+        figures["loss_scale"] = overflows
     if points["parts_seconds"].notna().any():
         figures["breakdown"] = plot_breakdown(points, summary=summary)
     if len(steps):

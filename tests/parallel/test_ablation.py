@@ -98,6 +98,9 @@ def test_norms_are_of_each_micro_batch_and_of_the_average_over_passes_and_ranks(
         assert all((first[name] == last[name]).all() for name in first), "looking at the noise changes no state"
     assert ranks[0]["averaged_norm"] == ranks[1]["averaged_norm"]
     assert len({value for rank in ranks for value in rank["micro_gradient_norms"].tolist()}) == 4
+    for rank in ranks:  # an overflow on the wire, and none of the rank's own
+        assert rank["wire_norms"][:2] == pytest.approx(rank["micro_gradient_norms"], rel=1e-6)
+        assert not np.isfinite(rank["wire_norms"][2])
     assert all(rank["gathered"].tolist() == [0.1, 1.1] for rank in ranks)
 
 

@@ -21,7 +21,7 @@ import pytest
 import hvbench
 from hvbench.cli.commands import hvbench as command_line
 from hvbench.environment import describe_environment, describe_load
-from hvbench.record import Evaluation, GradientNoise, ModelFacts, Outcome, RankSamples, Record
+from hvbench.record import Evaluation, GradientNoise, ModelFacts, Outcome, Overflow, RankSamples, Record
 from hvbench.spec import MeasureSettings, Point, Spec
 
 PACKAGE = Path(hvbench.__file__).parent
@@ -374,7 +374,7 @@ def is_number(annotation: typing.Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "model", [RankSamples, Evaluation, GradientNoise, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
+    "model", [RankSamples, Evaluation, GradientNoise, Overflow, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
 )
 def test_every_number_in_a_record_has_its_unit_in_its_name(model: type[Spec]) -> None:
     numbers = [name for name, field in model.model_fields.items() if is_number(field.annotation)]

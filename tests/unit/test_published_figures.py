@@ -35,6 +35,7 @@ NO_INTERVAL = {
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
     "estimate / peak - 1 (%)",
     "overflows",  # a count of one parity check
+    "skipped steps", "own gradients", "on the wire",  # counted over all launches, not estimated
     "global batch", "looks",  # computed from the point; a count of what the interval beside it rests on
 }  # fmt: skip
 
@@ -43,6 +44,8 @@ SET_IN_CSV = {*Point.model_fields, *MeasureSettings.model_fields, "baseline_worl
 NO_INTERVAL_IN_CSV = {
     *COUNTS, "launches", "loss_digests",
     "launches_reached", "looks", "looks_late", "global_batch_samples", "batches", "batches_not_reached",  # counts
+    "trained_steps", "skipped_steps", "overflows_own", "overflows_on_the_wire",  # the same
+    "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
     "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
