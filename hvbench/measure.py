@@ -19,7 +19,7 @@ import numpy as np
 from hvbench.checkpoint import Checkpoint, Standing, name_checkpoint, save_checkpoint
 from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.spec import MeasureSettings, Point
-from hvbench.training.batches import Batches
+from hvbench.training.batches import Batch, Batches
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 from hvbench.training.stopping import EarlyStopping
@@ -190,7 +190,9 @@ class Loop:
 
     def _evaluate(self) -> None:
         begun = time.perf_counter()
-        losses = [self.trainer.evaluate(*batch) for batch in self.batches.validation_batches(self.settings.evaluate_samples)]
+        batches = list(self.batches.validation_batches(self.settings.evaluate_samples))
+        losses = [self.trainer.evaluate(*batch) for batch in batches]
+        accuracy = self._measure_accuracy(batches) if self.point.objective == "classification" else None
         loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
         losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
         ended = time.perf_counter()
@@ -203,6 +205,7 @@ class Loop:
                 "samples": samples,
                 "seconds": ended - begun,
                 "training_seconds": training_seconds,
+                "accuracy": accuracy,
             }
         )
         # In the order of `frame.evaluations_of`: to the last bit the loss that will be read from the records.
@@ -210,6 +213,12 @@ class Loop:
         reason = self._stopping.judge(validation_loss)
         if self.step > self.settings.warmup_steps:  # at least one step has been timed
             self.samples.stopped_by = reason
+
+
+    def _measure_accuracy(self, batches: list[Batch]) -> float:
+        """The share of samples of which the largest logit is that of their class."""
+        hits = [self.trainer.logits(inputs).argmax(axis=-1) == labels for inputs, labels in batches]
+        return float(np.concatenate(hits).mean())
 
 
 def reset_peak_rss() -> None:

@@ -1,7 +1,7 @@
 """The record: what one launch of one point leaves behind, as raw samples, written once.
 
 Schema history (newest first)
-    3   measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint; per rank `first_step`,
+    3   measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint, objectives and pretraining; accuracy of evaluations; per rank `first_step`,
         `stopped_by`, `gradient_noise` and `overflows`
     2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
@@ -43,7 +43,7 @@ class Outcome(Spec):
     status: Status
     rank: Whole | None = None
     phase: Line | None = Field(
-        None, description="ceiling, data, build, first_step, warmup, measure, evaluate, ablation, start"
+        None, description="ceiling, data, pretraining, build, first_step, warmup, measure, evaluate, ablation, start"
     )
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
@@ -67,6 +67,7 @@ class Evaluation(Spec):
     samples: Tokens
     seconds: Seconds
     training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
+    accuracy: MaybeFinite = Field(None, description="share of samples whose class was named first; classification only")
 
 
 class GradientNoise(Spec):

@@ -49,7 +49,12 @@ class Point(Spec):
     hidden_size: Count = Field(description="width of the residual stream")
     vocab_size: Annotated[int, Field(ge=256, le=1_000_000)] = Field(description="256: raw bytes; more: a trained BPE")
     sequence_length: Count = Field(description="tokens per sample")
-    objective: Literal["causal_lm", "masked_lm"] = Field("causal_lm", description="the next token, or hidden ones (BERT)")
+    objective: Literal["causal_lm", "masked_lm", "classification"] = Field(
+        "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
+    )
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
+    pretraining: Literal["none", "causal_lm", "masked_lm"] = Field("none", description="what the weights learn before; classification only")
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(200, description="steps of that, in the same worker, before the first measured one")
 
     world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
@@ -94,6 +99,11 @@ class Point(Spec):
             f"{self.framework}-{self.model}-b{self.micro_batch_size}x{self.gradient_accumulation_steps}"
             f"-{self.precision}-{self.compression}-{digest}"
         )
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        return "causal_lm" in (self.objective, self.pretraining)
 
     @property
     def global_batch_size(self) -> int:

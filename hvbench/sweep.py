@@ -30,12 +30,13 @@ from hvbench.suite import Suite
 from hvbench.tracing import Limits
 from hvbench.training import corpus, text
 from hvbench.training.flops import model_facts
+from hvbench.training.packages import find_packages
 
 # A point may take this many times its estimate, and never less than the floor, before it counts as hung.
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_SECONDS = 300.0
 
-# A last loss above this many times that of guessing every token alike, ln(vocab_size), is an explosion.
+# A last loss above this many times that of guessing all tokens (or classes) alike is an explosion.
 EXPLODED = 2.0
 
 MAX_MESSAGE = 1000  # characters of an outcome's message
@@ -109,7 +110,7 @@ class Sweep:
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
         """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot go on."""
-        checkpoints = self.folder.path.resolve() / "checkpoints" if self.settings.checkpoint_every else None
+        checkpoints = self.folder.path.resolve() / "checkpoints"
         tasks = [
             make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints) for job in jobs
         ]
@@ -199,7 +200,7 @@ def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any]
     if not steps or any(steps - 1 in rank.skipped_steps for rank in ranks):
         return None
     losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
-    mean, guessing = sum(losses) / len(losses), math.log(point.vocab_size)
+    mean, guessing = sum(losses) / len(losses), math.log(point.num_classes if point.objective == "classification" else point.vocab_size)
     if mean <= EXPLODED * guessing:
         return None
     rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])
@@ -322,13 +323,15 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
                 corpus.require_enough(
                     prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
                 )
+                if point.objective == "classification":
+                    find_packages(point)
     return digests
 
 
 def make_task(
-    job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None, checkpoints: Path | None = None
+    job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints")
 ) -> Task:
-    """The job as the launcher needs it; below `checkpoints` each job has a folder of its own."""
+    """The job as the launcher needs it; below `checkpoints` lie its own, in a folder of its key, and pretrained ones."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
         group=(job.repeat, worker_group(job.point)),
@@ -339,7 +342,8 @@ def make_task(
             "kind": "measure",
             "point": seeded_point(job, settings).model_dump(),
             "measure": settings.model_dump(),
-            "checkpoints": str(checkpoints / job.key) if checkpoints else None,
+            "key": job.key,
+            "checkpoints": str(checkpoints),
         },
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,

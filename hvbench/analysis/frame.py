@@ -42,6 +42,7 @@ class Evaluated:
     samples: int
     evaluation_seconds: float
     training_seconds: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,6 +264,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            loss_digest),
     Column("final_validation_loss", "float", "nats/token", "last evaluation, all ranks' samples",
            final_validation_loss),
+    Column("final_validation_accuracy", "float", "1", "last evaluation of a classification, all ranks' samples",
+           lambda s: s.evaluations[-1].accuracy if s.evaluations else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
     Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
@@ -340,7 +343,7 @@ def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
         for launch, record in enumerate(sort_records(records))
         for one in evaluations_of(record)
     ]  # fmt: skip
-    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds"), "float64")
+    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds", "accuracy"), "float64")
     integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
     dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
@@ -361,9 +364,16 @@ def evaluations_of(record: Record) -> list[Evaluated]:
                 samples=samples,
                 evaluation_seconds=max(part.seconds for part in parts),
                 training_seconds=max(part.training_seconds for part in parts),
+                accuracy=_average([part.accuracy for part in parts], samples=[part.samples for part in parts]),
             )
         )
     return merged
+
+
+def _average(values: list[float | None], *, samples: list[int]) -> float | None:
+    if None in values or not sum(samples):
+        return None
+    return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
 
 
 def sort_records(records: Iterable[Record]) -> list[Record]:

@@ -122,6 +122,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "peak_device_memory_bytes": take_largest,
     "final_loss": estimate_mean,
     "final_validation_loss": estimate_mean,
+    "final_validation_accuracy": estimate_mean,
     "steps_to_target": estimate_mean,
     "tokens_to_target": estimate_mean,
     "seconds_to_target": estimate_mean,

@@ -54,8 +54,8 @@ class Batches:
         first = step * point.global_batch_size + self._rank * samples_per_rank
         numbers = np.arange(first, first + samples_per_rank)
         inputs, targets = self._gather(self._train, self._windows(first, samples_per_rank), numbers, stream=TRAIN)
-        shape = (point.gradient_accumulation_steps, point.micro_batch_size, point.sequence_length)
-        return inputs.reshape(shape), targets.reshape(shape)
+        cut = (point.gradient_accumulation_steps, point.micro_batch_size)
+        return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
     def validation_batches(self, samples: int) -> Iterator[Batch]:
         """Inputs and targets, int32, (micro_batch_size, sequence_length), of this rank's share of held-out windows.

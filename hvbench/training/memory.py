@@ -97,9 +97,10 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     block_bytes = tokens * point.hidden_size * (kept.parameter_values * VALUE_BYTES + kept.compute_values * compute_bytes)
     matrix_bytes = tokens * point.num_heads * point.sequence_length * kept.attention_values
     matrix_bytes *= VALUE_BYTES + (compute_bytes if is_lower and is_native else 0)
-    logits_bytes = kept.logits * tokens * point.vocab_size * VALUE_BYTES
+    logits = 0 if point.objective == "classification" else tokens * point.vocab_size
+    logits_bytes = kept.logits * logits * VALUE_BYTES
     if is_lower:  # rounded, and widened again for the loss
-        logits_bytes += tokens * point.vocab_size * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
+        logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0

@@ -1,7 +1,7 @@
 """One twin alone in a process, one rank: `python -m tests.parity.alone FRAMEWORK FOLDER` leaves its numbers there.
 
 It only records; `test_against_numpy.py` and `test_broken_twin.py` judge. Files (npz): `float64` (logits, loss,
-gradients, losses beside the point, two updates), `float64_masked_lm` (the same without updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
+gradients, losses beside the point, two updates), `float64_OBJECTIVE` (the same without updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
 (traces of broken twins).
 """
 
@@ -18,6 +18,7 @@ from hvbench.parity import record_trace
 from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.packages import make_batches
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -49,7 +50,7 @@ class Twin:
 
     def batches(self, point: Point) -> Batches:
         """The text's batches of the only rank."""
-        return Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+        return make_batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
 
 
 def small_point(framework: str, **knobs: float | str) -> Point:
@@ -160,7 +161,8 @@ def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
     np.savez(folder / "float64.npz", **record_float64(twin))
-    np.savez(folder / "float64_masked_lm.npz", **record_float64(twin, objective="masked_lm"))
+    for objective in ("masked_lm", "classification"):
+        np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))

@@ -33,8 +33,12 @@ CONFIGURATIONS = [
 # World size, micro-batch, accumulation: the same 16 samples a step.
 SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
 
-# What masked language modelling is traced at: its loss and its attention are the only difference.
-MASKED = [(1, "bf16", "none"), (2, "fp32", "none")]
+# What the other objectives are traced at: loss, attention and what reads the last layer are the only differences.
+OTHER_OBJECTIVES = [
+    (objective, configuration)
+    for objective in ("masked_lm", "classification")
+    for configuration in ((1, "bf16", "none"), (2, "fp32", "none"))
+]
 
 # The twin of which broken versions are compared with the sound other one.
 BROKEN = "pytorch"
@@ -68,9 +72,9 @@ def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     return make_point(BROKEN, 1, precision=precision, **knobs)
 
 
-def masked_point(framework: str, configuration: tuple[int, str, str]) -> Point:
-    """A configured point that learns to fill in masked tokens."""
-    return configured_point(framework, configuration).model_copy(update={"objective": "masked_lm"})
+def other_point(framework: str, objective: str, configuration: tuple[int, str, str]) -> Point:
+    """A configured point with another objective than causal language modelling."""
+    return configured_point(framework, configuration).model_copy(update={"objective": objective})
 
 
 def onednn_point() -> Point:
@@ -84,7 +88,7 @@ def all_points() -> list[Point]:
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
-        points += [masked_point(framework, configuration) for configuration in MASKED]
+        points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
     points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))

@@ -18,14 +18,17 @@ erf = np.vectorize(math.erf)
 def reference_logits(
     weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool = True
 ) -> np.ndarray:
-    """Tokens (batch, time) -> logits (batch, time, vocabulary)."""
+    """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier."""
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
     for layer in range(num_layers):
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
         x = x + _attention(_layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal)
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
         x = x + (0.5 * up * (1 + erf(up / math.sqrt(2)))) @ w["mlp.down.weight"] + w["mlp.down.bias"]
-    return _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"]) @ weights["token_embedding"].T
+    x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])
+    if "classifier.weight" in weights:
+        return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
+    return x @ weights["token_embedding"].T
 
 
 def reference_loss(
@@ -35,7 +38,7 @@ def reference_loss(
     tokens = inputs.reshape(-1, inputs.shape[-1])
     logits = reference_logits(weights, tokens, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    asked = targets.reshape(tokens.shape)
+    asked = targets.reshape(logits.shape[:-1])
     chosen = np.take_along_axis(probabilities, np.maximum(asked, 0)[..., None], axis=-1)[..., 0]
     return float(-np.log(chosen[asked >= 0]).mean())
 

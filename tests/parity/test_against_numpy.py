@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
 POINT = small_point("pytorch")
 SIZES = {"num_layers": POINT.num_layers, "num_heads": POINT.num_heads}
 FLOAT64_ERROR = 1e-12
-each_objective = pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
+each_objective = pytest.mark.parametrize("objective", ["causal_lm", "masked_lm", "classification"])
 COORDINATES = 4  # of each tensor, beside its steepest
 
 
@@ -25,15 +25,16 @@ def arrays_under(numbers: Arrays, prefix: str = "gradient/") -> Arrays:
     return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
 
 
-def numbers_of(alone, framework: str, objective: str) -> tuple[Arrays, dict]:
-    """What a twin recorded of an objective, and how the reference is to compute it."""
+def numbers_of(alone, framework: str, objective: str) -> tuple[Arrays, Arrays, dict]:
+    """What a twin recorded of an objective, the weights that it had, and how the reference is to compute it."""
     is_causal = objective == "causal_lm"
-    return alone[framework, "float64" if is_causal else "float64_masked_lm"], SIZES | {"is_causal": is_causal}
+    numbers = alone[framework, "float64" if is_causal else f"float64_{objective}"]
+    return numbers, lively_weights(small_point(framework, objective=objective)), SIZES | {"is_causal": is_causal}
 
 
 @each_objective
 def test_logits_and_loss(alone, framework, objective):
-    (numbers, sizes), weights = numbers_of(alone, framework, objective), lively_weights(POINT)
+    numbers, weights, sizes = numbers_of(alone, framework, objective)
     inputs, targets = numbers["inputs"], numbers["targets"]
     assert numbers["logits"].dtype == np.float64
     expected = reference_logits(weights, inputs[0], **sizes)
@@ -46,7 +47,7 @@ def test_logits_and_loss(alone, framework, objective):
 @each_objective
 def test_gradient_along_random_directions(alone, framework, objective):
     """The twin's own losses on both sides of the point."""
-    numbers, _ = numbers_of(alone, framework, objective)
+    numbers, _, _ = numbers_of(alone, framework, objective)
     gradients = arrays_under(numbers)
     for number in range(DIRECTIONS):
         direction = random_direction(gradients, seed=number)
@@ -58,7 +59,7 @@ def test_gradient_along_random_directions(alone, framework, objective):
 @each_objective
 def test_gradient_along_single_coordinates(alone, framework, objective):
     """The reference's losses; `test_logits_and_loss` says that they are the twin's."""
-    (numbers, sizes), weights = numbers_of(alone, framework, objective), lively_weights(POINT)
+    numbers, weights, sizes = numbers_of(alone, framework, objective)
     random = np.random.default_rng(0)
     for name, gradient in arrays_under(numbers).items():
         steepest = int(np.abs(gradient).argmax())

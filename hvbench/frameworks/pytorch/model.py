@@ -1,6 +1,7 @@
 """The GPT decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings.
 
 The objective `masked_lm` makes an encoder of it: every position attends to all others.
+A classifier reads the mean of all positions.
 
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
@@ -34,19 +35,22 @@ class Model:
         }
 
     def logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes)."""
         p = self.parameters
         x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
         for layer in range(self.point.num_layers):
             x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
             x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
-        x = self._round(self._layer_norm(x, "final_norm"))
+        x = self._layer_norm(x, "final_norm")
+        if self.point.objective == "classification":
+            return self._linear(x.mean(dim=1), "classifier").to(self.parameter_dtype)
+        x = self._round(x)
         embedding = self._round(p["token_embedding"]).t()  # (W, V)
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         return self._round(logits).to(self.parameter_dtype)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, in nats."""
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
         logits = self.logits(inputs)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
 
@@ -55,8 +59,7 @@ class Model:
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
-        is_causal = self.point.objective == "causal_lm"
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)  # (B, H, T, Q)
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=self.point.is_causal)  # (B, H, T, Q)
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

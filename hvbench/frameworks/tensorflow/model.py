@@ -1,6 +1,7 @@
 """The GPT decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings.
 
 The objective `masked_lm` makes an encoder of it: every position attends to all others.
+A classifier reads the mean of all positions.
 
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
@@ -35,19 +36,22 @@ class Model:
             }
 
     def logits(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes)."""
         p = self.parameters
         x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
         for layer in range(self.point.num_layers):
             x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
             x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
-        x = self._round(self._layer_norm(x, "final_norm"))
+        x = self._layer_norm(x, "final_norm")
+        if self.point.objective == "classification":
+            return self._linear(tf.reduce_mean(x, axis=1, keepdims=True), "classifier")[:, 0]
+        x = self._round(x)
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, in nats."""
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
         logits = self.logits(inputs)
-        if self.point.objective == "causal_lm":
+        if self.point.objective != "masked_lm":
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
         asked = tf.cast(targets != IGNORED, losses.dtype)
@@ -59,7 +63,7 @@ class Model:
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
         scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
-        if self.point.objective == "causal_lm":
+        if self.point.is_causal:
             future = np.triu(np.full((T, T), -np.inf), k=1)
             scores += tf.constant(future, self.parameter_dtype)
         attention = tf.nn.softmax(scores)
