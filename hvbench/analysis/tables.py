@@ -102,9 +102,9 @@ def convergence_table(points: pd.DataFrame) -> Table:
         Shown("evaluation seconds until then", show_target("evaluation_seconds_to_target")),
     ]
     notes = (
-        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed: "
-        "an interval of a loss covers what is not deterministic, not another seed. Time to target leaves evaluation "
-        f"out. {SPREAD_NOTE}",
+        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed "
+        "unless seed_per_repeat is set: an interval of a loss then covers what is not deterministic, not another seed. "
+        f"Time to target leaves evaluation out. {SPREAD_NOTE}",
     )
     metrics = ["final_loss", "final_validation_loss", accuracy, "steps_to_target", "tokens_to_target", "seconds_to_target",
                "evaluation_seconds_to_target"]  # fmt: skip
