@@ -12,6 +12,7 @@ micro-batch and B the global batch, so that ranks and accumulation steps serve a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -94,19 +95,21 @@ def estimate_noise_scale(looks: Looks) -> NoiseScale:
     The reciprocal is resampled, |G|^2 over S: S stays away from zero, |G|^2 may not, and the interval is then open.
     """
     count = int(looks.noise.size)
-    if count == 0:
-        return NoiseScale(centre=None, low=None, high=None, looks=0)
+    if count == 0 or np.mean(looks.noise) <= 0:
+        return NoiseScale(centre=None, low=None, high=None, looks=count)
 
     def reciprocal(signal: np.ndarray, noise: np.ndarray, axis: int = -1) -> np.ndarray:
         return np.mean(signal, axis=axis) / np.mean(noise, axis=axis)
 
     centre = _invert(float(reciprocal(looks.signal, looks.noise)))
-    if count < MIN_LOOKS or np.mean(looks.noise) <= 0:
+    if count < MIN_LOOKS:
         return NoiseScale(centre=centre, low=None, high=None, looks=count)
-    interval = scipy_stats.bootstrap(
-        (looks.signal, looks.noise), reciprocal, paired=True, vectorized=True, n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)  # looks that are all alike: no bound
+        interval = scipy_stats.bootstrap(
+            (looks.signal, looks.noise), reciprocal, paired=True, vectorized=True, n_resamples=RESAMPLES,
+            confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0),
+        ).confidence_interval  # fmt: skip
     return NoiseScale(centre=centre, low=_invert(float(interval.high)), high=_invert(float(interval.low)), looks=count)
 
 

@@ -57,11 +57,11 @@ class Curve:
 
 
 def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None:
-    """Least squares of log S over launches (arrays of one length); None below MIN_BATCHES distinct batches.
+    """Least squares of log S over launches (arrays of one length); None below MIN_BATCHES distinct batches or a step.
 
     Parameters are fitted as logarithms, so that they and their intervals (Student's t) are positive.
     """
-    if len(set(batches)) < MIN_BATCHES:
+    if len(set(batches)) < MIN_BATCHES or min(steps) <= 0:
         return None
     x, y = np.asarray(batches, dtype=float), np.log(np.asarray(steps, dtype=float))
 

@@ -104,12 +104,12 @@ def test_a_twin_goes_on_with_what_the_other_began(whole, resumed, framework: str
 def test_a_checkpoint_has_the_canonical_names_and_nothing_of_a_framework(folder, whole) -> None:
     files = {framework: final_checkpoint(folder, record) for framework, record in whole.items()}
     shapes = parameter_shapes(whole["pytorch"].point)
-    kinds = ("parameters", "optimizer/first_moment", "optimizer/second_moment")
+    kinds = ("parameters", "optimizer/first_moments", "optimizer/second_moments")
     expected = {f"{kind}/{name}": shape for kind in kinds for name, shape in shapes.items()} | {"optimizer/updates": ()}
     for arrays in files.values():
         assert {name: value.shape for name, value in arrays.items()} == expected
         assert int(arrays["optimizer/updates"]) == STEPS
     for name in expected:
         assert files["pytorch"][name].dtype == files["tensorflow"][name].dtype
-        if name.startswith("optimizer/second_moment") and not name.endswith("qkv.bias"):
+        if name.startswith("optimizer/second_moments") and not name.endswith("qkv.bias"):
             assert relative_error(files["pytorch"][name], files["tensorflow"][name]) < 1e-5, name

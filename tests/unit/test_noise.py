@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hvbench.analysis.frame import point_frame
-from hvbench.analysis.noise import estimate_noise_scale, join_looks, noise_table, read_looks
+from hvbench.analysis.noise import Looks, NoiseScale, estimate_noise_scale, join_looks, noise_table, read_looks
 from hvbench.analysis.tradeoff import find_curves, fit_tradeoff, tradeoff_table
 from hvbench.analysis.tradeoff_plot import plot_tradeoff
 from tests.unit.sample_noise import BATCHES, NOISE, SIGNAL, TRUTH, batch_record, quadratic_record
@@ -114,3 +114,11 @@ def test_batches_without_a_target_are_no_curve() -> None:
     records = [make_record([make_rank(step_seconds=[1.0] * 3)], micro_batch_size=batch) for batch in BATCHES]
     points = point_frame(records)
     assert find_curves(points, records) == [] and tradeoff_table(points, records) is None and plot_tradeoff(points, records) is None
+
+
+def test_looks_that_are_all_alike_or_without_noise_have_no_bound() -> None:
+    alike = Looks(step=np.arange(6), noise=np.full(6, 2.0), signal=np.full(6, 0.5))
+    assert estimate_noise_scale(alike) == NoiseScale(centre=4.0, low=None, high=None, looks=6)
+    silent = Looks(step=np.arange(6), noise=np.zeros(6), signal=np.ones(6))
+    assert estimate_noise_scale(silent).centre is None
+    assert fit_tradeoff(BATCHES, [0] * 5) is None

@@ -36,8 +36,8 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             kept = self.adamw.state.get(parameter)  # nothing before the first update
             zero = torch.zeros_like(parameter)
-            state[f"first_moment/{name}"] = (kept["exp_avg"] if kept else zero).cpu().numpy().copy()
-            state[f"second_moment/{name}"] = (kept["exp_avg_sq"] if kept else zero).cpu().numpy().copy()
+            state[f"first_moments/{name}"] = (kept["exp_avg"] if kept else zero).cpu().numpy().copy()
+            state[f"second_moments/{name}"] = (kept["exp_avg_sq"] if kept else zero).cpu().numpy().copy()
             if kept:
                 state["updates"] = np.array(int(kept["step"].item()), np.int64)
         return state
@@ -48,6 +48,6 @@ class Optimizer:
         for name, parameter in self.parameters.items():
             self.adamw.state[parameter] = {
                 "step": torch.tensor(updates, dtype=torch.float32, device=parameter.device),
-                "exp_avg": torch.tensor(state[f"first_moment/{name}"], device=parameter.device),
-                "exp_avg_sq": torch.tensor(state[f"second_moment/{name}"], device=parameter.device),
+                "exp_avg": torch.tensor(state[f"first_moments/{name}"], device=parameter.device),
+                "exp_avg_sq": torch.tensor(state[f"second_moments/{name}"], device=parameter.device),
             }

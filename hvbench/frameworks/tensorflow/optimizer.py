@@ -51,13 +51,13 @@ class Optimizer:
         """Moments by canonical name, and `updates`, how many they have seen."""
         state: Arrays = {"updates": np.array(self.updates.numpy())}
         for name in self.parameters:
-            state[f"first_moment/{name}"] = self.first_moments[name].numpy()
-            state[f"second_moment/{name}"] = self.second_moments[name].numpy()
+            state[f"first_moments/{name}"] = self.first_moments[name].numpy()
+            state[f"second_moments/{name}"] = self.second_moments[name].numpy()
         return state
 
     def load_state(self, state: Arrays) -> None:
         """Go on from a `state`. Raises KeyError where it lacks something."""
         self.updates.assign(state["updates"])
         for name in self.parameters:
-            self.first_moments[name].assign(state[f"first_moment/{name}"])
-            self.second_moments[name].assign(state[f"second_moment/{name}"])
+            self.first_moments[name].assign(state[f"first_moments/{name}"])
+            self.second_moments[name].assign(state[f"second_moments/{name}"])
