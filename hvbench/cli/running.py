@@ -124,7 +124,7 @@ def without_launcher() -> dict[str, str]:
 
 def write_report(path: Path) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
-    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
+    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables, targets, tradeoff
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -136,6 +136,8 @@ def write_report(path: Path) -> str:
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
+        for table in (targets.target_table(points), tradeoff.tradeoff_table(points, records)):
+            lines += ["", tables.render_text(table)] if table else []
         if breakdown_table.has_breakdown(points):
             lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
         verdict = stamps.check_verdict(records)
