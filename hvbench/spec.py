@@ -57,7 +57,12 @@ class Point(Spec):
     hidden_size: Count = Field(description="width of the residual stream")
     vocab_size: Annotated[int, Field(ge=256, le=1_000_000)] = Field(description="256: raw bytes; more: a trained BPE")
     sequence_length: Count = Field(description="tokens per sample")
-    objective: Literal["causal_lm"] = Field("causal_lm", description="what the loss predicts")
+    objective: Literal["causal_lm", "masked_lm", "classification"] = Field(
+        "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
+    )
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
+    pretraining: Literal["none", "causal_lm", "masked_lm"] = Field("none", description="what the weights learn before; classification only")
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(200, description="steps of that, in the same worker, before the first measured one")
 
     world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
@@ -96,6 +101,7 @@ class Point(Spec):
 
     data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
+    initial_checkpoint: Text | None = Field(None, description="path of a checkpoint to go on from; left out: from the seed")
 
     @model_validator(mode="before")
     @classmethod
@@ -119,6 +125,11 @@ class Point(Spec):
         )
 
     @property
+    def is_causal(self) -> bool:
+        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        return "causal_lm" in (self.objective, self.pretraining)
+
+    @property
     def global_batch_size(self) -> int:
         """Samples per step over all ranks; needs a resolved `world_size`."""
         return self.micro_batch_size * self.gradient_accumulation_steps * (self.world_size or 1)
@@ -138,6 +149,11 @@ class MeasureSettings(Spec):
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
     evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
     target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="evaluations without a better loss before giving up; 0: never")
+    seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between checkpoints; 0: none")
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
     ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")
     precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(

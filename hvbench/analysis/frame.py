@@ -46,6 +46,7 @@ class Evaluated:
     samples: int
     evaluation_seconds: float
     training_seconds: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +279,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            loss_digest),
     Column("final_validation_loss", "float", "nats/token", "last evaluation, all ranks' samples",
            final_validation_loss),
+    Column("final_validation_accuracy", "float", "1", "last evaluation of a classification, all ranks' samples",
+           lambda s: s.evaluations[-1].accuracy if s.evaluations else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
     Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
@@ -288,6 +291,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_to_target),
     Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
            lambda s: s.reached.training_seconds if s.reached else None),
+    Column("evaluated_steps", "int", "steps", "at the last evaluation",
+           lambda s: s.evaluations[-1].step if s.evaluations else None),
+    Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
+           lambda s: s.evaluations[-1].step * s.record.model.tokens_per_step if s.evaluations else None),
+    Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
+           lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
+    Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
+           lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
     Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
            evaluation_seconds_to_target),
 )
@@ -348,7 +359,7 @@ def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
         for launch, record in enumerate(sort_records(records))
         for one in evaluations_of(record)
     ]  # fmt: skip
-    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds"), "float64")
+    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds", "accuracy"), "float64")
     integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
     dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
@@ -369,9 +380,16 @@ def evaluations_of(record: Record) -> list[Evaluated]:
                 samples=samples,
                 evaluation_seconds=max(part.seconds for part in parts),
                 training_seconds=max(part.training_seconds for part in parts),
+                accuracy=_average([part.accuracy for part in parts], samples=[part.samples for part in parts]),
             )
         )
     return merged
+
+
+def _average(values: list[float | None], *, samples: list[int]) -> float | None:
+    if None in values or not sum(samples):
+        return None
+    return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
 
 
 def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray:
@@ -389,7 +407,8 @@ def sort_records(records: Iterable[Record]) -> list[Record]:
 
 def find_defect(record: Record) -> str | None:
     """Why the samples of a record that says `ok` cannot be used, or None."""
-    expected = record.measure.warmup_steps + record.measure.steps
+    ended_early = any(rank.stopped_by for rank in record.ranks)
+    expected = record.measure.warmup_steps + (1 if ended_early else record.measure.steps)
     world_size = record.point.world_size or len(record.ranks)
     if len(record.ranks) != world_size or world_size == 0:
         return f"record holds the samples of {len(record.ranks)} of {world_size} ranks"

@@ -125,6 +125,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "clipped_fraction": estimate_mean,
     "final_loss": estimate_mean,
     "final_validation_loss": estimate_mean,
+    "final_validation_accuracy": estimate_mean,
     "steps_to_target": estimate_mean,
     "tokens_to_target": estimate_mean,
     "seconds_to_target": estimate_mean,

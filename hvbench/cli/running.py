@@ -130,7 +130,7 @@ def write_report(
 ) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
     from hvbench import tracking
-    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
+    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables, targets, tradeoff
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -142,6 +142,8 @@ def write_report(
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
+        for table in (targets.target_table(points), tradeoff.tradeoff_table(points, records)):
+            lines += ["", tables.render_text(table)] if table else []
         if breakdown_table.has_breakdown(points):
             lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
         verdict = stamps.check_verdict(records)

@@ -84,9 +84,10 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     if point.dropout:
         masks = kept.dropout_values * point.hidden_size + kept.dropout_attention_values * point.num_heads * point.sequence_length
         block_bytes += int(tokens * masks * VALUE_BYTES)
-    logits_bytes = kept.logits * tokens * point.vocab_size * VALUE_BYTES
+    logits = 0 if point.objective == "classification" else tokens * point.vocab_size
+    logits_bytes = kept.logits * logits * VALUE_BYTES
     if is_lower:  # rounded, and widened again for the loss
-        logits_bytes += tokens * point.vocab_size * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
+        logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0

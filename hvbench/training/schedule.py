@@ -74,3 +74,8 @@ def passes_before(point: Point, step: int) -> int:
     # Pass number k of a step, from 0, is first there at step k rises / most: so each is counted from there on.
     passes = sum(max(0, warming - k * rises // most) for k in range(most)) if warming else 0
     return passes + (step - warming) * most
+
+
+def samples_before(point: Point, step: int) -> int:
+    """Training samples that all ranks have read in all steps before 0-based `step`."""
+    return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)

@@ -1,7 +1,8 @@
 """One twin alone in a process, one rank: `python -m tests.parity.alone FRAMEWORK FOLDER` leaves its numbers there.
 
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
-(npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `optimizers` (updates of each),
+(npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
+(the same without updates), `optimizers` (updates of each),
 `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `decayed_biases` and
 `undivided` (traces of broken twins).
 """
@@ -21,6 +22,7 @@ from hvbench.parity import record_trace
 from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.packages import make_batches
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -69,7 +71,7 @@ class Twin:
 
     def batches(self, point: Point) -> Batches:
         """The text's batches of the only rank."""
-        return Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+        return make_batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
 
 
 def small_point(framework: str, **knobs: float | str) -> Point:
@@ -93,9 +95,9 @@ def random_direction(weights: Arrays, seed: int) -> Arrays:
     return {name: value / length for name, value in direction.items()}
 
 
-def record_float64(twin: Twin) -> Arrays:
+def record_float64(twin: Twin, **knobs: str) -> Arrays:
     """Everything of one small point in float64."""
-    point = small_point(twin.framework)
+    point = small_point(twin.framework, **knobs)
     weights = lively_weights(point)
     inputs, targets = twin.batches(point).train_batch(0)
     trainer = twin.trainer(point, weights, precision="fp64")
@@ -114,7 +116,7 @@ def record_float64(twin: Twin) -> Arrays:
             beside = twin.trainer(point, moved, precision="fp64")
             losses = [beside.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
-    return arrays | record_updates(twin, weights)
+    return arrays if knobs else arrays | record_updates(twin, weights)
 
 
 def record_updates(twin: Twin, weights: Arrays) -> Arrays:
@@ -262,6 +264,8 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "float64.npz", **record_float64(twin))
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))
+    for objective in ("masked_lm", "classification"):
+        np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))

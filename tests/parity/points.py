@@ -33,6 +33,13 @@ CONFIGURATIONS = [
 # World size, micro-batch, accumulation: the same 16 samples a step.
 SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
 
+# What the other objectives are traced at: loss, attention and what reads the last layer are the only differences.
+OTHER_OBJECTIVES = [
+    (objective, configuration)
+    for objective in ("masked_lm", "classification")
+    for configuration in ((1, "bf16", "none"), (2, "fp32", "none"))
+]
+
 # The twin of which broken versions are compared with the sound other one.
 BROKEN = "pytorch"
 
@@ -95,6 +102,11 @@ def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     return make_point(BROKEN, 1, precision=precision, **knobs)
 
 
+def other_point(framework: str, objective: str, configuration: tuple[int, str, str]) -> Point:
+    """A configured point with another objective than causal language modelling."""
+    return configured_point(framework, configuration).model_copy(update={"objective": objective})
+
+
 def onednn_point() -> Point:
     """The base point at world size 1 in fp32, with PyTorch's products in its other library."""
     return make_point("pytorch", 1, gemm="onednn")
@@ -109,6 +121,7 @@ def all_points() -> list[Point]:
         for world_size in WORLD_SIZES:
             points += [optimizer_point(framework, optimizer, world_size) for optimizer in OPTIMIZERS]
             points.append(warming_point(framework, world_size))
+        points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]

@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import torch
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import make_optimizer
@@ -93,8 +93,37 @@ class Trainer:
         )
         return {name: gradient.cpu().numpy() for name, gradient in gradients.items()}
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms, sums = [], {}
+        for index in range(len(inputs)):
+            batch = inputs[index : index + 1], targets[index : index + 1]
+            _, gradients = self._averaged_gradients(*batch, loss_scale=loss_scale, with_allreduce=False)
+            norms.append(torch.nn.utils.get_total_norm(list(gradients.values())).item() / loss_scale)
+            torch._foreach_div_(list(gradients.values()), len(inputs))
+            if sums:
+                torch._foreach_add_(list(sums.values()), list(gradients.values()))
+            sums = sums or gradients
+        for name, gradient in reversed(sums.items()):
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        averaged = torch.nn.utils.get_total_norm([averages[name] for name in sums]).item() / loss_scale
+        return GradientNorms(micro_batches=norms, averaged=averaged)
+
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
+
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        return state | {"passes": np.array(self.passes, np.int64)}
+
+    def load_state(self, state: Arrays) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.parameters.items():
+                parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
+        self.passes = int(state["passes"])
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import make_optimizer
@@ -40,8 +40,10 @@ class Trainer:
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
-            for name in ("_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss")
-        }
+            for name in (
+                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_norms",
+            )
+        }  # fmt: skip
 
     def train_step(
         self,
@@ -98,8 +100,27 @@ class Trainer:
             _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce)
         return {name: gradient.numpy() for name, gradient in gradients.items()}
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms, scale = [], self._scalar(loss_scale)
+        for index, each in enumerate(self._split(inputs, targets)):
+            norm, averaged = self._run("_norms", each, scale, is_last=index == len(inputs) - 1)
+            norms.append(float(norm))
+        return GradientNorms(micro_batches=norms, averaged=float(averaged))
+
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
+
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        return state | {"passes": np.array(self.passes, np.int64)}
+
+    def load_state(self, state: Arrays) -> None:
+        for name, parameter in self.model.parameters.items():
+            parameter.assign(state[f"parameters/{name}"])
+        self.passes = int(state["passes"])
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray) -> list[_Pass]:
         """The passes of one step."""
@@ -124,6 +145,21 @@ class Trainer:
         for name, gradient in gradients.items():
             self.sums[name].assign_add(gradient)
         return loss
+
+    def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
+        _, gradients = self._backward(batch, scale)  # each its share of the mean over the accumulation steps
+        _, _, passes, _ = batch
+        norm = tf.linalg.global_norm(list(gradients.values())) / scale * passes
+        averaged = tf.zeros_like(norm)
+        for name, value in self.sums.items():
+            gradients[name] = value.assign_add(gradients[name]).read_value()
+        if is_last:
+            averaged = tf.linalg.global_norm(list(self._allreduce(gradients).values())) / scale
+            for value in self.sums.values():
+                with tf.control_dependencies([averaged]):
+                    value.assign(tf.zeros_like(value))
+        return norm, averaged
 
     def _averaged_gradients(
         self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
