@@ -53,10 +53,10 @@ MISTAKES += [(precision, knobs) for precision in PRECISIONS[1:] for knobs in COA
 OPTIMIZERS: dict[str, dict[str, Any]] = {"sgd": {"learning_rate": 0.05}, "adafactor": {}, "lamb": {}, "lars": {}}
 OPTIMIZER_MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {"momentum": 0.901}),
-    ("sgd", {"weight_decay": 1.01e-4}),
+    ("sgd", {"weight_decay": 2e-4}),
     ("lars", {"trust_coefficient": 0.00101}),
     ("lamb", {"beta2": 0.9991}),
-    ("lamb", {"weight_decay": 0.011}),
+    ("lamb", {"weight_decay": 0.02}),
     ("adafactor", {"learning_rate": 0.0101}),
 ]
 
