@@ -17,7 +17,7 @@ from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.launch.placement import Member
-from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
+from hvbench.plan import Job, Plan, estimate_seconds, launch_facts, make_plan, worker_group
 from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
 from hvbench.repeating import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.resume import describe_changes, find_changes, fingerprint
@@ -323,6 +323,7 @@ def make_task(job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | 
         job={"kind": "measure", "point": job.point.model_dump(), "measure": settings.model_dump()},
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,
+        **launch_facts(job.point),
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
-from hvbench.plan import Job, estimate_seconds, worker_group
+from hvbench.plan import Job, estimate_seconds, launch_facts, worker_group
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
@@ -268,6 +268,7 @@ def make_trace_task(point: Point, settings: MeasureSettings, *, folder: str, lim
         job={"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder},
         timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
         memory_limit_bytes=limits.memory_bytes,
+        **launch_facts(point),
     )
 
 

@@ -31,6 +31,7 @@ from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime, Trainer
+from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.evidence import OUT_OF_MEMORY
 from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
@@ -84,6 +85,7 @@ class Worker:
         """Load the framework, join the ranks, do every job."""
         self.progress.enter("start")
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
+        placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
         self.runtime = load_framework(framework, "runtime").Runtime(**placement)
         self.step_module = load_framework(framework, "step")
@@ -137,7 +139,7 @@ class Worker:
                 "data_digest": text.digest,
                 "tokens_digest": text.tokens_digest,
                 "text_bytes": text.text_bytes,
-                "controller": os.environ.get("HOROVOD_CONTROLLER") if self.runtime.world_size > 1 else None,
+                "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
                 "memory_limit_bytes": self.generation.get("memory_limit_bytes"),
             },
             "samples": {
@@ -153,6 +155,7 @@ class Worker:
         }
         if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
             result["samples"]["ablation"] = self.ablate(loop)
+        trainer.close()
         return result
 
     def skip(self, ceiling: dict[str, Any], *, reason: str) -> dict[str, Any]:
@@ -211,6 +214,7 @@ class Worker:
         digests = parity.write_trace(
             path, point, trainer=trainer, batches=batches, steps=settings.steps, is_first=is_first
         )
+        trainer.close()
         return {
             "outcome": {"status": "ok"},
             "file": path.name if path else None,
@@ -223,6 +227,11 @@ class Worker:
         precision = PRECISIONS[point.precision]
         weights = initial_weights(point, dtype=precision.parameter_dtype)
         return self.step_module.Trainer(point, weights, precision=precision, runtime=self.runtime)
+
+
+def uses_horovod(point: Point) -> bool:
+    """Whether Horovod brings the point's ranks together."""
+    return (point.world_size or 1) > 1 and point.strategy in ("horovod", "local")
 
 
 JOBS: dict[str, Callable[[Worker, Point, MeasureSettings], dict[str, Any]]] = {
@@ -283,9 +292,10 @@ def main(directory: Path) -> None:
         worker = Worker(directory)
         die_with_parent(worker.generation.get("agent_pid"))
         limit_memory(worker.generation.get("memory_limit_bytes"))
+        (directory / "pid").write_text(str(os.getpid()))
         with (directory / "stack.txt").open("w") as stack:
             faulthandler.register(signal.SIGUSR1, file=stack)
-            worker.run()
+            serve_points() if worker.generation.get("role") == "server" else worker.run()
     except BaseException as error:  # the last line of defence: whatever it was, the agent must learn of it
         try:
             report_failure(directory, error, progress=worker.progress if worker else None)
@@ -296,5 +306,11 @@ def main(directory: Path) -> None:
     os._exit(0)
 
 
+def find_directory(argument: str) -> Path:
+    """The folder that an agent has made for this process; under mpirun, which starts all alike, its rank's below that."""
+    rank = os.environ.get("OMPI_COMM_WORLD_RANK")
+    return Path(argument) if rank is None else Path(argument) / f"rank{rank}"
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(find_directory(sys.argv[1]))

@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from hvbench.frameworks.peers import Peers
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -30,6 +32,7 @@ class Runtime(Protocol):
     rank: int
     world_size: int
     device: str  # "cpu" or "cuda"
+    peers: Peers
 
     def versions(self) -> dict[str, str]:
         """Versions and build facts of the framework, for the fingerprint."""
@@ -40,6 +43,9 @@ class Runtime(Protocol):
     def barrier(self) -> None:
         """Wait for all ranks."""
 
+    def largest(self, value: float) -> float:
+        """The largest of all ranks' values, on every rank."""
+
     def peak_device_memory_bytes(self) -> int | None:
         """High-water mark of the device allocator since `release`; None on the CPU."""
 
@@ -47,7 +53,7 @@ class Runtime(Protocol):
         """Give back what the last point held, and reset the high-water mark."""
 
     def shutdown(self) -> None:
-        """Leave Horovod."""
+        """Leave the other ranks."""
 
 
 class Trainer(Protocol):
@@ -89,3 +95,6 @@ class Trainer(Protocol):
 
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""
+
+    def close(self) -> None:
+        """Say that this rank trains no more; only a parameter server has to know."""
