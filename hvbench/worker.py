@@ -24,12 +24,14 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.allreduce.calls import time_case
+from hvbench.allreduce.record import CallSettings, Case
 from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
-from hvbench.frameworks import load_framework
+from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Runtime, Trainer
 from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.evidence import OUT_OF_MEMORY
@@ -87,10 +89,16 @@ class Worker:
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
         placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
-        self.runtime = load_framework(framework, "runtime").Runtime(**placement)
-        self.step_module = load_framework(framework, "step")
-        self.ceilings = Ceilings(framework, self.runtime)
+        is_reference = framework in references.COLLECTIVES
+        self.runtime = (references if is_reference else load_framework(framework, "runtime")).Runtime(**placement)
+        if not is_reference:
+            self.step_module = load_framework(framework, "step")
+            self.ceilings = Ceilings(framework, self.runtime)
         for index, job in enumerate(self.generation["jobs"]):
+            if job["kind"] == "allreduce":
+                result = self.time_allreduce(index, job)
+                write_json(self.directory / f"result-{index}.json", result)
+                continue
             point = Point.model_validate(job["point"])
             first = "ceiling" if job["kind"] == "measure" else "data"
             self.progress.enter(first, index=index, step=0, loss=None, point=point.point_id, job=job["kind"])
@@ -220,6 +228,22 @@ class Worker:
             "file": path.name if path else None,
             "digests": digests,
             "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=self.runtime.device),
+        }
+
+    def time_allreduce(self, index: int, job: dict[str, Any]) -> dict[str, Any]:
+        """Time one case of `hvbench allreduce`: fields of `hvbench.allreduce.record.RankCalls`, and the environment."""
+        case, settings = Case.model_validate(job["case"]), CallSettings.model_validate(job["settings"])
+        self.progress.enter("build", index=index, step=0, point=case.case_id, job=job["kind"])
+        self.runtime.release()
+        kind = references.COLLECTIVES.get(case.implementation)
+        kind = kind or load_framework(case.implementation, "collective").Collective
+        collective = kind(case.payload_bytes // 4, compression=case.compression, runtime=self.runtime)
+        load_before = describe_load()
+        calls = time_case(case, settings, collective, runtime=self.runtime, enter=self.progress.enter)
+        loads = {"load_before": load_before, "load_after": describe_load()}
+        return {
+            "calls": {**{key: self.generation[key] for key in ("host", "rank", "local_rank", "threads")}, **calls},
+            "environment": {**describe_environment(), "framework_versions": self.runtime.versions(), **loads},
         }
 
     def build_trainer(self, point: Point) -> Trainer:

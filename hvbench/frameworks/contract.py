@@ -98,3 +98,16 @@ class Trainer(Protocol):
 
     def close(self) -> None:
         """Say that this rank trains no more; only a parameter server has to know."""
+
+
+class Collective(Protocol):
+    """One all-reduce of float32 values as gradients take it, for `hvbench allreduce` to time."""
+
+    def fill(self, values: np.ndarray) -> None:
+        """Take `values` as what this rank contributes to the next call."""
+
+    def run(self) -> None:
+        """Average over the ranks, compression and all."""
+
+    def result(self) -> np.ndarray:
+        """What the last call left on this rank."""

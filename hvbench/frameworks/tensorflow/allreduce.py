@@ -112,8 +112,9 @@ def make_allreduce(
 
 
 def _average(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """In a replica: the mean over all replicas, packed by TensorFlow."""
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+    """In a replica: the mean over all replicas, packed by TensorFlow, which wants to know the tensors' device."""
+    placed = [tf.identity(gradient) for gradient in gradients]
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, placed)
 
 
 def _wire_name(name: str) -> str:
