@@ -146,6 +146,11 @@ LARGE_TOLERANCES = {
 }
 
 
+for _table in (TOLERANCES, LARGE_TOLERANCES):
+    for _precision in ("fp32", "bf16", "fp16"):
+        _table[_precision, "bf16"] = _table["bf16", "fp16"]
+
+
 def is_large_model(point: Point) -> bool:
     """Whether `point` is so much larger than `tiny` that rounding errors pile up in it."""
     return model_facts(point).parameters > LARGE_PARAMETERS

@@ -12,6 +12,7 @@ from typing import Any
 
 from hvbench.frameworks import FRAMEWORK_MODULES
 from hvbench.environment import multiplies_natively, usable_cores
+from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
@@ -34,7 +35,6 @@ OF_HOROVOD = (
     "compression", "reduction", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune",
     "gradient_predivide",
 )  # fmt: skip
-LINK_VARIABLE = "HVBENCH_LINK_INTERFACE"  # names the interface that hvbench may shape (hvbench.lab)
 
 
 @dataclass(frozen=True, kw_only=True)

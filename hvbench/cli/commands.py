@@ -11,6 +11,7 @@ from hvbench import __version__
 from hvbench.cli.communicating import allreduce
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
+from hvbench.cli.hosting import hosts_option, lab
 from hvbench.cli.values import Duration, Memory, Outcomes, Share
 
 RESULTS = Path("results")
@@ -47,7 +48,7 @@ def hvbench() -> None:
 def options_of_a_sweep(command):
     """Options that `sweep`, `plan` and `run` share."""
     np_help = "Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
-    return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
+    return click.option("--np", "np", type=int, metavar="N", help=np_help)(hosts_option(command))
 
 
 def memory_limit_option(command):
@@ -284,5 +285,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (compare, ab, gate, baseline, history, allreduce):
+for each in (compare, ab, gate, baseline, history, allreduce, lab):
     hvbench.add_command(each)

@@ -17,6 +17,8 @@ from hvbench.environment import cgroup_cpu_quota
 from hvbench.launch.bootstrap import look_up
 from hvbench.launch.channel import Message, PeerGone, connect, receive, send
 from hvbench.launch.context import Context, host_name
+from hvbench.launch.hosts import gloo_interface
+from hvbench.launch.link import shape_link
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
 
@@ -46,6 +48,7 @@ class Agent:
             raise
         finally:
             self._end_worker()
+            shape_link(None)
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.connection.close()
 
@@ -78,7 +81,9 @@ class Agent:
 
     def _start_worker(self, message: Message) -> None:
         try:
+            shape_link(message.get("link_bits_per_second"))
             kind = MpirunWorkers if "ranks" in message else WorkerProcess
+            message["environment"] |= gloo_interface(message["environment"])
             self.worker = kind(message, scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes
             failure = {"status": "failed", "phase": "start", "index": -1, "message": f"cannot start a worker: {error}"}

@@ -21,6 +21,7 @@ from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.hosts import parse_hosts
 
 END_SECONDS = 10.0
 GO_ON = "what was measured is safe, go on with --resume"
@@ -29,8 +30,18 @@ SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C
 
 
 def resolve_context(np: int | None) -> Context:
-    """Who launched this process; with no launcher, a launch of `np` ranks by hvbench itself. Raises UsageError."""
-    context = detect_context()
+    """Who launched this process; with no launcher, a launch by hvbench itself of `np` ranks, or on $HVBENCH_HOSTS (`-H`).
+
+    Raises UsageError.
+    """
+    context, hosts = detect_context(), os.environ.get("HVBENCH_HOSTS")
+    if context.launcher == "none" and hosts:
+        ranks = parse_hosts(hosts)
+        if np is not None and not 1 <= np <= len(ranks):
+            raise UsageError(f"--np {np}: must be between 1 and {len(ranks)}, the ranks of -H {hosts}")
+        chosen = tuple(ranks[: np or len(ranks)])
+        os.environ["HOROVOD_HOSTNAME"] = chosen[0]  # the name by which this host is one of them
+        return replace(context, size=len(chosen), is_single_host=len(set(chosen)) == 1, hosts=chosen)
     if context.launcher == "none":
         most = MAX_RANKS_PER_CORE * usable_cores()
         if np is not None and not 1 <= np <= most:

@@ -1,0 +1,146 @@
+"""`hvbench allreduce` and `hvbench predict`: what communication costs here, and what it will cost elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from hvbench.cli.hosting import hosts_option
+from hvbench.cli.values import Choices, Counts, Size
+
+RESULTS = Path("results")
+
+
+@click.command()
+@click.option("--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out.")
+@hosts_option
+@click.option("--ranks", type=Counts(), metavar="N,…", help="World sizes to measure, none above --np. Default: --np.")
+@click.option("-b", "--begin", type=Size(), default="1KiB", show_default=True, metavar="SIZE", help="Smallest message.")
+@click.option("-e", "--end", type=Size(), default="256MiB", show_default=True, metavar="SIZE", help="Largest message.")
+@click.option("-f", "--factor", type=click.IntRange(2, 1024), default=4, show_default=True, help="From one size to the next.")
+@click.option(
+    "--implementation", "implementations", default="pytorch,tensorflow,mpi4py,ring", show_default=True, metavar="NAME,…",
+    type=Choices("pytorch", "tensorflow", "mpi4py", "ring"), help="Who all-reduces; the last two are references.",
+)  # fmt: skip
+@click.option(
+    "--controller", "controllers", type=Choices("gloo", "mpi"), default="gloo,mpi", show_default=True, metavar="NAME,…",
+    help="What Horovod's ranks talk over.",
+)  # fmt: skip
+@click.option(
+    "--compression", "compressions", type=Choices("none", "fp16", "bf16"), default="none,fp16,bf16", show_default=True,
+    metavar="NAME,…", help="What goes on the wire.",
+)  # fmt: skip
+@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Launches with fresh workers, interleaved.")
+@click.option("--budget", "budget_seconds", type=click.FloatRange(0.01, 3600), default=0.5, show_default=True, metavar="SECONDS", help="Of timed calls in a case, roughly.")  # noqa: E501
+@click.option("--link", type=int, metavar="BITS_PER_SECOND", help="Shape the hosts' links to this (in hvbench lab only).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/allreduce/TIME.")
+@click.option("--resume", is_flag=True, help="With --out: leave out what ended in ok there.")
+def allreduce(
+    np: int | None,
+    ranks: Sequence[int] | None,
+    begin: int,
+    end: int,
+    factor: int,
+    implementations: Sequence[str],
+    controllers: Sequence[str],
+    compressions: Sequence[str],
+    repeats: int,
+    budget_seconds: float,
+    link: int | None,
+    out: Path | None,
+    resume: bool,
+) -> int:
+    """Time all-reduces by message size and path, checked value by value, beside MPI's own: a table and a plot.
+
+    \b
+    hvbench allreduce --np 2                          both frameworks, Gloo and MPI, every compression
+    hvbench allreduce --np 4 --ranks 2,3,4 -b 4KiB -e 64MiB -f 2 --repeats 3
+    horovodrun -np 8 -H host1:4,host2:4 hvbench allreduce --controller gloo
+
+    Records are kept: hvbench predict fits a model of the cost to them.
+    """
+    from hvbench.allreduce.plan import list_cases, list_sizes, plan_jobs
+    from hvbench.allreduce.record import CallSettings
+    from hvbench.allreduce.run import done_keys, open_folder, run_cases
+    from hvbench.cli.display import Display
+    from hvbench.errors import PointsFailed, UsageError
+    from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+    from hvbench.plan import LINK_VARIABLE, has_mpi, is_installed
+    from hvbench.spec import FRAMEWORKS
+    from hvbench.store import new_run_path
+
+    context = resolve_context(np)
+    if serve_if_not_first(context):
+        return 0
+    display = Display()
+    try:
+        worlds = ranks or (context.size,)
+        if min(worlds) < 2 or max(worlds) > context.size:
+            raise UsageError(f"an all-reduce needs 2 ranks at least, and at most the {context.size} that are launched: give --np")
+        if end < begin:
+            raise UsageError(f"--end {end}: smaller than --begin {begin}")
+        if link is not None and not os.environ.get(LINK_VARIABLE):
+            raise UsageError(f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}")
+        for name in implementations:
+            if name in FRAMEWORKS and not is_installed(name):
+                raise UsageError(f"--implementation {name}: not installed here; see hvbench doctor")
+        if not context.is_single_host or not has_mpi():
+            display.prepare("MPI's ways are left out: mpirun starts its ranks on one host, with mpi4py")
+            controllers = [name for name in controllers if name != "mpi"]
+        settings = CallSettings(budget_seconds=budget_seconds)
+        cases = list_cases(
+            implementations=implementations,
+            controllers=controllers,
+            compressions=compressions,
+            world_sizes=worlds,
+            sizes=list_sizes(begin, end, factor=factor),
+            link_bits_per_second=link,
+        )
+        path = out or new_run_path(RESULTS, "allreduce")
+        done = done_keys(path) if resume else set()
+        jobs = plan_jobs(cases, repeats=repeats, done=done)
+        if not cases:
+            raise UsageError("none of these cases exists: the references are MPI's and compress nothing")
+        open_folder(path, asked={"command": sys.argv, "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
+    except BaseException:
+        dismiss(context)
+        raise
+    failed = 0
+    if jobs:
+        with open_launch(context, run_path=path) as coordinator:
+            count = iter(range(1, len(jobs) + 1))
+
+            def report(job, record) -> None:
+                display.prepare(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
+
+            failed = run_cases(coordinator, jobs, settings=settings, folder=path, report=report)
+    else:
+        dismiss(context)
+    display.show(write_results(path))
+    if failed:
+        raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
+    return 0
+
+
+def write_results(path: Path) -> str:
+    """Table and plot of a run from its records, written beside them; the text to show."""
+    from hvbench.allreduce.plot import plot_bandwidth
+    from hvbench.allreduce.record import read_records
+    from hvbench.allreduce.summary import summarize
+    from hvbench.allreduce.table import render_table
+    from hvbench.cli.values import write_output
+
+    records, problems = read_records(path)
+    summary = summarize(records)
+    text = render_table(summary)
+    write_output(text + "\n", path / "allreduce.txt")
+    write_output(summary.to_csv(index=False), path / "allreduce.csv")
+    if figure := plot_bandwidth(summary):
+        for ending in ("svg", "png"):
+            figure.savefig(path / f"allreduce.{ending}", dpi=150)
+    lines = [f"not a readable record: {problem}" for problem in problems]
+    return "\n".join([*lines, text, "", f"records, table and plot: {path}"])
