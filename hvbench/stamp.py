@@ -23,8 +23,11 @@ MAX_PROBLEM = 500  # characters
 
 
 def find_pairs(plan: Plan) -> list[Pair]:
-    """The configurations that the plan still has to run and that it compares across frameworks, each as a pair."""
-    running = {job.point for job in plan.jobs}
+    """The configurations that the plan still has to run and that it compares across frameworks, each as a pair.
+
+    An asynchronous server's updates depend on who comes first: no two runs are alike, and there is nothing to compare.
+    """
+    running = {job.point for job in plan.jobs if job.point.strategy != "parameter_server_async"}
     known = running | {job.point for job in plan.done}
     pairs = pair_up(job.point for job in [*plan.jobs, *plan.done])
     return [pair for pair in pairs if running.intersection(pair) and known.issuperset(pair)]

@@ -14,6 +14,7 @@ import pandas as pd
 from hvbench.analysis.breakdown_table import breakdown_tables
 from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.frame import point_frame, varying_axes
+from hvbench.analysis.links_report import break_even_table, models_of
 from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, save
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.quality import describe_crowding, describe_quality
@@ -76,6 +77,7 @@ def write_report(run_dir: Path, *, records: Iterable[Record], run: Mapping[str, 
 def report_tables(points: pd.DataFrame, records: list[Record]) -> list[Table]:
     """Every table that these launches have something to say to, in the order in which they are read."""
     tables = [throughput_table(points), convergence_table(points), scaling_table(points)]
+    tables += [break_even_table(points, models_of(points, records))]
     tables += [*breakdown_tables(points), *ceiling_tables(points), memory_table(points)]
     tables += [parity_table(records)] if any(record.parity for record in records) else []
     return [table for table in tables if table is not None]

@@ -33,7 +33,7 @@ schedule_steps = 25
 [axes]
 gradient_accumulation_steps = [1, 2]
 precision = ["fp32", "bf16", "fp16"]
-compression = ["none", "fp16"]
+compression = ["none", "fp16", "bf16"]
 """
 COLUMNS = {"logits": "logits", "loss": "loss", "gradient": "gradients", "update": "updates"}
 GREEN, RED = "same work", "NOT the same"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
-from hvbench.cli.communicating import allreduce
+from hvbench.cli.communicating import allreduce, predict
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
 from hvbench.cli.hosting import hosts_option, lab
@@ -24,6 +24,7 @@ The flow:
   hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench allreduce --np 2              all-reduces by themselves, by message size and path
+  hvbench predict results/…/…           what more ranks or another link would make of it
   hvbench report results/…/…            tables, plots and report again, from the records
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
   hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
@@ -285,5 +286,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (compare, ab, gate, baseline, history, allreduce, lab):
+for each in (compare, ab, gate, baseline, history, allreduce, predict, lab):
     hvbench.add_command(each)

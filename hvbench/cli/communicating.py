@@ -144,3 +144,88 @@ def write_results(path: Path) -> str:
             figure.savefig(path / f"allreduce.{ending}", dpi=150)
     lines = [f"not a readable record: {problem}" for problem in problems]
     return "\n".join([*lines, text, "", f"records, table and plot: {path}"])
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--ranks", "world_sizes", type=Counts(), metavar="N,…", help="Ranks to predict for. Default: as measured.")
+@click.option("--link", "links", type=Counts(), metavar="BITS_PER_SECOND,…", help="Bandwidth of every host's link. Default: as measured.")
+@click.option("--latency", "latency_seconds", type=click.FloatRange(0, 10), default=0.0, metavar="SECONDS", help="What a hop takes longer than on the measured links.")  # noqa: E501
+@click.option("--allreduce", "beside", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="RUN", help="For a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire.")  # noqa: E501
+@click.option("--size", "payloads", type=Size(), multiple=True, default=("1MiB", "16MiB", "256MiB"), show_default=True, help="For all-reduces: message sizes. May be repeated.")  # noqa: E501
+def predict(
+    run: Path,
+    world_sizes: tuple[int, ...] | None,
+    links: tuple[int, ...] | None,
+    latency_seconds: float,
+    beside: Path | None,
+    payloads: tuple[int, ...],
+) -> None:
+    """Fit a model of the cost to RUN and say what more ranks or another link would make of it, and how sure that is.
+
+    \b
+    hvbench predict results/allreduce/…  --ranks 8,64 --link 10000000000
+    hvbench predict results/network/…    --ranks 64 --link 10000000000 --allreduce results/allreduce/…
+
+    RUN is a run of hvbench allreduce (the cost of an all-reduce by size and ranks, checked on held-out cases) or of a
+    sweep on links of different bandwidth, such as the suite network (step time, efficiency, and the bandwidth where
+    compression breaks even).
+    """
+    from hvbench.allreduce.cost_report import error_factors, fit_all, render_allreduces, render_costs, render_predictions
+    from hvbench.allreduce.predict import predict_all
+    from hvbench.allreduce.run import ASKED
+    from hvbench.analysis.frame import point_frame
+    from hvbench.analysis.links import predict_held_out
+    from hvbench.analysis.links_report import models_of, payloads_of
+    from hvbench.errors import UsageError
+    from hvbench.store import RunFolder
+
+    if min(world_sizes or (2,)) < 2:
+        raise UsageError("--ranks: a rank alone communicates with nobody; give 2 or more")
+    for folder in [run, beside] if (run / ASKED).exists() else [beside]:
+        if folder is not None and not (folder / ASKED).exists():
+            raise UsageError(f"{folder}: not a run of hvbench allreduce")
+    costs, held, problems = fit_all(read_summary(run if (run / ASKED).exists() else beside))
+    factors = error_factors(costs, held)
+    blocks = [f"no model: {problem}" for problem in problems]
+    if (run / ASKED).exists():
+        if not costs:
+            raise UsageError(f"{run}: {'; '.join(problems) or 'no case ended in ok'}")
+        write_residuals(run, held)
+        choices = {"world_sizes": world_sizes or (), "links": links or (), "payloads": payloads}
+        blocks += [render_costs(costs, held), render_allreduces(costs, factors, latency_seconds=latency_seconds, **choices)]
+    else:
+        records, unreadable = RunFolder(run).read_records()
+        blocks += [f"not a readable record: {problem}" for problem in unreadable]
+        points = point_frame(records)
+        models = models_of(points, records)
+        if not models:
+            raise UsageError(f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network")
+        predictions = predict_all(
+            models, world_sizes=world_sizes or (), links=links or (), latency_seconds=latency_seconds,
+            costs={name: (cost, factors[name]) for name, cost in costs.items()},
+        )  # fmt: skip
+        blocks.append(render_predictions(predictions))
+        errors = predict_held_out(points, payloads_of(records))
+        if len(errors):
+            errors = 100 * errors["relative_error"].abs()
+            blocks.append(f"links that the model did not see: median error {errors.median():.3g} %, largest {errors.max():.3g} %, n = {len(errors)}")
+        blocks.append("efficiency: against a step that never waits for the wire, uncompressed")
+    click.echo("\n\n".join(blocks))
+
+
+def read_summary(run: Path | None):
+    """`summarize` of a run's records; of no run, no rows."""
+    from hvbench.allreduce.record import read_records
+    from hvbench.allreduce.summary import summarize
+
+    return summarize(read_records(run)[0] if run else [])
+
+
+def write_residuals(run: Path, held) -> None:
+    """The plot of the held-out cases, beside the records."""
+    from hvbench.allreduce.cost_report import plot_residuals
+
+    if figure := plot_residuals(held):
+        for ending in ("svg", "png"):
+            figure.savefig(run / f"cost_residuals.{ending}", dpi=150)

@@ -51,7 +51,7 @@ def test_quoted_tables_are_those_of_the_committed_runs() -> None:
         assert quoted.strip().splitlines() == table
 
 
-@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "docs/ci.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "docs/ci.md", "docs/communication.md", "CONTRIBUTING.md"])
 def test_local_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
