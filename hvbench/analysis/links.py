@@ -109,10 +109,12 @@ def spread(centre: float, draws: Sequence[float]) -> Span:
     return Span(centre=centre, low=float(low), high=float(high))
 
 
-def link_models(points: pd.DataFrame, payloads: Mapping[str, float], *, seed: int = 0) -> list[LinkModel]:
+def link_models(
+    points: pd.DataFrame, payloads: Mapping[str, float], *, draws: int = DRAWS, seed: int = 0
+) -> list[LinkModel]:
     """A model of each configuration in `point_frame` that ran on links of different bandwidth.
 
-    `payloads`: point id -> bytes that one rank all-reduces in a step.
+    `payloads`: point id -> bytes that one rank all-reduces in a step. `draws` of the launches make its intervals.
     """
     good = points[(points["status"] == "ok") & points["link_bits_per_second"].notna()]
     shared = [name for name in AXES if name not in NOT_OF_A_MODEL]
@@ -123,7 +125,7 @@ def link_models(points: pd.DataFrame, payloads: Mapping[str, float], *, seed: in
             continue
         point = {name: None if pd.isna(value) else value for name, value in zip(shared, values, strict=True)}
         sizes = {str(row.compression): float(payloads[row.point_id]) for row in rows.itertuples()}
-        models.append(_fit_with_draws(rows, point=point, payloads=sizes, seed=seed))
+        models.append(_fit_with_draws(rows, point=point, payloads=sizes, draws=draws, seed=seed))
     return models
 
 
@@ -133,7 +135,7 @@ def predict_held_out(points: pd.DataFrame, payloads: Mapping[str, float]) -> pd.
     rows = []
     for link in sorted(good["link_bits_per_second"].unique())[1:-1]:
         held = good[good["link_bits_per_second"] == link]
-        for model in link_models(good[good["link_bits_per_second"] != link], payloads):
+        for model in link_models(good[good["link_bits_per_second"] != link], payloads, draws=0):
             mine = held[np.all([_equals(held[name], value) for name, value in model.point.items()], axis=0)]
             for compression, same in mine.groupby("compression", sort=False):
                 if compression not in model.local_seconds:
@@ -149,24 +151,46 @@ def predict_held_out(points: pd.DataFrame, payloads: Mapping[str, float]) -> pd.
     return pd.DataFrame(rows)
 
 
+def break_even_from_afar(points: pd.DataFrame, payloads: Mapping[str, float]) -> pd.DataFrame:
+    """Each break-even beside that of a model that did not see the nearest measured link on either side of it."""
+    good = points[(points["status"] == "ok") & points["link_bits_per_second"].notna()]
+    links = sorted(float(link) for link in good["link_bits_per_second"].unique())
+    rows = []
+    for model in link_models(good, payloads, draws=0):
+        for compression in (name for name in model.local_seconds if name != "none"):
+            found = model.break_even(compression)
+            near = {max((each for each in links if each <= found), default=None), min((each for each in links if each > found), default=None)}
+            for far in link_models(good[~good["link_bits_per_second"].isin(near - {None})], payloads, draws=0):
+                if far.point == model.point and compression in far.local_seconds and 0 < found < math.inf:
+                    guess = far.break_even(compression)
+                    rows.append(
+                        {
+                            "framework": model.point["framework"], "compression": compression,
+                            "break_even_bits_per_second": found, "predicted_bits_per_second": guess,
+                            "relative_error": guess / found - 1,
+                        }
+                    )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _equals(column: pd.Series, value: Any) -> np.ndarray:
     same = column.isna() if pd.isna(value) else (column == value).fillna(False)
     return same.to_numpy(dtype=bool)
 
 
 def _fit_with_draws(
-    rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float], seed: int
+    rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float], draws: int, seed: int
 ) -> LinkModel:
     model = _fit(rows, point=point, payloads=payloads)
     if rows.groupby(["compression", "link_bits_per_second"]).size().min() < 2:
         return model  # one launch a link: nothing says how they scatter
     random = np.random.default_rng(seed)
     groups = [group.to_numpy() for group in rows.groupby(["compression", "link_bits_per_second"]).groups.values()]
-    draws = []
-    for _ in range(DRAWS):
+    drawn = []
+    for _ in range(draws):
         chosen = np.concatenate([random.choice(group, size=len(group)) for group in groups])
-        draws.append(_fit(rows.loc[chosen], point=point, payloads=payloads, start=model))
-    return replace(model, draws=tuple(draws))
+        drawn.append(_fit(rows.loc[chosen], point=point, payloads=payloads, start=model))
+    return replace(model, draws=tuple(drawn))
 
 
 def _fit(

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hvbench.cli.hosting import hosts_option
-from hvbench.cli.values import Choices, Counts, Size
+from hvbench.cli.values import Bandwidths, Choices, Counts, Size
 
 RESULTS = Path("results")
 
@@ -36,7 +36,7 @@ RESULTS = Path("results")
 )  # fmt: skip
 @click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Launches with fresh workers, interleaved.")
 @click.option("--budget", "budget_seconds", type=click.FloatRange(0.01, 3600), default=0.5, show_default=True, metavar="SECONDS", help="Of timed calls in a case, roughly.")  # noqa: E501
-@click.option("--link", type=int, metavar="BITS_PER_SECOND", help="Shape the hosts' links to this (in hvbench lab only).")
+@click.option("--link", "links", type=Bandwidths(), metavar="RATE,…", help="Shape the hosts' links, such as 200Mbit (in hvbench lab only).")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/allreduce/TIME.")
 @click.option("--resume", is_flag=True, help="With --out: leave out what ended in ok there.")
 def allreduce(
@@ -50,7 +50,7 @@ def allreduce(
     compressions: Sequence[str],
     repeats: int,
     budget_seconds: float,
-    link: int | None,
+    links: tuple[int, ...] | None,
     out: Path | None,
     resume: bool,
 ) -> int:
@@ -83,7 +83,7 @@ def allreduce(
             raise UsageError(f"an all-reduce needs 2 ranks at least, and at most the {context.size} that are launched: give --np")
         if end < begin:
             raise UsageError(f"--end {end}: smaller than --begin {begin}")
-        if link is not None and not os.environ.get(LINK_VARIABLE):
+        if links and not os.environ.get(LINK_VARIABLE):
             raise UsageError(f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}")
         for name in implementations:
             if name in FRAMEWORKS and not is_installed(name):
@@ -98,7 +98,7 @@ def allreduce(
             compressions=compressions,
             world_sizes=worlds,
             sizes=list_sizes(begin, end, factor=factor),
-            link_bits_per_second=link,
+            links=links or (None,),
         )
         path = out or new_run_path(RESULTS, "allreduce")
         done = done_keys(path) if resume else set()
@@ -149,7 +149,7 @@ def write_results(path: Path) -> str:
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--ranks", "world_sizes", type=Counts(), metavar="N,…", help="Ranks to predict for. Default: as measured.")
-@click.option("--link", "links", type=Counts(), metavar="BITS_PER_SECOND,…", help="Bandwidth of every host's link. Default: as measured.")
+@click.option("--link", "links", type=Bandwidths(), metavar="RATE,…", help="Bandwidth of every host's link. Default: as measured.")
 @click.option("--latency", "latency_seconds", type=click.FloatRange(0, 10), default=0.0, metavar="SECONDS", help="What a hop takes longer than on the measured links.")  # noqa: E501
 @click.option("--allreduce", "beside", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="RUN", help="For a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire.")  # noqa: E501
 @click.option("--size", "payloads", type=Size(), multiple=True, default=("1MiB", "16MiB", "256MiB"), show_default=True, help="For all-reduces: message sizes. May be repeated.")  # noqa: E501
@@ -164,8 +164,8 @@ def predict(
     """Fit a model of the cost to RUN and say what more ranks or another link would make of it, and how sure that is.
 
     \b
-    hvbench predict results/allreduce/…  --ranks 8,64 --link 10000000000
-    hvbench predict results/network/…    --ranks 64 --link 10000000000 --allreduce results/allreduce/…
+    hvbench predict results/allreduce/…  --ranks 8,64 --link 10Gbit
+    hvbench predict results/network/…    --ranks 64 --link 10Gbit --allreduce results/allreduce/…
 
     RUN is a run of hvbench allreduce (the cost of an all-reduce by size and ranks, checked on held-out cases) or of a
     sweep on links of different bandwidth, such as the suite network (step time, efficiency, and the bandwidth where
@@ -175,8 +175,8 @@ def predict(
     from hvbench.allreduce.predict import predict_all
     from hvbench.allreduce.run import ASKED
     from hvbench.analysis.frame import point_frame
-    from hvbench.analysis.links import predict_held_out
-    from hvbench.analysis.links_report import models_of, payloads_of
+    from hvbench.analysis.links import break_even_from_afar, predict_held_out
+    from hvbench.analysis.links_report import models_of, payloads_of, show_bandwidth
     from hvbench.errors import UsageError
     from hvbench.store import RunFolder
 
@@ -210,6 +210,12 @@ def predict(
         if len(errors):
             errors = 100 * errors["relative_error"].abs()
             blocks.append(f"links that the model did not see: median error {errors.median():.3g} %, largest {errors.max():.3g} %, n = {len(errors)}")
+        afar = break_even_from_afar(points, payloads_of(records))
+        for row in afar.itertuples():
+            blocks.append(
+                f"{row.framework} {row.compression} breaks even at {show_bandwidth(row.break_even_bits_per_second)}; a model "
+                f"without the nearest links says {show_bandwidth(row.predicted_bits_per_second)} ({100 * row.relative_error:+.1f} %)"
+            )
         blocks.append("efficiency: against a step that never waits for the wire, uncompressed")
     click.echo("\n\n".join(blocks))
 

@@ -29,7 +29,7 @@ def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
 
     \b
     hvbench lab -- hvbench sweep network              step time against the bandwidth of the link
-    hvbench lab --hosts 4 -- hvbench allreduce --controller gloo --link 1000000000
+    hvbench lab --hosts 4 -- hvbench allreduce --controller gloo --link 1Gbit
 
     Needs Linux, root, iproute2 and openssh-server. Each host has its share of the cores.
     """
@@ -39,8 +39,14 @@ def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
 
     with open_lab(hosts) as made:
         process = made.start(command, ranks_per_host=ranks_per_host)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command, in the same terminal, decides
+        # Ctrl-C reaches the command by itself, which decides; what is sent to this process alone is passed on, so that
+        # the lab is taken down after the command and in no other way.
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, lambda number, frame: process.send_signal(number))
         try:
-            return process.wait()
+            code = process.wait()
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -55,6 +55,22 @@ class Counts(click.ParamType):
         return tuple(int(word) for word in words)
 
 
+class Bandwidths(click.ParamType):
+    """Bandwidths in bits per second, separated by commas, as people write them: 200Mbit,10Gbit."""
+
+    name = "bandwidths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        found = []
+        for word in str(value).split(","):
+            match = re.fullmatch(r"(\d{1,13}(?:\.\d{1,6})?)\s*([kmgt]?)(?:bit|bps)?(?:/s)?", word.strip().lower())
+            bits = int(float(match[1]) * UNITS[match[2]]) if match else 0
+            if not 10_000 <= bits < 2**40:
+                self.fail(f"{word!r} is no bandwidth from 10kbit to 1Tbit; write for example 200Mbit or 10Gbit")
+            found.append(bits)
+        return tuple(dict.fromkeys(found))
+
+
 class Choices(click.ParamType):
     """Some of a few words, separated by commas."""
 

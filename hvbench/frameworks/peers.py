@@ -10,7 +10,7 @@ import socket
 import time
 import urllib.error
 import urllib.request
-from typing import Any, Protocol
+from typing import Protocol
 
 FIND_SECONDS = 120.0
 POLL_SECONDS = 0.05

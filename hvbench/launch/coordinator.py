@@ -21,7 +21,9 @@ from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
 from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
+from hvbench.launch.mpirun import join_ranks
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
+from hvbench.launch.task import Task, TaskEnd, refuse
 from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 JOIN_SECONDS = 120.0
@@ -37,34 +39,6 @@ class StartFailed(LaunchError):
     def __init__(self, message: str, failure: dict[str, Any]) -> None:
         super().__init__(message)
         self.failure = failure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One job as the launcher needs it: what the workers get, who can share workers with it, and its time limit."""
-
-    group: tuple  # tasks next to each other with equal groups share a generation
-    framework: str
-    world_size: int
-    device: str
-    job: dict[str, Any]  # passed on to `hvbench.worker`
-    timeout_seconds: float
-    memory_limit_bytes: int | None = None  # of each worker
-    strategy: str = "horovod"  # how the workers find each other
-    settings: dict[str, str] = field(default_factory=dict)  # environment of the workers, the same on every rank
-    by_mpirun: bool = False  # its workers have to be ranks of MPI
-    servers: int = 0  # processes beside the ranks; only with mpirun
-    link_bits_per_second: int | None = None  # what the hosts' links are shaped to while its workers live
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskEnd:
-    """How a task ended: every rank's result, or the failure that ended it."""
-
-    results: list[dict[str, Any]]
-    failure: dict[str, Any] | None  # status, rank, phase, message, log
-    generation: int
-    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -387,19 +361,6 @@ class Coordinator:
         """Logs of an earlier sweep in this folder are kept: numbers go on."""
         found = (re.match(r"generation(\d{4,9})-rank", path.name) for path in self.logs.glob("generation*-rank*.log"))
         return max((int(match[1]) for match in found if match), default=-1) + 1
-
-
-def join_ranks(messages: Sequence[Message], *, servers: int) -> Message:
-    """The one message by which rank 0's agent starts all ranks, and servers after them, in one mpirun."""
-    ranks = [message["description"] for message in messages]
-    beside = [{**ranks[0], "role": "server", "rank": len(ranks) + number, "local_rank": 0} for number in range(servers)]
-    return {**messages[0], "ranks": [*ranks, *beside]}
-
-
-def refuse(reason: str) -> TaskEnd:
-    """The end of a task that was not tried."""
-    failure = {"status": "failed", "rank": None, "phase": "start", "message": reason, "log": None}
-    return TaskEnd(results=[], failure=failure, generation=-1, seconds=0.0)
 
 
 def stop_server(server: Any) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,10 @@ class MpirunWorkers:
         """End mpirun, and with it all ranks."""
         for rank in self.ranks:
             rank.kill()
+
+
+def join_ranks(messages: Sequence[Message], *, servers: int) -> Message:
+    """The one message by which rank 0's agent starts all ranks, and servers after them, in one mpirun."""
+    ranks = [message["description"] for message in messages]
+    beside = [{**ranks[0], "role": "server", "rank": len(ranks) + number, "local_rank": 0} for number in range(servers)]
+    return {**messages[0], "ranks": [*ranks, *beside]}

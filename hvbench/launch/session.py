@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -77,7 +77,7 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
         launched = publish(hub.address, context)
         coordinator = Coordinator(hub, context, run_path=run_path)
         try:
-            coordinator.wait_for_members(check=lambda: require_alive(launched))
+            coordinator.wait_for_members(check=lambda: require_alive(launched, hosts=context.hosts))
             yield coordinator
         finally:
             coordinator.quit()
@@ -90,11 +90,13 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
             hub.close()
 
 
-def require_alive(launched: list[subprocess.Popen]) -> None:
+def require_alive(launched: list[subprocess.Popen], *, hosts: Sequence[str] = ()) -> None:
     """Raise LaunchError when an agent that hvbench has started itself is gone before it joined."""
     for rank, process in enumerate(launched, start=1):
         if process.poll() is not None:
-            raise LaunchError(f"rank {rank}: its agent ended with code {process.returncode} before it joined")
+            where = f" on {hosts[rank]}" if hosts else ""
+            why = " (255 is ssh's own: can it log in there without a question?)" if hosts and process.returncode == 255 else ""
+            raise LaunchError(f"rank {rank}{where}: its agent ended with code {process.returncode} before it joined{why}")
 
 
 def dismiss(context: Context) -> None:

@@ -77,7 +77,6 @@ def test_hosts_are_apart_have_names_and_let_each_other_in_and_nothing_is_left(tm
         done = run(lab, [*ssh, "ip -brief address show eth0; nproc; cat /etc/hosts"], folder=tmp_path, seconds=60)
         assert done.returncode == 0, done.stderr
         assert "10.99.0.2/24" in done.stdout and "10.99.0.1 host1" in done.stdout
-        assert run(lab, ["ping", "-c1", "-W2", "host2"], folder=tmp_path, seconds=30).returncode in (0, 127)
         lab.set_link(1, is_up=False)
         cut = run(lab, [*ssh[:1], "-oConnectTimeout=1", *ssh[1:], "true"], folder=tmp_path, seconds=60)
         assert cut.returncode == 255
@@ -138,7 +137,7 @@ def test_horovodrun_on_several_hosts(lab: Lab, tmp_path: Path, ranks_per_host: i
 @needs_lab
 @pytest.mark.long
 def test_all_reduces_between_hosts(lab: Lab, tmp_path: Path) -> None:
-    words = ["hvbench", "allreduce", "--controller", "gloo", "-b", "64KiB", "-e", "4MiB", "--link", "100000000", "--out", "run"]
+    words = ["hvbench", "allreduce", "--controller", "gloo", "-b", "64KiB", "-e", "4MiB", "--link", "100Mbit", "--out", "run"]
     done = run(lab, words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "link 100 Mbit/s" in done.stdout and "# pytorch gloo bf16: 2 ranks" in done.stdout
@@ -164,9 +163,10 @@ def test_a_cable_that_is_pulled_costs_a_point_and_resume_completes(lab: Lab, tmp
     assert "Traceback" not in output
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == [] and records[0].outcome.status in ("failed", "timeout", "interrupted"), output
-    for host in (0, 1):
-        workers = run_on(lab, host, ["pgrep", "-f", "hvbench.worker"])
-        assert workers == "", "no worker outlives its sweep"
+    deadline = time.monotonic() + 100  # a host that was cut off learns by its keepalive that nobody needs it
+    while (left := [run_on(lab, host, ["pgrep", "-f", "hvbench.worker"]) for host in (0, 1)]) != ["", ""]:
+        assert time.monotonic() < deadline, left
+        time.sleep(1)
     again = run(lab, [*words, "--resume"], folder=tmp_path)
     assert again.returncode == 0, again.stderr
     records, _ = RunFolder(tmp_path / "run").read_records()

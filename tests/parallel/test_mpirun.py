@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from hvbench.allreduce.record import CallSettings, Case
-from hvbench.launch.coordinator import join_ranks
-from hvbench.launch.mpirun import MpirunWorkers
+from hvbench.launch.mpirun import MpirunWorkers, join_ranks
 
 SECONDS = 60.0
 CALLS = CallSettings(warmup_calls=1, least_calls=2, most_calls=2)

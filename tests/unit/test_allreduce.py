@@ -224,7 +224,8 @@ def test_the_plot_shows_every_path_below_the_ceiling_of_uncompressed_ones() -> N
         (["--np", "2", "--ranks", "2,4"], "at most the 2 that are launched"),
         (["--np", "2", "--ranks", "two"], "different whole numbers"),
         (["--np", "2", "--compression", "zip"], "'zip' is not one of none, fp16, bf16"),
-        (["--np", "2", "--link", "1000000"], "no link may be shaped here"),
+        (["--np", "2", "--link", "200Mbit"], "no link may be shaped here"),
+        (["--np", "2", "--link", "fast"], "'fast' is no bandwidth"),
         (["--np", "2", "--implementation", "ring", "--controller", "gloo"], "none of these cases exists"),
     ],
 )

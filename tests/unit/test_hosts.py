@@ -12,9 +12,10 @@ import pytest
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.launch.channel import Address
-from hvbench.launch.coordinator import Task, join_ranks
+from hvbench.launch.coordinator import Task
 from hvbench.launch.hosts import describe_hosts, gloo_interface, parse_hosts, start_remote_agent
 from hvbench.launch.link import VARIABLE, shape_link
+from hvbench.launch.mpirun import join_ranks
 from hvbench.launch.placement import worker_settings
 from hvbench.launch.session import resolve_context
 from hvbench.plan import launch_facts, reason_to_skip, worker_group

@@ -52,7 +52,7 @@ class Bf16AllReduce:
 
     Each rank gets the others' values of its own part of a gradient (all-to-all), averages them in float32, rounds once
     more, and all parts are gathered: the two halves of a ring all-reduce, 2 (n - 1) / n of the payload like there, and
-    no sum is ever rounded to 16 bits on the way. Horovod carries the bits as integers.
+    no sum is ever rounded to 16 bits on the way. Horovod takes the bits for float16, which it only copies here.
     """
 
     def __init__(self, *, world_size: int) -> None:
@@ -62,7 +62,7 @@ class Bf16AllReduce:
     def start(self, name: str, gradient: torch.Tensor) -> None:
         """Send every rank its part of one gradient."""
         padding = -gradient.numel() % self.world_size
-        wire = torch.nn.functional.pad(gradient.flatten().bfloat16(), (0, padding)).view(torch.int16)
+        wire = torch.nn.functional.pad(gradient.flatten().bfloat16(), (0, padding)).view(torch.float16)
         self.pending[name] = (hvd.alltoall_async(wire, name=f"{name}.parts"), gradient)
 
     def finish(self) -> dict[str, torch.Tensor]:
@@ -71,7 +71,7 @@ class Bf16AllReduce:
         for name, (handle, gradient) in self.pending.items():
             parts, _ = hvd.synchronize(handle)
             parts = parts.view(torch.bfloat16).view(self.world_size, -1).to(gradient.dtype)
-            mean = parts.mean(0).bfloat16().view(torch.int16)
+            mean = parts.mean(0).bfloat16().view(torch.float16)
             gathers[name] = (hvd.allgather_async(mean, name=f"{name}.averages"), gradient)
         averages = {}
         for name, (handle, gradient) in gathers.items():

@@ -51,7 +51,7 @@ class Bf16AllReduce:
 
     Each rank gets the others' values of its own part of a gradient (all-to-all), averages them in float32, rounds once
     more, and all parts are gathered: the two halves of a ring all-reduce, 2 (n - 1) / n of the payload like there, and
-    no sum is ever rounded to 16 bits on the way. Horovod carries the bits as integers.
+    no sum is ever rounded to 16 bits on the way. Horovod takes the bits for float16, which it only copies here.
     """
 
     def __init__(self, *, world_size: int) -> None:
@@ -61,7 +61,7 @@ class Bf16AllReduce:
     def start(self, name: str, gradient: tf.Tensor) -> None:
         """Send every rank its part of one gradient."""
         padding = -gradient.shape.num_elements() % self.world_size
-        wire = tf.bitcast(tf.pad(tf.cast(tf.reshape(gradient, [-1]), tf.bfloat16), [[0, padding]]), tf.int16)
+        wire = tf.bitcast(tf.pad(tf.cast(tf.reshape(gradient, [-1]), tf.bfloat16), [[0, padding]]), tf.float16)
         parts = hvd.alltoall(wire, name=_wire_name(f"{name}.parts"), ignore_name_scope=True)
         self.pending[name] = (parts, gradient)
 
@@ -70,7 +70,7 @@ class Bf16AllReduce:
         averages = {}
         for name, (parts, gradient) in self.pending.items():
             parts = tf.cast(tf.reshape(tf.bitcast(parts, tf.bfloat16), [self.world_size, -1]), gradient.dtype)
-            mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.int16)
+            mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.float16)
             values = hvd.allgather(mean, name=_wire_name(f"{name}.averages"), ignore_name_scope=True)
             values = tf.cast(tf.bitcast(values[: gradient.shape.num_elements()], tf.bfloat16), gradient.dtype)
             averages[name] = tf.reshape(values, gradient.shape)
