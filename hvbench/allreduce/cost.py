@@ -1,9 +1,10 @@
 """What an all-reduce costs: an alpha-beta model per implementation and controller, fitted, and validated on held-out cases.
 
-    seconds = crowding x (call + hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
+    seconds = crowding x (calls x call + hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
 
 with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (alpha-beta: Hockney, Parallel Computing
-1994; the ring's count: Thakur, Rabenseifner & Gropp, IJHPCA 2005). `cast` is the price of a compression, per float32
+1994; the ring's count: Thakur, Rabenseifner & Gropp, IJHPCA 2005). `calls` is 2 for bf16, which takes two of Horovod's
+operations where the others take one. `cast` is the price of a compression, per float32
 value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
 least 1: ranks that share a core take turns in everything but waiting for the wire. Times are fitted by their logarithm,
 for a case of microseconds counts as much as one of seconds.
@@ -21,6 +22,7 @@ from scipy import optimize
 from hvbench.allreduce.summary import busbw_factor
 
 WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}  # of one float32 value
+OPERATIONS = {"none": 1, "fp16": 1, "bf16": 2}  # of Horovod, each negotiated between the ranks
 CASTING = tuple(name for name in WIRE_BYTES if name != "none")
 LEAST_ROWS = 6
 SMALLEST = 1e-15  # a parameter that the cases say nothing about stays about there
@@ -61,7 +63,7 @@ class Cost:
         crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
         hops = 2 * (world_size - 1)
         software = (
-            self.call_seconds
+            self.call_seconds * OPERATIONS[compression]
             + self.hop_seconds * hops
             + self.byte_seconds * crossing
             + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
@@ -203,7 +205,7 @@ def _terms(rows: pd.DataFrame, *, knee: float) -> np.ndarray:
     values = rows["payload_bytes"].to_numpy(dtype=float) / 4
     tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
     columns: Sequence[np.ndarray] = [
-        crowding,
+        crowding * rows["compression"].map(OPERATIONS).to_numpy(dtype=float),
         crowding * 2 * (world_size - 1),
         crowding * crossing,
         crowding * tail,

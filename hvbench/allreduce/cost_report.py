@@ -18,7 +18,7 @@ from hvbench.analysis.links import Span
 from hvbench.analysis.links_report import show_bandwidth, show_interval
 
 FORMULA = (
-    "seconds = crowding x (call + hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values) + wire x 8 B / link, "
+    "seconds = crowding x (calls x call + hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values) + wire x 8 B / link, "
     "B = 2(n-1)/n x bytes on the wire"
 )
 

@@ -17,7 +17,9 @@ def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowd
     """Written from the formula in the module's head, not from its code."""
     wire_bytes = size / 4 * WIRE_BYTES[compression]
     crossing = 2 * (n - 1) / n * wire_bytes
-    software = TRUTH["call"] + TRUTH["hop"] * 2 * (n - 1) + TRUTH["byte"] * crossing + TRUTH.get(compression, 0.0) * size / 4
+    calls = 2 if compression == "bf16" else 1
+    software = calls * TRUTH["call"] + TRUTH["hop"] * 2 * (n - 1) + TRUTH["byte"] * crossing
+    software += TRUTH.get(compression, 0.0) * size / 4
     return crowding * software + (TRUTH["wire"] * 8 * crossing / link if link else 0.0)
 
 
