@@ -24,9 +24,9 @@ from types import ModuleType
 from typing import Any
 
 from hvbench import parity
+from hvbench.ablation import Ablations
 from hvbench.allreduce.calls import time_case
 from hvbench.allreduce.record import CallSettings, Case
-from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, slow_down, strike

@@ -48,7 +48,8 @@ class Agent:
             raise
         finally:
             self._end_worker()
-            shape_link(None)
+            with contextlib.suppress(OSError):  # what could not be shaped needs no mending
+                shape_link(None)
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.connection.close()
 
