@@ -47,10 +47,18 @@ class Tuned:
 
 
 def tune(
-    base: Point, *, knobs: Sequence[str], launch: Launch, budget_seconds: float, pairs: int, say: Say, seed: int = 0
+    base: Point,
+    *,
+    knobs: Sequence[str],
+    launch: Launch,
+    budget_seconds: float,
+    pairs: int,
+    say: Say,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Tuned:
     """Search, then compare in pairs; `launch` runs a job and returns its record. Raises HvbenchError when it cannot."""
-    begun = time.monotonic()
+    begun = clock()
     repeats: dict[str, int] = {}
 
     def run(point: Point) -> float:
@@ -59,7 +67,7 @@ def tune(
         return step_seconds(launch(Job(point=point, repeat=repeat)))
 
     def rest(share: float = 1.0) -> float:
-        return share * budget_seconds - (time.monotonic() - begun)
+        return share * budget_seconds - (clock() - begun)
 
     seen: dict[Point, list[float]] = {}
     for trials, (point, tell) in enumerate(propose(base, knobs=knobs, seed=seed), start=1):

@@ -7,11 +7,12 @@ them; the payload is that of the float32 values, so compression can lift busbw a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
-from hvbench.allreduce.record import AllreduceRecord
+from hvbench.allreduce.record import AllreduceRecord, Case
 from hvbench.analysis.stats import estimate_rate
 
 COLUMNS = (
@@ -44,9 +45,15 @@ def summarize(records: Iterable[AllreduceRecord]) -> pd.DataFrame:
     cases: dict[str, list[AllreduceRecord]] = {}
     for record in records:
         cases.setdefault(record.case.case_id, []).append(record)
-    rows = [_summarize_case(same) for same in cases.values()]
-    order = ["world_size", "link_bits_per_second", "path", "payload_bytes"]
-    return pd.DataFrame(rows, columns=COLUMNS).sort_values(order, kind="stable").reset_index(drop=True)
+    ordered = sorted(cases.values(), key=lambda same: _place(same[0].case))
+    return pd.DataFrame([_summarize_case(same) for same in ordered], columns=COLUMNS)
+
+
+def _place(case: Case) -> tuple[object, ...]:
+    """Where a table has the case: ranks, link, then choices in the order that `Case` declares them."""
+    names = ("implementation", "controller", "compression")
+    choices = (get_args(Case.model_fields[name].annotation).index(getattr(case, name)) for name in names)
+    return (case.world_size, case.link_bits_per_second or 0, *choices, case.payload_bytes)
 
 
 def _summarize_case(records: list[AllreduceRecord]) -> dict[str, object]:

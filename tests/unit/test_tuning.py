@@ -17,13 +17,16 @@ BASE = Point(model="tiny", world_size=2)
 
 
 class Machine:
-    """Launches that take what a formula says, with noise; it keeps count."""
+    """Launches of a second each, with steps of what a formula says and noise; it keeps count and time."""
 
     def __init__(self, gain: float, *, noise: float = 0.02) -> None:
         self.gain = gain
         self.noise = noise
         self.random = np.random.default_rng(4)
         self.jobs: list[Job] = []
+
+    def clock(self) -> float:
+        return float(len(self.jobs))
 
     def launch(self, job: Job) -> Record:
         self.jobs.append(job)
@@ -34,20 +37,22 @@ class Machine:
         return make_record(ranks, repeat=job.repeat, **job.point.model_dump())
 
 
-def run(machine: Machine, *, budget_seconds: float = 0.4, pairs: int = 6) -> Tuned:
+def run(machine: Machine, *, budget_seconds: float = 60.0, pairs: int = 6) -> Tuned:
     return tune(
-        BASE, knobs=DEFAULT_KNOBS, launch=machine.launch, budget_seconds=budget_seconds, pairs=pairs, say=lambda line: None
-    )
+        BASE, knobs=DEFAULT_KNOBS, launch=machine.launch, budget_seconds=budget_seconds, pairs=pairs,
+        say=lambda line: None, clock=machine.clock,
+    )  # fmt: skip
 
 
 def test_a_knob_that_helps_is_found_and_proven() -> None:
     machine = Machine(0.2)
-    tuned = run(machine, budget_seconds=1.5)
+    tuned = run(machine)
     assert tuned.knobs["cycle_time_seconds"] == 5e-4 and tuned.knobs["fusion_threshold_bytes"] != 0
     assert tuned.ratio.low < 0.8 < tuned.ratio.high < 1
     assert "shorter than by default" in describe_gain(tuned) and "noise" not in describe_gain(tuned)
     keys = [job.key for job in machine.jobs]
     assert len(set(keys)) == len(keys), "every launch has a record of its own"
+    assert 60 <= len(keys) <= 61 + 1, "the budget is used, and kept to but for the pair that was running"
 
 
 def test_noise_is_not_sold_as_a_gain() -> None:
@@ -59,7 +64,7 @@ def test_noise_is_not_sold_as_a_gain() -> None:
 
 def test_the_default_is_tried_first_and_the_pairs_take_turns() -> None:
     machine = Machine(0.2)
-    tuned = run(machine, budget_seconds=1e-6, pairs=4)
+    tuned = run(machine, budget_seconds=1.0, pairs=4)
     assert machine.jobs[0].point == BASE and tuned.trials == 4
     if tuned.ratio is not None:
         pairs = [{job.point for job in machine.jobs[i : i + 2]} for i in range(4, 12, 2)]
@@ -70,7 +75,7 @@ def test_a_launch_that_fails_is_never_the_best() -> None:
     failed = make_record([], status="oom", message="no memory", world_size=2)
     assert step_seconds(failed) == math.inf
     tuned = tune(
-        BASE, knobs=DEFAULT_KNOBS, launch=lambda job: failed, budget_seconds=1e-6, pairs=1, say=lambda line: None
+        BASE, knobs=DEFAULT_KNOBS, launch=lambda job: failed, budget_seconds=1.0, pairs=1, say=lambda line: None
     )
     assert tuned.ratio is None and describe_gain(tuned) == "nothing was found that beats the default"
 
