@@ -88,6 +88,15 @@ class LinkModel:
             [each.break_even(compression, world_size=world_size) for each in self.draws],
         )
 
+    def parameter_span(self, name: str, compression: str | None = None) -> Span:
+        """A fitted parameter with its interval over the draws: `local_seconds` or `hidden_seconds` of one compression, `wire`."""
+
+        def read(model: LinkModel) -> float:
+            value = getattr(model, name)
+            return value if compression is None else value[compression]
+
+        return spread(read(self), [read(each) for each in self.draws])
+
     def describe_reach(self, *, bits_per_second: float | None = None, world_size: int | None = None) -> str:
         """How far beyond what was measured a prediction goes, in words; empty inside of it."""
         parts = []

@@ -45,6 +45,13 @@ def break_even_table(points: pd.DataFrame, models: Sequence[LinkModel]) -> Table
     for model in models:
         for compression in (name for name in model.local_seconds if name != "none"):
             span = model.break_even_span(compression)
+            fitted = {
+                "local_seconds_none": model.parameter_span("local_seconds", "none"),
+                "local_seconds": model.parameter_span("local_seconds", compression),
+                "hidden_seconds_none": model.parameter_span("hidden_seconds", "none"),
+                "hidden_seconds": model.parameter_span("hidden_seconds", compression),
+                "wire": model.parameter_span("wire"),
+            }
             rows.append(
                 [
                     str(model.point["framework"]),
@@ -54,20 +61,16 @@ def break_even_table(points: pd.DataFrame, models: Sequence[LinkModel]) -> Table
                     show_bandwidth(span.centre),
                     show_interval(span),
                     model.describe_reach(bits_per_second=span.centre) or "within",
-                    *(format_number(1e3 * model.local_seconds[name], decimals=1) for name in ("none", compression)),
-                    *(format_number(1e3 * model.hidden_seconds[name], decimals=1) for name in ("none", compression)),
-                    format_number(model.wire, decimals=2),
+                    *(show_fitted(fitted[name], scale=1e3, decimals=1) for name in fitted if name != "wire"),
+                    show_fitted(fitted["wire"], decimals=2),
                 ]
             )
+            figures = {"break_even_bits_per_second": span} | fitted
+            ends = (("", "centre"), ("_low", "low"), ("_high", "high"))
             data.append(
-                {
-                    **model.point, "compression": compression, "launches": model.launches,
-                    "break_even_bits_per_second": span.centre, "break_even_low": span.low, "break_even_high": span.high,
-                    "local_seconds_none": model.local_seconds["none"], "local_seconds": model.local_seconds[compression],
-                    "hidden_seconds_none": model.hidden_seconds["none"], "hidden_seconds": model.hidden_seconds[compression],
-                    "wire": model.wire,
-                }
-            )  # fmt: skip
+                {**model.point, "compression": compression, "launches_ok": model.launches}
+                | {f"{name}{end}": getattr(each, part) for name, each in figures.items() for end, part in ends}
+            )
     if not rows:
         return None
     labels = [HEADERS.get(name, name) for name in varying]
@@ -172,6 +175,14 @@ def show_bandwidth(bits_per_second: float) -> str:
         if bits_per_second >= unit:
             return f"{bits_per_second / unit:.3g} {name}"
     return f"{bits_per_second:.3g} bit/s"
+
+
+def show_fitted(span: Span, *, scale: float = 1.0, decimals: int) -> str:
+    """`412.3 ± 1.2 %`: half the interval's width, relative to the value; the value alone where there is no interval."""
+    text = format_number(scale * span.centre, decimals=decimals)
+    if math.isnan(span.low) or math.isnan(span.high) or span.centre <= 0:
+        return text
+    return f"{text} ± {100 * (span.high - span.low) / (2 * span.centre):.2g} %"
 
 
 def show_interval(span: Span) -> str:
