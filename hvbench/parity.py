@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays, Trainer
-from hvbench.spec import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec import Point
 from hvbench.training.batches import Batches
 from hvbench.training.flops import model_facts
 from hvbench.training.loss_scale import LossScale

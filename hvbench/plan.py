@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hvbench.frameworks import FRAMEWORK_MODULES
 from hvbench.environment import multiplies_natively, usable_cores
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
+from hvbench.registry import describe_framework
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
@@ -24,7 +24,6 @@ LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
 ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
-TRACE_SECONDS = 3.0  # TensorFlow builds its graph
 
 SERVED = ("parameter_server", "parameter_server_async")
 # What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
@@ -210,7 +209,7 @@ def is_installed(framework: str) -> bool:
     """Whether the framework can be imported, without importing it."""
     from importlib.util import find_spec
 
-    return find_spec(FRAMEWORK_MODULES[framework]) is not None
+    return find_spec(describe_framework(framework).module) is not None
 
 
 @cache
@@ -244,7 +243,7 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
-    return seconds + POINT_SECONDS + (TRACE_SECONDS if job.point.framework == "tensorflow" else 0.0)
+    return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
 
 
 def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:

@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hvbench.errors import UsageError
-
-FRAMEWORKS = ("pytorch", "tensorflow")
+from hvbench.registry import FRAMEWORKS
 
 MODEL_PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": 256, "sequence_length": 32},
@@ -42,7 +41,7 @@ SpecT = TypeVar("SpecT", bound=Spec)
 class Point(Spec):
     """One training configuration of one framework. Its `point_id` identifies it across runs and machines."""
 
-    framework: Literal["pytorch", "tensorflow"] = Field("pytorch", description="which twin trains")
+    framework: Literal[FRAMEWORKS] = Field(FRAMEWORKS[0], description="which twin trains")
     model: Literal["tiny", "small", "gpt2", "gpt2-medium"] = Field("small", description="preset of the sizes below")
     num_layers: Count = Field(description="decoder blocks")
     num_heads: Count = Field(description="attention heads; divides hidden_size")

@@ -13,8 +13,9 @@ from hvbench.measure import finite_or_none
 from hvbench.parity import LARGE_UPDATES, Deviation, is_large_model, worst, worst_by_kind
 from hvbench.plan import Plan
 from hvbench.record import ParityStamp
+from hvbench.registry import FRAMEWORKS
 from hvbench.spec import Point
-from hvbench.tracing import Limits, Pair, Parity, check_pairs, pair_up
+from hvbench.tracing import Limits, Pair, Parity, check_pairs, in_framework
 
 # A trace costs seconds to set up. Beside that 20 updates of a small model are free, and it is held to the tolerances
 # that were measured over as many; of a larger one few are enough, for it is held to others.
@@ -23,14 +24,17 @@ MAX_PROBLEM = 500  # characters
 
 
 def find_pairs(plan: Plan) -> list[Pair]:
-    """The configurations that the plan still has to run and that it compares across frameworks, each as a pair.
+    """What the plan still has to run and compares across frameworks: of each configuration the first framework with the others.
 
     An asynchronous server's updates depend on who comes first: no two runs are alike, and there is nothing to compare.
     """
     running = {job.point for job in plan.jobs if job.point.strategy != "parameter_server_async"}
     known = running | {job.point for job in plan.done}
-    pairs = pair_up(job.point for job in [*plan.jobs, *plan.done])
-    return [pair for pair in pairs if running.intersection(pair) and known.issuperset(pair)]
+    pairs: list[Pair] = []
+    for point in (job.point for job in [*plan.jobs, *plan.done]):
+        first, *others = (each for name in FRAMEWORKS if (each := in_framework(point, name)) in known)
+        pairs += [(first, other) for other in others]
+    return [pair for pair in dict.fromkeys(pairs) if running.intersection(pair)]
 
 
 def stamp_plan(
@@ -89,7 +93,7 @@ def describe_parities(parities: Sequence[Parity]) -> str:
     if not red:
         closest = worst([each for parity in parities for each in parity.deviations])
         return (
-            f"parity done: both frameworks do the same work in {count(parities)}, over "
+            f"parity done: {name_all(parities)} do the same work in {count(parities)}, over "
             f"{min(parity.updates for parity in parities)} updates; closest to its tolerance: "
             f"{describe_deviation(closest)}"
         )
@@ -104,5 +108,12 @@ def describe_deviation(deviation: Deviation) -> str:
 
 
 def count(parities: Sequence[Parity]) -> str:
-    """`1 configuration`, `8 configurations`."""
-    return f"{len(parities)} configuration{'s' * (len(parities) != 1)}"
+    """`1 configuration`, `8 configurations`; `8 comparisons` where some configuration was compared more than once."""
+    thing = "configuration" if len({parity.points[0] for parity in parities}) == len(parities) else "comparison"
+    return f"{len(parities)} {thing}{'s' * (len(parities) != 1)}"
+
+
+def name_all(parities: Sequence[Parity]) -> str:
+    """`both frameworks`, or how many."""
+    number = len({point.framework for parity in parities for point in parity.points})
+    return "both frameworks" if number == 2 else f"all {number} frameworks"

@@ -4,7 +4,7 @@
     records/KEY.json     one record a launch of a point; KEY is POINT_ID.rREPEAT
     records/KEY.a2.json  the second attempt at that launch, after the first did not end in `ok`; then .a3, …
     logs/                one log a worker
-    tables/ plots/ report.md
+    tables/ plots/ report.html report.md
 
 A record is never replaced. The newest readable attempt at a launch is the one that counts.
 """

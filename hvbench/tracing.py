@@ -20,7 +20,8 @@ import numpy as np
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
 from hvbench.plan import Job, estimate_seconds, launch_facts, worker_group
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
 DIGESTS = ("gradients", "parameters")
@@ -46,7 +47,7 @@ class TracedPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Parity:
-    """One configuration in both frameworks."""
+    """One configuration in two frameworks."""
 
     points: Pair
     deviations: list[Deviation]
@@ -82,17 +83,19 @@ def check_parity(
     return list(check_pairs(coordinator, pair_up(points), steps=steps))
 
 
-def pair_up(points: Iterable[Point]) -> list[Pair]:
-    """Each configuration among `points` in the first framework and in each of the others, in order."""
+def pair_up(points: Iterable[Point], *, frameworks: Sequence[str] = FRAMEWORKS) -> list[Pair]:
+    """Each configuration among `points` in the first of `frameworks` and in each of the others, in order."""
     pairs = []
     for point in points:
-        first = point if point.framework == FRAMEWORKS[0] else in_framework(point, FRAMEWORKS[0])
-        pairs += [(first, in_framework(first, name)) for name in FRAMEWORKS[1:]]
+        first = in_framework(point, frameworks[0])
+        pairs += [(first, in_framework(first, name)) for name in frameworks[1:]]
     return list(dict.fromkeys(pairs))
 
 
 def in_framework(point: Point, framework: str) -> Point:
     """The same training in another framework; a choice that only its own framework has falls back to the default."""
+    if point.framework == framework:
+        return point
     return point.model_copy(update={"framework": framework, "gemm": Point.model_fields["gemm"].default})
 
 

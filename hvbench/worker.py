@@ -101,7 +101,7 @@ class Worker:
                 continue
             point = Point.model_validate(job["point"])
             first = "ceiling" if job["kind"] == "measure" else "data"
-            self.progress.enter(first, index=index, step=0, loss=None, point=point.point_id, job=job["kind"])
+            self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
             settings = MeasureSettings.model_validate(job["measure"])
             result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
@@ -130,10 +130,14 @@ class Worker:
         outcome: dict[str, Any] = {"status": "ok"}
         try:
             loop.start()
+            timed_seconds = 0.0
             while loop.step < loop.total_steps:
                 self.progress.enter(loop.phase, step=loop.step)
                 loop.advance()
-                self.progress.state["loss"] = loop.samples.loss[-1]
+                if timed_steps := max(0, loop.step - settings.warmup_steps):
+                    timed_seconds += loop.samples.step_seconds[-1]
+                state = {"loss": loop.samples.loss[-1], "timed_steps": timed_steps, "timed_seconds": timed_seconds}
+                self.progress.state |= state
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
         result = {

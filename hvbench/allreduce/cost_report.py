@@ -16,6 +16,7 @@ from hvbench.allreduce.plot import COLOURS, show_size
 from hvbench.allreduce.predict import Prediction
 from hvbench.analysis.links import Span
 from hvbench.analysis.links_report import show_bandwidth, show_interval
+from hvbench.registry import FRAMEWORKS
 
 FORMULA = (
     "seconds = crowding x (calls x call + hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values) + wire x 8 B / link, "
@@ -86,7 +87,7 @@ def render_allreduces(
     """Predicted seconds of an all-reduce, an interval, and how far that is beyond the cases."""
     rows = []
     for name, cost in costs.items():
-        kinds = WIRE_BYTES if name.split()[0] in ("pytorch", "tensorflow") else ("none",)
+        kinds = WIRE_BYTES if name.split()[0] in FRAMEWORKS else ("none",)
         for compression in kinds:
             for world_size in world_sizes or (cost.largest_world_size,):
                 for link in links or (None,):
@@ -153,7 +154,7 @@ def plot_residuals(held: pd.DataFrame) -> Figure | None:
             rows = mine[mine["kind"] == kind]
             panel.plot(
                 rows["payload_bytes"], 1 + rows["relative_error"], marker=marker, linestyle="", markersize=4, label=label,
-                color=COLOURS[name.split()[0]], markerfacecolor="none",
+                color=COLOURS.get(name.split()[0], "#7a5195"), markerfacecolor="none",
             )  # fmt: skip
         panel.axhline(1, color="black", linewidth=0.7)
         panel.axhspan(0.9, 1.1, color="black", alpha=0.07, linewidth=0)

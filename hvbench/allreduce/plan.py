@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hvbench.allreduce.record import CallSettings, Case
 from hvbench.launch.coordinator import Task
-from hvbench.spec import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 
 REFERENCES = ("mpi4py", "ring")  # MPI's own all-reduce, and a ring written on its sends and receives
 IMPLEMENTATIONS = (*FRAMEWORKS, *REFERENCES)

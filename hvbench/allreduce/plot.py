@@ -32,7 +32,7 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
                 rows["payload_bytes"],
                 rows["busbw_bytes_per_second"] / 1e9,
                 label=path,
-                color=COLOURS[first["implementation"]],
+                color=COLOURS.get(first["implementation"], "#7a5195"),
                 linestyle=LINES[first["compression"]],
                 marker=MARKERS[first["controller"]],
                 markersize=3,

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from hvbench.errors import UsageError
 from hvbench.record import Line, Outcome, Real, Seconds, Whole
+from hvbench.registry import FRAMEWORKS
 from hvbench.spec import Spec, describe_validation_error
 from hvbench.untrusted import load_json, read_regular_file
 
@@ -30,7 +31,7 @@ Calls = Annotated[list[Seconds], Field(max_length=2**20)]
 class Case(Spec):
     """One path, one size, so many ranks. `payload_bytes` are those of the float32 values, whatever goes on the wire."""
 
-    implementation: Literal["pytorch", "tensorflow", "mpi4py", "ring"]
+    implementation: Literal[(*FRAMEWORKS, "mpi4py", "ring")]
     controller: Literal["gloo", "mpi"]
     compression: Literal["none", "fp16", "bf16"]
     world_size: Ranks

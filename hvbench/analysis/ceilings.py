@@ -109,9 +109,9 @@ def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     best = launches.groupby(["framework", "gemm", "generation"])["gemm_flops_per_second"].max()
     rates = {key: values.to_numpy(dtype="float64") for key, values in best.groupby(["framework", "gemm"])}
     default = {framework: values for (framework, gemm), values in rates.items() if gemm == "default"}
-    if len(default) != 2:
+    if len(default) < 2:
         return []
-    slow, fast = sorted(default, key=lambda framework: np.log(default[framework]).mean())
+    slow, *_, fast = sorted(default, key=lambda framework: np.log(default[framework]).mean())
     ratio = estimate_ratio(default[slow], default[fast])
     if ratio.high is None or ratio.high >= SLOW:
         return []

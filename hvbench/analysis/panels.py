@@ -1,14 +1,15 @@
 """What all plots share: the look of a framework, panels in a grid, marks and labels, and writing a figure to files.
 
-A framework has one colour, marker and line style everywhere (Okabe and Ito's colour-blind-safe palette). Figures are
-built without pyplot's global state, and the same records give the same SVG bytes.
+A framework has one colour, marker and line style everywhere, of colour-blind-safe palettes. Figures are built without
+pyplot's global state, and the same records give the same SVG bytes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,8 +25,10 @@ from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame import order_values
 from hvbench.analysis.tables import clean_text, show_axis
+from hvbench.errors import UsageError
 from hvbench.files import write_bytes
-from hvbench.spec import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
+from hvbench.spec import shorten
 
 GREY = "#555555"
 RC = {
@@ -36,29 +39,58 @@ RC = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Style:
-    """How one framework looks in every plot. Sizes and widths differ, so that coinciding curves show both."""
+_own_style: ContextVar[Mapping[str, Any]] = ContextVar("own_style", default={})
+
+
+def drawing_settings() -> dict[str, Any]:
+    """matplotlib's settings for everything that is drawn: ours, then those of `own_style`."""
+    return RC | dict(_own_style.get())
+
+
+@contextmanager
+def own_style(path: Path | None) -> Iterator[None]:
+    """Draw with the settings of a matplotlib style file on top of ours; raises UsageError when it cannot be read."""
+    settings: Mapping[str, Any] = {}
+    if path is not None:
+        try:
+            keys = [line.partition("#")[0].partition(":")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            if unknown := [key for key in keys if key and key not in matplotlib.rcParams]:
+                raise ValueError(f"unknown setting {shorten(unknown[0])}")
+            settings = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
+            raise UsageError(f"{path}: not a matplotlib style: {reason[0] if reason else type(error).__name__}") from None
+    token = _own_style.set({key: value for key, value in settings.items() if not key.startswith("backend")})
+    try:
+        yield
+    finally:
+        _own_style.reset(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style(Look):
+    """The look of one framework, and what it is called."""
 
     label: str
-    colour: str
-    marker: str
-    marker_size: float
-    is_hollow: bool
-    line: str
-    line_width: float
 
 
-STYLES = dict(
-    zip(
-        FRAMEWORKS,
-        (
-            Style("PyTorch", "#D55E00", "o", 7, True, "-", 1.4),
-            Style("TensorFlow", "#0072B2", "s", 4, False, "--", 0.8),
-        ),
-        strict=True,
-    )
+# For frameworks that bring no look: what Okabe and Ito's palette has left, then three of Paul Tol's. More have to bring
+# their own.
+FREE_LOOKS = (
+    Look(colour="#E69F00", page_colour="#a87400", dark_page_colour="#f0b840", marker="^", line="-."),
+    Look(colour="#882255", page_colour="#882255", dark_page_colour="#d680b0", marker="D", line=":"),
+    Look(colour="#332288", page_colour="#332288", dark_page_colour="#a79af0", marker="v", line=(0, (5, 1))),
+    Look(colour="#999933", page_colour="#7d7d24", dark_page_colour="#c9c95a", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
 )
+
+
+def choose_styles(frameworks: Mapping[str, Framework]) -> dict[str, Style]:
+    """Each framework's own look, or else the next free one."""
+    free = iter(FREE_LOOKS)
+    return {name: Style(label=each.title, **vars(each.look or next(free))) for name, each in frameworks.items()}
+
+
+STYLES = choose_styles({name: describe_framework(name) for name in FRAMEWORKS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +107,7 @@ def draw_panels(
 ) -> Iterator[tuple[Figure, list[tuple[Axes, dict[str, Any]]]]]:
     """A figure with a panel per cell, `width` x `height` inches each, `x_label` under the lowest of each column."""
     rows, columns = len(grid), max(len(row) for row in grid)
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing_settings()):
         figure = Figure(figsize=(max(5.0, 0.6 + width * columns), 1.1 + height * rows), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=share_y, squeeze=False)
         panels = []
@@ -94,7 +126,7 @@ def draw_panels(
 def render_figure(figure: Figure, *, kind: str) -> bytes:
     """`figure` as `svg` or `png` bytes, the same bytes for the same figure."""
     buffer = io.BytesIO()
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing_settings()):
         if figure.get_layout_engine() is not None:
             # Lay out once: every later drawing, one per file format, would do it again.
             figure.draw_without_rendering()
@@ -190,6 +222,11 @@ def count_statuses(statuses: pd.Series) -> str:
 def list_frameworks(points: pd.DataFrame) -> list[str]:
     """The frameworks that occur, in their fixed order."""
     return order_values("framework", points["framework"])
+
+
+def place_beside(index: int, *, of: int) -> float:
+    """Where the framework with this index stands beside the others, in steps; two steps apart leave room for launches."""
+    return (index - (of - 1) / 2) * (1 if of <= 2 else 2)
 
 
 def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:

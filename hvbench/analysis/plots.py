@@ -34,6 +34,7 @@ from hvbench.analysis.panels import (
     label_text,
     legend_mark,
     list_frameworks,
+    place_beside,
     mark_end,
     shift_points,
 )
@@ -100,7 +101,7 @@ def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -
         for panel, chosen in panels:
             for index, framework in enumerate(frameworks):
                 # Frameworks stand a little apart and launches beside their centre, so that nothing hides anything.
-                side = 0.0 if axis == "framework" else index - (len(frameworks) - 1) / 2
+                side = 0.0 if axis == "framework" else place_beside(index, of=len(frameworks))
                 mine = {"framework": framework} | chosen
                 _draw_centres(panel, choose_rows(summary, mine), axis=axis, places=places, side=side)
                 _draw_launches(panel, choose_rows(points, mine), axis=axis, places=places, side=side)
@@ -130,7 +131,7 @@ def plot_throughput(points: pd.DataFrame, axis: str, *, summary: pd.DataFrame) -
 
 
 def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: pd.DataFrame) -> Figure:
-    """Loss against steps, tokens and training seconds; both frameworks on one axis, a row per choice of other axes."""
+    """Loss against steps, tokens and training seconds; all frameworks on one axis, a row per choice of other axes."""
     others = [name for name in varying_axes(points) if name != "framework"]
     choices = combine_axes(points, others)
     shown = choices[: MAX_PANELS // len(CLOCKS)]
@@ -162,8 +163,9 @@ def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: 
             margin = 0.05 * (drawn.max() - drawn.min()) + 0.01
             panels[0][0].set_ylim(min(drawn.min(), points["target_loss"].min()) - margin, drawn.max() + margin)
         figure.supylabel("loss (nats per token)")
-        both = "Do both frameworks learn alike, and which gets there first?"
-        question = both if len(list_frameworks(points)) > 1 else "How fast does the loss fall?"
+        frameworks = list_frameworks(points)
+        several = f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn alike, and which gets there first?"
+        question = several if len(frameworks) > 1 else "How fast does the loss fall?"
         figure.suptitle(f"{question}{_count_shown(shown, choices)}")
         extra = [legend_mark("training loss: lines", linestyle="-", linewidth=0.9)]
         if len(evaluations):

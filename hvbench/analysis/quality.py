@@ -14,7 +14,7 @@ import pandas as pd
 from hvbench.analysis.stats import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summarize_launches
 from hvbench.analysis.tables import format_percent
 from hvbench.record import Record
-from hvbench.spec import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 
 # The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
 LEFTOVER_WARMUP = 1.05

@@ -19,6 +19,7 @@ from hvbench.analysis.panels import (
     emulated_precisions,
     legend_mark,
     list_frameworks,
+    place_beside,
     shift_points,
 )
 from hvbench.analysis.scaling import BATCH, FIXED, Efficiency, scaling_efficiencies
@@ -49,7 +50,7 @@ def plot_scaling(points: pd.DataFrame) -> Figure | None:
             found = panels_of[chosen["key"]]
             panel.axhline(100, color=GREY, linewidth=0.9, linestyle=":")
             for index, framework in enumerate(frameworks):
-                side = index - (len(frameworks) - 1) / 2
+                side = place_beside(index, of=len(frameworks))
                 mine = sorted((one for one in found if one.point["framework"] == framework), key=_ranks)
                 _draw_line(panel, mine, framework=framework, side=side)
             panel.set_xscale("log", base=2)

@@ -21,7 +21,6 @@ from hvbench.analysis.tables import (
     Table,
     clean_text,
     describe_constants,
-    escape_markdown,
     show_value,
 )
 from hvbench.record import ParityStamp, Record
@@ -33,11 +32,11 @@ PROVEN, RED, MISSING = "proven", "not proven", "unchecked"
 ALIKE = "The frameworks trained alike in this run."
 NOT_ALIKE = "The frameworks were NOT proven to do the same work: do not compare their speed."
 UNCHECKED = (
-    "No configuration ended in ok in both frameworks: do not compare their speed.",
+    "No configuration ended in ok in more than one framework: do not compare their speed.",
     "Nothing shows that they trained alike in this run.",
 )
 NOTE = (
-    "Before the sweep both frameworks train a few updates from the same weights and batches. Each figure is the "
+    "Before the sweep the frameworks train a few updates from the same weights and batches. Each figure is the "
     "largest ‖a − b‖ / ‖b‖ over tensors, updates and ranks, beside what is allowed; gradients are those after the "
     "all-reduce, compressed where the configuration compresses. Overflows: loss scales tried before the first gradient "
     "without one. n: launches that carry the stamp. The figures are deterministic and have no interval."
@@ -126,22 +125,15 @@ def check_verdict(records: Iterable[Record]) -> Verdict | None:
     return Verdict(is_proven=is_proven, title=ALIKE if is_proven else NOT_ALIKE, text=" ".join(sentences))
 
 
-def render_verdict(verdict: Verdict | None) -> list[str]:
-    """The verdict as Markdown: a banner, unless all is proven."""
-    if verdict is None:
-        return []
-    text = escape_markdown(verdict.text, limit=4000)
-    return [f"{verdict.title} {text}" if verdict.is_proven else f"> **{verdict.title}** {text}"]
-
-
 def describe_green(standings: list[Standing]) -> str:
     """One sentence with the figures of the check before the sweep."""
     stamps = [each.stamp for each in standings if each.stamp]
     closest = max(stamps, key=usage)
     updates = min(stamp.updates for stamp in stamps)
     plural = "s" * (len(standings) != 1)
+    whole = "both" if len({record.point.framework for each in standings for record in each.records}) == 2 else "all"
     return (
-        f"Before it, {len(standings)} configuration{plural} trained {updates} updates in both frameworks: logits, "
+        f"Before it, {len(standings)} configuration{plural} trained {updates} updates in {whole} frameworks: logits, "
         f"losses, gradients and updates agree within rounding (closest to its tolerance: {describe_worst(closest)})."
     )
 

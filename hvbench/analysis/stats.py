@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -128,6 +130,11 @@ ESTIMATORS: dict[str, Estimator] = {
     "evaluation_seconds_to_target": estimate_mean,
 }
 
+# Columns of `point_frame`, besides the axes and the metrics, that a summary of launches reads.
+LAUNCH_COLUMNS = (
+    "point_id", "status", "phase", "message", "target", "target_loss", "loss_digest", "is_emulated", "parity"
+)  # fmt: skip
+
 
 def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     """`point_frame` -> one row per point, in table order.
@@ -136,7 +143,13 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     interval. A metric that some `ok` launch lacks (a target not reached, a loss that is no number) is missing: a mean
     over the launches that have it would be a mean over the lucky ones.
     """
-    rows = [_summarize_point(group) for _, group in points.groupby("point_id", sort=False)]
+    # Plain lists and one array: a frame a point would take most of a large report's time.
+    launches = points[[*LAUNCH_COLUMNS, *AXES]].to_dict("records")
+    metrics = points[list(ESTIMATORS)].to_numpy(dtype="float64", na_value=np.nan)
+    rows_of: dict[str, list[int]] = {}
+    for index, launch in enumerate(launches):
+        rows_of.setdefault(launch["point_id"], []).append(index)
+    rows = [_summarize_point([launches[i] for i in group], metrics[group]) for group in rows_of.values()]
     names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
     names += ["target_loss", "target"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
@@ -158,35 +171,38 @@ def read_estimate(row: pd.Series, metric: str) -> Estimate | None:
     return Estimate(centre=float(row[metric]), low=low, high=high, n=int(row["launches_ok"]))
 
 
-def _summarize_point(group: pd.DataFrame) -> dict[str, object]:
-    good = group[group["status"] == "ok"]
-    bad = group[group["status"] != "ok"]
-    reached = good["target"].dropna()
-    row: dict[str, object] = {name: group[name].iloc[0] for name in ("point_id", *AXES, "target_loss")}
+def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dict[str, object]:
+    """`metrics` is (launches, ESTIMATORS)."""
+    is_good = np.array([launch["status"] == "ok" for launch in launches])
+    good = [launch for launch in launches if launch["status"] == "ok"]
+    bad = [launch for launch in launches if launch["status"] != "ok"]
+    reached = [launch["target"] for launch in good if not pd.isna(launch["target"])]
+    counts = Counter(launch["status"] for launch in launches)
+    parities = [launch["parity"] for launch in launches if not pd.isna(launch["parity"])]
+    row: dict[str, object] = {name: launches[0][name] for name in ("point_id", *AXES, "target_loss")}
     row |= {
-        "launches": len(group),
+        "launches": len(launches),
         "launches_ok": len(good),
         "status": ", ".join(
-            status if count == len(group) else f"{count} of {len(group)} {status}"
-            for status, count in group["status"].value_counts(sort=False).items()
+            status if count == len(launches) else f"{count} of {len(launches)} {status}" for status, count in counts.items()
         ),
-        "reason": next((describe_end(row) for _, row in bad.iterrows()), None),
-        "parity": group["parity"].dropna().min() if group["parity"].notna().any() else None,  # `not proven` comes first
-        "loss_digests": good["loss_digest"].nunique(),
+        "reason": next((describe_end(launch) for launch in bad), None),
+        "parity": min(parities, default=None),  # `not proven` comes first
+        "loss_digests": len({launch["loss_digest"] for launch in good if not pd.isna(launch["loss_digest"])}),
         "target": None,
-        "is_emulated": bool(group["is_emulated"].any()),
+        "is_emulated": any(launch["is_emulated"] for launch in launches),
     }
-    if len(reached):
-        hits = int((reached == "reached").sum())
+    if reached:
+        hits = reached.count("reached")
         row["target"] = {0: "not reached", len(reached): "reached"}.get(hits, f"reached by {hits} of {len(reached)}")
-    for name, estimator in ESTIMATORS.items():
-        if len(good) and np.isfinite(values := good[name].to_numpy(dtype="float64", na_value=np.nan)).all():
-            estimate = estimator(values)
+    for name, column in zip(ESTIMATORS, metrics[is_good].T, strict=True):
+        if column.size and np.isfinite(column).all():
+            estimate = ESTIMATORS[name](column)
             row |= {name: estimate.centre, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
     return row
 
 
-def describe_end(row: pd.Series) -> str | None:
+def describe_end(row: Mapping[str, Any] | pd.Series) -> str | None:
     """Phase and message of a launch that is not `ok`, as one string."""
     parts = [str(row[name]) for name in ("phase", "message") if not pd.isna(row[name])]
     return ": ".join(parts) or None

@@ -1,4 +1,4 @@
-"""`hvbench parity`: both frameworks train the same few updates of each configuration, and every tensor is compared."""
+"""`hvbench parity`: the frameworks train the same few updates of each configuration, and every tensor is compared."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from hvbench.files import write_json
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
 from hvbench.parity import Deviation, worst, worst_by_kind
 from hvbench.plan import is_installed, make_plan
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec import MeasureSettings, Point
+from hvbench.stamp import count
 from hvbench.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
 from hvbench.sweep import check_data
 from hvbench.tracing import Pair, Parity, check_pairs, pair_up
@@ -77,7 +79,7 @@ def run_parity(
     red = [parity for parity in parities if not parity.is_proven]
     if red:
         kept = f"; logs of the workers: {logs / 'logs'}" if any(parity.problem for parity in red) else ""
-        raise NotProven(f"{len(red)} of {len(parities)} configurations are not proven to be the same work{kept}")
+        raise NotProven(f"{len(red)} of {count(parities)} are not proven to be the same work{kept}")
     return 0
 
 
@@ -96,12 +98,14 @@ def parse_words(words: Sequence[str], overrides: Sequence[str]) -> Suite:
 
 
 def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]:
-    """Every configuration of the suite that can run here, in both frameworks; raises UsageError or DataError."""
-    for framework in FRAMEWORKS:
-        if not is_installed(framework):
-            names = " and ".join(FRAMEWORKS)
-            raise UsageError(f"parity needs {names}: {framework} is not installed here; see hvbench doctor")
-    firsts = list(dict.fromkeys(pair[0] for pair in pair_up(suite.points())))
+    """Every configuration of the suite that can run here, in every framework that is installed; raises UsageError or DataError."""
+    installed = [name for name in FRAMEWORKS if is_installed(name)]
+    missing = [name for name in FRAMEWORKS if name not in installed]
+    if len(installed) < 2:
+        raise UsageError(f"parity needs two of {join_names(FRAMEWORKS)}: not installed here: {', '.join(missing)}; see hvbench doctor")
+    for name in missing:
+        display.prepare(f"left out: {name} is not installed here; see hvbench doctor")
+    firsts = list(dict.fromkeys(pair[0] for pair in pair_up(suite.points(), frameworks=installed)))
     plan = make_plan(firsts, MeasureSettings(repeats=1), world_size=world_size)
     if not plan.jobs:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
@@ -112,7 +116,7 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
     points = [job.point for job in plan.jobs]
     for point in (point for point in points if point.strategy == "parameter_server_async"):
         display.prepare(f"skipped {name_of(point)}: an asynchronous server's updates depend on which rank comes first")
-    pairs = pair_up(point for point in points if point.strategy != "parameter_server_async")
+    pairs = pair_up((point for point in points if point.strategy != "parameter_server_async"), frameworks=installed)
     if not pairs:
         raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
     return pairs
@@ -131,21 +135,23 @@ def render(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:
         body = tabulate(rows, headers=["quantity", "relative error", "allowed", ""], disable_numparse=True)
         blocks.append(f"{name_of(parity.points[0])}: {parity.problem or ''}\n\n{body}")
     rows = []
+    frameworks = list(dict.fromkeys(point.framework for parity in parities for point in parity.points))
+    names_pairs = len(frameworks) > 2
     for parity in parities:
         kinds = worst_by_kind(parity.deviations)
         rows.append(
             [
                 *(str(getattr(parity.points[0], name)) for name in varying),
+                *([join_names([point.framework for point in parity.points])] if names_pairs else []),
                 *(show(kinds.get(kind)) for kind in COLUMNS),
                 "–" if parity.problem else " / ".join(map(str, dict.fromkeys(parity.overflows))),
                 GREEN if parity.is_proven else f"{RED}: {why(parity)}",
             ]
         )
-    header = [*varying, *COLUMNS.values(), "overflows", "verdict"]
+    header = [*varying, *(["frameworks"] if names_pairs else []), *COLUMNS.values(), "overflows", "verdict"]
     blocks.append(tabulate(rows, headers=header, disable_numparse=True))
-    frameworks = " and ".join(FRAMEWORKS)
     blocks.append(
-        f"{frameworks} over {steps} updates: largest relative error of any tensor, update and rank, and what is "
+        f"{join_names(frameworks)} over {steps} updates: largest relative error of any tensor, update and rank, and what is "
         "allowed; gradients after the all-reduce, compressed where the configuration compresses."
     )
     return "\n\n".join(blocks)
@@ -164,6 +170,11 @@ def why(parity: Parity) -> str:
         return parity.problem or "nothing was compared"
     deviation = worst(parity.deviations)
     return f"{deviation.name} {show(deviation)}"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """`a and b`, `a, b and c`."""
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def name_of(point: Point) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
 from hvbench.cli.hosting import hosts_option, lab
 from hvbench.cli.tuning import tune
-from hvbench.cli.values import Duration, Memory, Outcomes, Share
+from hvbench.cli.values import Duration, Memory, Outcomes, Share, Trackers
 
 RESULTS = Path("results")
 
@@ -45,6 +47,8 @@ def hvbench() -> None:
     A suite asks one question, such as "does throughput keep rising with the micro-batch?", and expands to points. Each
     point is trained by fresh workers, one a rank; raw samples go to records, and records to tables, plots and a report.
     """
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
 
 
 def options_of_a_sweep(command):
@@ -70,7 +74,7 @@ def limits_of_a_point(command):
 def timeline_option(command):
     """`--timeline`, of `sweep` and `run`."""
     text = (
-        "Record Horovod's timeline of each set of workers (2 ranks at least) in the run folder: timelines/*.json, for "
+        "Record Horovod's timeline of each set of workers (2 ranks at least) in the run folder (timelines/), for "
         "chrome://tracing or Perfetto. It slows every step: do not publish timings of such a run."
     )
     return click.option("--timeline", is_flag=True, help=text)(command)
@@ -82,6 +86,18 @@ def options_of_precision(command):
     budget_help = "Time for those launches, such as 10m. Default: 30m."
     command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
     return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)
+def track_option(command):
+    """`--track`, of `sweep`, `run` and `report`."""
+    text = "Give every launch to experiment trackers too, after all is measured: tensorboard, wandb, mlflow."
+    return click.option("--track", "trackers", type=Trackers(), default="", metavar="TRACKER,…", help=text)(command)
+
+
+def output_options(command):
+    """`--quiet` and `--json`, as one value."""
+    quiet_help = "Print nothing but errors."
+    json_help = "Print what happens as one JSON object a line."
+    command = click.option("--quiet", "output", flag_value="quiet", default=None, help=quiet_help)(command)
+    return click.option("--json", "output", flag_value="json", default=None, help=json_help)(command)
 
 
 def override_option(command):
@@ -103,11 +119,13 @@ def override_option(command):
 @click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
 @timeline_option
+@track_option
+@output_options
 @click.option(
     "--parity/--no-parity", default=True, help="First check that the frameworks do the same work (default), or leave it unproven."
 )
 @click.option(
-    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots and report.md at the end."
+    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots, report.html and report.md at the end."
 )
 def sweep(
     suite: str,
@@ -124,6 +142,8 @@ def sweep(
     timeline: bool,
     parity: bool,
     with_report: bool,
+    trackers: tuple[str, ...],
+    output: str | None,
 ) -> int:
     """Run every point of SUITE (a name or a TOML file) and write records, tables, plots and a report.
 
@@ -157,6 +177,8 @@ def sweep(
         checks_parity=parity,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
+        trackers=trackers,
+        output=output or "auto",
     )
 
 
@@ -167,6 +189,8 @@ def sweep(
 @limits_of_a_point
 @timeline_option
 @options_of_precision
+@track_option
+@output_options
 def run(
     values: tuple[str, ...],
     np: int | None,
@@ -176,6 +200,8 @@ def run(
     timeline: bool,
     precision_target: float | None,
     budget_seconds: float | None,
+    trackers: tuple[str, ...],
+    output: str | None,
 ) -> int:
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
@@ -198,6 +224,8 @@ def run(
         timeline=timeline,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
+        trackers=trackers,
+        output=output or "auto",
     )
 
 
@@ -245,18 +273,26 @@ def parity(
 
 @hvbench.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def report(run: Path) -> None:
-    """Rebuild tables, plots and report.md of the run folder RUN from its records."""
+@click.option("--style", type=click.Path(path_type=Path), metavar="FILE", help="A matplotlib style file for the plots.")
+@click.option("--parquet", is_flag=True, help="Write the tables as Parquet too (needs pyarrow: hvbench[parquet]).")
+@track_option
+def report(run: Path, style: Path | None, parquet: bool, trackers: tuple[str, ...]) -> None:
+    """Rebuild tables, plots, report.html and report.md of the run folder RUN from its records."""
     from hvbench.cli.running import write_report
 
-    click.echo(write_report(run))
+    click.echo(write_report(run, style=style, with_parquet=parquet, trackers=trackers))
 
 
 @hvbench.command()
-def suites() -> None:
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a suite file instead, for editors.")
+def suites(schema: bool) -> None:
     """List the suites with the question that each answers."""
+    from hvbench.schema import suite_schema
     from hvbench.suite import list_suites, load_suite
 
+    if schema:
+        click.echo(json.dumps(suite_schema(), indent=2))
+        return
     loaded = [load_suite(path) for path in list_suites()]
     width = max((len(suite.name) for suite in loaded), default=0)
     for suite in loaded:

@@ -70,7 +70,7 @@ def allreduce(
     from hvbench.errors import PointsFailed, UsageError
     from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
     from hvbench.plan import LINK_VARIABLE, has_mpi, is_installed
-    from hvbench.spec import FRAMEWORKS
+    from hvbench.registry import FRAMEWORKS
     from hvbench.store import new_run_path
 
     context = resolve_context(np)

@@ -40,9 +40,9 @@ def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None)
     5 nothing to compare
     """
     from hvbench.cli.values import write_output
-    from hvbench.comparing import compare_runs
+    from hvbench.comparison.comparing import compare_runs
     from hvbench.errors import MissingData, NotComparable
-    from hvbench.outputs.comparison import RENDERERS
+    from hvbench.comparison.outputs.comparison import RENDERERS
 
     comparison, problems = compare_runs(runs, by=by, root=RESULTS)
     for problem in problems:
@@ -65,8 +65,8 @@ def baseline() -> None:
 @click.argument("run", metavar="RUN")
 def set_(run: str) -> None:
     """Keep RUN (a folder or SUITE@latest) as the baseline of its suite on its machine."""
-    from hvbench.baseline import set_baseline
-    from hvbench.runs import find_run
+    from hvbench.comparison.baseline import set_baseline
+    from hvbench.comparison.runs import find_run
 
     kept = set_baseline(find_run(run, root=RESULTS), root=RESULTS)
     click.echo(
@@ -77,7 +77,7 @@ def set_(run: str) -> None:
 @baseline.command()
 def show() -> None:
     """List the stored baselines."""
-    from hvbench.baseline import list_baselines
+    from hvbench.comparison.baseline import list_baselines
     from hvbench.spec import shorten
 
     for one in list_baselines(RESULTS):
@@ -101,9 +101,9 @@ def history(metric: str, suite: str, fingerprint: str | None, plot: Path | None)
     from hvbench.cli.values import find_metric
     from hvbench.errors import MissingData, StorageError
     from hvbench.fingerprint import fingerprint_id
-    from hvbench.history import trace
-    from hvbench.outputs import history as outputs
-    from hvbench.runs import list_runs
+    from hvbench.comparison.history import trace
+    from hvbench.comparison.outputs import history as outputs
+    from hvbench.comparison.runs import list_runs
 
     if find_spec("ruptures") is None:
         raise click.UsageError("hvbench history needs ruptures: pip install 'hvbench[ci]'")

@@ -1,4 +1,8 @@
-"""What a person sees while a sweep runs: a live line on a terminal, one calm line a point anywhere else."""
+"""What a person reads while a sweep runs where there is no terminal: a line a launch, and a sign of life in long ones.
+
+Results go to stdout, progress to stderr. `hvbench.cli.live` is the same for a terminal, `hvbench.cli.events` for
+programs; `Quiet` says nothing but errors.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,19 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import rich.console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from hvbench.cli.ledger import Ledger, Now
 from hvbench.launch.placement import Member
-from hvbench.plan import Job, Plan, estimate_sweep_seconds
+from hvbench.plan import Job, Plan
 from hvbench.record import Record
-from hvbench.spec import MeasureSettings
+
+CALM_SECONDS = 60.0  # between two lines about the same launch
 
 
 class Console(rich.console.Console):
@@ -35,93 +41,95 @@ class Console(rich.console.Console):
 
 
 class Display:
-    """Observes a sweep (`hvbench.sweep.Observer`) and prints; results go to stdout, progress to stderr."""
+    """Observes a sweep (`hvbench.sweep.Observer`) and prints plain lines."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.task = self.bar.add_task("sweep", total=None, detail="")
-        self.jobs: list[Job] = []
-        self.done = 0
-        self.began = 0.0
-        self.settings: MeasureSettings | None = None
+        self.ledger = Ledger()
+        self.spoken = time.monotonic()
 
     def __enter__(self) -> Display:
-        self.bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.bar.stop()
+        pass
 
-    def show(self, text: str) -> None:
-        """Print a result."""
+    def show(self, text: str, *, path: Path) -> None:
+        """Print the results of the run at `path`."""
         Console(highlight=False, soft_wrap=True).print(Text(text))
 
     def prepare(self, message: str) -> None:
-        self._line(f"preparing: {message}")
+        self.say(f"preparing: {message}")
 
     def warn(self, message: str) -> None:
         """Say what may go wrong; the sweep goes on."""
-        self._line(f"warning: {message}")
+        self.say(f"warning: {message}")
 
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
-        from hvbench.analysis import frame  # noqa: F401 (loads pandas now, not between two measurements)
-
-        self.jobs, self.began = plan.jobs, time.monotonic()
-        self.bar.update(self.task, total=len(plan.jobs))
-        hosts = len({member.host for member in members})
+        self.ledger.start(plan, members)
         for skipped in plan.skipped:
-            self._line(f"skipped {skipped.point.point_id}: {skipped.reason}")
-        where = f"{len(members)} rank{'s' * (len(members) > 1)} on {hosts} host{'s' * (hosts > 1)}"
+            self.say(f"skipped {skipped.point.point_id}: {skipped.reason}")
         already = f", {len(plan.done)} done before" if plan.done else ""
-        self._line(f"{len(plan.jobs)} launches on {where}{already}")
-
-    def _detail(self, message: dict[str, Any]) -> str:
-        """The current point's phase, step and loss."""
-        steps = f" {message.get('step', 0)}/{message['steps']}" if message.get("steps") else ""
-        loss = f" loss {message['loss']:.3f}" if message.get("loss") is not None else ""
-        return f"{message['phase'].replace('_', ' ')}{steps}{loss}{self._remaining()}"
+        self.say(f"{len(plan.jobs)} launches on {describe_members(self.ledger)}{already}")
 
     def progress(self, job: Job, message: dict[str, Any]) -> None:
-        """Refresh the live line."""
-        detail = f"{describe_job(job)}  {self._detail(message)}"
-        self.bar.update(self.task, detail=detail)
+        """A line at a calm rate."""
+        now = self.ledger.hear(job, message)
+        if time.monotonic() - self.spoken >= CALM_SECONDS:
+            self.say(f"{describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
 
     def finish_job(self, job: Job, record: Record) -> None:
-        self.done += 1
-        self.settings = record.measure
-        self.bar.update(self.task, completed=self.done)
-        number = f"[{self.done:{len(str(len(self.jobs)))}}/{len(self.jobs)}]"
-        self._line(f"{number} {describe_job(job)}  {describe_record(record)}{self._remaining()}")
+        self.ledger.finish(job, record)
+        self.say(f"{describe_count(self.ledger)} {describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}")
 
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
-        self.jobs = [*self.jobs, *jobs]
-        self.bar.update(self.task, total=len(self.jobs))
-        self._line(f"{reason}: {len(jobs)} more launches{self._remaining()}")
+        """More launches than planned."""
+        self.ledger.extend(jobs)
+        self.say(f"{reason}: {len(jobs)} more launches{describe_rest(self.ledger)}")
 
-    def _remaining(self) -> str:
-        """Time left: the plan's estimate of the rest, corrected by how the estimate of the done part held."""
-        if self.settings is None or not self.done or self.done == len(self.jobs):
-            return ""
-        expected = estimate_sweep_seconds(self.jobs[: self.done], self.settings)
-        rest = estimate_sweep_seconds(self.jobs[self.done :], self.settings)
-        return f"  ~{format_duration((time.monotonic() - self.began) * rest / expected)} left"
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        self.spoken = time.monotonic()
+        self.console.print(Text(text))
 
-    def _line(self, text: str) -> None:
-        self.bar.console.print(Text(text))
+
+class Quiet(Display):
+    """Errors alone are printed, by `hvbench.cli`."""
+
+    def show(self, text: str, *, path: Path) -> None:
+        """Print nothing: the report is in the run's folder."""
+
+    def say(self, text: str) -> None:
+        """Print nothing."""
+
+
+def describe_members(ledger: Ledger) -> str:
+    """`2 ranks on 1 host`."""
+    return f"{ledger.ranks} rank{'s' * (ledger.ranks != 1)} on {ledger.hosts} host{'s' * (ledger.hosts != 1)}"
+
+
+def describe_count(ledger: Ledger) -> str:
+    """`[ 7/48]`."""
+    return f"[{ledger.done:{len(str(len(ledger.jobs)))}}/{len(ledger.jobs)}]"
 
 
 def describe_job(job: Job) -> str:
     """A point in one glance, without its digest."""
     return f"{job.point.point_id.rpartition('-')[0]} r{job.repeat}"
+
+
+def describe_now(now: Now) -> str:
+    """Phase, step, loss and speed of the launch that is running."""
+    steps = f" {now.step}/{now.steps}" if now.steps else ""
+    loss = f"  loss {now.loss:.3f}" if now.loss is not None else ""
+    rate = f"  {now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else ""
+    return f"{now.phase}{steps}{loss}{rate}"
+
+
+def describe_rest(ledger: Ledger) -> str:
+    """`  ~3 min left`, or nothing."""
+    seconds = ledger.seconds_left()
+    return "" if seconds is None else f"  ~{format_duration(seconds)} left"
 
 
 def describe_record(record: Record) -> str:

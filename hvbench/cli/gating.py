@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from hvbench.judge import Judgement
+    from hvbench.comparison.judge import Judgement
 
 RESULTS = Path("results")
 
@@ -88,10 +88,10 @@ def ab(
     The verdict is looked for after 6, 12 and 18 pairs. Exit codes: 0 pass · 1 regression · 2 usage · 3 inconclusive ·
     4 not comparable · 5 missing data or a crash
     """
-    from hvbench.abtest import run_ab
-    from hvbench.arms import parse_arm
+    from hvbench.comparison.abtest import run_ab
+    from hvbench.comparison.arms import parse_arm
     from hvbench.launch.context import detect_context
-    from hvbench.policy import load_policy
+    from hvbench.comparison.policy import load_policy
     from hvbench.store import new_run_path
     from hvbench.suite import apply_overrides, find_suite, load_suite
 
@@ -152,10 +152,10 @@ def gate(
     """
     from datetime import datetime, timezone
 
-    from hvbench.abtest import is_ab, judge_folder
-    from hvbench.baseline import judge_run
-    from hvbench.policy import load_policy
-    from hvbench.runs import find_run
+    from hvbench.comparison.abtest import is_ab, judge_folder
+    from hvbench.comparison.baseline import judge_run
+    from hvbench.comparison.policy import load_policy
+    from hvbench.comparison.runs import find_run
 
     require_writer(junit_path)
     policy = load_policy(policy_path)
@@ -189,7 +189,7 @@ def deliver(judgement: Judgement, *, junit: Path | None, markdown: Path | None, 
 
     from hvbench import errors
     from hvbench.cli.values import write_output
-    from hvbench.outputs import verdict
+    from hvbench.comparison.outputs import verdict
 
     click.echo(verdict.render_text(judgement), nl=False)
     timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds").partition("+")[0]

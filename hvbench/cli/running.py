@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hvbench.cli.display import Display, format_duration
+from hvbench.cli.display import format_duration
+from hvbench.cli.output import choose_display
 from hvbench.environment import usable_memory_bytes
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
 from hvbench.launch.process import worker_environment
@@ -42,12 +43,14 @@ def run_sweep(
     checks_parity: bool = True,
     precision_target: float | None = None,
     budget_seconds: float | None = None,
+    trackers: Sequence[str] = (),
+    output: str = "auto",
 ) -> int:
     """Take part in a launch, or make one; on rank 0 run the sweep and report it. Returns 0; raises HvbenchError."""
     context = resolve_context(np)
     if serve_if_not_first(context):
         return 0
-    display = Display()
+    display = choose_display(output)
     try:
         suite = load()
         options = {
@@ -88,14 +91,14 @@ def run_sweep(
             dismiss(context)  # the launcher's other ranks wait to be told
     except HvbenchError as error:
         if any(sweep.statuses.values()):
-            display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)))
+            display.show(report_what_is_there(path, context, is_hurried=isinstance(error, Interrupted)), path=path)
         raise
-    display.show(write_report(path) if with_report else f"records: {path}")
+    display.show(write_report(path, trackers=trackers) if with_report or trackers else f"records: {path}", path=path)
     bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         total = sum(sweep.statuses.values())
-        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.md'}")
+        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.html'}")
     return 0
 
 
@@ -110,7 +113,7 @@ def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> s
         subprocess.run(
             ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words], start_new_session=True, env=without_launcher()
         )
-        return f"partial report: {path / 'report.md'} (in a few seconds)"
+        return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
         return write_report(path)
     except (StorageError, UsageError) as error:
@@ -122,14 +125,17 @@ def without_launcher() -> dict[str, str]:
     return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}
 
 
-def write_report(path: Path) -> str:
+def write_report(
+    path: Path, *, style: Path | None = None, with_parquet: bool = False, trackers: Sequence[str] = ()
+) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
+    from hvbench import tracking
     from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
 
     folder = RunFolder(path)
     run = folder.read_run()
     records, problems = folder.read_records()
-    report.write_report(path, records=records, run=run)
+    report.write_report(path, records=records, run=run, style=style, with_parquet=with_parquet)
     lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
     if records:
         points = frame.point_frame(records)
@@ -144,7 +150,8 @@ def write_report(path: Path) -> str:
         target = run["measure"].get("precision_target") if isinstance(run.get("measure"), dict) else None
         if isinstance(target, float):
             lines += ["", *(tables.clean_text(line, limit=4000) for line in quality.describe_precision(points, target))]
-    return "\n".join([*lines, "", f"report: {path / 'report.md'}"])
+    tracked = [f"tracked: {line}" for line in tracking.track(path, records, trackers)]
+    return "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
 
 
 def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:

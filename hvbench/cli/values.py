@@ -127,6 +127,21 @@ class Outcomes(click.ParamType):
         return frozenset(chosen)
 
 
+class Trackers(click.ParamType):
+    """Experiment trackers, separated by commas; each must be installed."""
+
+    name = "trackers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        from hvbench.tracking import LIBRARIES, require_trackers
+
+        chosen = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
+        if unknown := [name for name in chosen if name not in LIBRARIES]:
+            self.fail(f"{unknown[0]!r} is no tracker; allowed: {', '.join(LIBRARIES)}")
+        require_trackers(chosen)
+        return chosen
+
+
 def write_output(text: str, out: Path | None) -> None:
     """Print `text`, or write it to the file `out`; raises StorageError."""
     if out is None:

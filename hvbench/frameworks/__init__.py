@@ -5,10 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from hvbench.spec import FRAMEWORKS
-
-# What each twin imports; looked up without importing it.
-FRAMEWORK_MODULES = {"pytorch": "torch", "tensorflow": "tensorflow"}
+from hvbench.registry import FRAMEWORKS
 
 
 def load_framework(name: str, module: str) -> ModuleType:

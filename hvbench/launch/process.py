@@ -17,6 +17,7 @@ from hvbench.launch.channel import Message
 from hvbench.launch.evidence import OUT_OF_MEMORY
 
 PROGRESS_SECONDS = 0.5
+PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_steps", "timed_seconds")
 LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 STATUSES = ("oom", "failed", "timeout", "diverged")
@@ -178,7 +179,7 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
     value = _read_json(folder / "progress.json") or {}
     if not isinstance(value.get("phase"), str) or type(value.get("index")) is not int:
         return None
-    numbers = {key: value[key] for key in ("step", "steps", "loss") if type(value.get(key)) in (int, float)}
+    numbers = {key: value[key] for key in PROGRESS_NUMBERS if type(value.get(key)) in (int, float)}
     return {"phase": value["phase"][:40], "index": value["index"], **numbers}
 
 

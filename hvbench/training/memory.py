@@ -34,6 +34,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec import Point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import parameter_shapes
@@ -42,29 +43,7 @@ VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the
 HALF_BYTES = 2
 
 
-@dataclass(frozen=True, kw_only=True)
-class Kept:
-    """What a framework keeps, in the units of this module's formula."""
-
-    parameter_values: int  # of S W per block, in the parameters' precision
-    compute_values: int  # of S W per block, in the precision of matrix products
-    attention_values: int  # of S H T per block
-    logits: int  # of S V
-    copies_clipped: bool
-    copies_sums: bool
-    base_bytes: int
-
-
-KEPT = {
-    "pytorch": Kept(
-        parameter_values=2, compute_values=15, attention_values=0, logits=4, copies_clipped=False, copies_sums=False,
-        base_bytes=339 * 2**20,
-    ),
-    "tensorflow": Kept(
-        parameter_values=16, compute_values=10, attention_values=1, logits=3, copies_clipped=True, copies_sums=True,
-        base_bytes=645 * 2**20,
-    ),
-}  # fmt: skip
+KEPT = {name: describe_framework(name).kept for name in FRAMEWORKS}  # in the units of the formula above
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,10 +48,10 @@ def test_quoted_tables_are_those_of_the_committed_runs() -> None:
     assert quotes
     for path, quoted in quotes:
         table = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-        assert quoted.strip().splitlines() == table
+        assert [line for line in quoted.splitlines() if line.strip()] == table
 
 
-@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "docs/ci.md", "docs/communication.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_generated" not in path.parts)])
 def test_local_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))

@@ -65,7 +65,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=2, is_stamped=launcher == CHECKED)
-    assert done.stdout.count("report.md") == 1, "rank 0 alone prints"
+    assert done.stdout.count("report.html") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
     if launcher == "mpirun":
         again = launch([*words, "--resume"], folder=tmp_path)
@@ -83,7 +83,7 @@ def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) ->
 
 @pytest.mark.slow
 def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
-    words = ["hvbench", "run", "framework=tensorflow", "model=tiny", "steps=2", "warmup_steps=1", "--out", "run"]
+    words = ["hvbench", "run", "framework=pytorch", "model=tiny", "steps=2", "warmup_steps=1", "--out", "run"]
     done = launch([*words, "--precision-target", "99%", "--budget", "2m"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     records = RunFolder(tmp_path / "run").read_records()[0]

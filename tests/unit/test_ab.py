@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hvbench import control
-from hvbench.ab import plan_orders, read_ab
-from hvbench.arms import parse_arm, prepare_arm, remove_worktrees
+from hvbench.comparison import control
+from hvbench.comparison.ab import plan_orders, read_ab
+from hvbench.comparison.arms import parse_arm, prepare_arm, remove_worktrees
 from hvbench.cli import run as run_command_line
 from hvbench.errors import UsageError
-from hvbench.gate import LOOKS
+from hvbench.comparison.gate import LOOKS
 from hvbench.record import SCHEMA_VERSION
 from tests.unit.sample_records import make_rank, make_record
 
@@ -44,7 +44,7 @@ def hvbench(
             monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
     # A yardstick that really moves (2 % of all looks at a quiet machine) would make these tests fail now and then.
-    monkeypatch.setattr("hvbench.ab.measure_control_seconds", lambda: 0.01)
+    monkeypatch.setattr("hvbench.comparison.ab.measure_control_seconds", lambda: 0.01)
     (tmp_path / "mine.toml").write_text(SUITE)
 
     def call(*arguments: str) -> Answer:

@@ -198,7 +198,7 @@ def test_a_lost_point_is_marked_in_its_place() -> None:
 def test_the_report_has_it_where_there_are_ablations_and_nowhere_else(tmp_path) -> None:
     write_report(tmp_path / "with", records=both(), run={})
     assert {path.name for path in (tmp_path / "with").rglob("breakdown.*")} == {
-        "breakdown.csv", "breakdown.md", "breakdown.svg", "breakdown.png",
+        "breakdown.csv", "breakdown.md", "breakdown.tex", "breakdown.svg", "breakdown.png",
     }  # fmt: skip
     assert "## Where the time goes" in (tmp_path / "with" / "report.md").read_text()
     write_report(tmp_path / "without", records=[make_launch({"framework": "pytorch"})], run={})

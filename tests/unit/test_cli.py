@@ -169,7 +169,7 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
     assert (tmp_path / "run" / "report.md").exists()
     assert "not a readable record: run/records/broken.json: not JSON (truncated?)" in answer.out
     assert "0 of 1 points reached the precision target of ± 2 %; not: pytorch-small-" in answer.out
-    assert "report: run/report.md" in answer.out
+    assert "report: run/report.html" in answer.out
 
 
 # Mistakes in the arguments

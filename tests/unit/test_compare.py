@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvbench.compare import Comparison, LaunchSet, compare, split_by
+from hvbench.comparison.compare import Comparison, LaunchSet, compare, split_by
 from hvbench.record import Ablation, ParityStamp, Record
 from tests.unit.sample_records import make_launch, make_quickstart, make_rank, make_record
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hvbench.cli import run as run_command_line
-from hvbench.history import find_changes
+from hvbench.comparison.history import find_changes
 from tests.unit.test_baseline import keep
 from tests.unit.test_compare import launches
 

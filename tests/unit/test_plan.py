@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from hvbench.frameworks import FRAMEWORK_MODULES
 from hvbench.plan import (
     Job,
     Plan,
@@ -18,7 +17,8 @@ from hvbench.plan import (
     make_plan,
     worker_group,
 )
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS, describe_framework
+from hvbench.spec import MeasureSettings, Point
 from hvbench.training.memory import estimate_memory
 
 pytestmark = pytest.mark.skipif(
@@ -106,7 +106,7 @@ def test_a_framework_is_looked_up_without_being_imported() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()
-    assert not set(FRAMEWORK_MODULES.values()) & set(loaded)
+    assert not {describe_framework(name).module for name in FRAMEWORKS} & set(loaded)
 
 
 # Resume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hvbench.errors import UsageError
-from hvbench.policy import parse_policy
+from hvbench.comparison.policy import parse_policy
 
 POLICY = """
 margin = 0.04

@@ -40,7 +40,13 @@ def test_a_point_survives_json() -> None:
 
 
 def test_every_framework_name_is_accepted() -> None:
-    assert [Point(framework=name).framework for name in FRAMEWORKS] == ["pytorch", "tensorflow"]
+    assert [Point(framework=name).framework for name in FRAMEWORKS] == list(FRAMEWORKS)
+    assert FRAMEWORKS[0] == "pytorch" == Point().framework and "tensorflow" in FRAMEWORKS
+
+
+def test_another_framework_name_is_refused_with_the_known_ones() -> None:
+    names = " or ".join([", ".join(f"'{name}'" for name in FRAMEWORKS[:-1]), f"'{FRAMEWORKS[-1]}'"])
+    assert refuse(Point, framework="jax") == f'framework = "jax": must be {names}'
 
 
 # Batch arithmetic

@@ -1,1 +1,18 @@
-"""The PyTorch twin."""
+"""The PyTorch twin, and what hvbench knows of it without importing it."""
+
+from hvbench.registry import Framework, Kept, Look
+
+FRAMEWORK = Framework(
+    title="PyTorch",
+    module="torch",
+    libraries=("torch", "torchvision", "horovod.torch"),
+    distributions=("torch",),
+    look=Look(
+        colour="#D55E00", page_colour="#c75300", dark_page_colour="#f0883e", marker="o", marker_size=7, is_hollow=True,
+        line="-", line_width=1.4,
+    ),
+    kept=Kept(
+        parameter_values=2, compute_values=15, attention_values=0, logits=4, copies_clipped=False, copies_sums=False,
+        base_bytes=339 * 2**20,
+    ),
+)  # fmt: skip

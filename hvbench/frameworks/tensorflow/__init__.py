@@ -1,1 +1,19 @@
-"""The TensorFlow twin."""
+"""The TensorFlow twin, and what hvbench knows of it without importing it."""
+
+from hvbench.registry import Framework, Kept, Look
+
+FRAMEWORK = Framework(
+    title="TensorFlow",
+    module="tensorflow",
+    libraries=("tensorflow", "keras", "horovod.tensorflow", "horovod.keras"),
+    distributions=("tensorflow-cpu", "tensorflow"),
+    trace_seconds=3.0,
+    look=Look(
+        colour="#0072B2", page_colour="#0072b2", dark_page_colour="#56b4e9", marker="s", marker_size=4, is_hollow=False,
+        line="--", line_width=0.8,
+    ),
+    kept=Kept(
+        parameter_values=16, compute_values=10, attention_values=1, logits=3, copies_clipped=True, copies_sums=True,
+        base_bytes=645 * 2**20,
+    ),
+)  # fmt: skip

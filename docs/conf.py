@@ -1,0 +1,69 @@
+"""Sphinx: the pages beside this file, and references generated from the program itself. Build them with `make docs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+
+from hvbench import __version__  # noqa: E402
+from hvbench.analysis.frame import POINT_COLUMNS  # noqa: E402
+from hvbench.schema import suite_schema  # noqa: E402
+
+project = "hvbench"
+author = copyright = "hvbench contributors"
+release = version = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = f"hvbench {__version__}"
+html_extra_path = ["_generated/suite.schema.json"]
+exclude_patterns = ["_build", "_generated/*.md"]
+# Pages link to files of the repository, which are no pages.
+suppress_warnings = ["myst.xref_missing"]
+
+
+def describe_kind(schema: dict) -> str:
+    """What a field accepts, in words: `"fp32", "bf16"`, `integer from 1`, `number above 0, or left out`."""
+    choices = schema.get("anyOf", [schema])
+    words = []
+    for one in choices:
+        if one.get("type") == "null":
+            words.append("left out")
+        elif "enum" in one or "const" in one:
+            words.append(", ".join(f"`{json.dumps(value)}`" for value in one.get("enum", [one.get("const")])))
+        else:
+            limits = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+            bounds = " ".join(f"{word} {one[key]:g}" for key, word in limits.items() if key in one)
+            words.append(f"{one['type']} {bounds}".strip())
+    return ", or ".join(words)
+
+
+def write_suite_reference(folder: Path) -> None:
+    """Every field of a point and every setting, from the schema."""
+    schema = suite_schema()
+    lines = []
+    for title, key in (("`[point]`, `[axes]` and `[[exclude]]`", "point"), ("`[measure]`", "measure")):
+        lines += ["", f"## {title}", "", "| field | accepts | default | meaning |", "| :--- | :--- | :--- | :--- |"]
+        for name, field in schema["properties"][key]["properties"].items():
+            default = "from the model" if "default" not in field else "" if field["default"] is None else f"`{json.dumps(field['default'])}`"
+            lines.append(f"| `{name}` | {describe_kind(field)} | {default} | {field.get('description', '')} |")
+    (folder / "suite.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "suite.schema.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+
+
+def write_column_reference(folder: Path) -> None:
+    """The columns of `hvbench.load` and of `tables/launches.csv`."""
+    lines = ["| column | unit | meaning |", "| :--- | :--- | :--- |"]
+    lines += [f"| `{one.name}` | {one.unit} | {one.meaning} |" for one in POINT_COLUMNS]
+    (folder / "columns.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+generated = HERE / "_generated"
+generated.mkdir(exist_ok=True)
+write_suite_reference(generated)
+write_column_reference(generated)

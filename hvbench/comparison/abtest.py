@@ -1,0 +1,143 @@
+"""An A/B comparison from its arguments to its verdict: launch pairs, look at 6, 12 and 18, stop when it is clear."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+
+from hvbench.comparison.ab import AbRun, Launched, describe_arm, launch_pair, load_pairs, plan_orders, read_ab, read_controls
+from hvbench.comparison.arms import Arm, prepare_arm, remove_worktrees
+from hvbench.comparison.compare import Comparison, compare
+from hvbench.errors import Interrupted, StorageError, UsageError
+from hvbench.fingerprint import SOFTWARE
+from hvbench.comparison.gate import LOOKS
+from hvbench.comparison.judge import Judgement, judge_pairs
+from hvbench.comparison.policy import Policy
+from hvbench.suite import Suite
+
+TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not
+
+
+def run_ab(
+    suite: Suite,
+    arms: Sequence[Arm],
+    *,
+    path: Path,
+    policy: Policy,
+    arguments: Sequence[str],
+    seed: int,
+    command: str,
+    budget_seconds: float,
+    report: Callable[[str], None],
+    stops_early: bool = True,
+) -> Judgement:
+    """Launch pairs of `hvbench sweep ARGUMENTS` until the verdict is clear, 18 pairs are done or the budget is spent.
+
+    Raises UsageError, StorageError and LaunchError.
+    """
+    changed = set().union(*(arm.changed_fields for arm in arms))
+    if swept := sorted(changed & set(suite.axes)):
+        raise UsageError(
+            f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
+        )
+    now = datetime.now(timezone.utc)
+    run = AbRun(
+        path=path, suite=suite.name, arms={arm.name: describe_arm(arm) for arm in arms}, orders=plan_orders(seed), seed=seed,
+        command=command, created_at=now.isoformat(timespec="seconds"),
+    )  # fmt: skip
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / "ab.json").exists():
+            raise StorageError(f"{path}: holds an A/B comparison already; choose another folder with --out")
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+    run.write()
+    try:
+        with stoppable():
+            return _launch_pairs(
+                run, arms, policy=policy, arguments=arguments, budget_seconds=budget_seconds, report=report,
+                stops_early=stops_early,
+            )  # fmt: skip
+    except Interrupted as reason:
+        raise Interrupted(f"{reason}; {run.pairs} complete pairs are kept, hvbench gate {path} judges them") from None
+    finally:
+        remove_worktrees(path / "worktrees")
+
+
+def _launch_pairs(
+    run: AbRun, arms: Sequence[Arm], *,
+    policy: Policy, arguments: Sequence[str], budget_seconds: float, report: Callable[[str], None], stops_early: bool,
+) -> Judgement:  # fmt: skip
+    """Pair after pair, with a look where one is due; the last verdict."""
+    begun = time.monotonic()
+    prepared = {arm.name: prepare_arm(arm, worktrees=run.path / "worktrees") for arm in arms}
+    for pair in range(LOOKS[-1]):
+        launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one)))
+        spent = time.monotonic() - begun
+        is_spent = spent + spent / (pair + 1) > budget_seconds
+        failed = any(each.exit_code for each in run.launches[-2:])
+        if not (pair + 1 in LOOKS or is_spent or failed):
+            continue
+        judgement, problems = judge_run(run, policy=policy, today=run.created_at[:10])
+        report(f"after {pair + 1} pairs: {judgement.headline()}")
+        for problem in problems:
+            report(f"not a readable record: {problem}")
+        if judgement.is_final and (stops_early or failed):
+            break
+        if is_spent:
+            report(f"the budget of {budget_seconds:g} s is spent")
+            break
+    return judgement
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted, so that the launch that is running is ended with its workers."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
+    """The verdict over the complete pairs of a run, and a line for each unreadable record."""
+    comparison, sets, problems = compare_pairs(run, margin=policy.margin)
+    judgement = judge_pairs(
+        comparison, policy=policy, suite=run.suite, against=f"arm a ({run.arms['a'].get('description', '')})", today=today,
+        pairs=run.pairs, controls=read_controls(run, sets),
+    )  # fmt: skip
+    return judgement, problems
+
+
+def compare_pairs(run: AbRun, *, margin: float) -> tuple[Comparison, list, list[str]]:
+    """Both arms of a run compared, their records, and a line for each unreadable one."""
+    sets, problems = load_pairs(run)
+    return compare(sets, ignore=run.changed_fields, treatment=TREATMENT, margin=margin), sets, problems
+
+
+def is_ab(path: Path) -> bool:
+    """Whether `path` is the folder of an A/B comparison."""
+    return (path / "ab.json").is_file()
+
+
+def judge_folder(path: Path, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
+    """The verdict over the pairs kept at `path`; raises UsageError."""
+    return judge_run(read_ab(path), policy=policy, today=today)
+
+
+def describe_launched(one: Launched) -> str:
+    """One calm line a launch."""
+    control = sum(one.control_seconds) / 2 * 1e3
+    ended = "ok" if one.exit_code == 0 else "some points failed"
+    return f"[pair {one.pair + 1}/{LOOKS[-1]}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"

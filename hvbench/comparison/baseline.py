@@ -1,0 +1,143 @@
+"""Runs kept to compare later ones with: one a suite and fingerprint, in `results/baselines/FINGERPRINT/SUITE/`."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvbench.comparison.compare import LaunchSet, compare
+from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
+from hvbench.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
+from hvbench.comparison.judge import Judgement, judge_baseline
+from hvbench.comparison.policy import Policy
+from hvbench.record import Record
+from hvbench.comparison.runs import BASELINES, load_launches, require_name
+from hvbench.spec import shorten
+from hvbench.store import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """One stored run."""
+
+    fingerprint: str
+    suite: str
+    path: Path
+    created_at: str
+    points: int
+    launches: int
+    facts: dict[str, Any]  # of the fingerprint
+
+
+def find_fingerprint(records: list[Record] | tuple[Record, ...], *, where: str) -> str:
+    """The one fingerprint of a run's `ok` launches; raises MissingData or UsageError."""
+    found = {fingerprint_id(record) for record in records if record.outcome.status == "ok"}
+    if not found:
+        raise MissingData(f"{where}: no launch ended in ok")
+    if len(found) > 1:
+        raise UsageError(
+            f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one"
+        )
+    return found.pop()
+
+
+def set_baseline(run: Path, *, root: Path) -> Baseline:
+    """Keep the records of `run` as the baseline of its suite and fingerprint, in place of an older one.
+
+    Raises UsageError, MissingData or StorageError.
+    """
+    suite = require_name(str(RunFolder(run).read_run().get("suite")))
+    launches, problems = load_launches(run, name=suite)
+    if problems:
+        raise UsageError(f"{problems[0]}: a baseline needs every record to be readable")
+    path = root / BASELINES / find_fingerprint(tuple(launches.records), where=str(run)) / suite
+    if path.exists() and path.samefile(run):
+        raise UsageError(f"{run}: is the baseline already")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{suite}-"))
+        shutil.copy2(run / "run.json", aside / "run.json", follow_symlinks=False)
+        (aside / "records").mkdir()
+        for record in sorted((run / "records").glob("*.json")):
+            shutil.copy2(record, aside / "records" / record.name, follow_symlinks=False)
+        aside.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{suite}-old-"))
+            path.rename(old / suite)
+            shutil.rmtree(old, ignore_errors=True)
+        aside.rename(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
+    return read_baseline(path)
+
+
+def read_baseline(path: Path) -> Baseline:
+    """One stored baseline; raises UsageError or MissingData."""
+    launches, _ = load_launches(path, name=path.name)
+    good = [record for record in launches.records if record.outcome.status == "ok"] or list(launches.records)
+    return Baseline(
+        fingerprint=path.parent.name,
+        suite=path.name,
+        path=path,
+        created_at=str(RunFolder(path).read_run().get("created_at", "")),
+        points=len({record.point_id for record in launches.records}),
+        launches=len(launches.records),
+        facts={name: value for name, value in describe_fingerprint(good[0]).items() if name in (*HARDWARE, *SOFTWARE)},
+    )
+
+
+def list_baselines(root: Path) -> Iterator[Baseline]:
+    """All stored baselines, by suite and fingerprint; raises UsageError for one that is broken."""
+    paths = sorted(
+        (root / BASELINES).glob("*/*/run.json"), key=lambda path: (path.parent.name, path.parent.parent.name)
+    )
+    return (read_baseline(path.parent) for path in paths if not path.parent.name.startswith("."))
+
+
+def judge_run(
+    run: Path, *, root: Path, policy: Policy, today: str, baseline: Path | None = None
+) -> tuple[Judgement, list[str]]:
+    """Judge the run at `run` against the stored baseline of its suite and fingerprint, or against the run `baseline`.
+
+    Raises UsageError; MissingData without a baseline; NotComparable when there is one of another fingerprint only.
+    """
+    suite = require_name(str(RunFolder(run).read_run().get("suite")))
+    now, problems = load_launches(run, name="now")
+    path = baseline or find_baseline(now, suite=suite, root=root, where=str(run))
+    before, unreadable = load_launches(path, name="baseline")
+    comparison = compare([before, now], margin=policy.margin)
+    repeats: dict[str, int] = {}
+    for record in now.records:
+        repeats[record.point_id] = repeats.get(record.point_id, 0) + (record.outcome.status == "ok")
+    judgement = judge_baseline(
+        comparison,
+        policy=policy,
+        suite=suite,
+        against=f"the baseline {path}",
+        today=today,
+        launches=min(repeats.values()),
+    )
+    return judgement, problems + unreadable
+
+
+def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path:
+    """Folder of the baseline with the fingerprint of `now`; raises MissingData or NotComparable."""
+    fingerprint = find_fingerprint(tuple(now.records), where=where)
+    path = root / BASELINES / fingerprint / suite
+    if path.is_dir():
+        return path
+    others = [one for one in list_baselines(root) if one.suite == suite]
+    if not others:
+        raise MissingData(
+            f"no baseline of {shorten(suite)} below {root / BASELINES}; keep one with hvbench baseline set RUN"
+        )
+    good = next(record for record in now.records if record.outcome.status == "ok")
+    differences = [find_differences(one.facts, describe_fingerprint(good)) for one in others]
+    nearest = min(differences, key=len)
+    fields = "; ".join(f"{name}: baseline {shorten(a)}, now {shorten(b)}" for name, (a, b) in list(nearest.items())[:8])
+    fields = fields or "facts that only one of them states"
+    raise NotComparable(f"no baseline of {suite} has this fingerprint ({fingerprint}); the nearest differs in {fields}")

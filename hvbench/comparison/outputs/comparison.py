@@ -1,0 +1,268 @@
+"""A comparison as text, Markdown, CSV or JSON: the verdict first, then what changed most, then everything.
+
+Records are untrusted: what they say is cleaned of control characters and escaped where it is written, never before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from hvbench.analysis.ratios import Ratio
+from hvbench.analysis.stats import Estimate
+from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown, format_number, frame_to_csv
+from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
+from hvbench.spec import shorten
+
+MOST = 5
+WORDS = {
+    "worse": ("slower", "larger"),
+    "better": ("faster", "smaller"),
+    "same": ("same", "same"),
+    "unclear": ("unclear", "unclear"),
+}
+HEADER = ("point", "figure", "A", "B", "B/A", "95 % interval", "verdict")
+FULL_HEADER = (
+    "point",
+    "figure",
+    "A",
+    "interval",
+    "B",
+    "interval",
+    "B/A",
+    "interval",
+    "p (Holm)",
+    "p (sign-flip)",
+    "verdict",
+)
+NOTE = (
+    f"B/A: geometric mean of the launches' ratio; paired t on the logarithm where launches were interleaved, Welch's t otherwise. "
+    f"A verdict needs {MIN_LAUNCHES} launches a side, a p-value of at most 5 % after Holm's correction, and a change of at least "
+    f"{MARGIN * 100:g} %; it rests on the step median and on peak memory. The other figures are shown, corrected for their number."
+)
+
+
+def summarize(comparison: Comparison) -> list[str]:
+    """The verdict, a sentence a line; what a reader must know before any figure comes first."""
+    lines = []
+    if comparison.differences:
+        lines.append("Not comparable: the fingerprints differ, so no change is called a regression.")
+        lines += [f"{name}: A {shorten(a)}, B {shorten(b)}" for name, (a, b) in comparison.differences.items()]
+    unlike = [point for point in comparison.points if point.not_alike]
+    if unlike:
+        lines.append("The frameworks did NOT train alike: do not compare their speed.")
+        lines += [f"{point.label}: {point.not_alike}" for point in unlike[:MOST]]
+    if not comparison.points:
+        lines.append("Nothing to compare: no point ended in ok on both sides.")
+    elif comparison.is_comparable:
+        lines += _count(comparison)
+    lines += [
+        f"The loss changed: {point.label}: step {point.loss.step}, {describe_loss(point)}"
+        for point in comparison.points
+        if point.loss and point.loss.is_outside
+    ]
+    if comparison.missing:
+        crashed = sum(each.is_crash for each in comparison.missing)
+        counts = {"on one side only": len(comparison.missing) - crashed, "not ended in ok": crashed}
+        lines.append(
+            f"Points {', '.join(f'{what}: {count}' for what, count in counts.items() if count)}; they are named below."
+        )
+    return lines
+
+
+def _count(comparison: Comparison) -> Iterator[str]:
+    """One sentence a pair of sides, over the decisive metrics."""
+    for arm in comparison.arms[1:]:
+        points = [point for point in comparison.points if point.arm_b == arm]
+        calls = [[change.call for change in point.changes if change.metric.is_decisive] for point in points]
+        worse, better = (sum(word in each for each in calls) for word in ("worse", "better"))
+        same = sum(bool(each) and set(each) == {"same"} for each in calls)
+        few = min((min(c.ratio.n_a, c.ratio.n_b) for point in points for c in point.changes), default=0)
+        hint = f"; no verdict below {MIN_LAUNCHES} launches a side, there are {few}" if few < MIN_LAUNCHES else ""
+        yield (
+            f"{arm} against {comparison.arms[0]}, {len(points)} points: {worse} worse, {better} better, {same} the same "
+            f"(within {MARGIN * 100:g} %), {len(points) - sum(_is_told(each) for each in calls)} unclear{hint}."
+        )
+
+
+def _is_told(calls: Sequence[str | None]) -> bool:
+    return "worse" in calls or "better" in calls or (bool(calls) and set(calls) == {"same"})
+
+
+def render_text(comparison: Comparison) -> str:
+    """For a terminal."""
+
+    def table(header: Sequence[str], rows: list[list[str]]) -> str:
+        cells = [[clean_text(cell, limit=60) for cell in row] for row in rows]
+        align = ["left" if name in ("point", "figure", "verdict") else "right" for name in header]
+        return tabulate(cells, headers=header, tablefmt="simple", colalign=align, disable_numparse=True)
+
+    return _render(
+        comparison, title=str.upper, table=table, item=lambda text: f"  {clean_text(text, limit=300)}", note=NOTE
+    )
+
+
+def render_markdown(comparison: Comparison) -> str:
+    """For a pull request or a report."""
+
+    def table(header: Sequence[str], rows: list[list[str]]) -> str:
+        align = [":---" if name in ("point", "figure", "verdict") else "---:" for name in header]
+        lines = [list(header), align, *([escape_markdown(cell) for cell in row] for row in rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def item(text: str) -> str:
+        return f"- {escape_markdown(text, limit=300)}"
+
+    return _render(comparison, title=lambda text: f"## {text}", table=table, item=item, note=NOTE)
+
+
+def _render(
+    comparison: Comparison, *,
+    title: Callable[[str], str], table: Callable[[Sequence[str], list[list[str]]], str], item: Callable[[str], str], note: str,
+) -> str:  # fmt: skip
+    blocks = [title("Verdict"), "\n".join(item(line) for line in summarize(comparison))]
+    if comparison.points:
+        sides = f"A: {comparison.arms[0]}; B: {', '.join(comparison.arms[1:])}"
+        several = len(comparison.arms) > 2
+        most = [(point, change) for point in comparison.points for change in point.changes if change.metric.is_decisive]
+        most.sort(key=lambda pair: -_size(pair[1]))
+        blocks += [
+            title("What changed most"),
+            item(sides),
+            table(HEADER, [_brief(*pair, several=several) for pair in most[:MOST]]),
+        ]
+        rows = [_full(point, change, several=several) for point in comparison.points for change in point.changes]
+        blocks += [title("Everything"), table(FULL_HEADER, rows), note]
+    if comparison.missing:
+        lines = [item(f"{each.label}: {each.arm}: {each.reason}") for each in comparison.missing]
+        blocks += [title("On one side only, or ended otherwise"), "\n".join(lines)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _size(change: Change) -> float:
+    estimate, _, _ = change.worse
+    return abs(estimate) * (1.0 if change.call in ("worse", "better") else 1e-3)
+
+
+def _brief(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+    return [
+        _name(point, several=several), _title(change), show_estimate(change.a, change), show_estimate(change.b, change),
+        f"{change.ratio.ratio:.4g}", show_ratio_interval(change.ratio), describe_change(change),
+    ]  # fmt: skip
+
+
+def _full(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+    p_values = [
+        NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (change.adjusted_p_value, change.ratio.sign_flip_p_value)
+    ]
+    return [
+        _name(point, several=several), _title(change), show_estimate(change.a, change), show_interval(change.a, change),
+        show_estimate(change.b, change), show_interval(change.b, change), f"{change.ratio.ratio:.4g}",
+        show_ratio_interval(change.ratio), *p_values, describe_change(change),
+    ]  # fmt: skip
+
+
+def _name(point: PointComparison, *, several: bool) -> str:
+    return f"{point.label} ({point.arm_b})" if several else point.label
+
+
+def _title(change: Change) -> str:
+    unit = "" if change.metric.unit == "1/s" else f" ({change.metric.unit})"
+    return f"{change.metric.title}{unit}"
+
+
+def show_estimate(estimate: Estimate, change: Change) -> str:
+    """The centre in the metric's shown unit."""
+    return format_number(estimate.centre * change.metric.scale)
+
+
+def show_interval(estimate: Estimate, change: Change) -> str:
+    """The interval in the metric's shown unit, or `n=1`."""
+    if estimate.low is None or estimate.high is None:
+        return f"n={estimate.n}"
+    return " to ".join(format_number(end * change.metric.scale) for end in (estimate.low, estimate.high))
+
+
+def show_ratio_interval(ratio: Ratio) -> str:
+    """The interval of B/A, or how many launches there were."""
+    return f"n={min(ratio.n_a, ratio.n_b)}" if ratio.low is None else f"{ratio.low:.4g} to {ratio.high:.4g}"
+
+
+def describe_change(change: Change) -> str:
+    """`5.2 % slower`, `same`, `unclear`, or a dash where no words are allowed."""
+    if change.call is None:
+        return NOT_AVAILABLE
+    word = WORDS[change.call][0 if change.metric.is_timing else 1]
+    return (
+        f"{abs(change.ratio.ratio - 1):.1%} {word}".replace("%", " %") if change.call in ("worse", "better") else word
+    )
+
+
+def describe_loss(point: PointComparison) -> str:
+    """What the losses of two sides differ by, and by how much they may."""
+    a, b = ("no number" if loss is None else f"{loss:.6g}" for loss in (point.loss.loss_a, point.loss.loss_b))
+    return f"{a} became {b} (largest relative difference {point.loss.largest:.1e}, allowed {point.loss.allowed:.1e})"
+
+
+def comparison_frame(comparison: Comparison) -> pd.DataFrame:
+    """One row per point and metric: raw values, units in the names of the metrics."""
+    rows = [
+        {
+            "point": point.label, "arm_a": point.arm_a, "arm_b": point.arm_b, "point_id_a": point.point_ids[0],
+            "point_id_b": point.point_ids[1], "metric": change.metric.name,
+            "better": "lower" if change.metric.is_lower_better else "higher", "is_decisive": change.metric.is_decisive,
+            "a": change.a.centre, "a_low": change.a.low, "a_high": change.a.high, "n_a": change.ratio.n_a,
+            "b": change.b.centre, "b_low": change.b.low, "b_high": change.b.high, "n_b": change.ratio.n_b,
+            "ratio": change.ratio.ratio, "ratio_low": change.ratio.low, "ratio_high": change.ratio.high,
+            "is_paired": change.ratio.is_paired, "p_value": change.ratio.p_value,
+            "adjusted_p_value": change.adjusted_p_value, "sign_flip_p_value": change.ratio.sign_flip_p_value,
+            "call": change.call,
+        }
+        for point in comparison.points
+        for change in point.changes
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def render_csv(comparison: Comparison) -> str:
+    """One row per point and metric; text that a spreadsheet would run is defused."""
+    return frame_to_csv(comparison_frame(comparison))
+
+
+def render_json(comparison: Comparison) -> str:
+    """Everything, for programs."""
+    rows = json.loads(comparison_frame(comparison).to_json(orient="records", double_precision=15))
+    losses = [
+        {"point": point.label, "arm_b": point.arm_b, **vars(point.loss), "is_outside": point.loss.is_outside}
+        for point in comparison.points
+        if point.loss
+    ]
+    content: dict[str, Any] = {
+        "schema_version": 1,
+        "verdict": summarize(comparison),
+        "is_comparable": comparison.is_comparable,
+        "arms": comparison.arms,
+        "joined_over": comparison.joined_over,
+        "differences": {name: {"a": a, "b": b} for name, (a, b) in comparison.differences.items()},
+        "not_alike": {point.label: point.not_alike for point in comparison.points if point.not_alike},
+        "missing": [vars(each) for each in comparison.missing],
+        "changes": rows,
+        "losses": [_without_infinities(loss) for loss in losses],
+    }
+    return json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _without_infinities(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: None if value in (float("inf"), float("-inf")) else value for key, value in values.items()}
+
+
+RENDERERS: dict[str, Callable[[Comparison], str]] = {
+    "text": render_text,
+    "markdown": render_markdown,
+    "csv": render_csv,
+    "json": render_json,
+}

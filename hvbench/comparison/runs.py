@@ -1,0 +1,72 @@
+"""Runs by name: a folder, `SUITE@latest`, `SUITE@baseline` or `SUITE@ab` -> the launches in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvbench.comparison.compare import LaunchSet
+from hvbench.errors import MissingData, UsageError
+from hvbench.spec import shorten
+from hvbench.store import RunFolder, latest_run_path
+
+BASELINES = "baselines"
+
+
+def find_run(text: str, *, root: Path) -> Path:
+    """The folder that `text` means; raises UsageError when it can mean none, MissingData when it is not there."""
+    name, at, which = text.rpartition("@")
+    if not at or Path(text).exists():
+        return Path(text)
+    if which == "latest":
+        path = latest_run_path(root, require_name(name))
+    elif which == "baseline":
+        kept = sorted(
+            (root / BASELINES).glob(f"*/{require_name(name)}/run.json"), key=lambda path: path.stat().st_mtime
+        )
+        path = kept[-1].parent if kept else None
+    elif which == "ab":
+        made = sorted((root / "ab" / require_name(name)).glob("*/ab.json"))
+        path = made[-1].parent if made else None
+    else:
+        raise UsageError(f"{shorten(text)}: must be a folder, SUITE@latest, SUITE@baseline or SUITE@ab")
+    if path is None:
+        how = {"baseline": "baseline set RUN", "latest": f"sweep {name}", "ab": f"ab {name}"}[which]
+        raise MissingData(f"{shorten(text)}: there is none below {root}; make one with hvbench {how}")
+    return path
+
+
+def require_name(name: str) -> str:
+    """`name` if it can be a suite's, and nothing that leads elsewhere; raises UsageError."""
+    if (
+        not name
+        or name != Path(name).name
+        or not all(each.isalnum() or each in "._-" for each in name)
+        or name.startswith(".")
+    ):
+        raise UsageError(f"{shorten(name)}: not the name of a suite")
+    return name
+
+
+def load_launches(path: Path, *, name: str) -> tuple[LaunchSet, list[str]]:
+    """All launches of the run at `path` as one side of a comparison, and a line for each unreadable record.
+
+    Raises UsageError when it is no run folder, MissingData when it holds no record.
+    """
+    folder = RunFolder(path)
+    folder.read_run()
+    records, problems = folder.read_records()
+    if not records:
+        raise MissingData(f"{path}: holds no readable record{f': {problems[0]}' if problems else ''}")
+    return LaunchSet(name=name, records=records, job=str(path)), problems
+
+
+def list_runs(root: Path, suite: str) -> list[tuple[str, str, LaunchSet]]:
+    """(name, created at, launches) of every run of `suite` below `root` with records, oldest first; raises UsageError."""
+    found = []
+    for path in sorted((root / require_name(suite)).glob("*/run.json")):
+        records, _ = RunFolder(path.parent).read_records()
+        if records:
+            created_at = str(RunFolder(path.parent).read_run().get("created_at", ""))
+            launches = LaunchSet(name=path.parent.name, records=records, job=str(path.parent))
+            found.append((path.parent.name, created_at, launches))
+    return sorted(found, key=lambda run: (run[1], run[0]))

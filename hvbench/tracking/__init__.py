@@ -1,0 +1,121 @@
+"""Records -> experiment trackers: one run a launch, with its settings, its curves over the steps and its figures.
+
+Trackers are written after everything was measured, from the records: nothing of them runs beside a timed step, and
+`hvbench report RUN --track …` gives a run from last week to a tracker of today. Giving a run twice adds nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.frame import POINT_COLUMNS, evaluations_of, point_frame, sort_records
+from hvbench.errors import UsageError
+from hvbench.record import Record
+
+# Tracker -> the library that its module needs. The extra and the module have the tracker's name.
+LIBRARIES = {"tensorboard": ("tensorboardX",), "wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy")}
+FIGURES = tuple(column.name for column in POINT_COLUMNS if column.metric and column.kind in ("int", "float"))
+STEP_CURVES = ("gradient_norm", "learning_rate", "loss_scale")  # the same on every rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Value:
+    """One value of a curve: after `step` steps, at `seconds` since 1970 (start of the launch plus its training clock)."""
+
+    step: int
+    seconds: float
+    value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackedRun:
+    """One launch as a tracker sees it."""
+
+    id: str  # the same for the same record, different for another attempt
+    name: str
+    suite: str
+    status: str
+    settings: dict[str, str | int | float | bool | None]
+    curves: dict[str, list[Value]]
+    figures: dict[str, float]
+    start_seconds: float  # since 1970
+    end_seconds: float
+
+
+def require_trackers(names: Iterable[str]) -> None:
+    """Raise UsageError for a tracker whose library is not installed."""
+    for name in names:
+        if any(importlib.util.find_spec(library) is None for library in LIBRARIES[name]):
+            raise UsageError(f"--track {name} needs {' and '.join(LIBRARIES[name])}: pip install 'hvbench[{name}]'")
+
+
+def track(run_dir: Path, records: Sequence[Record], names: Iterable[str]) -> list[str]:
+    """Give every launch to each of the trackers; a line each that says how to look at it. Raises UsageError, StorageError."""
+    names = list(names)
+    require_trackers(names)
+    runs = [make_run(record, row) for record, row in pair_with_figures(records)]
+    modules = [importlib.import_module(f"hvbench.tracking.{name}") for name in names]
+    return [module.write_runs(runs, run_dir / "tracking" / name) for module, name in zip(modules, names, strict=True)]
+
+
+def pair_with_figures(records: Sequence[Record]) -> Iterable[tuple[Record, pd.Series]]:
+    """Each record with its row of `point_frame`."""
+    points = point_frame(records)
+    return ((record, row) for record, (_, row) in zip(sort_records(records), points.iterrows(), strict=True))
+
+
+def make_run(record: Record, row: pd.Series) -> TrackedRun:
+    """A record and its row of figures -> a run; what is missing or not finite is left out."""
+    start = datetime.fromisoformat(record.started_at).timestamp()
+    settings = {"repeat": record.repeat, **record.point.model_dump()}
+    figures = {name: float(row[name]) for name in FIGURES if not pd.isna(row[name]) and math.isfinite(row[name])}
+    key = f"{record.suite} {record.point_id}.r{record.repeat} {record.started_at}"
+    return TrackedRun(
+        id=hashlib.sha256(key.encode()).hexdigest()[:16],
+        name=f"{record.point_id}.r{record.repeat}",
+        suite=record.suite,
+        status=record.outcome.status,
+        settings=settings,
+        curves=make_curves(record, start=start),
+        figures=figures,
+        start_seconds=start,
+        end_seconds=start + record.duration_seconds,
+    )
+
+
+def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
+    """Loss (mean over ranks), seconds of a step (slowest rank), what all ranks share, and the validation loss."""
+    ranks = sorted(record.ranks, key=lambda rank: rank.rank)
+    if not ranks:
+        return {}
+    steps = min(len(rank.step_seconds) for rank in ranks)
+    slowest = np.max([rank.step_seconds[:steps] for rank in ranks], axis=0) if steps else np.array([])
+    clock = start + np.cumsum(slowest)
+    columns: dict[str, list[float | None]] = {"step_seconds": slowest.tolist()}
+    losses = [rank.loss[:steps] for rank in ranks]
+    columns["loss"] = [None if None in each else sum(each) / len(each) for each in zip(*losses, strict=False)]
+    columns |= {name: getattr(ranks[0], name)[:steps] for name in STEP_CURVES}
+    curves = {
+        name: [
+            Value(step=index + 1, seconds=float(clock[index]), value=float(value))
+            for index, value in enumerate(values)
+            if value is not None and math.isfinite(value)
+        ]
+        for name, values in columns.items()
+    }
+    curves["validation_loss"] = [
+        Value(step=one.step, seconds=start + one.training_seconds, value=one.validation_loss)
+        for one in evaluations_of(record)
+        if math.isfinite(one.validation_loss)
+    ]
+    return {name: values for name, values in curves.items() if values}

@@ -1,0 +1,69 @@
+"""The documentation builds without a warning, its references cover the program, and its notebook runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from hvbench.cli.commands import hvbench as command_line
+from hvbench.schema import suite_schema
+from hvbench.spec import MeasureSettings, Point
+from hvbench.suite import list_suites
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("docs")
+    words = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", str(ROOT / "docs"), str(folder)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_command_has_its_place_in_the_reference(pages: Path) -> None:
+    text = (pages / "reference" / "command-line.html").read_text(encoding="utf-8")
+    assert [name for name in command_line.commands if f'id="hvbench-{name}"' not in text] == []
+
+
+def test_every_field_of_a_suite_is_in_the_reference(pages: Path) -> None:
+    text = (pages / "reference" / "suite-file.html").read_text(encoding="utf-8")
+    assert [name for name in [*Point.model_fields, *MeasureSettings.model_fields] if f">{name}<" not in text] == []
+    assert json.loads((pages / "suite.schema.json").read_text(encoding="utf-8")) == suite_schema()
+
+
+def test_the_schema_takes_every_shipped_suite() -> None:
+    jsonschema.Draft202012Validator.check_schema(suite_schema())
+    check = jsonschema.Draft202012Validator(suite_schema())
+    for path in list_suites():
+        assert [error.message for error in check.iter_errors(tomllib.loads(path.read_text(encoding="utf-8")))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[point]\nprecison = "fp32"', "[axes]\nmicro_batch_size = []", "[point]\nmicro_batch_size = 0", "[[exclude]]", "steps = 3",
+     "[measure]\nrepeats = 0", '[axes]\nframework = ["jax"]'],
+)  # fmt: skip
+def test_the_schema_refuses_what_hvbench_refuses(text: str) -> None:
+    check = jsonschema.Draft202012Validator(suite_schema())
+    assert list(check.iter_errors(tomllib.loads(text)))
+
+
+# Jupyter's own machinery warns of what it will change one day.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_notebook_runs() -> None:
+    notebook = nbformat.read(ROOT / "docs" / "notebooks" / "quickstart.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "docs" / "notebooks")}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert [output for output in outputs if output.output_type == "error"] == []
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("tokens/s" in str(output) for output in outputs)

@@ -1,0 +1,160 @@
+"""The GPT decoder in numpy, forward and backward: pre-norm, learned positions, GELU, tied embeddings.
+
+Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary. A part returns its value and its
+backward pass, which takes the gradient of the value, notes those of the parameters, and returns that of the input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+_Backward = Callable[[np.ndarray, Arrays], np.ndarray]
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+class Model:
+    """Parameters by canonical name, and the functions over them."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        self.point = point
+        self.parameter_dtype = DTYPES[precision.parameter_dtype]
+        self.compute_dtype = precision.compute_dtype
+        self.is_rounded = precision.compute_dtype != precision.parameter_dtype
+        self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+        return self._decode(inputs)[0]
+
+    def loss(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Callable[[float], Arrays]]:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats; and factor -> gradients of its multiple."""
+        logits, decode_backward = self._decode(inputs)
+        logits -= logits.max(axis=-1, keepdims=True)
+        chosen = np.take_along_axis(logits, targets[..., None], axis=-1)
+        probabilities = np.exp(logits, out=logits)
+        sums = probabilities.sum(axis=-1, keepdims=True)
+        loss = float((np.log(sums) - chosen).mean())
+
+        def backward(factor: float) -> Arrays:
+            d = probabilities / sums
+            at_target = np.take_along_axis(d, targets[..., None], axis=-1)
+            np.put_along_axis(d, targets[..., None], at_target - 1, axis=-1)
+            gradients: Arrays = {}
+            decode_backward(d * (factor / targets.size), gradients)
+            return {name: gradients[name] for name in self.parameters}
+
+        return loss, backward
+
+    def _decode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
+        p = self.parameters
+        T = inputs.shape[1]
+        x = p["token_embedding"][inputs] + p["position_embedding"][:T]  # (B, T, W)
+        passed: list[tuple[_Backward, _Backward]] = []
+        for layer in range(self.point.num_layers):
+            for norm, part, name in (("norm1", self._attention, "attention"), ("norm2", self._mlp, "mlp")):
+                normal, norm_backward = self._layer_norm(x, f"block{layer}.{norm}")
+                value, part_backward = part(normal, f"block{layer}.{name}")
+                x = x + value
+                passed.append((norm_backward, part_backward))
+        x, final_backward = self._layer_norm(x, "final_norm")
+        x, embedding = self._round(x), self._round(p["token_embedding"])
+        logits = self._round(x @ embedding.T)
+
+        def backward(d: np.ndarray, gradients: Arrays) -> None:
+            d = self._round(d)
+            d_embedding = self._round(_rows(d).T @ _rows(x))
+            d = final_backward(self._round(d @ embedding), gradients)
+            for norm_backward, part_backward in reversed(passed):
+                d = d + norm_backward(part_backward(d, gradients), gradients)
+            np.add.at(d_embedding, inputs, d)  # a token may stand there more than once
+            gradients["token_embedding"] = d_embedding
+            gradients["position_embedding"] = np.zeros_like(p["position_embedding"])
+            gradients["position_embedding"][:T] = d.sum(axis=0)
+
+        return logits, backward
+
+    def _attention(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+        B, T, W = x.shape
+        H = self.point.num_heads
+        qkv, qkv_backward = self._linear(x, f"{name}.qkv")
+        q, k, v = qkv.reshape(B, T, 3, H, W // H).transpose(2, 0, 3, 1, 4)  # each (B, H, T, Q)
+        scale = 1 / math.sqrt(W // H)
+        future = np.triu(np.full((T, T), -np.inf, self.parameter_dtype), k=1)
+        scores = q @ k.swapaxes(-1, -2) * scale + future  # (B, H, T, T)
+        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        attention = scores / scores.sum(axis=-1, keepdims=True)
+        heads = (attention @ v).transpose(0, 2, 1, 3).reshape(B, T, W)
+        out, out_backward = self._linear(heads, f"{name}.out")
+
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+            d_heads = out_backward(d, gradients).reshape(B, T, H, W // H).transpose(0, 2, 1, 3)
+            d_attention = d_heads @ v.swapaxes(-1, -2)
+            d_scores = attention * (d_attention - (d_attention * attention).sum(axis=-1, keepdims=True)) * scale
+            parts = (d_scores @ k, d_scores.swapaxes(-1, -2) @ q, attention.swapaxes(-1, -2) @ d_heads)
+            return qkv_backward(np.stack(parts).transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * W), gradients)
+
+        return out, backward
+
+    def _mlp(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+        up, up_backward = self._linear(x, f"{name}.up")
+        # x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)
+        probability = (0.5 + 0.5 * _erf(up * math.sqrt(0.5)).astype(np.float64)).astype(self.parameter_dtype)
+        down, down_backward = self._linear(up * probability, f"{name}.down")
+
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+            density = np.exp(np.square(up) * -0.5) * math.sqrt(0.5 / math.pi)
+            return up_backward(down_backward(d, gradients) * (probability + up * density), gradients)
+
+        return down, backward
+
+    def _linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+        x = self._round(x)
+        weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
+        y = self._round(x @ weight + self._round(self.parameters[f"{name}.bias"]))
+
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+            d = self._round(d)
+            gradients[f"{name}.weight"] = self._round(_rows(x).T @ _rows(d))
+            gradients[f"{name}.bias"] = self._round(_rows(d).sum(axis=0))
+            return self._round(d @ weight.T)
+
+        return y, backward
+
+    def _layer_norm(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+        gain = self.parameters[f"{name}.gain"]
+        centred = x - x.mean(axis=-1, keepdims=True)
+        inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
+        normal = centred * inverse
+
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+            gradients[f"{name}.gain"] = _rows(d * normal).sum(axis=0)
+            gradients[f"{name}.bias"] = _rows(d).sum(axis=0)
+            d = d * gain
+            return inverse * (d - d.mean(axis=-1, keepdims=True) - normal * (d * normal).mean(axis=-1, keepdims=True))
+
+        return normal * gain + self.parameters[f"{name}.bias"], backward
+
+    def _round(self, x: np.ndarray) -> np.ndarray:
+        """To the compute dtype, carried in the parameters': numpy multiplies quickly in no lower one. Its own derivative."""
+        return _round_to(x, self.compute_dtype) if self.is_rounded else x
+
+
+def multiply(left: np.ndarray, right: np.ndarray, *, transposed: str, gemm: str) -> np.ndarray:
+    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`.
+
+    `gemm` is PyTorch's: here a product has one library.
+    """
+    return (left.T if transposed == "left" else left) @ (right.T if transposed == "right" else right)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,98 @@
+"""One training step in numpy: accumulate, all-reduce once, clip, update."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.numpy.allreduce import make_allreduce
+from hvbench.frameworks.numpy.model import Model
+from hvbench.frameworks.numpy.optimizer import Optimizer
+from hvbench.frameworks.numpy.runtime import Runtime
+from hvbench.spec import Point
+from hvbench.training.precision import Precision
+
+
+class Trainer:
+    """See `hvbench.frameworks.contract.Trainer`."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, runtime: Runtime) -> None:
+        self.point = point
+        self.precision = precision
+        self.model = Model(point, weights, precision=precision, device=runtime.device)
+        self.optimizer = Optimizer(self.model.parameters, point)
+        self.allreduce = make_allreduce(runtime.peers, compression=point.compression)
+        self.kept: Arrays = {}
+
+    def train_step(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        learning_rate: float,
+        loss_scale: float,
+        with_allreduce: bool = True,
+    ) -> StepResult:
+        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient_norm = math.sqrt(sum(float(np.vdot(value, value)) for value in gradients.values())) / loss_scale
+        skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
+        if not skipped:
+            factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
+            final = {name: gradient * factor for name, gradient in gradients.items()}
+            self.optimizer.update(final, learning_rate=learning_rate)
+        return StepResult(loss=loss, gradient_norm=gradient_norm, skipped=skipped)
+
+    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        return sum(self.model.loss(*batch)[0] for batch in zip(inputs, targets, strict=True)) / len(inputs)
+
+    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+        loss, self.kept = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+        return loss
+
+    def allreduce_alone(self) -> None:
+        self._average(self.kept)
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        return self.model.loss(inputs, targets)[0]
+
+    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        return self.model.logits(inputs)
+
+    def gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+    ) -> Arrays:
+        return self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)[1]
+
+    def parameters(self) -> Arrays:
+        return {name: value.copy() for name, value in self.model.parameters.items()}
+
+    def close(self) -> None:
+        """No server has to know."""
+
+    def _averaged_gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
+    ) -> tuple[float, Arrays]:
+        """Mean loss and gradients (times `loss_scale`), averaged over accumulation steps and ranks."""
+        total = 0.0
+        sums: Arrays = {}
+        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is for the loss scale to see, not for a log
+            for batch in zip(inputs, targets, strict=True):
+                loss, backward = self.model.loss(*batch)
+                total += loss / len(inputs)
+                for name, gradient in backward(loss_scale / len(inputs)).items():
+                    sums[name] = sums[name] + gradient if name in sums else gradient
+        return total, self._average(sums) if with_allreduce else sums
+
+    def _average(self, gradients: Arrays) -> Arrays:
+        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        return {name: averages[name] for name in gradients}
+
+
+def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
+    """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
+    return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0

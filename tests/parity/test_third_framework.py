@@ -1,0 +1,106 @@
+"""Adding a framework is adding one folder: a copy of the package gets `numpy_twin` as `frameworks/numpy`, and nothing else.
+
+What runs in the copy is the real program: parity of the third framework with the others, a sweep over all three.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hvbench
+from tests.unit.test_house_rules import public_interface
+
+PACKAGE = Path(hvbench.__file__).parent
+TWIN = Path(__file__).parent / "numpy_twin"
+ALL = ("pytorch", "numpy", "tensorflow")
+SUITE = """
+question = "Does a third framework fit in?"
+[point]
+model = "tiny"
+num_layers = 1
+micro_batch_size = 2
+[axes]
+framework = ["tensorflow", "pytorch", "numpy"]
+[measure]
+warmup_steps = 1
+steps = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a copy of the package that has one folder more."""
+    folder = tmp_path_factory.mktemp("extended")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, folder / "hvbench", ignore=ignored)
+    shutil.copytree(PACKAGE.parent / "suites", folder / "suites")
+    shutil.copytree(TWIN, folder / "hvbench" / "frameworks" / "numpy", ignore=ignored)
+    (folder / "three.toml").write_text(SUITE)
+    return folder
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The real program, with the package that lies in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-m", "hvbench", *arguments],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "frameworks" / "pytorch").glob("*.py")), ids=lambda path: path.name)
+def test_it_has_the_files_and_the_public_names_of_the_twins(path: Path) -> None:
+    twin, third = (public_interface(ast.parse(each.read_text(encoding="utf-8")).body) for each in (path, TWIN / path.name))
+    assert third == twin
+
+
+def test_its_name_is_known_everywhere(extended: Path) -> None:
+    refused = run(extended, "plan", "three.toml", "-s", "framework=jax")
+    assert refused.returncode == 2
+    assert refused.stderr.endswith("framework = \"jax\": must be 'pytorch', 'numpy' or 'tensorflow'\n"), refused.stderr
+    schema = json.loads(run(extended, "suites", "--schema").stdout)
+    assert schema["properties"]["point"]["properties"]["framework"]["enum"] == list(ALL)
+    assert "numpy" in run(extended, "doctor").stdout
+
+
+@pytest.mark.slow
+def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: Path) -> None:
+    done = run(extended, "parity", "model=tiny", "gradient_accumulation_steps=2", "--np", "1", "--json", "figures.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = json.loads((extended / "figures.json").read_text())
+    compared = {(each["configuration"]["precision"], *each["frameworks"]) for each in figures}
+    assert compared == {(precision, "pytorch", other) for precision in ("fp32", "bf16", "fp16") for other in ALL[1:]}
+    assert all(each["is_proven"] and len(each["deviations"]) > 100 for each in figures)
+    assert "pytorch and numpy" in done.stdout and "pytorch, numpy and tensorflow over 20 updates" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_over_all_three_is_stamped_and_its_report_names_them(extended: Path) -> None:
+    done = run(extended, "sweep", "three.toml", "--np", "1", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert "parity done: all 3 frameworks do the same work in 2 comparisons" in done.stderr
+    records = [json.loads(path.read_text()) for path in (extended / "run" / "records").glob("*.json")]
+    assert sorted(record["point"]["framework"] for record in records) == sorted(ALL)
+    assert all(record["outcome"]["status"] == "ok" and record["parity"]["is_proven"] for record in records)
+    report = (extended / "run" / "report.md").read_text()
+    page = (extended / "run" / "report.html").read_text()
+    for name, title in zip(ALL, ("PyTorch", "NumPy", "TensorFlow"), strict=True):
+        assert f"**{title}**" in report
+        assert f'class="card {name}"' in page and f"--{name}: #" in page
+    assert "trained 20 updates in all frameworks" in report and "NOT" not in report
+
+
+def test_more_ranks_than_it_can_train_on_end_its_point_with_one_line(extended: Path) -> None:
+    done = run(extended, "run", "framework=numpy", "model=tiny", "steps=1", "--np", "2", "--out", "two")
+    assert "numpy trains on one rank, not on 2" in done.stderr and "Traceback" not in done.stderr

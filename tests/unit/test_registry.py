@@ -1,0 +1,67 @@
+"""What hvbench knows of frameworks without importing them, and what one gets that says little or nothing of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from hvbench.analysis.breakdown_plot import PART_COLOURS
+from hvbench.analysis.panels import FREE_LOOKS, STYLES, choose_styles
+from hvbench.analysis.page import style_frameworks
+from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
+from hvbench.stamp import find_pairs
+from hvbench.plan import Job, Plan
+from hvbench.spec import Point
+
+
+def test_a_framework_is_a_folder_with_a_step() -> None:
+    assert FRAMEWORKS[0] == "pytorch" and {"pytorch", "tensorflow"} <= set(FRAMEWORKS)
+    assert list(FRAMEWORKS[1:]) == sorted(FRAMEWORKS[1:])
+
+
+def test_what_the_twins_say_of_themselves() -> None:
+    assert [describe_framework(name).title for name in ("pytorch", "tensorflow")] == ["PyTorch", "TensorFlow"]
+    assert [describe_framework(name).module for name in ("pytorch", "tensorflow")] == ["torch", "tensorflow"]
+
+
+def test_a_framework_without_a_look_gets_one_that_nothing_else_has() -> None:
+    known = {name: describe_framework(name) for name in ("pytorch", "tensorflow")}
+    styles = choose_styles(known | {f"new{number}": Framework(title="New", module="new") for number in range(len(FREE_LOOKS))})
+    assert len(styles) == 2 + len(FREE_LOOKS)
+    for part in ("colour", "page_colour", "dark_page_colour", "marker", "line"):
+        values = [getattr(style, part) for style in styles.values()]
+        assert len(set(values)) == len(values), part
+    assert not {style.colour.lower() for style in styles.values()} & {colour.lower() for colour in PART_COLOURS.values()}
+
+
+@pytest.mark.parametrize(("part", "paper"), [("page_colour", "#ffffff"), ("dark_page_colour", "#171b21")])
+def test_every_look_is_seen_on_a_page(part: str, paper: str) -> None:
+    """WCAG 2.2, 1.4.11: 3 : 1 for what carries meaning and is no text."""
+    for look in (*FREE_LOOKS, *STYLES.values()):
+        light, dark = sorted(map(luminance, (getattr(look, part), paper)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 3, look
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of an sRGB colour (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_a_page_has_the_colours_of_every_framework() -> None:
+    rules = style_frameworks()
+    assert all(f"--{name}: {style.page_colour};" in rules and f".{name} {{" in rules for name, style in STYLES.items())
+
+
+def test_a_framework_that_says_nothing_of_its_memory_gets_the_more_of_what_the_twins_keep() -> None:
+    kept = [describe_framework(name).kept for name in ("pytorch", "tensorflow")]
+    for field in dataclasses.fields(Kept):
+        assert getattr(Kept(), field.name) == max(getattr(each, field.name) for each in kept), field.name
+
+
+def test_a_plan_compares_the_first_of_its_frameworks_with_the_others() -> None:
+    jobs = [Job(point=Point(framework=name, model="tiny", world_size=1), repeat=0) for name in reversed(FRAMEWORKS)]
+    pairs = find_pairs(Plan(jobs=jobs, skipped=[], done=[]))
+    assert [[point.framework for point in pair] for pair in pairs] == [[FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]]
