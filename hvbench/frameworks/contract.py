@@ -1,7 +1,8 @@
 """What both twins fulfil, and all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin has six files with the same public names in the
-same order and with the same signatures: `runtime` (process, device, Horovod), `model`, `optimizer`, `allreduce`, `step`,
+Arrays cross this border as numpy, scalars as Python floats. A twin has eight files with the same public names in the
+same order and with the same signatures: `runtime` (process, device), `peers` (who brings ranks together), `model`,
+`optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
 `ceiling` (bare products, passes over memory and all-reduces, for `hvbench.ceiling` to time).
 """
 
