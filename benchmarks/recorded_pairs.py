@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats as scipy_stats
@@ -46,14 +48,19 @@ def read_recorded(path: Path) -> Recorded:
     comparison, sets, _ = compare_pairs(run, margin=0.03)
     changes = [[each for each in point.changes if each.metric.is_decisive and each.worse_by] for point in comparison.points]
     pairs = min(len(each.worse_by) for point in changes for each in point)
-    is_alike = {name for arm in run.arms.values() for name in arm["variables"]} <= {STUDY} and not run.changed_fields
     return Recorded(
         name=path.name,
-        b="nothing" if is_alike else run.arms["b"]["description"],
+        b="nothing" if is_alike(run.arms) else run.arms["b"]["description"],
         points=[{each.metric.name: list(each.worse_by[:pairs]) for each in point} for point in changes],
         timings=sorted({each.metric.name for point in changes for each in point if each.metric.is_timing}),
         controls={name: list(values[:pairs]) for name, values in read_controls(run, sets).items()},
     )
+
+
+def is_alike(arms: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether both arms do the same: same interpreter, revision and fields, and no variable that anything reads."""
+    a, b = ({key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values())
+    return a == b and {name for arm in arms.values() for name in arm["variables"]} <= {STUDY}
 
 
 def keep_recorded(recorded: Recorded, folder: Path) -> None:

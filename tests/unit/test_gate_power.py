@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import gate_power as program
-from benchmarks.recorded_pairs import Recorded, count_decisions, decide_recorded, keep_recorded, read_recorded
+from benchmarks.recorded_pairs import Recorded, count_decisions, decide_recorded, is_alike, keep_recorded, read_recorded
 from hvbench.errors import UsageError
 
 
@@ -107,3 +107,13 @@ def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
     assert pool.worse_by.size == 2 * 8 * 18 and pool.controls.shape == (1, 2 * 8 * 18)
     with pytest.raises(UsageError, match="not recorded pairs"):
         read_recorded(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "change", [{"python": "/other/bin/python"}, {"revision": "v1"}, {"overrides": ["seed=1"]}, {"variables": {"OMP_NUM_THREADS": "2"}}]
+)
+def test_only_arms_that_do_the_same_are_alike(change: dict) -> None:
+    plain = {"description": "as it is", "python": None, "revision": None, "variables": {}, "overrides": []}
+    named = plain | {"description": "HVBENCH_STUDY=2", "variables": {"HVBENCH_STUDY": "2"}}
+    assert is_alike({"a": plain, "b": named})
+    assert not is_alike({"a": plain, "b": named | change})
