@@ -44,6 +44,7 @@ setup(
         "psutil>=5.9",
         "pydantic>=2.7",
         "rich>=13.7",
+        "safetensors>=0.4",
         "scipy>=1.13",
         "tabulate>=0.9",
         "tokenizers>=0.20",

@@ -143,7 +143,7 @@ class Ceilings:
             )
 
         tokens = point.micro_batch_size * point.sequence_length
-        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens)
+        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.objective == "classification")
         return self._ask_once(measure, "model", dtype, point.gemm, *sizes)
 
     def _product_seconds(self, product: Product, *, expected_seconds: float, dtype: str, gemm: str) -> float:

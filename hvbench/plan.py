@@ -13,6 +13,7 @@ from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 from hvbench.training.precision import PRECISIONS
+from hvbench.training.schedule import ENDING_SCHEDULES
 
 # Of the plain GEMM speed, what a whole training step reaches; measured with `small` on two machines, rounded down.
 STEP_EFFICIENCY = 0.35
@@ -107,8 +108,12 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         return "one rank has nothing to all-reduce: Horovod skips compression"
     if point.gemm != "default" and (point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
-    if point.lr_warmup_steps >= point.schedule_steps and point.schedule != "constant":
+    if point.lr_warmup_steps >= point.schedule_steps and point.schedule in ENDING_SCHEDULES:
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
+    if point.batch_warmup_steps and point.gradient_accumulation_steps == 1:
+        return "batch_warmup_steps raises gradient_accumulation_steps, which is 1"
+    if point.pretraining != "none" and (point.objective != "classification" or point.initial_checkpoint):
+        return f"pretraining {point.pretraining} comes before classification, from the seed"
     if not is_installed(point.framework):
         return f"{point.framework} is not installed here; see hvbench doctor"
     return None
@@ -172,8 +177,12 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    if settings.noise_every:
+        steps += steps // settings.noise_every + 1  # forward and backward once more
     if settings.ablation_rounds:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
+    if job.point.pretraining != "none":
+        steps += job.point.pretraining_steps
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
@@ -191,4 +200,4 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
 def ceiling_question(point: Point) -> tuple[object, ...]:
     """What of a point its ceilings depend on; workers measure those of equal points once."""
     sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
-    return (point.precision, point.gemm, *sizes)
+    return (point.precision, point.gemm, point.objective == "classification", *sizes)

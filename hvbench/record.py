@@ -1,6 +1,9 @@
 """The record: what one launch of one point leaves behind, as raw samples, written once.
 
 Schema history (newest first)
+    3   point: optimizers, schedules, dropout; per rank `step_tokens`
+        measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint, objectives and pretraining; accuracy of evaluations; per rank `first_step`,
+        `stopped_by`, `gradient_noise` and `overflows`
     2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
     1   point, repeat, measure, outcome, model, environment, and the samples of every rank
 
@@ -16,7 +19,7 @@ from pydantic import Field
 
 from hvbench.spec import MeasureSettings, Point, Spec
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 
@@ -41,7 +44,7 @@ class Outcome(Spec):
     status: Status
     rank: Whole | None = None
     phase: Line | None = Field(
-        None, description="ceiling, data, build, first_step, warmup, measure, evaluate, ablation, start"
+        None, description="ceiling, data, pretraining, build, first_step, warmup, measure, evaluate, ablation, start"
     )
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
@@ -65,6 +68,26 @@ class Evaluation(Spec):
     samples: Tokens
     seconds: Seconds
     training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
+    accuracy: MaybeFinite = Field(None, description="share of samples whose class was named first; classification only")
+
+
+class GradientNoise(Spec):
+    """One look of one rank at how far the gradients of one step's batch lie apart; outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    micro_gradient_norms: list[MaybeFinite] = Field(
+        max_length=2**20, description="L2 norm of each micro-batch's gradient, the mean over its samples, unscaled"
+    )
+    gradient_norm: MaybeFinite = Field(description="of the average over accumulation steps and ranks")
+    seconds: Seconds
+
+
+class Overflow(Spec):
+    """Where the gradients of a skipped step left fp16's range: the same batch, looked at again outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    loss_scale: Real
+    is_own: bool = Field(description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks")
 
 
 class Ceiling(Spec):
@@ -107,7 +130,14 @@ class RankSamples(Spec):
     learning_rate: StepValues
     loss_scale: StepValues
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
+    step_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
+        [], description="tokens of each step over all ranks; records without it had the same in all steps"
+    )
     evaluations: list[Evaluation]
+    gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
+    overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
+    first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
+    stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds
     build_seconds: Seconds
     peak_rss_bytes: Whole
@@ -141,7 +171,7 @@ class ParityStamp(Spec):
 class Record(Spec):
     """One launch of one point."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     suite: Line
     point_id: Line
     point: Point

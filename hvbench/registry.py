@@ -42,6 +42,8 @@ class Kept:
     parameter_values: int = 16  # of S W per block, in the parameters' precision
     compute_values: int = 15  # of S W per block, in the precision of matrix products
     attention_values: int = 1  # of S H T per block
+    dropout_values: float = 2  # of S W per block, more with dropout
+    dropout_attention_values: float = 3  # of S H T per block, more with dropout
     logits: int = 4  # of S V
     copies_clipped: bool = True
     copies_sums: bool = True

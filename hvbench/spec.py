@@ -24,6 +24,15 @@ MODEL_PRESETS: dict[str, dict[str, int]] = {
     "gpt2-medium": {"num_layers": 24, "num_heads": 16, "hidden_size": 1024, "vocab_size": 50257, "sequence_length": 1024},
 }
 
+# What an optimizer's own paper sets otherwise than the defaults below, which are AdamW's for a GPT. Rates: 1e-2 of
+# Adafactor is its paper's, 0.1 of SGD Goyal et al.'s; those of LAMB and LARS train `tiny` without upsetting it.
+OPTIMIZER_PRESETS: dict[str, dict[str, float]] = {
+    "sgd": {"learning_rate": 0.1, "weight_decay": 1e-4},
+    "adafactor": {"learning_rate": 1e-2, "weight_decay": 0.0},
+    "lamb": {"learning_rate": 2e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6},
+    "lars": {"learning_rate": 1.0, "weight_decay": 1e-4},
+}
+
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")]
@@ -48,7 +57,12 @@ class Point(Spec):
     hidden_size: Count = Field(description="width of the residual stream")
     vocab_size: Annotated[int, Field(ge=256, le=1_000_000)] = Field(description="256: raw bytes; more: a trained BPE")
     sequence_length: Count = Field(description="tokens per sample")
-    objective: Literal["causal_lm"] = Field("causal_lm", description="what the loss predicts")
+    objective: Literal["causal_lm", "masked_lm", "classification"] = Field(
+        "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
+    )
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
+    pretraining: Literal["none", "causal_lm", "masked_lm"] = Field("none", description="what the weights learn before; classification only")
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(200, description="steps of that, in the same worker, before the first measured one")
 
     world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
@@ -58,19 +72,36 @@ class Point(Spec):
     gemm: Literal["default", "onednn"] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
 
-    optimizer: Literal["adamw"] = Field("adamw", description="update rule")
+    optimizer: Literal["adamw", "sgd", "adafactor", "lamb", "lars"] = Field(
+        "adamw", description="update rule; any but adamw has defaults of its own for some of the following"
+    )
     learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
-    schedule: Literal["constant", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="of learning_rate with the global batch")
+    reference_batch_size: Count = Field(16, description="global batch size at which learning_rate is scaled by 1")
+    schedule: Literal["constant", "cosine", "linear", "inverse_sqrt"] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
     lr_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(10, description="linear warm-up, in steps")
-    schedule_steps: Count = Field(1000, description="step at which the cosine reaches a tenth of the peak")
-    beta1: Fraction = Field(0.9, description="decay of the first moment")
-    beta2: Fraction = Field(0.95, description="decay of the second moment")
-    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1e-8, description="added to the root of the second moment")
-    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(0.1, description="decoupled; matrices only")
+    schedule_steps: Count = Field(1000, description="step at which cosine and linear reach a tenth of the peak")
+    batch_warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none"
+    )
+    momentum: Fraction = Field(0.9, description="decay of the sum of steps; sgd, lars")
+    trust_coefficient: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.001, description="of the trust ratio; lars")
+    beta1: Fraction = Field(0.9, description="decay of the first moment; adamw, lamb")
+    beta2: Fraction = Field(0.95, description="decay of the second moment; adamw, lamb")
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1e-8, description="added to the root of the second moment; adamw, lamb, adafactor"
+    )
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        0.1, description="matrices and token embedding only; decoupled, but in the gradient for sgd and lars"
+    )
     max_gradient_norm: Annotated[float, Field(ge=0.0)] = Field(1.0, description="global-norm clipping; 0: off")
+    dropout: Fraction = Field(0.0, description="of embeddings, attention and residual branches; never in evaluations")
 
     data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
+    initial_checkpoint: Text | None = Field(None, description="path of a checkpoint to go on from; left out: from the seed")
 
     @model_validator(mode="before")
     @classmethod
@@ -78,7 +109,7 @@ class Point(Spec):
         if not isinstance(values, Mapping):
             return values
         preset = MODEL_PRESETS.get(str(values.get("model", "small")), {})
-        return {**preset, **values}
+        return {**preset, **OPTIMIZER_PRESETS.get(str(values.get("optimizer")), {}), **values}
 
     @property
     def point_id(self) -> str:
@@ -92,6 +123,11 @@ class Point(Spec):
             f"{self.framework}-{self.model}-b{self.micro_batch_size}x{self.gradient_accumulation_steps}"
             f"-{self.precision}-{self.compression}-{digest}"
         )
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        return "causal_lm" in (self.objective, self.pretraining)
 
     @property
     def global_batch_size(self) -> int:
@@ -113,6 +149,11 @@ class MeasureSettings(Spec):
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
     evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
     target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="evaluations without a better loss before giving up; 0: never")
+    seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between checkpoints; 0: none")
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
     ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")
     precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(

@@ -35,13 +35,14 @@ MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # the deepest list of a record is on level 5; an environment and a run may have some more
-OWN_NAMES = (".lock", "run.json", "records", "logs", "tables", "plots")
+OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
 RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII)
 
 # version -> a function that makes a record of the next version of it; every older version has one here, for ever.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {1: lambda record: record}  # all that 2 added has a default
-RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run}
+# All that 2 and 3 added has a default.
+MIGRATIONS: dict[int, Migration] = {1: lambda record: record, 2: lambda record: record}
+RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run, 2: lambda run: run}
 
 
 class RunFolder:

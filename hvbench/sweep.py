@@ -10,9 +10,11 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Protocol
 
 from hvbench import __version__
+from hvbench.checkpoint import check_checkpoint
 from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
@@ -28,12 +30,13 @@ from hvbench.suite import Suite
 from hvbench.tracing import Limits
 from hvbench.training import corpus, text
 from hvbench.training.flops import model_facts
+from hvbench.training.packages import find_packages
 
 # A point may take this many times its estimate, and never less than the floor, before it counts as hung.
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_SECONDS = 300.0
 
-# A last loss above this many times that of guessing every token alike, ln(vocab_size), is an explosion.
+# A last loss above this many times that of guessing all tokens (or classes) alike is an explosion.
 EXPLODED = 2.0
 
 MAX_MESSAGE = 1000  # characters of an outcome's message
@@ -107,7 +110,10 @@ class Sweep:
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
         """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot go on."""
-        tasks = [make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes) for job in jobs]
+        checkpoints = self.folder.path.resolve() / "checkpoints"
+        tasks = [
+            make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints) for job in jobs
+        ]
         position, started_at = 0, utc_now()
 
         def hear(message: dict[str, Any]) -> None:
@@ -194,7 +200,7 @@ def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any]
     if not steps or any(steps - 1 in rank.skipped_steps for rank in ranks):
         return None
     losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
-    mean, guessing = sum(losses) / len(losses), math.log(point.vocab_size)
+    mean, guessing = sum(losses) / len(losses), math.log(point.num_classes if point.objective == "classification" else point.vocab_size)
     if mean <= EXPLODED * guessing:
         return None
     rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])
@@ -250,6 +256,7 @@ def prepare_sweep(
     run = describe_run(suite, plan, world_size=world_size, command=command)
     if before is not None:
         run = continue_run(before, run, folder=folder, observer=observer, force=force)
+    check_checkpoints(plan, suite.measure)
     digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
     if before is not None:
         require_same_data(before.get("data"), digests, folder=folder, force=force)
@@ -294,6 +301,13 @@ def require_same_data(before: Any, digests: Mapping[str, str], *, folder: RunFol
         )
 
 
+def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
+    """Hold every initial checkpoint against the points that go on from it; raises UsageError before any launch."""
+    for job in plan.jobs:
+        if job.point.initial_checkpoint:
+            check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
+
+
 def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs once, here, so that bad input ends the sweep before it starts.
 
@@ -309,21 +323,37 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
                 corpus.require_enough(
                     prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
                 )
+                if point.objective == "classification":
+                    find_packages(point)
     return digests
 
 
-def make_task(job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None) -> Task:
-    """The job as the launcher needs it."""
+def make_task(
+    job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints")
+) -> Task:
+    """The job as the launcher needs it; below `checkpoints` lie its own, in a folder of its key, and pretrained ones."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
         group=(job.repeat, worker_group(job.point)),
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,
-        job={"kind": "measure", "point": job.point.model_dump(), "measure": settings.model_dump()},
+        job={
+            "kind": "measure",
+            "point": seeded_point(job, settings).model_dump(),
+            "measure": settings.model_dump(),
+            "key": job.key,
+            "checkpoints": str(checkpoints),
+        },
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,
     )
+
+
+def seeded_point(job: Job, settings: MeasureSettings) -> Point:
+    """The point as this repeat trains it: from a seed of its own where `seed_per_repeat` asks for that."""
+    repeat = job.repeat if settings.seed_per_repeat else 0
+    return job.point.model_copy(update={"seed": (job.point.seed + repeat) % 2**31})
 
 
 def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence[str]) -> dict[str, Any]:

@@ -26,16 +26,18 @@ from typing import Any
 from hvbench import parity
 from hvbench.ablation import Ablations
 from hvbench.ceiling import Ceilings
+from hvbench.checkpoint import PARAMETERS, load_checkpoint, name_checkpoint
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
 from hvbench.frameworks import load_framework
-from hvbench.frameworks.contract import Runtime, Trainer
+from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.evidence import OUT_OF_MEMORY
 from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.packages import make_batches, pretraining_point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
 
@@ -110,18 +112,24 @@ class Worker:
         load_before = describe_load()
         begun = time.perf_counter()
         text = load_text(point.data, point.vocab_size)
-        batches = Batches(point, text, rank=self.runtime.rank)
+        batches = make_batches(point, text, rank=self.runtime.rank)
         prepared = time.perf_counter()
         self.progress.enter("build")
-        trainer = slow_down(self.build_trainer(point), self.progress.faults, point=point.point_id)
-        loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=self.runtime)
+        trained = self.pretrain(point, text) if point.pretraining != "none" else None
+        trainer = slow_down(self.build_trainer(point, trained), self.progress.faults, point=point.point_id)
+        folder = self.checkpoints / self.job["key"] if settings.checkpoint_every else None
+        loop = self.make_loop(point, settings, trainer=trainer, batches=batches, folder=folder)
+        if point.initial_checkpoint:
+            checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
+            trainer.load_state(dict(checkpoint.arrays))
+            loop.resume(checkpoint.standing)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)
         outcome: dict[str, Any] = {"status": "ok"}
         try:
             loop.start()
             timed_seconds = 0.0
-            while loop.step < loop.total_steps:
+            while not loop.is_done:
                 self.progress.enter(loop.phase, step=loop.step)
                 loop.advance()
                 if timed_steps := max(0, loop.step - settings.warmup_steps):
@@ -146,6 +154,7 @@ class Worker:
             },
             "samples": {
                 **vars(loop.samples),
+                "first_step": loop.first_step,
                 **self.describe_place(),
                 "data_prepare_seconds": prepared - begun,
                 "build_seconds": built - prepared,
@@ -159,6 +168,46 @@ class Worker:
             result["samples"]["ablation"] = self.ablate(loop)
         return result
 
+    @property
+    def job(self) -> dict[str, Any]:
+        """The job that is running, as the launcher wrote it."""
+        return self.generation["jobs"][self.progress.state["index"]]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The run's folder of checkpoints."""
+        return Path(self.job["checkpoints"])
+
+    def make_loop(
+        self, point: Point, settings: MeasureSettings, *, trainer: Trainer, batches: Batches, folder: Path | None
+    ) -> Loop:
+        """A loop that leaves checkpoints in `folder`, from the first rank alone: all ranks hold the same parameters."""
+        kept = folder if self.runtime.rank == 0 else None
+        return Loop(point, settings, trainer=trainer, batches=batches, runtime=self.runtime, folder=kept)
+
+    def pretrain(self, point: Point, text: corpus.Corpus) -> Arrays:
+        """Weights of the language model that a classifier starts from, by way of a checkpoint in the run's folder.
+
+        The first point that asks for them trains them, on all ranks; raises UsageError on a host that does not see it.
+        """
+        source, steps = pretraining_point(point), point.pretraining_steps
+        path = self.checkpoints / "pretraining" / source.point_id / name_checkpoint(steps)
+        if not self.runtime.gather(float(path.exists()))[0]:  # the first rank decides for all
+            settings = MeasureSettings(warmup_steps=1, steps=steps - 1, checkpoint_every=steps)
+            batches = make_batches(source, text, rank=self.runtime.rank)
+            trainer = self.build_trainer(source)
+            loop = self.make_loop(source, settings, trainer=trainer, batches=batches, folder=path.parent)
+            loop.start()
+            while not loop.is_done:
+                self.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
+                loop.advance()
+            self.runtime.barrier()
+            del loop, trainer
+            self.runtime.release()
+            self.progress.enter("build")
+        arrays = load_checkpoint(str(path), source, tokens_digest=text.tokens_digest).arrays
+        return {name.removeprefix(PARAMETERS): value for name, value in arrays.items() if name.startswith(PARAMETERS)}
+
     def skip(self, ceiling: dict[str, Any], *, reason: str) -> dict[str, Any]:
         """What a point leaves that is not trained: its ceilings and why."""
         per_step = ("step_seconds", "data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
@@ -170,7 +219,7 @@ class Worker:
                 "tokens_digest": None,  # no text was read
             },
             "samples": {
-                **{name: [] for name in (*per_step, "skipped_steps", "evaluations")},
+                **{name: [] for name in (*per_step, "step_tokens", "skipped_steps", "evaluations", "gradient_noise", "overflows")},
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
@@ -202,12 +251,15 @@ class Worker:
         return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
-        """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here."""
+        """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here.
+
+        Without dropout: the twins draw other masks, and only what is equal can be compared tensor by tensor.
+        """
         self.runtime.release()
         text = load_text(point.data, point.vocab_size)
-        batches = Batches(point, text, rank=self.runtime.rank)
+        batches = make_batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
-        trainer = self.build_trainer(point)
+        trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}))
         self.progress.enter("measure")
         folder = Path(self.generation["jobs"][self.progress.state["index"]]["folder"])
         path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
@@ -222,10 +274,10 @@ class Worker:
             "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=self.runtime.device),
         }
 
-    def build_trainer(self, point: Point) -> Trainer:
-        """The twin's trainer with the common initial weights."""
+    def build_trainer(self, point: Point, trained: Arrays | None = None) -> Trainer:
+        """The twin's trainer with the common initial weights, but for those that are `trained` already."""
         precision = PRECISIONS[point.precision]
-        weights = initial_weights(point, dtype=precision.parameter_dtype)
+        weights = initial_weights(point, dtype=precision.parameter_dtype) | (trained or {})
         return self.step_module.Trainer(point, weights, precision=precision, runtime=self.runtime)
 
 

@@ -3,7 +3,8 @@
 Both frameworks start from the same weights and read the same batches, so the loss of every rank at every step must be
 the same up to rounding; from the second step on it depends on all that a step does: gradients, accumulation,
 all-reduce, clipping, update. Rounding errors grow as training goes on, hence only the first steps are held together.
-The tests compare every tensor; this check covers the configurations that were measured.
+The tests compare every tensor; this check covers the configurations that were measured. With dropout the twins draw
+other masks and agree in distribution only, so nothing of the kind is compared.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def check_agreement(records: Iterable[Record]) -> Agreement | None:
     """Compare the frameworks' launches of each configuration and repeat; None when no two can be compared."""
     launches: dict[tuple[str, int], list[Record]] = {}
     for record in records:
-        if record.outcome.status == "ok" and record.ranks:
+        if record.outcome.status == "ok" and record.ranks and not record.point.dropout:
             launches.setdefault((describe_configuration(record), record.repeat), []).append(record)
     pairs, unpaired = 0, 0
     largest: dict[str, float] = {}
@@ -71,8 +72,13 @@ def describe_configuration(record: Record) -> str:
 
 
 def compare_losses(a: Record, b: Record) -> float:
-    """Largest relative difference of a loss over all ranks and the first steps; infinite when one is missing."""
+    """Largest relative difference of a loss over all ranks and the first steps; infinite when one is missing.
+
+    0 where dropout makes two frameworks' losses differ by nature.
+    """
     largest = 0.0
+    if a.point.dropout and a.point.framework != b.point.framework:
+        return largest
     for left, right in zip(a.ranks, b.ranks, strict=False):
         for x, y in zip(left.loss[:STEPS], right.loss[:STEPS], strict=False):
             if x is None or y is None:

@@ -20,7 +20,7 @@ import pandas as pd
 from hvbench.analysis import memory, shape
 from hvbench.analysis.breakdown import BREAKDOWN, break_down
 from hvbench.record import RankSamples, Record
-from hvbench.spec import Point
+from hvbench.spec import OPTIMIZER_PRESETS, Point
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
 LEADING_AXES = (
@@ -28,6 +28,10 @@ LEADING_AXES = (
 )  # fmt: skip
 AXES = LEADING_AXES + tuple(name for name in Point.model_fields if name not in LEADING_AXES)
 PRESET_SIZES = ("num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length")
+# Fields that a choice of another one sets, unless they were set by hand.
+FOLLOWS = dict.fromkeys(PRESET_SIZES, "model") | {
+    name: "optimizer" for preset in OPTIMIZER_PRESETS.values() for name in preset
+}
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 NATIVE_FACTS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of a record's environment
@@ -42,6 +46,7 @@ class Evaluated:
     samples: int
     evaluation_seconds: float
     training_seconds: float
+    accuracy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +57,7 @@ class Samples:
     step_seconds: np.ndarray
     data_seconds: np.ndarray
     loss: np.ndarray
+    step_tokens: np.ndarray  # (steps,): over all ranks
     evaluations: list[Evaluated]
 
     @property
@@ -75,7 +81,7 @@ class Samples:
 
 def tokens_per_second(samples: Samples) -> float:
     """Tokens of the timed steps over all ranks / sum over them of the slowest rank's seconds: never a mean of rates."""
-    return samples.record.model.tokens_per_step * samples.slowest.size / float(samples.slowest.sum())
+    return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / float(samples.slowest.sum())
 
 
 def tokens_per_second_per_rank(samples: Samples) -> float:
@@ -136,7 +142,7 @@ def target(samples: Samples) -> str | None:
 
 def tokens_to_target(samples: Samples) -> int | None:
     """Tokens over all ranks, from the start to the first evaluation at or under the target."""
-    return samples.reached.step * samples.record.model.tokens_per_step if samples.reached else None
+    return int(samples.step_tokens[: samples.reached.step].sum()) if samples.reached else None
 
 
 def evaluation_seconds_to_target(samples: Samples) -> float | None:
@@ -144,6 +150,14 @@ def evaluation_seconds_to_target(samples: Samples) -> float | None:
     if not samples.reached:
         return None
     return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
+
+
+def clipped_fraction(samples: Samples) -> float | None:
+    """Of all updates, warm-up included: those whose gradient norm was above `max_gradient_norm`; missing where it is 0."""
+    rank, limit = samples.record.ranks[0], samples.record.point.max_gradient_norm
+    skipped = set(rank.skipped_steps)
+    norms = [norm for step, norm in enumerate(rank.gradient_norm) if norm is not None and step not in skipped]
+    return sum(norm > limit for norm in norms) / len(norms) if limit and norms else None
 
 
 def peak_device_memory_bytes(samples: Samples) -> int | None:
@@ -200,7 +214,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("target_loss", "float", "nats/token", "validation loss to reach"),
     Column("timed_steps", "int", "steps", "steps after the warm-up",
            lambda s: s.slowest.size),
-    Column("tokens_per_step", "int", "tokens", "over all ranks",
+    Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
            lambda s: s.record.model.tokens_per_step),
     Column("tokens_per_second", "float", "tokens/s", "all ranks: sum of tokens / sum of the slowest ranks' seconds",
            tokens_per_second),
@@ -257,12 +271,16 @@ POINT_COLUMNS: tuple[Column, ...] = (
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
            lambda s: max(len(rank.skipped_steps) for rank in s.record.ranks)),
+    Column("clipped_fraction", "float", "1", "updates with a gradient norm above max_gradient_norm, warm-up included",
+           clipped_fraction),
     Column("final_loss", "float", "nats/token", "mean over ranks and the last tenth of the timed steps",
            final_loss),
     Column("loss_digest", "str", "", "of every rank's loss at every step",
            loss_digest),
     Column("final_validation_loss", "float", "nats/token", "last evaluation, all ranks' samples",
            final_validation_loss),
+    Column("final_validation_accuracy", "float", "1", "last evaluation of a classification, all ranks' samples",
+           lambda s: s.evaluations[-1].accuracy if s.evaluations else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
     Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
@@ -273,6 +291,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_to_target),
     Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
            lambda s: s.reached.training_seconds if s.reached else None),
+    Column("evaluated_steps", "int", "steps", "at the last evaluation",
+           lambda s: s.evaluations[-1].step if s.evaluations else None),
+    Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
+           lambda s: s.evaluations[-1].step * s.record.model.tokens_per_step if s.evaluations else None),
+    Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
+           lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
+    Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
+           lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
     Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
            evaluation_seconds_to_target),
 )
@@ -301,6 +327,7 @@ def step_frame(records: Iterable[Record]) -> pd.DataFrame:
                   "repeat": record.repeat, "status": record.outcome.status}  # fmt: skip
         for rank in sorted(record.ranks, key=lambda one: one.rank):
             clock = 0.0
+            tokens = np.cumsum(tokens_of_steps(record, steps=len(rank.step_seconds)))
             for index, seconds in enumerate(rank.step_seconds):
                 # A launch that failed may have its last samples in some lists only.
                 values = {name: _at(getattr(rank, name), index) for name in STEP_SAMPLES}
@@ -311,7 +338,7 @@ def step_frame(records: Iterable[Record]) -> pd.DataFrame:
                         "rank": rank.rank,
                         "step": index + 1,
                         "is_warmup": index < record.warmup_steps,
-                        "tokens": (index + 1) * record.model.tokens_per_step,
+                        "tokens": int(tokens[index]),
                         "step_seconds": seconds,
                         "training_seconds": clock,
                         **values,
@@ -328,11 +355,11 @@ def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record and evaluation that every rank finished; losses are weighted by the ranks' samples."""
     rows = [
         {"launch": launch, "point_id": record.point_id, "framework": record.point.framework, "repeat": record.repeat,
-         "status": record.outcome.status, "tokens": one.step * record.model.tokens_per_step, **vars(one)}
+         "status": record.outcome.status, "tokens": int(tokens_of_steps(record, steps=one.step).sum()), **vars(one)}
         for launch, record in enumerate(sort_records(records))
         for one in evaluations_of(record)
     ]  # fmt: skip
-    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds"), "float64")
+    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds", "accuracy"), "float64")
     integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
     dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
@@ -353,9 +380,24 @@ def evaluations_of(record: Record) -> list[Evaluated]:
                 samples=samples,
                 evaluation_seconds=max(part.seconds for part in parts),
                 training_seconds=max(part.training_seconds for part in parts),
+                accuracy=_average([part.accuracy for part in parts], samples=[part.samples for part in parts]),
             )
         )
     return merged
+
+
+def _average(values: list[float | None], *, samples: list[int]) -> float | None:
+    if None in values or not sum(samples):
+        return None
+    return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
+
+
+def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray:
+    """(steps,): tokens over all ranks of each of the first `steps` steps; all alike where the record does not list them."""
+    tokens = np.full(steps, record.model.tokens_per_step, dtype=np.int64)
+    listed = record.ranks[0].step_tokens[:steps] if record.ranks else []
+    tokens[: len(listed)] = listed
+    return tokens
 
 
 def sort_records(records: Iterable[Record]) -> list[Record]:
@@ -365,7 +407,8 @@ def sort_records(records: Iterable[Record]) -> list[Record]:
 
 def find_defect(record: Record) -> str | None:
     """Why the samples of a record that says `ok` cannot be used, or None."""
-    expected = record.measure.warmup_steps + record.measure.steps
+    ended_early = any(rank.stopped_by for rank in record.ranks)
+    expected = record.measure.warmup_steps + (1 if ended_early else record.measure.steps)
     world_size = record.point.world_size or len(record.ranks)
     if len(record.ranks) != world_size or world_size == 0:
         return f"record holds the samples of {len(record.ranks)} of {world_size} ranks"
@@ -373,21 +416,25 @@ def find_defect(record: Record) -> str | None:
         lengths = {len(rank.step_seconds), len(rank.data_seconds), len(rank.loss)}
         if lengths != {len(record.ranks[0].step_seconds)} or min(lengths) < expected:
             return f"record holds {min(lengths)} of at least {expected} steps of rank {rank.rank}"
+        if rank.step_tokens and not (len(rank.step_tokens) in lengths and 0 < min(rank.step_tokens)):
+            return f"record does not say how many tokens each step of rank {rank.rank} had"
         if min(rank.step_seconds) <= 0:
             return f"record holds a step of rank {rank.rank} that took no time"
     point = record.point
     tokens = point.micro_batch_size * point.gradient_accumulation_steps * world_size * point.sequence_length
+    if any(max(rank.step_tokens, default=0) > tokens for rank in record.ranks):
+        return f"record states steps of more tokens than the {tokens} that its point means"
     if record.model.tokens_per_step != tokens or record.model.model_flops_per_token <= 0:
         return f"record states {record.model.tokens_per_step} tokens per step, its point means {tokens}"
     return None
 
 
 def varying_axes(points: pd.DataFrame) -> list[str]:
-    """Fields of the point with more than one value, in table order, without sizes that only follow from `model`."""
+    """Fields of the point with more than one value, in table order, without those that only follow from `model` or `optimizer`."""
 
     def varies(name: str) -> bool:
-        if name in PRESET_SIZES:
-            return bool((points.groupby("model")[name].nunique(dropna=False) > 1).any())
+        if name in FOLLOWS:
+            return bool((points.groupby(FOLLOWS[name])[name].nunique(dropna=False) > 1).any())
         return points[name].nunique(dropna=False) > 1
 
     return [name for name in AXES if len(points) and varies(name)]
@@ -456,6 +503,7 @@ def _point_row(launch: int, record: Record) -> dict[str, Any]:
         step_seconds=np.array([rank.step_seconds for rank in ranks]),
         data_seconds=np.array([rank.data_seconds for rank in ranks]),
         loss=np.array([[math.nan if loss is None else loss for loss in rank.loss] for rank in ranks]),
+        step_tokens=tokens_of_steps(record, steps=len(ranks[0].step_seconds)),
         evaluations=evaluations_of(record),
     )
     return row | {column.name: column.metric(samples) for column in POINT_COLUMNS if column.metric}

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hvbench.analysis.breakdown_plot import plot_breakdown
 from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
+from hvbench.analysis.overflows import plot_loss_scale
 from hvbench.analysis.panels import (
     GREY,
     STYLES,
@@ -40,6 +41,8 @@ from hvbench.analysis.panels import (
 from hvbench.analysis.scaling_plot import plot_scaling
 from hvbench.analysis.stats import CONFIDENCE, read_estimate, summarize_launches
 from hvbench.analysis.tables import show_axis
+from hvbench.analysis.targets import plot_targets
+from hvbench.analysis.tradeoff_plot import plot_tradeoff
 from hvbench.record import Record
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
@@ -71,6 +74,12 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
         figures["scaling_efficiency"] = scaling
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
         figures["loss_curves"] = plot_loss_curves(points, steps, evaluations=evaluations)
+    if targets := plot_targets(points):
+        figures["target_reached"] = targets
+    if tradeoff := plot_tradeoff(points, records):
+        figures["critical_batch"] = tradeoff
+    if overflows := plot_loss_scale(points, records):
+        figures["loss_scale"] = overflows
     if points["parts_seconds"].notna().any():
         figures["breakdown"] = plot_breakdown(points, summary=summary)
     if len(steps):

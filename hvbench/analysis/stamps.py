@@ -31,6 +31,10 @@ HEADERS_OF_KINDS = ("logits", "loss", "gradients", "updates")
 PROVEN, RED, MISSING = "proven", "not proven", "unchecked"
 ALIKE = "The frameworks trained alike in this run."
 NOT_ALIKE = "The frameworks were NOT proven to do the same work: do not compare their speed."
+WITH_DROPOUT = (
+    "Each framework draws its own masks for dropout: the check trained without it, and with it losses agree on average, "
+    "which this run does not show."
+)
 UNCHECKED = (
     "No configuration ended in ok in more than one framework: do not compare their speed.",
     "Nothing shows that they trained alike in this run.",
@@ -119,6 +123,7 @@ def check_verdict(records: Iterable[Record]) -> Verdict | None:
     is_proven = not sentences
     sentences += [describe_green(standings)] if is_proven else []
     sentences += [agreement.describe()] if agreement else []
+    sentences += [WITH_DROPOUT] if any(record.point.dropout for record in records) else []
     return Verdict(is_proven=is_proven, title=ALIKE if is_proven else NOT_ALIKE, text=" ".join(sentences))
 
 

@@ -86,25 +86,30 @@ def throughput_table(points: pd.DataFrame) -> Table:
 def convergence_table(points: pd.DataFrame) -> Table:
     """One row per point of `point_frame`: losses at the end, and steps, tokens and seconds to the target loss."""
     validation, seconds = "final_validation_loss", "seconds_to_target"
+    accuracy = "final_validation_accuracy"
     columns = [
         Shown("training loss at end", show_estimate("final_loss", decimals=4), is_brief=True),
         Shown(INTERVAL, show_interval("final_loss", decimals=4), is_brief=True),
         Shown("validation loss at end", show_estimate(validation, decimals=4), is_brief=True),
         Shown(f"{INTERVAL} (validation)", show_interval(validation, decimals=4), metric=validation),
+        Shown("validation accuracy at end (%)", show_estimate(accuracy, scale=100, decimals=1), is_brief=True),
+        Shown(f"{INTERVAL} (accuracy, %)", show_interval(accuracy, scale=100, decimals=1), metric=accuracy),
         Shown("target loss", lambda row: show_value(row["target_loss"])),
         Shown("steps to target", show_target("steps_to_target", decimals=0)),
         Shown("tokens to target", show_target("tokens_to_target", decimals=0)),
         Shown("training seconds to target", show_target(seconds), is_brief=True),
         Shown(f"{INTERVAL} (s)", show_interval(seconds), metric=seconds),
         Shown("evaluation seconds until then", show_target("evaluation_seconds_to_target")),
+        Shown("clipped updates (%)", show_estimate("clipped_fraction", scale=100, decimals=0)),
+        Shown(f"{INTERVAL} (%)", show_interval("clipped_fraction", scale=100, decimals=0), metric="clipped_fraction"),
     ]
     notes = (
-        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed: "
-        "an interval of a loss covers what is not deterministic, not another seed. Time to target leaves evaluation "
-        f"out. {SPREAD_NOTE}",
+        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed "
+        "unless seed_per_repeat is set: an interval of a loss then covers what is not deterministic, not another seed. "
+        f"Time to target leaves evaluation out. {SPREAD_NOTE}",
     )
-    metrics = ["final_loss", "final_validation_loss", "steps_to_target", "tokens_to_target", "seconds_to_target",
-               "evaluation_seconds_to_target"]  # fmt: skip
+    metrics = ["final_loss", "final_validation_loss", accuracy, "steps_to_target", "tokens_to_target", "seconds_to_target",
+               "evaluation_seconds_to_target", "clipped_fraction"]  # fmt: skip
     extra = ["target_loss", "target", "loss_digests"]
     return build_table(
         "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes

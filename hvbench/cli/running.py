@@ -18,7 +18,7 @@ from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_
 from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.record import Status
 from hvbench.repeating import BUDGET_SECONDS
-from hvbench.spec import MeasureSettings, Point
+from hvbench.spec import OPTIMIZER_PRESETS, MeasureSettings, Point
 from hvbench.store import RunFolder, latest_run_path, new_run_path
 from hvbench.suite import Suite
 from hvbench.sweep import prepare_sweep
@@ -130,7 +130,7 @@ def write_report(
 ) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
     from hvbench import tracking
-    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables
+    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables, targets, tradeoff
 
     folder = RunFolder(path)
     run = folder.read_run()
@@ -142,6 +142,8 @@ def write_report(
         lines += ["", tables.render_text(tables.throughput_table(points))]
         if any(record.measure.evaluate_every for record in records):
             lines += ["", tables.render_text(tables.convergence_table(points))]
+        for table in (targets.target_table(points), tradeoff.tradeoff_table(points, records)):
+            lines += ["", tables.render_text(table)] if table else []
         if breakdown_table.has_breakdown(points):
             lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
         verdict = stamps.check_verdict(records)
@@ -188,4 +190,8 @@ def describe_fields() -> str:
         for name, field in model.model_fields.items():
             default = "from model" if field.is_required() else str(field.default)
             lines.append(f"  {name:28} {default:12} {field.description}")
+        if model is Point:
+            for optimizer, preset in OPTIMIZER_PRESETS.items():
+                values = ", ".join(f"{name} {value:g}" for name, value in preset.items())
+                lines.append(f"  with optimizer = {optimizer}: {values}")
     return "\n".join(lines)

@@ -24,6 +24,14 @@ class StepResult:
     skipped: bool  # fp16 overflow: the update was dropped
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradientNorms:
+    """Global L2 norms, unscaled, of the gradients of one step's batch before any averaging and after all of it."""
+
+    micro_batches: list[float]  # of each of this rank's micro-batches, the mean over its own samples
+    averaged: float  # over accumulation steps and ranks: the same on every rank
+
+
 class Runtime(Protocol):
     """A framework in one worker: its threads, its device and its place among the ranks."""
 
@@ -39,6 +47,9 @@ class Runtime(Protocol):
 
     def barrier(self) -> None:
         """Wait for all ranks."""
+
+    def gather(self, value: float) -> list[float]:
+        """Every rank's `value`, by rank: the same list on all ranks, bit for bit."""
 
     def peak_device_memory_bytes(self) -> int | None:
         """High-water mark of the device allocator since `release`; None on the CPU."""
@@ -87,5 +98,14 @@ class Trainer(Protocol):
     ) -> Arrays:
         """Canonical name -> gradient, averaged over accumulation steps and ranks, still times `loss_scale`."""
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        """Norms of the gradients of a step's batch (shapes as in `train_step`), for the noise scale; no state changes."""
+
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""
+
+    def state(self) -> Arrays:
+        """All that a step changes: `parameters/NAME`, `optimizer/…` and `passes`, the same in every twin."""
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`, whichever twin it comes from. Raises KeyError where it lacks something."""

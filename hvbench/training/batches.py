@@ -1,6 +1,6 @@
 """Which tokens a rank sees at a step: one global order of samples, dealt to ranks and micro-steps.
 
-    sample number   i = step * global_batch_size + offset,   epoch = i // samples_per_epoch
+    sample number   i = samples of all steps before + offset,   epoch = i // samples_per_epoch
     window          order[epoch][i % samples_per_epoch],     sequence_length + 1 tokens at stride sequence_length
 
 The order depends on the text, the sequence length and the seed only, so that batch 16 x 1, 8 x 2, 4 x 4 and two ranks
@@ -15,9 +15,12 @@ import numpy as np
 
 from hvbench.spec import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
+from hvbench.training.masking import mask_samples
+from hvbench.training.schedule import accumulation_steps_at, samples_before
 
 Batch = tuple[np.ndarray, np.ndarray]
 
+TRAIN, VALIDATION = 1, 2  # streams of random numbers
 ORDERS_KEPT = 2  # a global batch may straddle two epochs
 
 
@@ -33,6 +36,7 @@ class Batches:
         require_enough(corpus, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size)
         self.samples_per_epoch = count_samples(corpus.train, point.sequence_length)
         self._validation_samples = count_samples(corpus.validation, point.sequence_length)
+        self.tokens_digest = corpus.tokens_digest
         self._point = point
         self._rank = rank
         self._world_size = point.world_size
@@ -43,15 +47,17 @@ class Batches:
     def train_batch(self, step: int) -> Batch:
         """Inputs and targets of 0-based `step`, int32, C-contiguous.
 
-        Shape: (gradient_accumulation_steps, micro_batch_size, sequence_length). Concatenated over ranks, then
+        Shape: (accumulation steps of this step, micro_batch_size, sequence_length). Concatenated over ranks, then
         micro-steps, they are the global batch in its order.
         """
         point = self._point
-        samples_per_rank = point.gradient_accumulation_steps * point.micro_batch_size
-        first = step * point.global_batch_size + self._rank * samples_per_rank
-        inputs, targets = self._gather(self._train, self._windows(first, samples_per_rank))
-        shape = (point.gradient_accumulation_steps, point.micro_batch_size, point.sequence_length)
-        return inputs.reshape(shape), targets.reshape(shape)
+        passes = accumulation_steps_at(point, step)
+        samples_per_rank = passes * point.micro_batch_size
+        first = samples_before(point, step) + self._rank * samples_per_rank
+        numbers = np.arange(first, first + samples_per_rank)
+        inputs, targets = self._gather(self._train, self._windows(first, samples_per_rank), numbers, stream=TRAIN)
+        cut = (passes, point.micro_batch_size)
+        return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
     def validation_batches(self, samples: int) -> Iterator[Batch]:
         """Inputs and targets, int32, (micro_batch_size, sequence_length), of this rank's share of held-out windows.
@@ -66,7 +72,7 @@ class Batches:
         for round_ in range(-(-distinct // samples_per_round)):
             first = round_ * samples_per_round + self._rank * micro_batch_size
             windows = np.arange(first, first + micro_batch_size) % distinct
-            yield self._gather(self._validation, windows)
+            yield self._gather(self._validation, windows, windows, stream=VALIDATION)
 
     def _windows(self, first: int, count: int) -> np.ndarray:
         """Window numbers of samples `first` to `first + count - 1` in the global order."""
@@ -88,9 +94,14 @@ class Batches:
             self._orders[epoch] = random.permutation(self.samples_per_epoch)
         return self._orders[epoch]
 
-    def _gather(self, tokens: np.ndarray, windows: np.ndarray) -> Batch:
-        """All but the last, and all but the first token of `windows`; int32, (len(windows), sequence_length)."""
+    def _gather(self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int) -> Batch:
+        """Inputs and targets of `windows`, int32, (len(windows), sequence_length); `numbers` are the samples'.
+
+        Causal: all but the last, and all but the first token. Masked: all but the last, some of them hidden.
+        """
         length = self._point.sequence_length
         positions = windows[:, None] * length + np.arange(length + 1)
         values = tokens[positions].astype(np.int32)
+        if self._point.objective == "masked_lm":
+            return mask_samples(values[:, :-1], numbers, point=self._point, stream=stream)
         return np.ascontiguousarray(values[:, :-1]), np.ascontiguousarray(values[:, 1:])

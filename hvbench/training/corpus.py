@@ -20,6 +20,7 @@ import fcntl
 import hashlib
 import itertools
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -30,9 +31,9 @@ from typing import TYPE_CHECKING
 
 from hvbench.errors import DataError
 from hvbench.folders import cache_root
-from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_into_chunks, examine, find_files
+from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_files, cut_into_chunks, examine, find_files
 
-__all__ = ["Corpus", "check", "count_samples", "prepare", "require_enough"]
+__all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "require_enough"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +107,40 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
     if corpus is None:
         raise DataError(f"the cache entry {str(entry)!r} does not read back as written; check the disk")
     return corpus
+
+
+def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) -> list[tuple[str, int, int]]:
+    """(relative path, training tokens, validation tokens) of every file, in the order of the corpus' tokens.
+
+    A BPE encodes all text once more for that, and the counts are kept beside its tokens. Raises DataError.
+    """
+    prepared = prepare(data, vocab_size=vocab_size, cache=cache)
+    source, files = find_files(data)
+    text = examine(source, files, settings=_describe_settings(vocab_size))
+    entry = (cache or cache_root()) / "corpus" / f"{text.digest}-{vocab_size}"
+    path, tokenizer = entry / "files.json", None
+    try:
+        if vocab_size > BYTE_VOCABULARY:
+            if path.exists():
+                return [(str(name), int(train), int(held)) for name, train, held in json.loads(path.read_text())]
+            from tokenizers import Tokenizer
+
+            tokenizer = Tokenizer.from_file(str(entry / "vocabulary.json"))
+        counts = []
+        for held_out in (False, True):
+            parts = ((file, list(chunks)) for file, chunks in cut_files(text, held_out=held_out))
+            counts.append([(file.relative, len(_encode(chunks, tokenizer=tokenizer)) if chunks else 0) for file, chunks in parts])
+        totals = [sum(count for _, count in side) for side in counts]
+        if totals != [len(prepared.train), len(prepared.validation)]:
+            raise DataError(f"{source}: its files have {totals} tokens, its corpus another number; it changed meanwhile")
+        found = [(name, train, held) for (name, train), (_, held) in zip(*counts, strict=True)]
+        if tokenizer:
+            building = path.with_name(f"{path.name}.{os.getpid()}")
+            building.write_text(json.dumps(found))
+            building.replace(path)
+        return found
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"the counts of tokens {str(path)!r} cannot be used: {error}; remove that file") from None
 
 
 def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: int) -> None:

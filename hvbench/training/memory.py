@@ -5,16 +5,17 @@ principle, on the low side by what allocators keep. For S = micro-batch x sequen
 vocabulary V, N parameters of 4 bytes:
 
     parameters, gradients       4 N each
-    optimizer state             8 N: both moments of AdamW
+    optimizer state             4 bytes of every value that the optimizer keeps: 8 N of AdamW and LAMB, 4 N of SGD and LARS
     accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W values kept for the backward pass, and a S H T of the attention matrix
     logits                      4 l S V: logits, their softmax and their gradients
+    dropout                     per block, c S W + a S H T more: masks, and the attention matrices that a fused kernel spares
     copies                      4 V W (a tied embedding has two gradients before their sum), TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format
     base                        interpreter, framework, data
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, sec. 4.1: 34 S W bytes + 5 S H T per block, in 16 bits with
-dropout), counted anew for these twins, which have no dropout. Kept per block, in units of S W, where a value is kept in
+dropout), counted anew for these twins. Kept per block, in units of S W, where a value is kept in
 the parameters' precision + in the precision of matrix products:
 
     PyTorch     2 + 15: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed), GELU's input and
@@ -22,11 +23,14 @@ the parameters' precision + in the precision of matrix products:
     TensorFlow  16 + 10: inputs of both norms and their scales 4, inside GELU 12 + outputs of the norms 2, q k v 3,
                 heads 1, GELU's output 4. Attention keeps its matrix, rounded once more where it is (a = 1).
 
+With dropout PyTorch keeps masks as numbers (2 S W), and its attention is no longer fused (3 S H T: probabilities, their
+mask, and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
+
 Measured in 34 launches on one machine (x86, glibc, 24 GiB): `tiny`; `small` with micro-batch 1 to 16, accumulation 1 and
 2, fp32, emulated bf16, fp16 compression, 1 and 2 ranks; `gpt2` with micro-batch 1 and sequence 128. The estimate was
 -10 to +4 % off, in 30 of them within 5 %; too low where passes accumulate (-6 %) and for TensorFlow's emulated bf16 at
-micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand. Native bf16, fp16 and GPUs
-were not measured.
+micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand. Native bf16, fp16, GPUs,
+dropout and other optimizers than AdamW were not measured.
 """
 
 from __future__ import annotations
@@ -36,6 +40,7 @@ from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec import Point
+from hvbench.training.optimizers import state_shapes
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import parameter_shapes
 
@@ -76,19 +81,24 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     block_bytes = tokens * point.hidden_size * (kept.parameter_values * VALUE_BYTES + kept.compute_values * compute_bytes)
     matrix_bytes = tokens * point.num_heads * point.sequence_length * kept.attention_values
     matrix_bytes *= VALUE_BYTES + (compute_bytes if is_lower and is_native else 0)
-    logits_bytes = kept.logits * tokens * point.vocab_size * VALUE_BYTES
+    if point.dropout:
+        masks = kept.dropout_values * point.hidden_size + kept.dropout_attention_values * point.num_heads * point.sequence_length
+        block_bytes += int(tokens * masks * VALUE_BYTES)
+    logits = 0 if point.objective == "classification" else tokens * point.vocab_size
+    logits_bytes = kept.logits * logits * VALUE_BYTES
     if is_lower:  # rounded, and widened again for the loss
-        logits_bytes += tokens * point.vocab_size * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
+        logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     copies_bytes += parameters * HALF_BYTES if point.compression == "fp16" else 0
+    state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(
         parameter_bytes=parameters * VALUE_BYTES,
         gradient_bytes=parameters * VALUE_BYTES,
-        optimizer_state_bytes=2 * parameters * VALUE_BYTES,
+        optimizer_state_bytes=state * VALUE_BYTES,
         accumulation_bytes=parameters * VALUE_BYTES if sums else 0,
         activation_bytes=point.num_layers * (block_bytes + matrix_bytes),
         logits_bytes=logits_bytes,

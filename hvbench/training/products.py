@@ -62,6 +62,8 @@ def model_products(point: Point) -> list[Product]:
             Product(rows=tokens, inner=outputs, columns=inputs, transposed="right", count=count),
             Product(rows=inputs, inner=tokens, columns=outputs, transposed="left", count=count),
         ]
+    if point.objective == "classification":  # its projection has a row per sample
+        return products
     return [
         *products,
         Product(rows=tokens, inner=width, columns=vocabulary, transposed="right"),
@@ -96,6 +98,8 @@ def rounded_elements(point: Point) -> int:
     tokens = point.micro_batch_size * point.sequence_length
     *blocks, (width, vocabulary, _) = linear_layers(point)
     elements = sum(count * (tokens * (i + o) + i * o + o) for i, o, count in blocks)
+    if point.objective == "classification":
+        return 2 * elements
     return 2 * (elements + tokens * (width + vocabulary) + width * vocabulary)
 
 

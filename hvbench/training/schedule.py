@@ -1,4 +1,4 @@
-"""Learning rate at a step: linear warm-up, then constant or cosine."""
+"""What changes from step to step: the learning rate, and the accumulation steps of a batch that warms up."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from hvbench.spec import Point
 
 FINAL_FRACTION = 0.1
+ENDING_SCHEDULES = ("cosine", "linear")  # those that know `schedule_steps`
 
 
 def learning_rate_at(
@@ -14,24 +15,67 @@ def learning_rate_at(
 ) -> float:
     """Learning rate of 0-based `step`.
 
-    Warm-up reaches `peak` at step `lr_warmup_steps`. The cosine (SGDR without restarts, arXiv:1608.03983 eq. 5)
-    falls from there to a tenth of the peak at `schedule_steps` and stays there.
+    Warm-up reaches `peak` at step `lr_warmup_steps`. From there the cosine (SGDR without restarts, arXiv:1608.03983
+    eq. 5) or the line falls to a tenth of the peak at `schedule_steps` and stays there; the inverse square root
+    (arXiv:1706.03762 eq. 3, with steps and warm-up counted from 1) falls for ever.
     """
     if step < lr_warmup_steps:
         return peak * (step + 1) / (lr_warmup_steps + 1)
     if schedule == "constant":
         return peak
+    if schedule == "inverse_sqrt":
+        return peak * math.sqrt((lr_warmup_steps + 1) / (step + 1))
     decay_steps = max(1, schedule_steps - lr_warmup_steps)
     progress = min(1.0, (step - lr_warmup_steps) / decay_steps)
-    return peak * (FINAL_FRACTION + (1 - FINAL_FRACTION) * 0.5 * (1 + math.cos(math.pi * progress)))
+    remaining = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
+    return peak * (FINAL_FRACTION + (1 - FINAL_FRACTION) * remaining)
+
+
+def learning_rate_factor(global_batch_size: int, *, reference_batch_size: int, lr_scaling: str) -> float:
+    """What the learning rate is multiplied by, for a batch k times the reference.
+
+    k (linear: Goyal et al., arXiv:1706.02677, section 2.1), the root of k (sqrt: Krizhevsky, arXiv:1404.5997, section 5;
+    You et al., arXiv:1904.00962, section 4), or 1 (none).
+    """
+    k = global_batch_size / reference_batch_size
+    return {"none": 1.0, "linear": k, "sqrt": math.sqrt(k)}[lr_scaling]
 
 
 def point_learning_rate(point: Point, step: int) -> float:
-    """Learning rate of 0-based `step` of a point's training."""
-    return learning_rate_at(
+    """Learning rate of 0-based `step` of a point with a resolved `world_size`; it is scaled with that step's own batch."""
+    rate = learning_rate_at(
         step,
         peak=point.learning_rate,
         schedule=point.schedule,
         lr_warmup_steps=point.lr_warmup_steps,
         schedule_steps=point.schedule_steps,
     )
+    global_batch_size = accumulation_steps_at(point, step) * point.micro_batch_size * (point.world_size or 1)
+    return rate * learning_rate_factor(
+        global_batch_size, reference_batch_size=point.reference_batch_size, lr_scaling=point.lr_scaling
+    )
+
+
+def accumulation_steps_at(point: Point, step: int) -> int:
+    """Backward passes of 0-based `step`: they rise evenly, rounded up, over the batch's warm-up; then all.
+
+    The batch grows by passes of one size (Smith et al., arXiv:1711.00489, grow it during training): micro-batches keep
+    their shape, so no graph is traced anew and a pass costs what it always does.
+    """
+    if step >= point.batch_warmup_steps:
+        return point.gradient_accumulation_steps
+    return -(-point.gradient_accumulation_steps * (step + 1) // (point.batch_warmup_steps + 1))
+
+
+def passes_before(point: Point, step: int) -> int:
+    """Backward passes of one rank in all steps before 0-based `step`."""
+    warming = min(step, point.batch_warmup_steps)
+    most, rises = point.gradient_accumulation_steps, point.batch_warmup_steps + 1
+    # Pass number k of a step, from 0, is first there at step k rises / most: so each is counted from there on.
+    passes = sum(max(0, warming - k * rises // most) for k in range(most)) if warming else 0
+    return passes + (step - warming) * most
+
+
+def samples_before(point: Point, step: int) -> int:
+    """Training samples that all ranks have read in all steps before 0-based `step`."""
+    return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)

@@ -234,6 +234,11 @@ def cut_into_chunks(text: Text, *, held_out: bool) -> Iterator[bytes]:
 
     Raises DataError at the end if the text is no longer what was examined.
     """
+    return (chunk for _, chunks in cut_files(text, held_out=held_out) for chunk in chunks)
+
+
+def cut_files(text: Text, *, held_out: bool) -> Iterator[tuple[TextFile, Iterator[bytes]]]:
+    """The same, each file with its pieces of that side, of which it may have none."""
     sha256 = hashlib.sha256(text.settings.encode())
     for file, train_bytes in zip(text.files, _split(text.files), strict=True):
         content = _read(file)
@@ -241,7 +246,7 @@ def cut_into_chunks(text: Text, *, held_out: bool) -> Iterator[bytes]:
         sha256.update(content)
         while train_bytes < len(content) and _is_inside_character(content[train_bytes]):
             train_bytes += 1
-        yield from _cut(content[train_bytes:] if held_out else content[:train_bytes])
+        yield file, _cut(content[train_bytes:] if held_out else content[:train_bytes])
     if sha256.hexdigest()[:16] != text.digest:
         raise DataError(f"{text.source} changed while it was read; start again when nothing writes to it")
 

@@ -16,7 +16,10 @@ Shape = tuple[int, ...]
 
 
 def parameter_shapes(point: Point) -> dict[str, Shape]:
-    """Canonical name -> shape, in forward order. The token embedding is also the output projection (tied)."""
+    """Canonical name -> shape, in forward order. The token embedding is also the output projection (tied).
+
+    A classifier has a projection of its own, last: all the others are named and drawn as without it.
+    """
     width = point.hidden_size
     shapes: dict[str, Shape] = {
         "token_embedding": (point.vocab_size, width),
@@ -37,7 +40,10 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
             f"block{layer}.mlp.down.weight": (4 * width, width),
             f"block{layer}.mlp.down.bias": (width,),
         }
-    return shapes | {"final_norm.gain": (width,), "final_norm.bias": (width,)}
+    shapes |= {"final_norm.gain": (width,), "final_norm.bias": (width,)}
+    if point.objective == "classification":
+        shapes |= {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
+    return shapes
 
 
 def is_decayed(name: str) -> bool:

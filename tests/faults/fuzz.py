@@ -174,7 +174,7 @@ EXTREME_RECORDS = [
 RECORDS = st.one_of(mutated_records(), plausible_records(), TREE.map(lambda tree: json.dumps(tree).encode()), st.binary(max_size=200))
 RUNS = st.one_of(
     st.dictionaries(st.sampled_from(RUN_KEYS) | KEYS, TREE, max_size=6).map(
-        lambda tree: json.dumps({**tree, "schema_version": 2}).encode()
+        lambda tree: json.dumps({**tree, "schema_version": 3}).encode()
     ),
     RECORDS,
 )
@@ -329,7 +329,7 @@ LOADERS: dict[str, tuple[list, st.SearchStrategy, Callable[[Any], Any]]] = {
 GOOD: dict[str, list] = {
     "suite": [path.read_text() for path in list_suites()],
     "record": [sample_record().encode()],
-    "run": [json.dumps({**json.loads(sample_run()), "schema_version": 2}).encode()],
+    "run": [json.dumps({**json.loads(sample_run()), "schema_version": 3}).encode()],
     "report": [],
 }
 WORD = re.compile(rb'"[^"]{0,60}"|[\w.+-]{1,60}|[^\w\s]')

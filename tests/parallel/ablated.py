@@ -54,6 +54,21 @@ def main(framework: str, folder: Path) -> None:
         ablations.round(number)
     note("after", trainer.parameters())
     note("averaged_after", trainer.gradients(*batch, loss_scale=1.0))
+    alone = point.model_copy(update={"gradient_accumulation_steps": 1})
+    trainer_of_one = step.Trainer(alone, trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime)
+    norms = trainer.gradient_norms(*batch, loss_scale=1.0)
+    arrays["micro_gradient_norms"], arrays["averaged_norm"] = np.array(norms.micro_batches), np.array(norms.averaged)
+    arrays["scaled_norm"] = np.array(trainer.gradient_norms(*batch, loss_scale=8.0).averaged)
+    note("averaged_after_norms", trainer.gradients(*batch, loss_scale=1.0))
+    for index in range(point.gradient_accumulation_steps):
+        one = trainer_of_one.gradients(batch[0][index : index + 1], batch[1][index : index + 1], loss_scale=1.0, with_allreduce=False)
+        note(f"micro{index}", one)
+    compressing = step.Trainer(
+        point.model_copy(update={"compression": "fp16"}), trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime
+    )
+    overflowing = compressing.gradient_norms(*batch, loss_scale=2.0**30)
+    arrays["wire_norms"] = np.array([*overflowing.micro_batches, overflowing.averaged])
+    arrays["gathered"] = np.array(runtime.gather(0.1 + rank))
     arrays["forward_loss"] = np.array(trainer.forward(*batch))
     arrays["backward_loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))
     arrays["micro_losses"] = np.array([trainer.evaluate(*micro) for micro in zip(*batch, strict=True)])

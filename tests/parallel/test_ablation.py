@@ -83,6 +83,27 @@ def test_the_local_step_updates_from_the_ranks_own_gradients(ranks: Ranks) -> No
     assert any((apart[0][name] != apart[1][name]).any() for name in apart[0])
 
 
+def norm(gradients: dict[str, np.ndarray]) -> float:
+    return float(np.sqrt(sum((value.astype("f8") ** 2).sum() for value in gradients.values())))
+
+
+@pytest.mark.slow
+def test_norms_are_of_each_micro_batch_and_of_the_average_over_passes_and_ranks(ranks: Ranks) -> None:
+    for rank in ranks:
+        expected = [norm(part(rank, f"micro{index}")) for index in range(2)]
+        assert rank["micro_gradient_norms"] == pytest.approx(expected, rel=1e-6)
+        assert rank["averaged_norm"] == pytest.approx(norm(part(rank, "averaged")), rel=1e-6)
+        assert rank["scaled_norm"] == pytest.approx(float(rank["averaged_norm"]), rel=1e-6), "unscaled"
+        first, last = part(rank, "averaged"), part(rank, "averaged_after_norms")
+        assert all((first[name] == last[name]).all() for name in first), "looking at the noise changes no state"
+    assert ranks[0]["averaged_norm"] == ranks[1]["averaged_norm"]
+    assert len({value for rank in ranks for value in rank["micro_gradient_norms"].tolist()}) == 4
+    for rank in ranks:  # an overflow on the wire, and none of the rank's own
+        assert rank["wire_norms"][:2] == pytest.approx(rank["micro_gradient_norms"], rel=1e-6)
+        assert not np.isfinite(rank["wire_norms"][2])
+    assert all(rank["gathered"].tolist() == [0.1, 1.1] for rank in ranks)
+
+
 @pytest.mark.slow
 def test_every_kind_sees_all_micro_steps(ranks: Ranks) -> None:
     for rank in ranks:

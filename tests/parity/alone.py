@@ -1,14 +1,18 @@
 """One twin alone in a process, one rank: `python -m tests.parity.alone FRAMEWORK FOLDER` leaves its numbers there.
 
-It only records; `test_against_numpy.py` and `test_broken_twin.py` judge. Files (npz): `float64` (logits, loss,
-gradients, losses beside the point, two updates), `overflow` (a step that overflows), `decayed_biases` and `undivided`
-(traces of broken twins).
+It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
+(npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
+(the same without updates), `optimizers` (updates of each),
+`dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `decayed_biases` and
+`undivided` (traces of broken twins).
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +22,7 @@ from hvbench.parity import record_trace
 from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.packages import make_batches
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -26,6 +31,17 @@ from tests.parity.points import BROKEN, STEPS, configured_point, make_point
 DIRECTIONS = 2
 FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from rounding
 OVERFLOWING_SCALE = 2.0**60
+OPTIMIZER_RATES = (0.05, 0.1, 0.07)
+OPTIMIZER_KNOBS = {
+    "adamw": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "sgd": {"momentum": 0.8, "weight_decay": 0.05},
+    "plain_sgd": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
+    "lars": {"momentum": 0.8, "weight_decay": 0.05, "trust_coefficient": 0.02},
+    "lamb": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
+}
+DROPOUT, WRONG_DROPOUT = 0.3, 0.5
+MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
@@ -47,15 +63,21 @@ class Twin:
         weights = initial_weights(point, dtype=meaning.parameter_dtype) if weights is None else weights
         return self.step.Trainer(point, weights, precision=meaning, runtime=self.runtime)
 
+    def tensor(self, value: np.ndarray | float) -> Any:
+        """`value` in float64, as the framework holds it."""
+        if self.framework == "pytorch":
+            return importlib.import_module("torch").tensor(value)
+        return importlib.import_module("tensorflow").constant(value, "float64")
+
     def batches(self, point: Point) -> Batches:
         """The text's batches of the only rank."""
-        return Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+        return make_batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
 
 
-def small_point(framework: str, **knobs: float) -> Point:
+def small_point(framework: str, **knobs: float | str) -> Point:
     """A model small enough for finite differences."""
     sizes = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "sequence_length": 6}
-    return make_point(framework, 1, micro_batch_size=2, **sizes, **knobs)
+    return make_point(framework, 1, **{"micro_batch_size": 2, **sizes, **knobs})
 
 
 def lively_weights(point: Point) -> Arrays:
@@ -73,9 +95,9 @@ def random_direction(weights: Arrays, seed: int) -> Arrays:
     return {name: value / length for name, value in direction.items()}
 
 
-def record_float64(twin: Twin) -> Arrays:
+def record_float64(twin: Twin, **knobs: str) -> Arrays:
     """Everything of one small point in float64."""
-    point = small_point(twin.framework)
+    point = small_point(twin.framework, **knobs)
     weights = lively_weights(point)
     inputs, targets = twin.batches(point).train_batch(0)
     trainer = twin.trainer(point, weights, precision="fp64")
@@ -94,7 +116,7 @@ def record_float64(twin: Twin) -> Arrays:
             beside = twin.trainer(point, moved, precision="fp64")
             losses = [beside.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
-    return arrays | record_updates(twin, weights)
+    return arrays if knobs else arrays | record_updates(twin, weights)
 
 
 def record_updates(twin: Twin, weights: Arrays) -> Arrays:
@@ -117,6 +139,86 @@ def record_updates(twin: Twin, weights: Arrays) -> Arrays:
         arrays |= {f"step{step}/gradient/{name}": value for name, value in gradients.items()}
         arrays |= {f"step{step}/after/{name}": value for name, value in trainer.parameters().items()}
     return arrays
+
+
+def optimizer_weights(point: Point) -> Arrays:
+    """float64 weights; one matrix is zero, as a layer may begin."""
+    return lively_weights(point) | {"block0.mlp.up.weight": np.zeros(parameter_shapes(point)["block0.mlp.up.weight"])}
+
+
+def optimizer_gradients(point: Point, step: int) -> Arrays:
+    """float64 gradients of one step, of many sizes; those of one vector are zero."""
+    random = np.random.default_rng([2, step])
+    gradients = {name: random.standard_normal(shape) ** 3 for name, shape in parameter_shapes(point).items()}
+    return gradients | {"block0.norm1.bias": np.zeros_like(gradients["block0.norm1.bias"])}
+
+
+def record_optimizers(twin: Twin) -> Arrays:
+    """Parameters around each optimizer's updates in float64; the last is made by another one that goes on from there."""
+    arrays = {}
+    for name, knobs in OPTIMIZER_KNOBS.items():
+        point = small_point(twin.framework, **{"optimizer": name, **knobs})
+        model = twin.trainer(point, optimizer_weights(point), precision="fp64").model
+        optimizer = twin.optimizer.make_optimizer(model.parameters, point=point)
+        for step, rate in enumerate(OPTIMIZER_RATES):
+            if step == len(OPTIMIZER_RATES) - 1:
+                state = optimizer.state()
+                optimizer = twin.optimizer.make_optimizer(model.parameters, point=point)
+                optimizer.load_state(state)
+                arrays |= {f"{name}/state/{key}": value for key, value in state.items()}
+            gradients = {key: twin.tensor(value) for key, value in optimizer_gradients(point, step).items()}
+            optimizer.update(gradients, learning_rate=rate if twin.framework == "pytorch" else twin.tensor(rate))
+            after = {key: np.array(value.numpy(force=True) if twin.framework == "pytorch" else value.numpy())
+                     for key, value in model.parameters.items()}  # fmt: skip
+            arrays |= {f"{name}/step{step}/after/{key}": value for key, value in after.items()}
+    return arrays
+
+
+def record_dropout(twin: Twin) -> Arrays:
+    """Losses and gradient norms of one batch at the same weights under many masks, and what dropout must not touch."""
+    arrays = {}
+    knobs = {"optimizer": "sgd", "momentum": 0.0, "micro_batch_size": 16, "gradient_accumulation_steps": 1}
+    for name, rate in (("right", DROPOUT), ("wrong", WRONG_DROPOUT), ("none", 0.0)):
+        point = small_point(twin.framework, **(knobs | {"dropout": rate}))
+        trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+        inputs, targets = twin.batches(point).train_batch(0)
+        arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]))
+        arrays[f"{name}/logits"] = trainer.logits(inputs[0])
+        if rate:
+            results = [trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0) for _ in range(MASKS)]
+            arrays[f"{name}/loss"] = np.array([result.loss for result in results])
+            arrays[f"{name}/gradient_norm"] = np.array([result.gradient_norm for result in results])
+            trainer.passes = 0
+            again = trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0)
+            arrays[f"{name}/loss_again"] = np.array(again.loss)
+    return arrays | record_masks(twin)
+
+
+def record_masks(twin: Twin) -> Arrays:
+    """Which elements each place of dropout drops, pass by pass, read off exact zeros in the gradients.
+
+    With a single token the gradient of what is added right before a mask is that mask times something: position
+    embeddings, the output biases of both branches, and the values' biases, whose heads' only probability is 1.
+    """
+    sizes = {"sequence_length": 1, "hidden_size": 4 * MASKED_HEADS, "num_heads": MASKED_HEADS, "num_layers": 1}
+    point = make_point(twin.framework, 1, micro_batch_size=1, gradient_accumulation_steps=1, dropout=DROPOUT, **sizes)
+    trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+    inputs, targets = twin.batches(point).train_batch(0)
+    names = {
+        "embedding": "position_embedding",
+        "attention_branch": "block0.attention.out.bias",
+        "mlp_branch": "block0.mlp.down.bias",
+        "attention": "block0.attention.qkv.bias",
+    }
+    kept: dict[str, list[np.ndarray]] = {place: [] for place in names}
+    for number in range(MASKED_PASSES):
+        trainer.passes = number
+        gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
+        for place, name in names.items():
+            values = gradients[name].reshape(-1)
+            values = np.split(values, 3)[2].reshape(MASKED_HEADS, -1).any(axis=1) if place == "attention" else values
+            kept[place].append(values != 0)
+    return {f"kept/{place}": np.array(masks) for place, masks in kept.items()}
 
 
 def record_overflow(twin: Twin) -> Arrays:
@@ -160,6 +262,10 @@ def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
     np.savez(folder / "float64.npz", **record_float64(twin))
+    np.savez(folder / "optimizers.npz", **record_optimizers(twin))
+    np.savez(folder / "dropout.npz", **record_dropout(twin))
+    for objective in ("masked_lm", "classification"):
+        np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     if framework == BROKEN:
         np.savez(folder / "undivided.npz", **trace_undivided(twin))

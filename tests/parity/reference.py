@@ -15,26 +15,32 @@ from hvbench.frameworks.contract import Arrays
 erf = np.vectorize(math.erf)
 
 
-def reference_logits(weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int) -> np.ndarray:
-    """Tokens (batch, time) -> logits (batch, time, vocabulary)."""
+def reference_logits(
+    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool = True
+) -> np.ndarray:
+    """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier."""
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
     for layer in range(num_layers):
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
-        x = x + _attention(_layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads)
+        x = x + _attention(_layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal)
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
         x = x + (0.5 * up * (1 + erf(up / math.sqrt(2)))) @ w["mlp.down.weight"] + w["mlp.down.bias"]
-    return _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"]) @ weights["token_embedding"].T
+    x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])
+    if "classifier.weight" in weights:
+        return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
+    return x @ weights["token_embedding"].T
 
 
 def reference_loss(
-    weights: Arrays, inputs: np.ndarray, targets: np.ndarray, *, num_layers: int, num_heads: int
+    weights: Arrays, inputs: np.ndarray, targets: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool = True
 ) -> float:
-    """Mean over all tokens of -log p(target), for tokens (accumulation steps, batch, time)."""
+    """Mean of -log p(target) over all targets that are not negative, for tokens (accumulation steps, batch, time)."""
     tokens = inputs.reshape(-1, inputs.shape[-1])
-    logits = reference_logits(weights, tokens, num_layers=num_layers, num_heads=num_heads)
+    logits = reference_logits(weights, tokens, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
-    chosen = np.take_along_axis(probabilities, targets.reshape(tokens.shape)[..., None], axis=-1)
-    return float(-np.log(chosen).mean())
+    asked = targets.reshape(logits.shape[:-1])
+    chosen = np.take_along_axis(probabilities, np.maximum(asked, 0)[..., None], axis=-1)[..., 0]
+    return float(-np.log(chosen[asked >= 0]).mean())
 
 
 def reference_updates(
@@ -63,15 +69,16 @@ def _layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray
     return (x - mean) / np.sqrt(variance + 1e-5) * gain + bias
 
 
-def _attention(x: np.ndarray, w: Arrays, *, num_heads: int) -> np.ndarray:
+def _attention(x: np.ndarray, w: Arrays, *, num_heads: int, is_causal: bool) -> np.ndarray:
     query, key, value = np.split(x @ w["attention.qkv.weight"] + w["attention.qkv.bias"], 3, axis=-1)
     size = x.shape[-1] // num_heads
     out = np.zeros_like(x)
     for head in range(num_heads):
         part = slice(head * size, (head + 1) * size)
         for batch in range(x.shape[0]):
-            for time in range(x.shape[1]):  # each position looks at itself and at what came before
-                scores = key[batch, : time + 1, part] @ query[batch, time, part] / math.sqrt(size)
+            for time in range(x.shape[1]):  # each position looks at itself and at what came before, or at all others
+                seen = time + 1 if is_causal else x.shape[1]
+                scores = key[batch, :seen, part] @ query[batch, time, part] / math.sqrt(size)
                 attention = np.exp(scores) / np.exp(scores).sum()
-                out[batch, time, part] = attention @ value[batch, : time + 1, part]
+                out[batch, time, part] = attention @ value[batch, :seen, part]
     return out @ w["attention.out.weight"] + w["attention.out.bias"]

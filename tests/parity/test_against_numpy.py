@@ -17,6 +17,7 @@ pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
 POINT = small_point("pytorch")
 SIZES = {"num_layers": POINT.num_layers, "num_heads": POINT.num_heads}
 FLOAT64_ERROR = 1e-12
+each_objective = pytest.mark.parametrize("objective", ["causal_lm", "masked_lm", "classification"])
 COORDINATES = 4  # of each tensor, beside its steepest
 
 
@@ -24,19 +25,29 @@ def arrays_under(numbers: Arrays, prefix: str = "gradient/") -> Arrays:
     return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
 
 
-def test_logits_and_loss(alone, framework):
-    numbers, weights = alone[framework, "float64"], lively_weights(POINT)
+def numbers_of(alone, framework: str, objective: str) -> tuple[Arrays, Arrays, dict]:
+    """What a twin recorded of an objective, the weights that it had, and how the reference is to compute it."""
+    is_causal = objective == "causal_lm"
+    numbers = alone[framework, "float64" if is_causal else f"float64_{objective}"]
+    return numbers, lively_weights(small_point(framework, objective=objective)), SIZES | {"is_causal": is_causal}
+
+
+@each_objective
+def test_logits_and_loss(alone, framework, objective):
+    numbers, weights, sizes = numbers_of(alone, framework, objective)
     inputs, targets = numbers["inputs"], numbers["targets"]
     assert numbers["logits"].dtype == np.float64
-    expected = reference_logits(weights, inputs[0], **SIZES)
+    expected = reference_logits(weights, inputs[0], **sizes)
     assert relative_error(numbers["logits"], expected) < FLOAT64_ERROR
-    loss = reference_loss(weights, inputs, targets, **SIZES)
+    loss = reference_loss(weights, inputs, targets, **sizes)
     assert numbers["loss"].mean() == pytest.approx(loss, rel=FLOAT64_ERROR)
+    assert (targets < 0).any() == (objective == "masked_lm")
 
 
-def test_gradient_along_random_directions(alone, framework):
+@each_objective
+def test_gradient_along_random_directions(alone, framework, objective):
     """The twin's own losses on both sides of the point."""
-    numbers = alone[framework, "float64"]
+    numbers, _, _ = numbers_of(alone, framework, objective)
     gradients = arrays_under(numbers)
     for number in range(DIRECTIONS):
         direction = random_direction(gradients, seed=number)
@@ -45,9 +56,10 @@ def test_gradient_along_random_directions(alone, framework):
         assert slope == pytest.approx((after - before) / (2 * FINITE_STEP), rel=1e-6)
 
 
-def test_gradient_along_single_coordinates(alone, framework):
+@each_objective
+def test_gradient_along_single_coordinates(alone, framework, objective):
     """The reference's losses; `test_logits_and_loss` says that they are the twin's."""
-    numbers, weights = alone[framework, "float64"], lively_weights(POINT)
+    numbers, weights, sizes = numbers_of(alone, framework, objective)
     random = np.random.default_rng(0)
     for name, gradient in arrays_under(numbers).items():
         steepest = int(np.abs(gradient).argmax())
@@ -57,7 +69,7 @@ def test_gradient_along_single_coordinates(alone, framework):
                 moved = weights[name].copy()
                 moved.flat[index] += sign * FINITE_STEP
                 beside = {**weights, name: moved}
-                losses.append(reference_loss(beside, numbers["inputs"], numbers["targets"], **SIZES))
+                losses.append(reference_loss(beside, numbers["inputs"], numbers["targets"], **sizes))
             slope = (losses[1] - losses[0]) / (2 * FINITE_STEP)
             assert gradient.flat[index] == pytest.approx(slope, abs=1e-6 * np.abs(gradient).max()), (name, index)
 

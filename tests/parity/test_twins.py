@@ -9,7 +9,7 @@ from hvbench.parity import TOLERANCES, relative_error
 from hvbench.spec import FRAMEWORKS
 from hvbench.tracing import compare_points
 from hvbench.training.weights import parameter_shapes
-from tests.parity.points import CONFIGURATIONS, STEPS, configured_point, onednn_point
+from tests.parity.points import CONFIGURATIONS, OTHER_OBJECTIVES, STEPS, configured_point, onednn_point, other_point
 
 each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -23,6 +23,22 @@ def test_twins_agree(traced, other, configuration):
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
     assert parity.is_proven
+
+
+@pytest.mark.parametrize(("objective", "configuration"), OTHER_OBJECTIVES, ids=str)
+def test_twins_agree_on_other_objectives(traced, objective, configuration):
+    points = [other_point(framework, objective, configuration) for framework in FRAMEWORKS]
+    parity = compare_points(*(traced[point] for point in points))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    trace = traced[points[0]].ranks[0]
+    causal = traced[configured_point("pytorch", configuration)].ranks[0]
+    if objective == "masked_lm":
+        assert relative_error(trace["logits"], causal["logits"]) > 1e-2, "another input, and attention to both sides"
+    else:
+        assert trace["logits"].shape == (points[0].micro_batch_size, points[0].num_classes)
+        assert trace["loss"][0] == pytest.approx(np.log(points[0].num_classes), rel=0.05)
+    assert trace["loss"][-3:].mean() < trace["loss"][:3].mean() - 0.02
 
 
 def test_onednn_does_the_same_work_in_another_library(traced):

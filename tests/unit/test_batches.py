@@ -45,6 +45,21 @@ def global_batch(corpus: Corpus, *, step: int, ranks: int, steps: int, micro: in
     return np.concatenate(inputs).reshape(-1, LENGTH)
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_batch_that_warms_up_leaves_no_sample_out_and_takes_none_twice(ranks: int) -> None:
+    """Passes 1, 2, 3, 4, 4, 4: the samples of all steps are those that equal steps would have read, in their order."""
+    corpus = make_corpus(train_samples=200)
+    point = make_point(
+        world_size=ranks, micro_batch_size=4 // ranks, gradient_accumulation_steps=4, batch_warmup_steps=3
+    )
+    batches = [Batches(point, corpus, rank=rank) for rank in range(ranks)]
+    steps = [np.concatenate([each.train_batch(step)[0] for each in batches]) for step in range(6)]
+    assert [len(inputs) for inputs in steps] == [passes * ranks for passes in (1, 2, 3, 4, 4, 4)]
+    seen = [window for inputs in steps for window in windows(inputs)]
+    even = [global_batch(corpus, step=step, ranks=1, steps=1, micro=18) for step in range(4)]
+    assert seen == [window for inputs in even for window in windows(inputs)]
+
+
 def windows(inputs: np.ndarray) -> list[int]:
     return (inputs[..., 0].reshape(-1) // LENGTH).tolist()
 

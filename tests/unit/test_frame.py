@@ -303,3 +303,47 @@ def test_values_have_the_order_of_their_choices() -> None:
     assert order_values("precision", ["fp16", "bf16", "fp32", "bf16"]) == ["fp32", "bf16", "fp16"]
     assert order_values("micro_batch_size", [16, 4, 8]) == [4, 8, 16]
     assert order_values("world_size", [2, None, 1]) == [1, 2, None]
+
+
+# Batches that warm up, and clipping
+
+
+def warming_record(**changes):
+    """Micro-batches of 2 x 32 tokens on 2 ranks: 128 tokens a pass; 1, 2, 3, 4, 4 passes; one warm-up step."""
+    tokens = [128, 256, 384, 512, 512]
+    ranks = [make_rank(rank, step_seconds=[9.0, 1.0, 2.0, 3.0, 4.0], step_tokens=tokens, **changes) for rank in range(2)]
+    return make_record(ranks, micro_batch_size=2, gradient_accumulation_steps=4, batch_warmup_steps=3, target_loss=2.0)
+
+
+def test_throughput_counts_the_tokens_that_each_step_had() -> None:
+    row = measure(warming_record())
+    assert row["tokens_per_step"] == 512
+    assert row["tokens_per_second"] == pytest.approx((256 + 384 + 512 + 512) / (1.0 + 2.0 + 3.0 + 4.0))
+
+
+def test_curves_and_targets_count_them_too() -> None:
+    record = warming_record(evaluations=[make_evaluation(2, 3.0), make_evaluation(4, 2.0)])
+    assert measure(record)["tokens_to_target"] == 128 + 256 + 384 + 512
+    assert step_frame([record]).query("rank == 1")["tokens"].tolist() == [128, 384, 768, 1280, 1792]
+    assert evaluation_frame([record])["tokens"].tolist() == [384, 1280]
+
+
+@pytest.mark.parametrize("tokens", [[128, 256, 384, 512, 513], [128, 256, 384, 512], [0, 256, 384, 512, 512]])
+def test_a_record_whose_tokens_cannot_be_is_not_counted(tokens: list[int]) -> None:
+    record = warming_record()
+    ranks = [rank.model_copy(update={"step_tokens": tokens}) for rank in record.ranks]
+    assert measure(record.model_copy(update={"ranks": ranks}))["status"] == "failed"
+
+
+def test_the_clipped_fraction_is_over_all_updates_and_leaves_skipped_steps_out() -> None:
+    rank = make_rank(step_seconds=[1.0] * 6, gradient_norm=[2.0, 1.5, None, 1.0, 0.5, 3.0], skipped_steps=[2, 5])
+    assert measure(make_record([rank], micro_batch_size=1))["clipped_fraction"] == pytest.approx(2 / 4)
+    assert measure(make_record([rank], micro_batch_size=1, max_gradient_norm=0.5))["clipped_fraction"] == 0.75
+    assert math.isnan(measure(make_record([rank], micro_batch_size=1, max_gradient_norm=0.0))["clipped_fraction"])
+
+
+def test_what_only_follows_from_the_optimizer_is_no_axis() -> None:
+    records = [make_record([make_rank(step_seconds=[1.0, 1.0])], optimizer=name) for name in ("adamw", "sgd", "lamb")]
+    assert varying_axes(point_frame(records)) == ["optimizer"]
+    records.append(make_record([make_rank(step_seconds=[1.0, 1.0])], optimizer="sgd", learning_rate=0.2))
+    assert varying_axes(point_frame(records)) == ["optimizer", "learning_rate"]

@@ -24,7 +24,7 @@ from hvbench.cli.commands import hvbench as command_line
 from hvbench.environment import describe_environment, describe_load
 from hvbench.registry import FRAMEWORKS as TWINS
 from hvbench.registry import describe_framework
-from hvbench.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
+from hvbench.record import Evaluation, GradientNoise, ModelFacts, Outcome, Overflow, RankSamples, Record
 from hvbench.spec import MeasureSettings, Point, Spec
 
 PACKAGE = Path(hvbench.__file__).parent
@@ -161,13 +161,14 @@ PURE = (
     "hvbench.training", "hvbench.spec", "hvbench.repeating", "hvbench.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate",
     "hvbench.comparison.judge", "hvbench.analysis.stats", "hvbench.analysis.scaling", "hvbench.analysis.quality",
     "hvbench.analysis.shape", "hvbench.analysis.ratios", "hvbench.analysis.losses", "hvbench.analysis.metrics",
+    "hvbench.analysis.survival", "hvbench.analysis.noise", "hvbench.analysis.tradeoff",
 )  # fmt: skip
 CLOCKS = ("time", "datetime")
 OUTSIDE_WORLD = (
     "os", "io", "sys", "pathlib", "shutil", "tempfile", "fcntl", "socket", "subprocess", "signal", "threading",
     "multiprocessing", "urllib", "logging", "resource", "ctypes", "platform", "sysconfig", "glob", "random",
 )  # fmt: skip
-READ_FILES_BY_NATURE = {"hvbench.training.corpus", "hvbench.training.text"}  # and still have no clock
+READ_FILES_BY_NATURE = {"hvbench.training.corpus", "hvbench.training.text", "hvbench.training.packages"}  # and still have no clock
 
 
 @pytest.mark.parametrize("module", below(*PURE))
@@ -376,11 +377,11 @@ UNITS = r"(seconds|bytes|tokens|samples|steps|flops|cores|ticks)"
 WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 # Numbers that count or place something, or that have no unit; the name says which.
 UNITLESS = {
-    "ablation_rounds", "precision_target",  # a count of rounds, a fraction
+    "ablation_rounds", "precision_target", "patience",  # a count of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
-    "step", "evaluate_every",  # a position in, and a distance of, steps
+    "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "parameters_in_flops",  # how many
-    "loss", "target_loss", "gradient_norm", "learning_rate", "loss_scale",
+    "loss", "accuracy", "target_loss", "gradient_norm", "micro_gradient_norms", "learning_rate", "loss_scale",
     "cgroup_cpu_quota", "load_average", "omp_num_threads",  # named by the system that reports them
 }  # fmt: skip
 
@@ -393,7 +394,7 @@ def is_number(annotation: typing.Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "model", [RankSamples, Evaluation, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
+    "model", [RankSamples, Evaluation, GradientNoise, Overflow, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
 )
 def test_every_number_in_a_record_has_its_unit_in_its_name(model: type[Spec]) -> None:
     numbers = [name for name, field in model.model_fields.items() if is_number(field.annotation)]

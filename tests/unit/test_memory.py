@@ -33,6 +33,26 @@ def test_adamw_in_fp32_needs_four_times_the_parameters(framework: str) -> None:
     )  # fmt: skip
 
 
+# tiny: tables of 256 + 32 rows, per layer matrices (32, 96), (32, 32), (32, 128), (128, 32), and their vectors.
+FACTORED = (256 + 32) + 32 + 2 * ((32 + 96) + (32 + 32) + (32 + 128) + (128 + 32)) + 32
+VECTORS = 2 * (4 * 32 + 96 + 32 + 128 + 32) + 2 * 32
+
+
+@pytest.mark.parametrize(
+    ("fields", "values"),
+    [
+        ({"optimizer": "lamb"}, 2 * PARAMETERS),
+        ({"optimizer": "lars"}, PARAMETERS),
+        ({"optimizer": "sgd"}, PARAMETERS),
+        ({"optimizer": "sgd", "momentum": 0.0}, 0),
+        ({"optimizer": "adafactor"}, FACTORED + VECTORS),
+    ],
+)
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_each_optimizer_keeps_what_its_paper_says(framework: str, fields: dict, values: int) -> None:
+    assert estimate(framework, **fields).optimizer_state_bytes == 4 * values
+
+
 def test_activations_of_pytorch() -> None:
     found = estimate("pytorch")
     assert found.activation_bytes == L * 17 * S * W * 4
@@ -45,6 +65,12 @@ def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
     assert found.activation_bytes == L * (26 * S * W + S * H * T) * 4
     assert found.logits_bytes == 3 * S * V * 4
     assert found.copies_bytes == V * W * 4 + 4 * PARAMETERS  # the clipped gradients
+
+
+@pytest.mark.parametrize(("framework", "values"), [("pytorch", 2 * W + 3 * H * T), ("tensorflow", 0.5 * W + 1.25 * H * T)])
+def test_dropout_keeps_its_masks_and_what_attention_is_made_of(framework: str, values: float) -> None:
+    more = estimate(framework, dropout=0.1).activation_bytes - estimate(framework).activation_bytes
+    assert more == L * S * values * 4
 
 
 def test_a_native_bf16_halves_what_products_keep_and_adds_the_rounded_weights() -> None:

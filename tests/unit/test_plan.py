@@ -88,6 +88,7 @@ def test_a_point_may_use_fewer_ranks_than_were_launched() -> None:
         ({"num_heads": 3}, 2, "hidden_size 32 is not a multiple of num_heads 3"),
         ({"compression": "fp16"}, 1, "one rank has nothing to all-reduce: Horovod skips compression"),
         ({"lr_warmup_steps": 10, "schedule_steps": 10}, 2, "lr_warmup_steps 10 leaves nothing of schedule_steps 10"),
+        ({"batch_warmup_steps": 3}, 2, "batch_warmup_steps raises gradient_accumulation_steps, which is 1"),
     ],
 )
 def test_a_point_that_makes_no_sense_is_skipped_with_its_reason(fields: dict, world_size: int, reason: str) -> None:
@@ -96,8 +97,9 @@ def test_a_point_that_makes_no_sense_is_skipped_with_its_reason(fields: dict, wo
     assert len(made.jobs) == 1
 
 
-def test_a_constant_schedule_has_no_end_that_a_warm_up_could_pass() -> None:
-    made = plan([Point(model="tiny", schedule="constant", lr_warmup_steps=10, schedule_steps=10)])
+@pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt"])
+def test_a_schedule_without_an_end_has_none_that_a_warm_up_could_pass(schedule: str) -> None:
+    made = plan([Point(model="tiny", schedule=schedule, lr_warmup_steps=10, schedule_steps=10)])
     assert not made.skipped
 
 

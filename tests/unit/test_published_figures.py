@@ -22,6 +22,7 @@ from hvbench.analysis.stats import CONFIDENCE
 from hvbench.analysis.tables import HEADERS
 from hvbench.record import Ablation, Ceiling, ParityStamp, Record
 from hvbench.spec import MeasureSettings, Point
+from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,8 @@ NO_INTERVAL = {
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
     "estimate / peak - 1 (%)",
     "overflows",  # a count of one parity check
+    "skipped steps", "own gradients", "on the wire",  # counted over all launches, not estimated
+    "global batch", "looks",  # computed from the point; a count of what the interval beside it rests on
     "first loss",  # of benchmarks/peers.py: the same in every launch, and shows that the work was
 }  # fmt: skip
 
@@ -41,6 +44,9 @@ COUNTS = ("n", "launches_ok", "launches_stamped", "pairs")  # one of them in eac
 SET_IN_CSV = {*Point.model_fields, *MeasureSettings.model_fields, "baseline_world_size"}
 NO_INTERVAL_IN_CSV = {
     *COUNTS, "launches", "loss_digests",
+    "launches_reached", "looks", "looks_late", "global_batch_samples", "batches", "batches_not_reached",  # counts
+    "trained_steps", "skipped_steps", "overflows_own", "overflows_on_the_wire",  # the same
+    "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
     "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
@@ -66,7 +72,11 @@ def sample_runs() -> dict[str, list[Record]]:
         "scaling": [record.model_copy(update={"parity": STAMP}) for record in scaled],
         "sweep": swept,
         "convergence": make_convergence(repeats=3),
-    }
+        "batches": [
+            batch_record(batch, round(50 * (1 + 90 / batch) * (1 + 0.05 * repeat)), framework=framework, repeat=repeat)
+            for framework in both for batch in BATCHES for repeat in range(2)
+        ],
+    }  # fmt: skip
 
 
 def scatter(offset: int) -> list[float]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from hvbench.errors import UsageError
-from hvbench.spec import FRAMEWORKS, MODEL_PRESETS, MeasureSettings, Point, did_you_mean, shorten, validate
+from hvbench.spec import FRAMEWORKS, MODEL_PRESETS, OPTIMIZER_PRESETS, MeasureSettings, Point, did_you_mean, shorten, validate
 
 
 def refuse(cls: type, **values: object) -> str:
@@ -73,12 +74,31 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "gradient_accumulation_steps": 2,
         "precision": "bf16", "compression": "fp16", "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
         "lr_warmup_steps": 11, "schedule_steps": 999, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7, "weight_decay": 0.0,
-        "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1,
+        "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1, "objective": "masked_lm", "num_classes": 9,
+        "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb",
+        "lr_scaling": "sqrt", "reference_batch_size": 32, "batch_warmup_steps": 5, "momentum": 0.8,
+        "trust_coefficient": 0.01, "dropout": 0.1,
     }  # fmt: skip
-    with_one_value = {"objective", "optimizer"}
+    with_one_value: set[str] = set()
     assert set(changed) == set(Point.model_fields) - with_one_value
     ids = {Point(**{key: value}).point_id for key, value in changed.items()}
     assert len(ids | {Point().point_id}) == len(changed) + 1
+
+
+def test_an_optimizer_brings_its_defaults_and_what_is_set_by_hand_stays() -> None:
+    lamb = Point(optimizer="lamb")
+    assert (lamb.epsilon, lamb.beta2, lamb.weight_decay) == (1e-6, 0.999, 0.01)
+    assert Point(optimizer="lamb", epsilon=1e-8, beta2=0.95).epsilon == 1e-8
+    assert Point(optimizer="adamw") == Point()
+    assert Point.model_validate(lamb.model_dump()) == lamb
+
+
+def test_every_optimizers_defaults_are_fields_that_may_have_these_values() -> None:
+    (optimizers,) = (get_args(Point.model_fields["optimizer"].annotation),)
+    assert set(OPTIMIZER_PRESETS) == set(optimizers) - {"adamw"}
+    for name, preset in OPTIMIZER_PRESETS.items():
+        point = Point(optimizer=name)
+        assert {key: getattr(point, key) for key in preset} == preset
 
 
 def test_the_point_id_is_a_file_name_whatever_the_data_path() -> None:

@@ -91,10 +91,10 @@ def as_json(**changes: Any) -> bytes:
         (b"\xff\xfe", "not JSON (truncated?)"),
         (b"[" * 100_000, "not JSON (truncated?)"),
         (b"9" * 5000, "holds an integer of 5000 digits; not written by hvbench"),
-        (b"3", "schema_version null; this hvbench reads 2"),
-        (b'{"loss": 3}', "schema_version null; this hvbench reads 2"),
-        (as_json(schema_version=3), "schema_version 3 is newer than this hvbench reads (2): upgrade hvbench"),
-        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 2'),
+        (b"3", "schema_version null; this hvbench reads 3"),
+        (b'{"loss": 3}', "schema_version null; this hvbench reads 3"),
+        (as_json(schema_version=4), "schema_version 4 is newer than this hvbench reads (3): upgrade hvbench"),
+        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 3'),
         (b'{"schema_version": 1}', "suite is missing"),
         (as_json(repeat="0"), 'repeat = "0": must be a valid integer'),
         (as_json(duration_seconds=float("nan")), "duration_seconds = NaN: must be a finite number"),
@@ -171,7 +171,7 @@ def test_arbitrary_bytes_give_a_record_or_a_usage_error(tmp_path: Path, content:
 
 def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke", "jobs": ["a.r0"]})
-    assert folder.read_run() == {"schema_version": 2, "suite": "smoke", "jobs": ["a.r0"]}
+    assert folder.read_run() == {"schema_version": 3, "suite": "smoke", "jobs": ["a.r0"]}
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
     [
         (None, "{folder}: not a run folder (run.json: No such file or directory)"),
         (b"{", "{folder}/run.json: not JSON (truncated?)"),
-        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 2"),
+        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 3"),
         (
-            b'{"schema_version": 3}',
-            "{folder}/run.json: schema_version 3 is newer than this hvbench reads (2): upgrade hvbench",
+            b'{"schema_version": 4}',
+            "{folder}/run.json: schema_version 4 is newer than this hvbench reads (3): upgrade hvbench",
         ),
     ],
 )
@@ -292,4 +292,4 @@ def test_a_record_of_the_first_schema_is_still_read() -> None:
     for name in ("ablation_rounds", "precision_target", "budget_seconds"):
         del values["measure"][name]
     record = parse_record(json.dumps(values | {"schema_version": 1}).encode(), where="old")
-    assert (record.schema_version, record.point.gemm, record.parity) == (2, "default", None)
+    assert (record.schema_version, record.point.gemm, record.parity) == (3, "default", None)

@@ -8,7 +8,7 @@ import io
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.facts import list_warnings
 from hvbench.analysis.report import render_warnings
-from hvbench.analysis.stamps import check_verdict, find_standings, parity_table
+from hvbench.analysis.stamps import WITH_DROPOUT, check_verdict, find_standings, parity_table
 from hvbench.analysis.tables import render_csv, render_markdown, render_text, throughput_table
 from hvbench.record import ParityStamp, Record
 from tests.unit.sample_records import make_rank, make_record, make_red_stamp, make_stamp
@@ -131,3 +131,10 @@ def test_hostile_stamps_stay_inside_their_line() -> None:
 
 def test_no_records_make_an_empty_table() -> None:
     assert parity_table([]).cells == []
+
+
+def test_with_dropout_the_stamps_count_and_the_text_says_what_they_do_not_show() -> None:
+    records = [launch("pytorch", dropout=0.1), launch("tensorflow", loss=5.1, dropout=0.1)]
+    verdict = check_verdict(records)
+    assert verdict.is_proven and verdict.text.endswith(WITH_DROPOUT)
+    assert WITH_DROPOUT not in check_verdict(both()).text

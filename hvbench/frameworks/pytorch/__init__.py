@@ -12,7 +12,8 @@ FRAMEWORK = Framework(
         line="-", line_width=1.4,
     ),
     kept=Kept(
-        parameter_values=2, compute_values=15, attention_values=0, logits=4, copies_clipped=False, copies_sums=False,
+        parameter_values=2, compute_values=15, attention_values=0, dropout_values=2, dropout_attention_values=3,
+        logits=4, copies_clipped=False, copies_sums=False,
         base_bytes=339 * 2**20,
     ),
 )  # fmt: skip

@@ -1,5 +1,8 @@
 """The GPT decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings.
 
+The objective `masked_lm` makes an encoder of it: every position attends to all others.
+A classifier reads the mean of all positions.
+
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
 
@@ -14,6 +17,8 @@ from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.spec import Point
+from hvbench.training.dropout import Seed
+from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision
 
 
@@ -30,29 +35,41 @@ class Model:
             for name, value in weights.items()
         }
 
-    def logits(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+    def logits(self, inputs: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes).
+
+        With a seed dropout is on, as in training.
+        """
         p = self.parameters
+        rate = self.point.dropout if seed else 0.0
+        if seed:
+            torch.manual_seed(seed[0] << 31 | seed[1])
         x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        x = F.dropout(x, rate)
         for layer in range(self.point.num_layers):
-            x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
-            x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
-        x = self._round(self._layer_norm(x, "final_norm"))
+            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
+            x = x + F.dropout(heads, rate)
+            x = x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
+        x = self._layer_norm(x, "final_norm")
+        if self.point.objective == "classification":
+            return self._linear(x.mean(dim=1), "classifier").to(self.parameter_dtype)
+        x = self._round(x)
         embedding = self._round(p["token_embedding"]).t()  # (W, V)
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         return self._round(logits).to(self.parameter_dtype)
 
-    def loss(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
-        logits = self.logits(inputs)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1))
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
+        logits = self.logits(inputs, seed=seed)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
 
-    def _attention(self, x: torch.Tensor, name: str) -> torch.Tensor:
+    def _attention(self, x: torch.Tensor, name: str, rate: float) -> torch.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, T, Q)
+        is_causal = self.point.is_causal
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=rate)  # (B, H, T, Q)
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

@@ -1,29 +1,193 @@
-"""AdamW in PyTorch: decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), epsilon outside the root."""
+"""The optimizers in PyTorch, as `hvbench.training.optimizers` names them: PyTorch's own where it computes the same."""
 
 from __future__ import annotations
 
+import abc
+import math
+
+import numpy as np
 import torch
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
+from hvbench.training.optimizers import (
+    ADAFACTOR_CLIP_THRESHOLD,
+    ADAFACTOR_DECAY_EXPONENT,
+    ADAFACTOR_LEAST_SCALE,
+    is_adapted,
+    state_shapes,
+)
 from hvbench.training.weights import is_decayed
 
 
-class Optimizer:
-    """Updates parameters in place from averaged gradients."""
+class Optimizer(abc.ABC):
+    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
 
     def __init__(self, parameters: dict[str, torch.nn.Parameter], point: Point) -> None:
-        decayed = [value for name, value in parameters.items() if is_decayed(name)]
-        others = [value for name, value in parameters.items() if not is_decayed(name)]
-        groups = [{"params": decayed, "weight_decay": point.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW(
-            groups, lr=point.learning_rate, betas=(point.beta1, point.beta2), eps=point.epsilon, fused=True
-        )
         self.parameters = parameters
+        self.point = point
+        self.slots = {
+            slot: {name: parameters[name].new_zeros(shapes[name]) for name in parameters if name in shapes}
+            for slot, shapes in state_shapes(point).items()
+        }
+        self.updates = 0
+        # Without autograd: these share the parameters' memory.
+        self._values = {name: value.detach() for name, value in parameters.items()}
+        self._decayed = [name for name in parameters if is_decayed(name) and point.weight_decay]
+        self._adapted = [name for name in parameters if is_adapted(name)]
+        self._prepare()
 
+    @abc.abstractmethod
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
+
+    def state(self) -> Arrays:
+        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        state: Arrays = {"updates": np.array(self.updates, np.int64)}
+        for slot, values in self.slots.items():
+            state |= {f"{slot}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        self.updates = int(state["updates"])
+        for slot, values in self.slots.items():
+            for name, value in values.items():
+                value.copy_(torch.tensor(state[f"{slot}/{name}"]))
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the optimizer of PyTorch's own, where one is used: its state is made of our slots."""
+        self.library: torch.optim.Optimizer | None = None
+
+    def _groups(self) -> list[dict[str, object]]:
+        """Parameters for `torch.optim`: those that decay, and the others."""
+        decayed = [value for name, value in self.parameters.items() if is_decayed(name)]
+        others = [value for name, value in self.parameters.items() if not is_decayed(name)]
+        return [{"params": decayed, "weight_decay": self.point.weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+    def _step(self, gradients: dict[str, torch.Tensor], rate: float) -> None:
         for name, gradient in gradients.items():
             self.parameters[name].grad = gradient
-        for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
-        self.adamw.step()
+        for group in self.library.param_groups:
+            group["lr"] = rate
+        self.library.step()
+
+
+class AdamW(Optimizer):
+    """PyTorch's own fused AdamW."""
+
+    def _prepare(self) -> None:
+        point = self.point
+        self.library = torch.optim.AdamW(
+            self._groups(), lr=point.learning_rate, betas=(point.beta1, point.beta2), eps=point.epsilon, fused=True
+        )
+        for name, value in self.parameters.items():
+            self.library.state[value] = {
+                "step": torch.tensor(float(self.updates), device=value.device),
+                "exp_avg": self.slots["first_moments"][name],
+                "exp_avg_sq": self.slots["second_moments"][name],
+            }
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        self.updates += 1
+        self._step(gradients, learning_rate)
+
+
+class SGD(Optimizer):
+    """PyTorch's own fused SGD."""
+
+    def _prepare(self) -> None:
+        point = self.point
+        self.library = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
+        for name, buffer in self.slots.get("momenta", {}).items():
+            self.library.state[self.parameters[name]] = {"momentum_buffer": buffer}
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        self.updates += 1
+        self._step(gradients, learning_rate)
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling of SGD with momentum."""
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        self.updates += 1
+        weight_decay = self.point.weight_decay
+        norms = torch._foreach_norm([self._values[name] for name in self._adapted])
+        gradient_norms = torch._foreach_norm([gradients[name] for name in self._adapted])
+        steps = dict(zip(gradients, torch._foreach_mul(list(gradients.values()), learning_rate), strict=True))
+        if self._decayed:
+            decays = torch._foreach_mul([self._values[name] for name in self._decayed], learning_rate * weight_decay)
+            torch._foreach_add_([steps[name] for name in self._decayed], decays)
+        for name, norm, gradient_norm in zip(self._adapted, norms, gradient_norms, strict=True):
+            decay = weight_decay if is_decayed(name) else 0.0
+            ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
+            steps[name].mul_(torch.where((norm > 0) & (gradient_norm > 0), ratio, 1.0))
+        momenta = [self.slots["momenta"][name] for name in steps]
+        torch._foreach_mul_(momenta, self.point.momentum)
+        torch._foreach_add_(momenta, list(steps.values()))
+        torch._foreach_sub_([self._values[name] for name in steps], momenta)
+
+
+class LAMB(Optimizer):
+    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        self.updates += 1
+        beta1, beta2 = self.point.beta1, self.point.beta2
+        names, values = list(gradients), list(gradients.values())
+        first, second = ([self.slots[slot][name] for name in names] for slot in ("first_moments", "second_moments"))
+        torch._foreach_lerp_(first, values, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, values, values, 1 - beta2)
+        roots = torch._foreach_sqrt(second)
+        torch._foreach_div_(roots, math.sqrt(1 - beta2**self.updates))
+        torch._foreach_add_(roots, self.point.epsilon)
+        unbiased = torch._foreach_div(first, 1 - beta1**self.updates)
+        torch._foreach_div_(unbiased, roots)
+        steps = dict(zip(names, unbiased, strict=True))
+        if self._decayed:
+            decays = torch._foreach_mul([self._values[name] for name in self._decayed], self.point.weight_decay)
+            torch._foreach_add_([steps[name] for name in self._decayed], decays)
+        norms = torch._foreach_norm([self._values[name] for name in self._adapted])
+        step_norms = torch._foreach_norm([steps[name] for name in self._adapted])
+        for name, norm, step_norm in zip(self._adapted, norms, step_norms, strict=True):
+            steps[name].mul_(torch.where((norm > 0) & (step_norm > 0), norm / step_norm, 1.0))
+        torch._foreach_add_([self._values[name] for name in names], unbiased, alpha=-learning_rate)
+
+
+class Adafactor(Optimizer):
+    """Second moments of matrices as an outer product of the means of rows and columns."""
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        self.updates += 1
+        rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
+        steps = {}
+        for name, gradient in gradients.items():
+            squares = gradient.square().add_(self.point.epsilon**2)
+            if name in rows:
+                row = rows[name].lerp_(squares.mean(dim=1), rate)
+                column = columns[name].lerp_(squares.mean(dim=0), rate)
+                steps[name] = gradient * (row.mean() / row).sqrt_()[:, None] * column.rsqrt()
+            else:
+                steps[name] = gradient * seconds[name].lerp_(squares, rate).rsqrt()
+        values = [self._values[name] for name in steps]
+        norms, step_norms = torch._foreach_norm(values), torch._foreach_norm(list(steps.values()))
+        for name, norm, step_norm in zip(steps, norms, step_norms, strict=True):
+            size = math.sqrt(steps[name].numel())
+            scale = torch.clamp(norm / size, min=ADAFACTOR_LEAST_SCALE)
+            steps[name].mul_(scale / torch.clamp(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, min=1.0))
+        if self._decayed:
+            decayed = [self._values[name] for name in self._decayed]
+            torch._foreach_mul_(decayed, 1 - learning_rate * self.point.weight_decay)
+        torch._foreach_add_(values, list(steps.values()), alpha=-learning_rate)
+
+
+OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
+
+
+def make_optimizer(parameters: dict[str, torch.nn.Parameter], *, point: Point) -> Optimizer:
+    """The point's optimizer over `parameters`."""
+    return OPTIMIZERS[point.optimizer](parameters, point)

@@ -47,6 +47,11 @@ class Runtime:
         if self.world_size > 1:
             hvd.barrier()
 
+    def gather(self, value: float) -> list[float]:
+        if self.world_size == 1:
+            return [value]
+        return hvd.allgather(torch.tensor([value], dtype=torch.float64), name="gather").tolist()
+
     def peak_device_memory_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 

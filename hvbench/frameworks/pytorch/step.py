@@ -8,12 +8,13 @@ import weakref
 import numpy as np
 import torch
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
 from hvbench.frameworks.pytorch.model import Model
-from hvbench.frameworks.pytorch.optimizer import Optimizer
+from hvbench.frameworks.pytorch.optimizer import make_optimizer
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.spec import Point
+from hvbench.training.dropout import Seed, dropout_seed
 from hvbench.training.precision import Precision
 
 
@@ -24,8 +25,10 @@ class Trainer:
         self.point = point
         self.precision = precision
         self.device = runtime.device
+        self.rank = runtime.rank
+        self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = Optimizer(self.model.parameters, point)
+        self.optimizer = make_optimizer(self.model.parameters, point=point)
         self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
         self.sends_gradients = False  # whether the running backward pass hands its gradients to the all-reduce
         self.kept: dict[str, torch.Tensor] = {}
@@ -45,6 +48,7 @@ class Trainer:
         loss, gradients = self._averaged_gradients(
             inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
+        self.passes += len(inputs)
         norm = torch.nn.utils.get_total_norm(list(gradients.values())) / loss_scale
         gradient_norm = norm.item()
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
@@ -60,7 +64,8 @@ class Trainer:
         inputs, targets = self._tokens(inputs), self._tokens(targets)
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(len(inputs)):
-            total += self.model.loss(inputs[index], targets[index]).detach() / len(inputs)
+            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+            total += loss.detach() / len(inputs)
         return total.item()
 
     def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
@@ -88,8 +93,37 @@ class Trainer:
         )
         return {name: gradient.cpu().numpy() for name, gradient in gradients.items()}
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms, sums = [], {}
+        for index in range(len(inputs)):
+            batch = inputs[index : index + 1], targets[index : index + 1]
+            _, gradients = self._averaged_gradients(*batch, loss_scale=loss_scale, with_allreduce=False)
+            norms.append(torch.nn.utils.get_total_norm(list(gradients.values())).item() / loss_scale)
+            torch._foreach_div_(list(gradients.values()), len(inputs))
+            if sums:
+                torch._foreach_add_(list(sums.values()), list(gradients.values()))
+            sums = sums or gradients
+        for name, gradient in reversed(sums.items()):
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        averaged = torch.nn.utils.get_total_norm([averages[name] for name in sums]).item() / loss_scale
+        return GradientNorms(micro_batches=norms, averaged=averaged)
+
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
+
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        return state | {"passes": np.array(self.passes, np.int64)}
+
+    def load_state(self, state: Arrays) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.parameters.items():
+                parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
+        self.passes = int(state["passes"])
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
@@ -102,7 +136,8 @@ class Trainer:
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
             self.sends_gradients = with_allreduce and index == gradient_accumulation_steps - 1
-            loss = self.model.loss(inputs[index], targets[index]) / gradient_accumulation_steps
+            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+            loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()
             total += loss.detach()
         averages = self.allreduce.finish() if with_allreduce else {}
@@ -111,6 +146,9 @@ class Trainer:
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         if self.sends_gradients:
             self.allreduce.start(name, parameter.grad)
+
+    def _dropout_seed(self, index: int) -> Seed | None:
+        return dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index)
 
     def _tokens(self, tokens: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(tokens).long().to(self.device, non_blocking=True)

@@ -1,5 +1,8 @@
 """The GPT decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings.
 
+The objective `masked_lm` makes an encoder of it: every position attends to all others.
+A classifier reads the mean of all positions.
+
 Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
 """
 
@@ -14,6 +17,7 @@ from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.spec import Point
+from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision
 
 
@@ -31,32 +35,46 @@ class Model:
                 for name, value in weights.items()
             }
 
-    def logits(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+    def logits(self, inputs: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes).
+
+        With a seed dropout is on, as in training.
+        """
         p = self.parameters
+        drop = _Dropout(self.point.dropout, seed)
         x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        x = drop(x)
         for layer in range(self.point.num_layers):
-            x = x + self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention")
-            x = x + self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp")
-        x = self._round(self._layer_norm(x, "final_norm"))
+            x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
+            x = x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
+        x = self._layer_norm(x, "final_norm")
+        if self.point.objective == "classification":
+            return self._linear(tf.reduce_mean(x, axis=1, keepdims=True), "classifier")[:, 0]
+        x = self._round(x)
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
-    def loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats."""
-        logits = self.logits(inputs)
-        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+    def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
+        logits = self.logits(inputs, seed=seed)
+        if self.point.objective != "masked_lm":
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
+        asked = tf.cast(targets != IGNORED, losses.dtype)
+        return tf.reduce_sum(losses * asked) / tf.reduce_sum(asked)
 
-    def _attention(self, x: tf.Tensor, name: str) -> tf.Tensor:
+    def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
         scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
-        future = np.triu(np.full((T, T), -np.inf), k=1)
-        attention = tf.nn.softmax(scores + tf.constant(future, self.parameter_dtype))
+        if self.point.is_causal:
+            future = np.triu(np.full((T, T), -np.inf), k=1)
+            scores += tf.constant(future, self.parameter_dtype)
+        attention = tf.nn.softmax(scores)
         if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
             attention = self._round(attention)
-        heads = tf.transpose(tf.matmul(attention, v), (0, 2, 1, 3))  # (B, T, H, Q)
+        heads = tf.transpose(tf.matmul(drop(attention), v), (0, 2, 1, 3))  # (B, T, H, Q)
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -80,6 +98,21 @@ class Model:
 
     def _widen(self, x: tf.Tensor) -> tf.Tensor:
         return tf.cast(x, self.parameter_dtype)
+
+
+class _Dropout:
+    """Dropout at one place of the model after the other, each with a seed of its own; nothing where there is no seed."""
+
+    def __init__(self, rate: float, seed: tf.Tensor | None) -> None:
+        self.rate = rate if seed is not None else 0.0
+        self.seed = seed  # (2,)
+        self.places = 0
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        if not self.rate:
+            return x
+        self.places += 1
+        return tf.nn.experimental.stateless_dropout(x, self.rate, seed=self.seed + (0, self.places))
 
 
 def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -> tf.Tensor:

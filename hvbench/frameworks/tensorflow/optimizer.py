@@ -1,41 +1,87 @@
-"""AdamW in TensorFlow: decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), epsilon outside the root."""
+"""The optimizers in TensorFlow, as `hvbench.training.optimizers` names them: its own kernels where they compute the same."""
 
 from __future__ import annotations
 
+import abc
+import math
+
+import numpy as np
 import tensorflow as tf
 
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
+from hvbench.training.optimizers import (
+    ADAFACTOR_CLIP_THRESHOLD,
+    ADAFACTOR_DECAY_EXPONENT,
+    ADAFACTOR_LEAST_SCALE,
+    is_adapted,
+    state_shapes,
+)
 from hvbench.training.weights import is_decayed
 
 
-class Optimizer:
-    """Updates parameters in place from averaged gradients.
-
-    TensorFlow's fused Adam kernel adds epsilon to sqrt(v), the paper to sqrt(v / (1 - beta2^t)). Both are one formula
-    once epsilon is multiplied by sqrt(1 - beta2^t), so the kernel is given that product and the bias-corrected rate.
-    """
+class Optimizer(abc.ABC):
+    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
 
     def __init__(self, parameters: dict[str, tf.Variable], point: Point) -> None:
         self.parameters = parameters
         self.point = point
-        self.first_moments = {name: tf.Variable(tf.zeros_like(value)) for name, value in parameters.items()}
-        self.second_moments = {name: tf.Variable(tf.zeros_like(value)) for name, value in parameters.items()}
+        self.slots = {
+            slot: {
+                name: tf.Variable(tf.zeros(shapes[name], value.dtype))
+                for name, value in parameters.items()
+                if name in shapes
+            }
+            for slot, shapes in state_shapes(point).items()
+        }
         self.updates = tf.Variable(0, dtype=tf.int64)
 
+    @abc.abstractmethod
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
         """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
-        count = tf.cast(self.updates.assign_add(1), tf.float64)
+
+    def state(self) -> Arrays:
+        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        state: Arrays = {"updates": np.array(self.updates.numpy(), np.int64)}
+        for slot, values in self.slots.items():
+            state |= {f"{slot}/{name}": value.numpy() for name, value in values.items()}
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        self.updates.assign(state["updates"])
+        for slot, values in self.slots.items():
+            for name, value in values.items():
+                value.assign(state[f"{slot}/{name}"])
+
+    def _is_decayed(self, name: str) -> bool:
+        return bool(is_decayed(name) and self.point.weight_decay)
+
+    def _count(self) -> tf.Tensor:
+        """The number of this update, from 1, in float64: for what is raised to its power."""
+        return tf.cast(self.updates.assign_add(1), tf.float64)
+
+
+class AdamW(Optimizer):
+    """TensorFlow's fused Adam kernel.
+
+    It adds epsilon to sqrt(v), the paper to sqrt(v / (1 - beta2^t)). Both are one formula once epsilon is multiplied by
+    sqrt(1 - beta2^t), so the kernel is given that product and the bias-corrected rate.
+    """
+
+    def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        count = self._count()
         correction1 = 1 - tf.constant(self.point.beta1, tf.float64) ** count
         correction2 = tf.sqrt(1 - tf.constant(self.point.beta2, tf.float64) ** count)
         rate = tf.cast(learning_rate, tf.float64)
         for name, gradient in gradients.items():
             value = self.parameters[name]
-            if is_decayed(name) and self.point.weight_decay:
+            if self._is_decayed(name):
                 value.assign(value * tf.cast(1 - rate * self.point.weight_decay, value.dtype))
             tf.raw_ops.ResourceApplyAdam(
                 var=value.handle,
-                m=self.first_moments[name].handle,
-                v=self.second_moments[name].handle,
+                m=self.slots["first_moments"][name].handle,
+                v=self.slots["second_moments"][name].handle,
                 beta1_power=tf.zeros((), value.dtype),  # its own bias correction switched off
                 beta2_power=tf.zeros((), value.dtype),
                 lr=tf.cast(rate * correction2 / correction1, value.dtype),
@@ -44,3 +90,103 @@ class Optimizer:
                 epsilon=tf.cast(self.point.epsilon * correction2, value.dtype),
                 grad=gradient,
             )
+
+
+class SGD(Optimizer):
+    """TensorFlow's fused momentum kernel."""
+
+    def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        self.updates.assign_add(1)
+        for name, gradient in gradients.items():
+            value = self.parameters[name]
+            if self._is_decayed(name):
+                gradient += self.point.weight_decay * value
+            if not self.slots:
+                value.assign_sub(learning_rate * gradient)
+                continue
+            tf.raw_ops.ResourceApplyMomentum(
+                var=value.handle,
+                accum=self.slots["momenta"][name].handle,
+                lr=learning_rate,
+                grad=gradient,
+                momentum=tf.constant(self.point.momentum, value.dtype),
+            )
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling of SGD with momentum."""
+
+    def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        self.updates.assign_add(1)
+        for name, gradient in gradients.items():
+            value, momenta = tf.convert_to_tensor(self.parameters[name]), self.slots["momenta"][name]
+            decay = self.point.weight_decay if self._is_decayed(name) else 0.0
+            step = gradient + decay * value if decay else gradient
+            rate = learning_rate
+            if is_adapted(name):
+                norm, gradient_norm = tf.norm(value), tf.norm(gradient)
+                ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
+                rate *= _where_positive(norm, gradient_norm, ratio)
+            momenta.assign(self.point.momentum * momenta + rate * step)
+            self.parameters[name].assign_sub(momenta)
+
+
+class LAMB(Optimizer):
+    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
+
+    def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        count = self._count()
+        beta1, beta2 = self.point.beta1, self.point.beta2
+        correction1 = 1 - tf.constant(beta1, tf.float64) ** count
+        correction2 = tf.sqrt(1 - tf.constant(beta2, tf.float64) ** count)
+        for name, gradient in gradients.items():
+            value = tf.convert_to_tensor(self.parameters[name])
+            first, second = self.slots["first_moments"][name], self.slots["second_moments"][name]
+            first.assign_add((gradient - first) * (1 - beta1))
+            second.assign(second * beta2 + tf.square(gradient) * (1 - beta2))
+            root = tf.sqrt(second) / tf.cast(correction2, value.dtype) + self.point.epsilon
+            step = first / tf.cast(correction1, value.dtype) / root
+            if self._is_decayed(name):
+                step += self.point.weight_decay * value
+            rate = learning_rate
+            if is_adapted(name):
+                norm, step_norm = tf.norm(value), tf.norm(step)
+                rate *= _where_positive(norm, step_norm, norm / step_norm)
+            self.parameters[name].assign_sub(rate * step)
+
+
+class Adafactor(Optimizer):
+    """Second moments of matrices as an outer product of the means of rows and columns."""
+
+    def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        rate = self._count() ** -ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
+        for name, gradient in gradients.items():
+            value = tf.convert_to_tensor(self.parameters[name])
+            rest = tf.cast(rate, value.dtype)
+            squares = tf.square(gradient) + self.point.epsilon**2
+            if name in rows:
+                row = rows[name].assign_add((tf.reduce_mean(squares, axis=1) - rows[name]) * rest)
+                column = columns[name].assign_add((tf.reduce_mean(squares, axis=0) - columns[name]) * rest)
+                step = gradient * tf.sqrt(tf.reduce_mean(row) / row)[:, None] * tf.math.rsqrt(column)
+            else:
+                step = gradient * tf.math.rsqrt(seconds[name].assign_add((squares - seconds[name]) * rest))
+            size = math.sqrt(value.shape.num_elements())
+            scale = tf.maximum(tf.norm(value) / size, ADAFACTOR_LEAST_SCALE)
+            clip = tf.maximum(tf.norm(step) / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
+            if self._is_decayed(name):
+                value *= 1 - learning_rate * self.point.weight_decay
+            self.parameters[name].assign(value - learning_rate * scale / clip * step)
+
+
+OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
+
+
+def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point) -> Optimizer:
+    """The point's optimizer over `parameters`."""
+    return OPTIMIZERS[point.optimizer](parameters, point)
+
+
+def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:
+    """The trust ratio where both norms are above 0, else 1."""
+    return tf.where((norm > 0) & (other_norm > 0), ratio, tf.ones_like(ratio))

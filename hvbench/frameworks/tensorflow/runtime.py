@@ -52,6 +52,11 @@ class Runtime:
         if self.world_size > 1:
             hvd.allreduce(tf.zeros(()), name="barrier")  # horovod.tensorflow has no barrier
 
+    def gather(self, value: float) -> list[float]:
+        if self.world_size == 1:
+            return [value]
+        return hvd.allgather(tf.constant([value], tf.float64), name="gather").numpy().tolist()
+
     def peak_device_memory_bytes(self) -> int | None:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
 

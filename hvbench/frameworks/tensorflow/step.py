@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
 from hvbench.frameworks.tensorflow.model import Model
-from hvbench.frameworks.tensorflow.optimizer import Optimizer
+from hvbench.frameworks.tensorflow.optimizer import make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.spec import Point
+from hvbench.training.dropout import dropout_seed
 from hvbench.training.precision import Precision
 
 # What a backward pass reads that no forward pass computes: weights and constants.
 _NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
+
+# One backward pass as a graph takes it: inputs, targets, how many passes its step has, and the seed of its dropout.
+_Pass = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 
 
 class Trainer:
@@ -24,9 +28,11 @@ class Trainer:
         self.point = point
         self.precision = precision
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
+        self.rank = runtime.rank
+        self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         with tf.device(self.device):
-            self.optimizer = Optimizer(self.model.parameters, point)
+            self.optimizer = make_optimizer(self.model.parameters, point=point)
             self.sums: dict[str, tf.Variable] = {}
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
@@ -34,8 +40,10 @@ class Trainer:
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
-            for name in ("_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss")
-        }
+            for name in (
+                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_norms",
+            )
+        }  # fmt: skip
 
     def train_step(
         self,
@@ -47,25 +55,28 @@ class Trainer:
         with_allreduce: bool = True,
     ) -> StepResult:
         scale = self._scalar(loss_scale)
-        loss = self._accumulate_all_but_last(inputs, targets, scale)
+        *earlier, last = self._split(inputs, targets)
+        loss = self._accumulate_all(earlier, scale)
         last_loss, gradient_norm, skipped = self._run(
-            "_update", inputs[-1], targets[-1], scale, self._scalar(learning_rate), with_allreduce=with_allreduce
+            "_update", last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
+        self.passes += len(inputs)
         return StepResult(
             loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped)
         )
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         total = tf.zeros((), self.model.parameter_dtype)
-        for index in range(len(inputs)):
-            loss, _ = self._run("_forward", inputs[index], targets[index])
+        for each in self._split(inputs, targets):
+            loss, _ = self._run("_forward", each)
             total += loss
         return float(total)
 
     def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
         scale = self._scalar(loss_scale)
-        loss = self._accumulate_all_but_last(inputs, targets, scale)
-        last_loss, self.kept = self._run("_averaged_gradients", inputs[-1], targets[-1], scale, with_allreduce=False)
+        *earlier, last = self._split(inputs, targets)
+        loss = self._accumulate_all(earlier, scale)
+        last_loss, self.kept = self._run("_averaged_gradients", last, scale, with_allreduce=False)
         return float(loss + last_loss)
 
     def allreduce_alone(self) -> None:
@@ -81,34 +92,80 @@ class Trainer:
     def gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
     ) -> Arrays:
-        inputs, targets, scale = tf.convert_to_tensor(inputs), tf.convert_to_tensor(targets), self._scalar(loss_scale)
+        scale = self._scalar(loss_scale)
         with tf.device(self.device):
-            for index in range(len(inputs) - 1):
-                self._accumulate(inputs[index], targets[index], scale)
-            _, gradients = self._averaged_gradients(inputs[-1], targets[-1], scale, with_allreduce=with_allreduce)
+            *earlier, last = self._split(inputs, targets)
+            for each in earlier:
+                self._accumulate(each, scale)
+            _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce)
         return {name: gradient.numpy() for name, gradient in gradients.items()}
+
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms, scale = [], self._scalar(loss_scale)
+        for index, each in enumerate(self._split(inputs, targets)):
+            norm, averaged = self._run("_norms", each, scale, is_last=index == len(inputs) - 1)
+            norms.append(float(norm))
+        return GradientNorms(micro_batches=norms, averaged=float(averaged))
 
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 
-    def _accumulate_all_but_last(self, inputs: np.ndarray, targets: np.ndarray, scale: tf.Tensor) -> tf.Tensor:
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        return state | {"passes": np.array(self.passes, np.int64)}
+
+    def load_state(self, state: Arrays) -> None:
+        for name, parameter in self.model.parameters.items():
+            parameter.assign(state[f"parameters/{name}"])
+        self.passes = int(state["passes"])
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
+    def _split(self, inputs: np.ndarray, targets: np.ndarray) -> list[_Pass]:
+        """The passes of one step."""
+        count = self._scalar(len(inputs))
+        seeds = [
+            dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index) for index in range(len(inputs))
+        ]
+        return [
+            (*map(tf.convert_to_tensor, tokens), count, tf.constant(seed or (0, 0)))
+            for *tokens, seed in zip(inputs, targets, seeds, strict=True)
+        ]
+
+    def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor) -> tf.Tensor:
         loss = tf.zeros((), self.model.parameter_dtype)
-        for index in range(len(inputs) - 1):
-            loss += self._run("_accumulate", inputs[index], targets[index], scale)
+        for each in passes:
+            loss += self._run("_accumulate", each, scale)
         return loss
 
-    def _accumulate(self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    def _accumulate(self, batch: _Pass, scale: tf.Tensor) -> tf.Tensor:
         """Graph: one backward pass, added to the sums; its share of the mean loss."""
-        loss, gradients = self._backward(inputs, targets, scale)
+        loss, gradients = self._backward(batch, scale)
         for name, gradient in gradients.items():
             self.sums[name].assign_add(gradient)
         return loss
 
+    def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
+        _, gradients = self._backward(batch, scale)  # each its share of the mean over the accumulation steps
+        _, _, passes, _ = batch
+        norm = tf.linalg.global_norm(list(gradients.values())) / scale * passes
+        averaged = tf.zeros_like(norm)
+        for name, value in self.sums.items():
+            gradients[name] = value.assign_add(gradients[name]).read_value()
+        if is_last:
+            averaged = tf.linalg.global_norm(list(self._allreduce(gradients).values())) / scale
+            for value in self.sums.values():
+                with tf.control_dependencies([averaged]):
+                    value.assign(tf.zeros_like(value))
+        return norm, averaged
+
     def _averaged_gradients(
-        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor, *, with_allreduce: bool
+        self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Graph: the last backward pass; gradients (times `scale`) averaged over accumulation steps and ranks."""
-        loss, gradients = self._backward(inputs, targets, scale)
+        loss, gradients = self._backward(batch, scale)
         gradients = {name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()}
         if with_allreduce:
             gradients = self._allreduce(gradients)
@@ -127,14 +184,14 @@ class Trainer:
         """Graph: the all-reduce of `gradients`, in the order of the parameters. They are returned, or it would be pruned."""
         return self._allreduce(dict(zip(self.model.parameters, gradients, strict=True)))
 
-    def _forward(self, inputs: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _forward(self, batch: _Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Graph: a forward pass; its share of the mean loss, and all that a backward pass would read of it.
 
         A graph that gives the loss alone is not a step's forward pass: TensorFlow fuses operations whose results nobody
         else reads, and frees them at once. So the backward pass is traced, what it reads is returned, and it is pruned.
         """
         with tf.GradientTape() as tape:
-            loss = self.model.loss(inputs, targets) / self.point.gradient_accumulation_steps
+            loss = self._share_of_loss(batch)
         graph = loss.graph
         before = set(graph.get_operations())
         tape.gradient(loss, list(self.model.parameters.values()))
@@ -143,16 +200,10 @@ class Trainer:
         return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
     def _update(
-        self,
-        inputs: tf.Tensor,
-        targets: tf.Tensor,
-        scale: tf.Tensor,
-        learning_rate: tf.Tensor,
-        *,
-        with_allreduce: bool,
+        self, batch: _Pass, scale: tf.Tensor, learning_rate: tf.Tensor, *, with_allreduce: bool
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the whole end of a step, from the last backward pass to the update."""
-        loss, gradients = self._averaged_gradients(inputs, targets, scale, with_allreduce=with_allreduce)
+        loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
         gradient_norm = tf.linalg.global_norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
 
@@ -166,24 +217,26 @@ class Trainer:
         skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(True))
         return loss, gradient_norm, skipped
 
-    def _backward(
-        self, inputs: tf.Tensor, targets: tf.Tensor, scale: tf.Tensor
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         parameters = self.model.parameters
         with tf.GradientTape() as tape:
-            loss = self.model.loss(inputs, targets) / self.point.gradient_accumulation_steps
+            loss = self._share_of_loss(batch)
             scaled = loss * scale
         gradients = tape.gradient(scaled, list(parameters.values()))
         dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
         return loss, dict(zip(parameters, dense, strict=True))
 
+    def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
+        inputs, targets, passes, seed = batch
+        return self.model.loss(inputs, targets, seed=seed if self.point.dropout else None) / passes
+
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return self.model.loss(inputs, targets)
 
-    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor, **choices: bool):
+    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor | _Pass, **choices: bool):
         """The graph's results; it is traced once for each value of `choices`."""
         with tf.device(self.device):
-            return self._graphs[graph](*(tf.convert_to_tensor(argument) for argument in arguments), **choices)
+            return self._graphs[graph](*tf.nest.map_structure(tf.convert_to_tensor, arguments), **choices)
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self.model.parameter_dtype)

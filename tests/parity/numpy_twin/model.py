@@ -25,6 +25,8 @@ class Model:
     """Parameters by canonical name, and the functions over them."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        if point.objective != "causal_lm":
+            raise ValueError(f"numpy predicts the next token only, not {point.objective}")
         self.point = point
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype

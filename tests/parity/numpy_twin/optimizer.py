@@ -33,3 +33,16 @@ class Optimizer:
             second *= point.beta2
             second += np.square(gradient) * (1 - point.beta2)
             value -= first * (learning_rate / correction1) / (np.sqrt(second) / math.sqrt(correction2) + point.epsilon)
+
+    def state(self) -> Arrays:
+        """Moments by canonical name, and `updates`, how many they have seen."""
+        state: Arrays = {"updates": np.array(self.steps, np.int64)}
+        for name, (first, second) in self.moments.items():
+            state |= {f"first_moments/{name}": first.copy(), f"second_moments/{name}": second.copy()}
+        return state
+
+    def load_state(self, state: Arrays) -> None:
+        """Go on from a `state`. Raises KeyError where it lacks something."""
+        self.steps = int(state["updates"])
+        for name, (first, second) in self.moments.items():
+            first[...], second[...] = state[f"first_moments/{name}"], state[f"second_moments/{name}"]

@@ -39,6 +39,9 @@ class Runtime:
     def barrier(self) -> None:
         """There is nobody to wait for."""
 
+    def gather(self, value: float) -> list[float]:
+        return [value]
+
     def peak_device_memory_bytes(self) -> int | None:
         return None
 

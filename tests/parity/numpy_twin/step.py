@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from hvbench.frameworks.contract import Arrays, StepResult
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.numpy.allreduce import GradientAllReduce
 from hvbench.frameworks.numpy.model import Model
 from hvbench.frameworks.numpy.optimizer import Optimizer
@@ -36,8 +36,7 @@ class Trainer:
         with_allreduce: bool = True,
     ) -> StepResult:
         loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient_norm = math.sqrt(sum(float(np.vdot(value, value)) for value in gradients.values())) / loss_scale
+        gradient_norm = _global_norm(gradients) / loss_scale
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
         if not skipped:
             factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
@@ -66,8 +65,26 @@ class Trainer:
     ) -> Arrays:
         return self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)[1]
 
+    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+        norms = []
+        for index in range(len(inputs)):
+            batch = inputs[index : index + 1], targets[index : index + 1]
+            norms.append(_global_norm(self.gradients(*batch, loss_scale=loss_scale)) / loss_scale)
+        averaged = self.gradients(inputs, targets, loss_scale=loss_scale)
+        return GradientNorms(micro_batches=norms, averaged=_global_norm(averaged) / loss_scale)
+
     def parameters(self) -> Arrays:
         return {name: value.copy() for name, value in self.model.parameters.items()}
+
+    def state(self) -> Arrays:
+        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
+        return parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+
+    def load_state(self, state: Arrays) -> None:
+        for name, parameter in self.model.parameters.items():
+            parameter[...] = state[f"parameters/{name}"]
+        prefix = "optimizer/"
+        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
@@ -93,3 +110,8 @@ class Trainer:
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
     """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
     return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
+
+
+def _global_norm(gradients: Arrays) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(sum(float(np.vdot(value, value)) for value in gradients.values()))

@@ -1,0 +1,59 @@
+"""What both twins' optimizers share: which tensors they treat how, what they keep of the past, and constants of papers.
+
+    adamw      Loshchilov & Hutter, arXiv:1711.05101, algorithm 2; epsilon outside the root
+    sgd        momentum as in Goyal et al., arXiv:1706.02677, eq. 9; weight decay is part of the gradient
+    lars       You, Gitman & Ginsburg, arXiv:1708.03888, algorithm 1: the rate inside the momentum
+    lamb       You et al., arXiv:1904.00962, algorithm 2, with the identity as phi
+    adafactor  Shazeer & Stern, arXiv:1804.04235, algorithms 4 and 5: no first moment, factored second moments of
+               matrices, updates clipped by their RMS, steps relative to the RMS of the parameter
+
+Weight decay spares biases, gains and the learned positions; the token embedding, which is also the output projection,
+decays like any matrix. The trust ratios of LARS and LAMB spare biases and gains, whose norms say nothing of how far they
+may move (both papers' reference programs do so); embeddings have ratios. Queries, keys and values of a block are one
+matrix, hence have one ratio. A ratio whose norms are not both above 0 is 1.
+
+`epsilon` of Adafactor is the root of its epsilon_1. The paper's 1e-30 (an epsilon of 1e-15) makes updates of full size
+out of rounding errors where the true gradient is 0, as that of the keys' biases is in any framework; 1e-8 leaves
+such elements as still as AdamW does.
+"""
+
+from __future__ import annotations
+
+from hvbench.spec import Point
+from hvbench.training.weights import Shape, parameter_shapes
+
+ADAFACTOR_DECAY_EXPONENT = 0.8  # of the second moment's decay 1 - t^-0.8 (section 7.2)
+ADAFACTOR_CLIP_THRESHOLD = 1.0  # d: largest RMS of an update before it is scaled (section 6)
+ADAFACTOR_LEAST_SCALE = 1e-3  # epsilon_2: a parameter's RMS counts as at least so much (section 8)
+
+Slots = dict[str, dict[str, Shape]]
+
+
+def is_adapted(name: str) -> bool:
+    """Whether LARS and LAMB scale the step of this tensor by its trust ratio: all but biases and gains."""
+    return not name.endswith((".bias", ".gain"))
+
+
+def is_factored(shape: Shape) -> bool:
+    """Whether Adafactor keeps means of rows and of columns instead of every second moment: of matrices."""
+    return len(shape) == 2
+
+
+def state_shapes(point: Point) -> Slots:
+    """Slot -> canonical name -> shape: everything that the point's optimizer keeps between updates, but their count."""
+    shapes = parameter_shapes(point)
+    match point.optimizer:
+        case "adamw" | "lamb":
+            return {"first_moments": shapes, "second_moments": shapes}
+        case "lars":
+            return {"momenta": shapes}
+        case "sgd":
+            return {"momenta": shapes} if point.momentum else {}
+        case "adafactor":
+            matrices = {name: shape for name, shape in shapes.items() if is_factored(shape)}
+            return {
+                "row_moments": {name: (rows,) for name, (rows, _) in matrices.items()},
+                "column_moments": {name: (columns,) for name, (_, columns) in matrices.items()},
+                "second_moments": {name: shape for name, shape in shapes.items() if name not in matrices},
+            }
+    raise ValueError(f"unknown optimizer {point.optimizer}")
