@@ -74,6 +74,8 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "precision": "bf16", "compression": "fp16", "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
         "lr_warmup_steps": 11, "schedule_steps": 999, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7, "weight_decay": 0.0,
         "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1,
+        "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,
+        "cycle_time_seconds": 2e-3, "autotune": True, "gradient_predivide": 2.0, "link_bits_per_second": 10**9,
     }  # fmt: skip
     with_one_value = {"objective", "optimizer"}
     assert set(changed) == set(Point.model_fields) - with_one_value

@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays, StepResult
-from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
+from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
+from hvbench.frameworks.peers import NoPeers
+from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import Optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
@@ -30,7 +32,11 @@ class Trainer:
             self.sums: dict[str, tf.Variable] = {}
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
-        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        peers = NoPeers() if point.strategy == "local" else runtime.peers
+        self.allreduce = make_allreduce(
+            peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
+        )
+        self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
@@ -46,6 +52,8 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
+        if self.server and with_allreduce:
+            return self._train_on_server(inputs, targets, learning_rate=learning_rate, loss_scale=loss_scale)
         scale = self._scalar(loss_scale)
         loss = self._accumulate_all_but_last(inputs, targets, scale)
         last_loss, gradient_norm, skipped = self._run(
@@ -69,6 +77,9 @@ class Trainer:
         return float(loss + last_loss)
 
     def allreduce_alone(self) -> None:
+        if self.server:
+            self.server.average(self._to_numpy(self.kept))
+            return
         self._run("_allreduce_kept", *self.kept.values())
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
@@ -85,11 +96,32 @@ class Trainer:
         with tf.device(self.device):
             for index in range(len(inputs) - 1):
                 self._accumulate(inputs[index], targets[index], scale)
-            _, gradients = self._averaged_gradients(inputs[-1], targets[-1], scale, with_allreduce=with_allreduce)
-        return {name: gradient.numpy() for name, gradient in gradients.items()}
+            _, gradients = self._averaged_gradients(
+                inputs[-1], targets[-1], scale, with_allreduce=with_allreduce and not self.server
+            )
+        arrays = self._to_numpy(gradients)
+        return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
+
+    def close(self) -> None:
+        if self.server:
+            self.server.leave()
+
+    def _train_on_server(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        """Push this rank's gradients, pull the parameters that the server has made of them."""
+        scale = self._scalar(loss_scale)
+        loss = self._accumulate_all_but_last(inputs, targets, scale)
+        last_loss, gradients = self._run("_averaged_gradients", inputs[-1], targets[-1], scale, with_allreduce=False)
+        values, gradient_norm, skipped = self.server.update(
+            self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
+        )
+        for name, value in values.items():
+            self.model.parameters[name].assign(value)
+        return StepResult(loss=float(loss + last_loss), gradient_norm=gradient_norm, skipped=skipped)
 
     def _accumulate_all_but_last(self, inputs: np.ndarray, targets: np.ndarray, scale: tf.Tensor) -> tf.Tensor:
         loss = tf.zeros((), self.model.parameter_dtype)
@@ -184,6 +216,9 @@ class Trainer:
         """The graph's results; it is traced once for each value of `choices`."""
         with tf.device(self.device):
             return self._graphs[graph](*(tf.convert_to_tensor(argument) for argument in arguments), **choices)
+
+    def _to_numpy(self, tensors: dict[str, tf.Tensor]) -> Arrays:
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self.model.parameter_dtype)
