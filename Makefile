@@ -16,7 +16,7 @@ SUITE ?= quickstart
 
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
-TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults docs))
+TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults network docs))
 
 export PATH := $(BIN):$(PATH)
 # horovodrun starts mpirun, which wants to be told twice that root may use it (containers).

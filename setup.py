@@ -15,6 +15,7 @@ PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.py compares the twins with
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
+TUNE = ["optuna>=4"]  # hvbench tune
 PARQUET = ["pyarrow>=16"]
 DOCS = ["furo>=2024.8", "myst-parser>=3", "sphinx>=7.3", "sphinx-click>=6"]
 # --track; each is written from the records, and MLflow into a local SQLite store
@@ -56,11 +57,13 @@ setup(
         "all": PYTORCH + TENSORFLOW + MPI,
         "peers": PEERS,
         "ci": CI,
+        "tune": TUNE,
         "parquet": PARQUET,
         **TRACKERS,
         "docs": DOCS,
         "test": [
             *CI,
+            *TUNE,
             *PARQUET,
             *DOCS,
             *(library for libraries in TRACKERS.values() for library in libraries),

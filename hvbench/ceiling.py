@@ -177,12 +177,13 @@ class Ceilings:
     def _allreduce(self, point: Point) -> tuple[float | None, int]:
         """Bus bandwidth and payload; None and 0 where one rank is alone."""
         world_size, compression = self.runtime.world_size, point.compression
+        if point.strategy.startswith("parameter_server"):
+            return None, 0  # its ranks know no all-reduce
         payload_bytes = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES)
 
         def measure() -> float:
             elements = payload_bytes // WIRE_BYTES[compression]
-            choices = {"compression": compression, "world_size": world_size, "device": self.runtime.device}
-            run = self.twin.prepare_allreduce(elements, **choices)
+            run = self.twin.prepare_allreduce(elements, compression=compression, runtime=self.runtime)
             # The first call also makes the connections; how many follow is common, or a rank would wait for ever.
             first = self._share_largest(self._seconds(run))
             seconds = min(self._seconds(run) for _ in range(max(BEST_OF, min(8, int(ALLREDUCE_SECONDS / first)))))
@@ -199,7 +200,7 @@ class Ceilings:
         return self._answers[question]
 
     def _share_largest(self, value: float) -> float:
-        return self.twin.share_largest(value, world_size=self.runtime.world_size)
+        return max(self.runtime.gather(value))
 
     def _work_seconds(self, run: Callable[[], None]) -> float:
         """Least time of a few calls without what calling costs, which training pays once a step and not a product."""

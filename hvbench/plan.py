@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from hvbench.environment import multiplies_natively, usable_cores
+from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.registry import describe_framework
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
@@ -21,6 +25,16 @@ LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
 ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
+
+SERVED = ("parameter_server", "parameter_server_async")
+# What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
+OF_A_LAUNCH = (
+    "strategy", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune", "link_bits_per_second",
+)  # fmt: skip
+OF_HOROVOD = (
+    "compression", "reduction", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune",
+    "gradient_predivide",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +87,7 @@ def make_plan(
     skipped: list[Skipped] = []
     for point in points:
         resolved = point.model_copy(update={"world_size": point.world_size or world_size})
-        reason = reason_to_skip(resolved, world_size=world_size)
+        reason = reason_to_skip(resolved, world_size=world_size) or reason_not_to_measure(resolved, settings)
         if reason:
             skipped.append(Skipped(point=resolved, reason=reason))
         else:
@@ -89,9 +103,30 @@ def make_plan(
     return Plan(jobs=jobs, skipped=skipped, done=already)
 
 
-def worker_group(point: Point) -> tuple[str, int, str]:
+def worker_group(point: Point) -> tuple[Any, ...]:
     """Points with the same group can share workers."""
-    return (point.framework, point.world_size or 1, point.device)
+    return (point.framework, point.world_size or 1, point.device, *(getattr(point, name) for name in OF_A_LAUNCH))
+
+
+def needs_mpirun(point: Point) -> bool:
+    """Whether its workers have to be ranks of MPI."""
+    return (point.controller == "mpi" or point.strategy in SERVED) and (point.world_size or 1) > 1
+
+
+def launch_facts(point: Point) -> dict[str, Any]:
+    """Fields of a `Task` that say how the point's workers are started."""
+    settings = {
+        "HOROVOD_FUSION_THRESHOLD": point.fusion_threshold_bytes,
+        "HOROVOD_CYCLE_TIME": None if point.cycle_time_seconds is None else 1e3 * point.cycle_time_seconds,
+        "HOROVOD_AUTOTUNE": 1 if point.autotune else None,
+    }
+    return {
+        "strategy": point.strategy,
+        "settings": {name: f"{value:g}" if value < 1e6 else str(value) for name, value in settings.items() if value is not None},
+        "by_mpirun": needs_mpirun(point),
+        "servers": 1 if point.strategy in SERVED and (point.world_size or 1) > 1 else 0,
+        "link_bits_per_second": point.link_bits_per_second,
+    }
 
 
 def reason_to_skip(point: Point, *, world_size: int) -> str | None:
@@ -104,8 +139,8 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         return "its sizes are beyond what a record can hold, and any machine"
     if point.world_size > world_size:
         return f"needs {point.world_size} ranks, {world_size} launched"
-    if point.world_size == 1 and point.compression != "none":
-        return "one rank has nothing to all-reduce: Horovod skips compression"
+    if reason := reason_not_to_communicate(point):
+        return reason
     if point.gemm != "default" and (point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
     if point.lr_warmup_steps >= point.schedule_steps and point.schedule in ENDING_SCHEDULES:
@@ -117,6 +152,49 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     if not is_installed(point.framework):
         return f"{point.framework} is not installed here; see hvbench doctor"
     return None
+
+
+def reason_not_to_communicate(point: Point) -> str | None:
+    """Why `point` cannot exchange gradients in the way that it asks for; None when it can."""
+    changed = [name for name in OF_HOROVOD if getattr(point, name) != Point.model_fields[name].default]
+    if point.world_size == 1 and point.compression != "none":
+        return "one rank has nothing to all-reduce: Horovod skips compression"
+    if point.world_size == 1 and (point.strategy != "horovod" or changed):
+        return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
+    if point.strategy != "horovod" and changed:
+        return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
+    if point.strategy in SERVED and (point.optimizer != "adamw" or point.initial_checkpoint or point.pretraining != "none"):
+        return f"{point.strategy}: the server updates by adamw, and from the seed"
+    if point.reduction == "adasum" and (point.controller != "mpi" or point.world_size & (point.world_size - 1)):
+        return "Horovod's adasum on processors needs controller mpi and 2, 4, 8, … ranks"
+    if point.compression == "bf16" and (point.reduction != "average" or point.gradient_predivide != 1.0):
+        return "bf16 sums outside Horovod: it knows no adasum and needs no gradient_predivide"
+    if point.reduction == "adasum" and point.gradient_predivide != 1.0:
+        return "adasum is no sum: gradient_predivide does not apply"
+    if needs_mpirun(point) and not has_mpi():
+        return "needs mpirun and mpi4py: pip install 'hvbench[mpi]'"
+    if point.link_bits_per_second is not None and not os.environ.get(LINK_VARIABLE):
+        return f"no link may be shaped here: run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
+    return None
+
+
+def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None:
+    """Why `settings` ask of `point` what its strategy cannot give; None when they do not."""
+    if settings.checkpoint_every and point.strategy in SERVED:
+        return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
+    if settings.noise_every and (point.strategy != "horovod" or point.reduction != "average"):
+        return "noise_every compares with gradients that Horovod averages"
+    return None
+
+
+@cache
+def has_mpi() -> bool:
+    """Whether ranks of MPI can be started, without importing it."""
+    from importlib.util import find_spec
+    from shutil import which
+
+    beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
+    return find_spec("mpi4py") is not None and bool(which(beside) or which("mpirun"))
 
 
 def describe_shortages(

@@ -68,9 +68,28 @@ class Point(Spec):
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
     gradient_accumulation_steps: Count = Field(1, description="backward passes per optimizer update")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products; weights stay fp32")
-    compression: Literal["none", "fp16"] = Field("none", description="what Horovod puts on the wire")
+    compression: Literal["none", "fp16", "bf16"] = Field("none", description="what goes on the wire; bf16: hvbench's own")
     gemm: Literal["default", "onednn"] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
+
+    strategy: Literal["horovod", "native", "parameter_server", "parameter_server_async", "local"] = Field(
+        "horovod", description="native: DistributedDataParallel or MultiWorkerMirroredStrategy; local: no exchange"
+    )
+    reduction: Literal["average", "adasum"] = Field("average", description="what Horovod makes of the ranks' gradients")
+    controller: Literal["gloo", "mpi"] = Field("gloo", description="what Horovod's ranks talk over")
+    fusion_threshold_bytes: Annotated[int, Field(ge=0, lt=2**40)] | None = Field(
+        None, description="HOROVOD_FUSION_THRESHOLD; left out: Horovod's own"
+    )
+    cycle_time_seconds: Annotated[float, Field(gt=0.0, le=10.0)] | None = Field(
+        None, description="HOROVOD_CYCLE_TIME; left out: Horovod's own"
+    )
+    autotune: bool = Field(False, description="HOROVOD_AUTOTUNE: Horovod tries its own knobs while it trains")
+    gradient_predivide: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        1.0, description="divides gradients before the sum, and the sum by world_size / this"
+    )
+    link_bits_per_second: Annotated[int, Field(ge=10_000, lt=2**40)] | None = Field(
+        None, description="what the hosts' links are shaped to (see hvbench lab); left out: as they are"
+    )
 
     optimizer: Literal["adamw", "sgd", "adafactor", "lamb", "lars"] = Field(
         "adamw", description="update rule; any but adamw has defaults of its own for some of the following"

@@ -24,8 +24,11 @@ MAX_PROBLEM = 500  # characters
 
 
 def find_pairs(plan: Plan) -> list[Pair]:
-    """What the plan still has to run and compares across frameworks: of each configuration the first framework with the others."""
-    running = {job.point for job in plan.jobs}
+    """What the plan still has to run and compares across frameworks: of each configuration the first framework with the others.
+
+    An asynchronous server's updates depend on who comes first: no two runs are alike, and there is nothing to compare.
+    """
+    running = {job.point for job in plan.jobs if job.point.strategy != "parameter_server_async"}
     known = running | {job.point for job in plan.done}
     pairs: list[Pair] = []
     for point in (job.point for job in [*plan.jobs, *plan.done]):

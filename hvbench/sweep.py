@@ -19,7 +19,7 @@ from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.launch.placement import Member
-from hvbench.plan import Job, Plan, estimate_seconds, make_plan, worker_group
+from hvbench.plan import Job, Plan, estimate_seconds, launch_facts, make_plan, worker_group
 from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
 from hvbench.repeating import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.resume import describe_changes, find_changes, fingerprint
@@ -40,6 +40,8 @@ TIMEOUT_FLOOR_SECONDS = 300.0
 EXPLODED = 2.0
 
 MAX_MESSAGE = 1000  # characters of an outcome's message
+
+PASSING_FACTS = ("load_before", "load_after", "host")  # of an environment: no property of a host
 
 
 class Observer(Protocol):
@@ -151,7 +153,7 @@ class Sweep:
         """Join what all ranks left of one job."""
         ranks, garbage = read_samples(end.results)
         outcome = end.failure or garbage or join_outcomes(end.results) or find_explosion(job.point, ranks) or {"status": "ok"}
-        environment = end.results[0]["environment"] if ranks else describe_environment()
+        environment = end.results[0]["environment"] | describe_other_hosts(end.results) if ranks else describe_environment()
         log = outcome.get("log")
         if log and log.startswith(str(self.folder.path)):
             outcome = {**outcome, "log": log.removeprefix(str(self.folder.path)).lstrip("/")}
@@ -188,6 +190,19 @@ def read_samples(results: Sequence[dict[str, Any]]) -> tuple[list[RankSamples], 
             message = f"rank {rank} left a result that is not what a worker writes: {type(error).__name__}: {why}"
             return [], {"status": "failed", "rank": rank, "phase": "measure", "message": message}
     return samples, None
+
+
+def describe_other_hosts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`other_hosts`: what each host but the first rank's says differently of itself; nothing on a single host."""
+    first = results[0]
+    others: dict[str, dict[str, Any]] = {}
+    for result in results:
+        host = result["samples"]["host"]
+        if host != first["samples"]["host"] and host not in others:
+            facts = result["environment"].items()
+            kept = {key: value for key, value in facts if key not in PASSING_FACTS and value != first["environment"].get(key)}
+            others[host] = kept
+    return {"other_hosts": others} if others else {}
 
 
 def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any] | None:
@@ -347,6 +362,7 @@ def make_task(
         },
         timeout_seconds=limit,
         memory_limit_bytes=memory_limit_bytes,
+        **launch_facts(job.point),
     )
 
 

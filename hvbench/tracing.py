@@ -19,7 +19,7 @@ import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
-from hvbench.plan import Job, estimate_seconds, worker_group
+from hvbench.plan import Job, estimate_seconds, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
@@ -246,7 +246,7 @@ def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:
     """Everything that `compare_points` compares; raises ValueError when the traces hold different quantities."""
     tolerances = tolerances_for(b.point, is_native=a.is_native or b.is_native)
     deviations = []
-    for each in (a, b):
+    for each in (a, b) if a.point.strategy != "local" else ():  # ranks that exchange nothing share nothing
         for kind in DIGESTS:
             differing = sum(digests[kind] != each.digests[0][kind] for digests in each.digests)
             name = f"{each.point.framework}/ranks_with_other_{kind}"
@@ -271,6 +271,7 @@ def make_trace_task(point: Point, settings: MeasureSettings, *, folder: str, lim
         job={"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder},
         timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
         memory_limit_bytes=limits.memory_bytes,
+        **launch_facts(point),
     )
 
 

@@ -25,13 +25,16 @@ from typing import Any
 
 from hvbench import parity
 from hvbench.ablation import Ablations
+from hvbench.allreduce.calls import time_case
+from hvbench.allreduce.record import CallSettings, Case
 from hvbench.ceiling import Ceilings
 from hvbench.checkpoint import PARAMETERS, load_checkpoint, name_checkpoint
 from hvbench.environment import describe_environment, describe_load, multiplies_natively
 from hvbench.faults import load_faults, slow_down, strike
 from hvbench.files import write_json
-from hvbench.frameworks import load_framework
+from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.evidence import OUT_OF_MEMORY
 from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
@@ -86,11 +89,18 @@ class Worker:
         """Load the framework, join the ranks, do every job."""
         self.progress.enter("start")
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
+        placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
-        self.runtime = load_framework(framework, "runtime").Runtime(**placement)
-        self.step_module = load_framework(framework, "step")
-        self.ceilings = Ceilings(framework, self.runtime)
+        is_reference = framework in references.COLLECTIVES
+        self.runtime = (references if is_reference else load_framework(framework, "runtime")).Runtime(**placement)
+        if not is_reference:
+            self.step_module = load_framework(framework, "step")
+            self.ceilings = Ceilings(framework, self.runtime)
         for index, job in enumerate(self.generation["jobs"]):
+            if job["kind"] == "allreduce":
+                result = self.time_allreduce(index, job)
+                write_json(self.directory / f"result-{index}.json", result)
+                continue
             point = Point.model_validate(job["point"])
             first = "ceiling" if job["kind"] == "measure" else "data"
             self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
@@ -149,7 +159,7 @@ class Worker:
                 "data_digest": text.digest,
                 "tokens_digest": text.tokens_digest,
                 "text_bytes": text.text_bytes,
-                "controller": os.environ.get("HOROVOD_CONTROLLER") if self.runtime.world_size > 1 else None,
+                "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
                 "memory_limit_bytes": self.generation.get("memory_limit_bytes"),
             },
             "samples": {
@@ -166,6 +176,7 @@ class Worker:
         }
         if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
             result["samples"]["ablation"] = self.ablate(loop)
+        trainer.close()
         return result
 
     @property
@@ -267,6 +278,7 @@ class Worker:
         digests = parity.write_trace(
             path, point, trainer=trainer, batches=batches, steps=settings.steps, is_first=is_first
         )
+        trainer.close()
         return {
             "outcome": {"status": "ok"},
             "file": path.name if path else None,
@@ -274,11 +286,32 @@ class Worker:
             "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=self.runtime.device),
         }
 
+    def time_allreduce(self, index: int, job: dict[str, Any]) -> dict[str, Any]:
+        """Time one case of `hvbench allreduce`: fields of `hvbench.allreduce.record.RankCalls`, and the environment."""
+        case, settings = Case.model_validate(job["case"]), CallSettings.model_validate(job["settings"])
+        self.progress.enter("build", index=index, step=0, point=case.case_id, job=job["kind"])
+        self.runtime.release()
+        kind = references.COLLECTIVES.get(case.implementation)
+        kind = kind or load_framework(case.implementation, "collective").Collective
+        collective = kind(case.payload_bytes // 4, compression=case.compression, runtime=self.runtime)
+        load_before = describe_load()
+        calls = time_case(case, settings, collective, runtime=self.runtime, enter=self.progress.enter)
+        loads = {"load_before": load_before, "load_after": describe_load()}
+        return {
+            "calls": {**{key: self.generation[key] for key in ("host", "rank", "local_rank", "threads")}, **calls},
+            "environment": {**describe_environment(), "framework_versions": self.runtime.versions(), **loads},
+        }
+
     def build_trainer(self, point: Point, trained: Arrays | None = None) -> Trainer:
         """The twin's trainer with the common initial weights, but for those that are `trained` already."""
         precision = PRECISIONS[point.precision]
         weights = initial_weights(point, dtype=precision.parameter_dtype) | (trained or {})
         return self.step_module.Trainer(point, weights, precision=precision, runtime=self.runtime)
+
+
+def uses_horovod(point: Point) -> bool:
+    """Whether Horovod brings the point's ranks together."""
+    return (point.world_size or 1) > 1 and point.strategy in ("horovod", "local")
 
 
 JOBS: dict[str, Callable[[Worker, Point, MeasureSettings], dict[str, Any]]] = {
@@ -339,9 +372,10 @@ def main(directory: Path) -> None:
         worker = Worker(directory)
         die_with_parent(worker.generation.get("agent_pid"))
         limit_memory(worker.generation.get("memory_limit_bytes"))
+        (directory / "pid").write_text(str(os.getpid()))
         with (directory / "stack.txt").open("w") as stack:
             faulthandler.register(signal.SIGUSR1, file=stack)
-            worker.run()
+            serve_points() if worker.generation.get("role") == "server" else worker.run()
     except BaseException as error:  # the last line of defence: whatever it was, the agent must learn of it
         try:
             report_failure(directory, error, progress=worker.progress if worker else None)
@@ -352,5 +386,11 @@ def main(directory: Path) -> None:
     os._exit(0)
 
 
+def find_directory(argument: str) -> Path:
+    """The folder that an agent has made for this process; under mpirun, which starts all alike, its rank's below that."""
+    rank = os.environ.get("OMPI_COMM_WORLD_RANK")
+    return Path(argument) if rank is None else Path(argument) / f"rank{rank}"
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(find_directory(sys.argv[1]))

@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hvbench.analysis.breakdown_plot import plot_breakdown
 from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
+from hvbench.analysis.links_report import models_of, plot_links
 from hvbench.analysis.overflows import plot_loss_scale
 from hvbench.analysis.panels import (
     GREY,
@@ -52,6 +53,9 @@ THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "compression": ("Does compressing the all-reduce pay?", "compression"),
     "world_size": ("Does throughput rise with the ranks?", "ranks"),
     "model": ("How does throughput fall with the model's size?", "model"),
+    "strategy": ("Which way of exchanging gradients is fastest?", "strategy"),
+    "reduction": ("What does adasum cost?", "reduction"),
+    "controller": ("Gloo or MPI?", "controller"),
     "framework": ("Which framework is faster?", ""),
 }
 ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
@@ -72,6 +76,8 @@ def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
     figures = {f"throughput_by_{axis}": plot_throughput(points, axis, summary=summary) for axis in axes}
     if scaling := plot_scaling(points):
         figures["scaling_efficiency"] = scaling
+    if links := plot_links(points, models_of(points, records)):
+        figures["step_by_link"] = links
     if len(evaluations) or (len(steps) and steps["step"].max() >= MIN_CURVE_STEPS):
         figures["loss_curves"] = plot_loss_curves(points, steps, evaluations=evaluations)
     if targets := plot_targets(points):

@@ -18,6 +18,7 @@ from hvbench.analysis.exports import render_latex, require_parquet, write_parque
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
 from hvbench.analysis.findings import Findings, find_all
 from hvbench.analysis.frame import point_frame, varying_axes
+from hvbench.analysis.links_report import break_even_table, models_of
 from hvbench.analysis.noise import noise_table
 from hvbench.analysis.overflows import overflow_table
 from hvbench.analysis.page import render_page
@@ -104,6 +105,7 @@ def report_tables(points: pd.DataFrame, records: list[Record]) -> list[Table]:
     """Every table that these launches have something to say to, in the order in which they are read."""
     tables = [framework_table(points), throughput_table(points), convergence_table(points), target_table(points)]
     tables += [tradeoff_table(points, records), noise_table(records), overflow_table(records), scaling_table(points)]
+    tables += [break_even_table(points, models_of(points, records))]
     tables += [*breakdown_tables(points), *ceiling_tables(points), memory_table(points)]
     tables += [parity_table(records)] if any(record.parity for record in records) else []
     return [table for table in tables if table is not None and (table.cells or table.name in ALWAYS)]

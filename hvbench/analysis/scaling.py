@@ -25,6 +25,12 @@ BASELINES = {1: "1 process without Horovod", 2: "2 ranks, the smallest world tha
 BATCH = ("micro_batch_size", "gradient_accumulation_steps")
 FIXED = {"weak": "batch per rank", "strong": "global batch"}
 
+# What says how ranks exchange gradients: a process alone has none of it.
+OF_MANY_RANKS = (
+    "compression", "strategy", "reduction", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune",
+    "gradient_predivide", "link_bits_per_second",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
@@ -120,16 +126,16 @@ def _find_base(point: dict[str, Any], axes: dict[str, dict[str, Any]], *, kind: 
     """The point of `baseline` ranks that differs in nothing else, or by the batch that keeps the global one."""
     if point["world_size"] <= baseline:
         return None
-    free = {"world_size", *(BATCH if kind == "strong" else ()), *(("compression",) if baseline == 1 else ())}
+    free = {"world_size", *(BATCH if kind == "strong" else ()), *(OF_MANY_RANKS if baseline == 1 else ())}
 
     def is_base(other: dict[str, Any]) -> bool:
         if other["world_size"] != baseline or (kind == "strong" and _global_batch(other) != _global_batch(point)):
             return False
         pairs = ((other[name], point[name]) for name in AXES if name not in free)
-        return all(one == two or (pd.isna(one) and pd.isna(two)) for one, two in pairs)
+        return all((pd.isna(one) and pd.isna(two)) if pd.isna(one) or pd.isna(two) else one == two for one, two in pairs)
 
     bases = [point_id for point_id, other in axes.items() if is_base(other)]
-    # One rank has no all-reduce to compress. Of several global batches, the one that accumulates as often comes first.
+    # One rank has no all-reduce to choose anything of. Of several global batches, the one that accumulates as often comes first.
     return min(bases, key=lambda base: tuple(axes[base][name] != point[name] for name in reversed(BATCH)), default=None)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hvbench.analysis.agreement import check_agreement, describe_configuration
+from hvbench.analysis.agreement import check_agreement, describe_configuration, is_repeatable
 from hvbench.analysis.frame import AXES, point_frame, varying_axes
 from hvbench.analysis.panels import describe_value, emulated_precisions
 from hvbench.analysis.stats import sort_points
@@ -68,7 +68,7 @@ class Verdict:
 
 def find_standings(records: Iterable[Record]) -> list[Standing]:
     """Every configuration with launches that ended in `ok` in more than one framework."""
-    records = [record for record in records if record.outcome.status == "ok"]
+    records = [record for record in records if record.outcome.status == "ok" and is_repeatable(record)]
     points = point_frame(records)
     varying, emulated = [axis for axis in varying_axes(points) if axis != "framework"], emulated_precisions(points)
     groups: dict[str, list[Record]] = {}
@@ -104,8 +104,11 @@ def usage(stamp: ParityStamp) -> float:
 
 
 def check_verdict(records: Iterable[Record]) -> Verdict | None:
-    """What a reader must know before comparing the frameworks; None where there is only one."""
-    records = list(records)
+    """What a reader must know before comparing the frameworks; None where there is only one.
+
+    Nothing can be said of an asynchronous server's launches, which are not alike even in one framework.
+    """
+    records = [record for record in records if is_repeatable(record)]
     if len({record.point.framework for record in records}) < 2:
         return None
     standings, agreement = find_standings(records), check_agreement(records)

@@ -35,7 +35,7 @@ schedule_steps = 25
 [axes]
 gradient_accumulation_steps = [1, 2]
 precision = ["fp32", "bf16", "fp16"]
-compression = ["none", "fp16"]
+compression = ["none", "fp16", "bf16"]
 """
 COLUMNS = {"logits": "logits", "loss": "loss", "gradient": "gradients", "update": "updates"}
 GREEN, RED = "same work", "NOT the same"
@@ -113,7 +113,13 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
     check_data(plan, display, is_open=False)
     for skipped in plan.skipped:
         display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
-    return pair_up((job.point for job in plan.jobs), frameworks=installed)
+    points = [job.point for job in plan.jobs]
+    for point in (point for point in points if point.strategy == "parameter_server_async"):
+        display.prepare(f"skipped {name_of(point)}: an asynchronous server's updates depend on which rank comes first")
+    pairs = pair_up((point for point in points if point.strategy != "parameter_server_async"), frameworks=installed)
+    if not pairs:
+        raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
+    return pairs
 
 
 def render(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:

@@ -10,8 +10,11 @@ from pathlib import Path
 import click
 
 from hvbench import __version__
+from hvbench.cli.communicating import allreduce, predict
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
+from hvbench.cli.hosting import hosts_option, lab
+from hvbench.cli.tuning import tune
 from hvbench.cli.values import Duration, Memory, Outcomes, Share, Trackers
 
 RESULTS = Path("results")
@@ -23,6 +26,8 @@ The flow:
   hvbench plan quickstart               what a suite would run, and for how long
   hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
+  hvbench allreduce --np 2              all-reduces by themselves, by message size and path
+  hvbench predict results/…/…           what more ranks or another link would make of it
   hvbench report results/…/…            tables, plots and report again, from the records
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
   hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
@@ -49,7 +54,7 @@ def hvbench() -> None:
 def options_of_a_sweep(command):
     """Options that `sweep`, `plan` and `run` share."""
     np_help = "Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
-    return click.option("--np", "np", type=int, metavar="N", help=np_help)(command)
+    return click.option("--np", "np", type=int, metavar="N", help=np_help)(hosts_option(command))
 
 
 def memory_limit_option(command):
@@ -318,5 +323,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (compare, ab, gate, baseline, history):
+for each in (compare, ab, gate, baseline, history, allreduce, predict, tune, lab):
     hvbench.add_command(each)

@@ -12,7 +12,7 @@ from hvbench.cli.display import format_duration
 from hvbench.cli.output import choose_display
 from hvbench.environment import usable_memory_bytes
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
-from hvbench.launch.agent import worker_environment
+from hvbench.launch.process import worker_environment
 from hvbench.launch.context import Context
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
 from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan

@@ -30,6 +30,62 @@ class Memory(click.ParamType):
         return size
 
 
+class Size(click.ParamType):
+    """A message's size in bytes, as people write it: 1KiB, 64M, 256MiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"(\d{1,12})\s*([kmg]?i?)b?", str(value).strip().lower())
+        size = int(match[1]) * UNITS[match[2]] if match and match[2] != "i" else 0
+        if not 4 <= size < 2**36 or size % 4:
+            self.fail(f"{value!r} is not the size of float32 values, at most 64GiB; write for example 1KiB or 64MiB")
+        return size
+
+
+class Counts(click.ParamType):
+    """Whole numbers above 0, separated by commas."""
+
+    name = "counts"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        words = str(value).split(",")
+        if not all(re.fullmatch(r"[1-9]\d{0,5}", word.strip()) for word in words) or len(set(words)) < len(words):
+            self.fail(f"{value!r} are not different whole numbers; write for example 2,4,8")
+        return tuple(int(word) for word in words)
+
+
+class Bandwidths(click.ParamType):
+    """Bandwidths in bits per second, separated by commas, as people write them: 200Mbit,10Gbit."""
+
+    name = "bandwidths"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        found = []
+        for word in str(value).split(","):
+            match = re.fullmatch(r"(\d{1,13}(?:\.\d{1,6})?)\s*([kmgt]?)(?:bit|bps)?(?:/s)?", word.strip().lower())
+            bits = int(float(match[1]) * UNITS[match[2]]) if match else 0
+            if not 10_000 <= bits < 2**40:
+                self.fail(f"{word!r} is no bandwidth from 10kbit to 1Tbit; write for example 200Mbit or 10Gbit")
+            found.append(bits)
+        return tuple(dict.fromkeys(found))
+
+
+class Choices(click.ParamType):
+    """Some of a few words, separated by commas."""
+
+    name = "choices"
+
+    def __init__(self, *allowed: str) -> None:
+        self.allowed = allowed
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        words = tuple(word.strip() for word in str(value).split(","))
+        if unknown := [word for word in words if word not in self.allowed]:
+            self.fail(f"{unknown[0]!r} is not one of {', '.join(self.allowed)}")
+        return tuple(dict.fromkeys(words))
+
+
 class Share(click.ParamType):
     """A fraction between 0 and 1, as people write it: 2% or 0.02."""
 

@@ -1,7 +1,8 @@
 """What both twins fulfil, and all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin has six files with the same public names in the
-same order and with the same signatures: `runtime` (process, device, Horovod), `model`, `optimizer`, `allreduce`, `step`,
+Arrays cross this border as numpy, scalars as Python floats. A twin has eight files with the same public names in the
+same order and with the same signatures: `runtime` (process, device), `peers` (who brings ranks together), `model`,
+`optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
 `ceiling` (bare products, passes over memory and all-reduces, for `hvbench.ceiling` to time).
 """
 
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
+from hvbench.frameworks.peers import Peers
 
 Arrays = dict[str, np.ndarray]
 
@@ -38,6 +41,7 @@ class Runtime(Protocol):
     rank: int
     world_size: int
     device: str  # "cpu" or "cuda"
+    peers: Peers
 
     def versions(self) -> dict[str, str]:
         """Versions and build facts of the framework, for the fingerprint."""
@@ -58,7 +62,7 @@ class Runtime(Protocol):
         """Give back what the last point held, and reset the high-water mark."""
 
     def shutdown(self) -> None:
-        """Leave Horovod."""
+        """Leave the other ranks."""
 
 
 class Trainer(Protocol):
@@ -109,3 +113,19 @@ class Trainer(Protocol):
 
     def load_state(self, state: Arrays) -> None:
         """Go on from a `state`, whichever twin it comes from. Raises KeyError where it lacks something."""
+
+    def close(self) -> None:
+        """Say that this rank trains no more; only a parameter server has to know."""
+
+
+class Collective(Protocol):
+    """One all-reduce of float32 values as gradients take it, for `hvbench allreduce` to time."""
+
+    def fill(self, values: np.ndarray) -> None:
+        """Take `values` as what this rank contributes to the next call."""
+
+    def run(self) -> None:
+        """Average over the ranks, compression and all."""
+
+    def result(self) -> np.ndarray:
+        """What the last call left on this rank."""

@@ -12,6 +12,7 @@ import urllib.request
 from hvbench.errors import LaunchError
 from hvbench.launch.channel import Address
 from hvbench.launch.context import Context
+from hvbench.launch.hosts import FROM_INPUT, start_remote_agent
 
 KEY_VALUE_PATH = "/hvbench/coordinator"
 LOOKUP_SECONDS = 3600.0  # rank 0 may prepare a large text first; the launcher's end ends this too
@@ -24,14 +25,15 @@ def publish(address: Address, context: Context) -> list[subprocess.Popen]:
     elif context.launcher == "mpi":
         _broadcast(address.to_json())
     else:
-        return [_start_agent(address, rank=rank, size=context.size) for rank in range(1, context.size)]
+        return _start_agents(address, context)
     return []
 
 
 def look_up(context: Context) -> Address:
     """Rank 0's address, on any other rank; raises LaunchError when it does not come."""
     if context.launcher == "hvbench":
-        return Address.from_json(os.environ["HVBENCH_COORDINATOR"])
+        text = os.environ["HVBENCH_COORDINATOR"]
+        return Address.from_json(sys.stdin.readline() if text == FROM_INPUT else text)
     if context.launcher == "mpi":
         return Address.from_json(_broadcast(None))
     deadline = time.monotonic() + LOOKUP_SECONDS
@@ -68,6 +70,23 @@ def _broadcast(text: str | None) -> str:
     text = MPI.COMM_WORLD.bcast(text, root=0)
     MPI.Finalize()
     return text
+
+
+def _start_agents(address: Address, context: Context) -> list[subprocess.Popen]:
+    """Agents of all ranks but 0: here, or on their hosts."""
+    agents = []
+    try:
+        for rank in range(1, context.size):
+            host = context.hosts[rank] if context.hosts else None
+            if host is None or host == context.hosts[0]:
+                agents.append(_start_agent(address, rank=rank, size=context.size))
+            else:
+                agents.append(start_remote_agent(address.to_json(), host=host, rank=rank, size=context.size))
+    except BaseException:
+        for agent in agents:
+            agent.kill()
+        raise
+    return agents
 
 
 def _start_agent(address: Address, *, rank: int, size: int) -> subprocess.Popen:

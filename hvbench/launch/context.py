@@ -18,6 +18,7 @@ class Context:
     rank: int
     size: int
     is_single_host: bool
+    hosts: tuple[str, ...] = ()  # of each rank, where hvbench launches on several by itself
 
     @property
     def is_first(self) -> bool:

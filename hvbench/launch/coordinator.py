@@ -21,7 +21,9 @@ from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
 from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
+from hvbench.launch.mpirun import join_ranks
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
+from hvbench.launch.task import Task, TaskEnd, refuse
 from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 JOIN_SECONDS = 120.0
@@ -39,35 +41,13 @@ class StartFailed(LaunchError):
         self.failure = failure
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One job as the launcher needs it: what the workers get, who can share workers with it, and its time limit."""
-
-    group: tuple  # tasks next to each other with equal groups share a generation
-    framework: str
-    world_size: int
-    device: str
-    job: dict[str, Any]  # passed on to `hvbench.worker`
-    timeout_seconds: float
-    memory_limit_bytes: int | None = None  # of each worker
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskEnd:
-    """How a task ended: every rank's result, or the failure that ended it."""
-
-    results: list[dict[str, Any]]
-    failure: dict[str, Any] | None  # status, rank, phase, message, log
-    generation: int
-    seconds: float
-
-
 @dataclass(kw_only=True)
 class Generation:
     """A running set of workers."""
 
     number: int
     ranks: list[int]
+    by_mpirun: bool = False
     results: dict[int, dict[int, dict[str, Any]]] = field(default_factory=dict)  # index -> rank -> result
     ends: dict[int, Message] = field(default_factory=dict)
     progress: dict[int, tuple[int, str]] = field(default_factory=dict)  # rank -> (index of the job, phase)
@@ -76,6 +56,10 @@ class Generation:
     def waiting(self, index: int) -> list[int]:
         """Ranks that have not finished job `index`."""
         return [rank for rank in self.ranks if rank not in self.results.get(index, {})]
+
+    def agent(self, rank: int) -> int:
+        """Whose agent watches that rank's worker."""
+        return 0 if self.by_mpirun else rank
 
     def phase(self, rank: int) -> str:
         """Where the rank's worker was last seen."""
@@ -144,6 +128,10 @@ class Coordinator:
             while last < len(tasks) and tasks[last].group == tasks[position].group:
                 last += 1
             start_failure = None
+            if tasks[position].by_mpirun and len({member.host for member in self.members.values()}) > 1:
+                yield position, refuse("workers that mpirun starts run on one host; this launch has several")
+                position += 1
+                continue
             for end in self._run_generation(tasks[position:last]):
                 if end.failure and end.failure["phase"] == "start":
                     start_failure = end.failure
@@ -199,7 +187,7 @@ class Coordinator:
             raise LaunchError(f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume")
         first = tasks[0]
         ranks = list(range(first.world_size))
-        generation = Generation(number=next(self.numbers), ranks=ranks)
+        generation = Generation(number=next(self.numbers), ranks=ranks, by_mpirun=first.by_mpirun)
         slots = assign_slots([self.members[rank] for rank in ranks])
         server = RendezvousServer()
         port = server.start()
@@ -211,18 +199,20 @@ class Coordinator:
         except OSError as error:
             stop_server(server)
             raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
+        address = self.hub.address.hosts[0]
+        messages = []
         for rank, slot in zip(ranks, slots, strict=True):
             # A share of the launch, not of the point: a rank's cores do not grow when other ranks sit a point out.
             threads = threads_per_worker(list(self.members.values()), host=slot.hostname)
-            self.hub.send(
-                rank,
+            places = worker_settings(slot, address=address, port=port, threads=threads, by_mpirun=first.by_mpirun)
+            messages.append(
                 {
                     "type": "start",
                     "generation": generation.number,
                     "logs": str(self.logs.resolve()),
                     "token": token,
-                    "environment": timeline
-                    | worker_settings(slot, address=self.hub.address.hosts[0], port=port, threads=threads),
+                    "environment": timeline | places | first.settings,
+                    "link_bits_per_second": first.link_bits_per_second,
                     "description": {
                         "framework": first.framework,
                         "rank": rank,
@@ -231,11 +221,16 @@ class Coordinator:
                         "host": slot.hostname,
                         "threads": threads,
                         "device": first.device,
+                        "strategy": first.strategy,
                         "memory_limit_bytes": first.memory_limit_bytes,
                         "jobs": [task.job for task in tasks],
                     },
-                },
+                }
             )
+        if first.by_mpirun:
+            messages = [join_ranks(messages, servers=first.servers)]
+        for rank, message in enumerate(messages):
+            self.hub.send(rank, message)
         self._token = self.logs / token
         return generation, server
 
@@ -256,7 +251,8 @@ class Coordinator:
                 return self._describe_timeout(generation, index, seconds=self._start_seconds(task) if deadline is None else limit)
         return None
 
-    def _note(self, generation: Generation, rank: int, message: Message) -> None:
+    def _note(self, generation: Generation, sender: int, message: Message) -> None:
+        rank = message.get("of_rank", sender)
         if message["type"] in ("lost", "broken"):
             self.lost.add(rank)
             host = self.members[rank].host
@@ -308,7 +304,7 @@ class Coordinator:
         """The time of job `index` is up: ask every rank what it is doing, and blame the one that waits for nobody."""
         waiting = generation.waiting(index)
         for rank in waiting:
-            self.hub.send(rank, {"type": "where", "generation": generation.number})
+            self.hub.send(generation.agent(rank), {"type": "where", "generation": generation.number, "rank": rank})
         deadline = time.monotonic() + STACK_SECONDS
         while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
             received = self.hub.receive(rest)

@@ -58,8 +58,10 @@ def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
     return max(1, cores // len(local))
 
 
-def worker_settings(slot: Any, *, address: str, port: int, threads: int) -> dict[str, str]:
+def worker_settings(slot: Any, *, address: str, port: int, threads: int, by_mpirun: bool = False) -> dict[str, str]:
     """The environment by which a worker's Horovod finds its peers, and its libraries their threads."""
+    if by_mpirun:  # which tells each rank its place
+        return {"HOROVOD_CONTROLLER": "mpi", "HOROVOD_CPU_OPERATIONS": "mpi", "OMP_NUM_THREADS": str(threads)}
     settings = {
         "HOROVOD_CONTROLLER": "gloo",
         "HOROVOD_CPU_OPERATIONS": "gloo",

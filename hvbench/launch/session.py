@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.hosts import parse_hosts
 
 END_SECONDS = 10.0
 GO_ON = "what was measured is safe, go on with --resume"
@@ -29,8 +30,18 @@ SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C
 
 
 def resolve_context(np: int | None) -> Context:
-    """Who launched this process; with no launcher, a launch of `np` ranks by hvbench itself. Raises UsageError."""
-    context = detect_context()
+    """Who launched this process; with no launcher, a launch by hvbench itself of `np` ranks, or on $HVBENCH_HOSTS (`-H`).
+
+    Raises UsageError.
+    """
+    context, hosts = detect_context(), os.environ.get("HVBENCH_HOSTS")
+    if context.launcher == "none" and hosts:
+        ranks = parse_hosts(hosts)
+        if np is not None and not 1 <= np <= len(ranks):
+            raise UsageError(f"--np {np}: must be between 1 and {len(ranks)}, the ranks of -H {hosts}")
+        chosen = tuple(ranks[: np or len(ranks)])
+        os.environ["HOROVOD_HOSTNAME"] = chosen[0]  # the name by which this host is one of them
+        return replace(context, size=len(chosen), is_single_host=len(set(chosen)) == 1, hosts=chosen)
     if context.launcher == "none":
         most = MAX_RANKS_PER_CORE * usable_cores()
         if np is not None and not 1 <= np <= most:
@@ -66,7 +77,7 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
         launched = publish(hub.address, context)
         coordinator = Coordinator(hub, context, run_path=run_path)
         try:
-            coordinator.wait_for_members(check=lambda: require_alive(launched))
+            coordinator.wait_for_members(check=lambda: require_alive(launched, hosts=context.hosts))
             yield coordinator
         finally:
             coordinator.quit()
@@ -79,11 +90,13 @@ def open_launch(context: Context, *, run_path: Path) -> Iterator[Coordinator]:
             hub.close()
 
 
-def require_alive(launched: list[subprocess.Popen]) -> None:
+def require_alive(launched: list[subprocess.Popen], *, hosts: Sequence[str] = ()) -> None:
     """Raise LaunchError when an agent that hvbench has started itself is gone before it joined."""
     for rank, process in enumerate(launched, start=1):
         if process.poll() is not None:
-            raise LaunchError(f"rank {rank}: its agent ended with code {process.returncode} before it joined")
+            where = f" on {hosts[rank]}" if hosts else ""
+            why = " (255 is ssh's own: can it log in there without a question?)" if hosts and process.returncode == 255 else ""
+            raise LaunchError(f"rank {rank}{where}: its agent ended with code {process.returncode} before it joined{why}")
 
 
 def dismiss(context: Context) -> None:

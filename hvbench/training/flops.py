@@ -8,7 +8,7 @@ from hvbench.record import ModelFacts
 from hvbench.spec import Point
 from hvbench.training.weights import parameter_shapes
 
-WIRE_BYTES = {"none": 4, "fp16": 2}
+WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}
 
 
 def model_facts(point: Point) -> ModelFacts:
@@ -27,7 +27,7 @@ def model_facts(point: Point) -> ModelFacts:
     if point.objective == "classification":
         parameters_in_flops -= sizes["token_embedding"] + sizes["classifier.weight"] + sizes["classifier.bias"]
     attention = 12 * point.num_layers * point.hidden_size * point.sequence_length  # H * Q = hidden_size
-    communicates = (point.world_size or 1) > 1
+    communicates = (point.world_size or 1) > 1 and point.strategy != "local"
     return ModelFacts(
         parameters=parameters,
         parameters_in_flops=parameters_in_flops,

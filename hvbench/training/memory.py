@@ -92,7 +92,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
-    copies_bytes += parameters * HALF_BYTES if point.compression == "fp16" else 0
+    copies_bytes += parameters * HALF_BYTES if point.compression != "none" else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(

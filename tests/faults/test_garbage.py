@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from hvbench.errors import LaunchError
-from hvbench.launch.agent import Agent, WorkerProcess
+from hvbench.launch.agent import Agent
+from hvbench.launch.process import WorkerProcess
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context
 from hvbench.launch.coordinator import Coordinator, Generation

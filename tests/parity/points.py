@@ -28,8 +28,11 @@ CONFIGURATIONS = [
     (world_size, precision, compression)
     for world_size in WORLD_SIZES
     for precision in PRECISIONS
-    for compression in (("none", "fp16") if world_size > 1 else ("none",))
+    for compression in (("none", "fp16", "bf16") if world_size > 1 else ("none",))
 ]
+# Other ways to exchange gradients, in fp32 on two ranks: those whose updates are Horovod's average, and adasum.
+SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server"}]
+ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # World size, micro-batch, accumulation: the same 16 samples a step.
 SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
 
@@ -97,6 +100,11 @@ def warming_point(framework: str, world_size: int) -> Point:
     )
 
 
+def exchanged_point(framework: str, choices: dict[str, Any]) -> Point:
+    """The base point at world size 2 with another way to exchange gradients."""
+    return make_point(framework, 2, **choices)
+
+
 def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
     """The base point at world size 1 with `knobs` wrong."""
     return make_point(BROKEN, 1, precision=precision, **knobs)
@@ -123,6 +131,7 @@ def all_points() -> list[Point]:
             points.append(warming_point(framework, world_size))
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
+        points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))

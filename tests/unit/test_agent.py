@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from hvbench.launch.agent import LOG_TAIL_BYTES, Agent, WorkerProcess, count_oom_kills, worker_environment
+from hvbench.launch.agent import Agent
 from hvbench.launch.channel import Hub, connect
+from hvbench.launch.process import LOG_TAIL_BYTES, WorkerProcess, count_oom_kills, worker_environment
 
 SECONDS = 30.0
 JAX = {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hvbench.analysis.agreement import STEPS, TOLERANCES, check_agreement, compare_losses
-from tests.unit.sample_records import make_rank, make_record
+from hvbench.analysis.stamps import check_verdict
+from tests.unit.sample_records import make_rank, make_record, make_stamp
 
 
 def launch(framework: str, losses: list[float | None], *, repeat: int = 0, **point):
@@ -61,3 +62,12 @@ def test_with_dropout_losses_of_different_frameworks_say_nothing() -> None:
     assert check_agreement([a, b]) is None
     assert compare_losses(a, b) == 0.0
     assert compare_losses(a, launch("pytorch", [4.0], dropout=0.1)) == pytest.approx(0.2)  # the same masks again
+
+
+def test_an_asynchronous_server_proves_nothing_and_disproves_nothing() -> None:
+    alike = [launch("pytorch", [8.0, 7.0], parity=make_stamp()), launch("tensorflow", [8.0, 7.0], parity=make_stamp("pytorch"))]
+    choices = {"strategy": "parameter_server_async"}
+    wild = [launch("pytorch", [8.0, 7.0], **choices), launch("tensorflow", [8.0, 6.0], **choices)]
+    assert check_verdict([*alike, *wild]).is_proven
+    synchronous = [launch("pytorch", [8.0, 7.0], strategy="native"), launch("tensorflow", [8.0, 6.0], strategy="native")]
+    assert not check_verdict([*alike, *synchronous]).is_proven

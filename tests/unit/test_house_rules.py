@@ -160,6 +160,7 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 PURE = (
     "hvbench.training", "hvbench.spec", "hvbench.repeating", "hvbench.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate",
     "hvbench.comparison.judge", "hvbench.analysis.stats", "hvbench.analysis.scaling", "hvbench.analysis.quality",
+    "hvbench.analysis.links", "hvbench.allreduce.cost", "hvbench.allreduce.predict", "hvbench.allreduce.summary",
     "hvbench.analysis.shape", "hvbench.analysis.ratios", "hvbench.analysis.losses", "hvbench.analysis.metrics",
     "hvbench.analysis.survival", "hvbench.analysis.noise", "hvbench.analysis.tradeoff",
 )  # fmt: skip

@@ -72,11 +72,25 @@ def sample_runs() -> dict[str, list[Record]]:
         "scaling": [record.model_copy(update={"parity": STAMP}) for record in scaled],
         "sweep": swept,
         "convergence": make_convergence(repeats=3),
+        "network": make_linked(),
         "batches": [
             batch_record(batch, round(50 * (1 + 90 / batch) * (1 + 0.05 * repeat)), framework=framework, repeat=repeat)
             for framework in both for batch in BATCHES for repeat in range(2)
         ],
     }  # fmt: skip
+
+
+def make_linked() -> list[Record]:
+    """Three launches of every compression on three links: slow ones take longer, compression costs where they are fast."""
+    records = []
+    for repeat in range(3):
+        for compression, local, wire in (("none", 0.30, 1.0), ("fp16", 0.36, 0.5)):
+            for link in (10**8, 4 * 10**8, 16 * 10**8):
+                seconds = (local + wire * 5e7 / link) * (1 + 0.01 * ((repeat + link // 10**8) % 3))
+                ranks = [make_rank(rank, step_seconds=[2.0, *[seconds] * 3]) for rank in range(2)]
+                fields = {"compression": compression, "link_bits_per_second": link, "model": "small"}
+                records.append(make_record(ranks, repeat=repeat, **fields))
+    return records
 
 
 def scatter(offset: int) -> list[float]:

@@ -44,6 +44,12 @@ def test_every_configuration_of_both_frameworks_is_checked_once() -> None:
     assert [[point.seed for point in pair] for pair in pairs] == [[0, 0], [1, 1]]
 
 
+def test_an_asynchronous_server_is_not_checked() -> None:
+    strategies = ("horovod", "parameter_server_async", "local")
+    pairs = find_pairs(plan([job(name, strategy=strategy) for strategy in strategies for name in ("pytorch", "tensorflow")]))
+    assert [pair[0].strategy for pair in pairs] == ["horovod", "local"]
+
+
 def test_a_single_framework_has_nothing_to_check() -> None:
     assert find_pairs(plan([job("pytorch"), job("pytorch", seed=1)])) == []
     assert find_pairs(plan([job("pytorch"), job("tensorflow", seed=1)])) == []

@@ -19,7 +19,7 @@ from hvbench.record import Record
 from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
 from hvbench.store import RunFolder
 from hvbench.suite import Suite, parse_suite
-from hvbench.sweep import TIMEOUT_FLOOR_SECONDS, Sweep, make_task, prepare_sweep
+from hvbench.sweep import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep
 from tests.unit.sample_records import make_rank
 
 pytestmark = pytest.mark.skipif(
@@ -448,3 +448,17 @@ def test_an_added_launch_that_was_interrupted_is_made_again(tmp_path: Path) -> N
     machine = Machine(seed0=[1.0], seed1=[1.0])
     _, records = launch(again, machine)
     assert machine.launched == [0, 1] and {record.outcome.status for record in records} == {"ok"}
+
+
+# Hosts
+
+
+def test_a_record_says_in_what_other_hosts_differ() -> None:
+    def on(host: str, rank: int, **facts: Any) -> dict[str, Any]:
+        one = result(rank)
+        return {**one, "environment": one["environment"] | facts, "samples": one["samples"] | {"host": host}}
+
+    alike = {"cpu_model": "X", "packages": {"torch": "1"}, "load_before": {"load_average": [0.1]}}
+    ranks = [on("a", 0, **alike), on("a", 1, **alike), on("b", 2, **alike), on("c", 3, **(alike | {"cpu_model": "Y", "host": "c"}))]
+    assert describe_other_hosts(ranks) == {"other_hosts": {"b": {}, "c": {"cpu_model": "Y"}}}
+    assert describe_other_hosts(ranks[:2]) == {}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import horovod.torch as hvd
 import torch
 
-from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
+from hvbench.frameworks.pytorch.allreduce import make_allreduce
 from hvbench.frameworks.pytorch.model import multiply
-from hvbench.frameworks.pytorch.runtime import DTYPES
+from hvbench.frameworks.pytorch.runtime import DTYPES, Runtime
 from hvbench.training.products import Product
 
 
@@ -49,23 +48,16 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
     return run
 
 
-def prepare_allreduce(elements: int, *, compression: str, world_size: int, device: str) -> Callable[[], None]:
+def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
     """One all-reduce of float32 elements as gradients take it, compression and all."""
-    allreduce = GradientAllReduce(compression=compression, world_size=world_size)
-    values = torch.ones(elements, device=device)
+    allreduce = make_allreduce(runtime.peers, compression=compression)
+    values = torch.ones(elements, device=runtime.device)
 
     def run() -> None:
         allreduce.start("ceiling", values)
         allreduce.finish()
 
     return run
-
-
-def share_largest(value: float, *, world_size: int) -> float:
-    """The largest of all ranks' values, on every rank."""
-    if world_size == 1:
-        return value
-    return hvd.allreduce(torch.tensor([value], dtype=torch.float64), name="largest", op=hvd.Max).item()
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool, device: str) -> torch.Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import gc
 
-import horovod.torch as hvd
 import torch
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.pytorch.peers import join
 
 DTYPES = {
     "float64": torch.float64,
@@ -20,7 +20,9 @@ DTYPES = {
 class Runtime:
     """See `hvbench.frameworks.contract.Runtime`."""
 
-    def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
+    def __init__(
+        self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str, strategy: str = "horovod"
+    ) -> None:
         self.rank = rank
         self.world_size = world_size
         keep_freed_memory()
@@ -30,8 +32,7 @@ class Runtime:
         self.device = ("cuda" if has_gpu else "cpu") if device == "auto" else device
         if self.device == "cuda":
             torch.cuda.set_device(local_rank)
-        if world_size > 1:
-            hvd.init()
+        self.peers = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"pytorch": torch.__version__, "pytorch_cpu_capability": torch.backends.cpu.get_cpu_capability()}
@@ -44,13 +45,10 @@ class Runtime:
             torch.cuda.synchronize()
 
     def barrier(self) -> None:
-        if self.world_size > 1:
-            hvd.barrier()
+        self.peers.barrier()
 
     def gather(self, value: float) -> list[float]:
-        if self.world_size == 1:
-            return [value]
-        return hvd.allgather(torch.tensor([value], dtype=torch.float64), name="gather").tolist()
+        return self.peers.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
@@ -62,5 +60,4 @@ class Runtime:
             torch.cuda.reset_peak_memory_stats()
 
     def shutdown(self) -> None:
-        if self.world_size > 1:
-            hvd.shutdown()
+        self.peers.leave()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import weakref
 
@@ -9,9 +10,12 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
-from hvbench.frameworks.pytorch.allreduce import GradientAllReduce
+from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
+from hvbench.frameworks.peers import NoPeers
+from hvbench.frameworks.pytorch.allreduce import make_allreduce
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import make_optimizer
+from hvbench.frameworks.pytorch.peers import NativePeers
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.dropout import Seed, dropout_seed
@@ -29,7 +33,12 @@ class Trainer:
         self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
-        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        peers = NoPeers() if point.strategy == "local" else runtime.peers
+        self.allreduce = make_allreduce(
+            peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
+        )
+        self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
+        self.ddp = _wrap(self.model) if isinstance(peers, NativePeers) else None
         self.sends_gradients = False  # whether the running backward pass hands its gradients to the all-reduce
         self.kept: dict[str, torch.Tensor] = {}
         this = weakref.ref(self)  # a hook that held the trainer would keep it, and its memory, for ever
@@ -45,6 +54,8 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
+        if self.server and with_allreduce:
+            return self._train_on_server(inputs, targets, learning_rate=learning_rate, loss_scale=loss_scale)
         loss, gradients = self._averaged_gradients(
             inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
@@ -73,6 +84,9 @@ class Trainer:
         return loss.item()
 
     def allreduce_alone(self) -> None:
+        if self.server:
+            self.server.average(self._to_numpy(self.kept))
+            return
         for name, gradient in reversed(self.kept.items()):  # the order in which a backward pass yields them
             self.allreduce.start(name, gradient)
         self.allreduce.finish()
@@ -89,9 +103,10 @@ class Trainer:
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
     ) -> Arrays:
         _, gradients = self._averaged_gradients(
-            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
         )
-        return {name: gradient.cpu().numpy() for name, gradient in gradients.items()}
+        arrays = self._to_numpy(gradients)
+        return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
         norms, sums = [], {}
@@ -125,6 +140,24 @@ class Trainer:
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
+    def close(self) -> None:
+        if self.server:
+            self.server.leave()
+
+    def _train_on_server(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        """Push this rank's gradients, pull the parameters that the server has made of them."""
+        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+        self.passes += len(inputs)
+        values, gradient_norm, skipped = self.server.update(
+            self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
+        )
+        with torch.no_grad():
+            for name, value in values.items():
+                self.model.parameters[name].copy_(torch.from_numpy(value))
+        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
+
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -135,13 +168,26 @@ class Trainer:
             parameter.grad = None
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
-            self.sends_gradients = with_allreduce and index == gradient_accumulation_steps - 1
-            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+            is_sent = with_allreduce and index == gradient_accumulation_steps - 1
+            self.sends_gradients = is_sent and self.ddp is None
+            loss = self._micro_loss(inputs[index], targets[index], seed=self._dropout_seed(index), is_sent=is_sent)
             loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()
             total += loss.detach()
-        averages = self.allreduce.finish() if with_allreduce else {}
+        averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
         return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
+
+    def _micro_loss(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None, is_sent: bool
+    ) -> torch.Tensor:
+        """The loss of one backward pass; where DistributedDataParallel all-reduces, its forward pass decides whether."""
+        if self.ddp is None:
+            return self.model.loss(inputs, targets, seed=seed)
+        with contextlib.nullcontext() if is_sent else self.ddp.no_sync():
+            return self.ddp(inputs, targets, seed=seed)
+
+    def _to_numpy(self, tensors: dict[str, torch.Tensor]) -> Arrays:
+        return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
 
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         if self.sends_gradients:
@@ -157,3 +203,21 @@ class Trainer:
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
     """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
     return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
+
+
+def _wrap(model: Model) -> torch.nn.parallel.DistributedDataParallel:
+    """The model's loss in DistributedDataParallel, which averages gradients in buckets as its backward pass yields them."""
+    return torch.nn.parallel.DistributedDataParallel(_Loss(model), gradient_as_bucket_view=True)
+
+
+class _Loss(torch.nn.Module):
+    """What DistributedDataParallel wants to wrap: a module whose forward pass is the loss."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model_loss = model.loss
+        for name, parameter in model.parameters.items():
+            self.register_parameter(name.replace(".", "_"), parameter)
+
+    def forward(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None) -> torch.Tensor:
+        return self.model_loss(inputs, targets, seed=seed)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
+from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import multiply
-from hvbench.frameworks.tensorflow.runtime import DTYPES
+from hvbench.frameworks.tensorflow.runtime import DTYPES, Runtime
 from hvbench.training.products import Product
 
 
@@ -52,24 +51,17 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
     return _prepare(repeat, values, device=device)
 
 
-def prepare_allreduce(elements: int, *, compression: str, world_size: int, device: str) -> Callable[[], None]:
+def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
     """One all-reduce of float32 elements as gradients take it, compression and all."""
-    allreduce = GradientAllReduce(compression=compression, world_size=world_size)
-    with _on(device):
+    allreduce = make_allreduce(runtime.peers, compression=compression)
+    with _on(runtime.device):
         values = tf.ones(elements)
 
     def repeat(values: tf.Tensor) -> tf.Tensor:
         allreduce.start("ceiling", values)
         return allreduce.finish()["ceiling"]
 
-    return _prepare(repeat, values, device=device)
-
-
-def share_largest(value: float, *, world_size: int) -> float:
-    """The largest of all ranks' values, on every rank."""
-    if world_size == 1:
-        return value
-    return float(hvd.allreduce(tf.constant([value], tf.float64), name="largest", op=hvd.Max)[0])
+    return _prepare(repeat, values, device=runtime.device)
 
 
 def _prepare(work: Callable[..., object], *arguments: tf.Tensor, device: str) -> Callable[[], None]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import gc
 
-import horovod.tensorflow as hvd
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.tensorflow.peers import join
 
 DTYPES = {
     "float64": tf.float64,
@@ -21,7 +21,9 @@ DTYPES = {
 class Runtime:
     """See `hvbench.frameworks.contract.Runtime`."""
 
-    def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
+    def __init__(
+        self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str, strategy: str = "horovod"
+    ) -> None:
         self.rank = rank
         self.world_size = world_size
         keep_freed_memory()
@@ -34,8 +36,7 @@ class Runtime:
             tf.config.experimental.set_memory_growth(gpus[local_rank], True)
         else:
             tf.config.set_visible_devices([], "GPU")
-        if world_size > 1:
-            hvd.init()
+        self.peers = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"tensorflow": tf.__version__, "tensorflow_git": tf.version.GIT_VERSION}
@@ -49,13 +50,10 @@ class Runtime:
             tf.test.experimental.sync_devices()
 
     def barrier(self) -> None:
-        if self.world_size > 1:
-            hvd.allreduce(tf.zeros(()), name="barrier")  # horovod.tensorflow has no barrier
+        self.peers.barrier()
 
     def gather(self, value: float) -> list[float]:
-        if self.world_size == 1:
-            return [value]
-        return hvd.allgather(tf.constant([value], tf.float64), name="gather").numpy().tolist()
+        return self.peers.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
@@ -68,8 +66,7 @@ class Runtime:
             tf.config.experimental.reset_memory_stats("GPU:0")
 
     def shutdown(self) -> None:
-        if self.world_size > 1:
-            hvd.shutdown()
+        self.peers.leave()
 
 
 def _forget_custom_gradients() -> None:

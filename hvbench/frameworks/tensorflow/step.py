@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
-from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce
+from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
+from hvbench.frameworks.peers import NoPeers
+from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
@@ -36,7 +38,11 @@ class Trainer:
             self.sums: dict[str, tf.Variable] = {}
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
-        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        peers = NoPeers() if point.strategy == "local" else runtime.peers
+        self.allreduce = make_allreduce(
+            peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
+        )
+        self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
         self.kept: dict[str, tf.Tensor] = {}
         self._graphs = {
             name: tf.function(getattr(self, name), autograph=False)
@@ -54,6 +60,8 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
+        if self.server and with_allreduce:
+            return self._train_on_server(inputs, targets, learning_rate=learning_rate, loss_scale=loss_scale)
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets)
         loss = self._accumulate_all(earlier, scale)
@@ -73,13 +81,13 @@ class Trainer:
         return float(total)
 
     def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
-        scale = self._scalar(loss_scale)
-        *earlier, last = self._split(inputs, targets)
-        loss = self._accumulate_all(earlier, scale)
-        last_loss, self.kept = self._run("_averaged_gradients", last, scale, with_allreduce=False)
-        return float(loss + last_loss)
+        loss, self.kept = self._gradients_of_rank(inputs, targets, loss_scale=loss_scale)
+        return float(loss)
 
     def allreduce_alone(self) -> None:
+        if self.server:
+            self.server.average(self._to_numpy(self.kept))
+            return
         self._run("_allreduce_kept", *self.kept.values())
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
@@ -97,8 +105,9 @@ class Trainer:
             *earlier, last = self._split(inputs, targets)
             for each in earlier:
                 self._accumulate(each, scale)
-            _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce)
-        return {name: gradient.numpy() for name, gradient in gradients.items()}
+            _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
+        arrays = self._to_numpy(gradients)
+        return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
         norms, scale = [], self._scalar(loss_scale)
@@ -121,6 +130,33 @@ class Trainer:
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
+    def close(self) -> None:
+        if self.server:
+            self.server.leave()
+
+    def _train_on_server(
+        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+    ) -> StepResult:
+        """Push this rank's gradients, pull the parameters that the server has made of them."""
+        loss, gradients = self._gradients_of_rank(inputs, targets, loss_scale=loss_scale)
+        self.passes += len(inputs)
+        values, gradient_norm, skipped = self.server.update(
+            self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
+        )
+        for name, value in values.items():
+            self.model.parameters[name].assign(value)
+        return StepResult(loss=float(loss), gradient_norm=gradient_norm, skipped=skipped)
+
+    def _gradients_of_rank(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Mean loss and gradients (times `loss_scale`) of this rank's samples."""
+        scale = self._scalar(loss_scale)
+        *earlier, last = self._split(inputs, targets)
+        loss = self._accumulate_all(earlier, scale)
+        last_loss, gradients = self._run("_averaged_gradients", last, scale, with_allreduce=False)
+        return loss + last_loss, gradients
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray) -> list[_Pass]:
         """The passes of one step."""
@@ -237,6 +273,9 @@ class Trainer:
         """The graph's results; it is traced once for each value of `choices`."""
         with tf.device(self.device):
             return self._graphs[graph](*tf.nest.map_structure(tf.convert_to_tensor, arguments), **choices)
+
+    def _to_numpy(self, tensors: dict[str, tf.Tensor]) -> Arrays:
+        return {name: tensor.numpy() for name, tensor in tensors.items()}
 
     def _scalar(self, value: float) -> tf.Tensor:
         return tf.constant(value, self.model.parameter_dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.peers import Peers
 
 COMPRESSORS = {"none": None}  # one rank has no wire
 
@@ -12,7 +13,9 @@ COMPRESSORS = {"none": None}  # one rank has no wire
 class GradientAllReduce:
     """Averages gradients over ranks. `start` each as soon as it is final, then `finish`."""
 
-    def __init__(self, *, compression: str, world_size: int) -> None:
+    def __init__(
+        self, *, compression: str, world_size: int, reduction: str = "average", predivide: float = 1.0
+    ) -> None:
         self.compressor = COMPRESSORS[compression]
         self.world_size = world_size
         self.pending: Arrays = {}
@@ -26,3 +29,40 @@ class GradientAllReduce:
         averages = self.pending
         self.pending = {}
         return averages
+
+
+class Bf16AllReduce(GradientAllReduce):
+    """One rank rounds nothing."""
+
+    def __init__(self, *, world_size: int) -> None:
+        super().__init__(compression="none", world_size=world_size)
+
+    def start(self, name: str, gradient: np.ndarray) -> None:
+        """Keep one gradient."""
+        self.pending[name] = gradient
+
+    def finish(self) -> Arrays:
+        """Canonical name -> average."""
+        return super().finish()
+
+
+class NativeAllReduce(GradientAllReduce):
+    """numpy has no collectives of its own."""
+
+    def __init__(self, peers: Peers) -> None:
+        super().__init__(compression="none", world_size=peers.world_size)
+
+    def start(self, name: str, gradient: np.ndarray) -> None:
+        """Keep one gradient."""
+        self.pending[name] = gradient
+
+    def finish(self) -> Arrays:
+        """Canonical name -> average."""
+        return super().finish()
+
+
+def make_allreduce(
+    peers: Peers, *, compression: str, reduction: str = "average", predivide: float = 1.0
+) -> GradientAllReduce:
+    """The all-reduce among `peers`: the one of a rank alone."""
+    return GradientAllReduce(compression=compression, world_size=peers.world_size)

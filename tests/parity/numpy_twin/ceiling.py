@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hvbench.frameworks.numpy.allreduce import GradientAllReduce
+from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import multiply
-from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
+from hvbench.frameworks.numpy.runtime import DTYPES, Runtime, _round_to
 from hvbench.training.products import Product
 
 
@@ -46,9 +46,9 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
     return run
 
 
-def prepare_allreduce(elements: int, *, compression: str, world_size: int, device: str) -> Callable[[], None]:
+def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
     """One all-reduce of float32 elements as gradients take it."""
-    allreduce = GradientAllReduce(compression=compression, world_size=world_size)
+    allreduce = make_allreduce(runtime.peers, compression=compression)
     values = np.ones(elements, np.float32)
 
     def run() -> None:
@@ -56,11 +56,6 @@ def prepare_allreduce(elements: int, *, compression: str, world_size: int, devic
         allreduce.finish()
 
     return run
-
-
-def share_largest(value: float, *, world_size: int) -> float:
-    """The largest of all ranks' values, on every rank."""
-    return value
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool) -> np.ndarray:

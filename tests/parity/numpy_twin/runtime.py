@@ -7,6 +7,7 @@ import gc
 import numpy as np
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.numpy.peers import join
 
 # numpy has no bfloat16: what is rounded to it is carried in float32.
 DTYPES = {
@@ -20,9 +21,10 @@ DTYPES = {
 class Runtime:
     """See `hvbench.frameworks.contract.Runtime`. The launcher has set the threads before numpy was loaded."""
 
-    def __init__(self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str) -> None:
-        if world_size > 1:
-            raise ValueError(f"numpy trains on one rank, not on {world_size}: Horovod has no binding for it")
+    def __init__(
+        self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str, strategy: str = "horovod"
+    ) -> None:
+        self.peers = join(strategy, rank=rank, world_size=world_size)
         if device == "cuda":
             raise ValueError("numpy trains on a CPU: give device=cpu or device=auto")
         self.rank = rank
@@ -37,10 +39,10 @@ class Runtime:
         """Nothing runs behind numpy's back."""
 
     def barrier(self) -> None:
-        """There is nobody to wait for."""
+        self.peers.barrier()
 
     def gather(self, value: float) -> list[float]:
-        return [value]
+        return self.peers.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return None
@@ -49,7 +51,7 @@ class Runtime:
         gc.collect()
 
     def shutdown(self) -> None:
-        """There is nothing to leave."""
+        self.peers.leave()
 
 
 def _round_to(x: np.ndarray, dtype: str) -> np.ndarray:

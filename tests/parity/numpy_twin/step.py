@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
-from hvbench.frameworks.numpy.allreduce import GradientAllReduce
+from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import Model
 from hvbench.frameworks.numpy.optimizer import Optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
@@ -23,7 +23,7 @@ class Trainer:
         self.precision = precision
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = Optimizer(self.model.parameters, point)
-        self.allreduce = GradientAllReduce(compression=point.compression, world_size=runtime.world_size)
+        self.allreduce = make_allreduce(runtime.peers, compression=point.compression)
         self.kept: Arrays = {}
 
     def train_step(
@@ -85,6 +85,9 @@ class Trainer:
             parameter[...] = state[f"parameters/{name}"]
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
+    def close(self) -> None:
+        """No server has to know."""
 
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool

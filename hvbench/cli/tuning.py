@@ -1,0 +1,79 @@
+"""`hvbench tune`: Horovod's knobs for one point, within a budget."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hvbench.cli.hosting import hosts_option
+from hvbench.cli.values import Choices, Duration
+
+if TYPE_CHECKING:
+    from hvbench.plan import Job
+    from hvbench.record import Record
+
+RESULTS = Path("results")
+
+
+@click.command()
+@click.argument("values", nargs=-1, metavar="KEY=VALUE…")
+@click.option("--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out.")
+@hosts_option
+@click.option(
+    "--knob", "knobs", type=Choices("fusion_threshold_bytes", "cycle_time_seconds", "controller", "compression"),
+    default="fusion_threshold_bytes,cycle_time_seconds", show_default=True, metavar="NAME,…", help="What may be turned.",
+)  # fmt: skip
+@click.option("--budget", "budget_seconds", type=Duration(), default="10m", show_default=True, metavar="TIME", help="Time for all launches.")
+@click.option("--pairs", type=click.IntRange(1, 18), default=6, show_default=True, help="Launches of the best and of the default, at least.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/tune/TIME.")
+def tune(
+    values: tuple[str, ...], np: int | None, knobs: tuple[str, ...], budget_seconds: float, pairs: int, out: Path | None
+) -> int:
+    """Find Horovod's knobs for one point: hvbench tune framework=tensorflow model=small --np 2 --budget 10m
+
+    An optimiser proposes, launches answer; what it finds is launched in turn with the default, and the gain is that of
+    the pairs, with its interval. Needs optuna: pip install 'hvbench[tune]'.
+    """
+    from importlib.util import find_spec
+
+    from hvbench.cli.display import Display
+    from hvbench.errors import UsageError
+    from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+    from hvbench.store import RunFolder, new_run_path
+    from hvbench.suite import apply_overrides, parse_suite
+    from hvbench.sweep import prepare_sweep
+    from hvbench.tuning import describe_gain, describe_knobs
+    from hvbench.tuning import tune as search
+
+    context = resolve_context(np)
+    if serve_if_not_first(context):
+        return 0
+    display = Display()
+    try:
+        if find_spec("optuna") is None:
+            raise UsageError("hvbench tune needs optuna: pip install 'hvbench[tune]'")
+        if context.size < 2:
+            raise UsageError("one rank has no knobs to turn: give --np 2 or more")
+        suite = apply_overrides(parse_suite("", name="tune", where="hvbench tune"), values, option="")
+        if len(suite.points()) > 1:
+            raise UsageError("hvbench tune: one point at a time: give each field one value")
+        path = out or new_run_path(RESULTS, "tune")
+        sweep = prepare_sweep(
+            suite, RunFolder(path), world_size=context.size, command=["hvbench", *sys.argv[1:]], observer=display, checks_parity=False
+        )
+    except BaseException:
+        dismiss(context)
+        raise
+    with open_launch(context, run_path=path) as coordinator, display:
+        def launch(job: Job) -> Record:
+            sweep.run_jobs([job], coordinator, display)
+            return next(record for record in sweep.folder.read_records()[0] if f"{record.point_id}.r{record.repeat}" == job.key)
+
+        tuned = search(
+            sweep.plan.jobs[0].point, knobs=knobs, launch=launch, budget_seconds=budget_seconds, pairs=pairs, say=display.prepare
+        )
+    display.show(f"{describe_knobs(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {path}")
+    return 0

@@ -1,0 +1,182 @@
+"""A parameter server on mpi4py, once for both twins: ranks push gradients, the server updates, ranks pull parameters.
+
+Synchronous: the server waits for all ranks, averages in rank order, and updates as an all-reduce would have every rank
+do. Asynchronous: it updates with each rank's gradients as they come, so a gradient may belong to parameters that others
+have replaced meanwhile (Li et al., OSDI 2014; Dean et al., NeurIPS 2012). The server is a process beside the ranks; it
+needs no framework. All tensors travel as one float32 vector, in the order of the model's parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.peers import MpiPeers
+from hvbench.spec import Point
+from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
+
+AVERAGE, UPDATE, LEAVE = 0.0, 1.0, 2.0  # what a rank asks for
+HEADER_TAG, VECTOR_TAG, POINT_TAG, END_TAG = 1, 2, 3, 4
+
+
+class ServerClient:
+    """A rank's side, for one point. The server is the last process of MPI's world."""
+
+    def __init__(self, point: Point, peers: MpiPeers) -> None:
+        self.shapes = parameter_shapes(point)
+        self.world = peers.world
+        self.server: int = self.world.size - 1
+        self.vector = np.empty(sum(math.prod(shape) for shape in self.shapes.values()), dtype=np.float32)
+        if self.world.rank == 0:
+            self.world.Send(np.frombuffer(point.model_dump_json().encode(), dtype=np.uint8), dest=self.server, tag=POINT_TAG)
+
+    def average(self, gradients: Arrays) -> Arrays:
+        """Gradients averaged over the ranks; the rank's own again from an asynchronous server, for it has no average."""
+        self._ask(AVERAGE, gradients)
+        return self._split()
+
+    def update(self, gradients: Arrays, *, learning_rate: float, loss_scale: float) -> tuple[Arrays, float, bool]:
+        """(parameters after the server's update, gradient norm, whether it was dropped for an overflow)."""
+        norm, skipped = self._ask(UPDATE, gradients, learning_rate=learning_rate, loss_scale=loss_scale)
+        return self._split(), norm, bool(skipped)
+
+    def _ask(self, question: float, gradients: Arrays, *, learning_rate: float = 0.0, loss_scale: float = 1.0) -> tuple:
+        np.concatenate([gradients[name].reshape(-1) for name in self.shapes], out=self.vector, casting="same_kind")
+        self.world.Send(np.array([question, learning_rate, loss_scale]), dest=self.server, tag=HEADER_TAG)
+        self.world.Send(self.vector, dest=self.server, tag=VECTOR_TAG)
+        answer = np.empty(2)
+        self.world.Recv(answer, source=self.server, tag=HEADER_TAG)
+        self.world.Recv(self.vector, source=self.server, tag=VECTOR_TAG)
+        return tuple(answer)
+
+    def _split(self) -> Arrays:
+        arrays, begin = {}, 0
+        for name, shape in self.shapes.items():
+            end = begin + math.prod(shape)
+            arrays[name] = self.vector[begin:end].reshape(shape)
+            begin = end
+        return arrays
+
+    def leave(self) -> None:
+        """Tell the server that this rank has finished the point, and wait until all have."""
+        self.world.Send(np.array([LEAVE, 0.0, 0.0]), dest=self.server, tag=HEADER_TAG)
+        self.world.Recv(np.empty(0), source=self.server, tag=END_TAG)
+
+
+class Server:
+    """The server's side, for one point: parameters and AdamW's state, as flat float32 vectors."""
+
+    def __init__(self, point: Point, peers: MpiPeers) -> None:
+        self.point = point
+        self.peers = peers
+        weights = initial_weights(point, dtype="float32")
+        self.parameters = np.concatenate([value.reshape(-1) for value in weights.values()])
+        self.is_decayed = np.concatenate(
+            [np.full(value.size, is_decayed(name), dtype=np.float32) for name, value in weights.items()]
+        )
+        self.first = np.zeros_like(self.parameters)
+        self.second = np.zeros_like(self.parameters)
+        self.updates = 0
+
+    def serve(self) -> None:
+        """Answer until every rank has left."""
+        left = set(range(self.peers.world.size - 1))
+        is_synchronous = self.point.strategy == "parameter_server"
+        while left:
+            if is_synchronous:
+                left = self._serve_all(sorted(left))
+            else:
+                left -= self._serve_one()
+        for rank in range(self.peers.world.size - 1):  # not before: the next point's questions must find its own server
+            self.peers.world.Send(np.empty(0), dest=rank, tag=END_TAG)
+
+    def _serve_all(self, ranks: Sequence[int]) -> set[int]:
+        """One round with all ranks, which ask for the same thing; who is left afterwards."""
+        questions = [self._hear(rank) for rank in ranks]
+        if questions[0][0] == LEAVE:
+            return set()
+        total = self._receive(ranks[0])
+        for rank in ranks[1:]:
+            total += self._receive(rank)
+        answer, vector = self._answer(questions[0], total / np.float32(len(ranks)))
+        for rank in ranks:
+            self._send(rank, answer, vector)
+        return set(ranks)
+
+    def _serve_one(self) -> set[int]:
+        """One question of whichever rank comes first; the ranks that left by it."""
+        status = self.peers.mpi.Status()
+        header = np.empty(3)
+        self.peers.world.Recv(header, source=self.peers.mpi.ANY_SOURCE, tag=HEADER_TAG, status=status)
+        rank = status.Get_source()
+        if header[0] == LEAVE:
+            return {rank}
+        self._send(rank, *self._answer(header, self._receive(rank)))
+        return set()
+
+    def _answer(self, question: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        kind, learning_rate, loss_scale = question
+        if kind == AVERAGE:
+            return np.zeros(2), gradients
+        norm, skipped = self.update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
+        return np.array([norm, skipped]), self.parameters
+
+    def update(self, gradients: np.ndarray, *, learning_rate: float, loss_scale: float) -> tuple[float, bool]:
+        """Clip and AdamW (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), as the twins do; (norm, dropped)."""
+        point = self.point
+        norm = float(np.sqrt(np.dot(gradients, gradients))) / loss_scale
+        if point.precision == "fp16" and not math.isfinite(norm):
+            return norm, True
+        factor = min(1.0, point.max_gradient_norm / (norm + 1e-6)) if point.max_gradient_norm else 1.0
+        gradients *= np.float32(factor / loss_scale)
+        self.updates += 1
+        self.first += np.float32(1 - point.beta1) * (gradients - self.first)
+        self.second *= np.float32(point.beta2)
+        self.second += np.float32(1 - point.beta2) * gradients * gradients
+        correction1, correction2 = 1 - point.beta1**self.updates, 1 - point.beta2**self.updates
+        if point.weight_decay:
+            self.parameters *= 1 - np.float32(learning_rate * point.weight_decay) * self.is_decayed
+        root = np.sqrt(self.second) / np.float32(math.sqrt(correction2)) + np.float32(point.epsilon)
+        self.parameters -= np.float32(learning_rate / correction1) * self.first / root
+        return norm, False
+
+    def _hear(self, rank: int) -> np.ndarray:
+        header = np.empty(3)
+        self.peers.world.Recv(header, source=rank, tag=HEADER_TAG)
+        return header
+
+    def _receive(self, rank: int) -> np.ndarray:
+        vector = np.empty_like(self.parameters)
+        self.peers.world.Recv(vector, source=rank, tag=VECTOR_TAG)
+        return vector
+
+    def _send(self, rank: int, answer: np.ndarray, vector: np.ndarray) -> None:
+        self.peers.world.Send(answer, dest=rank, tag=HEADER_TAG)
+        self.peers.world.Send(vector, dest=rank, tag=VECTOR_TAG)
+
+
+def serve_points() -> None:
+    """The server's whole life: each point that the first rank names, until it names none."""
+    peers = MpiPeers(is_server=True)
+    status = peers.mpi.Status()
+    while True:
+        peers.world.Probe(source=0, tag=POINT_TAG, status=status)
+        text = np.empty(status.Get_count(), dtype=np.uint8)
+        peers.world.Recv(text, source=0, tag=POINT_TAG)
+        if not text.size:
+            break
+        Server(Point.model_validate_json(text.tobytes()), peers).serve()
+    peers.leave()
+
+
+class ServedPeers(MpiPeers):
+    """The ranks beside a server, which ends with them."""
+
+    def leave(self) -> None:
+        """Let the server end, and MPI."""
+        if self.world.rank == 0:
+            self.world.Send(np.empty(0, dtype=np.uint8), dest=self.world.size - 1, tag=POINT_TAG)
+        super().leave()

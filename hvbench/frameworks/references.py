@@ -1,0 +1,89 @@
+"""What the frameworks' all-reduces are held against: MPI's own, and the textbook's ring on MPI's sends and receives.
+
+They work on numpy arrays in processes that import no framework.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hvbench.frameworks.peers import MpiPeers
+
+
+class Runtime:
+    """See `hvbench.frameworks.contract.Runtime`; there is no framework and no device here."""
+
+    def __init__(
+        self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str, strategy: str = "horovod"
+    ) -> None:
+        self.rank = rank
+        self.world_size = world_size
+        self.device = "cpu"
+        self.peers = MpiPeers()
+
+    def versions(self) -> dict[str, str]:
+        return {"mpi": self.peers.mpi.Get_library_version().partition(",")[0]}
+
+    def synchronize(self) -> None:
+        """Nothing runs beside this thread."""
+
+    def barrier(self) -> None:
+        self.peers.barrier()
+
+    def gather(self, value: float) -> list[float]:
+        return self.peers.gather(value)
+
+    def peak_device_memory_bytes(self) -> int | None:
+        return None
+
+    def release(self) -> None:
+        """Nothing is kept between cases."""
+
+    def shutdown(self) -> None:
+        self.peers.leave()
+
+
+class MpiCollective:
+    """`MPI_Allreduce` with whichever algorithm MPI picks; the mean is part of it, as in Horovod's average."""
+
+    def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
+        self.communicator = runtime.peers.communicator
+        self.mpi = runtime.peers.mpi
+        self.values = np.zeros(elements, dtype=np.float32)
+        self.average = np.zeros(elements, dtype=np.float32)
+
+    def fill(self, values: np.ndarray) -> None:
+        np.copyto(self.values, values)
+
+    def run(self) -> None:
+        self.communicator.Allreduce(self.values, self.average, op=self.mpi.SUM)
+        self.average *= np.float32(1 / self.communicator.size)
+
+    def result(self) -> np.ndarray:
+        return self.average
+
+
+class RingCollective(MpiCollective):
+    """The ring (Patarasuk & Yuan, JPDC 2009): n - 1 steps that add up a part each, n - 1 that pass the sums round."""
+
+    def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
+        super().__init__(elements, compression=compression, runtime=runtime)
+        self.parts = np.array_split(self.average, self.communicator.size)  # views
+        self.incoming = np.empty_like(self.parts[0])
+
+    def run(self) -> None:
+        size, rank, parts = self.communicator.size, self.communicator.rank, self.parts
+        left, right = (rank - 1) % size, (rank + 1) % size
+        np.copyto(self.average, self.values)
+        for step in range(size - 1):
+            outgoing, sums = parts[(rank - step) % size], parts[(rank - step - 1) % size]
+            incoming = self.incoming[: sums.size]
+            self.communicator.Sendrecv(outgoing, dest=right, recvbuf=incoming, source=left)
+            sums += incoming
+        for step in range(size - 1):
+            outgoing, sums = parts[(rank + 1 - step) % size], parts[(rank - step) % size]
+            self.communicator.Sendrecv(outgoing, dest=right, recvbuf=sums, source=left)
+        self.average *= np.float32(1 / size)
+
+
+COLLECTIVES = {"mpi4py": MpiCollective, "ring": RingCollective}

@@ -1,0 +1,37 @@
+"""One all-reduce by itself in TensorFlow, for `hvbench allreduce` to time."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from hvbench.frameworks.tensorflow.allreduce import make_allreduce
+from hvbench.frameworks.tensorflow.runtime import Runtime
+
+
+class Collective:
+    """See `hvbench.frameworks.contract.Collective`. The all-reduce is a graph, as in training."""
+
+    def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
+        self.allreduce = make_allreduce(runtime.peers, compression=compression)
+        self.name = f"collective.{compression}.{elements}"  # Horovod knows a tensor's shape by its name
+        self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
+        with tf.device(self.device):
+            self.values = tf.zeros(elements)
+        self.average = self.values
+        self._graph = tf.function(self._allreduce, autograph=False)
+
+    def fill(self, values: np.ndarray) -> None:
+        with tf.device(self.device):
+            self.values = tf.constant(values)
+
+    def run(self) -> None:
+        with tf.device(self.device):
+            self.average = self._graph(self.values)
+
+    def result(self) -> np.ndarray:
+        return self.average.numpy()
+
+    def _allreduce(self, values: tf.Tensor) -> tf.Tensor:
+        self.allreduce.start(self.name, values)
+        return self.allreduce.finish()[self.name]

@@ -1,0 +1,143 @@
+"""Find Horovod's knobs for one point within a budget, and say what they gain against the default, with an interval.
+
+A maintained optimiser (optuna's tree of Parzen estimators, Bergstra et al., NeurIPS 2011) proposes, one launch with fresh
+workers answers. The best of few noisy launches flatters itself, so what it found is then launched in turn with the
+default, in pairs, and the gain comes from those pairs alone. Every launch leaves a record like any other.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hvbench.analysis.ratios import Ratio, paired_ratio
+from hvbench.plan import Job, reason_to_skip
+from hvbench.record import Record
+from hvbench.spec import Point
+
+SEARCH_SHARE = 0.6  # of the budget; the rest is for the pairs
+LEAST_TRIALS = 4
+MOST_PAIRS = 18
+# What each knob may be; None is Horovod's own default.
+CHOICES: dict[str, tuple[Any, ...]] = {
+    "fusion_threshold_bytes": (None, 0, 2**20, 2**22, 2**24, 2**26, 2**28),
+    "cycle_time_seconds": (None, 2e-4, 5e-4, 2e-3, 5e-3, 1e-2),
+    "controller": ("gloo", "mpi"),
+    "compression": ("none", "fp16", "bf16"),
+}
+DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
+
+Launch = Callable[[Job], Record]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What was found, and what it gains: `ratio` is tuned over default step seconds, of pairs of launches."""
+
+    point: Point
+    knobs: Mapping[str, Any]
+    trials: int
+    ratio: Ratio | None  # None where the default was the best, or where no pair was left time
+
+
+def tune(
+    base: Point,
+    *,
+    knobs: Sequence[str],
+    launch: Launch,
+    budget_seconds: float,
+    pairs: int,
+    say: Say,
+    seed: int = 0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Tuned:
+    """Search, then compare in pairs; `launch` runs a job and returns its record. Raises HvbenchError when it cannot."""
+    begun = clock()
+    repeats: dict[str, int] = {}
+
+    def run(point: Point) -> float:
+        repeat = repeats.get(point.point_id, 0)
+        repeats[point.point_id] = repeat + 1
+        return step_seconds(launch(Job(point=point, repeat=repeat)))
+
+    def rest(share: float = 1.0) -> float:
+        return share * budget_seconds - (clock() - begun)
+
+    seen: dict[Point, list[float]] = {}
+    for trials, (point, tell) in enumerate(propose(base, knobs=knobs, seed=seed), start=1):
+        seconds = run(point)
+        tell(seconds)
+        seen.setdefault(point, []).append(seconds)
+        if trials >= LEAST_TRIALS and rest(SEARCH_SHARE) <= 0:
+            break
+    best = min(seen, key=lambda point: float(np.median(seen[point])))
+    chosen = {name: getattr(best, name) for name in knobs}
+    say(f"{trials} launches tried; best: {describe_knobs(chosen)}")
+    if best == base or not math.isfinite(min(seen[best])):
+        return Tuned(point=base, knobs=chosen, trials=trials, ratio=None)
+    sides: tuple[list[float], list[float]] = ([], [])
+    order = np.random.default_rng(seed).permuted([False, True] * (MOST_PAIRS // 2))
+    for number in range(MOST_PAIRS):
+        if number >= pairs and rest() <= 0:
+            break
+        for side in (0, 1) if order[number] else (1, 0):
+            sides[side].append(run((base, best)[side]))
+    kept = [pair for pair in zip(*sides, strict=True) if all(map(math.isfinite, pair))]
+    ratio = paired_ratio([a for a, _ in kept], [b for _, b in kept]) if kept else None
+    return Tuned(point=best, knobs=chosen, trials=trials, ratio=ratio)
+
+
+def propose(base: Point, *, knobs: Sequence[str], seed: int) -> Iterator[tuple[Point, Callable[[float], None]]]:
+    """Points to launch, the default first, each with what is to be told of it; those that make no sense are left out."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
+    # Categories are told apart by their place in CHOICES: optuna keeps None and numbers apart by their text otherwise.
+    space = {name: optuna.distributions.CategoricalDistribution(range(len(CHOICES[name]))) for name in knobs}
+    study.enqueue_trial({name: list(CHOICES[name]).index(getattr(base, name)) for name in knobs if getattr(base, name) in CHOICES[name]})
+    while True:
+        trial = study.ask(space)
+        point = base.model_copy(update={name: CHOICES[name][trial.params[name]] for name in knobs})
+        if reason_to_skip(point, world_size=point.world_size or 1):
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+
+        def tell(seconds: float, trial: Any = trial) -> None:
+            if math.isfinite(seconds):
+                study.tell(trial, seconds)
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+        yield point, tell
+
+
+def step_seconds(record: Record) -> float:
+    """Median of the slowest rank's timed steps; infinite for a launch that did not end in `ok`."""
+    if record.outcome.status != "ok":
+        return math.inf
+    slowest = np.array([rank.step_seconds[record.warmup_steps :] for rank in record.ranks]).max(axis=0)
+    return float(np.median(slowest))
+
+
+def describe_knobs(knobs: Mapping[str, Any]) -> str:
+    """`fusion_threshold_bytes=4194304 cycle_time_seconds=default`."""
+    return " ".join(f"{name}={'default' if value is None else value}" for name, value in knobs.items())
+
+
+def describe_gain(tuned: Tuned) -> str:
+    """What the knobs gain, or why nothing can be said of it."""
+    if tuned.ratio is None:
+        return "nothing was found that beats the default"
+    gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.n_a
+    interval = "no interval"
+    if tuned.ratio.low is not None and tuned.ratio.high is not None:
+        interval = f"95 % interval {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
+    sure = tuned.ratio.high is not None and tuned.ratio.high < 1
+    return f"steps {gain:+.1f} % shorter than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"

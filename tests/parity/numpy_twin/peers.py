@@ -1,0 +1,46 @@
+"""numpy's ranks: one, which has nobody to meet."""
+
+from __future__ import annotations
+
+from hvbench.frameworks.peers import NoPeers, Peers
+
+_ALONE = "numpy trains on one rank, not on {world_size}: Horovod has no binding for it"
+
+
+class HorovodPeers(NoPeers):
+    """Horovod has no binding for numpy."""
+
+    def __init__(self, *, rank: int, world_size: int) -> None:
+        raise ValueError(_ALONE.format(world_size=world_size))
+
+    def barrier(self) -> None:
+        """Never reached."""
+
+    def gather(self, value: float) -> list[float]:
+        return [value]
+
+    def leave(self) -> None:
+        """Never reached."""
+
+
+class NativePeers(NoPeers):
+    """numpy has no collectives of its own."""
+
+    def __init__(self, *, rank: int, world_size: int) -> None:
+        raise ValueError(_ALONE.format(world_size=world_size))
+
+    def barrier(self) -> None:
+        """Never reached."""
+
+    def gather(self, value: float) -> list[float]:
+        return [value]
+
+    def leave(self) -> None:
+        """Never reached."""
+
+
+def join(strategy: str, *, rank: int, world_size: int) -> Peers:
+    """Meet the other ranks in the way that `strategy` does."""
+    if world_size == 1:
+        return NoPeers()
+    return (NativePeers if strategy == "native" else HorovodPeers)(rank=rank, world_size=world_size)

@@ -1,0 +1,47 @@
+"""Whoever exchanges the gradients, the updates are the same: each strategy against Horovod's average, and twin by twin."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.parity import relative_error
+from hvbench.spec import FRAMEWORKS
+from hvbench.tracing import compare_points
+from tests.parity.points import ADASUM, SAME_AS_HOROVOD, configured_point, exchanged_point
+
+each_strategy = pytest.mark.parametrize("choices", SAME_AS_HOROVOD, ids=lambda choices: choices["strategy"])
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+
+def assert_same_work(a, b) -> None:
+    parity = compare_points(a, b)
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+
+
+@each_strategy
+def test_twins_agree_under_every_strategy(traced, choices):
+    assert_same_work(*(traced[exchanged_point(framework, choices)] for framework in FRAMEWORKS))
+
+
+@each_strategy
+@each_framework
+def test_a_strategy_does_the_work_of_horovod(traced, framework, choices):
+    horovod = traced[configured_point(framework, (2, "fp32", "none"))]
+    assert_same_work(traced[exchanged_point(framework, choices)], horovod)
+
+
+def test_twins_agree_under_adasum(traced):
+    assert_same_work(*(traced[exchanged_point(framework, ADASUM)] for framework in FRAMEWORKS))
+
+
+@each_framework
+def test_adasum_is_no_average(traced, framework):
+    """Two ranks' gradients are added where they are orthogonal and averaged where they agree (arXiv:2006.02924)."""
+    adasum = traced[exchanged_point(framework, ADASUM)].ranks[0]
+    average = traced[configured_point(framework, (2, "fp32", "none"))].ranks[0]
+    names = [name for name in average if name.startswith("gradient/")]
+    assert all(np.isfinite(adasum[name]).all() for name in names)
+    assert max(relative_error(adasum[name], average[name]) for name in names) > 1e-2

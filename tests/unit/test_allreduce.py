@@ -1,0 +1,237 @@
+"""All-reduces by themselves: which cases there are, what is checked, what a record keeps, and what the table says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hvbench.allreduce.calls import LARGEST, ROUNDOFF, Pattern
+from hvbench.allreduce.plan import list_cases, list_sizes, make_task, plan_jobs
+from hvbench.allreduce.plot import plot_bandwidth
+from hvbench.allreduce.record import AllreduceRecord, CallSettings, Case, RankCalls, read_records
+from hvbench.allreduce.run import make_record, write_record
+from hvbench.allreduce.summary import slowest_calls, slowest_rank, summarize
+from hvbench.allreduce.table import render_table
+from hvbench.cli.commands import hvbench
+from hvbench.launch.coordinator import TaskEnd
+from hvbench.launch.placement import Member
+from hvbench.record import Outcome
+
+SETTINGS = CallSettings()
+CASE = Case(implementation="pytorch", controller="gloo", compression="fp16", world_size=2, payload_bytes=1 << 20)
+
+
+def make_rank(rank: int, seconds: list[float], **changes: object) -> RankCalls:
+    values = {
+        "rank": rank, "host": "a", "local_rank": rank, "threads": 1, "cores": 2, "ranks_on_host": 2,
+        "call_seconds": seconds, "wrong_elements": 0, "largest_relative_error": 0.0,
+    }  # fmt: skip
+    return RankCalls(**(values | changes))
+
+
+def make(seconds: list[list[float]], *, repeat: int = 0, case: Case = CASE, **outcome: object) -> AllreduceRecord:
+    return AllreduceRecord(
+        case=case, repeat=repeat, settings=SETTINGS, outcome=Outcome(**({"status": "ok"} | outcome)), environment={},
+        ranks=[make_rank(rank, each) for rank, each in enumerate(seconds)],
+        started_at="2024-05-06T07:00:00+00:00", duration_seconds=1.0,
+    )  # fmt: skip
+
+
+# Cases
+
+
+def test_sizes_grow_by_the_factor_up_to_the_end() -> None:
+    assert list_sizes(1024, 2**28, factor=4) == [4**power for power in range(5, 15)]
+    assert list_sizes(1024, 1024, factor=2) == [1024]
+    assert all(size % 4 == 0 for size in list_sizes(4, 10_000, factor=3))
+
+
+def test_the_references_are_mpis_and_compress_nothing() -> None:
+    cases = list_cases(
+        implementations=("pytorch", "ring", "mpi4py"), controllers=("gloo", "mpi"), compressions=("none", "fp16", "bf16"),
+        world_sizes=(2, 4), sizes=(1024,),
+    )  # fmt: skip
+    paths = [case.path for case in cases if case.world_size == 4]
+    assert paths == [
+        "pytorch gloo none", "pytorch gloo fp16", "pytorch gloo bf16",
+        "pytorch mpi none", "pytorch mpi fp16", "pytorch mpi bf16", "ring mpi none", "mpi4py mpi none",
+    ]  # fmt: skip
+    assert len({case.case_id for case in cases}) == len(cases) == 16
+
+
+def test_cases_that_share_workers_follow_each_other_and_repeats_lie_apart() -> None:
+    choices = {"implementations": ("pytorch", "ring"), "controllers": ("gloo", "mpi"), "compressions": ("none", "fp16")}
+    cases = list_cases(**choices, world_sizes=(2,), sizes=(1024, 4096))
+    jobs = plan_jobs(cases, repeats=2)
+    groups = [make_task(job, SETTINGS).group for job in jobs]
+    assert len(jobs) == 2 * len(cases) and len(set(groups)) == sum(a != b for a, b in zip(groups, groups[1:])) + 1
+    assert [job.repeat for job in jobs] == sorted(job.repeat for job in jobs)
+    left = plan_jobs(cases, repeats=2, done={jobs[0].key})
+    assert [job.key for job in left] == [job.key for job in jobs[1:]]
+
+
+def test_a_task_says_who_starts_its_workers() -> None:
+    tasks = {job.case.controller: make_task(job, SETTINGS) for job in plan_jobs([CASE, CASE.model_copy(update={"controller": "mpi"})], repeats=1)}
+    assert not tasks["gloo"].by_mpirun and tasks["mpi"].by_mpirun
+    assert tasks["mpi"].world_size == 2 and tasks["mpi"].job["case"] == {**CASE.model_dump(), "controller": "mpi"}
+
+
+# What is checked
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 8, 16])
+def test_the_mean_of_all_contributions_is_right_and_exact_on_the_wire(world_size: int) -> None:
+    size = (1 << 20) + 777
+    patterns = [Pattern(rank=rank, world_size=world_size) for rank in range(world_size)]
+    values = np.empty((world_size, size), dtype=np.float32)
+    for rank, pattern in enumerate(patterns):
+        pattern.fill(values[rank], call=5)
+    assert values.max() <= LARGEST and (values == np.round(values)).all()
+    assert values.sum(axis=0).max() <= 256, "sums are exact with bf16's 8 bits"
+    mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    assert patterns[0].check(mean, call=5, tolerance=ROUNDOFF["none"]) == (0, 0.0)
+
+
+def test_a_wrong_result_is_seen() -> None:
+    patterns = [Pattern(rank=rank, world_size=2) for rank in range(2)]
+    own, other = np.empty(5000, dtype=np.float32), np.empty(5000, dtype=np.float32)
+    patterns[0].fill(own, call=3)
+    patterns[1].fill(other, call=3)
+    right, tolerance = (own + other) / 2, 4 * ROUNDOFF["bf16"]
+
+    def wrong(values: np.ndarray, call: int = 3) -> int:
+        return patterns[0].check(values, call=call, tolerance=tolerance)[0]
+
+    assert wrong(right) == 0
+    assert wrong(own) > 4000, "a rank was left out"
+    assert wrong(own + other) > 4000, "a sum and no mean"
+    assert wrong(right, call=4) > 4000, "the result of the call before"
+    one = right.copy()
+    one[1234] += 1
+    assert wrong(one) == 1
+    one[1234] = np.nan
+    assert wrong(one) == 1
+    assert wrong(np.full_like(right, np.inf)) == 5000
+
+
+# Records
+
+
+def end_of(calls: list[dict]) -> TaskEnd:
+    results = [{"calls": each, "environment": {"host": "a"}} for each in calls]
+    return TaskEnd(results=results, failure=None, generation=0, seconds=1.5)
+
+
+def calls_of(rank: int, **changes: object) -> dict:
+    return {
+        "host": "a", "rank": rank, "local_rank": rank, "threads": 1, "call_seconds": [0.1, 0.2], "wrong_elements": 0,
+        "largest_relative_error": 0.0,
+    } | changes  # fmt: skip
+
+
+MEMBERS = [Member(rank=rank, host="a", pid=1, cores=[0, 1], cgroup_cpu_quota=None) for rank in range(4)]
+
+
+def record_of(calls: list[dict]) -> AllreduceRecord:
+    (job,) = plan_jobs([CASE], repeats=1)
+    return make_record(job, end_of(calls), settings=SETTINGS, members=MEMBERS, started_at="2024-05-06T07:00:00+00:00")
+
+
+def test_a_record_joins_the_ranks_and_their_place() -> None:
+    record = record_of([calls_of(0), calls_of(1)])
+    assert record.outcome.status == "ok" and [rank.rank for rank in record.ranks] == [0, 1]
+    assert {(rank.cores, rank.ranks_on_host) for rank in record.ranks} == {(2, 4)}
+
+
+def test_a_wrong_value_on_any_rank_is_a_failure() -> None:
+    record = record_of([calls_of(0), calls_of(1, wrong_elements=7, largest_relative_error=0.5)])
+    assert (record.outcome.status, record.outcome.rank) == ("failed", 1)
+    assert record.outcome.message == "7 wrong values; largest relative error 0.5"
+
+
+def test_what_is_not_a_result_is_a_failure() -> None:
+    record = record_of([calls_of(0), calls_of(1, call_seconds="soon")])
+    assert record.outcome.status == "failed" and "not what a worker writes" in record.outcome.message
+    assert record.ranks == []
+
+
+def test_records_are_written_once_and_read_again(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    first, second = make([[0.1], [0.2]]), make([[0.3], [0.4]])
+    assert write_record(tmp_path, first).name == f"{CASE.case_id}.r0.json"
+    assert write_record(tmp_path, second).name == f"{CASE.case_id}.r0.a2.json"
+    (tmp_path / "records" / "zz.json").write_text("{")
+    changed = json.loads((tmp_path / "records" / f"{CASE.case_id}.r0.json").read_text())
+    (tmp_path / "records" / "zy.json").write_text(json.dumps({**changed, "case": {**changed["case"], "world_size": -1}}))
+    records, problems = read_records(tmp_path)
+    assert sorted(record.ranks[0].call_seconds[0] for record in records) == [0.1, 0.3]
+    assert len(problems) == 2 and "case.world_size" in problems[0] and "not JSON" in problems[1]
+
+
+# Summary, table, plot
+
+
+def test_a_call_takes_as_long_as_its_slowest_rank() -> None:
+    record = make([[1.0, 2.0, 3.0], [2.0, 1.0, 4.0]])
+    assert slowest_calls(record).tolist() == [2.0, 2.0, 4.0]
+    assert slowest_rank([record]) == (0, 0.0) or slowest_rank([record])[0] in (0, 1)
+    assert slowest_rank([make([[1.0] * 3, [5.0] * 3])]) == (1, 2.0)
+
+
+def test_bandwidths_are_those_of_nccl_tests() -> None:
+    case = CASE.model_copy(update={"world_size": 4, "payload_bytes": 4 * 10**6})
+    (row,) = summarize([make([[1e-3] * 5] * 4, case=case)]).to_dict("records")
+    assert row["algbw_bytes_per_second"] == pytest.approx(4e9)
+    assert row["busbw_bytes_per_second"] == pytest.approx(6e9)
+    assert (row["launches"], row["calls"], row["status"]) == (1, 5, "ok")
+
+
+def test_launches_are_averaged_and_a_failed_one_is_named() -> None:
+    records = [make([[1e-3], [1e-3]]), make([[4e-3], [4e-3]], repeat=1), make([], repeat=2, status="failed", message="gone")]
+    (row,) = summarize(records).to_dict("records")
+    assert row["p50_seconds"] == pytest.approx(2e-3) and row["p50_seconds_low"] < 1e-3 < 4e-3 < row["p50_seconds_high"]
+    assert (row["launches"], row["status"], row["message"]) == (2, "failed", "gone")
+
+
+def test_the_table_has_a_block_a_path_and_says_what_failed() -> None:
+    other = CASE.model_copy(update={"compression": "none"})
+    text = render_table(summarize([make([[1e-3], [2e-3]]), make([], case=other, status="timeout", message="hung")]))
+    assert text.index("# pytorch gloo fp16: 2 ranks") > text.index("# pytorch gloo none: 2 ranks")
+    (line,) = (line for line in text.splitlines() if line.strip().startswith("1048576") and "hung" not in line)
+    assert line.split() == ["1048576", "262144", "float", "avg", "2000.0", "2000.0", "0.524", "0.524", "0", "1", "1"]
+    assert "timeout: hung" in text
+
+
+def test_the_plot_shows_every_path_below_the_ceiling_of_uncompressed_ones() -> None:
+    plain = CASE.model_copy(update={"compression": "none"})
+    figure = plot_bandwidth(summarize([make([[1e-3], [1e-3]]), make([[2e-3], [2e-3]], case=plain)]))
+    (panel,) = figure.axes
+    assert {line.get_label() for line in panel.get_lines()} >= {"pytorch gloo fp16", "pytorch gloo none"}
+    assert "measured ceiling 0.52 GB/s" in [text.get_text() for text in panel.texts]
+    assert plot_bandwidth(summarize([make([], status="failed", message="x")])) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--np", "2", "-b", "3"], "not the size of float32 values"),
+        (["--np", "2", "-b", "1MiB", "-e", "1KiB"], "smaller than --begin"),
+        (["--np", "1"], "needs 2 ranks at least"),
+        (["--np", "2", "--ranks", "2,4"], "at most the 2 that are launched"),
+        (["--np", "2", "--ranks", "two"], "different whole numbers"),
+        (["--np", "2", "--compression", "zip"], "'zip' is not one of none, fp16, bf16"),
+        (["--np", "2", "--link", "200Mbit"], "no link may be shaped here"),
+        (["--np", "2", "--link", "fast"], "'fast' is no bandwidth"),
+        (["--np", "2", "--implementation", "ring", "--controller", "gloo"], "none of these cases exists"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(hvbench, ["allreduce", *arguments])
+    assert result.exit_code != 0
+    assert message in (result.output + str(result.exception))
+    assert not (tmp_path / "results").exists()
