@@ -14,6 +14,7 @@ from hvbench.cli.communicating import allreduce, predict
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
 from hvbench.cli.hosting import hosts_option, lab
+from hvbench.cli.submitting import submit
 from hvbench.cli.tuning import tune
 from hvbench.cli.values import Duration, Memory, Outcomes, Share, Trackers
 
@@ -323,5 +324,5 @@ def install_horovod(arguments: tuple[str, ...]) -> int:
     return main(list(arguments))
 
 
-for each in (compare, ab, gate, baseline, history, allreduce, predict, tune, lab):
+for each in (compare, ab, gate, baseline, history, allreduce, predict, tune, lab, submit):
     hvbench.add_command(each)
