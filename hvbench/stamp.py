@@ -32,8 +32,8 @@ def find_pairs(plan: Plan) -> list[Pair]:
     known = running | {job.point for job in plan.done}
     pairs: list[Pair] = []
     for point in (job.point for job in [*plan.jobs, *plan.done]):
-        first, *others = (each for name in FRAMEWORKS if (each := in_framework(point, name)) in known)
-        pairs += [(first, other) for other in others]
+        alike = [each for name in FRAMEWORKS if (each := in_framework(point, name)) in known]
+        pairs += [(alike[0], other) for other in alike[1:]]
     return [pair for pair in dict.fromkeys(pairs) if running.intersection(pair)]
 
 

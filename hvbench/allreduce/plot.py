@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from hvbench.allreduce.plan import REFERENCES
+from hvbench.registry import FRAMEWORKS, describe_framework
 
-COLOURS = {"pytorch": "#d1495b", "tensorflow": "#2e6f9e", "mpi4py": "#555555", "ring": "#999999"}
+COLOURS = {name: describe_framework(name).look.colour for name in FRAMEWORKS} | {"mpi4py": "#555555", "ring": "#999999"}
 LINES = {"none": "-", "fp16": "--", "bf16": ":"}
 MARKERS = {"gloo": "o", "mpi": "s"}
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))

@@ -104,8 +104,10 @@ def estimate_noise_scale(looks: Looks) -> NoiseScale:
     centre = _invert(float(reciprocal(looks.signal, looks.noise)))
     if count < MIN_LOOKS:
         return NoiseScale(centre=centre, low=None, high=None, looks=count)
+    if not (np.ptp(looks.signal) or np.ptp(looks.noise)):  # looks that are all alike: nothing to resample
+        return NoiseScale(centre=centre, low=None, high=None, looks=count)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)  # looks that are all alike: no bound
+        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
         interval = scipy_stats.bootstrap(
             (looks.signal, looks.noise), reciprocal, paired=True, vectorized=True, n_resamples=RESAMPLES,
             confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0),

@@ -454,9 +454,9 @@ def test_an_added_launch_that_was_interrupted_is_made_again(tmp_path: Path) -> N
 
 
 def test_a_record_says_in_what_other_hosts_differ() -> None:
-    def on(host: str, rank: int, **facts: Any) -> dict[str, Any]:
+    def on(place: str, rank: int, **facts: Any) -> dict[str, Any]:
         one = result(rank)
-        return {**one, "environment": one["environment"] | facts, "samples": one["samples"] | {"host": host}}
+        return {**one, "environment": one["environment"] | facts, "samples": one["samples"] | {"host": place}}
 
     alike = {"cpu_model": "X", "packages": {"torch": "1"}, "load_before": {"load_average": [0.1]}}
     ranks = [on("a", 0, **alike), on("a", 1, **alike), on("b", 2, **alike), on("c", 3, **(alike | {"cpu_model": "Y", "host": "c"}))]
