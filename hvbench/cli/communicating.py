@@ -115,12 +115,12 @@ def allreduce(
             count = iter(range(1, len(jobs) + 1))
 
             def report(job, record) -> None:
-                display.prepare(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
+                display.say(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
 
             failed = run_cases(coordinator, jobs, settings=settings, folder=path, report=report)
     else:
         dismiss(context)
-    display.show(write_results(path))
+    display.show(write_results(path), path=path)
     if failed:
         raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
     return 0
