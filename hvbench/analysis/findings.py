@@ -171,10 +171,10 @@ class Draft:
         )
 
 
-def find_all(points: pd.DataFrame, *, verdict: Verdict | None) -> Findings:
+def find_all(points: pd.DataFrame, *, verdict: Verdict | None, answers: Sequence[Finding] = ()) -> Findings:
     """Everything that can be said of the launches of `point_frame`.
 
-    `verdict` decides whether the frameworks may be compared.
+    `verdict` decides whether the frameworks may be compared; `answers` come from models of the launches, and first.
     """
     if points.empty:
         return Findings(headlines=(Draft().finish("nothing", "No launch has left a record yet, so there is nothing to say."),))
@@ -191,7 +191,7 @@ def find_all(points: pd.DataFrame, *, verdict: Verdict | None) -> Findings:
     frameworks = describe_frameworks(measured, verdict=verdict) if is_comparison else []
     choices = describe_choices(measured, axes=axes, emulated=emulated_precisions(points))
     # A run towards a target loss is about the target; any other is about speed.
-    ordered = [*converged, *fastest, *frameworks, *choices]
+    ordered = [*answers, *converged, *fastest, *frameworks, *choices]
     return Findings(
         headlines=tuple(ordered[:MAX_HEADLINES]),
         details=tuple(ordered[MAX_HEADLINES:]),

@@ -18,7 +18,9 @@ from hvbench.analysis.exports import render_latex, require_parquet, write_parque
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
 from hvbench.analysis.findings import Findings, find_all
 from hvbench.analysis.frame import point_frame, varying_axes
+from hvbench.analysis.links_findings import describe_break_evens
 from hvbench.analysis.links_report import break_even_table, models_of
+from hvbench.analysis.links_table import links_table
 from hvbench.analysis.noise import noise_table
 from hvbench.analysis.overflows import overflow_table
 from hvbench.analysis.page import render_page
@@ -28,6 +30,7 @@ from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.stamps import Verdict, check_verdict, parity_table
 from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
+from hvbench.analysis.strategy_table import strategy_table
 from hvbench.analysis.tables import (
     INTERVAL,
     Table,
@@ -77,7 +80,7 @@ def _write_all(
 ) -> list[Path]:
     figures = all_plots(records)
     verdict = check_verdict(records)
-    findings = find_all(points, verdict=verdict)
+    findings = find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records)))
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
     texts |= {f"tables/{table.name}.tex": render_latex(table) for table in tables if table.cells}
@@ -105,7 +108,7 @@ def report_tables(points: pd.DataFrame, records: list[Record]) -> list[Table]:
     """Every table that these launches have something to say to, in the order in which they are read."""
     tables = [framework_table(points), throughput_table(points), convergence_table(points), target_table(points)]
     tables += [tradeoff_table(points, records), noise_table(records), overflow_table(records), scaling_table(points)]
-    tables += [break_even_table(points, models_of(points, records))]
+    tables += [strategy_table(points), break_even_table(points, models_of(points, records)), links_table(points)]
     tables += [*breakdown_tables(points), *ceiling_tables(points), memory_table(points)]
     tables += [parity_table(records)] if any(record.parity for record in records) else []
     return [table for table in tables if table is not None and (table.cells or table.name in ALWAYS)]

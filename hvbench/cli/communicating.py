@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def allreduce(
         jobs = plan_jobs(cases, repeats=repeats, done=done)
         if not cases:
             raise UsageError("none of these cases exists: the references are MPI's and compress nothing")
-        open_folder(path, asked={"command": sys.argv, "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
+        open_folder(path, asked={"command": shlex.join(["hvbench", *sys.argv[1:]]), "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
     except BaseException:
         dismiss(context)
         raise
