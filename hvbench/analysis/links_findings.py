@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from hvbench.analysis.findings import Draft, Finding, Number
 from hvbench.analysis.links import LinkModel, Span
 from hvbench.analysis.links_report import show_bandwidth
 from hvbench.analysis.panels import STYLES
+from hvbench.analysis.sentences import Draft, Finding, Number
 from hvbench.analysis.tables import INTERVAL
 
 METRIC = "break_even_bits_per_second"
