@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from hvbench.analysis.frame import AXES, varying_axes
+from hvbench.analysis.frame import AXES, order_values, varying_axes
 from hvbench.analysis.links_report import show_bandwidth
 from hvbench.analysis.pairing import (
     STEP,
@@ -29,7 +31,7 @@ def links_table(points: pd.DataFrame) -> Table | None:
         return None
     varying = [name for name in varying_axes(points) if name not in ("framework", "compression", LINK)]
     rows, data = [], []
-    for _, launches in good.groupby("point_id", sort=False):
+    for _, launches in sorted(good.groupby("point_id", sort=False), key=lambda group: _place(group[1].iloc[0], good)):
         point = {name: launches[name].iloc[0] for name in AXES}
         plain = find_launches(good, point, changed={"compression": "none"})
         ratio = step_ratio(plain, launches) if point["compression"] != "none" else None
@@ -69,3 +71,8 @@ def links_table(points: pd.DataFrame) -> Table | None:
         is_brief=(True,) * (8 + len(varying)),
         cells=rows,
     )  # fmt: skip
+
+
+def _place(row: pd.Series, points: pd.DataFrame) -> tuple[Any, ...]:
+    """Where the table has a point: a block a framework and compression, in it slow links first."""
+    return (*(order_values(name, points[name]).index(row[name]) for name in ("framework", "compression")), row[LINK])
