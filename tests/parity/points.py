@@ -130,8 +130,8 @@ def all_points() -> list[Point]:
             points += [optimizer_point(framework, optimizer, world_size) for optimizer in OPTIMIZERS]
             points.append(warming_point(framework, world_size))
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
-    points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
+    points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
     return list(dict.fromkeys(points))
