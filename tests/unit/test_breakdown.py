@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -12,6 +13,7 @@ from hvbench.analysis.breakdown import PARTS, break_down
 from hvbench.analysis.breakdown_plot import PART_COLOURS, plot_breakdown
 from hvbench.analysis.breakdown_table import breakdown_table, has_breakdown
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.page import FOLDER
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.report import write_report
@@ -190,6 +192,20 @@ def test_a_negative_part_hangs_below_zero() -> None:
 def test_parts_do_not_look_like_frameworks_nor_like_each_other() -> None:
     colours = [*PART_COLOURS.values(), *(style.colour for style in STYLES.values())]
     assert len(set(colours)) == len(colours)
+
+
+def test_parts_can_be_seen_on_a_dark_page_and_the_first_one_on_paper_too() -> None:
+    dark = re.findall(r"--paper: (#\w{6})", (FOLDER / "page.css").read_text())[1]
+    assert all(contrast(colour, dark) > 3 for colour in PART_COLOURS.values())
+    assert contrast(next(iter(PART_COLOURS.values())), "#ffffff") > 3
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, 1 to 21 (WCAG 2.2)."""
+    values = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in (one, other)]
+    linear = [[value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in each] for each in values]
+    low, high = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_a_lost_point_is_marked_in_its_place() -> None:
