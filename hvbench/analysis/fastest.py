@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hvbench.analysis.findings import RATE, describe_point, pick_best
+from hvbench.analysis.findings import describe_point, pick_best
 from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.panels import STYLES
+from hvbench.analysis.sentences import RATE
 from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
 from hvbench.analysis.tables import INTERVAL, format_number
 

@@ -17,7 +17,7 @@ from hvbench.analysis.framework_table import framework_table
 from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
 from hvbench.analysis.fastest import Fastest, list_fastest
-from hvbench.analysis.findings import Findings, find_all
+from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.links_report import break_even_table, models_of
 from hvbench.analysis.noise import noise_table
@@ -27,6 +27,7 @@ from hvbench.analysis.panels import own_style, save
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.scaling import scaling_table
+from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict, check_verdict, parity_table
 from hvbench.analysis.tables import (
     Table,

@@ -30,9 +30,9 @@ from hvbench.analysis.facts import (
     read_command,
 )
 from hvbench.analysis.fastest import Fastest
-from hvbench.analysis.findings import Findings
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.quality import describe_quality
+from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict
 from hvbench.analysis.tables import NOT_AVAILABLE, Table, clean_text
 from hvbench.record import Record
