@@ -24,7 +24,7 @@ STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
-ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
+ABLATION_STEPS = 5  # a round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce
 
 SERVED = ("parameter_server", "parameter_server_async")
 # What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
@@ -182,6 +182,8 @@ def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None
     """Why `settings` ask of `point` what its strategy cannot give; None when they do not."""
     if settings.checkpoint_every and point.strategy in SERVED:
         return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
+    if settings.ablation_rounds and point.strategy in SERVED:
+        return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
     if settings.noise_every and (point.strategy != "horovod" or point.reduction != "average"):
         return "noise_every compares with gradients that Horovod averages"
     return None

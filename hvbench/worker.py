@@ -36,7 +36,7 @@ from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.evidence import OUT_OF_MEMORY
-from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
+from hvbench.measure import Diverged, Loop, read_peaks, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
@@ -133,6 +133,7 @@ class Worker:
             checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
             trainer.load_state(dict(checkpoint.arrays))
             loop.resume(checkpoint.standing)
+        ablations = Ablations(loop)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)
         outcome: dict[str, Any] = {"status": "ok"}
@@ -142,10 +143,11 @@ class Worker:
             while not loop.is_done:
                 self.progress.enter(loop.phase, step=loop.step)
                 loop.advance()
-                if timed_steps := max(0, loop.step - settings.warmup_steps):
+                if loop.timed_steps:
                     timed_seconds += loop.samples.step_seconds[-1]
-                state = {"loss": loop.samples.loss[-1], "timed_steps": timed_steps, "timed_seconds": timed_seconds}
+                state = {"loss": loop.samples.loss[-1], "timed_steps": loop.timed_steps, "timed_seconds": timed_seconds}
                 self.progress.state |= state
+                ablations.interrupt(enter=self.progress.enter)
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
         result = {
@@ -168,14 +170,13 @@ class Worker:
                 **self.describe_place(),
                 "data_prepare_seconds": prepared - begun,
                 "build_seconds": built - prepared,
-                "peak_rss_bytes": peak_rss_bytes(),
+                **(ablations.peaks or read_peaks(self.runtime)),
                 "start_rss_bytes": start_rss_bytes,
-                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
                 "ceiling": ceiling,
             },
         }
-        if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
-            result["samples"]["ablation"] = self.ablate(loop)
+        if outcome["status"] == "ok" and settings.ablation_rounds:
+            result["samples"]["ablation"] = ablations.samples
         trainer.close()
         return result
 
@@ -234,9 +235,8 @@ class Worker:
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
-                "peak_rss_bytes": peak_rss_bytes(),
+                **read_peaks(self.runtime),
                 "start_rss_bytes": rss_bytes(),
-                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
                 "ceiling": ceiling,
             },
         }
@@ -248,18 +248,6 @@ class Worker:
             "rank": self.runtime.rank,
             "device": self.runtime.device,
         }
-
-    def ablate(self, loop: Loop) -> dict[str, list[float]]:
-        """Time steps with parts left out, on the batch that would come next; the parameters stay as they are."""
-        rounds = loop.settings.ablation_rounds
-        self.progress.enter("ablation", step=0, steps=rounds)
-        batch = loop.batches.train_batch(loop.step)
-        ablations = Ablations(loop.trainer, batch, loss_scale=loop.loss_scale, runtime=self.runtime)
-        ablations.warm_up()
-        for number in range(rounds):
-            self.progress.enter("ablation", step=number)
-            ablations.round(number)
-        return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here.

@@ -66,10 +66,14 @@ MAX_RISE = 1.2  # of a training loss over the first one, still drawn in full
 MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about convergence
 
 
-def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
-    """File stem -> figure, for the questions that these records can answer: an axis that does not vary is not drawn."""
+def all_plots(records: Iterable[Record], *, points: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """File stem -> figure, for the questions that these records can answer: an axis that does not vary is not drawn.
+
+    `points` is `point_frame(records)`, where it is at hand.
+    """
     records = list(records)
-    points, steps, evaluations = point_frame(records), step_frame(records), evaluation_frame(records)
+    points = point_frame(records) if points is None else points
+    steps, evaluations = step_frame(records), evaluation_frame(records)
     varying = varying_axes(points)
     axes = [axis for axis in THROUGHPUT_AXES if axis in varying and (axis != "framework" or varying == [axis])]
     axes = [axis for axis in axes if _choose_panels(points, axis)]
