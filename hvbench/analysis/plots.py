@@ -63,6 +63,7 @@ ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_ba
 CLOCKS = {"step": "steps", "tokens": "tokens", "training_seconds": "training seconds (evaluation left out)"}
 MAX_PANELS = 24
 MAX_COLUMNS = 4  # where panels fill up a grid
+MAX_RISE = 1.2  # of a training loss over the first one, still drawn in full
 MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about convergence
 
 
@@ -149,8 +150,11 @@ def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: 
     others = [name for name in varying_axes(points) if name != "framework"]
     choices = combine_axes(points, others)
     shown = choices[: MAX_PANELS // len(CLOCKS)]
-    ended_ok = [frame[frame["status"] == "ok"] for frame in (steps, evaluations)]
-    drawn = pd.concat([ended_ok[0]["loss"], ended_ok[1]["validation_loss"]])
+    seen = pd.concat([choose_rows(points, chosen) for chosen in shown])
+    ended_ok = seen.loc[seen["status"] == "ok", "launch"]
+    mine, marks = (frame[frame["launch"].isin(ended_ok)] for frame in (steps, evaluations))
+    drawn = pd.concat([mine["loss"], marks["validation_loss"]])
+    drawn = drawn[drawn <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]  # what blew up says nothing of the rest
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )
