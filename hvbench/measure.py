@@ -222,7 +222,7 @@ class Loop:
                 "accuracy": accuracy,
             }
         )
-        # In the order of `frame.evaluations_of`: to the last bit the loss that will be read from the records.
+        # In the order of `hvbench.analysis.samples.evaluations_of`: to the last bit the loss that will be read from the records.
         validation_loss = sum(samples * each for each in losses_of_ranks) / (samples * len(losses_of_ranks))
         reason = self._stopping.judge(validation_loss)
         if self.step > self.settings.warmup_steps:  # at least one step has been timed

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.breakdown import PARTS
-from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.panels import (
     GREY,
     STYLES,

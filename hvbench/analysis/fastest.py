@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.findings import describe_point, pick_best
-from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.sentences import RATE
 from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches

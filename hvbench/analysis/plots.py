@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hvbench.analysis.axes import order_values, varying_axes
 from hvbench.analysis.breakdown_plot import plot_breakdown
-from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
+from hvbench.analysis.frame import evaluation_frame, point_frame, step_frame
 from hvbench.analysis.links_report import models_of, plot_links
 from hvbench.analysis.overflows import plot_loss_scale
 from hvbench.analysis.panels import (
@@ -35,8 +36,8 @@ from hvbench.analysis.panels import (
     label_text,
     legend_mark,
     list_frameworks,
-    place_beside,
     mark_end,
+    place_beside,
     shift_points,
 )
 from hvbench.analysis.scaling_plot import plot_scaling
