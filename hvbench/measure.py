@@ -127,6 +127,10 @@ class Loop:
         self._started = time.perf_counter()
         self._paused_seconds = 0.0
 
+    def leave_out(self, seconds: float) -> None:
+        """Keep `seconds` that something else took since the last step out of the training's time."""
+        self._paused_seconds += seconds
+
     def advance(self) -> None:
         """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
         rate = point_learning_rate(self.point, self.first_step + self.step)

@@ -44,7 +44,7 @@ def hvbench(
             monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
     # A yardstick that really moves (2 % of all looks at a quiet machine) would make these tests fail now and then.
-    monkeypatch.setattr("hvbench.comparison.ab.measure_control_seconds", lambda: 0.01)
+    monkeypatch.setattr("hvbench.comparison.launches.measure_control_seconds", lambda: 0.01)
     (tmp_path / "mine.toml").write_text(SUITE)
 
     def call(*arguments: str) -> Answer:
