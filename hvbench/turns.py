@@ -30,9 +30,20 @@ class Turns:
     """Turns of this rank; without a turnstile it never waits."""
 
     def __init__(self, connection: socket.socket | None = None) -> None:
+        self._connection = connection
         self._stream = connection.makefile("rwb") if connection else None
+        self._is_free = connection is None
         self._is_inside = False
         self._steps: int | None = None  # that are left of this turn; None: as many as it likes
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection:
+            with contextlib.suppress(OSError):  # what could not be sent any more
+                self._stream.close()
+            self._connection.close()
 
     @contextlib.contextmanager
     def at(self, place: int, *, steps: int) -> Iterator[None]:
@@ -57,16 +68,18 @@ class Turns:
         return time.perf_counter() - begun
 
     def _ask(self, question: dict[str, Any]) -> None:
-        if self._stream is None:
+        if self._is_free:
             return
-        self._stream.write(json.dumps(question).encode() + b"\n")
-        self._stream.flush()
-        answer = self._stream.readline()
+        answer = b""
+        with contextlib.suppress(OSError):
+            self._stream.write(json.dumps(question).encode() + b"\n")
+            self._stream.flush()
+            answer = self._stream.readline()
         if not answer:
             raise ConnectionError("the turnstile of hvbench ab is gone")
         self._steps = json.loads(answer)["steps"]
         if self._steps is None and question["ask"] != "leave":
-            self._stream = None
+            self._is_free = True
 
 
 def join_turns(*, rank: int, world_size: int) -> Turns:
@@ -78,6 +91,7 @@ def join_turns(*, rank: int, world_size: int) -> Turns:
     try:
         connection.connect(path)
     except OSError as error:
+        connection.close()
         raise ConnectionError(f"{VARIABLE}={arm}:{path}: no turnstile there: {error.strerror}") from None
     connection.sendall(json.dumps({"arm": arm, "rank": rank, "ranks": world_size}).encode() + b"\n")
     return Turns(connection)

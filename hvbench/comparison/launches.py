@@ -6,6 +6,7 @@ both see the same one, and the ratio of their median steps says what the program
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from hvbench.comparison.arms import Prepared
 from hvbench.comparison.control import measure_control_seconds
 from hvbench.comparison.turnstile import Turnstile
 from hvbench.errors import LaunchError, StorageError
-from hvbench.files import write_json
+from hvbench.files import write_text
 from hvbench.spec import Point
 from hvbench.turns import VARIABLE
 
@@ -90,7 +91,8 @@ def launch_in_turns(
                 if path.exists():
                     path.rename(path.with_name(f"in-turns-{path.name}"))
         return f"{reason} in pair {pair + 1}"
-    write_json(run.path / "pairs" / f"{pair:02}-turns.json", turnstile.log, durable=False)
+    turns = json.dumps({"columns": ["place", "arm", "steps", "seconds"], "turns": turnstile.log}, separators=(",", ":"))
+    write_text(run.path / "pairs" / f"{pair:02}-turns.json", turns + "\n", durable=False)
     controls = [control, measure_control_seconds()]
     for arm, exit_code in exit_codes.items():
         launched = Launched(

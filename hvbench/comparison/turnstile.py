@@ -30,7 +30,7 @@ from typing import Any
 
 from hvbench.turns import GIVE_UP_SECONDS
 
-BLOCK_SECONDS = 0.25  # of a turn; the machine drifts within tens of seconds
+BLOCK_SECONDS = 0.02  # of a turn, and never less than one step: what disturbs a step often disturbs the next, too
 LEAST_TURNS = 8  # of a point, for each arm
 STILL_SECONDS = 5.0  # for which ranks are stopped at most; Gloo takes a peer for lost after 30
 MAX_LINE = 4096
@@ -106,7 +106,7 @@ class Turnstile:
     ) -> None:  # fmt: skip
         self.arms = {name: Arm(name=name) for name in names}
         self.given_up: str | None = None
-        self.log: list[dict[str, Any]] = []  # every turn: place, arm, steps, and the seconds that it was held for
+        self.log: list[tuple[int, str, int, float]] = []  # every turn: place, arm, steps, and the seconds that it was held for
         self._random = random.Random(repr(tuple(seed)))
         self._block_seconds = block_seconds
         self._give_up_seconds = give_up_seconds
@@ -133,6 +133,8 @@ class Turnstile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._is_closing:
+            return
         self._is_closing = True
         self._waker.send(b".")
         self._thread.join()
@@ -172,7 +174,7 @@ class Turnstile:
         pid = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         process = None
         with contextlib.suppress(OSError):
-            process = os.pidfd_open(pid) if pid > 0 and self._stops else None
+            process = os.pidfd_open(pid) if self._stops and pid not in (0, os.getpid()) else None
         self._selector.register(connection, selectors.EVENT_READ, Rank(connection=connection, process=process))
 
     def _hear(self, rank: Rank) -> None:
@@ -210,8 +212,7 @@ class Turnstile:
         """All ranks of an arm have asked: its turn, if it had one, is over."""
         if arm.state == "run":
             seconds = time.monotonic() - arm.since
-            turn = {"place": arm.place, "arm": arm.name, "steps": self._turn_steps, "seconds": round(seconds, 6)}
-            self.log.append(turn)
+            self.log.append((arm.place, arm.name, self._turn_steps, round(seconds, 6)))
             self._slowest[arm.name] = seconds / self._turn_steps
         if said["ask"] == "meet":
             arm.place, arm.steps = int(said["place"]), max(1, int(said["steps"]))
