@@ -33,6 +33,7 @@ from hvbench.turns import GIVE_UP_SECONDS
 BLOCK_SECONDS = 0.02  # of a turn, and never less than one step: what disturbs a step often disturbs the next, too
 LEAST_TURNS = 8  # of a point, for each arm
 STILL_SECONDS = 5.0  # for which ranks are stopped at most; Gloo takes a peer for lost after 30
+LOOK_SECONDS = 0.5  # between looks at the clock
 MAX_LINE = 4096
 
 
@@ -73,7 +74,8 @@ class Arm:
     asked: dict[int, dict[str, Any]] = field(default_factory=dict)
     passed: set[int] = field(default_factory=set)  # places that it will not come to again
     is_out: bool = False
-    since: float = 0.0
+    since: float = 0.0  # time.monotonic() when its state changed
+    patience: float = 0.0  # seconds in its state, of those in which the turnstile itself was awake
 
     @property
     def is_inside(self) -> bool:
@@ -82,7 +84,7 @@ class Arm:
 
     def go(self, state: str) -> None:
         """Change its state."""
-        self.state, self.since = state, time.monotonic()
+        self.state, self.since, self.patience = state, time.monotonic(), 0.0
 
     def answer(self, steps: int | None) -> None:
         """Let all its ranks go on."""
@@ -102,7 +104,7 @@ class Turnstile:
 
     def __init__(
         self, names: Sequence[str], *, seed: Sequence[int] = (0,),
-        block_seconds: float = BLOCK_SECONDS, give_up_seconds: float = GIVE_UP_SECONDS, stops: bool = True,
+        block_seconds: float = BLOCK_SECONDS, give_up_seconds: float = GIVE_UP_SECONDS, still_seconds: float = STILL_SECONDS,
     ) -> None:  # fmt: skip
         self.arms = {name: Arm(name=name) for name in names}
         self.given_up: str | None = None
@@ -110,7 +112,7 @@ class Turnstile:
         self._random = random.Random(repr(tuple(seed)))
         self._block_seconds = block_seconds
         self._give_up_seconds = give_up_seconds
-        self._stops = stops
+        self._still_seconds = still_seconds
         self._queue: list[Arm] = []  # whose turn comes next, in this round and the next
         self._turn_steps = 1
         self._slowest: dict[str, float] = {}  # seconds a step of each arm's last turn at this point
@@ -121,6 +123,7 @@ class Turnstile:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._wake, self._waker = socket.socketpair()
         self._is_closing = False
+        self._looked = time.monotonic()
         self._thread = threading.Thread(target=self._serve, name="hvbench-turnstile", daemon=True)
 
     def __enter__(self) -> Turnstile:
@@ -151,7 +154,7 @@ class Turnstile:
     def _serve(self) -> None:
         try:
             while not self._is_closing:
-                for key, _ in self._selector.select(timeout=self._rest_seconds()):
+                for key, _ in self._selector.select(timeout=LOOK_SECONDS):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj is self._wake:
@@ -174,7 +177,7 @@ class Turnstile:
         pid = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         process = None
         with contextlib.suppress(OSError):
-            process = os.pidfd_open(pid) if self._stops and pid not in (0, os.getpid()) else None
+            process = os.pidfd_open(pid) if self._still_seconds and pid not in (0, os.getpid()) else None
         self._selector.register(connection, selectors.EVENT_READ, Rank(connection=connection, process=process))
 
     def _hear(self, rank: Rank) -> None:
@@ -297,22 +300,20 @@ class Turnstile:
 
     # Clocks
 
-    def _rest_seconds(self) -> float:
-        """Until a clock is worth a look."""
-        return 1.0 if any(arm.state != "away" for arm in self.arms.values()) else 60.0
-
     def _check_clocks(self) -> None:
         """Wake ranks that have stood still for long, and open the turnstile where somebody takes too long."""
         now = time.monotonic()
+        # Somebody may have stopped all of this for minutes (Ctrl-Z, a suspended machine): that is no arm's fault.
+        seconds, self._looked = min(now - self._looked, 2 * LOOK_SECONDS), now
         is_begun = any(arm.is_inside for arm in self.arms.values())
         for arm in self.arms.values():
+            arm.patience += seconds
             if arm.state == "meet" and is_begun:  # it waits for a point that the other arm has for itself
-                arm.since = now
-            seconds = now - arm.since
-            if arm.state == "run" and seconds > STILL_SECONDS:
+                arm.patience = 0.0
+            if arm.state == "run" and arm.patience > self._still_seconds:
                 for other in self.arms.values():
                     other.signal(signal.SIGCONT)
-            if arm.state in ("run", "meet") and seconds > self._give_up_seconds and self.given_up is None:
+            if arm.state in ("run", "meet") and arm.patience > self._give_up_seconds and self.given_up is None:
                 did = "held its turn" if arm.state == "run" else "waited for the other arm"
                 self.given_up = f"arm {arm.name} {did} for {self._give_up_seconds:g} s"
                 for each in self.arms.values():

@@ -97,19 +97,18 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
 def test_who_waits_stands_still_threads_and_all(start: Start) -> None:
     """A rank that spins in another thread takes no processor time while the other arm has its turn."""
     spinning = "import threading\ndef spin():\n while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
-    with Turnstile("ab") as turnstile:
+    with Turnstile("ab", still_seconds=600.0) as turnstile:
         environment = os.environ | {VARIABLE: turnstile.variable("a")}
         words = ["0", "1", "[[0, 2]]", "{}"]
         with subprocess.Popen([sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE) as rank:
             with connect(turnstile, "b") as other, other.at(0, steps=2):
                 other.step()
-                time.sleep(0.05)  # the signal is on its way
+                wait_until_stopped(rank.pid)
                 used = [used_ticks(rank.pid)]
-                assert state_of(rank.pid) == "T"
                 time.sleep(0.5)
                 used.append(used_ticks(rank.pid))
                 other.step()
-            rank.wait(timeout=60)
+            rank.communicate(timeout=60)
     assert used[1] == used[0]
 
 
@@ -122,8 +121,11 @@ def connect(turnstile: Turnstile, arm: str) -> Iterator[Turns]:
             yield turns
 
 
-def state_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def wait_until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def used_ticks(pid: int) -> int:
@@ -183,10 +185,7 @@ def test_the_end_of_the_turnstile_wakes_who_stood_still(start: Start) -> None:
     with Turnstile("ab") as turnstile:
         (rank,) = start(turnstile, "a", [[0, 2]], size=1)
         with connect(turnstile, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
-            deadline = time.monotonic() + 30
-            while state_of(rank.pid) != "T":
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until_stopped(rank.pid)
             turnstile.__exit__()
             assert rank.wait(timeout=30) == 1  # "the turnstile of hvbench ab is gone"
             while True:
