@@ -11,8 +11,9 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def suite_schema() -> dict[str, Any]:
-    """Schema of one suite file (TOML read as JSON): `question`, `point`, `axes`, `exclude`, `measure`."""
-    fields = describe_model(Point)
+    """Schema of one suite file (TOML read as JSON): `question`, `point`, `axes`, `exclude`, `measure`, `scale`."""
+    tables = describe_tables()
+    parts = {"type": "object", "additionalProperties": False, "properties": tables, "description": "what it changes"}
     return {
         "$schema": DIALECT,
         "title": "hvbench suite",
@@ -21,19 +22,28 @@ def suite_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "question": {"type": "string", "maxLength": MAX_QUESTION, "description": "what the suite asks, one line"},
-            "point": {**table(fields), "description": "the base of every point"},
-            "axes": {
-                **table({name: {"type": "array", "minItems": 1, "uniqueItems": True, "items": one} for name, one in fields.items()}),
-                "description": "the cartesian product, in this order",
-            },
-            "exclude": {
-                "type": "array",
-                "maxItems": MAX_EXCLUDES,
-                "items": {**table(fields), "minProperties": 1},
-                "description": "combinations to drop",
-            },
-            "measure": {**table(describe_model(MeasureSettings)), "description": "how each point is measured"},
+            **tables,
+            "scale": {"type": "object", "additionalProperties": parts, "description": "other sizes of the same question: --scale NAME"},
         },
+    }
+
+
+def describe_tables() -> dict[str, Any]:
+    """Name -> schema of the tables that make points and say how they are measured."""
+    fields = describe_model(Point)
+    return {
+        "point": {**table(fields), "description": "the base of every point"},
+        "axes": {
+            **table({name: {"type": "array", "minItems": 1, "uniqueItems": True, "items": one} for name, one in fields.items()}),
+            "description": "the cartesian product, in this order",
+        },
+        "exclude": {
+            "type": "array",
+            "maxItems": MAX_EXCLUDES,
+            "items": {**table(fields), "minProperties": 1},
+            "description": "combinations to drop",
+        },
+        "measure": {**table(describe_model(MeasureSettings)), "description": "how each point is measured"},
     }
 
 

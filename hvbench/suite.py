@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ MAX_QUESTION = 1000
 MAX_EXCLUDES = 100  # each is held against every point
 MAX_POINTS = 10_000
 MAX_LAUNCHES = 100_000
-TABLES = ("question", "point", "axes", "exclude", "measure")
+TABLES = ("question", "point", "axes", "exclude", "measure", "scale")
+SCALE_TABLES = ("point", "axes", "exclude", "measure")
+KINDS = {"question": str, "point": dict, "axes": dict, "exclude": list, "measure": dict, "scale": dict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,7 @@ class Suite:
     axes: Mapping[str, list[Any]]
     exclude: list[Mapping[str, Any]] = field(default_factory=list)
     measure: MeasureSettings
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what it changes, checked
     where: str
 
     def points(self) -> list[Point]:
@@ -86,6 +89,12 @@ def find_suite(name: str) -> Path:
     return paths[name]
 
 
+def choose_suite(name: str, *, scale: str | None = None, overrides: Iterable[str] = ()) -> Suite:
+    """The suite that `name` means (see `find_suite`), at `scale`, with `overrides` (`key=value`); raises UsageError."""
+    suite = load_suite(find_suite(name))
+    return apply_overrides(apply_scale(suite, scale) if scale else suite, overrides)
+
+
 def load_suite(path: Path) -> Suite:
     """Read and validate a suite file; raises UsageError."""
     text = read_text(path)
@@ -115,32 +124,71 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
     require_shallow(values, where=where, max_depth=MAX_DEPTH)
-    for key in values:
-        if key not in TABLES:
-            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(TABLES))}; allowed: {', '.join(TABLES)}")
-    for key, kind in (("question", str), ("point", dict), ("axes", dict), ("exclude", list), ("measure", dict)):
-        if key in values and not isinstance(values[key], kind):
-            wanted = {str: "text", dict: f"a table, [{key}]", list: f"a list of tables, [[{key}]]"}[kind]
-            raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
+    check_tables(values, allowed=TABLES, where=where)
     question = values.get("question", "")
     if len(question) > MAX_QUESTION or not question.isprintable():
         raise UsageError(f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters")
-    base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
-    if len(exclude) > MAX_EXCLUDES:
-        raise UsageError(f"{where}: more than {MAX_EXCLUDES} tables [[exclude]]; split the question into several suites")
-    check_keys(base, where=f"{where}: [point]")
-    check_axes(axes, where=f"{where}: [axes]")
-    for index, excluded in enumerate(exclude):
-        check_exclude(excluded, where=f"{where}: [[exclude]] number {index + 1}")
-    validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [point]")
-    return Suite(
+    check_contents(values, where=where)
+    suite = Suite(
         name=name,
         question=question,
-        base=base,
-        axes=axes,
-        exclude=exclude,
+        base=values.get("point", {}),
+        axes=values.get("axes", {}),
+        exclude=values.get("exclude", []),
         measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
+        scales=values.get("scale", {}),
         where=where,
+    )
+    for scale in suite.scales:  # a mistake in one shows when the file is read, not when somebody asks for it
+        apply_scale(suite, scale)
+    return suite
+
+
+def check_tables(values: Mapping[str, Any], *, allowed: Sequence[str], where: str, prefix: str = "") -> None:
+    """Raise UsageError for a key that is not `allowed`, or that is no text, table or list of tables as it should be."""
+    for key in values:
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(allowed))}; allowed: {', '.join(allowed)}")
+        kind = KINDS[key]
+        if not isinstance(values[key], kind):
+            name = f"{prefix}{key}"
+            wanted = {str: "text", dict: f"a table, [{name}]", list: f"a list of tables, [[{name}]]"}[kind]
+            raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
+
+
+def check_contents(values: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
+    """Raise UsageError where `point`, `axes` or `exclude` hold what no point can have."""
+    base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
+    if len(exclude) > MAX_EXCLUDES:
+        raise UsageError(f"{where}: more than {MAX_EXCLUDES} tables [[{prefix}exclude]]; split the question into several suites")
+    check_keys(base, where=f"{where}: [{prefix}point]")
+    check_axes(axes, where=f"{where}: [{prefix}axes]")
+    for index, excluded in enumerate(exclude):
+        check_exclude(excluded, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
+    validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [{prefix}point]")
+
+
+def apply_scale(suite: Suite, name: str) -> Suite:
+    """The suite with what its table [scale.NAME] changes: fields, axes and settings, and all of [[exclude]] if it has its own.
+
+    A field that it fixes is no axis any more. Raises UsageError.
+    """
+    if name not in suite.scales:
+        known = f"it has {', '.join(suite.scales)}" if suite.scales else "it has none"
+        raise UsageError(f"{suite.where}: no scale {shorten(name)}{did_you_mean(name, list(suite.scales))}: {known}")
+    change, prefix = suite.scales[name], f"scale.{name}."
+    if not isinstance(change, Mapping):
+        raise UsageError(f"{suite.where}: scale.{name} = {shorten(change)}: must hold tables such as [{prefix}point]")
+    check_tables(change, allowed=SCALE_TABLES, where=f"{suite.where}: [scale.{name}]", prefix=prefix)
+    check_contents(change, where=suite.where, prefix=prefix)
+    base, axes = change.get("point", {}), change.get("axes", {})
+    measured = suite.measure.model_dump(exclude_unset=True) | change.get("measure", {})
+    return replace(
+        suite,
+        base={**suite.base, **base},
+        axes={key: choices for key, choices in {**suite.axes, **axes}.items() if key in axes or key not in base},
+        exclude=change.get("exclude", suite.exclude),
+        measure=validate(MeasureSettings, measured, where=f"{suite.where}: [{prefix}measure]"),
     )
 
 

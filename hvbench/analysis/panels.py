@@ -236,7 +236,8 @@ def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:
         for style in map(STYLES.__getitem__, frameworks)
     ]
     if handles + extra:
-        columns = max(1, int(figure.get_figwidth() / 1.7))
+        widest = max(len(str(handle.get_label())) for handle in [*handles, *extra])
+        columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * widest)))  # inches
         figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=min(columns, len(handles + extra)))
 
 

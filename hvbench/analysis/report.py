@@ -16,7 +16,7 @@ from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.framework_table import framework_table
 from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
-from hvbench.analysis.findings import Findings, find_all
+from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame, varying_axes
 from hvbench.analysis.links_report import break_even_table, models_of
 from hvbench.analysis.noise import noise_table
@@ -26,6 +26,7 @@ from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions,
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.scaling import scaling_table
+from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict, check_verdict, parity_table
 from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
 from hvbench.analysis.tables import (

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from hvbench.analysis.batch_findings import BATCH, MIN_BATCHES, sum_batches
 from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.noise import NoiseScale, estimate_noise_scale, join_looks, read_looks, show_ends, show_scale
 from hvbench.analysis.panels import choose_rows, combine_axes
@@ -27,8 +28,6 @@ from hvbench.analysis.tables import HEADERS, INTERVAL, NOT_AVAILABLE, Table, des
 from hvbench.analysis.targets import observe
 from hvbench.record import Record
 
-BATCH = ("micro_batch_size", "gradient_accumulation_steps", "world_size")
-MIN_BATCHES = 3  # two parameters and something to tell a bend from a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Curve:
     is_emulated: bool
     launches: dict[int, list[Observed]]  # global batch -> steps to the target of each launch
     fit: Fit | None
-    noise: NoiseScale  # late, of all batches together
+    noise: NoiseScale  # late, of all batches together at which every launch arrived
 
     @property
     def complete(self) -> dict[int, list[Observed]]:
@@ -87,7 +86,7 @@ def find_curves(points: pd.DataFrame, records: Sequence[Record]) -> list[Curve]:
     """Every way to the target at MIN_BATCHES or more global batches; `points` is `point_frame(records)`."""
     if not (points["target_loss"].notna() & points["world_size"].notna()).any():
         return []
-    batch = points["micro_batch_size"] * points["gradient_accumulation_steps"] * points["world_size"].fillna(1)
+    batch = sum_batches(points)
     others = [name for name in varying_axes(points) if name not in (*BATCH, "framework")]
     curves = []
     for chosen in combine_axes(points, ["framework", *others]):
@@ -97,7 +96,9 @@ def find_curves(points: pd.DataFrame, records: Sequence[Record]) -> list[Curve]:
         if len(launches) < MIN_BATCHES:
             continue
         complete = [(size, one.value) for size, each in launches.items() if all(o.is_reached for o in each) for one in each]
-        ids = set(mine["point_id"])
+        # Gradients of a training that goes astray say nothing of those on the way to the target.
+        arrived = {size for size, each in launches.items() if all(one.is_reached for one in each)}
+        ids = set(mine.loc[batch[mine.index].isin(arrived), "point_id"])
         looks = [read_looks(record).late() for record in records if record.point_id in ids and record.outcome.status == "ok"]
         curves.append(
             Curve(

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
+from hvbench.analysis.batch_findings import name_axes
 from hvbench.analysis.panels import (
     STYLES,
     Cell,
@@ -17,6 +19,7 @@ from hvbench.analysis.panels import (
     describe_choice,
     draw_panels,
     emulated_precisions,
+    format_large,
     legend_mark,
     list_frameworks,
 )
@@ -36,10 +39,11 @@ def plot_tradeoff(points: pd.DataFrame, records: Sequence[Record]) -> Figure | N
         panels_of.setdefault(tuple((k, v) for k, v in curve.chosen.items() if k != "framework"), []).append(curve)
     if not panels_of:
         return None
-    keys = list(panels_of)[:MAX_PANELS]
-    columns = min(COLUMNS, len(keys))
+    keys, named = list(panels_of)[:MAX_PANELS], name_axes(points)
+    columns = 2 if len(keys) == 4 else min(COLUMNS, len(keys))
     emulated = emulated_precisions(points)
-    cells = [Cell(title=describe_choice(dict(key), emulated=emulated), chosen={"key": key}) for key in keys]
+    titles = [describe_choice({k: v for k, v in key if k in named}, emulated=emulated) for key in keys]
+    cells = [Cell(title=title, chosen={"key": key}) for title, key in zip(titles, keys, strict=True)]
     grid = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     batches = sorted({batch for key in keys for curve in panels_of[key] for batch in curve.launches})
     with draw_panels(grid, width=max(3.4, 6.5 / columns), height=3.0, x_label="global batch (samples)") as (figure, panels):
@@ -47,9 +51,12 @@ def plot_tradeoff(points: pd.DataFrame, records: Sequence[Record]) -> Figure | N
             for curve in panels_of[chosen["key"]]:
                 draw_curve(panel, curve, batches=batches)
             panel.set_xscale("log", base=2)
+            panel.set_xlim(min(batches) / 2, max(batches) * 2)
             panel.set_yscale("log")
             panel.set_xticks(batches, [str(batch) for batch in batches], rotation=45 if len(batches) > 6 else 0)
             panel.minorticks_off()
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+            panel.yaxis.set_major_formatter(FuncFormatter(format_large))
         figure.supylabel("steps to the target")
         figure.suptitle("From which batch on does a larger one save no steps?\nsquares and circles: medians; dots: launches")
         add_legend(
@@ -60,6 +67,7 @@ def plot_tradeoff(points: pd.DataFrame, records: Sequence[Record]) -> Figure | N
                 legend_mark("fitted B_crit", linestyle=":", linewidth=1.0),
                 legend_mark(f"noise scale, {CONFIDENCE * 100:g} %", marker="s", markersize=9, alpha=0.3),
                 legend_mark("launch ended above the target", marker="^", markerfacecolor="white"),
+                legend_mark("launch diverged or gave up", marker="x"),
             ],
         )
     return figure
@@ -71,6 +79,8 @@ def draw_curve(panel: Axes, curve: Curve, *, batches: Sequence[int]) -> None:
     look = {"color": style.colour}
     for batch, launches in curve.launches.items():
         reached = [one.value for one in launches if one.is_reached]
+        never = sum(not one.is_reached and not math.isfinite(one.value) for one in launches)
+        panel.plot([batch] * never, [0.95] * never, "x", markersize=6, transform=panel.get_xaxis_transform(), **look)
         lost = [one.value for one in launches if not one.is_reached and math.isfinite(one.value)]
         panel.plot([batch] * len(reached), reached, ".", markersize=3, **look)
         panel.plot([batch] * len(lost), lost, "^", markersize=6, markerfacecolor="white", **look)

@@ -107,8 +107,15 @@ def override_option(command):
     return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE[,VALUE]", help=text)(command)
 
 
+def scale_option(command):
+    """`--scale`, of `sweep` and `plan`."""
+    text = "Ask the suite's question at another size, one of its tables [scale.NAME], such as small on a machine with GPUs."
+    return click.option("--scale", metavar="NAME", help=text)(command)
+
+
 @hvbench.command()
 @click.argument("suite", default="quickstart")
+@scale_option
 @override_option
 @options_of_a_sweep
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
@@ -130,6 +137,7 @@ def override_option(command):
 )
 def sweep(
     suite: str,
+    scale: str | None,
     overrides: tuple[str, ...],
     np: int | None,
     out: Path | None,
@@ -157,10 +165,10 @@ def sweep(
     if not resume and (force or retry is not None):
         raise click.UsageError("--retry and --force go with --resume")
     from hvbench.cli.running import run_sweep
-    from hvbench.suite import apply_overrides, find_suite, load_suite
+    from hvbench.suite import choose_suite
 
     def load():
-        return apply_overrides(load_suite(find_suite(suite)), overrides)
+        return choose_suite(suite, scale=scale, overrides=overrides)
 
     return run_sweep(
         load,
@@ -232,19 +240,22 @@ def run(
 
 @hvbench.command()
 @click.argument("suite", default="quickstart")
+@scale_option
 @override_option
 @options_of_a_sweep
 @memory_limit_option
 @click.option("--fields", is_flag=True, help="List the fields of a point and the [measure] settings, and stop.")
-def plan(suite: str, overrides: tuple[str, ...], np: int | None, memory_limit: int | None, fields: bool) -> None:
+def plan(
+    suite: str, scale: str | None, overrides: tuple[str, ...], np: int | None, memory_limit: int | None, fields: bool
+) -> None:
     """Show what SUITE would run, what is skipped and why, what may not fit into memory, and roughly how long it takes."""
     from hvbench.cli.running import describe_fields, describe_plan
-    from hvbench.suite import apply_overrides, find_suite, load_suite
+    from hvbench.suite import choose_suite
 
     if fields:
         click.echo(describe_fields())
         return
-    chosen = apply_overrides(load_suite(find_suite(suite)), overrides)
+    chosen = choose_suite(suite, scale=scale, overrides=overrides)
     click.echo(describe_plan(chosen, np=np, memory_limit_bytes=memory_limit))
 
 
@@ -297,7 +308,8 @@ def suites(schema: bool) -> None:
     loaded = [load_suite(path) for path in list_suites()]
     width = max((len(suite.name) for suite in loaded), default=0)
     for suite in loaded:
-        click.echo(f"{suite.name:{width}}  {suite.question}")
+        scales = f"  (--scale {', '.join(suite.scales)})" if suite.scales else ""
+        click.echo(f"{suite.name:{width}}  {suite.question}{scales}")
 
 
 @hvbench.command()

@@ -33,8 +33,8 @@ CONFIGURATIONS = [
 # Other ways to exchange gradients, in fp32 on two ranks: those whose updates are Horovod's average, and adasum.
 SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server"}]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
-# World size, micro-batch, accumulation: the same 16 samples a step.
-SPLITS = [(1, 16, 1), (1, 8, 2), (1, 4, 4), (2, 8, 1), (2, 4, 2)]
+# World size, micro-batch, accumulation: the same 64 samples a step.
+SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 8, 4)]
 
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences.
 OTHER_OBJECTIVES = [

@@ -35,6 +35,6 @@ def test_the_cut_does_not_matter(traced, framework, split):
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_ranks_see_different_samples(traced, framework):
-    ranks = traced[split_point(framework, (2, 8, 1))].ranks
+    ranks = traced[split_point(framework, (2, 32, 1))].ranks
     assert not np.array_equal(ranks[0]["loss"], ranks[1]["loss"])
     assert not np.array_equal(ranks[0]["logits"], ranks[1]["logits"])

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hvbench.analysis.findings import Finding, Findings, Number, find_all
+from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.sentences import Finding, Findings, Number
 from hvbench.analysis.stamps import check_verdict
 from hvbench.analysis.stats import estimate_rate
 from hvbench.record import Record

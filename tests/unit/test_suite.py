@@ -17,6 +17,7 @@ from hvbench.suite import (
     MAX_FILE_BYTES,
     Suite,
     apply_overrides,
+    apply_scale,
     find_suite,
     list_suites,
     load_suite,
@@ -112,7 +113,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[pont]", 'unknown key "pont" (did you mean "point"?); allowed: question, point, axes, exclude, measure'),
+        ("[pont]", 'unknown key "pont" (did you mean "point"?); allowed: question, point, axes, exclude, measure, scale'),
         ("point = 3", "point = 3: must be a table, [point]"),
         ("axes = []", "axes = []: must be a table, [axes]"),
         ("exclude = {}", "exclude = {}: must be a list of tables, [[exclude]]"),
@@ -463,3 +464,63 @@ def test_arbitrary_overrides_give_points_or_a_usage_error(overrides: list[str]) 
         apply_overrides(parse("point = {model = 'tiny'}"), overrides).points()
     except UsageError as error:
         assert str(error).isprintable()
+
+
+# Scales
+
+SCALED = """
+question = "?"
+exclude = [{micro_batch_size = 2}]
+[point]
+model = "tiny"
+[axes]
+framework = ["pytorch", "tensorflow"]
+micro_batch_size = [1, 2, 4]
+[measure]
+steps = 5
+repeats = 2
+[scale.big]
+point = {model = "small", framework = "pytorch"}
+axes = {micro_batch_size = [2, 8], seed = [0, 1]}
+exclude = [{micro_batch_size = 8, seed = 1}]
+measure = {steps = 50}
+[scale.same.measure]
+steps = 6
+"""
+
+
+def test_a_scale_changes_what_it_names_and_nothing_else() -> None:
+    suite = parse(SCALED)
+    assert [point.micro_batch_size for point in suite.points()] == [1, 4, 1, 4]
+    big = apply_scale(suite, "big")
+    assert [(p.framework, p.model, p.micro_batch_size, p.seed) for p in big.points()] == [
+        ("pytorch", "small", 2, 0), ("pytorch", "small", 2, 1), ("pytorch", "small", 8, 0),
+    ]  # fmt: skip
+    assert (big.measure.steps, big.measure.repeats) == (50, 2)
+    same = apply_scale(suite, "same")
+    assert same.points() == suite.points() and same.measure.steps == 6
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("[scale.big.point]\nmicro = 1", '[scale.big.point]: unknown key "micro"'),
+        ("[scale.big.axes]\nmicro_batch_size = []", "[scale.big.axes] micro_batch_size = []"),
+        ("[scale.big.measure]\nsteps = 0", "[scale.big.measure]: steps = 0"),
+        ("[scale.big]\nquestion = 'a'", '[scale.big]: unknown key "question"'),
+        ("[scale.big]\npoint = 1", "must be a table, [scale.big.point]"),
+        ("[scale]\nbig = 1", "scale.big = 1: must hold tables"),
+        ("scale = 1", "must be a table, [scale]"),
+    ],
+)
+def test_a_mistake_in_a_scale_shows_when_the_file_is_read(change: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(change)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_scale_is_told_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match='no scale "bgi" .did you mean "big"..: it has big, same'):
+        apply_scale(parse(SCALED), "bgi")
+    with pytest.raises(UsageError, match='no scale "big": it has none'):
+        apply_scale(parse(""), "big")

@@ -29,10 +29,11 @@ from hvbench.analysis.facts import (
     list_warnings,
     read_command,
 )
-from hvbench.analysis.findings import Findings, describe_point, pick_best
+from hvbench.analysis.findings import describe_point, pick_best
 from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.quality import describe_quality
+from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict
 from hvbench.analysis.stats import read_estimate, summarize_launches
 from hvbench.analysis.tables import INTERVAL, NOT_AVAILABLE, Table, clean_text, format_number
