@@ -2,7 +2,7 @@
 
     python benchmarks/compare_growth.py --records 1250 2500 5000 10000
 
-Two runs are made of one real record: half of the records each, six launches a point, a hundred timed steps a launch.
+Two runs are made of one real record of two ranks: half of the records each, six launches a point, fifty timed steps a launch.
 Each comparison is a process of its own, timed from its start to its end.
 """
 
@@ -26,22 +26,22 @@ sys.path.insert(0, str(ROOT))
 from hvbench.spec import Point  # noqa: E402
 
 LAUNCHES = 6  # of a point, on each side
-STEPS = 100
+STEPS = 50  # of each of the two ranks
 PER_STEP = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale", "step_tokens")
 
 
 def make_record(template: dict[str, Any], *, seed: int, launch: int, random: random.Random) -> dict[str, Any]:
-    """`template` as launch number `launch` of another point, with fresh step times of its first rank."""
+    """`template` as launch number `launch` of another point, with fresh step times."""
     record = copy.deepcopy(template)
-    point = Point.model_validate({**record["point"], "seed": seed, "world_size": 1, "compression": "none"})
-    warmup_steps = record["measure"]["warmup_steps"]
-    record |= {"point": point.model_dump(), "point_id": point.point_id, "repeat": launch, "ranks": record["ranks"][:1]}
+    point = Point.model_validate({**record["point"], "seed": seed})
+    steps = record["measure"]["warmup_steps"] + STEPS
+    record |= {"point": point.model_dump(), "point_id": point.point_id, "repeat": launch}
     record["measure"]["steps"] = STEPS
-    rank = record["ranks"][0]
-    typical = sorted(rank["step_seconds"])[len(rank["step_seconds"]) // 2]
-    rank["step_seconds"] = [typical * random.lognormvariate(0.0, 0.1) for _ in range(warmup_steps + STEPS)]
-    for name in (each for each in PER_STEP if each in rank):
-        rank[name] = [rank[name][-1]] * (warmup_steps + STEPS)
+    for rank in record["ranks"]:
+        typical = sorted(rank["step_seconds"])[len(rank["step_seconds"]) // 2]
+        rank["step_seconds"] = [typical * random.lognormvariate(0.0, 0.1) for _ in range(steps)]
+        for name in (each for each in PER_STEP if each in rank):
+            rank[name] = [rank[name][-1]] * steps
     return record
 
 
@@ -77,7 +77,7 @@ def main() -> None:
                 write_run(Path(folder) / name, template, run, records=records // 2, seed=seed)
             seconds = time_compare(Path(folder))
             size = sum(path.stat().st_size for path in Path(folder).rglob("*.json"))
-        print(f"{records:6} records, {records * STEPS:9,} samples, {size / 1e6:6.1f} MB: {seconds:6.2f} s, {seconds / records * 1e3:.2f} ms a record")
+        print(f"{records:6} records, {records * STEPS * 2:9,} samples, {size / 1e6:6.1f} MB: {seconds:6.2f} s, {seconds / records * 1e3:.2f} ms a record")
 
 
 if __name__ == "__main__":
