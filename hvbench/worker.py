@@ -44,7 +44,7 @@ from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches, pretraining_point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
-from hvbench.turns import Turns, join_turns
+from hvbench.turns import Turns, join_turns, keep_to_own_cores
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 PR_SET_PDEATHSIG = 1
@@ -94,6 +94,7 @@ class Worker:
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
         placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
+        keep_to_own_cores(local_rank=self.generation["local_rank"], local_size=self.generation["world_size"])
         is_reference = framework in references.COLLECTIVES
         self.runtime = (references if is_reference else load_framework(framework, "runtime")).Runtime(**placement)
         if not is_reference:
