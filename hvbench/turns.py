@@ -46,8 +46,14 @@ class Turns:
             self._connection.close()
 
     @contextlib.contextmanager
-    def at(self, place: int, *, steps: int) -> Iterator[None]:
-        """Be at the point number `place`, of so many steps, together with the other arm: all of it runs in turns."""
+    def at(self, place: int | None, *, steps: int) -> Iterator[None]:
+        """Be at the point number `place`, of so many steps, together with the other arm: all of it runs in turns.
+
+        None: at no point that the other arm would come to.
+        """
+        if place is None:
+            yield
+            return
         self._ask({"ask": "meet", "place": place, "steps": steps})
         self._is_inside = True
         try:

@@ -18,7 +18,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -110,7 +109,7 @@ class Worker:
             first = "ceiling" if job["kind"] == "measure" else "data"
             self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
             settings = MeasureSettings.model_validate(job["measure"])
-            with self.turns.at(job["place"], steps=settings.steps) if "place" in job else nullcontext():
+            with self.turns.at(job.get("place"), steps=settings.steps):
                 result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
         self.progress.enter("finished")

@@ -205,6 +205,26 @@ def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_p
         join_turns(rank=0, world_size=1)
 
 
+def test_ranks_in_turns_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    all_cores = os.sched_getaffinity(0)
+    code = "import sys, os; from hvbench.turns import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
+
+    def cores(rank: int, size: int) -> set[int]:
+        told = subprocess.run(
+            [sys.executable, "-c", f"{code}; print(*os.sched_getaffinity(0))", str(rank), str(size)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return {int(word) for word in told.stdout.split()}
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert cores(0, 2) == all_cores
+    monkeypatch.setenv(VARIABLE, "a:nowhere")
+    assert cores(0, 1) == all_cores
+    shares = [cores(rank, len(all_cores)) for rank in range(len(all_cores))]
+    assert all(len(share) == 1 for share in shares) and set().union(*shares) == all_cores
+    assert len(cores(len(all_cores), 2 * len(all_cores))) == 1  # more ranks than cores
+
+
 @pytest.mark.parametrize("words", [b"\n", b"[]\n", b'"x"\n', b'{"arm": "c", "rank": 0, "ranks": 1}\n', b"x" * 5000])
 def test_who_is_no_rank_is_sent_away(words: bytes, start: Start) -> None:
     import socket
