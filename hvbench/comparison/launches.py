@@ -83,16 +83,11 @@ def launch_in_turns(
             stop(processes)
             raise
         exit_codes = wait_for(processes, on_end=end, stops_at_failure=True)
-    failed = [arm for arm in run.orders[pair] if exit_codes[arm] or not has_records(run.folder(pair, arm))]
+    failed = [arm for arm, code in exit_codes.items() if code or not has_records(run.folder(pair, arm))]  # the first to end first
     reason = turnstile.given_up or (f"arm {failed[0]} did not get to its end" if failed else None)
+    keep_turns(run, pair, turnstile, has_failed=reason is not None)
     if reason:
-        for arm in exit_codes:
-            for path in (run.folder(pair, arm), log_of(run.folder(pair, arm))):
-                if path.exists():
-                    path.rename(path.with_name(f"in-turns-{path.name}"))
         return f"{reason} in pair {pair + 1}"
-    turns = json.dumps({"columns": ["place", "arm", "steps", "seconds"], "turns": turnstile.log}, separators=(",", ":"))
-    write_text(run.path / "pairs" / f"{pair:02}-turns.json", turns + "\n", durable=False)
     controls = [control, measure_control_seconds()]
     for arm, exit_code in exit_codes.items():
         launched = Launched(
@@ -102,6 +97,20 @@ def launch_in_turns(
         report(launched)
     run.write()
     return None
+
+
+def keep_turns(run: AbRun, pair: int, turnstile: Turnstile, *, has_failed: bool) -> None:
+    """Write down whose turn it was, and put what a failed pair has left out of the way; raises StorageError."""
+    turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": turnstile.log, "given_up": turnstile.given_up}
+    folder = run.folder(pair, "turns")
+    try:
+        write_text(folder.with_name(f"{folder.name}.json"), json.dumps(turns, separators=(",", ":")) + "\n", durable=False)
+        for launch in (run.folder(pair, arm) for arm in turnstile.arms) if has_failed else ():
+            for path in (launch, log_of(launch)):
+                if path.exists():
+                    path.rename(path.with_name(f"in-turns-{path.name}"))
+    except OSError as error:
+        raise StorageError(f"{folder.parent}: cannot be written: {error.strerror}") from None
 
 
 def begin(
