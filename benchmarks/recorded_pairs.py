@@ -92,8 +92,9 @@ def decide_recorded(recorded: Recorded, *, margin: float) -> list[dict[str, obje
 
 
 def count_decisions(runs: list[Recorded], *, margin: float) -> list[dict[str, object]]:
-    """A row for each thing that arm b did, in turns or not: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
+    """A row for each thing that arm b did, in turns or not, in runs that came to a look: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
     rows = []
+    runs = [run for run in runs if len(run.points[0][STEP]) >= LOOKS[0]]  # with fewer pairs nothing is decided
     for b, in_turns in dict.fromkeys((run.b, run.in_turns) for run in runs):
         same = [run for run in runs if (run.b, run.in_turns) == (b, in_turns)]
         decisions = [each for run in same for each in decide_recorded(run, margin=margin)]
