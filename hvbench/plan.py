@@ -103,6 +103,20 @@ def make_plan(
     return Plan(jobs=jobs, skipped=skipped, done=already)
 
 
+def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int]:
+    """Key of each job -> its place among the launches of `points` (a suite's, in order), whatever is skipped of them.
+
+    Two sweeps of a suite that differ in a field which is no axis have the same places: where they take turns, they meet there.
+    """
+    sizes = {job.point.world_size for job in jobs}
+    place = {
+        each.model_copy(update={"world_size": each.world_size or size}): number
+        for size in sizes
+        for number, each in enumerate(points)
+    }
+    return {job.key: place[job.point] + len(points) * job.repeat for job in jobs}
+
+
 def worker_group(point: Point) -> tuple[Any, ...]:
     """Points with the same group can share workers."""
     return (point.framework, point.world_size or 1, point.device, *(getattr(point, name) for name in OF_A_LAUNCH))
@@ -273,7 +287,7 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
     launches = {(job.repeat, worker_group(job.point)) for job in jobs}
     crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
     ceilings = {(job.repeat, worker_group(job.point), *ceiling_question(job.point)) for job in jobs}
-    setup_seconds = len(launches) * LAUNCH_SECONDS + len(ceilings) * CEILING_SECONDS
+    setup_seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
     return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
 
 

@@ -43,6 +43,7 @@ from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches, pretraining_point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
+from hvbench.turns import Turns, join_turns, keep_to_own_cores
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 PR_SET_PDEATHSIG = 1
@@ -84,6 +85,7 @@ class Worker:
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
         self.ceilings: Ceilings | None = None
+        self.turns = Turns()
 
     def run(self) -> None:
         """Load the framework, join the ranks, do every job."""
@@ -91,11 +93,13 @@ class Worker:
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
         placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
+        keep_to_own_cores(local_rank=self.generation["local_rank"], local_size=self.generation["world_size"])
         is_reference = framework in references.COLLECTIVES
         self.runtime = (references if is_reference else load_framework(framework, "runtime")).Runtime(**placement)
         if not is_reference:
             self.step_module = load_framework(framework, "step")
             self.ceilings = Ceilings(framework, self.runtime)
+            self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
         for index, job in enumerate(self.generation["jobs"]):
             if job["kind"] == "allreduce":
                 result = self.time_allreduce(index, job)
@@ -105,14 +109,17 @@ class Worker:
             first = "ceiling" if job["kind"] == "measure" else "data"
             self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
             settings = MeasureSettings.model_validate(job["measure"])
-            result = JOBS[job["kind"]](self, point, settings)
+            with self.turns.at(job.get("place"), steps=settings.steps):
+                result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
         self.progress.enter("finished")
         self.runtime.shutdown()
 
     def measure(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point and return this rank's samples."""
-        ceiling, slowness = self.ceilings.measure(point, force_emulated=settings.force_emulated)
+        ceiling, slowness = None, None
+        if settings.ceilings:
+            ceiling, slowness = self.ceilings.measure(point, force_emulated=settings.force_emulated)
         if slowness:
             return self.skip(ceiling, reason=slowness)
         self.progress.enter("data")
@@ -142,6 +149,8 @@ class Worker:
             timed_seconds = 0.0
             while not loop.is_done:
                 self.progress.enter(loop.phase, step=loop.step)
+                with loop.paused():
+                    self.turns.step()
                 loop.advance()
                 if loop.timed_steps:
                     timed_seconds += loop.samples.step_seconds[-1]
@@ -212,6 +221,7 @@ class Worker:
             loop.start()
             while not loop.is_done:
                 self.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
+                self.turns.step()
                 loop.advance()
             self.runtime.barrier()
             del loop, trainer
