@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -279,7 +280,15 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
         steps += job.point.pretraining_steps
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
+    if job.point.link_bits_per_second:
+        seconds += steps * link_seconds(facts.allreduce_bytes_per_step, job.point)
     return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
+
+
+def link_seconds(payload_bytes: int, point: Point) -> float:
+    """What a ring all-reduce takes on the point's shaped link at best: 2 (n - 1) / n of the payload crosses each."""
+    n = point.world_size or 1
+    return 8 * 2 * (n - 1) / n * payload_bytes / (point.link_bits_per_second or math.inf)
 
 
 def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:

@@ -96,7 +96,7 @@ def render_kubernetes(submission: Submission) -> str:
         raise UsageError("--option: the manifest is yours to edit; options are Slurm's")
     ranks = submission.hosts * submission.ranks_per_host
     cores = str(submission.ranks_per_host * submission.cores_per_rank)
-    launcher = {"command": ["mpirun", "-np", str(ranks), *submission.command]}
+    launcher = {"command": ["mpirun", "--allow-run-as-root", "-np", str(ranks), *submission.command]}  # as containers do
     worker = {"resources": {"requests": {"cpu": cores}, "limits": {"cpu": cores}}}
     manifest = {
         "apiVersion": "kubeflow.org/v2beta1",

@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,16 +61,14 @@ class Turns:
             self._is_inside = False
         self._ask({"ask": "leave"})
 
-    def step(self) -> float:
-        """Take one step of this turn, or of the next, which it waits for; the seconds of the wait."""
+    def step(self) -> None:
+        """Take one step of this turn, or of the next, which it waits for."""
         if self._steps is None or not self._is_inside:
-            return 0.0
-        begun = time.perf_counter()
+            return
         if self._steps == 0:
             self._ask({"ask": "steps"})
         if self._steps is not None:
             self._steps -= 1
-        return time.perf_counter() - begun
 
     def _ask(self, question: dict[str, Any]) -> None:
         if self._is_free:

@@ -55,10 +55,10 @@ class Pair:
         return Pair(one=self.other, other=self.one, ratio=1.0 / self.ratio, low=low, high=high)
 
 
-def find_all(points: pd.DataFrame, *, verdict: Verdict | None) -> Findings:
+def find_all(points: pd.DataFrame, *, verdict: Verdict | None, answers: Sequence[Finding] = ()) -> Findings:
     """Everything that can be said of the launches of `point_frame`.
 
-    `verdict` decides whether the frameworks may be compared.
+    `verdict` decides whether the frameworks may be compared; `answers` come from models of the launches, and first.
     """
     if points.empty:
         return Findings(headlines=(Draft().finish("nothing", "No launch has left a record yet, so there is nothing to say."),))
@@ -75,7 +75,7 @@ def find_all(points: pd.DataFrame, *, verdict: Verdict | None) -> Findings:
     frameworks = describe_frameworks(measured, verdict=verdict) if is_comparison else []
     choices = describe_choices(measured, axes=axes, emulated=emulated_precisions(points))
     # A run towards a target loss is about the target; any other is about speed.
-    ordered = [*converged, *describe_batches(points), *fastest, *frameworks, *choices]
+    ordered = [*answers, *converged, *describe_batches(points), *fastest, *frameworks, *choices]
     return Findings(
         headlines=tuple(ordered[:MAX_HEADLINES]),
         details=tuple(ordered[MAX_HEADLINES:]),

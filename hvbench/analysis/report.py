@@ -19,7 +19,9 @@ from hvbench.analysis.facts import describe_missing, list_environment, list_fail
 from hvbench.analysis.fastest import Fastest, list_fastest
 from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.links_findings import describe_break_evens
 from hvbench.analysis.links_report import break_even_table, models_of
+from hvbench.analysis.links_table import links_table
 from hvbench.analysis.noise import noise_table
 from hvbench.analysis.overflows import overflow_table
 from hvbench.analysis.page import render_page
@@ -29,6 +31,7 @@ from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict, check_verdict, parity_table
+from hvbench.analysis.strategy_table import strategy_table
 from hvbench.analysis.tables import (
     Table,
     convergence_table,
@@ -77,7 +80,7 @@ def _write_all(
     figures = all_plots(records, points=points)
     verdict = check_verdict(records)
     told = {
-        "findings": find_all(points, verdict=verdict),
+        "findings": find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records))),
         "fastest": list_fastest(points),
         "verdict": verdict,
     }
@@ -106,7 +109,7 @@ def report_tables(points: pd.DataFrame, records: list[Record]) -> list[Table]:
     """Every table that these launches have something to say to, in the order in which they are read."""
     tables = [framework_table(points), throughput_table(points), convergence_table(points), target_table(points)]
     tables += [tradeoff_table(points, records), noise_table(records), overflow_table(records), scaling_table(points)]
-    tables += [break_even_table(points, models_of(points, records))]
+    tables += [strategy_table(points), break_even_table(points, models_of(points, records)), links_table(points)]
     tables += [*breakdown_tables(points), *ceiling_tables(points), memory_table(points)]
     tables += [parity_table(records)] if any(record.parity for record in records) else []
     return [table for table in tables if table is not None and (table.cells or table.name in ALWAYS)]

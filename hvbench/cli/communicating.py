@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,7 +106,7 @@ def allreduce(
         jobs = plan_jobs(cases, repeats=repeats, done=done)
         if not cases:
             raise UsageError("none of these cases exists: the references are MPI's and compress nothing")
-        open_folder(path, asked={"command": sys.argv, "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
+        open_folder(path, asked={"command": shlex.join(["hvbench", *sys.argv[1:]]), "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
     except BaseException:
         dismiss(context)
         raise
@@ -115,12 +116,12 @@ def allreduce(
             count = iter(range(1, len(jobs) + 1))
 
             def report(job, record) -> None:
-                display.prepare(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
+                display.say(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
 
             failed = run_cases(coordinator, jobs, settings=settings, folder=path, report=report)
     else:
         dismiss(context)
-    display.show(write_results(path))
+    display.show(write_results(path), path=path)
     if failed:
         raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
     return 0

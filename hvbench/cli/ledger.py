@@ -99,7 +99,7 @@ class Ledger:
 
     def seconds_left(self) -> float | None:
         """The plan's estimate of the rest, corrected by how the estimate of the done part held; None at either end."""
-        if self.settings is None or not self.done or self.done == len(self.jobs):
+        if self.settings is None or not self.done or self.done >= len(self.jobs):
             return None
         expected = estimate_sweep_seconds(self.jobs[: self.done], self.settings)
         rest = estimate_sweep_seconds(self.jobs[self.done :], self.settings)

@@ -60,6 +60,8 @@ def tune(
         suite = apply_overrides(parse_suite("", name="tune", where="hvbench tune"), values, option="")
         if len(suite.points()) > 1:
             raise UsageError("hvbench tune: one point at a time: give each field one value")
+        if suite.points()[0].strategy != "horovod":
+            raise UsageError(f"hvbench tune: the knobs are Horovod's, and the strategy is {suite.points()[0].strategy}")
         path = out or new_run_path(RESULTS, "tune")
         sweep = prepare_sweep(
             suite, RunFolder(path), world_size=context.size, command=["hvbench", *sys.argv[1:]], observer=display, checks_parity=False
@@ -69,11 +71,12 @@ def tune(
         raise
     with open_launch(context, run_path=path) as coordinator, display:
         def launch(job: Job) -> Record:
+            display.ledger.extend([job])
             sweep.run_jobs([job], coordinator, display)
             return next(record for record in sweep.folder.read_records()[0] if f"{record.point_id}.r{record.repeat}" == job.key)
 
         tuned = search(
             sweep.plan.jobs[0].point, knobs=knobs, launch=launch, budget_seconds=budget_seconds, pairs=pairs, say=display.prepare
         )
-    display.show(f"{describe_knobs(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {path}")
+    display.show(f"{describe_knobs(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {path}", path=path)
     return 0

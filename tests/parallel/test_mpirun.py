@@ -91,10 +91,13 @@ def test_nothing_is_left_when_it_is_killed(tmp_path: Path) -> None:
     job = allreduce_job("ring")
     job["settings"] |= {"most_calls": 100_000, "least_calls": 100_000}
     workers = start(tmp_path, framework="ring", jobs=[job])
-    listen(workers, "progress")
-    pids = [int((rank.folder / "pid").read_text()) for rank in workers.ranks]
-    assert "time_case" in workers.stack(1)
-    workers.kill()
+    try:
+        while not all(message["phase"] == "measure" for message in listen(workers, "progress")):
+            pass  # they still load
+        pids = [int((rank.folder / "pid").read_text()) for rank in workers.ranks]
+        assert "time_case" in workers.stack(1)
+    finally:
+        workers.kill()
     deadline = time.monotonic() + SECONDS
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "ranks outlived their mpirun"

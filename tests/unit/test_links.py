@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.findings import find_all
 from hvbench.analysis.links import LinkModel, break_even_from_afar, link_models, predict_held_out
+from hvbench.analysis.links_findings import describe_break_evens
+from hvbench.analysis.links_report import show_bandwidth
+from hvbench.analysis.links_table import links_table
 from hvbench.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -104,3 +108,28 @@ def test_one_launch_a_link_has_no_interval_and_one_link_no_model() -> None:
     assert span.centre > 0 and math.isnan(span.low) and math.isnan(span.high)
     records = make_records(links=LINKS[:1])
     assert link_models(point_frame(records), payloads_of(records)) == []
+
+
+def test_the_report_opens_with_the_break_even_and_its_interval() -> None:
+    records = make_records()
+    (finding,) = describe_break_evens([model_of(records)])
+    span = model_of(records).break_even_span("fp16")
+    assert f"PyTorch breaks even at {show_bandwidth(span.centre)} (95 % interval {show_bandwidth(span.low)} to" in finding.sentence
+    assert f"n = {len(records)}" in finding.sentence
+    points = point_frame(records)
+    assert find_all(points, verdict=None, answers=[finding]).headlines[0] is finding
+    assert describe_break_evens([]) == []
+
+
+def test_the_table_says_by_how_much_compression_wins_and_what_the_wire_adds() -> None:
+    records = make_records(noise=0.0)
+    table = links_table(point_frame(records))
+    rows = {(row["compression"], row["link_bits_per_second"]): row for row in table.data.to_dict("records")}
+    payloads = {record.point.compression: record.model.allreduce_bytes_per_step for record in records}
+    slow, fast = LINKS[0], LINKS[-1]
+    steps = {key: truth(*key, payloads[key[0]]) for key in rows}
+    won = rows["fp16", slow]["uncompressed_to_compressed"]
+    assert won == pytest.approx(steps["none", slow] / steps["fp16", slow])
+    assert rows["fp16", fast]["uncompressed_to_compressed"] < 1
+    assert rows["none", slow]["exposed_seconds"] == pytest.approx(steps["none", slow] - steps["none", fast])
+    assert links_table(point_frame(make_records(links=LINKS[:1]))) is None

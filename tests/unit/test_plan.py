@@ -20,6 +20,7 @@ from hvbench.plan import (
 )
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec import MeasureSettings, Point
+from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 
 pytestmark = pytest.mark.skipif(
@@ -196,6 +197,14 @@ def test_ablations_take_time_too() -> None:
     job = Job(point=Point(world_size=2), repeat=0)
     without, with_them = (MeasureSettings(steps=20, ablation_rounds=rounds) for rounds in (0, 7))
     assert estimate_seconds(job, with_them) > estimate_seconds(job, without)
+
+
+def test_a_slow_link_takes_the_time_of_the_payload() -> None:
+    settings = MeasureSettings(warmup_steps=1, steps=3)
+    job = Job(point=Point(world_size=2), repeat=0)
+    shaped = Job(point=job.point.model_copy(update={"link_bits_per_second": 10**6}), repeat=0)
+    wire_seconds = 8 * model_facts(job.point).allreduce_bytes_per_step / 1e6  # two ranks: all of it crosses each link
+    assert estimate_seconds(shaped, settings) - estimate_seconds(job, settings) == pytest.approx(4 * wire_seconds)
 
 
 def test_a_sweep_takes_its_jobs_and_its_launches() -> None:

@@ -73,6 +73,10 @@ def sample_runs() -> dict[str, list[Record]]:
         "sweep": swept,
         "convergence": make_convergence(repeats=3),
         "network": make_linked(),
+        "strategies": [
+            make_launch({"framework": framework, "strategy": strategy}, repeat=repeat)
+            for framework in both for strategy in ("horovod", "native", "local") for repeat in range(3)
+        ],
         "batches": [
             batch_record(batch, round(50 * (1 + 90 / batch) * (1 + 0.05 * repeat)), framework=framework, repeat=repeat)
             for framework in both for batch in BATCHES for repeat in range(2)

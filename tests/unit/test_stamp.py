@@ -9,7 +9,7 @@ import pytest
 from hvbench.parity import Deviation, kind_of, worst_by_kind
 from hvbench.plan import Job, Plan
 from hvbench.spec import Point
-from hvbench.stamp import describe_parities, find_pairs, make_stamps
+from hvbench.stamp import describe_parities, find_pairs, make_stamps, share_checks
 from hvbench.tracing import MAX_TRACE_BYTES, Parity, estimate_trace_bytes, pair_up, split_by_size
 
 TINY = {"model": "tiny", "world_size": 2}
@@ -48,6 +48,26 @@ def test_an_asynchronous_server_is_not_checked() -> None:
     strategies = ("horovod", "parameter_server_async", "local")
     pairs = find_pairs(plan([job(name, strategy=strategy) for strategy in strategies for name in ("pytorch", "tensorflow")]))
     assert [pair[0].strategy for pair in pairs] == ["horovod", "local"]
+
+
+def test_links_that_differ_share_the_check_on_the_fastest() -> None:
+    links = (200_000_000, 3_000_000_000, 1_000_000_000)
+    jobs = [
+        job(name, compression=compression, link_bits_per_second=link)
+        for link in links for compression in ("none", "fp16") for name in ("pytorch", "tensorflow")
+    ]  # fmt: skip
+    pairs = find_pairs(plan(jobs))
+    checked = share_checks(pairs)
+    assert len(pairs) == 6 and list(checked) == pairs
+    assert {pair[0].link_bits_per_second for pair in checked.values()} == {3_000_000_000}
+    for pair, instead in checked.items():
+        assert [point.compression for point in pair] == [point.compression for point in instead]
+        assert [point.framework for point in pair] == [point.framework for point in instead]
+
+
+def test_a_link_as_it_is_counts_as_the_fastest() -> None:
+    jobs = [job(name, link_bits_per_second=link) for link in (None, 10**9) for name in ("pytorch", "tensorflow")]
+    assert {pair[0].link_bits_per_second for pair in share_checks(find_pairs(plan(jobs))).values()} == {None}
 
 
 def test_a_single_framework_has_nothing_to_check() -> None:

@@ -6,6 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner
 
@@ -13,6 +14,7 @@ from hvbench.cli.commands import hvbench
 from hvbench.errors import UsageError
 from hvbench.submit import Submission, render_kubernetes, render_slurm
 
+SCHEMA = json.loads(Path(__file__).with_name("mpijob_schema.json").read_text())
 JOB = Submission(
     name="hvbench", command=("/opt/my env/bin/python", "-c", "main()", "sweep", "a suite's.toml"), hosts=2, ranks_per_host=4,
     cores_per_rank=3, minutes=90, folder="/shared/my runs",
@@ -46,13 +48,21 @@ def test_words_stay_words_in_the_shell(tmp_path: Path) -> None:
 def test_an_mpi_job_has_the_shape_of_kubeflows_schema() -> None:
     manifest = json.loads(render_kubernetes(change(image="me/hvbench:1", command=("hvbench", "sweep", "batch"))))
     assert (manifest["apiVersion"], manifest["kind"], manifest["metadata"]) == ("kubeflow.org/v2beta1", "MPIJob", {"name": "hvbench"})
+    jsonschema.validate(manifest, SCHEMA)
     spec = manifest["spec"]
     assert spec["slotsPerWorker"] == 4 and spec["runPolicy"]["activeDeadlineSeconds"] == 5400
     launcher, worker = (spec["mpiReplicaSpecs"][name] for name in ("Launcher", "Worker"))
     assert (launcher["replicas"], worker["replicas"]) == (1, 2)
     (container,) = launcher["template"]["spec"]["containers"]
-    assert container["command"] == ["mpirun", "-np", "8", "hvbench", "sweep", "batch"]
+    assert container["command"] == ["mpirun", "--allow-run-as-root", "-np", "8", "hvbench", "sweep", "batch"]
     assert worker["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "12"}
+
+
+def test_a_field_that_kubeflow_does_not_know_would_be_seen() -> None:
+    manifest = json.loads(render_kubernetes(change(image="me/hvbench:1")))
+    manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replica"] = 2
+    with pytest.raises(jsonschema.ValidationError, match="replica"):
+        jsonschema.validate(manifest, SCHEMA)
 
 
 @pytest.mark.parametrize(

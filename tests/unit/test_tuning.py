@@ -6,7 +6,10 @@ import math
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from hvbench.cli.commands import hvbench
+from hvbench.errors import UsageError
 from hvbench.plan import Job
 from hvbench.record import Record
 from hvbench.spec import Point
@@ -105,3 +108,9 @@ def test_knobs_are_named() -> None:
 @pytest.mark.parametrize("name", DEFAULT_KNOBS)
 def test_the_default_knobs_are_horovods(name: str) -> None:
     assert name in CHOICES
+
+
+def test_a_strategy_without_knobs_is_refused_in_one_line() -> None:
+    result = CliRunner().invoke(hvbench, ["tune", "strategy=native", "--np", "2"])
+    assert isinstance(result.exception, UsageError)
+    assert "the knobs are Horovod's, and the strategy is native" in str(result.exception)

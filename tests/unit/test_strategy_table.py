@@ -1,0 +1,46 @@
+"""Strategies against Horovod's: launches of the same repeat are paired, and ranks that exchange nothing are what exchanging costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.strategy_table import strategy_table
+from hvbench.record import Record
+from tests.unit.sample_records import make_rank, make_record
+
+SECONDS = {"horovod": 0.200, "native": 0.180, "local": 0.120}
+
+
+def launches(strategies: tuple[str, ...] = tuple(SECONDS), *, framework: str = "pytorch", **fields: object) -> list[Record]:
+    """Three repeats on a machine that becomes slower: every strategy by the same factor."""
+    return [
+        make_record(
+            [make_rank(rank, step_seconds=[2.0, *[SECONDS[strategy] * (1 + 0.2 * repeat)] * 5]) for rank in range(2)],
+            repeat=repeat, framework=framework, strategy=strategy, **fields,
+        )
+        for repeat in range(3) for strategy in strategies
+    ]  # fmt: skip
+
+
+def test_a_drift_that_moves_both_alike_does_not_widen_the_ratio() -> None:
+    table = strategy_table(point_frame(launches()))
+    rows = {row["strategy"]: row for row in table.data.to_dict("records")}
+    assert rows["native"]["step_ratio_to_horovod"] == pytest.approx(0.9)
+    assert rows["native"]["step_ratio_to_horovod_low"] == pytest.approx(0.9)
+    assert rows["horovod"]["exchange_seconds"] == pytest.approx(0.08 * 1.2)
+    assert rows["horovod"]["exchange_seconds_low"] < 0.08 * 1.2 < rows["horovod"]["exchange_seconds_high"]
+    cells = {row[1]: row for row in table.cells}
+    assert cells["native (DistributedDataParallel)"][-2] == "0.90 (0.90 … 0.90)"
+    assert cells["horovod"][-2] == "–" and cells["local"][-1] == "–"
+
+
+def test_each_framework_is_held_against_its_own_horovod() -> None:
+    records = [*launches(), *launches(("native",), framework="tensorflow")]
+    table = strategy_table(point_frame(records))
+    assert {row[0] for row in table.cells} == {"pytorch"}, "TensorFlow's has no Horovod beside it"
+
+
+def test_no_table_where_no_strategies_were_compared() -> None:
+    assert strategy_table(point_frame(launches(("horovod",)))) is None
+    assert strategy_table(point_frame(launches(("native", "local")))) is None
