@@ -34,7 +34,7 @@ CHUNK = 1 << 22  # elements at a time in float64
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """How far one quantity of two traces lies apart: ||a - b|| / ||b||, in the Euclidean norm or, of updates, in `way`."""
+    """How far one quantity of two traces lies apart: ||a - b|| / ||b||, in the Euclidean norm; updates in `way`."""
 
     name: str
     relative_error: float

@@ -97,8 +97,8 @@ class Model:
         Gain and bias come after the mean. Their gradients are then sums of B rows; before it they would be sums of B·T
         rows, T at a time alike, and float32 rounds such a sum to one side in a framework that adds row after row.
         """
-        normal = _standardize(x)
-        return tf.reduce_mean(normal, axis=1, keepdims=True) * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
+        normal = tf.reduce_mean(_standardize(x), axis=1, keepdims=True)
+        return normal * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
 
     def _round(self, x: tf.Tensor) -> tf.Tensor:
         """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
