@@ -1,7 +1,8 @@
 """How often is the gate wrong, and what does it see? Decisions by relabelling and by scaling recorded pairs.
 
     hvbench ab benchmarks/gate.toml --np 2 --a env:HVBENCH_STUDY=1 --b env:HVBENCH_STUDY=2 --all-pairs --out aa-1
-    python benchmarks/gate_power.py aa-1 [aa-2 …] --decisions 10000 --keep results/reference/gate --out docs/images
+    python benchmarks/gate_power.py aa-1 [aa-2 …] --decisions 10000 --keep results/reference/gate --out docs/images \\
+        --guide docs/ci.md
 
 The recorded pairs come from arms that are the same (A/A). A decision takes 18 pairs of a point (with replacement where
 fewer were recorded), gives each pair's arms their labels by the toss of a coin, makes B slower by a fixed factor, and
@@ -35,6 +36,8 @@ POCOCK_LEVEL = 0.0221
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
 SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
+STUDIES_MARK = "from docs/images/gate_power.json"  # in the guide
+REAL_MARK = "real decisions, from docs/images/gate_power.json"
 CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate` itself, one by one
 
 
@@ -62,7 +65,8 @@ def pool_pairs(runs: list[Recorded]) -> Pairs:
     names = [name for name in runs[0].controls if all(name in run.controls for run in runs)]
     columns = [np.array([run.controls[name] for name in names]).reshape(len(names), -1) for run in runs for _ in run.points]
     spread = worse_by.std(ddof=1) * 100
-    return Pairs(name=f"recorded pairs, spread {spread:.1f} % (recorded)", worse_by=worse_by, controls=np.concatenate(columns, axis=1))
+    way = "in turns" if runs[0].in_turns else "one after the other"
+    return Pairs(name=f"recorded pairs, spread {spread:.1f} % (recorded, {way})", worse_by=worse_by, controls=np.concatenate(columns, axis=1))
 
 
 def draw(
@@ -196,6 +200,50 @@ def plot(studies: dict[str, list[dict[str, float]]], path: Path, *, margin: floa
         return save(figure, path)
 
 
+def describe_studies(studies: dict[str, list[dict[str, float]]]) -> str:
+    """The guide's table of decisions by relabelling and scaling, a row a study."""
+    lines = [
+        "| spread of pairs | false regression (0 %) | 5 % slower: regression | pass | inconclusive | 10 % slower: regression |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, rows in studies.items():
+        at = {row["slowdown"]: row for row in rows}
+        places = ((0.0, "regression"), (0.05, "regression"), (0.05, "pass"), (0.05, "inconclusive"), (0.10, "regression"))
+        figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in places)
+        lines.append(f"| {name.rpartition('spread ')[2]} | {figures} |")
+    return "\n".join(lines)
+
+
+def describe_real(rows: list[dict[str, object]]) -> str:
+    """The guide's table of real decisions, a row for each thing that arm b did; empty where none were taken."""
+    if not rows:
+        return ""
+    lines = [
+        "| what arm b does | launches of a pair | decisions | regression (95 % interval) | inconclusive | pass | pairs, mean | spread |",
+        "| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        share = f"{row['regression']} ({row['regression_low']:.0%} to {row['regression_high']:.0%})".replace("%", " %")
+        way = "in turns" if row["in_turns"] else "one after the other"
+        what = "the same" if row["b"] == "nothing" else f"`{row['b']}`"
+        lines.append(
+            f"| {what} | {way} | {row['decisions']} | {share} | {row['inconclusive']} | {row['pass']} | {row['mean_pairs']:.1f} | {row['spread'] * 100:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def rewrite_guide(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between `<!-- MARK -->` and the next `<!-- end -->` of the page; raises ValueError where a mark is missing."""
+    text = path.read_text(encoding="utf-8")
+    for mark, table in tables.items():
+        before, opening, rest = text.partition(f"<!-- {mark} -->\n")
+        _, closing, after = rest.partition("<!-- end -->")
+        if not (opening and closing):
+            raise ValueError(f"{path}: no <!-- {mark} --> … <!-- end -->")
+        text = f"{before}{opening}{table}\n{closing}{after}"
+    path.write_text(text, encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, help="folders of hvbench ab --all-pairs, or files kept of them")
@@ -205,6 +253,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for gate_power.json and the plot")
     parser.add_argument("--keep", type=Path, help="folder for the pairs themselves, a small file a run, which this reads, too")
+    parser.add_argument("--guide", type=Path, help="page whose two tables are written anew: docs/ci.md")
     arguments = parser.parse_args()
     level = study_level(trials=arguments.trials, seed=arguments.seed)
     print(f"one-sided error of three looks, {arguments.trials:,} trials, by two-sided level of a look: {level}")
@@ -212,11 +261,10 @@ def main() -> None:
     real = count_decisions(recorded, margin=arguments.margin)
     for row in real:
         counts = ", ".join(f"{row[call]} {call}" for call in CALLS)
-        print(f"real decisions, b: {row['b']}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs")
-    alike = [run for run in recorded if run.b == "nothing"]
-    pools = ([pool_pairs(alike)] if alike else []) + [
-        make_normal(spread, seed=arguments.seed) for spread in SPREADS
-    ]
+        print(f"real decisions, b: {row['b']}, {'in turns' if row['in_turns'] else 'apart'}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs")
+    alike = [[run for run in recorded if run.b == "nothing" and run.in_turns == in_turns] for in_turns in (True, False)]
+    pools = [pool_pairs(runs) for runs in alike if runs]
+    pools += [make_normal(spread, seed=arguments.seed) for spread in SPREADS]
     studies = {}
     for pairs in pools:
         print(pairs.describe())
@@ -231,6 +279,8 @@ def main() -> None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         content = {"level": level, "margin": arguments.margin, "looks": LOOKS, "real": real, "studies": studies}
         (arguments.out / "gate_power.json").write_text(json.dumps(content, indent=1) + "\n")
+        if arguments.guide:
+            rewrite_guide(arguments.guide, {STUDIES_MARK: describe_studies(studies), REAL_MARK: describe_real(real)})
         print(*plot(studies, arguments.out / "gate_power", margin=arguments.margin))
 
 

@@ -35,6 +35,7 @@ class Recorded:
     points: list[dict[str, list[float]]]
     timings: list[str]  # the metrics that a machine that moved explains
     controls: dict[str, list[float]]
+    in_turns: bool = False  # all pairs: both launches lived at the same time
 
 
 def read_recorded(path: Path) -> Recorded:
@@ -54,6 +55,7 @@ def read_recorded(path: Path) -> Recorded:
         points=[{each.metric.name: list(each.worse_by[:pairs]) for each in point} for point in changes],
         timings=sorted({each.metric.name for point in changes for each in point if each.metric.is_timing}),
         controls={name: list(values[:pairs]) for name, values in read_controls(run, sets).items()},
+        in_turns=all(each.in_turns for each in run.launches),
     )
 
 
@@ -85,18 +87,23 @@ def decide_recorded(recorded: Recorded, *, margin: float) -> list[dict[str, obje
         reasons = sorted({decision.reason for decision in decisions if decision.call == "inconclusive"})
         estimate = math.expm1(float(np.mean(point[STEP][:look])))
         call = next(call for call in CALLS if call in calls)
-        found.append({"call": call, "pairs": look, "estimate": estimate, "reasons": reasons})
+        found.append({"call": call, "pairs": min(look, len(point[STEP])), "estimate": estimate, "reasons": reasons})
     return found
 
 
 def count_decisions(runs: list[Recorded], *, margin: float) -> list[dict[str, object]]:
-    """A row for each thing that arm b did: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
+    """A row for each thing that arm b did, in turns or not, in runs that came to a look: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
     rows = []
-    for b in dict.fromkeys(run.b for run in runs):
-        decisions = [each for run in runs if run.b == b for each in decide_recorded(run, margin=margin)]
+    runs = [run for run in runs if len(run.points[0][STEP]) >= LOOKS[0]]  # with fewer pairs nothing is decided
+    for b, in_turns in dict.fromkeys((run.b, run.in_turns) for run in runs):
+        same = [run for run in runs if (run.b, run.in_turns) == (b, in_turns)]
+        decisions = [each for run in same for each in decide_recorded(run, margin=margin)]
         counts = {call: sum(each["call"] == call for each in decisions) for call in CALLS}
         interval = scipy_stats.binomtest(counts["regression"], len(decisions)).proportion_ci(0.95, method="wilson")
         ends = {"regression_low": float(interval.low), "regression_high": float(interval.high)}
         pairs = float(np.mean([each["pairs"] for each in decisions]))
-        rows.append({"b": b, "runs": sum(run.b == b for run in runs), "decisions": len(decisions), **counts, **ends, "mean_pairs": pairs})
+        spread = float(np.std(np.concatenate([point[STEP] for run in same for point in run.points]), ddof=1))
+        rows.append(
+            {"b": b, "in_turns": in_turns, "runs": len(same), "decisions": len(decisions), **counts, **ends, "mean_pairs": pairs, "spread": spread}
+        )
     return rows

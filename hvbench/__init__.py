@@ -19,7 +19,8 @@ def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
     end in `ok` keeps its row and its reason, with its metrics missing. Raises hvbench.errors.UsageError.
     """
     # Loaded when they are needed: `import hvbench` stays light.
-    from hvbench.analysis.frame import POINT_COLUMNS, point_frame
+    from hvbench.analysis.columns import POINT_COLUMNS
+    from hvbench.analysis.frame import point_frame
     from hvbench.errors import UsageError
     from hvbench.store import RunFolder
 

@@ -10,6 +10,8 @@ import ctypes
 import math
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,7 @@ class Loop:
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
         self._started = 0.0
-        self._paused_seconds = 0.0  # what is no training: evaluations, looks at the gradient noise
+        self.paused_seconds = 0.0  # what is no training: evaluations, looks at the gradient noise, ablations
 
     @property
     def is_done(self) -> bool:
@@ -96,6 +98,18 @@ class Loop:
         if self.step == 0:
             return "first_step"
         return "warmup" if self.step < self.settings.warmup_steps else "measure"
+
+    @property
+    def timed_steps(self) -> int:
+        """How many steps after the warm-up are done."""
+        return max(0, self.step - self.settings.warmup_steps)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs in here is no training: its time belongs to no step and not to `training_seconds`."""
+        begun = time.perf_counter()
+        yield
+        self.paused_seconds += time.perf_counter() - begun
 
     def resume(self, standing: Standing) -> None:
         """Take over where a checkpoint stands: its step, its place in the text, its loss scale."""
@@ -125,7 +139,7 @@ class Loop:
             self._evaluate()
         self.runtime.barrier()
         self._started = time.perf_counter()
-        self._paused_seconds = 0.0
+        self.paused_seconds = 0.0
 
     def advance(self) -> None:
         """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
@@ -156,11 +170,10 @@ class Loop:
             self._save()
 
     def _save(self) -> None:
-        begun = time.perf_counter()
-        standing = self.standing
-        checkpoint = Checkpoint(standing=standing, arrays=self.trainer.state())
-        save_checkpoint(self.folder / name_checkpoint(standing.step), checkpoint)
-        self._paused_seconds += time.perf_counter() - begun
+        with self.paused():
+            standing = self.standing
+            checkpoint = Checkpoint(standing=standing, arrays=self.trainer.state())
+            save_checkpoint(self.folder / name_checkpoint(standing.step), checkpoint)
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
@@ -169,10 +182,9 @@ class Loop:
 
     def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
         """Tell an overflow of this rank's own gradients from one on the wire; a skipped step has moved no parameter."""
-        begun = time.perf_counter()
-        norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+        with self.paused():
+            norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
         is_own = not all(map(math.isfinite, norms.micro_batches))
-        self._paused_seconds += time.perf_counter() - begun
         self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
 
     def _look_at_noise(self, *, loss_scale: float) -> None:
@@ -180,7 +192,7 @@ class Loop:
         begun = time.perf_counter()
         norms = self.trainer.gradient_norms(*self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale)
         ended = time.perf_counter()
-        self._paused_seconds += ended - begun
+        self.paused_seconds += ended - begun
         self.samples.gradient_noise.append(
             {
                 "step": self.step,
@@ -198,8 +210,8 @@ class Loop:
         loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
         losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
         ended = time.perf_counter()
-        training_seconds = begun - self._started - self._paused_seconds if self.step else 0.0
-        self._paused_seconds += ended - begun
+        training_seconds = begun - self._started - self.paused_seconds if self.step else 0.0
+        self.paused_seconds += ended - begun
         self.samples.evaluations.append(
             {
                 "step": self.step,
@@ -210,7 +222,7 @@ class Loop:
                 "accuracy": accuracy,
             }
         )
-        # In the order of `frame.evaluations_of`: to the last bit the loss that will be read from the records.
+        # In the order of `hvbench.analysis.samples.evaluations_of`: to the last bit the loss that will be read from the records.
         validation_loss = sum(samples * each for each in losses_of_ranks) / (samples * len(losses_of_ranks))
         reason = self._stopping.judge(validation_loss)
         if self.step > self.settings.warmup_steps:  # at least one step has been timed
@@ -235,6 +247,11 @@ def reset_peak_rss() -> None:
 def peak_rss_bytes() -> int:
     """RSS high-water mark of this process since `reset_peak_rss`."""
     return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read_peaks(runtime: Runtime) -> dict[str, int | None]:
+    """The high-water marks of host and device memory, as `hvbench.record.RankSamples` names them."""
+    return {"peak_rss_bytes": peak_rss_bytes(), "peak_device_memory_bytes": runtime.peak_device_memory_bytes()}
 
 
 def rss_bytes() -> int:

@@ -25,7 +25,7 @@ STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
-ABLATION_STEPS = 4  # a round of ablations, in whole steps: two of them, one without an update, a forward pass, an all-reduce
+ABLATION_STEPS = 5  # a round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce
 
 SERVED = ("parameter_server", "parameter_server_async")
 # What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
@@ -102,6 +102,20 @@ def make_plan(
             if repeat < settings.repeats or (point.point_id, repeat) in added:
                 (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
+
+
+def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int]:
+    """Key of each job -> its place among the launches of `points` (a suite's, in order), whatever is skipped of them.
+
+    Two sweeps of a suite that differ in a field which is no axis have the same places: where they take turns, they meet there.
+    """
+    sizes = {job.point.world_size for job in jobs}
+    place = {
+        each.model_copy(update={"world_size": each.world_size or size}): number
+        for size in sizes
+        for number, each in enumerate(points)
+    }
+    return {job.key: place[job.point] + len(points) * job.repeat for job in jobs}
 
 
 def worker_group(point: Point) -> tuple[Any, ...]:
@@ -183,6 +197,8 @@ def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None
     """Why `settings` ask of `point` what its strategy cannot give; None when they do not."""
     if settings.checkpoint_every and point.strategy in SERVED:
         return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
+    if settings.ablation_rounds and point.strategy in SERVED:
+        return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
     if settings.noise_every and (point.strategy != "horovod" or point.reduction != "average"):
         return "noise_every compares with gradients that Horovod averages"
     return None
@@ -280,7 +296,7 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
     launches = {(job.repeat, worker_group(job.point)) for job in jobs}
     crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
     ceilings = {(job.repeat, worker_group(job.point), *ceiling_question(job.point)) for job in jobs}
-    setup_seconds = len(launches) * LAUNCH_SECONDS + len(ceilings) * CEILING_SECONDS
+    setup_seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
     return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
 
 

@@ -104,7 +104,7 @@ class Ceiling(Spec):
 
 
 class Ablation(Spec):
-    """Seconds of one step with parts left out: one entry per round, the kinds interleaved, all on the same batch."""
+    """Seconds of one step with parts left out: one entry per round; rounds stand between the timed steps, kinds take turns."""
 
     forward_seconds: list[Seconds] = Field(description="forward passes alone")
     backward_seconds: list[Seconds] = Field(description="forward and backward passes, no all-reduce, no update")
@@ -140,7 +140,7 @@ class RankSamples(Spec):
     stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds
     build_seconds: Seconds
-    peak_rss_bytes: Whole
+    peak_rss_bytes: Whole = Field(description="high-water mark; with ablations, of what came before their first round")
     start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
     peak_device_memory_bytes: Whole | None
     ceiling: Ceiling | None = None

@@ -174,7 +174,8 @@ class MeasureSettings(Spec):
     checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between checkpoints; 0: none")
     noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
-    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out; 0: none")
+    ceilings: bool = Field(True, description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without")
+    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
     precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
     )

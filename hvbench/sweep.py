@@ -19,7 +19,7 @@ from hvbench.environment import describe_environment
 from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.launch.placement import Member
-from hvbench.plan import Job, Plan, estimate_seconds, launch_facts, make_plan, worker_group
+from hvbench.plan import Job, Plan, estimate_seconds, launch_facts, make_plan, number_places, worker_group
 from hvbench.record import Outcome, ParityStamp, RankSamples, Record, Status
 from hvbench.repeating import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.resume import describe_changes, find_changes, fingerprint
@@ -31,6 +31,7 @@ from hvbench.tracing import Limits
 from hvbench.training import corpus, text
 from hvbench.training.flops import model_facts
 from hvbench.training.packages import find_packages
+from hvbench.turns import stretch_timeout
 
 # A point may take this many times its estimate, and never less than the floor, before it counts as hung.
 TIMEOUT_FACTOR = 10.0
@@ -113,8 +114,12 @@ class Sweep:
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
         """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot go on."""
         checkpoints = self.folder.path.resolve() / "checkpoints"
+        places = number_places(self.suite.points(), jobs)
         tasks = [
-            make_task(job, self.settings, memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints) for job in jobs
+            make_task(
+                job, self.settings, place=places[job.key], memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints
+            )
+            for job in jobs
         ]
         position, started_at = 0, utc_now()
 
@@ -344,8 +349,9 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
 
 
 def make_task(
-    job: Job, settings: MeasureSettings, *, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints")
-) -> Task:
+    job: Job, settings: MeasureSettings, *,
+    place: int = 0, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints"),
+) -> Task:  # fmt: skip
     """The job as the launcher needs it; below `checkpoints` lie its own, in a folder of its key, and pretrained ones."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
@@ -358,9 +364,10 @@ def make_task(
             "point": seeded_point(job, settings).model_dump(),
             "measure": settings.model_dump(),
             "key": job.key,
+            "place": place,
             "checkpoints": str(checkpoints),
         },
-        timeout_seconds=limit,
+        timeout_seconds=stretch_timeout(limit),
         memory_limit_bytes=memory_limit_bytes,
         **launch_facts(job.point),
     )

@@ -36,13 +36,14 @@ from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.evidence import OUT_OF_MEMORY
-from hvbench.measure import Diverged, Loop, peak_rss_bytes, reset_peak_rss, rss_bytes
+from hvbench.measure import Diverged, Loop, read_peaks, reset_peak_rss, rss_bytes
 from hvbench.spec import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches, pretraining_point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
+from hvbench.turns import Turns, join_turns, keep_to_own_cores
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 PR_SET_PDEATHSIG = 1
@@ -84,6 +85,7 @@ class Worker:
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None
         self.ceilings: Ceilings | None = None
+        self.turns = Turns()
 
     def run(self) -> None:
         """Load the framework, join the ranks, do every job."""
@@ -91,11 +93,13 @@ class Worker:
         placement = {key: self.generation[key] for key in ("rank", "world_size", "local_rank", "threads", "device")}
         placement["strategy"] = self.generation.get("strategy", "horovod")
         framework = self.generation["framework"]
+        keep_to_own_cores(local_rank=self.generation["local_rank"], local_size=self.generation["world_size"])
         is_reference = framework in references.COLLECTIVES
         self.runtime = (references if is_reference else load_framework(framework, "runtime")).Runtime(**placement)
         if not is_reference:
             self.step_module = load_framework(framework, "step")
             self.ceilings = Ceilings(framework, self.runtime)
+            self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
         for index, job in enumerate(self.generation["jobs"]):
             if job["kind"] == "allreduce":
                 result = self.time_allreduce(index, job)
@@ -105,14 +109,17 @@ class Worker:
             first = "ceiling" if job["kind"] == "measure" else "data"
             self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
             settings = MeasureSettings.model_validate(job["measure"])
-            result = JOBS[job["kind"]](self, point, settings)
+            with self.turns.at(job.get("place"), steps=settings.steps):
+                result = JOBS[job["kind"]](self, point, settings)
             write_json(self.directory / f"result-{index}.json", result)
         self.progress.enter("finished")
         self.runtime.shutdown()
 
     def measure(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point and return this rank's samples."""
-        ceiling, slowness = self.ceilings.measure(point, force_emulated=settings.force_emulated)
+        ceiling, slowness = None, None
+        if settings.ceilings:
+            ceiling, slowness = self.ceilings.measure(point, force_emulated=settings.force_emulated)
         if slowness:
             return self.skip(ceiling, reason=slowness)
         self.progress.enter("data")
@@ -133,6 +140,7 @@ class Worker:
             checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
             trainer.load_state(dict(checkpoint.arrays))
             loop.resume(checkpoint.standing)
+        ablations = Ablations(loop)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)
         outcome: dict[str, Any] = {"status": "ok"}
@@ -141,11 +149,14 @@ class Worker:
             timed_seconds = 0.0
             while not loop.is_done:
                 self.progress.enter(loop.phase, step=loop.step)
+                with loop.paused():
+                    self.turns.step()
                 loop.advance()
-                if timed_steps := max(0, loop.step - settings.warmup_steps):
+                if loop.timed_steps:
                     timed_seconds += loop.samples.step_seconds[-1]
-                state = {"loss": loop.samples.loss[-1], "timed_steps": timed_steps, "timed_seconds": timed_seconds}
+                state = {"loss": loop.samples.loss[-1], "timed_steps": loop.timed_steps, "timed_seconds": timed_seconds}
                 self.progress.state |= state
+                ablations.interrupt(enter=self.progress.enter)
         except Diverged as reason:
             outcome = {"status": "diverged", "rank": self.runtime.rank, "phase": loop.phase, "message": str(reason)}
         result = {
@@ -168,14 +179,13 @@ class Worker:
                 **self.describe_place(),
                 "data_prepare_seconds": prepared - begun,
                 "build_seconds": built - prepared,
-                "peak_rss_bytes": peak_rss_bytes(),
+                **(ablations.peaks or read_peaks(self.runtime)),
                 "start_rss_bytes": start_rss_bytes,
-                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
                 "ceiling": ceiling,
             },
         }
-        if outcome["status"] == "ok" and settings.ablation_rounds:  # last: it must not show in what was measured
-            result["samples"]["ablation"] = self.ablate(loop)
+        if outcome["status"] == "ok" and settings.ablation_rounds:
+            result["samples"]["ablation"] = ablations.samples
         trainer.close()
         return result
 
@@ -211,6 +221,7 @@ class Worker:
             loop.start()
             while not loop.is_done:
                 self.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
+                self.turns.step()
                 loop.advance()
             self.runtime.barrier()
             del loop, trainer
@@ -234,9 +245,8 @@ class Worker:
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
-                "peak_rss_bytes": peak_rss_bytes(),
+                **read_peaks(self.runtime),
                 "start_rss_bytes": rss_bytes(),
-                "peak_device_memory_bytes": self.runtime.peak_device_memory_bytes(),
                 "ceiling": ceiling,
             },
         }
@@ -248,18 +258,6 @@ class Worker:
             "rank": self.runtime.rank,
             "device": self.runtime.device,
         }
-
-    def ablate(self, loop: Loop) -> dict[str, list[float]]:
-        """Time steps with parts left out, on the batch that would come next; the parameters stay as they are."""
-        rounds = loop.settings.ablation_rounds
-        self.progress.enter("ablation", step=0, steps=rounds)
-        batch = loop.batches.train_batch(loop.step)
-        ablations = Ablations(loop.trainer, batch, loss_scale=loop.loss_scale, runtime=self.runtime)
-        ablations.warm_up()
-        for number in range(rounds):
-            self.progress.enter("ablation", step=number)
-            ablations.round(number)
-        return ablations.samples
 
     def trace(self, point: Point, settings: MeasureSettings) -> dict[str, Any]:
         """Train one point a few steps; keep every tensor in the folder that `hvbench.tracing` named, if seen here.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame import varying_axes
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.panels import choose_rows, combine_axes, describe_value
 from hvbench.analysis.sentences import Draft, Finding
 from hvbench.analysis.targets import observe

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.breakdown import PARTS
-from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.panels import (
     GREY,
     STYLES,
@@ -30,8 +30,8 @@ from hvbench.analysis.panels import (
 )
 from hvbench.analysis.stats import CONFIDENCE, Estimate, read_estimate
 
-# Okabe and Ito's palette without the two colours that stand for frameworks.
-PART_COLOURS = dict(zip(PARTS, ("#000000", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"), strict=True))
+# Okabe and Ito's palette without the two colours that stand for frameworks; grey for their black, which a dark page hides.
+PART_COLOURS = dict(zip(PARTS, ("#808080", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"), strict=True))
 BAR_WIDTH = 0.6
 MAX_BARS = 12  # a panel
 

@@ -46,12 +46,14 @@ def breakdown_table(points: pd.DataFrame) -> Table:
     ]
     notes = (
         "Parts by ablation: forward passes alone; what backward passes, the update (norm and clipping included) and the "
-        "all-reduce (casts of compression included) add to a step, one after the other. After the timed steps every kind "
-        "is timed in turn on the same batch; slowest rank of each round, median over the rounds, mean over the n "
+        "all-reduce (casts of compression included) add to a step, one after the other. Between the timed steps, in rounds "
+        "spread evenly over them, every kind is timed in turn on the batch of the step before, and what it changed is put "
+        "back; slowest rank of each round, median over the rounds, mean over the n "
         f"launches ± half of the {INTERVAL} (Student's t). A part within the noise of zero may be negative.",
-        "parts / step checks the sum of the parts against the timed steps, which know nothing of ablations; one that is "
-        f"more than {100 * ADDS_UP_WITHIN:g} % off is named, and its parts are not to be trusted: as a rule the machine did "
-        "something else in between. Overlap: 1 − exposed communication / all-reduce alone. In TensorFlow the "
+        "parts / step checks the sum of the parts, that is the rounds' own whole steps and the timed steps' wait for data, "
+        "against the median of the timed steps, which know nothing of ablations; one that is "
+        f"more than {100 * ADDS_UP_WITHIN:g} % off is named, and its parts are not to be trusted. "
+        "Peak memory is that of before the first round. Overlap: 1 − exposed communication / all-reduce alone. In TensorFlow the "
         "cross-entropy's gradient belongs to the forward pass, one operation computes both. In both frameworks, freeing "
         "the activations counts as forward.",
         *describe_cost(points),

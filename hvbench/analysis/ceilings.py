@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.frame import AXES, PRESET_SIZES, order_values
+from hvbench.analysis.axes import AXES, PRESET_SIZES, order_values
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.stats import Estimate, estimate_ratio
 from hvbench.analysis.tables import INTERVAL, Shown, Table, build_table, show_axis, show_estimate, show_interval

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.axes import AXES, order_values, varying_axes
 from hvbench.analysis.batch_findings import describe_batches
-from hvbench.analysis.frame import AXES, order_values, varying_axes
 from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.sentences import RATE, Draft, Finding, Findings
 from hvbench.analysis.stamps import Verdict

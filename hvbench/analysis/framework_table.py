@@ -6,8 +6,8 @@ from itertools import combinations
 
 import pandas as pd
 
+from hvbench.analysis.axes import AXES, order_values, varying_axes
 from hvbench.analysis.findings import Pair, compare_values
-from hvbench.analysis.frame import AXES, order_values, varying_axes
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.stats import summarize_launches
 from hvbench.analysis.tables import (

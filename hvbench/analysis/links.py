@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from hvbench.analysis.frame import AXES
+from hvbench.analysis.axes import AXES
 from hvbench.analysis.stats import CONFIDENCE
 
 DRAWS = 200

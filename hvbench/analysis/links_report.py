@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame import varying_axes
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.links import LinkModel, Span, link_models
 from hvbench.analysis.panels import (
     STYLES,

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.frame import AXES, point_frame, varying_axes
+from hvbench.analysis.axes import AXES, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.stats import CONFIDENCE, sort_points
 from hvbench.analysis.tables import (
     HEADERS,

@@ -12,7 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hvbench.analysis.frame import AXES, point_frame, sort_records, varying_axes
+from hvbench.analysis.axes import AXES, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.panels import (
     STYLES,
     Cell,
@@ -26,6 +27,7 @@ from hvbench.analysis.panels import (
     legend_mark,
     list_frameworks,
 )
+from hvbench.analysis.samples import sort_records
 from hvbench.analysis.stats import sort_points
 from hvbench.analysis.tables import HEADERS, NOT_AVAILABLE, Table, describe_constants, show_axis
 from hvbench.record import Record

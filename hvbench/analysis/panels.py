@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Transform, offset_copy
 
-from hvbench.analysis.frame import order_values
+from hvbench.analysis.axes import order_values
 from hvbench.analysis.tables import clean_text, show_axis
 from hvbench.errors import UsageError
 from hvbench.files import write_bytes

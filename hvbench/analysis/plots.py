@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hvbench.analysis.axes import order_values, varying_axes
 from hvbench.analysis.breakdown_plot import plot_breakdown
-from hvbench.analysis.frame import evaluation_frame, order_values, point_frame, step_frame, varying_axes
+from hvbench.analysis.frame import evaluation_frame, point_frame, step_frame
 from hvbench.analysis.links_report import models_of, plot_links
 from hvbench.analysis.overflows import plot_loss_scale
 from hvbench.analysis.panels import (
@@ -35,8 +36,8 @@ from hvbench.analysis.panels import (
     label_text,
     legend_mark,
     list_frameworks,
-    place_beside,
     mark_end,
+    place_beside,
     shift_points,
 )
 from hvbench.analysis.scaling_plot import plot_scaling
@@ -62,13 +63,18 @@ ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_ba
 CLOCKS = {"step": "steps", "tokens": "tokens", "training_seconds": "training seconds (evaluation left out)"}
 MAX_PANELS = 24
 MAX_COLUMNS = 4  # where panels fill up a grid
+MAX_RISE = 1.2  # of a training loss over the first one, still drawn in full
 MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about convergence
 
 
-def all_plots(records: Iterable[Record]) -> dict[str, Figure]:
-    """File stem -> figure, for the questions that these records can answer: an axis that does not vary is not drawn."""
+def all_plots(records: Iterable[Record], *, points: pd.DataFrame | None = None) -> dict[str, Figure]:
+    """File stem -> figure, for the questions that these records can answer: an axis that does not vary is not drawn.
+
+    `points` is `point_frame(records)`, where it is at hand.
+    """
     records = list(records)
-    points, steps, evaluations = point_frame(records), step_frame(records), evaluation_frame(records)
+    points = point_frame(records) if points is None else points
+    steps, evaluations = step_frame(records), evaluation_frame(records)
     varying = varying_axes(points)
     axes = [axis for axis in THROUGHPUT_AXES if axis in varying and (axis != "framework" or varying == [axis])]
     axes = [axis for axis in axes if _choose_panels(points, axis)]
@@ -144,8 +150,11 @@ def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: 
     others = [name for name in varying_axes(points) if name != "framework"]
     choices = combine_axes(points, others)
     shown = choices[: MAX_PANELS // len(CLOCKS)]
-    ended_ok = [frame[frame["status"] == "ok"] for frame in (steps, evaluations)]
-    drawn = pd.concat([ended_ok[0]["loss"], ended_ok[1]["validation_loss"]])
+    seen = pd.concat([choose_rows(points, chosen) for chosen in shown])
+    ended_ok = seen.loc[seen["status"] == "ok", "launch"]
+    mine, marks = (frame[frame["launch"].isin(ended_ok)] for frame in (steps, evaluations))
+    drawn = pd.concat([mine["loss"], marks["validation_loss"]])
+    drawn = drawn[drawn <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]  # what blew up says nothing of the rest
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )

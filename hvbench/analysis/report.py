@@ -5,7 +5,7 @@ Every figure in it is computed from the records that are given, so the same reco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +16,26 @@ from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
 from hvbench.analysis.framework_table import framework_table
 from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.facts import describe_missing, list_environment, list_failures, list_request, list_warnings, read_command
+from hvbench.analysis.fastest import Fastest, list_fastest
 from hvbench.analysis.findings import find_all
-from hvbench.analysis.frame import point_frame, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.links_findings import describe_break_evens
 from hvbench.analysis.links_report import break_even_table, models_of
 from hvbench.analysis.links_table import links_table
 from hvbench.analysis.noise import noise_table
 from hvbench.analysis.overflows import overflow_table
 from hvbench.analysis.page import render_page
-from hvbench.analysis.panels import STYLES, describe_value, emulated_precisions, own_style, save
+from hvbench.analysis.panels import own_style, save
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.scaling import scaling_table
 from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict, check_verdict, parity_table
-from hvbench.analysis.stats import Estimate, read_estimate, summarize_launches
 from hvbench.analysis.strategy_table import strategy_table
 from hvbench.analysis.tables import (
-    INTERVAL,
     Table,
     convergence_table,
     escape_markdown,
-    format_number,
     frame_to_csv,
     memory_table,
     render_csv,
@@ -79,20 +77,22 @@ def _write_all(
     run: Mapping[str, Any],
     with_parquet: bool,
 ) -> list[Path]:
-    figures = all_plots(records)
+    figures = all_plots(records, points=points)
     verdict = check_verdict(records)
-    findings = find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records)))
+    told = {
+        "findings": find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records))),
+        "fastest": list_fastest(points),
+        "verdict": verdict,
+    }
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
     texts |= {f"tables/{table.name}.tex": render_latex(table) for table in tables if table.cells}
     texts["tables/launches.csv"] = frame_to_csv(points)
     titles = {name: figure.get_suptitle().splitlines()[0] for name, figure in figures.items()}
-    texts["report.md"] = render_report(points, tables=tables, plots=titles, records=records, run=run, findings=findings, verdict=verdict)
+    texts["report.md"] = render_report(points, tables=tables, plots=titles, records=records, run=run, **told)
     try:
         paths = [path for name, figure in figures.items() for path in save(figure, run_dir / "plots" / name)]
-        texts["report.html"] = render_page(
-            points, tables=tables, figures=figures, records=records, run=run, findings=findings, verdict=verdict
-        )
+        texts["report.html"] = render_page(points, tables=tables, figures=figures, records=records, run=run, **told)
         for name, text in texts.items():
             paths.append(run_dir / name)
             paths[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +123,7 @@ def render_report(
     records: list[Record],
     run: Mapping[str, Any],
     findings: Findings,
+    fastest: Sequence[Fastest],
     verdict: Verdict | None,
 ) -> str:
     """`report.md`: what was run, what came out, what failed, and how to repeat it. `plots`: file stem -> title."""
@@ -139,7 +140,7 @@ def render_report(
         blocks.append(escape_markdown(f"{verdict.title} {verdict.text}", limit=4000))
     if points.empty:
         blocks.append("**No launch has left a record yet**, so there is nothing to report.")
-    blocks += ["## Fastest configuration of each framework", *render_fastest(points)] if len(points) else []
+    blocks += ["## Fastest configuration of each framework", render_fastest(fastest)] if len(points) else []
     blocks += describe_slow_libraries(points)
     blocks += ["## What was run", *render_request(points, run)]
     for table in tables if len(points) else []:
@@ -161,34 +162,13 @@ def render_warnings(records: list[Record], verdict: Verdict | None) -> list[str]
     return [f"**{title}** {text}" if title else text for title, text in parts]
 
 
-def render_fastest(points: pd.DataFrame) -> list[str]:
-    """One line per framework: its fastest point, how sure that is, and how many points it cannot be told from."""
-    summary = summarize_launches(points)
-    axes = [axis for axis in varying_axes(points) if axis != "framework"]
-    emulated = emulated_precisions(points)
+def render_fastest(fastest: Sequence[Fastest]) -> str:
+    """One line per framework: its fastest point, how sure that is, and how many points it can be told from."""
     lines = []
-    for framework, rows in summary.groupby("framework", sort=False):
-        label = STYLES[framework].label
-        measured = [
-            (row, estimate) for _, row in rows.iterrows() if (estimate := read_estimate(row, "tokens_per_second"))
-        ]
-        if not measured:
-            lines.append(f"- **{label}**: no launch ended in `ok`.")
-            continue
-        row, best = max(measured, key=lambda pair: pair[1].centre)
-        choice = ", ".join(describe_value(axis, row[axis], emulated=emulated) for axis in axes)
-        where = escape_markdown(choice) or "the only configuration"
-        others = [estimate for _, estimate in measured if estimate is not best]
-        lines.append(f"- **{label}**: {where}, at {describe_estimate(best)}.{_describe_rivals(best, others)}")
-    return ["\n".join(lines)]
-
-
-def describe_estimate(estimate: Estimate) -> str:
-    """Tokens per second with n and, if there is one, the interval."""
-    centre = f"{format_number(estimate.centre)} tokens/s"
-    if estimate.low is None or estimate.high is None:
-        return f"{centre} (n = {estimate.n}, no interval)"
-    return f"{centre} ({INTERVAL} {format_number(estimate.low)} to {format_number(estimate.high)}, n = {estimate.n})"
+    for each in fastest:
+        text = f"{escape_markdown(each.where)}, at {each.rate} tokens/s ({each.interval}). {each.note}".rstrip()
+        lines.append(f"- **{each.label}**: {text if each.rate else 'no launch ended in `ok`.'}")
+    return "\n".join(lines)
 
 
 def render_request(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
@@ -218,16 +198,3 @@ def render_environment(records: list[Record]) -> list[str]:
     for key, text in list_environment(records).items():
         lines.append(f"| {escape_markdown(key)} | {escape_markdown(text, limit=300)} |")
     return ["\n".join(lines)]
-
-
-def _describe_rivals(best: Estimate, others: list[Estimate]) -> str:
-    if not others:
-        return ""
-    if best.low is None or any(other.high is None for other in others):
-        return " One launch per point does not tell close points apart; repeat them to know."
-    rivals = sum(1 for other in others if other.high is not None and other.high >= best.low)
-    if not rivals:
-        return " Its interval overlaps with no other point's."
-    plural = "s" if rivals > 1 else ""
-    return f" Its interval overlaps with that of {rivals} other point{plural}: the order is not certain."
-

@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame import AXES, order_values, varying_axes
+from hvbench.analysis.axes import AXES, order_values, varying_axes
 from hvbench.analysis.stats import Estimate, estimate_rate
 from hvbench.analysis.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_value
 

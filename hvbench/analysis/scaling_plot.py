@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame import varying_axes
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.panels import (
     GREY,
     STYLES,

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hvbench.analysis.agreement import check_agreement, describe_configuration, is_repeatable
-from hvbench.analysis.frame import AXES, point_frame, varying_axes
+from hvbench.analysis.axes import AXES, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.panels import describe_value, emulated_precisions
 from hvbench.analysis.stats import sort_points
 from hvbench.analysis.tables import (

@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import special
 from scipy import stats as scipy_stats
 
+from hvbench.analysis.axes import AXES, order_values
 from hvbench.analysis.breakdown import BREAKDOWN
-from hvbench.analysis.frame import AXES, order_values
 
 CONFIDENCE = 0.95
 

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.frame import AXES, LEADING_AXES, PRESET_SIZES, varying_axes
+from hvbench.analysis.axes import AXES, LEADING_AXES, PRESET_SIZES, varying_axes
 from hvbench.analysis.stats import CONFIDENCE, ESTIMATORS, read_estimate, summarize_launches, take_largest
 
 HEADERS = {

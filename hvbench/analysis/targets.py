@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame import AXES, varying_axes
+from hvbench.analysis.axes import AXES, varying_axes
 from hvbench.analysis.panels import (
     STYLES,
     Cell,

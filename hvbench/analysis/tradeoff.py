@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
+from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.batch_findings import BATCH, MIN_BATCHES, sum_batches
-from hvbench.analysis.frame import varying_axes
 from hvbench.analysis.noise import NoiseScale, estimate_noise_scale, join_looks, read_looks, show_ends, show_scale
 from hvbench.analysis.panels import choose_rows, combine_axes
 from hvbench.analysis.stats import CONFIDENCE, Estimate
@@ -27,7 +27,6 @@ from hvbench.analysis.survival import Observed
 from hvbench.analysis.tables import HEADERS, INTERVAL, NOT_AVAILABLE, Table, describe_constants, format_number, show_axis
 from hvbench.analysis.targets import observe
 from hvbench.record import Record
-
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,6 +53,11 @@ def outputs_of_a_verdict(command):
     metavar="N",
     help="Of the order of the arms. Default: drawn, and kept in ab.json.",
 )
+@click.option(
+    "--turns/--no-turns",
+    default=None,
+    help="Whether the two launches of a pair live at the same time and take turns, a few steps each. Default: where they can.",
+)
 @click.option("--all-pairs", is_flag=True, help="Launch all 18 pairs, even when the verdict is clear before.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: results/ab/SUITE/TIME.")
 @outputs_of_a_verdict
@@ -64,6 +69,7 @@ def ab(
     np: int | None,
     budget: float | None,
     seed: int | None,
+    turns: bool | None,
     all_pairs: bool,
     out: Path | None,
     policy_path: Path | None,
@@ -71,7 +77,7 @@ def ab(
     markdown_path: Path | None,
     json_path: Path | None,
 ) -> int:
-    """Launch SUITE in two arms, alternately, until it is clear whether b is worse than a.
+    """Launch SUITE in two arms, pair by pair, until it is clear whether b is worse than a.
 
     \b
     A CHANGE is one of
@@ -84,6 +90,9 @@ def ab(
     hvbench ab smoke --np 2 --a env=.venv --b env=.venv-new
     hvbench ab smoke --np 2 --b set=compression=fp16
     hvbench ab smoke --np 2 --b env:HOROVOD_FUSION_THRESHOLD=0
+
+    The two launches of a pair live at the same time and take turns, a few steps each, so that both see the same machine;
+    on several hosts, with a parameter server, on a GPU (unless --turns is given) or with --no-turns one follows the other.
 
     The verdict is looked for after 6, 12 and 18 pairs. Exit codes: 0 pass · 1 regression · 2 usage · 3 inconclusive ·
     4 not comparable · 5 missing data or a crash
@@ -120,6 +129,7 @@ def ab(
         command=" ".join(["hvbench", *sys.argv[1:]]),
         budget_seconds=budget or policy.budget_seconds,
         stops_early=not all_pairs,
+        turns=turns,
         report=lambda line: click.echo(line, err=True),
     )
     click.echo(f"pairs: {path}", err=True)

@@ -1,28 +1,27 @@
-"""Two arms, launched alternately: plan the order, start the launches, keep what they left, read it back.
+"""Pairs of launches of two arms: plan the order, keep what they left, read it back (`hvbench.comparison.launches` launches).
 
 A folder of an `hvbench ab`:
 
     ab.json            the arms, the order, and for each launch its control and how it ended
     pairs/03-a/        run folder of arm a's launch of pair 3 (see hvbench.store); 03-a.log: what it printed
+    pairs/03-turns.json  whose turn it was, how many steps, for how long; in-turns-03-a: a pair that failed in turns
 """
 
 from __future__ import annotations
 
 import json
 import math
-import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from hvbench.comparison.arms import Arm, Prepared
+from hvbench.comparison.arms import Arm
 from hvbench.comparison.compare import LaunchSet
-from hvbench.comparison.control import measure_control_seconds, stolen_share
-from hvbench.errors import LaunchError, StorageError, UsageError
+from hvbench.comparison.control import stolen_share
+from hvbench.errors import StorageError, UsageError
 from hvbench.files import write_json
 from hvbench.comparison.gate import LOOKS
 from hvbench.record import Record
@@ -31,8 +30,7 @@ from hvbench.store import RunFolder, read_regular_file
 
 ARMS = ("a", "b")
 MAX_BYTES = 16_000_000
-END_SECONDS = 30.0  # for a sweep that is asked to stop
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: in_turns, apart_because
 
 
 @dataclass(kw_only=True)
@@ -44,6 +42,7 @@ class Launched:
     control_seconds: list[float]  # before and after it
     seconds: float
     exit_code: int
+    in_turns: bool = False  # both launches of the pair lived at the same time
 
 
 @dataclass(kw_only=True)
@@ -58,6 +57,7 @@ class AbRun:
     command: str
     created_at: str
     launches: list[Launched] = field(default_factory=list)
+    apart_because: str | None = None  # why pairs were launched one after the other, from the first or later on
 
     def write(self) -> None:
         """Keep the state; raises StorageError."""
@@ -94,65 +94,15 @@ def plan_orders(seed: int, *, looks: Sequence[int] = LOOKS) -> list[str]:
     return orders
 
 
-def launch_pair(
-    run: AbRun,
-    pair: int,
-    arms: Mapping[str, Prepared],
-    *,
-    arguments: Sequence[str],
-    report: Callable[[Launched], None],
-) -> None:
-    """Launch both arms of a pair in its order, a control before and after each; raises LaunchError, StorageError."""
-    for arm in run.orders[pair]:
-        control = measure_control_seconds()
-        folder = run.folder(pair, arm)
-        begun = time.monotonic()
-        exit_code = start(arms[arm], folder, arguments=arguments)
-        seconds = time.monotonic() - begun
-        launched = Launched(
-            pair=pair,
-            arm=arm,
-            control_seconds=[control, measure_control_seconds()],
-            seconds=seconds,
-            exit_code=exit_code,
-        )
-        run.launches.append(launched)
-        run.write()
-        report(launched)
-
-
-def start(prepared: Prepared, folder: Path, *, arguments: Sequence[str]) -> int:
-    """One sweep of one arm into `folder`; its exit code: 0, or 1 with points that failed. Raises LaunchError."""
-    log = folder.with_name(f"{folder.name}.log")
-    overrides = [word for text in prepared.arm.overrides for word in ("-s", text)]
-    command = prepared.command(["sweep", *arguments, "--out", str(folder), *overrides, "-s", "repeats=1"])
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("wb") as output:
-            exit_code = run_to_end(command, environment=prepared.environment, output=output)
-    except OSError as error:
-        raise LaunchError(f"arm {prepared.arm.name}: cannot be launched: {error}") from None
-    if exit_code not in (0, 1) or not any((folder / "records").glob("*.json")):
-        last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
-        raise LaunchError(f"arm {prepared.arm.name}: its launch left no record: {last} (see {log})")
-    return exit_code
-
-
-def run_to_end(command: Sequence[str], *, environment: Mapping[str, str], output: BinaryIO) -> int:
-    """A sweep's exit code; when this process is stopped, the sweep is asked to end its workers first."""
-    process = subprocess.Popen(
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-    )
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(timeout=END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
+def describe_launching(run: AbRun) -> str:
+    """How the pairs were launched, in one line."""
+    pairs = {True: 0, False: 0}
+    for each in run.launches:
+        pairs[each.in_turns] += each.arm == "b"
+    if not pairs[False]:
+        return "the two launches of each pair took turns, a few steps each"
+    apart = f"{pairs[False]} pairs were launched one after the other"
+    return f"{apart}: {run.apart_because}" if run.apart_because else apart
 
 
 def read_ab(path: Path) -> AbRun:
@@ -165,7 +115,7 @@ def read_ab(path: Path) -> AbRun:
     except (ValueError, RecursionError):
         raise UsageError(f"{where}: not JSON; was it written by hvbench?") from None
     try:
-        if values.pop("schema_version") != SCHEMA_VERSION:
+        if values.pop("schema_version") not in range(1, SCHEMA_VERSION + 1):
             raise UsageError(f"{where}: written by another version of hvbench")
         launches = [Launched(**each) for each in values.pop("launches")]
         run = AbRun(path=path, launches=launches, **values)
@@ -181,8 +131,9 @@ def require_plausible(run: AbRun) -> None:
     kinds += [order in ("ab", "ba") for order in run.orders]
     kinds += [set(arm.get("overrides", ())) <= set(map(str, arm.get("overrides", ()))) for arm in run.arms.values()]
     kinds += [field_name in Point.model_fields for field_name in run.changed_fields]
+    kinds += [run.apart_because is None or isinstance(run.apart_because, str)]
     for each in run.launches:
-        kinds += [each.arm in ARMS, type(each.pair) is int and 0 <= each.pair < 1000, len(each.control_seconds) == 2]
+        kinds += [type(each.in_turns) is bool, each.arm in ARMS, type(each.pair) is int and 0 <= each.pair < 1000, len(each.control_seconds) == 2]
         kinds += [isinstance(value, float) and 0 < value < math.inf for value in each.control_seconds]
     if not all(kinds):
         raise ValueError

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
 
-from hvbench.comparison.ab import AbRun, Launched, describe_arm, launch_pair, load_pairs, plan_orders, read_ab, read_controls
-from hvbench.comparison.arms import Arm, prepare_arm, remove_worktrees
+from hvbench.comparison.ab import (
+    AbRun,
+    Launched,
+    describe_arm,
+    describe_launching,
+    load_pairs,
+    plan_orders,
+    read_ab,
+    read_controls,
+)
+from hvbench.comparison.arms import Arm, Prepared, prepare_arm, remove_worktrees
 from hvbench.comparison.compare import Comparison, compare
 from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.fingerprint import SOFTWARE
 from hvbench.comparison.gate import LOOKS
+from hvbench.comparison.launches import find_obstacle, launch_in_turns, launch_pair
 from hvbench.comparison.judge import Judgement, judge_pairs
 from hvbench.comparison.policy import Policy
-from hvbench.suite import Suite
+from hvbench.suite import Suite, apply_overrides
 
 TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not
 
@@ -35,9 +46,11 @@ def run_ab(
     budget_seconds: float,
     report: Callable[[str], None],
     stops_early: bool = True,
+    turns: bool | None = None,
 ) -> Judgement:
     """Launch pairs of `hvbench sweep ARGUMENTS` until the verdict is clear, 18 pairs are done or the budget is spent.
 
+    The launches of a pair take turns where they can (`turns` None: not on a GPU that both would need), else one follows the other.
     Raises UsageError, StorageError and LaunchError.
     """
     changed = set().union(*(arm.changed_fields for arm in arms))
@@ -59,8 +72,12 @@ def run_ab(
     run.write()
     try:
         with stoppable():
+            prepared = {arm.name: prepare_arm(arm, worktrees=path / "worktrees") for arm in arms}
+            run.apart_because = find_reason(suite, prepared, turns=turns)
+            if run.apart_because:
+                report(f"the launches of a pair follow each other: {run.apart_because}")
             return _launch_pairs(
-                run, arms, policy=policy, arguments=arguments, budget_seconds=budget_seconds, report=report,
+                run, prepared, policy=policy, arguments=arguments, budget_seconds=budget_seconds, report=report,
                 stops_early=stops_early,
             )  # fmt: skip
     except Interrupted as reason:
@@ -69,15 +86,34 @@ def run_ab(
         remove_worktrees(path / "worktrees")
 
 
+def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | None) -> str | None:
+    """Why the launches of a pair cannot take turns, or should not; None when they do."""
+    if turns is False:
+        return "asked for by --no-turns"
+    if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
+        return f"the hvbench of arm {' and '.join(unable)} knows no turns"
+    points = [
+        point
+        for arm in arms.values()
+        for point in apply_overrides(suite, arm.arm.overrides).points()
+    ]
+    has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
+    return find_obstacle(points, is_single_host="HVBENCH_HOSTS" not in os.environ, has_gpu=has_gpu)
+
+
 def _launch_pairs(
-    run: AbRun, arms: Sequence[Arm], *,
+    run: AbRun, arms: Mapping[str, Prepared], *,
     policy: Policy, arguments: Sequence[str], budget_seconds: float, report: Callable[[str], None], stops_early: bool,
 ) -> Judgement:  # fmt: skip
     """Pair after pair, with a look where one is due; the last verdict."""
     begun = time.monotonic()
-    prepared = {arm.name: prepare_arm(arm, worktrees=run.path / "worktrees") for arm in arms}
+    launch = {"arguments": arguments, "report": lambda one: report(describe_launched(one))}
     for pair in range(LOOKS[-1]):
-        launch_pair(run, pair, prepared, arguments=arguments, report=lambda one: report(describe_launched(one)))
+        if not run.apart_because and (reason := launch_in_turns(run, pair, arms, **launch)):
+            run.apart_because = reason
+            report(f"from here on the launches of a pair follow each other: {reason}")
+        if run.apart_because:
+            launch_pair(run, pair, arms, **launch)
         spent = time.monotonic() - begun
         is_spent = spent + spent / (pair + 1) > budget_seconds
         failed = any(each.exit_code for each in run.launches[-2:])
@@ -115,7 +151,7 @@ def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, lis
     comparison, sets, problems = compare_pairs(run, margin=policy.margin)
     judgement = judge_pairs(
         comparison, policy=policy, suite=run.suite, against=f"arm a ({run.arms['a'].get('description', '')})", today=today,
-        pairs=run.pairs, controls=read_controls(run, sets),
+        pairs=run.pairs, controls=read_controls(run, sets), notes=[describe_launching(run)],
     )  # fmt: skip
     return judgement, problems
 
@@ -140,4 +176,5 @@ def describe_launched(one: Launched) -> str:
     """One calm line a launch."""
     control = sum(one.control_seconds) / 2 * 1e3
     ended = "ok" if one.exit_code == 0 else "some points failed"
+    ended += " in turns" if one.in_turns else ""
     return f"[pair {one.pair + 1}/{LOOKS[-1]}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"

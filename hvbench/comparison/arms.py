@@ -13,13 +13,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.spec import MeasureSettings, Point, did_you_mean, shorten
 from hvbench.suite import check_axes, parse_value
+from hvbench.turns import PROTOCOL
 
 START = "from hvbench.cli import main; main()"
 VARIABLE = re.compile(r"env:(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.ASCII | re.DOTALL)
@@ -55,6 +56,7 @@ class Prepared:
     arm: Arm
     python: Path
     environment: dict[str, str]
+    knows_turns: bool = False
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """`hvbench ARGUMENTS` in this arm; -P: files in the current folder must not become modules of it."""
@@ -127,7 +129,19 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
     if answer.returncode:
         last = (answer.stderr.strip().splitlines() or ["no message"])[-1]
         raise LaunchError(f"arm {arm.name} ({arm.describe()}): hvbench does not start: {last}")
-    return prepared
+    return replace(prepared, knows_turns=ask_for_turns(prepared))
+
+
+def ask_for_turns(prepared: Prepared) -> bool:
+    """Whether the arm's hvbench takes turns as this one does: a revision from before turns has no such module."""
+    command = [str(prepared.python), "-P", "-c", f"import hvbench.turns as t; raise SystemExit(t.PROTOCOL != {PROTOCOL})"]
+    try:
+        answer = subprocess.run(
+            command, env=prepared.environment, capture_output=True, timeout=120, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return answer.returncode == 0
 
 
 def add_worktree(revision: str, path: Path) -> Path:

@@ -16,18 +16,12 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.agreement import TOLERANCES, compare_losses
-from hvbench.analysis.frame import (
-    AXES,
-    LEADING_AXES,
-    PRESET_SIZES,
-    order_values,
-    point_frame,
-    sort_records,
-    varying_axes,
-)
+from hvbench.analysis.axes import AXES, LEADING_AXES, PRESET_SIZES, order_values, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.losses import LossChange, find_loss_change
 from hvbench.analysis.metrics import METRICS, Metric, measure_parts
 from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, paired_ratio, welch_ratio
+from hvbench.analysis.samples import sort_records
 from hvbench.analysis.stats import Estimate, describe_end, estimate_rate
 from hvbench.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
 from hvbench.record import Record

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.analysis.frame import AXES, LEADING_AXES, point_frame, sort_records, varying_axes
+from hvbench.analysis.axes import AXES, LEADING_AXES, varying_axes
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.metrics import Metric, measure_parts
+from hvbench.analysis.samples import sort_records
 from hvbench.analysis.stats import Estimate, estimate_rate
 from hvbench.comparison.compare import describe_point
 from hvbench.record import Record

@@ -92,6 +92,7 @@ def judge_pairs(
     today: str,
     pairs: int,
     controls: Mapping[str, Sequence[float]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Judgement:
     """Judge interleaved pairs by the rule of `hvbench.comparison.gate`; below six pairs nothing is decided."""
     findings = _find_obstacles(comparison)
@@ -115,7 +116,7 @@ def judge_pairs(
         findings=tuple(_sort(findings)),
         comparison=comparison,
         launches=pairs,
-        notes=_describe_expired(policy, today=today),
+        notes=(*notes, *_describe_expired(policy, today=today)),
         is_final=stops or (pairs >= LOOKS[0] and is_final(undecided, pairs=pairs)),
     )
 

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.frame import POINT_COLUMNS, evaluations_of, point_frame, sort_records
+from hvbench.analysis.columns import POINT_COLUMNS
+from hvbench.analysis.frame import point_frame
+from hvbench.analysis.samples import evaluations_of, sort_records
 from hvbench.errors import UsageError
 from hvbench.record import Record
 

@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.fastest import list_fastest
 from hvbench.analysis.findings import find_all
 from hvbench.analysis.page import render_page
 from hvbench.analysis.report import render_report
@@ -307,7 +308,8 @@ def load_and_report(contents: tuple[list[bytes], bytes]) -> None:
     tables = [throughput_table(points), convergence_table(points)]
     texts = [render(table) for table in tables for render in (render_text, render_markdown, render_csv)]
     verdict = check_verdict(records)
-    words = {"findings": find_all(points, verdict=verdict), "verdict": verdict, "records": records, "run": run, "tables": tables}
+    told = {"findings": find_all(points, verdict=verdict), "fastest": list_fastest(points), "verdict": verdict}
+    words = {**told, "records": records, "run": run, "tables": tables}
     texts += [frame_to_csv(points), render_page(points, figures={}, **words), render_report(points, plots={}, **words)]
     for text in texts:
         assert all(each.isprintable() or each == "\n" for each in text)

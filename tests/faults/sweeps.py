@@ -43,6 +43,7 @@ seed = {seeds}
 [measure]
 warmup_steps = 2
 steps = 3
+ceilings = false
 """
 
 

@@ -7,25 +7,55 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from hvbench.ablation import Ablations
 from hvbench.frameworks import load_framework
-from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.measure import Loop
+from hvbench.spec import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
-from hvbench.training.loss_scale import LossScale
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
 
 ROUNDS = 2
+STEPS = 6  # the first of them a warm-up
+
+# What a step changes differs: moments and the masks' place; with lars even the parameters, at a learning rate of 0; and
+# with fp16 the loss scale, which begins so high that gradients overflow, on the wire or before it.
+TRAININGS = {
+    "fp32": {"dropout": 0.1},
+    "lars": {"optimizer": "lars"},
+    "fp16": {"precision": "fp16", "compression": "fp16"},
+}
+FIRST_LOSS_SCALE = 2.0**24
+# Samples of each step that ablations must leave as they are.
+SAME = ("loss", "gradient_norm", "learning_rate", "loss_scale", "step_tokens", "skipped_steps")
+
+
+def train(
+    point: Point, *, rounds: int, runtime: Runtime, build: Callable[[Point], Trainer]
+) -> tuple[Loop, Ablations, Arrays]:
+    """A point's training, interrupted by `rounds` of ablations: its samples, theirs, and the state at its end."""
+    batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=runtime.rank)
+    settings = MeasureSettings(warmup_steps=1, steps=STEPS - 1, ablation_rounds=rounds, evaluate_every=2, evaluate_samples=4)
+    loop = Loop(point, settings, trainer=build(point), batches=batches, runtime=runtime)
+    if loop.loss_scale.enabled:
+        loop.loss_scale.scale = FIRST_LOSS_SCALE
+    ablations = Ablations(loop)
+    loop.start()
+    while not loop.is_done:
+        loop.advance()
+        ablations.interrupt(enter=lambda phase: None)
+    return loop, ablations, loop.trainer.state()
 
 
 def main(framework: str, folder: Path) -> None:
-    """Gradients with and without the all-reduce, and the parameters before and after every kind of ablation."""
+    """Trainings with and without rounds of ablations; gradients with and without the all-reduce."""
     rank, world_size = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     runtime = load_framework(framework, "runtime").Runtime(
         rank=rank, world_size=world_size, local_rank=rank, threads=1, device="cpu"
@@ -35,7 +65,11 @@ def main(framework: str, folder: Path) -> None:
         gradient_accumulation_steps=2, weight_decay=0.1,
     )  # fmt: skip
     step = load_framework(framework, "step")
-    trainer = step.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
+
+    def build(point: Point) -> Trainer:
+        return step.Trainer(point, initial_weights(point), precision=PRECISIONS[point.precision], runtime=runtime)
+
+    trainer = build(point)
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=rank)
     batch = batches.train_batch(0)
     trainer.train_step(*batch, learning_rate=1e-3, loss_scale=1.0)  # moments that are not zero
@@ -45,15 +79,17 @@ def main(framework: str, folder: Path) -> None:
     def note(name: str, values: Arrays) -> None:
         arrays.update({f"{name}/{key}": value.copy() for key, value in values.items()})
 
-    note("before", trainer.parameters())
+    for name, fields in TRAININGS.items():
+        for kind, rounds in (("plain", 0), ("interrupted", ROUNDS)):
+            loop, ablations, state = train(point.model_copy(update=fields), rounds=rounds, runtime=runtime, build=build)
+            lists = {key: getattr(loop.samples, key) for key in SAME}
+            note(f"{name}/{kind}", {**state, **{key: np.array(values, dtype="f8") for key, values in lists.items()}})
+            arrays[f"{name}/{kind}/evaluated"] = np.array([each["loss"] for each in loop.samples.evaluations], dtype="f8")
+            arrays[f"{name}/{kind}/paused_seconds"] = np.array(loop.paused_seconds)
+        note(f"{name}/rounds", {key: np.array(values) for key, values in ablations.samples.items()})
+
     note("local", trainer.gradients(*batch, loss_scale=1.0, with_allreduce=False))
     note("averaged", trainer.gradients(*batch, loss_scale=1.0))
-    ablations = Ablations(trainer, batch, loss_scale=LossScale(enabled=False), runtime=runtime)
-    ablations.warm_up()
-    for number in range(ROUNDS):
-        ablations.round(number)
-    note("after", trainer.parameters())
-    note("averaged_after", trainer.gradients(*batch, loss_scale=1.0))
     alone = point.model_copy(update={"gradient_accumulation_steps": 1})
     trainer_of_one = step.Trainer(alone, trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime)
     norms = trainer.gradient_norms(*batch, loss_scale=1.0)
@@ -79,7 +115,6 @@ def main(framework: str, folder: Path) -> None:
     # A step without all-reduce that does update: each rank goes where its own gradients point.
     trainer.train_step(*batch, learning_rate=1e-3, loss_scale=1.0, with_allreduce=False)
     note("apart", trainer.parameters())
-    arrays |= {f"samples/{name}": np.array(values) for name, values in ablations.samples.items()}
     np.savez(folder / f"rank{rank}.npz", **arrays)
     runtime.shutdown()
 

@@ -1,4 +1,4 @@
-"""Ablations on two real ranks: each kind leaves out what it says and changes no weight, and a sweep records them."""
+"""Ablations on two real ranks: each kind leaves out what it says, training goes on as without them, a sweep records them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from hvbench.record import Ablation
 from hvbench.spec import FRAMEWORKS
 from hvbench.store import RunFolder
-from tests.parallel.ablated import ROUNDS
+from tests.parallel.ablated import FIRST_LOSS_SCALE, ROUNDS, STEPS, TRAININGS
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -55,13 +55,19 @@ def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-def test_parameters_stay_bit_for_bit_and_so_do_gradients(ranks: Ranks) -> None:
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_goes_on_bit_for_bit_as_without_ablations(ranks: Ranks, name: str) -> None:
+    """Losses, norms, loss scales, evaluations; and in the end parameters, the optimizer's moments, the masks' place."""
     for rank in ranks:
-        before, after = part(rank, "before"), part(rank, "after")
-        assert before.keys() == after.keys() and before
-        assert all((before[name] == after[name]).all() for name in before)
-        first, last = part(rank, "averaged"), part(rank, "averaged_after")
-        assert all((first[name] == last[name]).all() for name in first), "sums of micro-steps start from zero each time"
+        plain, interrupted = (part(rank, f"{name}/{kind}") for kind in ("plain", "interrupted"))
+        del plain["paused_seconds"], interrupted["paused_seconds"]
+        assert plain.keys() == interrupted.keys() and any(key.startswith("optimizer/") for key in plain)
+        for key, values in plain.items():
+            np.testing.assert_array_equal(values, interrupted[key], err_msg=key, strict=True)
+        assert len(plain["loss"]) == STEPS and len(plain["evaluated"]) == STEPS // 2 + 1
+        assert len(set(plain["loss"])) == STEPS, "no two steps are alike, or little has been compared"
+    fp16 = part(ranks[0], "fp16/interrupted")
+    assert len(fp16["skipped_steps"]) and fp16["loss_scale"][0] == FIRST_LOSS_SCALE > fp16["loss_scale"][-1]
 
 
 @pytest.mark.slow
@@ -113,11 +119,13 @@ def test_every_kind_sees_all_micro_steps(ranks: Ranks) -> None:
 
 
 @pytest.mark.slow
-def test_every_kind_takes_time_and_a_step_takes_the_most(ranks: Ranks) -> None:
+@pytest.mark.parametrize("name", TRAININGS)
+def test_every_kind_takes_time_that_is_no_trainings(ranks: Ranks, name: str) -> None:
     for rank in ranks:
-        samples = part(rank, "samples")
+        samples = part(rank, f"{name}/rounds")
         assert set(samples) == set(Ablation.model_fields)
         assert all(len(values) == ROUNDS and (values > 0).all() for values in samples.values())
+        assert rank[f"{name}/interrupted/paused_seconds"] > sum(values.sum() for values in samples.values())
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.frame import evaluations_of
+from hvbench.analysis.samples import evaluations_of
 from hvbench.spec import FRAMEWORKS
 from hvbench.store import RunFolder
 

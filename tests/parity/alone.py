@@ -3,8 +3,9 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `decayed_biases` and
-`undivided` (traces of broken twins).
+`dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
+`unrounded_biases` (traces of broken twins).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hvbench.spec import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches
-from hvbench.training.precision import PRECISIONS
+from hvbench.training.precision import PRECISIONS, Precision
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
 from tests.parity.points import BROKEN, STEPS, configured_point, make_point
@@ -44,6 +45,10 @@ DROPOUT, WRONG_DROPOUT = 0.3, 0.5
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
+
+
+# Compute dtypes and objectives whose places of rounding are compared.
+ROUNDED = [("bfloat16", "causal_lm"), ("float16", "causal_lm"), ("bfloat16", "classification")]
 
 
 class Twin:
@@ -258,6 +263,19 @@ def trace_undivided(twin: Twin) -> Arrays:
     return record_trace(point, trainer=trainer, batches=twin.batches(point), steps=STEPS)
 
 
+def trace_rounded(twin: Twin, dtype: str, objective: str, *, rounds_biases: bool = True) -> Arrays:
+    """A trace whose products are rounded to `dtype`, emulated on any processor, and all else is float64."""
+    point = make_point(twin.framework, 1, objective=objective)
+    precision = Precision(parameter_dtype="float64", compute_dtype=dtype, loss_scaling=False)
+    weights = initial_weights(point, dtype="float64")
+    trainer = twin.step.Trainer(point, weights, precision=precision, runtime=twin.runtime)
+    trainer.model.is_native = False
+    if not rounds_biases:
+        sound = trainer.model._round
+        trainer.model._round = lambda x: x if len(x.shape) == 1 else sound(x)
+    return record_trace(point, trainer=trainer, batches=twin.batches(point), steps=STEPS)
+
+
 def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
@@ -267,7 +285,11 @@ def main(framework: str, folder: Path) -> None:
     for objective in ("masked_lm", "classification"):
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
+    for dtype, objective in ROUNDED:
+        np.savez(folder / f"rounded_{dtype}_{objective}.npz", **trace_rounded(twin, dtype, objective))
     if framework == BROKEN:
+        unrounded = trace_rounded(twin, *ROUNDED[0], rounds_biases=False)
+        np.savez(folder / "unrounded_biases.npz", **unrounded)
         np.savez(folder / "undivided.npz", **trace_undivided(twin))
         np.savez(folder / "decayed_biases.npz", **trace_decayed_biases(twin))
 

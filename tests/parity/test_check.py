@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.parity import TOLERANCES, Deviation, Tolerances, compare_traces, digest, relative_error, worst
+from hvbench import parity as parity_module
+from hvbench.parity import TOLERANCES, Deviation, Tolerances, compare_traces, digest, relative_error, way, worst
 from hvbench.spec import FRAMEWORKS
 from hvbench.tracing import TracedPoint, check_parity, compare_points
 from tests.parity.points import configured_point, make_point
@@ -41,6 +42,30 @@ def test_equal_traces_do_not_deviate():
 def test_a_deviation_is_relative_to_the_second_trace():
     assert relative_error(np.array([3.0, 4.5]), np.array([3.0, 4.0])) == pytest.approx(0.1)
     assert red(make_trace(loss=np.array([3.0, 2.1])), make_trace()) == {"loss/step1": pytest.approx(0.05)}
+
+
+def test_an_update_is_compared_by_the_way_of_its_rows():
+    """One element that went the other way counts by its share; what is wrong throughout, or in a row, as it always did."""
+    gain = np.ones(32)
+    turned = np.where(np.arange(32) == 3, -gain, gain)
+    assert relative_error(turned, gain, norm=way) == pytest.approx(2 / 32)
+    matrix = np.random.default_rng(0).standard_normal((10, 32))
+    for wrong in (1.01 * matrix, np.where(np.arange(10)[:, None] == 4, 1.5 * matrix, matrix)):
+        assert relative_error(wrong, matrix, norm=way) == pytest.approx(relative_error(wrong, matrix), rel=0.3)
+    assert relative_error(1.01 * matrix, matrix, norm=way) == pytest.approx(0.01)
+    traces = [make_trace(**{name: value for name in ("gradient/gain", "update/gain")}) for value in (turned, gain)]
+    found = red(*traces)
+    assert found["update/gain"] == pytest.approx(2 / 32) and found["gradient/gain"] == pytest.approx(2 / 32**0.5)
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (40, 7), (3, 5, 7)])
+def test_large_tensors_are_compared_in_pieces(monkeypatch, shape):
+    a, b = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
+    rows = [np.abs(np.float64(each)).reshape(-1, shape[-1] if shape else 1).sum(axis=1) for each in (a - np.float64(b), b)]
+    expected = np.linalg.norm(np.float64(a) - b) / np.linalg.norm(b), np.linalg.norm(rows[0]) / np.linalg.norm(rows[1])
+    for size in (parity_module.CHUNK, 10, 1):
+        monkeypatch.setattr(parity_module, "CHUNK", size)
+        assert (relative_error(a, b), relative_error(a, b, norm=way)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_bias_of_keys_is_measured_apart():

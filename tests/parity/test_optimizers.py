@@ -45,27 +45,34 @@ def arrays_under(numbers: Arrays, prefix: str) -> Arrays:
 SOUND = next(name for name in FRAMEWORKS if name != BROKEN)
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-@pytest.mark.parametrize("name", OPTIMIZER_KNOBS)
-def test_updates_follow_the_paper(alone, framework, name):
-    """Which tensors decay and which have a trust ratio is said here by hand: all matrices, and matrices and positions."""
-    point = small_point(framework)
-    weights, gradients = optimizer_weights(point), [optimizer_gradients(point, step) for step in range(UPDATES)]
-    adapted = set()
-    for key, value in weights.items():
+def updates_of_the_paper(name: str) -> dict[str, list[np.ndarray]]:
+    """Each tensor of the small point after each of its updates.
+
+    Which tensors decay and which have a trust ratio is said here by hand: all matrices, and matrices and positions.
+    """
+    point = small_point(FRAMEWORKS[0])
+    gradients, expected = [optimizer_gradients(point, step) for step in range(UPDATES)], {}
+    for key, value in optimizer_weights(point).items():
         choices = {knob: choice for knob, choice in OPTIMIZER_KNOBS[name].items() if knob != "optimizer"}
         if key == "position_embedding" or value.ndim == 1:
             choices["weight_decay"] = 0.0
         if name in ("lamb", "lars"):
             choices["is_adapted"] = value.ndim == 2
-            adapted |= {key} if value.ndim == 2 else set()
-        expected = REFERENCES[name](value, [each[key] for each in gradients], list(OPTIMIZER_RATES), **choices)
+        expected[key] = REFERENCES[name](value, [each[key] for each in gradients], list(OPTIMIZER_RATES), **choices)
+    return expected
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("name", OPTIMIZER_KNOBS)
+def test_updates_follow_the_paper(alone, framework, name):
+    point = small_point(framework)
+    weights, gradients = optimizer_weights(point), [optimizer_gradients(point, step) for step in range(UPDATES)]
+    assert {key for key, value in weights.items() if value.ndim == 2} == {key for key in weights if is_adapted(key)}
+    for key, expected in updates_of_the_paper(name).items():
         for step in range(UPDATES):
             after = alone[framework, "optimizers"][f"{name}/step{step}/after/{key}"]
             np.testing.assert_allclose(after, expected[step], rtol=1e-12, atol=1e-12, err_msg=f"{key}, step {step}")
-            assert np.array_equal(after, value) == (not gradients[step][key].any())
-    if adapted:
-        assert adapted == {key for key in weights if is_adapted(key)}
+            assert np.array_equal(after, weights[key]) == (not gradients[step][key].any())
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_KNOBS)

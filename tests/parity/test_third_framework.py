@@ -6,6 +6,7 @@ What runs in the copy is the real program: parity of the third framework with th
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import os
 import shutil
@@ -13,9 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import hvbench
+from hvbench.training.optimizers import state_shapes
+from tests.parity.alone import OPTIMIZER_KNOBS, OPTIMIZER_RATES, optimizer_gradients, optimizer_weights, small_point
+from tests.parity.numpy_twin.optimizer import make_optimizer
+from tests.parity.test_optimizers import updates_of_the_paper
 from tests.unit.test_house_rules import public_interface
 
 PACKAGE = Path(hvbench.__file__).parent
@@ -65,6 +71,22 @@ def test_it_has_the_files_and_the_public_names_of_the_twins(path: Path) -> None:
     assert third == twin
 
 
+@pytest.mark.parametrize("name", OPTIMIZER_KNOBS)
+def test_its_optimizers_follow_their_papers_and_keep_what_the_twins_keep(name: str) -> None:
+    point = small_point("pytorch", **{"optimizer": name, **OPTIMIZER_KNOBS[name]})
+    values, expected = optimizer_weights(point), updates_of_the_paper(name)
+    optimizer = make_optimizer(values, point=point)
+    for step, rate in enumerate(OPTIMIZER_RATES):
+        state = optimizer.state()
+        optimizer = make_optimizer(values, point=point)
+        optimizer.load_state(state)
+        optimizer.update(optimizer_gradients(point, step), learning_rate=rate)
+        for key, value in values.items():
+            np.testing.assert_allclose(value, expected[key][step], rtol=1e-12, atol=1e-12, err_msg=f"{key}, step {step}")
+    kept = {f"{slot}/{key}": shape for slot, shapes in state_shapes(point).items() for key, shape in shapes.items()}
+    assert {key: value.shape for key, value in state.items()} == kept | {"updates": ()}
+
+
 def test_its_name_is_known_everywhere(extended: Path) -> None:
     refused = run(extended, "plan", "three.toml", "-s", "framework=jax")
     assert refused.returncode == 2
@@ -76,12 +98,15 @@ def test_its_name_is_known_everywhere(extended: Path) -> None:
 
 @pytest.mark.slow
 def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: Path) -> None:
-    words = ("model=tiny", "gradient_accumulation_steps=2", "precision=fp32,fp16")
+    words = ("model=tiny", "gradient_accumulation_steps=2", "precision=fp32,fp16", "optimizer=adamw,lamb")
     done = run(extended, "parity", *words, "--np", "1", "--json", "figures.json")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((extended / "figures.json").read_text())
-    compared = {(each["configuration"]["precision"], *each["frameworks"]) for each in figures}
-    assert compared == {(precision, "pytorch", other) for precision in ("fp32", "fp16") for other in ALL[1:]}
+    compared = {
+        (each["configuration"]["precision"], each["configuration"]["optimizer"], *each["frameworks"]) for each in figures
+    }
+    trained = itertools.product(("fp32", "fp16"), ("adamw", "lamb"), ALL[:1], ALL[1:])
+    assert compared == set(trained)
     assert all(each["is_proven"] and len(each["deviations"]) > 100 for each in figures)
     assert "pytorch and numpy" in done.stdout and "pytorch, numpy and tensorflow over 20 updates" in done.stdout
 
@@ -102,6 +127,14 @@ def test_a_sweep_over_all_three_is_stamped_and_its_report_names_them(extended: P
     assert "trained 20 updates in all frameworks" in report and "NOT" not in report
 
 
-def test_more_ranks_than_it_can_train_on_end_its_point_with_one_line(extended: Path) -> None:
-    done = run(extended, "run", "framework=numpy", "model=tiny", "steps=1", "--np", "2", "--out", "two")
-    assert "numpy trains on one rank, not on 2" in done.stderr and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("words", "np_", "line"),
+    [
+        ((), "2", "numpy trains on one rank, not on 2"),
+        (("dropout=0.1",), "1", "numpy has no dropout: give dropout=0"),
+    ],
+)
+def test_what_it_cannot_train_ends_its_point_with_one_line(extended: Path, words: tuple[str, ...], np_: str, line: str) -> None:
+    out = f"refused{np_}"
+    done = run(extended, "run", "framework=numpy", "model=tiny", "steps=1", *words, "--np", np_, "--out", out)
+    assert line in done.stderr and "Traceback" not in done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hvbench.analysis.fastest import list_fastest
 from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.page import render_page
@@ -22,10 +23,11 @@ def write_page(path: Path, records: list[Record], run: dict | None = None, *, wi
     page = render_page(
         points,
         tables=report_tables(points, records),
-        figures=all_plots(records) if with_charts else {},
+        figures=all_plots(records, points=points) if with_charts else {},
         records=records,
         run=run or {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"},
         findings=find_all(points, verdict=verdict),
+        fastest=list_fastest(points),
         verdict=verdict,
     )
     path.write_text(page, encoding="utf-8")

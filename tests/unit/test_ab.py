@@ -44,7 +44,7 @@ def hvbench(
             monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
     # A yardstick that really moves (2 % of all looks at a quiet machine) would make these tests fail now and then.
-    monkeypatch.setattr("hvbench.comparison.ab.measure_control_seconds", lambda: 0.01)
+    monkeypatch.setattr("hvbench.comparison.launches.measure_control_seconds", lambda: 0.01)
     (tmp_path / "mine.toml").write_text(SUITE)
 
     def call(*arguments: str) -> Answer:
@@ -58,6 +58,7 @@ def hvbench(
 STAND_IN = """#!/bin/sh
 # An arm is started as: python -P -c START sweep SUITE … --out FOLDER …
 shift 3
+if [ $# = 0 ]; then exit {turns_exit_code}; fi
 if [ "$1" = --version ]; then exit {version_exit_code}; fi
 while [ "$1" != --out ]; do shift; done
 pair=$(basename "$2"); pair=${{pair%-*}}
@@ -73,7 +74,7 @@ def arm(tmp_path: Path) -> Callable[..., str]:
     """Makes a Python environment whose hvbench leaves records without training anything; `env=PATH` of it."""
 
     def make(
-        name: str, *, exit_code: int = 0, version_exit_code: int = 0, crash_in_pair: int = -1, **settings: Any
+        name: str, *, exit_code: int = 0, version_exit_code: int = 0, crash_in_pair: int = -1, knows_turns: bool = False, **settings: Any
     ) -> str:
         launches = tmp_path / name / "launches"
         for pair in range(LOOKS[-1]):
@@ -89,6 +90,7 @@ def arm(tmp_path: Path) -> Callable[..., str]:
         binary.parent.mkdir(parents=True)
         text = STAND_IN.format(
             version_exit_code=version_exit_code,
+            turns_exit_code=int(not knows_turns),
             launches=shlex.quote(str(launches)),
             crash=f"{crash_in_pair:02}",
             exit_code=exit_code,
@@ -186,6 +188,47 @@ def test_a_point_that_crashes_ends_it_at_once(hvbench: Callable[..., Answer], ar
     answer = ab(hvbench, arm("old"), arm("new", crash_in_pair=1))
     assert answer.code == 5 and answer.err.count("[pair ") == 4
     assert "CRASH" in answer.out and "b: 1 of 2 launches: failed (it broke)" in answer.out
+
+
+def test_launches_that_know_turns_are_alive_together(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+    answer = ab(hvbench, arm("old", knows_turns=True), arm("new", knows_turns=True))
+    assert answer.code == 0 and "note: the two launches of each pair took turns, a few steps each" in answer.out, answer
+    run = read_ab(Path("out"))
+    assert run.pairs == 6 and run.apart_because is None and all(each.in_turns for each in run.launches)
+    assert sorted(path.name for path in Path("out/pairs").iterdir())[:5] == ["00-a", "00-a.log", "00-b", "00-b.log", "00-turns.json"]
+
+
+def test_a_pair_that_fails_in_turns_is_launched_again_and_so_are_those_after_it(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
+    answer = ab(hvbench, arm("old", knows_turns=True), arm("new", knows_turns=True, crash_in_pair=1))
+    reason = "arm b did not get to its end in pair 2"
+    assert f"from here on the launches of a pair follow each other: {reason}" in answer.err
+    assert answer.code == 5 and "b: 1 of 2 launches: failed (it broke)" in answer.out and f": {reason}" in answer.out
+    run = read_ab(Path("out"))
+    assert [(each.pair, each.in_turns) for each in run.launches] == [(0, True)] * 2 + [(1, False)] * 2
+    assert run.apart_because == reason and (run.path / "pairs" / "in-turns-01-b").is_dir()
+
+
+def test_launches_follow_each_other_where_an_arm_knows_no_turns_or_none_are_wanted(
+    hvbench: Callable[..., Answer], arm: Callable[..., str]
+) -> None:
+    old, new = arm("old"), arm("new", knows_turns=True)
+    answer = ab(hvbench, old, new)
+    assert answer.code == 0 and "follow each other: the hvbench of arm a knows no turns" in answer.err
+    assert "6 pairs were launched one after the other: the hvbench of arm a knows no turns" in answer.out
+    answer = hvbench("ab", "mine.toml", "--a", new, "--b", new, "--no-turns", "--out", "again", "--budget", "0.01")
+    assert "follow each other: asked for by --no-turns" in answer.err
+
+
+def test_what_an_older_hvbench_has_kept_is_read(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+    assert ab(hvbench, arm("old"), arm("new")).code == 0
+    kept = json.loads(Path("out/ab.json").read_text())
+    del kept["apart_because"]
+    kept["launches"] = [{key: value for key, value in each.items() if key != "in_turns"} for each in kept["launches"]]
+    Path("out/ab.json").write_text(json.dumps(kept | {"schema_version": 1}))
+    answer = hvbench("gate", "out")
+    assert answer.code == 0 and "note: 6 pairs were launched one after the other\n" in answer.out
 
 
 def test_a_point_of_one_arm_only_is_missing(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:

@@ -11,6 +11,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hvbench.launch.above import Process, find_launchers, read_process, watching
 from hvbench.launch.context import Context
 
@@ -68,7 +70,9 @@ def test_a_number_that_came_up_again_is_another_process() -> None:
     assert mine is not None and not Process(pid=mine.pid, parent=mine.parent, started="1").is_alive()
 
 
-def test_a_process_that_nobody_launched_watches_nobody() -> None:
+def test_a_process_that_nobody_launched_watches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = Context(launcher="none", rank=0, size=2, is_single_host=True)
     assert find_launchers(alone) == []
     assert find_launchers(replace(alone, launcher="mpi")) == [read_process(os.getppid())]
+    monkeypatch.setenv("HVBENCH_TURNS", "a:/tmp/socket")  # without its turnstile no rank goes on
+    assert find_launchers(alone) == [read_process(os.getppid())]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import pytest
@@ -11,14 +13,18 @@ from hvbench.analysis.breakdown import PARTS, break_down
 from hvbench.analysis.breakdown_plot import PART_COLOURS, plot_breakdown
 from hvbench.analysis.breakdown_table import breakdown_table, has_breakdown
 from hvbench.analysis.frame import point_frame
+from hvbench.analysis.page import FOLDER
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.plots import all_plots
 from hvbench.analysis.report import write_report
 from hvbench.analysis.stats import estimate_mean, summarize_launches
 from hvbench.analysis.tables import render_csv, render_markdown
-from hvbench.frameworks.contract import StepResult
+from hvbench.frameworks.contract import GradientNorms, StepResult
+from hvbench.measure import Loop
 from hvbench.record import Ablation, Record
-from hvbench.training.loss_scale import LossScale
+from hvbench.spec import MeasureSettings, Point
+from hvbench.training import corpus
+from hvbench.training.batches import Batches
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 
@@ -188,6 +194,20 @@ def test_parts_do_not_look_like_frameworks_nor_like_each_other() -> None:
     assert len(set(colours)) == len(colours)
 
 
+def test_parts_can_be_seen_on_a_dark_page_and_the_first_one_on_paper_too() -> None:
+    dark = re.findall(r"--paper: (#\w{6})", (FOLDER / "page.css").read_text())[1]
+    assert all(contrast(colour, dark) > 3 for colour in PART_COLOURS.values())
+    assert contrast(next(iter(PART_COLOURS.values())), "#ffffff") > 3
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours, 1 to 21 (WCAG 2.2)."""
+    values = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in (one, other)]
+    linear = [[value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in each] for each in values]
+    low, high = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_a_lost_point_is_marked_in_its_place() -> None:
     records = [*both(), make_record(status="oom", framework="pytorch", compression="none", micro_batch_size=64)]
     figure = all_plots(records)["breakdown"]
@@ -219,20 +239,25 @@ def test_a_report_of_a_run_with_a_timeline_says_not_to_publish_it(tmp_path) -> N
 
 
 class Scribe:
-    """A trainer and a runtime of two ranks: notes every call, and overflows above a loss scale."""
+    """A trainer and a runtime of one of two ranks: notes every call, takes its time, and overflows above a loss scale."""
 
+    rank = 0
     world_size = 2
 
-    def __init__(self, *, largest_scale: float = 2.0**20) -> None:
+    def __init__(self, *, largest_scale: float = 2.0**20, seconds: float = 0.0) -> None:
         self.calls: list[str] = []
         self.rates: list[float] = []
         self.scales: list[float] = []
+        self.batches: list[Any] = []
         self.largest_scale = largest_scale
+        self.seconds = seconds
 
     def forward(self, inputs: Any, targets: Any) -> float:
+        self.batches.append(inputs)
         return self.note("forward")
 
     def backward(self, inputs: Any, targets: Any, *, loss_scale: float) -> float:
+        self.batches.append(inputs)
         return self.note("backward")
 
     def allreduce_alone(self) -> None:
@@ -241,10 +266,27 @@ class Scribe:
     def train_step(
         self, inputs: Any, targets: Any, *, learning_rate: float, loss_scale: float, with_allreduce: bool = True
     ) -> StepResult:
+        self.batches.append(inputs)
         self.rates.append(learning_rate)
         self.scales.append(loss_scale)
         self.note("step" if with_allreduce else "local")
         return StepResult(loss=1.0, gradient_norm=1.0, skipped=loss_scale > self.largest_scale)
+
+    def gradient_norms(self, inputs: Any, targets: Any, *, loss_scale: float) -> GradientNorms:
+        return GradientNorms(micro_batches=[float("inf")], averaged=float("inf"))
+
+    def state(self) -> dict[str, Any]:
+        self.note("save")
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.note("restore")
+
+    def evaluate(self, inputs: Any, targets: Any) -> float:
+        return 1.0
+
+    def gather(self, value: float) -> list[float]:
+        return [value]
 
     def barrier(self) -> None:
         self.note("|")
@@ -252,44 +294,99 @@ class Scribe:
     def synchronize(self) -> None:
         pass
 
+    def peak_device_memory_bytes(self) -> int | None:
+        return len(self.calls)  # it can only rise
+
     def note(self, name: str) -> float:
+        time.sleep(self.seconds)
         self.calls.append(name)
         return 0.0
 
 
-def test_every_round_times_every_kind_once_behind_a_barrier_and_starts_with_another() -> None:
+def train(scribe: Scribe, *, precision: str = "fp32", **settings: int) -> tuple[Loop, Ablations]:
+    """A training of 1 step to warm up and `steps` timed ones by `scribe`, whose calls it leaves in its own."""
+    point = Point(
+        framework="pytorch", model="tiny", data="synthetic", world_size=scribe.world_size, micro_batch_size=1,
+        precision=precision,
+    )  # fmt: skip
+    batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+    measure = MeasureSettings(**({"warmup_steps": 1} | settings))
+    loop = Loop(point, measure, trainer=scribe, batches=batches, runtime=scribe)
+    ablations = Ablations(loop)
+    loop.start()
+    while not loop.is_done:
+        loop.advance()
+        ablations.interrupt(enter=lambda phase: scribe.calls.append(phase))
+    return loop, ablations
+
+
+UNTIMED = ["step", "forward", "backward", "local", "step", "allreduce", "|"]  # the first round's; the clock is silent
+
+
+def test_rounds_stand_between_timed_steps_and_put_back_what_they_changed() -> None:
+    """Each times every kind once behind a barrier and starts with another; the ranks go on together."""
     scribe = Scribe()
-    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=False), runtime=scribe)
-    ablations.warm_up()
-    scribe.calls = []
-    ablations.round(0)
-    assert scribe.calls == ["|", "forward", "|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|"]
-    scribe.calls = []
-    ablations.round(1)
-    assert scribe.calls == ["|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|", "|", "forward"]
+    loop, ablations = train(scribe, steps=5, ablation_rounds=2)
+    first = ["|", "forward", "|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|"]
+    second = ["|", "backward", "|", "local", "|", "step", "|", "allreduce", "|", "|", "|", "|", "forward"]
+    assert scribe.calls == [
+        *("|", "step", "step", "step", "step"),  # one to warm up; the first round is due after 5 / 2 timed ones
+        *("ablation", "save", *UNTIMED, *first, "restore", "|"),
+        *("step", "step"),
+        *("ablation", "save", "step", *second, "restore", "|"),
+    ]
     assert {name: len(values) for name, values in ablations.samples.items()} == dict.fromkeys(Ablation.model_fields, 2)
-    assert set(scribe.rates) == {0.0}
     assert Ablation.model_validate(ablations.samples)
+    assert len(loop.samples.step_seconds) == len(loop.samples.loss) == 6
+
+
+def test_a_round_has_the_batch_of_the_step_before_it_and_no_learning_rate() -> None:
+    scribe = Scribe()
+    loop, _ = train(scribe, steps=1, ablation_rounds=1)
+    assert all((inputs == loop.batches.train_batch(1)[0]).all() for inputs in scribe.batches[1:])
+    assert (scribe.batches[0] != scribe.batches[1]).any()
+    assert set(scribe.rates[2:]) == {0.0} and 0.0 not in scribe.rates[:2]
+
+
+@pytest.mark.parametrize(("steps", "rounds", "after"), [
+    (4, 2, [0, 1, 0, 1]), (3, 2, [0, 1, 1]), (2, 5, [2, 3]), (3, 3, [1, 1, 1]), (5, 1, [0, 0, 0, 0, 1]), (2, 0, [0, 0]),
+])  # fmt: skip
+def test_rounds_are_spread_over_the_timed_steps(steps: int, rounds: int, after: list[int]) -> None:
+    scribe = Scribe()
+    train(scribe, steps=steps, ablation_rounds=rounds, warmup_steps=2)
+    done, pauses = [], iter(" ".join(scribe.calls).split("ablation")[1:])
+    for count in after:  # each round has one local step, and the very first an untimed one
+        done.append(next(pauses).count("local") - (sum(done) == 0) if count else 0)
+    assert done == after and next(pauses, None) is None
+
+
+def test_a_round_costs_no_step_and_no_training_seconds_and_its_memory_is_not_the_trainings() -> None:
+    scribe = Scribe(seconds=0.005)
+    loop, ablations = train(scribe, steps=2, ablation_rounds=2, evaluate_every=3, evaluate_samples=2)
+    calls = scribe.calls.index("ablation")
+    rounds = sum(sum(values) for values in ablations.samples.values())
+    assert loop.paused_seconds > rounds > 2 * 5 * 0.005
+    whole, trained = loop.samples.evaluations[-1]["training_seconds"], sum(loop.samples.step_seconds)
+    assert trained <= whole < trained + 0.5 * rounds
+    assert ablations.peaks["peak_device_memory_bytes"] == calls + 1  # with the phase's name, and before `save`
+    assert ablations.peaks["peak_rss_bytes"] > 0
 
 
 def test_one_rank_times_no_all_reduce() -> None:
     scribe = Scribe()
     scribe.world_size = 1
-    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=False), runtime=scribe)
-    ablations.warm_up()
-    ablations.round(0)
+    _, ablations = train(scribe, steps=1, ablation_rounds=1)
     assert "allreduce" not in scribe.calls and ablations.samples["allreduce_seconds"] == []
 
 
-def test_an_overflow_lowers_the_loss_scale_before_anything_is_timed() -> None:
+def test_an_overflow_lowers_the_rounds_loss_scale_before_anything_is_timed_and_not_the_trainings() -> None:
     """A skipped update would make the optimizer look free."""
-    scribe = Scribe(largest_scale=2.0**13)
-    ablations = Ablations(scribe, (None, None), loss_scale=LossScale(enabled=True), runtime=scribe)
-    ablations.warm_up()
-    assert scribe.scales[:3] == [2.0**15, 2.0**14, 2.0**13]
-    scribe.scales = []
-    ablations.round(0)
-    assert set(scribe.scales) == {2.0**13}
+    scribe = Scribe(largest_scale=2.0**12)
+    loop, _ = train(scribe, precision="fp16", steps=1, ablation_rounds=1)
+    training, rounds = scribe.scales[:2], scribe.scales[2:]
+    assert training == [2.0**15, 2.0**14] == loop.samples.loss_scale
+    assert rounds[:2] == [2.0**13, 2.0**12] and set(rounds[2:]) == {2.0**12}
+    assert loop.loss_scale.scale == 2.0**13
 
 
 def test_rotation_begins_elsewhere_and_loses_nothing() -> None:

@@ -11,8 +11,9 @@ import pytest
 
 import hvbench
 from hvbench.analysis import exports
+from hvbench.analysis.columns import POINT_COLUMNS
 from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
-from hvbench.analysis.frame import POINT_COLUMNS, point_frame
+from hvbench.analysis.frame import point_frame
 from hvbench.analysis.panels import drawing_settings, own_style
 from hvbench.analysis.tables import throughput_table
 from hvbench.errors import UsageError

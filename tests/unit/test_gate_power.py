@@ -57,20 +57,33 @@ def test_the_level_of_a_look_keeps_the_error_at_two_and_a_half_percent() -> None
 
 def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
     root = Path(__file__).parents[2]
-    studies = json.loads((root / "docs" / "images" / "gate_power.json").read_text())["studies"]
+    content = json.loads((root / "docs" / "images" / "gate_power.json").read_text())
     guide = (root / "docs" / "ci.md").read_text(encoding="utf-8")
-    for name, rows in studies.items():
+    assert program.describe_studies(content["studies"]) in guide
+    assert program.describe_real(content["real"]) in guide
+    for rows in content["studies"].values():
         at = {row["slowdown"]: row for row in rows}
-        chosen = (
-            (0.0, "regression"),
-            (0.05, "regression"),
-            (0.05, "pass"),
-            (0.05, "inconclusive"),
-            (0.10, "regression"),
-        )
-        figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in chosen)
-        assert f"| {name.rpartition('spread ')[2]} | {figures} |" in guide
         assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025
+
+
+def test_the_real_decisions_are_those_of_the_published_pairs() -> None:
+    root = Path(__file__).parents[2]
+    content = json.loads((root / "docs" / "images" / "gate_power.json").read_text())
+    published = [read_recorded(path) for path in sorted((root / "results" / "reference" / "gate").glob("*.json"))]
+    again = {(row["b"], row["in_turns"]): row for row in count_decisions(published, margin=content["margin"])}
+    assert again.keys() == {(row["b"], row["in_turns"]) for row in content["real"]}
+    for row in content["real"]:
+        same = again[row["b"], row["in_turns"]]
+        assert [same[call] for call in program.CALLS] == [row[call] for call in program.CALLS]
+
+
+def test_the_guide_gets_its_tables_between_the_marks(tmp_path: Path) -> None:
+    page = tmp_path / "guide.md"
+    page.write_text("before\n<!-- one -->\nold\n<!-- end -->\nafter\n")
+    program.rewrite_guide(page, {"one": "| new |"})
+    assert page.read_text() == "before\n<!-- one -->\n| new |\n<!-- end -->\nafter\n"
+    with pytest.raises(ValueError, match="no <!-- two -->"):
+        program.rewrite_guide(page, {"two": "| new |"})
 
 
 def recorded(*, slowdown: float, name: str, b: str = "nothing") -> Recorded:

@@ -99,7 +99,7 @@ MAY_IMPORT = {
     "hvbench.launch": ["errors", "environment", "launch"],
     "hvbench.frameworks": ["registry", "spec", "environment", "training", "frameworks"],
     "hvbench.analysis": ["errors", "files", "registry", "spec", "record", "training.memory", "analysis"],  # the estimate beside
-    "hvbench.tracking": ["errors", "record", "analysis.frame", "tracking"],
+    "hvbench.tracking": ["errors", "record", "analysis.columns", "analysis.frame", "analysis.samples", "tracking"],
     "hvbench.install": ["errors", "folders", "install"],
     "hvbench.fingerprint": ["spec", "record"],
     "hvbench.comparison.compare": ["errors", "files", "spec", "record", "analysis", "fingerprint"],

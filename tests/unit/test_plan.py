@@ -15,6 +15,7 @@ from hvbench.plan import (
     estimate_sweep_seconds,
     is_installed,
     make_plan,
+    reason_not_to_measure,
     worker_group,
 )
 from hvbench.registry import FRAMEWORKS, describe_framework
@@ -63,6 +64,19 @@ def test_points_share_workers_only_with_the_same_framework_world_size_and_device
 def test_world_sizes_are_grouped_too() -> None:
     chosen = [Point(model="tiny", world_size=size, seed=seed) for seed in (0, 1) for size in (1, 2)]
     assert [(job.point.world_size, job.point.seed) for job in plan(chosen).jobs] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+
+
+# What a strategy cannot give
+
+
+@pytest.mark.parametrize("strategy", ["parameter_server", "parameter_server_async"])
+def test_a_server_that_holds_the_optimizer_state_is_neither_ablated_nor_kept(strategy: str) -> None:
+    point = Point(model="tiny", strategy=strategy, world_size=2)
+    for setting in ("ablation_rounds", "checkpoint_every"):
+        reason = reason_not_to_measure(point, MeasureSettings(**{setting: 2}))
+        assert reason.startswith(f"{setting}: ") and strategy in reason
+    assert reason_not_to_measure(point, MeasureSettings()) is None
+    assert reason_not_to_measure(Point(model="tiny"), MeasureSettings(ablation_rounds=2)) is None
 
 
 # World size

@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 import pytest
+from markupsafe import escape
 
+from hvbench.analysis.fastest import list_fastest
 from hvbench.analysis.findings import find_all
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.report import render_report, write_report
@@ -36,8 +38,8 @@ def report_of(records, run=RUN) -> str:
     points = point_frame(records)
     tables = [throughput_table(points), convergence_table(points), parity_table(records)]
     verdict = check_verdict(records)
-    findings = find_all(points, verdict=verdict)
-    return render_report(points, tables=tables, plots={}, records=records, run=run, findings=findings, verdict=verdict)
+    told = {"findings": find_all(points, verdict=verdict), "fastest": list_fastest(points), "verdict": verdict}
+    return render_report(points, tables=tables, plots={}, records=records, run=run, **told)
 
 
 def with_losses(*losses: list[float | None]) -> list:
@@ -124,12 +126,23 @@ def test_fastest_point_with_its_interval() -> None:
     report = report_of(records)
     line = next(line for line in report.splitlines() if line.startswith("- **PyTorch**"))
     assert "micro-batch 32" in line and "n = 3" in line and "95 % interval" in line
-    assert "overlaps with no other point's" in line
+    assert "Its interval lies above the other's." in line
+
+
+def test_the_page_says_what_is_fastest_in_the_same_words(tmp_path) -> None:
+    records = [make_launch({"framework": "pytorch", "micro_batch_size": batch}, repeat=repeat) for batch in (2, 32) for repeat in range(3)]
+    records += [make_record(status="oom", framework="tensorflow", micro_batch_size=batch) for batch in (2, 32)]
+    write_report(tmp_path, records=records, run=RUN)
+    page, report = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
+    best, lost = list_fastest(point_frame(records))
+    assert f"- **PyTorch**: {best.where}, at {best.rate} tokens/s ({best.interval}). {best.note}" in report
+    assert all(text and escape(text) in page for text in (best.rate, best.where, best.interval, best.note))
+    assert "- **TensorFlow**: no launch ended in `ok`." in report and not lost.rate
 
 
 def test_one_launch_claims_no_order() -> None:
     records = [make_launch({"framework": "pytorch", "micro_batch_size": batch}) for batch in (4, 8)]
-    assert "no interval). One launch per point does not tell" in report_of(records)
+    assert "no interval). The highest rate measured; one launch per point does not tell" in report_of(records)
 
 
 def test_failures_skips_and_missing_launches_are_listed() -> None:

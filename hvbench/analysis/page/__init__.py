@@ -29,14 +29,12 @@ from hvbench.analysis.facts import (
     list_warnings,
     read_command,
 )
-from hvbench.analysis.findings import describe_point, pick_best
-from hvbench.analysis.frame import varying_axes
+from hvbench.analysis.fastest import Fastest
 from hvbench.analysis.panels import STYLES
 from hvbench.analysis.quality import describe_quality
 from hvbench.analysis.sentences import Findings
 from hvbench.analysis.stamps import Verdict
-from hvbench.analysis.stats import read_estimate, summarize_launches
-from hvbench.analysis.tables import INTERVAL, NOT_AVAILABLE, Table, clean_text, format_number
+from hvbench.analysis.tables import NOT_AVAILABLE, Table, clean_text
 from hvbench.record import Record
 
 FOLDER = Path(__file__).parent
@@ -81,6 +79,7 @@ def render_page(
     records: Sequence[Record],
     run: Mapping[str, Any],
     findings: Findings,
+    fastest: Sequence[Fastest],
     verdict: Verdict | None,
 ) -> str:
     """`report.html`. It changes the figures: save them to files before."""
@@ -109,7 +108,7 @@ def render_page(
         advice=describe_slow_libraries(points),
         quality=[clean_text(line, limit=4000) for line in describe_quality(points, run)],
         facts=list_facts(points, records=records, run=run),
-        cards=list_cards(points),
+        cards=fastest,
         sections=[*named, *sections, *named_ends],
         failures=show_failures(points, run),
         missing=describe_missing(points, run),
@@ -240,39 +239,6 @@ def list_facts(points: pd.DataFrame, *, records: Sequence[Record], run: Mapping[
     }
     # The local part of a version says how it was built; the table of the environment has it.
     return [(name, re.sub(r"\+hvbench\w+", "", clean_text(value))) for name, value in facts.items() if value]
-
-
-def list_cards(points: pd.DataFrame) -> list[dict[str, str]]:
-    """Each framework's fastest point, how sure its rate is, and what it can be told from."""
-    summary = summarize_launches(points)
-    axes = [axis for axis in varying_axes(points) if axis != "framework"]
-    cards = []
-    for framework, rows in summary.groupby("framework", sort=False):
-        measured = rows[rows["tokens_per_second"].notna()]
-        card = {"framework": framework, "label": STYLES[framework].label, "rate": ""}
-        if len(measured):
-            best, beaten = pick_best(measured)
-            estimate = read_estimate(best, "tokens_per_second")
-            assert estimate is not None
-            card["rate"] = format_number(estimate.centre)
-            card["where"] = describe_point(best, axes) or "the only configuration"
-            card["interval"] = f"n = {estimate.n}, no interval" if estimate.low is None else f"{INTERVAL} {format_number(estimate.low)} to {format_number(estimate.high)}, n = {estimate.n} launches"
-            card["note"] = describe_rivals(estimate.low is not None, beaten=len(beaten), others=len(measured) - 1)
-        cards.append(card)
-    return cards
-
-
-def describe_rivals(has_interval: bool, *, beaten: int, others: int) -> str:
-    """How many of the framework's other points the highest rate can be told from."""
-    if not others:
-        return ""
-    if not has_interval:
-        return "The highest rate measured; one launch per point does not tell close points apart."
-    if beaten == others:
-        return f"Its interval lies above those of all {others} others." if others > 1 else "Its interval lies above the other's."
-    if not beaten:
-        return "The highest rate measured, but its interval overlaps with all others: the order is not certain."
-    return f"Its interval lies above those of {beaten} others; the other {others - beaten} cannot be told from it."
 
 
 def slug(title: str) -> str:

@@ -50,10 +50,9 @@ class Model:
             heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
             x = x + F.dropout(heads, rate)
             x = x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
-        x = self._layer_norm(x, "final_norm")
         if self.point.objective == "classification":
-            return self._linear(x.mean(dim=1), "classifier").to(self.parameter_dtype)
-        x = self._round(x)
+            return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
+        x = self._round(self._layer_norm(x, "final_norm"))
         embedding = self._round(p["token_embedding"]).t()  # (W, V)
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         return self._round(logits).to(self.parameter_dtype)
@@ -85,6 +84,15 @@ class Model:
     def _layer_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
         return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
+
+    def _pooled_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """The mean over positions of `_layer_norm`: (B, T, W) -> (B, W).
+
+        Gain and bias come after the mean. Their gradients are then sums of B rows; before it they would be sums of B·T
+        rows, T at a time alike, and float32 rounds such a sum to one side in a framework that adds row after row.
+        """
+        normal = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
+        return normal.mean(dim=1) * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
 
     def _round(self, x: torch.Tensor) -> torch.Tensor:
         """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""

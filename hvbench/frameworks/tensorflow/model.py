@@ -9,6 +9,7 @@ Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocab
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -47,10 +48,9 @@ class Model:
         for layer in range(self.point.num_layers):
             x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
             x = x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
-        x = self._layer_norm(x, "final_norm")
         if self.point.objective == "classification":
-            return self._linear(tf.reduce_mean(x, axis=1, keepdims=True), "classifier")[:, 0]
-        x = self._round(x)
+            return self._linear(self._pooled_norm(x, "final_norm"), "classifier")[:, 0]
+        x = self._round(self._layer_norm(x, "final_norm"))
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -90,6 +90,15 @@ class Model:
     def _layer_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
         return _normalize(x, tf.convert_to_tensor(gain), tf.convert_to_tensor(bias))
+
+    def _pooled_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """The mean over positions of `_layer_norm`: (B, T, W) -> (B, 1, W).
+
+        Gain and bias come after the mean. Their gradients are then sums of B rows; before it they would be sums of B·T
+        rows, T at a time alike, and float32 rounds such a sum to one side in a framework that adds row after row.
+        """
+        normal = tf.reduce_mean(_standardize(x), axis=1, keepdims=True)
+        return normal * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
 
     def _round(self, x: tf.Tensor) -> tf.Tensor:
         """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
@@ -139,19 +148,30 @@ def _gelu(x: tf.Tensor):
     return x * probability, backward
 
 
-@tf.custom_gradient
-def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
-    """Layer norm over the last of three dimensions (Ba, Kiros & Hinton, arXiv:1607.06450)."""
+def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """x less its mean over its deviation, both over the last dimension; and the gradient of that -> the gradient of x."""
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
     normal = centred * inverse
 
-    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        d = dy * gain
+    def backward(d: tf.Tensor) -> tf.Tensor:
         mean = tf.reduce_mean(d, axis=-1, keepdims=True)
         slope = tf.reduce_mean(d * normal, axis=-1, keepdims=True)
-        dx = inverse * (d - mean - normal * slope)
-        return dx, tf.reduce_sum(dy * normal, axis=(0, 1)), tf.reduce_sum(dy, axis=(0, 1))
+        return inverse * (d - mean - normal * slope)
+
+    return normal, backward
+
+
+_standardize = tf.custom_gradient(_standard)
+
+
+@tf.custom_gradient
+def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
+    """Layer norm over the last of three dimensions (Ba, Kiros & Hinton, arXiv:1607.06450)."""
+    normal, standard_backward = _standard(x)
+
+    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        return standard_backward(dy * gain), tf.reduce_sum(dy * normal, axis=(0, 1)), tf.reduce_sum(dy, axis=(0, 1))
 
     return normal * gain + bias, backward
 

@@ -14,6 +14,7 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 from hvbench.spec import Point
+from hvbench.training.dropout import Seed
 from hvbench.training.precision import Precision
 
 _Backward = Callable[[np.ndarray, Arrays], np.ndarray]
@@ -27,17 +28,21 @@ class Model:
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         if point.objective != "causal_lm":
             raise ValueError(f"numpy predicts the next token only, not {point.objective}")
+        if point.dropout:
+            raise ValueError("numpy has no dropout: give dropout=0")
         self.point = point
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype
         self.is_rounded = precision.compute_dtype != precision.parameter_dtype
         self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype."""
+    def logits(self, inputs: np.ndarray, *, seed: Seed | None = None) -> np.ndarray:
+        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; without dropout there is no seed."""
         return self._decode(inputs)[0]
 
-    def loss(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[float, Callable[[float], Arrays]]:
+    def loss(
+        self, inputs: np.ndarray, targets: np.ndarray, *, seed: Seed | None = None
+    ) -> tuple[float, Callable[[float], Arrays]]:
         """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats; and factor -> gradients of its multiple."""
         logits, decode_backward = self._decode(inputs)
         logits -= logits.max(axis=-1, keepdims=True)

@@ -1,48 +1,157 @@
-"""AdamW in numpy: decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), epsilon outside the root."""
+"""The optimizers in numpy, as `hvbench.training.optimizers` names them."""
 
 from __future__ import annotations
 
+import abc
 import math
 
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.spec import Point
+from hvbench.training.optimizers import (
+    ADAFACTOR_CLIP_THRESHOLD,
+    ADAFACTOR_DECAY_EXPONENT,
+    ADAFACTOR_LEAST_SCALE,
+    is_adapted,
+    state_shapes,
+)
 from hvbench.training.weights import is_decayed
 
 
-class Optimizer:
-    """Updates parameters in place from averaged gradients."""
+class Optimizer(abc.ABC):
+    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
 
     def __init__(self, parameters: Arrays, point: Point) -> None:
         self.parameters = parameters
         self.point = point
-        self.moments = {name: (np.zeros_like(value), np.zeros_like(value)) for name, value in parameters.items()}
-        self.steps = 0
+        self.slots = {
+            slot: {name: np.zeros(shape, parameters[name].dtype) for name, shape in shapes.items()}
+            for slot, shapes in state_shapes(point).items()
+        }
+        self.updates = 0
 
+    @abc.abstractmethod
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
-        self.steps += 1
-        point = self.point
-        correction1, correction2 = 1 - point.beta1**self.steps, 1 - point.beta2**self.steps
-        for name, gradient in gradients.items():
-            value, (first, second) = self.parameters[name], self.moments[name]
-            if is_decayed(name):
-                value *= 1 - learning_rate * point.weight_decay
-            first += (gradient - first) * (1 - point.beta1)
-            second *= point.beta2
-            second += np.square(gradient) * (1 - point.beta2)
-            value -= first * (learning_rate / correction1) / (np.sqrt(second) / math.sqrt(correction2) + point.epsilon)
 
     def state(self) -> Arrays:
-        """Moments by canonical name, and `updates`, how many they have seen."""
-        state: Arrays = {"updates": np.array(self.steps, np.int64)}
-        for name, (first, second) in self.moments.items():
-            state |= {f"first_moments/{name}": first.copy(), f"second_moments/{name}": second.copy()}
+        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        state: Arrays = {"updates": np.array(self.updates, np.int64)}
+        for slot, values in self.slots.items():
+            state |= {f"{slot}/{name}": value.copy() for name, value in values.items()}
         return state
 
     def load_state(self, state: Arrays) -> None:
         """Go on from a `state`. Raises KeyError where it lacks something."""
-        self.steps = int(state["updates"])
-        for name, (first, second) in self.moments.items():
-            first[...], second[...] = state[f"first_moments/{name}"], state[f"second_moments/{name}"]
+        self.updates = int(state["updates"])
+        for slot, values in self.slots.items():
+            for name, value in values.items():
+                value[...] = state[f"{slot}/{name}"]
+
+    def _decay(self, name: str) -> float:
+        return self.point.weight_decay if is_decayed(name) else 0.0
+
+    def _direction(self, name: str, gradient: np.ndarray) -> np.ndarray:
+        """Adam's unbiased first moment over the root of its unbiased second, after `gradient`."""
+        beta1, beta2 = self.point.beta1, self.point.beta2
+        first, second = self.slots["first_moments"][name], self.slots["second_moments"][name]
+        first += (gradient - first) * (1 - beta1)
+        second *= beta2
+        second += np.square(gradient) * (1 - beta2)
+        root = np.sqrt(second) / math.sqrt(1 - beta2**self.updates) + self.point.epsilon
+        return first / (1 - beta1**self.updates) / root
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay."""
+
+    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
+        self.updates += 1
+        for name, gradient in gradients.items():
+            value = self.parameters[name]
+            value *= 1 - learning_rate * self._decay(name)
+            value -= learning_rate * self._direction(name, gradient)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum unless that is 0."""
+
+    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
+        self.updates += 1
+        for name, gradient in gradients.items():
+            step = gradient + self._decay(name) * self.parameters[name]
+            if self.slots:
+                momenta = self.slots["momenta"][name]
+                momenta *= self.point.momentum
+                momenta += step
+                step = momenta
+            self.parameters[name] -= learning_rate * step
+
+
+class LARS(Optimizer):
+    """Layer-wise adaptive rate scaling of SGD with momentum."""
+
+    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
+        self.updates += 1
+        for name, gradient in gradients.items():
+            value, momenta, decay = self.parameters[name], self.slots["momenta"][name], self._decay(name)
+            rate = learning_rate
+            if is_adapted(name):
+                norm, gradient_norm = _norm(value), _norm(gradient)
+                if norm > 0 and gradient_norm > 0:
+                    rate *= self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
+            momenta *= self.point.momentum
+            momenta += rate * (gradient + decay * value)
+            value -= momenta
+
+
+class LAMB(Optimizer):
+    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
+
+    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
+        self.updates += 1
+        for name, gradient in gradients.items():
+            value = self.parameters[name]
+            step = self._direction(name, gradient) + self._decay(name) * value
+            rate = learning_rate
+            if is_adapted(name):
+                norm, step_norm = _norm(value), _norm(step)
+                rate *= norm / step_norm if norm > 0 and step_norm > 0 else 1.0
+            value -= rate * step
+
+
+class Adafactor(Optimizer):
+    """Second moments of matrices as an outer product of the means of rows and columns."""
+
+    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
+        self.updates += 1
+        rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
+        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
+        for name, gradient in gradients.items():
+            value = self.parameters[name]
+            squares = np.square(gradient) + self.point.epsilon**2
+            if name in rows:
+                rows[name] += (squares.mean(axis=1) - rows[name]) * rate
+                columns[name] += (squares.mean(axis=0) - columns[name]) * rate
+                step = gradient * np.sqrt(rows[name].mean() / rows[name])[:, None] / np.sqrt(columns[name])
+            else:
+                seconds[name] += (squares - seconds[name]) * rate
+                step = gradient / np.sqrt(seconds[name])
+            size = math.sqrt(value.size)
+            scale = max(_norm(value) / size, ADAFACTOR_LEAST_SCALE)
+            clip = max(_norm(step) / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
+            value *= 1 - learning_rate * self._decay(name)
+            value -= learning_rate * scale / clip * step
+
+
+OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
+
+
+def make_optimizer(parameters: Arrays, *, point: Point) -> Optimizer:
+    """The point's optimizer over `parameters`."""
+    return OPTIMIZERS[point.optimizer](parameters, point)
+
+
+def _norm(value: np.ndarray) -> float:
+    return float(np.linalg.norm(value))

@@ -9,7 +9,7 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import Model
-from hvbench.frameworks.numpy.optimizer import Optimizer
+from hvbench.frameworks.numpy.optimizer import make_optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.precision import Precision
@@ -21,8 +21,9 @@ class Trainer:
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, runtime: Runtime) -> None:
         self.point = point
         self.precision = precision
+        self.passes = 0  # backward passes that training has done
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = Optimizer(self.model.parameters, point)
+        self.optimizer = make_optimizer(self.model.parameters, point=point)
         self.allreduce = make_allreduce(runtime.peers, compression=point.compression)
         self.kept: Arrays = {}
 
@@ -36,6 +37,7 @@ class Trainer:
         with_allreduce: bool = True,
     ) -> StepResult:
         loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)
+        self.passes += len(inputs)
         gradient_norm = _global_norm(gradients) / loss_scale
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
         if not skipped:
@@ -78,11 +80,13 @@ class Trainer:
 
     def state(self) -> Arrays:
         parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
-        return parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Arrays) -> None:
         for name, parameter in self.model.parameters.items():
             parameter[...] = state[f"parameters/{name}"]
+        self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 

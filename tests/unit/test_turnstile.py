@@ -1,0 +1,277 @@
+"""The turnstile with real processes: one arm runs at a time, and no arm waits for ever for another that is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hvbench.comparison.ab import AbRun, Launched, describe_launching
+from hvbench.comparison.launches import find_obstacle
+from hvbench.comparison.turnstile import LEAST_TURNS, Turnstile
+from hvbench.spec import Point
+from hvbench.turns import VARIABLE, Turns, join_turns, stretch_timeout
+
+# One rank: at each place it takes its steps, writes when each began and ended, and does what it is told at one of them.
+RANK = """
+import json, os, sys, time
+from hvbench.turns import join_turns
+rank, size, places, mishap = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+turns = join_turns(rank=rank, world_size=size)
+for place, steps in places:
+    with turns.at(place, steps=steps):
+        for step in range(steps):
+            turns.step()
+            begun = time.monotonic()
+            if mishap.get("at") == [rank, place, step]:
+                if mishap["kind"] == "die": os._exit(9)
+                while mishap["kind"] == "hang": time.sleep(60)
+            time.sleep(0.004)
+            print(json.dumps([place, step, begun, time.monotonic(), time.process_time()]), flush=True)
+"""
+
+Start = Callable[..., list[subprocess.Popen]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts the ranks of one arm; none of them outlives the test."""
+    started: list[subprocess.Popen] = []
+
+    def begin(
+        turnstile: Turnstile, arm: str, places: list[list[int]], *, size: int = 2, **mishap: object
+    ) -> list[subprocess.Popen]:
+        environment = os.environ | {VARIABLE: turnstile.variable(arm)}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", RANK, str(rank), str(size), json.dumps(places), json.dumps(mishap)],
+                env=environment, stdout=subprocess.PIPE, text=True,
+            )
+            for rank in range(size)
+        ]  # fmt: skip
+        started.extend(ranks)
+        return ranks
+
+    yield begin
+    for each in started:
+        each.kill()
+        each.communicate()
+
+
+def finish(ranks: list[subprocess.Popen]) -> list[list[list[float]]]:
+    """What each rank wrote once it ended."""
+    told = [each.communicate(timeout=60)[0] for each in ranks]
+    return [[json.loads(line) for line in text.splitlines()] for text in told]
+
+
+def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
+    places = [[0, 30], [1, 17]]
+    with Turnstile("ab", block_seconds=0.05) as turnstile:
+        arms = {name: start(turnstile, name, places) for name in "ab"}
+        told = {name: finish(ranks) for name, ranks in arms.items()}
+        assert turnstile.given_up is None
+    assert all([each.returncode for each in ranks] == [0, 0] for ranks in arms.values())
+    for ranks in told.values():
+        assert [[place, step] for place, step, *_ in ranks[0]] == [[p, s] for p, steps in places for s in range(steps)]
+    steps = sorted((begun, ended, name) for name, ranks in told.items() for rank in ranks for _, _, begun, ended, _ in rank)
+    overlaps = [one for one, next_one in zip(steps, steps[1:], strict=False) if one[1] > next_one[0] and one[2] != next_one[2]]
+    assert not overlaps
+    last_of_first = max(each[3] for ranks in told.values() for rank in ranks for each in rank if each[0] == 0)
+    assert last_of_first < min(each[2] for ranks in told.values() for rank in ranks for each in rank if each[0] == 1)
+    # Blocks of several steps, as many for one arm as for the other, and each goes first in half of the rounds.
+    turns = [each for each in turnstile.log if each[0] == 0]
+    assert {steps for _, _, steps, _ in turns} >= {1, 3} and max(steps for _, _, steps, _ in turns) == 30 // LEAST_TURNS
+    order = [arm for _, arm, _, _ in turns]
+    assert all(set(order[n : n + 2]) == {"a", "b"} for n in range(0, len(order) - 2, 2))
+    assert all(order[n : n + 4] in (list("abba"), list("baab")) for n in range(0, len(order) - 4, 4))
+
+
+def test_who_waits_stands_still_threads_and_all(start: Start) -> None:
+    """A rank that spins in another thread takes no processor time while the other arm has its turn."""
+    spinning = "import threading\ndef spin():\n while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
+    with Turnstile("ab", still_seconds=600.0) as turnstile:
+        environment = os.environ | {VARIABLE: turnstile.variable("a")}
+        words = ["0", "1", "[[0, 2]]", "{}"]
+        with subprocess.Popen([sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE) as rank:
+            with connect(turnstile, "b") as other, other.at(0, steps=2):
+                other.step()
+                wait_until_stopped(rank.pid)
+                used = [used_ticks(rank.pid)]
+                time.sleep(0.5)
+                used.append(used_ticks(rank.pid))
+                other.step()
+            rank.communicate(timeout=60)
+    assert used[1] == used[0]
+
+
+@contextlib.contextmanager
+def connect(turnstile: Turnstile, arm: str) -> Iterator[Turns]:
+    """This process as the one rank of an arm: it holds the turnstile, which therefore does not stop it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, turnstile.variable(arm))
+        with join_turns(rank=0, world_size=1) as turns:
+            yield turns
+
+
+def wait_until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def used_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.parametrize("at", [[0, 0, 1], [1, 0, 9]], ids=["rank 0, early", "rank 1, late"])
+def test_a_rank_that_dies_ends_its_arms_point_alone(start: Start, at: list[int]) -> None:
+    with Turnstile("ab") as turnstile:
+        dying = start(turnstile, "b", [[0, 12]], kind="die", at=at)
+        healthy = start(turnstile, "a", [[0, 12]])
+        assert [len(rank) for rank in finish(healthy)] == [12, 12]
+        # What its agent does next: end the rest, and start fresh ranks at the next point.
+        for each in dying:
+            each.kill()
+            each.wait()
+        again = start(turnstile, "b", [[1, 5]])
+        other = start(turnstile, "a", [[1, 5]])
+        assert [len(rank) for rank in finish(again) + finish(other)] == [5] * 4
+        assert turnstile.given_up is None
+
+
+def test_a_rank_that_hangs_frees_the_other_arm_after_a_while(start: Start) -> None:
+    with Turnstile("ab", give_up_seconds=1.0) as turnstile:
+        start(turnstile, "b", [[0, 12]], kind="hang", at=[0, 0, 5])
+        assert [len(rank) for rank in finish(start(turnstile, "a", [[0, 12], [1, 3]]))] == [15, 15]
+        assert turnstile.given_up == "arm b held its turn for 1 s"
+
+
+def test_an_arm_that_never_comes_frees_the_other_after_a_while(start: Start) -> None:
+    with Turnstile("ab", give_up_seconds=0.5) as turnstile:
+        assert [len(rank) for rank in finish(start(turnstile, "a", [[0, 3]]))] == [3, 3]
+        assert turnstile.given_up == "arm a waited for the other arm for 0.5 s"
+
+
+def test_an_arm_that_has_ended_is_not_waited_for(start: Start) -> None:
+    with Turnstile("ab") as turnstile:
+        ranks = start(turnstile, "a", [[0, 3], [1, 3]])
+        assert [len(rank) for rank in finish(start(turnstile, "b", [[0, 3]]))] == [3, 3]
+        turnstile.retire("b")
+        assert [len(rank) for rank in finish(ranks)] == [6, 6]
+
+
+def test_an_arm_with_fewer_steps_or_points_leaves_earlier(start: Start) -> None:
+    """Point 1 is only in one arm, point 2 in the other, and point 3 has fewer steps in one."""
+    with Turnstile("ab") as turnstile:
+        arms = [start(turnstile, "a", [[0, 2], [1, 4], [3, 9]]), start(turnstile, "b", [[0, 2], [2, 4], [3, 2]])]
+        assert [len(rank) for ranks in arms for rank in finish(ranks)] == [15, 15, 8, 8]
+        assert turnstile.given_up is None
+    assert {arm for place, arm, *_ in turnstile.log if place == 1} == {"a"}
+    assert {arm for place, arm, *_ in turnstile.log if place == 2} == {"b"}
+    assert {arm for place, arm, *_ in turnstile.log if place == 3} == {"a", "b"}
+
+
+def test_the_end_of_the_turnstile_wakes_who_stood_still(start: Start) -> None:
+    with Turnstile("ab") as turnstile:
+        (rank,) = start(turnstile, "a", [[0, 2]], size=1)
+        with connect(turnstile, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
+            wait_until_stopped(rank.pid)
+            turnstile.__exit__()
+            assert rank.wait(timeout=30) == 1  # "the turnstile of hvbench ab is gone"
+            while True:
+                other.step()
+    assert not turnstile.path.exists()
+
+
+def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    turns = join_turns(rank=0, world_size=1)
+    with turns.at(0, steps=1):
+        turns.step()
+        turns.step()
+    assert stretch_timeout(300.0) == 300.0
+    monkeypatch.setenv(VARIABLE, f"a:{tmp_path / 'nowhere'}")
+    assert stretch_timeout(300.0) > 600.0
+    with pytest.raises(ConnectionError, match="no turnstile there: No such file"):
+        join_turns(rank=0, world_size=1)
+
+
+def test_ranks_in_turns_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    all_cores = os.sched_getaffinity(0)
+    code = "import sys, os; from hvbench.turns import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
+
+    def cores(rank: int, size: int) -> set[int]:
+        told = subprocess.run(
+            [sys.executable, "-c", f"{code}; print(*os.sched_getaffinity(0))", str(rank), str(size)],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return {int(word) for word in told.stdout.split()}
+
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert cores(0, 2) == all_cores
+    monkeypatch.setenv(VARIABLE, "a:nowhere")
+    assert cores(0, 1) == all_cores
+    shares = [cores(rank, len(all_cores)) for rank in range(len(all_cores))]
+    assert all(len(share) == 1 for share in shares) and set().union(*shares) == all_cores
+    assert len(cores(len(all_cores), 2 * len(all_cores))) == 1  # more ranks than cores
+
+
+@pytest.mark.parametrize("words", [b"\n", b"[]\n", b'"x"\n', b'{"arm": "c", "rank": 0, "ranks": 1}\n', b"x" * 5000])
+def test_who_is_no_rank_is_sent_away(words: bytes, start: Start) -> None:
+    import socket
+
+    with Turnstile("ab") as turnstile:
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(str(turnstile.path))
+            stranger.sendall(words)
+            stranger.settimeout(30)
+            assert stranger.recv(1) == b""
+        (rank,) = start(turnstile, "a", [[0, 1]], size=1)
+        turnstile.retire("b")
+        assert len(finish([rank])[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "place", "reason"),
+    [
+        ({}, {}, None),
+        ({}, {"is_single_host": False}, "their ranks are on several hosts"),
+        ({"strategy": "parameter_server"}, {}, "a parameter server takes no turns"),
+        ({}, {"has_gpu": True}, "both would need the GPU's memory at the same time (--turns asks for it)"),
+        ({"device": "cpu"}, {"has_gpu": True}, None),
+    ],
+)
+def test_where_turns_cannot_be_taken_the_reason_is_said(fields: dict, place: dict, reason: str | None) -> None:
+    assert find_obstacle([Point(**fields)], **{"is_single_host": True, "has_gpu": False} | place) == reason
+
+
+def test_the_verdict_says_how_the_pairs_were_launched() -> None:
+    launches = [
+        Launched(pair=pair, arm=arm, control_seconds=[1.0, 1.0], seconds=1.0, exit_code=0, in_turns=pair < 2)
+        for pair in range(3)
+        for arm in "ab"
+    ]
+    run = AbRun(path=Path(), suite="x", arms={}, orders=[], seed=0, command="", created_at="", launches=launches[:4])
+    assert describe_launching(run) == "the two launches of each pair took turns, a few steps each"
+    run.launches, run.apart_because = launches, "arm b did not get to its end in pair 3"
+    assert describe_launching(run) == "1 pairs were launched one after the other: arm b did not get to its end in pair 3"
+
+
+def test_a_stop_signal_is_no_end(start: Start) -> None:
+    """A rank that somebody else stops and continues goes on where it was."""
+    with Turnstile("ab") as turnstile:
+        arms = [start(turnstile, name, [[0, 20]], size=1) for name in "ab"]
+        arms[0][0].send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        arms[0][0].send_signal(signal.SIGCONT)
+        assert [len(rank) for ranks in arms for rank in finish(ranks)] == [20, 20]
