@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame import AXES, order_values, varying_axes
+from hvbench.analysis.axes import AXES, order_values, varying_axes
 from hvbench.analysis.links_report import show_bandwidth
 from hvbench.analysis.pairing import (
     STEP,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame import AXES
+from hvbench.analysis.axes import AXES
 from hvbench.analysis.ratios import Ratio, paired_ratio
 from hvbench.analysis.stats import Estimate, estimate_mean
 from hvbench.analysis.tables import NOT_AVAILABLE, format_number

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame import AXES, varying_axes
+from hvbench.analysis.axes import AXES, varying_axes
 from hvbench.analysis.pairing import (
     STEP,
     find_launches,
