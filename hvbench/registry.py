@@ -58,6 +58,7 @@ class Framework:
     module: str  # what must be importable for its points to run
     libraries: tuple[str, ...] = ()  # what its folder alone may import
     distributions: tuple[str, ...] = ()  # packages whose versions belong to the fingerprint of a measurement
+    native_strategy: str | None = None  # what its own data parallelism is called
     trace_seconds: float = 0.0  # what tracing or compiling a point takes, roughly; for estimates of time
     look: Look | None = None  # None: one that is still free
     kept: Kept = field(default_factory=Kept)

@@ -53,7 +53,13 @@ def describe_model(model: type[Spec]) -> dict[str, Any]:
     Patterns are left to hvbench: editors differ in the regular expressions that they know.
     """
     fields = model.model_json_schema()["properties"]
-    return {name: {key: value for key, value in field.items() if key != "pattern"} for name, field in fields.items()}
+    return {name: drop_patterns(field) for name, field in fields.items()}
+
+
+def drop_patterns(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without its patterns, those of its alternatives included."""
+    kept = {key: value for key, value in schema.items() if key != "pattern"}
+    return kept | {key: [drop_patterns(each) for each in kept[key]] for key in ("anyOf",) if key in kept}
 
 
 def table(properties: dict[str, Any]) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from hvbench.analysis.pairing import (
 from hvbench.analysis.scaling import OF_MANY_RANKS
 from hvbench.analysis.stats import estimate_rate
 from hvbench.analysis.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_value
+from hvbench.registry import describe_framework
 
 BASE, ALONE = "horovod", "local"
-NATIVE = {"pytorch": "DistributedDataParallel", "tensorflow": "MultiWorkerMirroredStrategy"}
 
 
 def strategy_table(points: pd.DataFrame) -> Table | None:
@@ -77,5 +77,5 @@ def strategy_table(points: pd.DataFrame) -> Table | None:
 
 def describe_strategy(point: dict[str, Any]) -> str:
     """`native (DistributedDataParallel)`."""
-    strategy, called = str(point["strategy"]), NATIVE.get(str(point["framework"]))
+    strategy, called = str(point["strategy"]), describe_framework(str(point["framework"])).native_strategy
     return f"native ({called})" if strategy == "native" and called else strategy

@@ -7,6 +7,7 @@ FRAMEWORK = Framework(
     module="torch",
     libraries=("torch", "torchvision", "horovod.torch"),
     distributions=("torch",),
+    native_strategy="DistributedDataParallel",
     look=Look(
         colour="#D55E00", page_colour="#c75300", dark_page_colour="#f0883e", marker="o", marker_size=7, is_hollow=True,
         line="-", line_width=1.4,

@@ -7,6 +7,7 @@ FRAMEWORK = Framework(
     module="tensorflow",
     libraries=("tensorflow", "keras", "horovod.tensorflow", "horovod.keras"),
     distributions=("tensorflow-cpu", "tensorflow"),
+    native_strategy="MultiWorkerMirroredStrategy",
     trace_seconds=3.0,
     look=Look(
         colour="#0072B2", page_colour="#0072b2", dark_page_colour="#56b4e9", marker="s", marker_size=4, is_hollow=False,
