@@ -127,7 +127,8 @@ class Server:
     def update(self, gradients: np.ndarray, *, learning_rate: float, loss_scale: float) -> tuple[float, bool]:
         """Clip and AdamW (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), as the twins do; (norm, dropped)."""
         point = self.point
-        norm = float(np.sqrt(np.dot(gradients, gradients))) / loss_scale
+        # Summed in float64: a single float32 dot product of all values is as wrong as twins may differ.
+        norm = math.sqrt(np.square(gradients, dtype=np.float64).sum()) / loss_scale
         if point.precision == "fp16" and not math.isfinite(norm):
             return norm, True
         factor = min(1.0, point.max_gradient_norm / (norm + 1e-6)) if point.max_gradient_norm else 1.0
