@@ -36,7 +36,8 @@ LAUNCHERS = {
     "hvbench alone": ["hvbench"],
 }
 SAME = "horovodrun --mpi"  # what horovodrun picks by itself where Horovod was built with MPI
-CHECKED = "horovodrun"  # the launcher under which parity is checked before the sweep; the others save the time
+CHECKED = "horovodrun"  # the launcher under which parity and ceilings are measured before a sweep; the others save the time
+UNCHECKED = ["--no-parity", "-s", "ceilings=false"]
 
 
 def launch(words: list[str], *, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -61,7 +62,7 @@ def suite(tmp_path: Path) -> Path:
 def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite: Path, tmp_path: Path) -> None:
     words = [*LAUNCHERS[launcher], "sweep", str(suite), "--out", "run"]
     words += ["--np", "2"] if launcher == "hvbench alone" else []
-    words += [] if launcher == CHECKED else ["--no-parity"]
+    words += [] if launcher == CHECKED else UNCHECKED
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=2, is_stamped=launcher == CHECKED)
@@ -75,8 +76,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite
 @pytest.mark.slow
 def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) -> None:
     words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "-s", "compression=fp16", "--out", "run"]
-    words.append("--no-parity")
-    done = launch(words, folder=tmp_path)
+    done = launch([*words, *UNCHECKED], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=8)
 
@@ -128,16 +128,17 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
         assert [rank.rank for rank in record.ranks] == list(range(ranks))
         assert all(len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks)
         assert record.environment["controller"] == "gloo"
-        ceilings = [rank.ceiling for rank in record.ranks]
+        ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling is not None]
+        assert len(ceilings) == (ranks if is_stamped else 0)
         assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)
-        assert {ceiling.allreduce_bytes for ceiling in ceilings} == {record.model.allreduce_bytes_per_step}
+        assert {ceiling.allreduce_bytes for ceiling in ceilings} <= {record.model.allreduce_bytes_per_step}
         assert all(ceiling.allreduce_busbw_bytes_per_second > 0 for ceiling in ceilings)
         assert (record.parity is not None and record.parity.is_proven) == is_stamped, record.parity
     utilization = point_frame(records)["model_flops_utilization"]
-    assert (utilization > 0).all() and (utilization < 1).all()
+    assert ((utilization > 0) & (utilization < 1)).eq(is_stamped).all()
     assert (path / "report.md").is_file()
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
-    assert (path / "tables" / "ceilings.csv").is_file()
+    assert (path / "tables" / "ceilings.csv").is_file() or not is_stamped
     generations = 4 if is_stamped else 2
     assert len(list((path / "logs").glob("*.log"))) == generations * ranks, "a log a worker: each generation of each rank"
     proven = "NOT proven" not in (path / "report.md").read_text()
