@@ -177,7 +177,7 @@ class Ceilings:
     def _allreduce(self, point: Point) -> tuple[float | None, int]:
         """Bus bandwidth and payload; None and 0 where one rank is alone."""
         world_size, compression = self.runtime.world_size, point.compression
-        if point.strategy.startswith("parameter_server"):
+        if point.is_served:
             return None, 0  # its ranks know no all-reduce
         payload_bytes = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES)
 

@@ -27,7 +27,6 @@ POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.ceiling costs a rank that has a core to itself, once for each question
 ABLATION_STEPS = 5  # a round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce
 
-SERVED = ("parameter_server", "parameter_server_async")
 # What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
 OF_A_LAUNCH = (
     "strategy", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune", "link_bits_per_second",
@@ -125,7 +124,7 @@ def worker_group(point: Point) -> tuple[Any, ...]:
 
 def needs_mpirun(point: Point) -> bool:
     """Whether its workers have to be ranks of MPI."""
-    return (point.controller == "mpi" or point.strategy in SERVED) and (point.world_size or 1) > 1
+    return (point.controller == "mpi" or point.is_served) and (point.world_size or 1) > 1
 
 
 def launch_facts(point: Point) -> dict[str, Any]:
@@ -139,7 +138,7 @@ def launch_facts(point: Point) -> dict[str, Any]:
         "strategy": point.strategy,
         "settings": {name: f"{value:g}" if value < 1e6 else str(value) for name, value in settings.items() if value is not None},
         "by_mpirun": needs_mpirun(point),
-        "servers": 1 if point.strategy in SERVED and (point.world_size or 1) > 1 else 0,
+        "servers": 1 if point.is_served and (point.world_size or 1) > 1 else 0,
         "link_bits_per_second": point.link_bits_per_second,
     }
 
@@ -178,7 +177,7 @@ def reason_not_to_communicate(point: Point) -> str | None:
         return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
     if point.strategy != "horovod" and changed:
         return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
-    if point.strategy in SERVED and (point.optimizer != "adamw" or point.initial_checkpoint or point.pretraining != "none"):
+    if point.is_served and (point.optimizer != "adamw" or point.initial_checkpoint or point.pretraining != "none"):
         return f"{point.strategy}: the server updates by adamw, and from the seed"
     if point.reduction == "adasum" and (point.controller != "mpi" or point.world_size & (point.world_size - 1)):
         return "Horovod's adasum on processors needs controller mpi and 2, 4, 8, … ranks"
@@ -195,9 +194,9 @@ def reason_not_to_communicate(point: Point) -> str | None:
 
 def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None:
     """Why `settings` ask of `point` what its strategy cannot give; None when they do not."""
-    if settings.checkpoint_every and point.strategy in SERVED:
+    if settings.checkpoint_every and point.is_served:
         return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
-    if settings.ablation_rounds and point.strategy in SERVED:
+    if settings.ablation_rounds and point.is_served:
         return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
     if settings.noise_every and (point.strategy != "horovod" or point.reduction != "average"):
         return "noise_every compares with gradients that Horovod averages"

@@ -131,6 +131,16 @@ class Point(Spec):
         return {**preset, **OPTIMIZER_PRESETS.get(str(values.get("optimizer")), {}), **values}
 
     @property
+    def is_served(self) -> bool:
+        """Whether a parameter server beside the ranks updates the parameters."""
+        return self.strategy.startswith("parameter_server")
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether another run gives the same losses: not where updates depend on which rank comes first."""
+        return self.strategy != "parameter_server_async"
+
+    @property
     def point_id(self) -> str:
         """A file-name-safe name that a person can read, ended by a digest of every field.
 

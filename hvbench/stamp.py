@@ -29,7 +29,7 @@ def find_pairs(plan: Plan) -> list[Pair]:
 
     An asynchronous server's updates depend on who comes first: no two runs are alike, and there is nothing to compare.
     """
-    running = {job.point for job in plan.jobs if job.point.strategy != "parameter_server_async"}
+    running = {job.point for job in plan.jobs if job.point.is_repeatable}
     known = running | {job.point for job in plan.done}
     pairs: list[Pair] = []
     for point in (job.point for job in [*plan.jobs, *plan.done]):

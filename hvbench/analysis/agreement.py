@@ -66,11 +66,6 @@ def check_agreement(records: Iterable[Record]) -> Agreement | None:
     return Agreement(pairs=pairs, unpaired=unpaired, largest=largest) if pairs else None
 
 
-def is_repeatable(record: Record) -> bool:
-    """Whether another launch of the point would give the same losses: not where updates depend on which rank comes first."""
-    return record.point.strategy != "parameter_server_async"
-
-
 def describe_configuration(record: Record) -> str:
     """Everything of a point but its framework, and but the choices that only one framework has."""
     return json.dumps(record.point.model_dump(exclude={"framework", "gemm"}), sort_keys=True)

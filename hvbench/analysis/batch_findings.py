@@ -9,6 +9,7 @@ import pandas as pd
 from hvbench.analysis.axes import varying_axes
 from hvbench.analysis.panels import choose_rows, combine_axes, describe_value
 from hvbench.analysis.sentences import Draft, Finding
+from hvbench.analysis.survival import all_reached
 from hvbench.analysis.targets import observe
 
 BATCH = ("micro_batch_size", "gradient_accumulation_steps", "world_size")
@@ -20,9 +21,14 @@ def sum_batches(points: pd.DataFrame) -> pd.Series:
     return points["micro_batch_size"] * points["gradient_accumulation_steps"] * points["world_size"].fillna(1)
 
 
+def curve_axes(points: pd.DataFrame) -> list[str]:
+    """The axes that vary beside framework and batch: a curve over the batch has one value of each."""
+    return [axis for axis in varying_axes(points) if axis not in (*BATCH, "framework")]
+
+
 def name_axes(points: pd.DataFrame) -> list[str]:
-    """The axes beside framework and batch that tell the curves apart: none that follows from the others."""
-    axes = [axis for axis in varying_axes(points) if axis not in (*BATCH, "framework")]
+    """Of `curve_axes` those that tell the curves apart: none that follows from the others."""
+    axes = curve_axes(points)
     wanted = len(points[axes].drop_duplicates()) if axes else 0
     for axis in sorted(axes, key=lambda axis: not pd.api.types.is_numeric_dtype(points[axis])):  # words say more than numbers
         fewer = [each for each in axes if each != axis]
@@ -37,7 +43,7 @@ def last_batch(launches: pd.DataFrame) -> tuple[list[int], int | None]:
     seen = {int(size): observe(launches[batches == size], "steps") for size in sorted(batches.unique())}
     last = None
     for size, each in seen.items():
-        if not each or not all(one.is_reached for one in each):
+        if not each or not all_reached(each):
             break
         last = size
     return list(seen), last

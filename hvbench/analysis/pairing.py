@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.axes import AXES
+from hvbench.analysis.panels import choose_rows
 from hvbench.analysis.ratios import Ratio, paired_ratio
 from hvbench.analysis.stats import Estimate, estimate_mean
 from hvbench.analysis.tables import NOT_AVAILABLE, format_number
@@ -23,10 +24,8 @@ def find_launches(
     points: pd.DataFrame, point: Mapping[str, Any], *, changed: Mapping[str, Any], free: Collection[str] = ()
 ) -> pd.DataFrame:
     """Launches of `point_frame` that are `point` with `changed`, whatever they have in `free`."""
-    keep = pd.Series(True, index=points.index)
-    for name, value in {**{name: point[name] for name in AXES if name not in free}, **changed}.items():
-        keep &= points[name].isna() if pd.isna(value) else (points[name] == value).fillna(False).astype(bool)
-    return points[keep]
+    wanted = {**{name: point[name] for name in AXES if name not in free}, **changed}
+    return choose_rows(points, {name: None if pd.isna(value) else value for name, value in wanted.items()})
 
 
 def step_ratio(launches: pd.DataFrame, base: pd.DataFrame) -> Ratio | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hvbench.analysis.agreement import check_agreement, describe_configuration, is_repeatable
+from hvbench.analysis.agreement import check_agreement, describe_configuration
 from hvbench.analysis.axes import AXES, varying_axes
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.panels import describe_value, emulated_precisions
@@ -69,7 +69,7 @@ class Verdict:
 
 def find_standings(records: Iterable[Record]) -> list[Standing]:
     """Every configuration with launches that ended in `ok` in more than one framework."""
-    records = [record for record in records if record.outcome.status == "ok" and is_repeatable(record)]
+    records = [record for record in records if record.outcome.status == "ok" and record.point.is_repeatable]
     points = point_frame(records)
     varying, emulated = [axis for axis in varying_axes(points) if axis != "framework"], emulated_precisions(points)
     groups: dict[str, list[Record]] = {}
@@ -109,7 +109,7 @@ def check_verdict(records: Iterable[Record]) -> Verdict | None:
 
     Nothing can be said of an asynchronous server's launches, which are not alike even in one framework.
     """
-    records = [record for record in records if is_repeatable(record)]
+    records = [record for record in records if record.point.is_repeatable]
     if len({record.point.framework for record in records}) < 2:
         return None
     standings, agreement = find_standings(records), check_agreement(records)

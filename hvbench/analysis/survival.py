@@ -26,6 +26,11 @@ class Observed:
     is_reached: bool
 
 
+def all_reached(launches: Sequence[Observed]) -> bool:
+    """Whether every launch reached the target."""
+    return all(one.is_reached for one in launches)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arrival:
     """When half of the launches have arrived; None where fewer than half did, or where the interval is open."""

@@ -18,13 +18,20 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, special
 
-from hvbench.analysis.axes import varying_axes
-from hvbench.analysis.batch_findings import BATCH, MIN_BATCHES, sum_batches
+from hvbench.analysis.batch_findings import BATCH, MIN_BATCHES, curve_axes, sum_batches
 from hvbench.analysis.noise import NoiseScale, estimate_noise_scale, join_looks, read_looks, show_ends, show_scale
 from hvbench.analysis.panels import choose_rows, combine_axes
 from hvbench.analysis.stats import CONFIDENCE, Estimate
-from hvbench.analysis.survival import Observed
-from hvbench.analysis.tables import HEADERS, INTERVAL, NOT_AVAILABLE, Table, describe_constants, format_number, show_axis
+from hvbench.analysis.survival import Observed, all_reached
+from hvbench.analysis.tables import (
+    HEADERS,
+    INTERVAL,
+    NOT_AVAILABLE,
+    Table,
+    describe_constants,
+    format_number,
+    show_axis,
+)
 from hvbench.analysis.targets import observe
 from hvbench.record import Record
 
@@ -51,7 +58,7 @@ class Curve:
     @property
     def complete(self) -> dict[int, list[Observed]]:
         """The batches at which every launch arrived: dropping the others' misses would bend the curve."""
-        return {batch: each for batch, each in self.launches.items() if all(one.is_reached for one in each)}
+        return {batch: each for batch, each in self.launches.items() if all_reached(each)}
 
 
 def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None:
@@ -86,25 +93,24 @@ def find_curves(points: pd.DataFrame, records: Sequence[Record]) -> list[Curve]:
     if not (points["target_loss"].notna() & points["world_size"].notna()).any():
         return []
     batch = sum_batches(points)
-    others = [name for name in varying_axes(points) if name not in (*BATCH, "framework")]
     curves = []
-    for chosen in combine_axes(points, ["framework", *others]):
+    for chosen in combine_axes(points, ["framework", *curve_axes(points)]):
         mine = choose_rows(points, chosen)
         launches = {int(size): observe(group, "steps") for size, group in mine.groupby(batch[mine.index])}
         launches = {size: each for size, each in launches.items() if each}
         if len(launches) < MIN_BATCHES:
             continue
-        complete = [(size, one.value) for size, each in launches.items() if all(o.is_reached for o in each) for one in each]
+        complete = {size: each for size, each in launches.items() if all_reached(each)}
+        arrivals = [(size, one.value) for size, each in complete.items() for one in each]
         # Gradients of a training that goes astray say nothing of those on the way to the target.
-        arrived = {size for size, each in launches.items() if all(one.is_reached for one in each)}
-        ids = set(mine.loc[batch[mine.index].isin(arrived), "point_id"])
+        ids = set(mine.loc[batch[mine.index].isin(list(complete)), "point_id"])
         looks = [read_looks(record).late() for record in records if record.point_id in ids and record.outcome.status == "ok"]
         curves.append(
             Curve(
                 chosen=chosen,
                 is_emulated=bool(mine["is_emulated"].any()),
                 launches=launches,
-                fit=fit_tradeoff(*zip(*complete, strict=True)) if complete else None,
+                fit=fit_tradeoff(*zip(*arrivals, strict=True)) if arrivals else None,
                 noise=estimate_noise_scale(join_looks(looks)),
             )
         )

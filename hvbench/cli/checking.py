@@ -114,9 +114,9 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
     for skipped in plan.skipped:
         display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
     points = [job.point for job in plan.jobs]
-    for point in (point for point in points if point.strategy == "parameter_server_async"):
+    for point in (point for point in points if not point.is_repeatable):
         display.prepare(f"skipped {name_of(point)}: an asynchronous server's updates depend on which rank comes first")
-    pairs = pair_up((point for point in points if point.strategy != "parameter_server_async"), frameworks=installed)
+    pairs = pair_up((point for point in points if point.is_repeatable), frameworks=installed)
     if not pairs:
         raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
     return pairs

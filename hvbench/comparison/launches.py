@@ -30,7 +30,7 @@ def find_obstacle(points: Sequence[Point], *, is_single_host: bool, has_gpu: boo
     """Why launches of `points` cannot take turns; None when they can."""
     if not is_single_host:
         return "their ranks are on several hosts"
-    if any(point.strategy.startswith("parameter_server") for point in points):
+    if any(point.is_served for point in points):
         return "a parameter server takes no turns"
     if has_gpu and any(point.device != "cpu" for point in points):
         return "both would need the GPU's memory at the same time (--turns asks for it)"

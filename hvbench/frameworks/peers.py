@@ -5,13 +5,13 @@ Ranks that Horovod does not bring together find each other's addresses in the ke
 
 from __future__ import annotations
 
-import os
 import socket
 import time
-import urllib.error
-import urllib.request
 from typing import Protocol
 
+from hvbench.launch.key_value import ask_store, store_address
+
+SCOPE = "/hvbench-peers"  # in the launch's key-value store
 FIND_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
@@ -77,7 +77,7 @@ class MpiPeers:
 def publish_address(name: str, *, port: int) -> str:
     """Make this rank's address, HOST:PORT, known to the others under `name`; returns it."""
     address = f"{own_address()}:{port}"
-    _request("PUT", name, address.encode())
+    ask_store(f"{SCOPE}/{name}", method="PUT", body=address.encode())
     return address
 
 
@@ -85,7 +85,7 @@ def find_address(name: str) -> str:
     """The address that a rank has published under `name`; raises TimeoutError when none does."""
     deadline = time.monotonic() + FIND_SECONDS
     while time.monotonic() < deadline:
-        if content := _request("GET", name):
+        if content := ask_store(f"{SCOPE}/{name}"):
             return content.decode()
         time.sleep(POLL_SECONDS)
     raise TimeoutError(f"no rank has published {name} within {FIND_SECONDS:.0f} s")
@@ -93,7 +93,7 @@ def find_address(name: str) -> str:
 
 def own_address() -> str:
     """This host's address on the way to the launch's key-value store: where peers reach it, too."""
-    host, port = _store()
+    host, port = store_address()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # sends nothing
         return probe.getsockname()[0]
@@ -104,21 +104,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
-
-
-def _store() -> tuple[str, str]:
-    return os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
-
-
-def _request(method: str, name: str, body: bytes | None = None) -> bytes | None:
-    """One request to the store; None when the name is not there yet."""
-    host, port = _store()
-    request = urllib.request.Request(f"http://{host}:{port}/hvbench-peers/{name}", data=body, method=method)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
-    try:
-        with direct.open(request, timeout=10) as response:
-            return response.read()
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 import urllib.error
-import urllib.request
 
 from hvbench.errors import LaunchError
 from hvbench.launch.channel import Address
 from hvbench.launch.context import Context
 from hvbench.launch.hosts import FROM_INPUT, start_remote_agent
+from hvbench.launch.key_value import ask_store, store_address
 
 KEY_VALUE_PATH = "/hvbench/coordinator"
 LOOKUP_SECONDS = 3600.0  # rank 0 may prepare a large text first; the launcher's end ends this too
@@ -46,19 +46,13 @@ def look_up(context: Context) -> Address:
 
 
 def _key_value_request(method: str, body: bytes | None = None) -> bytes | None:
-    """One request to the key-value store that horovodrun serves to its ranks; None when the key is not there yet."""
-    host, port = os.environ["HOROVOD_GLOO_RENDEZVOUS_ADDR"], os.environ["HOROVOD_GLOO_RENDEZVOUS_PORT"]
-    request = urllib.request.Request(f"http://{host}:{port}{KEY_VALUE_PATH}", data=body, method=method)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+    """One request to the launch's key-value store for the coordinator's address; raises LaunchError."""
     try:
-        with direct.open(request, timeout=10) as response:
-            return response.read()
+        return ask_store(KEY_VALUE_PATH, method=method, body=body)
     except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise LaunchError(f"horovodrun's key-value store at {host}:{port} answered {error.code}") from None
+        raise LaunchError(f"horovodrun's key-value store at {':'.join(store_address())} answered {error.code}") from None
     except OSError as error:
-        raise LaunchError(f"horovodrun's key-value store at {host}:{port} cannot be reached: {error}") from None
+        raise LaunchError(f"horovodrun's key-value store at {':'.join(store_address())} cannot be reached: {error}") from None
 
 
 def _broadcast(text: str | None) -> str:
