@@ -23,15 +23,7 @@ from hvbench.analysis.noise import NoiseScale, estimate_noise_scale, join_looks,
 from hvbench.analysis.panels import choose_rows, combine_axes
 from hvbench.analysis.stats import CONFIDENCE, Estimate
 from hvbench.analysis.survival import Observed, all_reached
-from hvbench.analysis.tables import (
-    HEADERS,
-    INTERVAL,
-    NOT_AVAILABLE,
-    Table,
-    describe_constants,
-    format_number,
-    show_axis,
-)
+from hvbench.analysis.tables import HEADERS, INTERVAL, NOT_AVAILABLE, Table, describe_constants, format_number, show_axis
 from hvbench.analysis.targets import observe
 from hvbench.record import Record
 

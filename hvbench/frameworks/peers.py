@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Protocol
 
-from hvbench.launch.key_value import ask_store, store_address
+from hvbench.key_value import ask_store, store_address
 
 SCOPE = "/hvbench-peers"  # in the launch's key-value store
 FIND_SECONDS = 120.0

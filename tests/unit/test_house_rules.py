@@ -96,8 +96,9 @@ MAY_IMPORT = {
     "hvbench.store": ["errors", "files", "spec", "record", "untrusted"],
     "hvbench.environment": ["registry"],
     "hvbench.training": ["errors", "folders", "registry", "spec", "record", "training"],
-    "hvbench.launch": ["errors", "environment", "launch"],
-    "hvbench.frameworks": ["registry", "spec", "environment", "training", "frameworks"],
+    "hvbench.key_value": [],
+    "hvbench.launch": ["errors", "environment", "key_value", "launch"],
+    "hvbench.frameworks": ["registry", "spec", "environment", "key_value", "training", "frameworks"],
     "hvbench.analysis": ["errors", "files", "registry", "spec", "record", "training.memory", "analysis"],  # the estimate beside
     "hvbench.tracking": ["errors", "record", "analysis.columns", "analysis.frame", "analysis.samples", "tracking"],
     "hvbench.install": ["errors", "folders", "install"],
