@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from hvbench.horizon import prove_pairs
 from hvbench.launch.coordinator import Coordinator
 from hvbench.measure import finite_or_none
 from hvbench.parity import LARGE_UPDATES, Deviation, is_large_model, worst, worst_by_kind
@@ -16,7 +17,7 @@ from hvbench.plan import Plan
 from hvbench.record import ParityStamp
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec import Point
-from hvbench.tracing import Limits, Pair, Parity, check_pairs, in_framework
+from hvbench.tracing import Limits, Pair, Parity, in_framework
 
 # A trace costs seconds to set up. Beside that 20 updates of a small model are free, and it is held to the tolerances
 # that were measured over as many; of a larger one few are enough, for it is held to others.
@@ -53,7 +54,7 @@ def stamp_plan(
     for is_large in dict.fromkeys(is_large_model(pair[0]) for pair in pairs):
         alike = [pair for pair in dict.fromkeys(checked.values()) if is_large_model(pair[0]) == is_large]
         steps = LARGE_UPDATES if is_large else UPDATES
-        parities += check_pairs(coordinator, alike, steps=steps, limits=limits, report=report)
+        parities += prove_pairs(coordinator, alike, steps=steps, limits=limits, report=report)
     report(describe_parities(parities))
     stamps = make_stamps(parities)
     return {point: stamps[tested] for pair in pairs for point, tested in zip(pair, checked[pair], strict=True)}
@@ -108,12 +109,19 @@ def describe_parities(parities: Sequence[Parity]) -> str:
         closest = worst([each for parity in parities for each in parity.deviations])
         return (
             f"parity done: {name_all(parities)} do the same work in {count(parities)}, over "
-            f"{min(parity.updates for parity in parities)} updates; closest to its tolerance: "
-            f"{describe_deviation(closest)}"
+            f"{describe_updates(parities)}; closest to its tolerance: {describe_deviation(closest)}"
         )
     first = red[0].problem or describe_deviation(worst(red[0].deviations))
     name = red[0].points[0].point_id.partition("-")[2].rpartition("-")[0]
     return f"parity done: NOT proven for {len(red)} of {count(parities)}; {name}: {first}"
+
+
+def describe_updates(parities: Sequence[Parity]) -> str:
+    """`20 updates`; beside that, how many were compared over fewer, and why."""
+    usual = [parity.updates for parity in parities if not parity.horizon]
+    fewer = [parity.updates for parity in parities if parity.horizon]
+    because = f"{min(fewer)} updates at least in {len(fewer)}, where a last bit becomes more than rounding after them" if fewer else ""
+    return ", ".join([*([f"{min(usual)} updates"] if usual else []), *([because] if fewer else [])])
 
 
 def describe_deviation(deviation: Deviation) -> str:

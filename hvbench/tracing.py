@@ -54,6 +54,7 @@ class Parity:
     problem: str | None  # why nothing could be compared
     overflows: tuple[int, int] = (0, 0)  # of either point: loss scales tried before one fitted the first gradients
     updates: int = 0  # that both trained
+    horizon: int | None = None  # updates beyond which one framework alone makes more of a last bit; see `hvbench.horizon`
 
     @property
     def is_proven(self) -> bool:
@@ -176,10 +177,11 @@ def run_traces(
     steps: int,
     limits: Limits = NO_LIMITS,
     announce: Callable[[Point], None] = lambda point: None,
+    is_moved: bool = False,
 ) -> Iterator[TracedPoint]:
     """Yield every distinct point's trace, its arrays read from `folder` when they are asked for.
 
-    `announce` is told each point before it is traced. Workers that do not start are a failure of all points that they
+    `announce` is told each point before it is traced; `is_moved`: initial weights are moved by their last bit. Workers that do not start are a failure of all points that they
     were started for; raises LaunchError when ranks are lost.
     """
     distinct = list(dict.fromkeys(points))
@@ -187,7 +189,7 @@ def run_traces(
     settings = MeasureSettings(warmup_steps=1, steps=steps)
     for group in groups:
         ordered = [point for point in distinct if worker_group(point) == group]
-        tasks = [make_trace_task(point, settings, folder=folder, limits=limits) for point in ordered]
+        tasks = [make_trace_task(point, settings, folder=folder, limits=limits, is_moved=is_moved) for point in ordered]
         left = list(ordered)
         announce(left[0])
         try:
@@ -260,15 +262,18 @@ def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:
     return deviations
 
 
-def make_trace_task(point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = Limits()) -> Task:
+def make_trace_task(
+    point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = NO_LIMITS, is_moved: bool = False
+) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
     estimate = estimate_seconds(Job(point=point, repeat=0), settings)
+    job = {"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder, "is_moved": is_moved}
     return Task(
         group=worker_group(point),
         framework=point.framework,
         world_size=point.world_size or 1,
         device=point.device,
-        job={"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder},
+        job=job,
         timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
         memory_limit_bytes=limits.memory_bytes,
         **launch_facts(point),

@@ -42,7 +42,7 @@ from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches, pretraining_point
 from hvbench.training.precision import PRECISIONS
-from hvbench.training.weights import initial_weights
+from hvbench.training.weights import initial_weights, move_last_bits
 from hvbench.turns import Turns, join_turns, keep_to_own_cores
 
 PROGRESS_INTERVAL_SECONDS = 0.25
@@ -268,9 +268,11 @@ class Worker:
         text = load_text(point.data, point.vocab_size)
         batches = make_batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
-        trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}))
+        job = self.generation["jobs"][self.progress.state["index"]]
+        weights = move_last_bits(initial_weights(point), seed=point.seed) if job["is_moved"] else None
+        trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}), weights)
         self.progress.enter("measure")
-        folder = Path(self.generation["jobs"][self.progress.state["index"]]["folder"])
+        folder = Path(job["folder"])
         path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
         is_first = self.runtime.rank == 0
         digests = parity.write_trace(

@@ -135,7 +135,8 @@ def describe_green(standings: list[Standing]) -> str:
     """One sentence with the figures of the check before the sweep."""
     stamps = [each.stamp for each in standings if each.stamp]
     closest = max(stamps, key=usage)
-    updates = min(stamp.updates for stamp in stamps)
+    numbers = sorted({stamp.updates for stamp in stamps})
+    updates = " to ".join(map(str, dict.fromkeys((numbers[0], numbers[-1]))))
     plural = "s" * (len(standings) != 1)
     whole = "both" if len({record.point.framework for each in standings for record in each.records}) == 2 else "all"
     return (

@@ -15,6 +15,7 @@ from tabulate import tabulate
 from hvbench.cli.display import Display
 from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
 from hvbench.files import write_json
+from hvbench.horizon import prove_pairs
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
 from hvbench.parity import Deviation, worst, worst_by_kind
 from hvbench.plan import is_installed, make_plan
@@ -23,7 +24,7 @@ from hvbench.spec import MeasureSettings, Point
 from hvbench.stamp import count
 from hvbench.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
 from hvbench.sweep import check_data
-from hvbench.tracing import Pair, Parity, check_pairs, pair_up
+from hvbench.tracing import Pair, Parity, pair_up
 
 DEFAULT = """
 question = "Do both frameworks do the same work?"
@@ -65,7 +66,7 @@ def run_parity(
             dismiss(context)
             raise
         with open_launch(context, run_path=logs) as coordinator:
-            parities = list(check_pairs(coordinator, pairs, steps=steps, report=display.prepare))
+            parities = list(prove_pairs(coordinator, pairs, steps=steps, report=display.prepare))
     except BaseException as error:
         shutil.rmtree(logs, ignore_errors=True)
         if isinstance(error, Interrupted):
@@ -145,7 +146,7 @@ def render(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:
                 *([join_names([point.framework for point in parity.points])] if names_pairs else []),
                 *(show(kinds.get(kind)) for kind in COLUMNS),
                 "–" if parity.problem else " / ".join(map(str, dict.fromkeys(parity.overflows))),
-                GREEN if parity.is_proven else f"{RED}: {why(parity)}",
+                (GREEN if parity.is_proven else f"{RED}: {why(parity)}") + (f", over {parity.horizon} updates" if parity.horizon else ""),
             ]
         )
     header = [*varying, *(["frameworks"] if names_pairs else []), *COLUMNS.values(), "overflows", "verdict"]
@@ -187,7 +188,8 @@ def describe(parity: Parity, *, steps: int) -> dict[str, Any]:
     return {
         "configuration": parity.points[0].model_dump(exclude={"framework"}),
         "frameworks": [point.framework for point in parity.points],
-        "updates": steps,
+        "updates": parity.updates or steps,
+        "horizon": parity.horizon,
         "is_proven": parity.is_proven,
         "problem": parity.problem,
         "overflows": list(parity.overflows),

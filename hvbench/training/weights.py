@@ -66,3 +66,14 @@ def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.nda
             values = random.standard_normal(shape, dtype=np.float32) * (residual_std if is_residual else 0.02)
         weights[name] = values.astype(dtype)
     return weights
+
+
+def move_last_bits(weights: dict[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
+    """Every value but zeros replaced by the next larger or the next smaller one of its dtype, by the toss of a coin."""
+    random = np.random.default_rng(seed)
+    moved = {}
+    for name, values in weights.items():
+        is_up = random.random(values.shape) < 0.5
+        towards = np.where(is_up, np.inf, -np.inf).astype(values.dtype)
+        moved[name] = np.where(values == 0, values, np.nextafter(values, towards))
+    return moved

@@ -1,0 +1,111 @@
+"""A training that amplifies rounding errors is proven over the updates before it does so, and a wrong one is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hvbench.horizon import HORIZONS, drifted_apart, find_horizon, prove_pairs
+from hvbench.launch.session import open_launch, resolve_context
+from hvbench.parity import Deviation
+from hvbench.spec import Point
+from hvbench.tracing import Pair, Parity, TracedPoint
+from hvbench.training.weights import initial_weights, move_last_bits
+from tests.parity.points import make_point
+
+STEPS = 20
+WILD = {"optimizer": "sgd", "learning_rate": 1.0}  # ten times what `tiny` bears
+POINT = make_point("pytorch", 1)
+
+
+def wild_pair(**wrong: float) -> Pair:
+    return make_point("pytorch", 1, **{**WILD, **wrong}), make_point("tensorflow", 1, **WILD)
+
+
+@pytest.fixture(scope="module")
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Parity]:
+    """The calm configuration, the wild one, and the wild one with a rate and a momentum that are wrong by a thousandth."""
+    calm = (POINT, make_point("tensorflow", 1))
+    pairs = [calm, wild_pair(), wild_pair(learning_rate=1.001), wild_pair(momentum=0.901)]
+    run_path = tmp_path_factory.mktemp("run")
+    (run_path / "logs").mkdir()
+    with open_launch(resolve_context(1), run_path=run_path) as coordinator:
+        return {parity.points: parity for parity in prove_pairs(coordinator, pairs, steps=STEPS)}
+
+
+def test_a_calm_training_is_proven_over_all_updates(proofs: dict[Pair, Parity]) -> None:
+    (calm,) = [parity for pair, parity in proofs.items() if pair[0] == POINT]
+    assert calm.is_proven and calm.updates == STEPS and calm.horizon is None
+
+
+def test_a_wild_one_is_proven_over_fewer(proofs: dict[Pair, Parity]) -> None:
+    wild = proofs[wild_pair()]
+    assert wild.horizon in HORIZONS and wild.updates == wild.horizon
+    assert wild.is_proven, [each for each in wild.deviations if not each.is_within]
+
+
+@pytest.mark.parametrize("wrong", [{"learning_rate": 1.001}, {"momentum": 0.901}])
+def test_a_wild_one_that_is_wrong_is_not(wrong: dict[str, float], proofs: dict[Pair, Parity]) -> None:
+    assert not proofs[wild_pair(**wrong)].is_proven
+
+
+def traced(point: Point = POINT, **changes: np.ndarray) -> TracedPoint:
+    """A trace of STEPS updates in which nothing happens."""
+    trace = {
+        "logits": np.ones((1, 2, 3)),
+        "overflows": np.array(0),
+        "loss": np.ones(STEPS),
+        "gradient_norm": np.ones(STEPS),
+        "skipped": np.zeros(STEPS, bool),
+        "gradient/position_embedding": np.ones((2, 3)),
+        "update/position_embedding": np.ones((2, 3)),
+    }
+    return TracedPoint(point=point, ranks={0: trace | changes}, digests=[{}], is_native=False, failure=None)
+
+
+def off_from(step: int, error: float) -> np.ndarray:
+    return 1 + error * (np.arange(STEPS) >= step)
+
+
+def find(plain: TracedPoint, moved: TracedPoint) -> int | None:
+    digests = [{"gradients": "", "parameters": ""}]
+    return find_horizon(replace(plain, digests=digests), replace(moved, digests=digests))
+
+
+@pytest.mark.parametrize(("step", "horizon"), [(2, None), (3, 3), (6, 5), (12, 10), (19, 15)])
+def test_the_horizon_lies_before_a_last_bit_has_used_up_a_quarter_of_a_tolerance(step: int, horizon: int | None) -> None:
+    moved = traced(gradient_norm=off_from(step, 3e-7) + 1e-3 * (np.arange(STEPS) == 19))  # fp32: 1e-6 are allowed
+    assert find(traced(), moved) == horizon
+
+
+def test_within_all_tolerances_there_is_no_horizon() -> None:
+    assert find(traced(), traced(gradient_norm=off_from(3, 9e-7))) is None
+    assert find(traced(), replace(traced(), failure={"status": "failed"})) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_later"),
+    [
+        ("rank0/gradient_norm/step12", True), ("rank1/loss/step1", True), ("rank0/update/final_norm.gain", True),
+        ("rank0/gradient_norm/step0", False), ("rank0/logits", False), ("rank0/gradient/final_norm.gain", False),
+        ("rank0/overflows", False), ("pytorch/ranks_with_other_parameters", False),
+    ],
+)  # fmt: skip
+def test_only_what_began_alike_is_asked_about(name: str, is_later: bool) -> None:
+    outside = Deviation(name=name, relative_error=1.0, tolerance=1e-6)
+    parity = Parity(points=(POINT, POINT), deviations=[outside], problem=None)
+    assert drifted_apart(parity) == is_later
+    assert not drifted_apart(replace(parity, problem="pytorch failed"))
+
+
+def test_a_moved_weight_is_the_next_one_of_its_dtype() -> None:
+    weights = initial_weights(POINT)
+    moved = move_last_bits(weights, seed=0)
+    for name, values in weights.items():
+        assert moved[name].dtype == values.dtype
+        distance = np.abs(moved[name].view(np.int32) - values.view(np.int32))
+        assert (distance == (values != 0)).all()
+    gains = moved["final_norm.gain"]
+    assert 0 < np.count_nonzero(gains > 1) < gains.size, "up or down"
