@@ -45,8 +45,10 @@ class Efficiency:
 def scaling_efficiencies(points: pd.DataFrame) -> list[Efficiency]:
     """Every point of more ranks than a baseline against that baseline's point, weak first; none without pairs."""
     good = points[(points["status"] == "ok") & points["world_size"].notna()]
+    if good["world_size"].nunique() < 2:
+        return []
     launches = {point_id: group for point_id, group in good.groupby("point_id", sort=False)}
-    axes = {point_id: {name: group[name].iloc[0] for name in AXES} for point_id, group in launches.items()}
+    axes = good.drop_duplicates("point_id").set_index("point_id")[list(AXES)].to_dict("index")
     found = []
     for kind in FIXED:
         for baseline in BASELINES:

@@ -44,8 +44,9 @@ def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
     """
     reached, seen, _ = CLOCKS[clock]
     found = []
-    for _, launch in launches.iterrows():
-        if launch["status"] == "diverged" and not pd.isna(launch["target_loss"]):
+    columns = ["status", "target", "stopped_by", reached, seen]
+    for launch in launches.loc[launches["target_loss"].notna(), columns].to_dict("records"):
+        if launch["status"] == "diverged":
             found.append(Observed(value=math.inf, is_reached=False))
         elif launch["target"] == "reached":
             found.append(Observed(value=float(launch[reached]), is_reached=True))
@@ -57,6 +58,7 @@ def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
 
 def has_repeated_targets(points: pd.DataFrame) -> bool:
     """Whether any point has two launches that say something about the way to its target."""
+    points = points[points["target_loss"].notna()]
     return any(len(observe(group, "steps")) > 1 for _, group in points.groupby("point_id", sort=False))
 
 

@@ -44,8 +44,9 @@ def test_both_make_targets_exist(target: str) -> None:
 
 
 def test_quoted_tables_are_those_of_the_committed_runs() -> None:
-    quotes = re.findall(r"<!-- from (\S+) -->\n(.*?)\n<!-- end -->", README, re.S)
-    assert quotes
+    pages = [README, (ROOT / "docs" / "large-batch.md").read_text(encoding="utf-8")]
+    quotes = [quote for page in pages for quote in re.findall(r"<!-- from (\S+) -->\n(.*?)\n<!-- end -->", page, re.S)]
+    assert len(quotes) > len(pages)
     for path, quoted in quotes:
         table = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
         assert [line for line in quoted.splitlines() if line.strip()] == table
@@ -63,7 +64,8 @@ def test_a_committed_run_is_complete_and_readable(folder: Path) -> None:
     records, problems = RunFolder(folder).read_records()
     assert problems == []
     assert sorted(f"{each.point_id}.r{each.repeat}" for each in records) == sorted(RunFolder(folder).read_run()["jobs"])
-    assert {each.outcome.status for each in records} == {"ok"}
+    # One of its rules asks for 64 times the rate at the largest batch, and says so.
+    assert {each.outcome.status for each in records} - ({"diverged"} if folder.name == "large_batch" else set()) == {"ok"}
 
 
 def test_every_suite_is_listed_with_its_question() -> None:

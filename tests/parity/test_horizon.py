@@ -26,18 +26,12 @@ def wild_pair(**wrong: float) -> Pair:
 
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Parity]:
-    """The calm configuration, the wild one, and the wild one with a rate and a momentum that are wrong by a thousandth."""
-    calm = (POINT, make_point("tensorflow", 1))
-    pairs = [calm, wild_pair(), wild_pair(learning_rate=1.001), wild_pair(momentum=0.901)]
+    """The wild configuration, and the same with a rate that is wrong by a thousandth."""
+    pairs = [wild_pair(), wild_pair(learning_rate=1.001)]
     run_path = tmp_path_factory.mktemp("run")
     (run_path / "logs").mkdir()
     with open_launch(resolve_context(1), run_path=run_path) as coordinator:
         return {parity.points: parity for parity in prove_pairs(coordinator, pairs, steps=STEPS)}
-
-
-def test_a_calm_training_is_proven_over_all_updates(proofs: dict[Pair, Parity]) -> None:
-    (calm,) = [parity for pair, parity in proofs.items() if pair[0] == POINT]
-    assert calm.is_proven and calm.updates == STEPS and calm.horizon is None
 
 
 def test_a_wild_one_is_proven_over_fewer(proofs: dict[Pair, Parity]) -> None:
@@ -46,9 +40,9 @@ def test_a_wild_one_is_proven_over_fewer(proofs: dict[Pair, Parity]) -> None:
     assert wild.is_proven, [each for each in wild.deviations if not each.is_within]
 
 
-@pytest.mark.parametrize("wrong", [{"learning_rate": 1.001}, {"momentum": 0.901}])
-def test_a_wild_one_that_is_wrong_is_not(wrong: dict[str, float], proofs: dict[Pair, Parity]) -> None:
-    assert not proofs[wild_pair(**wrong)].is_proven
+def test_a_wild_one_that_is_wrong_is_not(proofs: dict[Pair, Parity]) -> None:
+    wrong = proofs[wild_pair(learning_rate=1.001)]
+    assert wrong.horizon in HORIZONS and not wrong.is_proven
 
 
 def traced(point: Point = POINT, **changes: np.ndarray) -> TracedPoint:
