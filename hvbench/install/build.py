@@ -19,7 +19,7 @@ from hvbench.install.stack import Stack, detect, scripts_first_path
 
 # What Horovod's build imports. They go into a folder of their own: the environment keeps the versions that it has.
 TOOLS = ("cmake<4", "setuptools<81", "wheel", "packaging", "cffi", "cloudpickle", "psutil", "pyyaml")
-CPU_SECONDS = 600  # of compiling both frameworks' parts, over all cores
+CPU_SECONDS = 420  # of compiling both frameworks' parts, over all cores
 JOB_BYTES = 2 * 2**30  # what one compiler process may need
 
 Report = Callable[[str], None]

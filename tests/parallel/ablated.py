@@ -25,11 +25,10 @@ from hvbench.training.weights import initial_weights
 ROUNDS = 2
 STEPS = 6  # the first of them a warm-up
 
-# What a step changes differs: moments and the masks' place; with lars even the parameters, at a learning rate of 0; and
-# with fp16 the loss scale, which begins so high that gradients overflow, on the wire or before it.
+# What a step changes differs: moments, the masks' place and, with lars, even the parameters at a learning rate of 0; with
+# fp16 the two moments of adamw, and the loss scale, which begins so high that gradients overflow, on the wire or before it.
 TRAININGS = {
-    "fp32": {"dropout": 0.1},
-    "lars": {"optimizer": "lars"},
+    "fp32": {"dropout": 0.1, "optimizer": "lars"},
     "fp16": {"precision": "fp16", "compression": "fp16"},
 }
 FIRST_LOSS_SCALE = 2.0**24

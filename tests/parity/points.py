@@ -58,6 +58,8 @@ MISTAKES += [(precision, knobs) for precision in PRECISIONS[1:] for knobs in COA
 # Every update rule but AdamW, which all the other points have. SGD at half its rate: at 0.2 and above (LARS: at 3) the
 # loss of `tiny` jumps, and what is unstable makes much of a last bit, in either framework.
 OPTIMIZERS: dict[str, dict[str, Any]] = {"sgd": {"learning_rate": 0.05}, "adafactor": {}, "lamb": {}, "lars": {}}
+# What an update rule is does not depend on the ranks, whose gradients it gets averaged: one is trained on two of them.
+OPTIMIZER_WORLDS = [*((optimizer, 1) for optimizer in OPTIMIZERS), ("lamb", 2)]
 OPTIMIZER_MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("sgd", {"momentum": 0.901}),
     ("sgd", {"weight_decay": 2e-4}),
@@ -135,8 +137,8 @@ def all_points() -> list[Point]:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
         for world_size in WORLD_SIZES:
-            points += [optimizer_point(framework, optimizer, world_size) for optimizer in OPTIMIZERS]
             points.append(warming_point(framework, world_size))
+        points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]

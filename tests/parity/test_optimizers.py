@@ -21,6 +21,7 @@ from tests.parity.points import (
     OPTIMIZER_MISTAKES,
     OPTIMIZERS,
     WORLD_SIZES,
+    OPTIMIZER_WORLDS,
     optimizer_point,
     warming_point,
 )
@@ -89,8 +90,7 @@ def test_the_twins_keep_the_same_and_what_is_kept_is_all_that_is_needed(alone, n
         np.testing.assert_allclose(states[0][key], states[1][key], rtol=1e-9, atol=1e-15, err_msg=key)
 
 
-@pytest.mark.parametrize("world_size", WORLD_SIZES)
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(("optimizer", "world_size"), OPTIMIZER_WORLDS)
 def test_twins_agree_with_every_optimizer(traced, optimizer, world_size):
     parity = compare_points(*(traced[optimizer_point(framework, optimizer, world_size)] for framework in FRAMEWORKS))
     assert parity.problem is None
