@@ -1,13 +1,15 @@
 """What an all-reduce costs: an alpha-beta model per implementation and controller, fitted, and validated on held-out cases.
 
-    seconds = crowding x (calls x call + hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
+    seconds = calls x (call + queue x (crowding - 1))
+              + crowding x (hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
 
 with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (alpha-beta: Hockney, Parallel Computing
 1994; the ring's count: Thakur, Rabenseifner & Gropp, IJHPCA 2005). `calls` is 2 for bf16, which takes two of Horovod's
 operations where the others take one. `cast` is the price of a compression, per float32
 value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
-least 1: ranks that share a core take turns in everything but waiting for the wire. Times are fitted by their logarithm,
-for a case of microseconds counts as much as one of seconds.
+least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
+and each call then waits in the `queue` for a core. Times are fitted by their logarithm, for a case of microseconds counts as
+much as one of seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}  # of one float32 value
 OPERATIONS = {"none": 1, "fp16": 1, "bf16": 2}  # of Horovod, each negotiated between the ranks
 CASTING = tuple(name for name in WIRE_BYTES if name != "none")
 LEAST_ROWS = 6
-SMALLEST = 1e-15  # a parameter that the cases say nothing about stays about there
+SMALLEST = 1e-15
+NEGLIGIBLE = 1e-4  # of every case's time: a term that small is none
 ROBUST_SCALE = 0.1  # deviations of the logarithm beyond this count less and less: one disturbed case moves little
 INNER_QUANTILE = 0.95
 EARNED = 0.9  # of the loss without a knee: two more parameters have to explain more than noise
@@ -37,11 +40,12 @@ class Cost:
 
     family: str  # `pytorch gloo`
     call_seconds: float
+    queue_seconds: float  # per call and rank too many on a core
     hop_seconds: float
     byte_seconds: float
     tail_byte_seconds: float
     knee_bytes: float
-    cast_seconds: Mapping[str, float]  # compression -> per value
+    cast_seconds: Mapping[str, float]  # compression -> per value; those that were measured
     wire: float  # of the link's own time; 1 where no link was shaped
     cases: int
     largest_world_size: int
@@ -62,15 +66,15 @@ class Cost:
         values = payload_bytes / 4
         crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
         hops = 2 * (world_size - 1)
+        calls = OPERATIONS[compression] * (self.call_seconds + self.queue_seconds * (crowding - 1))
         software = (
-            self.call_seconds * OPERATIONS[compression]
-            + self.hop_seconds * hops
+            self.hop_seconds * hops
             + self.byte_seconds * crossing
             + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
             + self.cast_seconds.get(compression, 0.0) * values
         )
         wire = self.wire * 8 * crossing / link_bits_per_second if link_bits_per_second else 0.0
-        return crowding * software + wire + hops * latency_seconds
+        return calls + crowding * software + wire + hops * latency_seconds
 
     def describe_reach(self, *, payload_bytes: float, world_size: float, link_bits_per_second: float | None) -> str:
         """How far beyond its cases a prediction goes, in words; empty inside of them."""
@@ -107,16 +111,18 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
     fitted = {knee: _refine(_terms(rows, knee=knee), seconds) for knee in {np.inf, best}}
     knee = best if fitted[best][1] < EARNED * fitted[np.inf][1] else np.inf
     parameters = fitted[knee][0]
-    call, hop, byte, tail, wire, *casts = parameters
+    call, queue, hop, byte, tail, wire, *casts = parameters
+    measured = set(rows["compression"])
     links = rows["link_bits_per_second"].dropna().astype(float)
     return Cost(
         family=family,
         call_seconds=call,
+        queue_seconds=queue,
         hop_seconds=hop,
         byte_seconds=byte,
         tail_byte_seconds=tail,
         knee_bytes=knee,
-        cast_seconds=dict(zip(CASTING, casts, strict=True)),
+        cast_seconds={name: cast for name, cast in zip(CASTING, casts, strict=True) if name in measured},
         wire=wire if len(links) else 1.0,
         cases=len(rows),
         largest_world_size=int(rows["world_size"].max()),
@@ -194,18 +200,22 @@ def _refine(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
     scale = seconds.max() / np.maximum(np.abs(terms).max(axis=0), SMALLEST)
     begin = np.maximum(start / scale, 1e-9)
     result = optimize.least_squares(deviations, begin, bounds=(0.0, np.inf), loss="soft_l1", f_scale=ROBUST_SCALE)
-    return result.x * scale, float(result.cost)
+    parameters = result.x * scale
+    shares = (terms * parameters / seconds[:, None]).max(axis=0)
+    return np.where(shares > NEGLIGIBLE, parameters, 0.0), float(result.cost)
 
 
 def _terms(rows: pd.DataFrame, *, knee: float) -> np.ndarray:
-    """One column a parameter: call, hop, byte, tail byte, wire, casts."""
+    """One column a parameter: call, queue, hop, byte, tail byte, wire, casts."""
     crossing, world_size = _crossing(rows), rows["world_size"].to_numpy(dtype=float)
     crowding = np.maximum(1.0, (rows["ranks_on_host"] / rows["cores"]).to_numpy(dtype=float))
     links = rows["link_bits_per_second"].to_numpy(dtype=float, na_value=np.inf)
     values = rows["payload_bytes"].to_numpy(dtype=float) / 4
     tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
+    calls = rows["compression"].map(OPERATIONS).to_numpy(dtype=float)
     columns: Sequence[np.ndarray] = [
-        crowding * rows["compression"].map(OPERATIONS).to_numpy(dtype=float),
+        calls,
+        calls * (crowding - 1),
         crowding * 2 * (world_size - 1),
         crowding * crossing,
         crowding * tail,

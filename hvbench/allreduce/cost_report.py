@@ -11,16 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from tabulate import tabulate
 
-from hvbench.allreduce.cost import CASTING, WIRE_BYTES, Cost, error_factor, families, fit, hold_out
+from hvbench.allreduce.cost import CASTING, Cost, error_factor, families, fit, hold_out
 from hvbench.allreduce.plot import COLOURS, show_size
 from hvbench.allreduce.predict import Prediction
 from hvbench.analysis.links import Span
 from hvbench.analysis.links_report import show_bandwidth, show_interval
-from hvbench.registry import FRAMEWORKS
 
 FORMULA = (
-    "seconds = crowding x (calls x call + hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values) + wire x 8 B / link, "
-    "B = 2(n-1)/n x bytes on the wire"
+    "seconds = calls x (call + queue x (crowding - 1)) + crowding x (hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values)\n"
+    "          + wire x 8 B / link,  B = 2(n-1)/n x bytes on the wire,  crowding = ranks on a host / its cores, at least 1"
 )
 
 
@@ -54,16 +53,17 @@ def render_costs(costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
         mine = held_out_of(held, name)
         rows.append(
             [
-                name, cost.cases, f"{1e6 * cost.call_seconds:.4g}", f"{1e6 * cost.hop_seconds:.4g}",
+                name, cost.cases, f"{1e6 * cost.call_seconds:.4g}", f"{1e6 * cost.queue_seconds:.4g}",
+                f"{1e6 * cost.hop_seconds:.4g}",
                 f"{1e9 * cost.byte_seconds:.4g}",
                 f"{1e9 * cost.tail_byte_seconds:.3g} from {show_size(cost.knee_bytes)}" if np.isfinite(cost.knee_bytes) else "–",
-                *(f"{1e9 * cost.cast_seconds[kind]:.3g}" for kind in CASTING),
+                *(f"{1e9 * cost.cast_seconds[kind]:.3g}" if kind in cost.cast_seconds else "–" for kind in CASTING),
                 f"{cost.wire:.3g}" if cost.link_range_bits_per_second else "–",
                 *(show_errors(mine, kind) for kind in ("size", "world_size")),
             ]
         )  # fmt: skip
     header = [
-        "path", "cases", "call (us)", "hop (us)", "byte (ns)", "tail (ns/B)", *(f"cast {kind} (ns/value)" for kind in CASTING),
+        "path", "cases", "call (us)", "queue (us)", "hop (us)", "byte (ns)", "tail (ns/B)", *(f"cast {kind} (ns/value)" for kind in CASTING),
         "wire", "error, held-out sizes", "error, held-out ranks",
     ]  # fmt: skip
     return f"{tabulate(rows, headers=header, disable_numparse=True)}\n\n{FORMULA}\nerror: median (largest) of |predicted / measured - 1| over cases that the model did not see"
@@ -87,8 +87,7 @@ def render_allreduces(
     """Predicted seconds of an all-reduce, an interval, and how far that is beyond the cases."""
     rows = []
     for name, cost in costs.items():
-        kinds = WIRE_BYTES if name.split()[0] in FRAMEWORKS else ("none",)
-        for compression in kinds:
+        for compression in ("none", *cost.cast_seconds):
             for world_size in world_sizes or (cost.largest_world_size,):
                 for link in links or (None,):
                     for payload in payloads:

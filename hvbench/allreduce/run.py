@@ -68,11 +68,12 @@ def make_record(
 ) -> AllreduceRecord:
     """Join what all ranks left of one case; a wrong value on any rank is a failure."""
     outcome, ranks = end.failure, []
-    hosts = [member.host for member in members]
+    taking_part = [member for member in members if member.rank < job.case.world_size]  # of a launch that may have more ranks
+    hosts = [member.host for member in taking_part]
     try:
         for result in end.results:
             host = result["calls"]["host"]
-            cores = len({core for member in members if member.host == host for core in member.cores})
+            cores = len({core for member in taking_part if member.host == host for core in member.cores})
             ranks.append(RankCalls.model_validate({**result["calls"], "cores": cores, "ranks_on_host": hosts.count(host)}))
     except (ValidationError, KeyError, TypeError) as error:
         message = f"a rank left a result that is not what a worker writes: {shorten(str(error), limit=200)}"

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from hvbench.allreduce.cost import WIRE_BYTES, Cost, error_factor, families, fit, hold_out, predict_rows
+from hvbench.allreduce.cost_report import fit_all, render_allreduces, render_costs
 from hvbench.allreduce.summary import COLUMNS, busbw_factor
 
 SIZES = [4**power for power in range(5, 15)]
-TRUTH = {"call": 8e-4, "hop": 5e-5, "byte": 6e-10, "fp16": 9e-10, "bf16": 2e-9, "wire": 1.1}
+TRUTH = {"call": 8e-4, "queue": 1.5e-3, "hop": 5e-5, "byte": 6e-10, "fp16": 9e-10, "bf16": 2e-9, "wire": 1.1}
 
 
 def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowding: float) -> float:
@@ -18,9 +19,9 @@ def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowd
     wire_bytes = size / 4 * WIRE_BYTES[compression]
     crossing = 2 * (n - 1) / n * wire_bytes
     calls = 2 if compression == "bf16" else 1
-    software = calls * TRUTH["call"] + TRUTH["hop"] * 2 * (n - 1) + TRUTH["byte"] * crossing
-    software += TRUTH.get(compression, 0.0) * size / 4
-    return crowding * software + (TRUTH["wire"] * 8 * crossing / link if link else 0.0)
+    waiting = calls * (TRUTH["call"] + TRUTH["queue"] * (crowding - 1))
+    software = TRUTH["hop"] * 2 * (n - 1) + TRUTH["byte"] * crossing + TRUTH.get(compression, 0.0) * size / 4
+    return waiting + crowding * software + (TRUTH["wire"] * 8 * crossing / link if link else 0.0)
 
 
 def make_rows(*, noise: float = 0.0, links: tuple[float | None, ...] = (None,), worlds=(2, 3, 4)) -> pd.DataFrame:
@@ -46,6 +47,7 @@ def test_the_parameters_are_found_again() -> None:
     cost = only(make_rows(links=(None, 2e8, 1e9)))
     assert cost.family == "pytorch gloo"
     assert cost.call_seconds == pytest.approx(TRUTH["call"], rel=0.02)
+    assert cost.queue_seconds == pytest.approx(TRUTH["queue"], rel=0.05)
     assert cost.hop_seconds == pytest.approx(TRUTH["hop"], rel=0.05)
     assert cost.byte_seconds == pytest.approx(TRUTH["byte"], rel=0.01)
     assert cost.cast_seconds == pytest.approx({"fp16": TRUTH["fp16"], "bf16": TRUTH["bf16"]}, rel=0.01)
@@ -60,6 +62,18 @@ def test_a_knee_is_found_where_there_is_one() -> None:
     cost = only(rows)
     assert cost.knee_bytes == 2**22
     assert cost.tail_byte_seconds == pytest.approx(5e-9, rel=0.05)
+
+
+def test_what_was_not_measured_has_no_parameter() -> None:
+    rows = make_rows(noise=0.02, worlds=(2, 4))
+    rows = rows[rows["compression"] != "bf16"]
+    cost = only(rows)
+    assert set(cost.cast_seconds) == {"fp16"}
+    costs, held, _ = fit_all(rows)
+    (line,) = [line for line in render_costs(costs, held).splitlines() if line.startswith("pytorch gloo")]
+    assert "–" in line and "e-" not in line
+    choices = {"world_sizes": (), "links": (), "payloads": (2**20,), "latency_seconds": 0.0}
+    assert "bf16" not in render_allreduces(costs, {"pytorch gloo": 1.1}, **choices)
 
 
 def test_a_prediction_is_the_formula() -> None:

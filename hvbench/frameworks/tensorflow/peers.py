@@ -66,5 +66,5 @@ def join(strategy: str, *, rank: int, world_size: int) -> Peers:
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
-    """In a replica: every replica's value."""
-    return tf.distribute.get_replica_context().all_gather(value, axis=0)
+    """In a replica: every replica's value; TensorFlow wants to know the tensor's device."""
+    return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
