@@ -159,7 +159,8 @@ def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, lis
 def compare_pairs(run: AbRun, *, margin: float) -> tuple[Comparison, list, list[str]]:
     """Both arms of a run compared, their records, and a line for each unreadable one."""
     sets, problems = load_pairs(run)
-    return compare(sets, ignore=run.changed_fields, treatment=TREATMENT, margin=margin), sets, problems
+    comparison = compare(sets, ignore=run.changed_fields, treatment=TREATMENT, margin=margin, by_steps=True)
+    return comparison, sets, problems
 
 
 def is_ab(path: Path) -> bool:

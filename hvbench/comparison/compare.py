@@ -20,8 +20,8 @@ from hvbench.analysis.axes import AXES, LEADING_AXES, PRESET_SIZES, order_values
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.losses import LossChange, find_loss_change
 from hvbench.analysis.metrics import METRICS, Metric, measure_parts
-from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, paired_ratio, welch_ratio
-from hvbench.analysis.samples import sort_records
+from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, log_shift, ratio_of_pairs, welch_ratio
+from hvbench.analysis.samples import make_samples, sort_records
 from hvbench.analysis.stats import Estimate, describe_end, estimate_rate
 from hvbench.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
 from hvbench.record import Record
@@ -29,6 +29,7 @@ from hvbench.spec import Point
 
 MIN_LAUNCHES = 6  # a side; below them there is no verdict
 MARGIN = 0.03  # a change that is smaller is none
+STEP = "step_seconds_median"
 SIGNIFICANT = 0.05  # after correction for the number of points (decisive metrics) or of all figures (shown ones)
 
 
@@ -147,11 +148,13 @@ def split_by(sets: Sequence[LaunchSet], axis: str) -> list[LaunchSet]:
 
 
 def compare(
-    sets: Sequence[LaunchSet], *, ignore: Collection[str] = (), treatment: Collection[str] = (), margin: float = MARGIN
-) -> Comparison:
+    sets: Sequence[LaunchSet], *, ignore: Collection[str] = (), treatment: Collection[str] = (), margin: float = MARGIN,
+    by_steps: bool = False,
+) -> Comparison:  # fmt: skip
     """Join the sets by point (by all but the fields in `ignore`) and compare each set with the first.
 
-    Sets of the same name are one side. `treatment` names the fields of the fingerprint that are meant to differ.
+    Sets of the same name are one side. `treatment` names the fields of the fingerprint that are meant to differ. `by_steps`: a
+    pair's step time is compared step by step (`log_shift`), not by its medians.
     """
     joined_over = {*ignore, *(PRESET_SIZES if "model" in ignore else ())}
     meant = {*treatment, *(name for axis in joined_over for name in FOLLOWS_FROM.get(axis, ()))}
@@ -167,7 +170,7 @@ def compare(
             gaps = [_explain_gap(labels[key], arm, sides[arm], is_all=not good[arm]) for arm in sides]
             missing += [gap for gap in gaps if gap]
             if all(good.values()):
-                points.append(_compare_point(labels[key], good, joined_over=joined_over, meant=meant))
+                points.append(_compare_point(labels[key], good, joined_over=joined_over, meant=meant, by_steps=by_steps))
     differences = {k: v for point in points for k, v in point.differences.items()}
     may_call = not differences
     called = _call_changes(points, margin=margin) if may_call else points
@@ -250,12 +253,12 @@ def _explain_gap(label: str, arm: str, launches: Sequence[Launch], *, is_all: bo
 
 
 def _compare_point(
-    label: str, good: Mapping[str, list[Launch]], *, joined_over: Collection[str], meant: Collection[str]
+    label: str, good: Mapping[str, list[Launch]], *, joined_over: Collection[str], meant: Collection[str], by_steps: bool
 ) -> PointComparison:
     (arm_a, a), (arm_b, b) = good.items()
     pairs = list(_pairs(a, b))
     ids = (a[0].record.point_id, b[0].record.point_id)
-    changes = [change for metric in METRICS if (change := _compare_metric(metric, a, b, pairs))]
+    changes = [change for metric in METRICS if (change := _compare_metric(metric, a, b, pairs, by_steps=by_steps))]
     records = [[launch.record for launch in side] for side in (a, b)]
     return PointComparison(
         label=label,
@@ -278,16 +281,20 @@ def _pairs(a: Sequence[Launch], b: Sequence[Launch]) -> Iterator[tuple[Launch, L
 
 
 def _compare_metric(
-    metric: Metric, a: Sequence[Launch], b: Sequence[Launch], pairs: Sequence[tuple[Launch, Launch]]
+    metric: Metric, a: Sequence[Launch], b: Sequence[Launch], pairs: Sequence[tuple[Launch, Launch]], *, by_steps: bool
 ) -> Change | None:
     sides = [[launch.values[metric.name] for launch in side if metric.name in launch.values] for side in (a, b)]
     if not all(sides) or len(sides[0]) < len(a) or len(sides[1]) < len(b):
         return None  # a mean over the launches that have it would be one over the lucky ones
     if pairs:
-        x, y = ([pair[side].values[metric.name] for pair in pairs] for side in (0, 1))
-        ratio = paired_ratio(x, y)
+        if by_steps and metric.name == STEP:
+            metric = replace(metric, title="step time")
+            differences = [log_shift(*(make_samples(launch.record).slowest for launch in pair)) for pair in pairs]
+        else:
+            differences = log_ratios(*([pair[side].values[metric.name] for pair in pairs] for side in (0, 1)))
+        ratio = ratio_of_pairs(differences)
         sign = 1.0 if metric.is_lower_better else -1.0
-        worse_by = tuple(sign * difference for difference in log_ratios(x, y))
+        worse_by = tuple(sign * difference for difference in differences)
     else:
         ratio, worse_by = welch_ratio(*sides), ()
     return Change(metric=metric, a=estimate_rate(sides[0]), b=estimate_rate(sides[1]), ratio=ratio, worse_by=worse_by)

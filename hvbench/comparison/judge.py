@@ -292,7 +292,7 @@ def _judge_losses(comparison: Comparison, *, policy: Policy, suite: str, today: 
 
 
 def describe_decision(change: Change, decision: Decision) -> str:
-    """`step median +5.2 % (+3.1 % to +7.4 %): the interval …`."""
+    """`step time 5.2 % worse (+3.1 % to +7.4 %): the interval …`."""
     if decision.estimate is None:
         return f"{change.metric.title}: {decision.reason}"
     better = " worse" if decision.estimate > 0 else " better"

@@ -145,7 +145,7 @@ def test_a_slower_arm_is_a_regression_and_the_files_say_so(
     answer = ab(hvbench, arm("old"), arm("new", factor=1.1), "--markdown", "comment.md", "--json", "verdict.json")
     assert answer.code == 1
     assert answer.err.splitlines()[-1].startswith("hvbench: REGRESSION (mine, 6 pairs against arm a")
-    assert "step median" in answer.out.splitlines()[0]
+    assert "step time" in answer.out.splitlines()[0]
     verdict = json.loads(Path("verdict.json").read_text())
     assert (verdict["verdict"], verdict["exit_code"]) == ("regression", 1)
     (worse,) = (finding for finding in verdict["findings"] if finding["kind"] == "regression")

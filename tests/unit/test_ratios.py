@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.ratios import adjust_holm, locate, paired_ratio, sign_flip_p_value, welch_ratio
+from hvbench.analysis.ratios import adjust_holm, locate, log_shift, paired_ratio, sign_flip_p_value, welch_ratio
 
 RANDOM = np.random.default_rng(7)
 A = RANDOM.lognormal(0.0, 0.05, 9)
@@ -25,6 +25,29 @@ def test_a_paired_ratio_is_the_paired_t_test_on_logarithms() -> None:
     assert (ratio.low, ratio.high) == pytest.approx((math.exp(interval.low), math.exp(interval.high)), rel=1e-9)
     assert ratio.ratio == pytest.approx(math.exp(np.mean(np.log(B / A))))
     assert (ratio.n_a, ratio.n_b, ratio.is_paired) == (9, 9, True)
+
+
+def test_a_shift_is_the_median_of_all_ratios() -> None:
+    assert log_shift([1.0, 2.0], [2.0, 3.0, 8.0]) == pytest.approx(np.log(np.median([2, 3, 8, 1, 1.5, 4])))
+    assert log_shift(A, 1.1 * A) == pytest.approx(np.log(1.1))
+    assert log_shift(A, B) == pytest.approx(-log_shift(B, A))
+    with pytest.raises(ValueError, match="ratio needs"):
+        log_shift(A, [0.0])
+
+
+def test_a_shift_of_steps_that_scatter_to_one_side_is_known_better_than_the_ratio_of_medians() -> None:
+    random = np.random.default_rng(3)
+    steps = 0.2 + random.lognormal(0.0, 0.8, (2, 600, 80))  # as steps are: a floor, and a tail
+    shifts = [log_shift(a, 1.05 * b) for a, b in zip(*steps, strict=True)]
+    medians = np.log(1.05 * np.median(steps[1], axis=1) / np.median(steps[0], axis=1))
+    assert np.mean(shifts) == pytest.approx(np.log(1.05), abs=3 * np.std(shifts) / np.sqrt(600))
+    assert np.std(shifts) < 0.9 * np.std(medians)
+
+
+def test_a_shift_of_very_many_values_is_one_of_their_quantiles() -> None:
+    random = np.random.default_rng(4)
+    a, b = random.lognormal(0.0, 0.3, (2, 3000))
+    assert log_shift(a, 1.2 * b) == pytest.approx(np.median(np.subtract.outer(np.log(1.2 * b), np.log(a))), abs=1e-3)
 
 
 def test_an_unpaired_ratio_is_welchs_t_test_on_logarithms() -> None:

@@ -41,6 +41,7 @@ FULL_HEADER = (
 )
 NOTE = (
     f"B/A: geometric mean of the launches' ratio; paired t on the logarithm where launches were interleaved, Welch's t otherwise. "
+    f"Step time (of an A/B comparison): A and B are medians, a pair's ratio is the median of all ratios of a step of B to one of A. "
     f"A verdict needs {MIN_LAUNCHES} launches a side, a p-value of at most 5 % after Holm's correction, and a change of at least "
     f"{MARGIN * 100:g} %; it rests on the step median and on peak memory. The other figures are shown, corrected for their number."
 )
