@@ -8,7 +8,7 @@ with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (
 operations where the others take one. `cast` is the price of a compression, per float32
 value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
 least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
-and each call then waits in the `queue` for a core. Times are fitted by their logarithm, for a case of microseconds counts as
+and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first B pass at once (`burst_bytes`). Times are fitted by their logarithm, for a case of microseconds counts as
 much as one of seconds.
 """
 
@@ -22,6 +22,7 @@ import pandas as pd
 from scipy import optimize
 
 from hvbench.allreduce.summary import busbw_factor
+from hvbench.launch.link import burst_bytes
 
 WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}  # of one float32 value
 OPERATIONS = {"none": 1, "fp16": 1, "bf16": 2}  # of Horovod, each negotiated between the ranks
@@ -61,8 +62,12 @@ class Cost:
         link_bits_per_second: float | None = None,
         crowding: float = 1.0,
         latency_seconds: float = 0.0,
+        burst: float = 0.0,
     ) -> float:
-        """Seconds of one all-reduce; `latency_seconds`: what each hop takes longer than on the links of the fit."""
+        """Seconds of one all-reduce; `latency_seconds`: what each hop takes longer than on the links of the fit.
+
+        `burst`: bytes that the link lets pass at once; a real one none.
+        """
         values = payload_bytes / 4
         crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
         hops = 2 * (world_size - 1)
@@ -73,7 +78,7 @@ class Cost:
             + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
             + self.cast_seconds.get(compression, 0.0) * values
         )
-        wire = self.wire * 8 * crossing / link_bits_per_second if link_bits_per_second else 0.0
+        wire = self.wire * 8 * max(0.0, crossing - burst) / link_bits_per_second if link_bits_per_second else 0.0
         return calls + crowding * software + wire + hops * latency_seconds
 
     def describe_reach(self, *, payload_bytes: float, world_size: float, link_bits_per_second: float | None) -> str:
@@ -140,6 +145,7 @@ def predict_rows(cost: Cost, rows: pd.DataFrame) -> np.ndarray:
                 world_size=row.world_size,
                 compression=row.compression,
                 link_bits_per_second=None if pd.isna(row.link_bits_per_second) else row.link_bits_per_second,
+                burst=0.0 if pd.isna(row.link_bits_per_second) else burst_bytes(row.link_bits_per_second),
                 crowding=max(1.0, row.ranks_on_host / row.cores),
             )
             for row in rows.itertuples()
@@ -210,6 +216,7 @@ def _terms(rows: pd.DataFrame, *, knee: float) -> np.ndarray:
     crossing, world_size = _crossing(rows), rows["world_size"].to_numpy(dtype=float)
     crowding = np.maximum(1.0, (rows["ranks_on_host"] / rows["cores"]).to_numpy(dtype=float))
     links = rows["link_bits_per_second"].to_numpy(dtype=float, na_value=np.inf)
+    bursts = np.array([burst_bytes(link) if np.isfinite(link) else 0.0 for link in links])
     values = rows["payload_bytes"].to_numpy(dtype=float) / 4
     tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
     calls = rows["compression"].map(OPERATIONS).to_numpy(dtype=float)
@@ -219,7 +226,7 @@ def _terms(rows: pd.DataFrame, *, knee: float) -> np.ndarray:
         crowding * 2 * (world_size - 1),
         crowding * crossing,
         crowding * tail,
-        8 * crossing / links,
+        8 * np.maximum(0.0, crossing - bursts) / links,
         *(crowding * values * (rows["compression"] == name).to_numpy() for name in CASTING),
     ]
     return np.stack(columns, axis=1)

@@ -24,9 +24,13 @@ def shape_link(bits_per_second: int | None) -> None:
     if bits_per_second is None:
         _run_tc("qdisc", "del", "dev", interface, "root", may_fail=True)  # there is none to delete at first
         return
-    burst = max(LEAST_BURST_BYTES, int(bits_per_second / 8 * BURST_SECONDS))
-    limit = ("rate", f"{bits_per_second}bit", "burst", str(burst), "latency", QUEUE)
+    limit = ("rate", f"{bits_per_second}bit", "burst", str(burst_bytes(bits_per_second)), "latency", QUEUE)
     _run_tc("qdisc", "replace", "dev", interface, "root", "tbf", *limit)
+
+
+def burst_bytes(bits_per_second: float) -> int:
+    """What leaves at once after a rest, before the link is as slow as it says."""
+    return max(LEAST_BURST_BYTES, int(bits_per_second / 8 * BURST_SECONDS))
 
 
 def _run_tc(*words: str, may_fail: bool = False) -> None:
