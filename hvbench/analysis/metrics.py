@@ -22,8 +22,9 @@ class Metric:
     is_timing: bool = True  # a busy machine moves it
 
 
+STEP = "step_seconds_median"
 METRICS = (
-    Metric("step_seconds_median", "step median", is_decisive=True),
+    Metric(STEP, "step median", is_decisive=True),
     Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
     Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
     Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False),

@@ -12,12 +12,11 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.axes import AXES
+from hvbench.analysis.metrics import STEP
 from hvbench.analysis.panels import choose_rows
 from hvbench.analysis.ratios import Ratio, paired_ratio
 from hvbench.analysis.stats import Estimate, estimate_mean
 from hvbench.analysis.tables import NOT_AVAILABLE, format_number
-
-STEP = "step_seconds_median"
 
 
 def find_launches(

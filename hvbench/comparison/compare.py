@@ -19,7 +19,7 @@ from hvbench.analysis.agreement import TOLERANCES, compare_losses
 from hvbench.analysis.axes import AXES, LEADING_AXES, PRESET_SIZES, order_values, varying_axes
 from hvbench.analysis.frame import point_frame
 from hvbench.analysis.losses import LossChange, find_loss_change
-from hvbench.analysis.metrics import METRICS, Metric, measure_parts
+from hvbench.analysis.metrics import METRICS, STEP, Metric, measure_parts
 from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, log_shift, ratio_of_pairs, welch_ratio
 from hvbench.analysis.samples import make_samples, sort_records
 from hvbench.analysis.stats import Estimate, describe_end, estimate_rate
@@ -29,7 +29,6 @@ from hvbench.spec import Point
 
 MIN_LAUNCHES = 6  # a side; below them there is no verdict
 MARGIN = 0.03  # a change that is smaller is none
-STEP = "step_seconds_median"
 SIGNIFICANT = 0.05  # after correction for the number of points (decisive metrics) or of all figures (shown ones)
 
 
