@@ -1,4 +1,4 @@
-"""A real sweep over the ways to exchange gradients, ceilings and table included: each is measured, not only right."""
+"""A real sweep over the ways to exchange gradients, ceilings included: each is measured, not only right."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hvbench.spec import FRAMEWORKS
 from hvbench.store import RunFolder
 
 SCRIPTS = Path(sys.executable).parent
-SAME_WORK = ("horovod", "native", "parameter_server")
+OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures
 
 
 @pytest.mark.slow
-def test_every_strategy_is_measured_in_both_frameworks(tmp_path: Path) -> None:
-    smaller = ["-s", "model=tiny", "-s", f"strategy={','.join(SAME_WORK)}", "-s", "steps=2", "-s", "warmup_steps=1", "-s", "repeats=1"]
+def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> None:
+    smaller = ["-s", "model=tiny", "-s", f"strategy={','.join(OTHERS)}", "-s", "steps=2", "-s", "warmup_steps=1", "-s", "repeats=1"]
     words = ["hvbench", "sweep", "strategies", "--np", "2", "--out", "run", "--no-parity", *smaller]
     environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
@@ -26,13 +26,11 @@ def test_every_strategy_is_measured_in_both_frameworks(tmp_path: Path) -> None:
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == []
     found = {(record.point.framework, record.point.strategy): record for record in records}
-    assert set(found) == {(framework, strategy) for framework in FRAMEWORKS for strategy in SAME_WORK}
+    assert set(found) == {(framework, strategy) for framework in FRAMEWORKS for strategy in OTHERS}
     for (framework, strategy), record in found.items():
         busbw = record.ranks[0].ceiling.allreduce_busbw_bytes_per_second
         assert (busbw is None) == (strategy == "parameter_server"), "a server's ranks know no all-reduce"
         for rank in (0, 1):
-            assert record.ranks[rank].loss == pytest.approx(found["pytorch", "horovod"].ranks[rank].loss, rel=2e-5)
+            assert record.ranks[rank].loss == pytest.approx(found["pytorch", "native"].ranks[rank].loss, rel=2e-5)
     logs = [path for path in (tmp_path / "run" / "logs").glob("*.log") if "Traceback" in path.read_text(errors="replace")]
     assert logs == [], "no worker ended badly after its work"
-    table = (tmp_path / "run" / "tables" / "strategies.md").read_text()
-    assert all(f"| {framework} | {strategy}" in table for framework, strategy in found)
