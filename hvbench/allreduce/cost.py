@@ -8,7 +8,8 @@ with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (
 operations where the others take one. `cast` is the price of a compression, per float32
 value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
 least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
-and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first B pass at once (`burst_bytes`). Times are fitted by their logarithm, for a case of microseconds counts as
+and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first bytes of a
+call pass at once: what the token bucket has gathered in the `rest` before it, at most what it holds. Times are fitted by their logarithm, for a case of microseconds counts as
 much as one of seconds.
 """
 
@@ -32,6 +33,7 @@ SMALLEST = 1e-15
 NEGLIGIBLE = 1e-4  # of every case's time: a term that small is none
 ROBUST_SCALE = 0.1  # deviations of the logarithm beyond this count less and less: one disturbed case moves little
 INNER_QUANTILE = 0.95
+RESTS = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds in which a bucket may have filled
 EARNED = 0.9  # of the loss without a knee: two more parameters have to explain more than noise
 
 
@@ -48,6 +50,7 @@ class Cost:
     knee_bytes: float
     cast_seconds: Mapping[str, float]  # compression -> per value; those that were measured
     wire: float  # of the link's own time; 1 where no link was shaped
+    rest_seconds: float  # in which a shaped link's bucket fills before a call
     cases: int
     largest_world_size: int
     payload_range_bytes: tuple[int, int]
@@ -111,14 +114,17 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
     if len(rows) < LEAST_ROWS:
         raise ValueError(f"{family}: {len(rows)} cases are too few for a model; {LEAST_ROWS} are needed")
     seconds, crossing = rows["p50_seconds"].to_numpy(dtype=float), _crossing(rows)
-    rough = {knee: _fit_relative(_terms(rows, knee=knee), seconds)[1] for knee in [np.inf, *np.unique(crossing)[1:-1]]}
+    links = rows["link_bits_per_second"].dropna().astype(float)
+    losses = {rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds)[1] for rest in (RESTS if len(links) else RESTS[:1])}
+    rest = min(losses, key=losses.__getitem__)
+    knees = [np.inf, *np.unique(crossing)[1:-1]]
+    rough = {knee: _fit_relative(_terms(rows, knee=knee, rest=rest), seconds)[1] for knee in knees}
     best = min(rough, key=rough.__getitem__)
-    fitted = {knee: _refine(_terms(rows, knee=knee), seconds) for knee in {np.inf, best}}
+    fitted = {knee: _refine(_terms(rows, knee=knee, rest=rest), seconds) for knee in {np.inf, best}}
     knee = best if fitted[best][1] < EARNED * fitted[np.inf][1] else np.inf
     parameters = fitted[knee][0]
     call, queue, hop, byte, tail, wire, *casts = parameters
     measured = set(rows["compression"])
-    links = rows["link_bits_per_second"].dropna().astype(float)
     return Cost(
         family=family,
         call_seconds=call,
@@ -129,6 +135,7 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
         knee_bytes=knee,
         cast_seconds={name: cast for name, cast in zip(CASTING, casts, strict=True) if name in measured},
         wire=wire if len(links) else 1.0,
+        rest_seconds=rest,
         cases=len(rows),
         largest_world_size=int(rows["world_size"].max()),
         payload_range_bytes=(int(rows["payload_bytes"].min()), int(rows["payload_bytes"].max())),
@@ -145,7 +152,7 @@ def predict_rows(cost: Cost, rows: pd.DataFrame) -> np.ndarray:
                 world_size=row.world_size,
                 compression=row.compression,
                 link_bits_per_second=None if pd.isna(row.link_bits_per_second) else row.link_bits_per_second,
-                burst=0.0 if pd.isna(row.link_bits_per_second) else burst_bytes(row.link_bits_per_second),
+                burst=0.0 if pd.isna(row.link_bits_per_second) else gathered_bytes(row.link_bits_per_second, rest=cost.rest_seconds),
                 crowding=max(1.0, row.ranks_on_host / row.cores),
             )
             for row in rows.itertuples()
@@ -211,12 +218,17 @@ def _refine(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
     return np.where(shares > NEGLIGIBLE, parameters, 0.0), float(result.cost)
 
 
-def _terms(rows: pd.DataFrame, *, knee: float) -> np.ndarray:
+def gathered_bytes(bits_per_second: float, *, rest: float) -> float:
+    """What a shaped link lets pass at once after `rest` seconds."""
+    return min(burst_bytes(bits_per_second), rest * bits_per_second / 8)
+
+
+def _terms(rows: pd.DataFrame, *, knee: float, rest: float) -> np.ndarray:
     """One column a parameter: call, queue, hop, byte, tail byte, wire, casts."""
     crossing, world_size = _crossing(rows), rows["world_size"].to_numpy(dtype=float)
     crowding = np.maximum(1.0, (rows["ranks_on_host"] / rows["cores"]).to_numpy(dtype=float))
     links = rows["link_bits_per_second"].to_numpy(dtype=float, na_value=np.inf)
-    bursts = np.array([burst_bytes(link) if np.isfinite(link) else 0.0 for link in links])
+    bursts = np.array([gathered_bytes(link, rest=rest) if np.isfinite(link) else 0.0 for link in links])
     values = rows["payload_bytes"].to_numpy(dtype=float) / 4
     tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
     calls = rows["compression"].map(OPERATIONS).to_numpy(dtype=float)

@@ -11,7 +11,12 @@ from hvbench.allreduce.cost_report import fit_all, render_allreduces, render_cos
 from hvbench.allreduce.summary import COLUMNS, busbw_factor
 
 SIZES = [4**power for power in range(5, 15)]
-TRUTH = {"call": 8e-4, "queue": 1.5e-3, "hop": 5e-5, "byte": 6e-10, "fp16": 9e-10, "bf16": 2e-9, "wire": 1.1}
+TRUTH = {"call": 8e-4, "queue": 1.5e-3, "hop": 5e-5, "byte": 6e-10, "fp16": 9e-10, "bf16": 2e-9, "wire": 1.1, "rest": 2e-3}
+
+
+def gathered(link: float) -> float:
+    """Bytes that the token bucket of a shaped link lets pass at once."""
+    return min(max(128 * 1024, link / 8 * 4e-3), TRUTH["rest"] * link / 8)
 
 
 def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowding: float) -> float:
@@ -21,7 +26,7 @@ def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowd
     calls = 2 if compression == "bf16" else 1
     waiting = calls * (TRUTH["call"] + TRUTH["queue"] * (crowding - 1))
     software = TRUTH["hop"] * 2 * (n - 1) + TRUTH["byte"] * crossing + TRUTH.get(compression, 0.0) * size / 4
-    shaped = max(0.0, crossing - max(128 * 1024, link / 8 * 4e-3)) if link else 0.0  # what the token bucket lets pass at once is not
+    shaped = max(0.0, crossing - gathered(link)) if link else 0.0
     return waiting + crowding * software + (TRUTH["wire"] * 8 * shaped / link if link else 0.0)
 
 
@@ -53,6 +58,7 @@ def test_the_parameters_are_found_again() -> None:
     assert cost.byte_seconds == pytest.approx(TRUTH["byte"], rel=0.01)
     assert cost.cast_seconds == pytest.approx({"fp16": TRUTH["fp16"], "bf16": TRUTH["bf16"]}, rel=0.01)
     assert cost.wire == pytest.approx(TRUTH["wire"], rel=0.01)
+    assert cost.rest_seconds == TRUTH["rest"]
     assert cost.tail_byte_seconds == 0 or not np.isfinite(cost.knee_bytes)
 
 
@@ -81,8 +87,7 @@ def test_a_prediction_is_the_formula() -> None:
     cost = only(make_rows(links=(None, 2e8)))
     for n, compression, link in ((2, "none", None), (64, "fp16", 1e9), (7, "bf16", 1e8)):
         predicted = cost.predict(payload_bytes=2**24, world_size=n, compression=compression, link_bits_per_second=link)
-        burst = max(128 * 1024, link / 8 * 4e-3) if link else 0.0
-        at_once = TRUTH["wire"] * 8 * burst / link if link else 0.0  # a real link lets nothing pass at once
+        at_once = TRUTH["wire"] * 8 * gathered(link) / link if link else 0.0  # a real link lets nothing pass at once
         assert predicted == pytest.approx(seconds_of(2**24, n, compression, link, crowding=1) + at_once, rel=0.02)
     slow = cost.predict(payload_bytes=2**24, world_size=8, latency_seconds=1e-3)
     assert slow - cost.predict(payload_bytes=2**24, world_size=8) == pytest.approx(14e-3)
