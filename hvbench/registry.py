@@ -48,6 +48,8 @@ class Kept:
     copies_clipped: bool = True
     copies_sums: bool = True
     base_bytes: int = 645 * 2**20
+    native_bytes: int = 43 * 2**20  # of the framework's own strategy, beside the base
+    native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
 
 
 @dataclass(frozen=True, kw_only=True)

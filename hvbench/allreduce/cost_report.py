@@ -89,7 +89,7 @@ def render_allreduces(
     for name, cost in costs.items():
         for compression in ("none", *cost.cast_seconds):
             for world_size in world_sizes or (cost.largest_world_size,):
-                for link in links or (None,):
+                for link in links or sorted(set(cost.link_range_bits_per_second or ())) or (None,):
                     for payload in payloads:
                         seconds = cost.predict(
                             payload_bytes=payload, world_size=world_size, compression=compression,
@@ -161,6 +161,8 @@ def plot_residuals(held: pd.DataFrame) -> Figure | None:
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show_size(value)))
+        for which in (panel.yaxis.set_major_formatter, panel.yaxis.set_minor_formatter):
+            which(FuncFormatter(lambda value, _: f"{value:g}"))
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     panels[0].legend(fontsize=7)

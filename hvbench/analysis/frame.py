@@ -5,13 +5,13 @@ A launch that did not end in `ok` keeps its row, its status and its reason; its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.columns import DTYPES, POINT_COLUMNS
+from hvbench.analysis.columns import DTYPES, POINT_COLUMNS, Column
 from hvbench.analysis.samples import (
     evaluations_of,
     find_defect,
@@ -25,10 +25,14 @@ from hvbench.record import Record
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 
 
-def point_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One row per record, with the columns of `POINT_COLUMNS`, sorted by point, repeat and start."""
+def point_frame(records: Iterable[Record], *, metrics: Collection[str] | None = None) -> pd.DataFrame:
+    """One row per record, with the columns of `POINT_COLUMNS`, sorted by point, repeat and start.
+
+    `metrics`: only these of the figures that samples are needed for, which saves most of the time; the others are missing.
+    """
     records = sort_records(records)
-    rows = [_point_row(launch, record) for launch, record in enumerate(records)]
+    chosen = [column for column in POINT_COLUMNS if column.metric and (metrics is None or column.name in metrics)]
+    rows = [_point_row(launch, record, chosen) for launch, record in enumerate(records)]
     _compare_with_machine(rows, records)
     columns = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=DTYPES[c.kind]) for c in POINT_COLUMNS}
     return pd.DataFrame(columns)
@@ -102,7 +106,7 @@ def _at(values: list[Any], index: int) -> Any:
     return values[index] if index < len(values) else None
 
 
-def _point_row(launch: int, record: Record) -> dict[str, Any]:
+def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[str, Any]:
     row = {
         "launch": launch,
         "suite": record.suite,
@@ -124,4 +128,4 @@ def _point_row(launch: int, record: Record) -> dict[str, Any]:
     if defect := find_defect(record):
         return row | {"status": "failed", "phase": "record", "message": defect}
     samples = make_samples(record)
-    return row | {column.name: column.metric(samples) for column in POINT_COLUMNS if column.metric}
+    return row | {column.name: column.metric(samples) for column in columns}

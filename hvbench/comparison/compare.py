@@ -188,7 +188,7 @@ def _collect(sets: Sequence[LaunchSet], joined_over: Collection[str]) -> dict[st
     for launches in sets:
         side = arms.setdefault(launches.name, {})
         records = sort_records(launches.records)
-        rows = point_frame(records)
+        rows = point_frame(records, metrics=[metric.name for metric in METRICS])
         ends = [
             None if row.status == "ok" else f"{row.status}{_why(row)}"
             for row in rows[["status", "phase", "message"]].itertuples()

@@ -11,8 +11,9 @@ vocabulary V, N parameters of 4 bytes:
     logits                      4 l S V: logits, their softmax and their gradients
     dropout                     per block, c S W + a S H T more: masks, and the attention matrices that a fused kernel spares
     copies                      4 V W (a tied embedding has two gradients before their sum), TensorFlow's clipped gradients
-                                4 N, the weights rounded to a lower precision, Horovod's wire format
-    base                        interpreter, framework, data
+                                4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
+                                framework's own strategy
+    base                        interpreter, framework, data, that strategy
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, sec. 4.1: 34 S W bytes + 5 S H T per block, in 16 bits with
 dropout), counted anew for these twins. Kept per block, in units of S W, where a value is kept in
@@ -29,7 +30,8 @@ mask, and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix i
 Measured in 34 launches on one machine (x86, glibc, 24 GiB): `tiny`; `small` with micro-batch 1 to 16, accumulation 1 and
 2, fp32, emulated bf16, fp16 compression, 1 and 2 ranks; `gpt2` with micro-batch 1 and sequence 128. The estimate was
 -10 to +4 % off, in 30 of them within 5 %; too low where passes accumulate (-6 %) and for TensorFlow's emulated bf16 at
-micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand. Native bf16, fp16, GPUs,
+micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand; what
+MultiWorkerMirroredStrategy adds (d = 10), with one launch of `tiny` and three of `small` on two ranks. Native bf16, fp16, GPUs,
 dropout and other optimizers than AdamW were not measured.
 """
 
@@ -93,6 +95,8 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     copies_bytes += parameters * HALF_BYTES if point.compression != "none" else 0
+    is_own = point.strategy == "native"
+    copies_bytes += parameters * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(
@@ -103,5 +107,5 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         activation_bytes=point.num_layers * (block_bytes + matrix_bytes),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,
-        base_bytes=kept.base_bytes,
+        base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0),
     )

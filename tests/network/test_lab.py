@@ -137,7 +137,7 @@ def test_horovodrun_on_several_hosts(lab: Lab, tmp_path: Path, ranks_per_host: i
 @needs_lab
 @pytest.mark.long
 def test_all_reduces_between_hosts(lab: Lab, tmp_path: Path) -> None:
-    words = ["hvbench", "allreduce", "--controller", "gloo", "-b", "64KiB", "-e", "4MiB", "--link", "100Mbit", "--out", "run"]
+    words = ["hvbench", "allreduce", "--controller", "gloo", "-b", "2MiB", "-e", "4MiB", "--link", "100Mbit", "--out", "run"]
     done = run(lab, words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "link 100 Mbit/s" in done.stdout and "# pytorch gloo bf16: 2 ranks" in done.stdout

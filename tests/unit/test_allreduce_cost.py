@@ -83,6 +83,14 @@ def test_what_was_not_measured_has_no_parameter() -> None:
     assert "bf16" not in render_allreduces(costs, {"pytorch gloo": 1.1}, **choices)
 
 
+def test_without_a_link_the_measured_ones_are_predicted() -> None:
+    costs, _, _ = fit_all(make_rows(links=(2e8, 1e9), worlds=(2, 4)))
+    choices = {"world_sizes": (), "payloads": (2**24,), "latency_seconds": 0.0}
+    text = render_allreduces(costs, {"pytorch gloo": 1.1}, links=(), **choices)
+    assert text == render_allreduces(costs, {"pytorch gloo": 1.1}, links=(2e8, 1e9), **choices)
+    assert "200 Mbit/s" in text and "as measured" not in text
+
+
 def test_a_prediction_is_the_formula() -> None:
     cost = only(make_rows(links=(None, 2e8)))
     for n, compression, link in ((2, "none", None), (64, "fp16", 1e9), (7, "bf16", 1e8)):

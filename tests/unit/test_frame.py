@@ -34,6 +34,13 @@ def test_throughput_is_tokens_over_the_slowest_ranks_seconds() -> None:
     assert row["tokens_per_second_per_rank"] == pytest.approx(3 * 512 / 7 / 2)
 
 
+def test_chosen_metrics_are_the_same_and_the_others_missing() -> None:
+    whole, part = point_frame([two_ranks()]), point_frame([two_ranks()], metrics=["tokens_per_second"])
+    assert list(part.columns) == list(whole.columns)
+    assert part["tokens_per_second"].equals(whole["tokens_per_second"]) and part["status"].equals(whole["status"])
+    assert part["step_seconds_median"].isna().all()
+
+
 def test_throughput_is_not_a_mean_of_rates() -> None:
     """One step of 1 s and one of 3 s: the harmonic 2 x 32 / 4, not the arithmetic (32 + 32 / 3) / 2."""
     row = measure(make_record([make_rank(step_seconds=[5.0, 1.0, 3.0])], micro_batch_size=1))
