@@ -117,7 +117,7 @@ class Sweep:
         places = number_places(self.suite.points(), jobs)
         tasks = [
             make_task(
-                job, self.settings, place=places[job.key], memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints
+                job, self.settings, place=places.get(job.key), memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints
             )
             for job in jobs
         ]
@@ -350,7 +350,7 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
 
 def make_task(
     job: Job, settings: MeasureSettings, *,
-    place: int = 0, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints"),
+    place: int | None = 0, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints"),
 ) -> Task:  # fmt: skip
     """The job as the launcher needs it; below `checkpoints` lie its own, in a folder of its key, and pretrained ones."""
     limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))

@@ -15,6 +15,7 @@ from hvbench.plan import (
     estimate_sweep_seconds,
     is_installed,
     make_plan,
+    number_places,
     reason_not_to_measure,
     worker_group,
 )
@@ -39,6 +40,14 @@ def plan(chosen: list[Point], *, world_size: int = 2, repeats: int = 1, done: tu
 
 
 # Order
+
+
+def test_a_job_of_another_point_than_the_suites_has_no_place() -> None:
+    chosen = points(seed=[0, 1])
+    jobs = plan(chosen, repeats=2).jobs
+    other = Job(point=jobs[0].point.model_copy(update={"cycle_time_seconds": 0.005}), repeat=0)  # as hvbench tune proposes
+    places = number_places(chosen, [*jobs, other])
+    assert sorted(places.values()) == list(range(8)) and other.key not in places
 
 
 def test_repeats_are_the_outer_loop_and_each_framework_runs_in_one_piece() -> None:
