@@ -106,7 +106,8 @@ def make_plan(
 def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int]:
     """Key of each job -> its place among the launches of `points` (a suite's, in order), whatever is skipped of them.
 
-    A job of another point, such as `hvbench tune` proposes, has none. Two sweeps of a suite that differ in a field which is no axis have the same places: where they take turns, they meet there.
+    A job of another point, such as `hvbench tune` proposes, has none. Two sweeps of a suite that differ in a field which is
+    no axis have the same places: where they take turns, they meet there.
     """
     sizes = {job.point.world_size for job in jobs}
     place = {

@@ -8,9 +8,9 @@ with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (
 operations where the others take one. `cast` is the price of a compression, per float32
 value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
 least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
-and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first bytes of a
-call pass at once: what the token bucket has gathered in the `rest` before it, at most what it holds. Times are fitted by their logarithm, for a case of microseconds counts as
-much as one of seconds.
+and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first bytes of a call pass at once:
+what the token bucket has gathered in the `rest` before it, at most what it holds. Times are fitted by their logarithm, for
+a case of microseconds counts as much as one of seconds.
 """
 
 from __future__ import annotations
@@ -63,26 +63,34 @@ class Cost:
         world_size: float,
         compression: str = "none",
         link_bits_per_second: float | None = None,
-        crowding: float = 1.0,
         latency_seconds: float = 0.0,
-        burst: float = 0.0,
     ) -> float:
-        """Seconds of one all-reduce; `latency_seconds`: what each hop takes longer than on the links of the fit.
+        """Seconds of one all-reduce where every rank has a core, over a link that nobody shapes.
 
-        `burst`: bytes that the link lets pass at once; a real one none.
+        `latency_seconds`: what each hop takes longer than on the links of the fit.
         """
         values = payload_bytes / 4
         crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
         hops = 2 * (world_size - 1)
-        calls = OPERATIONS[compression] * (self.call_seconds + self.queue_seconds * (crowding - 1))
         software = (
-            self.hop_seconds * hops
+            self.call_seconds * OPERATIONS[compression]
+            + self.hop_seconds * hops
             + self.byte_seconds * crossing
             + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
             + self.cast_seconds.get(compression, 0.0) * values
         )
-        wire = self.wire * 8 * max(0.0, crossing - burst) / link_bits_per_second if link_bits_per_second else 0.0
-        return calls + crowding * software + wire + hops * latency_seconds
+        wire = self.wire * 8 * crossing / link_bits_per_second if link_bits_per_second else 0.0
+        return software + wire + hops * latency_seconds
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """In the order of the columns of `_terms`."""
+        casts = (self.cast_seconds.get(name, 0.0) for name in CASTING)
+        return np.array(
+            [
+                self.call_seconds, self.queue_seconds, self.hop_seconds, self.byte_seconds, self.tail_byte_seconds, self.wire, *casts,
+            ]
+        )  # fmt: skip
 
     def describe_reach(self, *, payload_bytes: float, world_size: float, link_bits_per_second: float | None) -> str:
         """How far beyond its cases a prediction goes, in words; empty inside of them."""
@@ -115,14 +123,13 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
         raise ValueError(f"{family}: {len(rows)} cases are too few for a model; {LEAST_ROWS} are needed")
     seconds, crossing = rows["p50_seconds"].to_numpy(dtype=float), _crossing(rows)
     links = rows["link_bits_per_second"].dropna().astype(float)
-    losses = {rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds)[1] for rest in (RESTS if len(links) else RESTS[:1])}
-    rest = min(losses, key=losses.__getitem__)
+    plain = {rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds) for rest in (RESTS if len(links) else RESTS[:1])}
+    rest = min(plain, key=lambda each: plain[each][1])
     knees = [np.inf, *np.unique(crossing)[1:-1]]
     rough = {knee: _fit_relative(_terms(rows, knee=knee, rest=rest), seconds)[1] for knee in knees}
     best = min(rough, key=rough.__getitem__)
-    fitted = {knee: _refine(_terms(rows, knee=knee, rest=rest), seconds) for knee in {np.inf, best}}
-    knee = best if fitted[best][1] < EARNED * fitted[np.inf][1] else np.inf
-    parameters = fitted[knee][0]
+    bent = _refine(_terms(rows, knee=best, rest=rest), seconds)
+    knee, (parameters, _) = (best, bent) if bent[1] < EARNED * plain[rest][1] else (np.inf, plain[rest])
     call, queue, hop, byte, tail, wire, *casts = parameters
     measured = set(rows["compression"])
     return Cost(
@@ -144,20 +151,8 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
 
 
 def predict_rows(cost: Cost, rows: pd.DataFrame) -> np.ndarray:
-    """Predicted seconds of each row of `summarize`."""
-    return np.array(
-        [
-            cost.predict(
-                payload_bytes=row.payload_bytes,
-                world_size=row.world_size,
-                compression=row.compression,
-                link_bits_per_second=None if pd.isna(row.link_bits_per_second) else row.link_bits_per_second,
-                burst=0.0 if pd.isna(row.link_bits_per_second) else gathered_bytes(row.link_bits_per_second, rest=cost.rest_seconds),
-                crowding=max(1.0, row.ranks_on_host / row.cores),
-            )
-            for row in rows.itertuples()
-        ]
-    )
+    """Predicted seconds of each row of `summarize`, crowded as it was and over the link that it had."""
+    return _terms(rows, knee=cost.knee_bytes, rest=cost.rest_seconds) @ cost.parameters
 
 
 def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,7 @@ import pytest
 from hvbench.analysis.samples import evaluations_of
 from hvbench.spec import FRAMEWORKS
 from hvbench.store import RunFolder
-
-SCRIPTS = Path(sys.executable).parent
+from tests.parallel.test_launchers import launch
 
 SUITE = """
 question = "Does pretraining help?"
@@ -38,8 +34,7 @@ evaluate_samples = 32
 def test_both_twins_start_from_what_the_suite_has_pretrained(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
     words = ["hvbench", "sweep", "suite.toml", "--np", "2", "--out", "run", "--no-parity"]
-    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
+    done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == [] and len(records) == 4

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hvbench.spec import FRAMEWORKS
 from hvbench.store import RunFolder
+from tests.parallel.test_launchers import launch
 
-SCRIPTS = Path(sys.executable).parent
 OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures
 
 
@@ -20,8 +17,7 @@ OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly eve
 def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> None:
     smaller = ["-s", "model=tiny", "-s", f"strategy={','.join(OTHERS)}", "-s", "steps=2", "-s", "warmup_steps=1", "-s", "repeats=1"]
     words = ["hvbench", "sweep", "strategies", "--np", "2", "--out", "run", "--no-parity", *smaller]
-    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
+    done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == []

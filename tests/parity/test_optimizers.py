@@ -20,8 +20,8 @@ from tests.parity.points import (
     BROKEN,
     OPTIMIZER_MISTAKES,
     OPTIMIZERS,
-    WORLD_SIZES,
     OPTIMIZER_WORLDS,
+    WORLD_SIZES,
     optimizer_point,
     warming_point,
 )
