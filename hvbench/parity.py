@@ -73,6 +73,8 @@ class Tolerances:
 #   bf16       bf16         4.9e-5   2.9e-5   1.7e-3     2.7e-3   5.7e-5         0.14
 #   fp16       bf16         9.6e-5   2.5e-6   5.7e-3     1.1e-3   8.6e-6         0.02
 #
+# On three ranks and more these hold too, for sums have one order there (`hvbench.tracing.launched_as`).
+#
 # bf16 on the wire is eight times as coarse as fp16: in a small tensor a single element that rounds to the other side is
 # half a percent of its gradient.
 #

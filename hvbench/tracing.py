@@ -1,7 +1,8 @@
 """Runs traces of points in real workers, and compares the twins by them: the launching side of `hvbench.parity`.
 
-Points that share a framework, a world size and a device share their workers, as in a sweep. Traces lie in files, and
-two are compared tensor by tensor, so that no process holds more than one tensor of each.
+Points that share a framework, a world size and a device share their workers, as in a sweep; where sums are rounded on
+the wire, workers that send each tensor by itself (`launched_as`). Traces lie in files, and two are compared tensor by
+tensor, so that no process holds more than one tensor of each.
 """
 
 from __future__ import annotations
@@ -185,10 +186,10 @@ def run_traces(
     were started for; raises LaunchError when ranks are lost.
     """
     distinct = list(dict.fromkeys(points))
-    groups = list(dict.fromkeys(worker_group(point) for point in distinct))
+    groups = list(dict.fromkeys(worker_group(launched_as(point)) for point in distinct))
     settings = MeasureSettings(warmup_steps=1, steps=steps)
     for group in groups:
-        ordered = [point for point in distinct if worker_group(point) == group]
+        ordered = [point for point in distinct if worker_group(launched_as(point)) == group]
         tasks = [make_trace_task(point, settings, folder=folder, limits=limits, is_moved=is_moved) for point in ordered]
         left = list(ordered)
         announce(left[0])
@@ -200,6 +201,18 @@ def run_traces(
         except StartFailed as error:
             for point in left:
                 yield TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=error.failure)
+
+
+def launched_as(point: Point) -> Point:
+    """`point`, with the settings of the workers that trace it: without tensor fusion where the order of a sum shows.
+
+    A ring adds up one rank after the other, and among three and more each partial sum is rounded to what goes over the
+    wire. Which rank an element's sum begins at follows from its place in the buffer of all tensors that were ready at
+    the same time: in fp16, one framework's gradients on four ranks differ by 4e-4 from launch to launch. A tensor that
+    is sent by itself has one place: then they agree to the last bit.
+    """
+    is_ordered_by_time = point.strategy == "horovod" and point.compression == "fp16" and (point.world_size or 1) > 2
+    return point.model_copy(update={"fusion_threshold_bytes": 0}) if is_ordered_by_time else point
 
 
 def read_end(point: Point, end: TaskEnd, *, folder: Path) -> TracedPoint:
@@ -268,15 +281,16 @@ def make_trace_task(
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
     estimate = estimate_seconds(Job(point=point, repeat=0), settings)
     job = {"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder, "is_moved": is_moved}
+    launched = launched_as(point)
     return Task(
-        group=worker_group(point),
+        group=worker_group(launched),
         framework=point.framework,
         world_size=point.world_size or 1,
         device=point.device,
         job=job,
         timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
         memory_limit_bytes=limits.memory_bytes,
-        **launch_facts(point),
+        **launch_facts(launched),
     )
 
 
