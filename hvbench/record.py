@@ -187,6 +187,11 @@ class Record(Spec):
     duration_seconds: Seconds = Field(description="wall time of the point, set-up included")
 
     @property
+    def key(self) -> str:
+        """That of its job: `POINT_ID.rREPEAT`."""
+        return f"{self.point_id}.r{self.repeat}"
+
+    @property
     def warmup_steps(self) -> int:
         """Leading entries of each sample list that are not measurements."""
         return self.measure.warmup_steps

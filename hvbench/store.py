@@ -98,8 +98,7 @@ class RunFolder:
 
     def write_record(self, record: Record) -> Path:
         """Store one record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
-        key = f"{record.point_id}.r{record.repeat}"
-        names = (f"{key}.json" if attempt == 1 else f"{key}.a{attempt}.json" for attempt in itertools.count(1))
+        names = (f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1))
         path = next(path for name in names if not os.path.lexists(path := self.records_path / name))
         self._write(path, record.model_dump())
         return path
@@ -136,7 +135,7 @@ class RunFolder:
         """Keys of the launches not to be repeated: those that ended in `ok`, or in anything that `retry` does not name."""
         records, _ = self.read_records()
         return {
-            f"{record.point_id}.r{record.repeat}"
+            record.key
             for record in records
             if record.outcome.status == "ok" or (retry is not None and record.outcome.status not in retry)
         }
@@ -210,7 +209,7 @@ def require_name(path: Path, record: Record) -> int:
     """The attempt that a record's file name states; raises UsageError when it names another launch, or none."""
     match = RECORD_NAME.fullmatch(path.name)
     if not match or (match["point_id"], int(match["repeat"])) != (record.point_id, record.repeat):
-        raise UsageError(f"{path}: holds the record of {shorten(f'{record.point_id}.r{record.repeat}')}, not of its name's")
+        raise UsageError(f"{path}: holds the record of {shorten(record.key)}, not of its name's")
     return int(match["attempt"] or 1)
 
 

@@ -2,7 +2,8 @@
 
 A maintained optimiser (optuna's tree of Parzen estimators, Bergstra et al., NeurIPS 2011) proposes, one launch with fresh
 workers answers. The best of few noisy launches flatters itself, so what it found is then launched in turn with the
-default, in pairs, and the gain comes from those pairs alone. Every launch leaves a record like any other.
+default, in pairs, and the gain comes from those pairs alone. Every launch leaves a record like any other: a session that
+goes on asks the optimiser again, and it proposes the same as long as the recorded launches answer.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvbench.analysis.ratios import Ratio, paired_ratio
+from hvbench.errors import UsageError
 from hvbench.plan import Job, reason_to_skip
 from hvbench.record import Record
 from hvbench.spec import Point
@@ -32,8 +37,19 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 }
 DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
 
+SEARCH = "tune"  # its field of run.json
+
 Launch = Callable[[Job], Record]
 Say = Callable[[str], None]
+Settle = Callable[[int], None]
+
+
+class Search(BaseModel):
+    """What run.json keeps of a search: the knobs, and after how many trials it ended; None: it has not."""
+
+    model_config = ConfigDict(frozen=True)
+    knobs: tuple[str, ...]
+    trials: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,43 +70,64 @@ def tune(
     budget_seconds: float,
     pairs: int,
     say: Say,
+    recorded: Mapping[str, Record] = MappingProxyType({}),
+    settled: int | None = None,
+    settle: Settle = lambda trials: None,
     seed: int = 0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Tuned:
-    """Search, then compare in pairs; `launch` runs a job and returns its record. Raises HvbenchError when it cannot."""
-    begun = clock()
-    repeats: dict[str, int] = {}
+    """Search, then compare in pairs; `launch` runs a job and returns its record. Raises HvbenchError when it cannot.
 
-    def run(point: Point) -> float:
-        repeat = repeats.get(point.point_id, 0)
-        repeats[point.point_id] = repeat + 1
-        return step_seconds(launch(Job(point=point, repeat=repeat)))
+    `settle` is told after how many trials the search ends. What an earlier session left: `recorded` holds its launches
+    by their keys, which answer in place of new ones, and `settled` is what `settle` was told, if the search had ended.
+    """
+    begun = clock()
+    repeats: dict[Point, int] = {}
+
+    def next_job(point: Point) -> Job:
+        repeats[point] = repeats.get(point, -1) + 1
+        return Job(point=point, repeat=repeats[point])
+
+    def run(job: Job) -> float:
+        return step_seconds(recorded[job.key] if job.key in recorded else launch(job))
 
     def rest(share: float = 1.0) -> float:
         return share * budget_seconds - (clock() - begun)
 
     seen: dict[Point, list[float]] = {}
     for trials, (point, tell) in enumerate(propose(base, knobs=knobs, seed=seed), start=1):
-        seconds = run(point)
+        seconds = run(next_job(point))
         tell(seconds)
         seen.setdefault(point, []).append(seconds)
-        if trials >= LEAST_TRIALS and rest(SEARCH_SHARE) <= 0:
+        if trials == settled or settled is None and trials >= LEAST_TRIALS and rest(SEARCH_SHARE) <= 0:
             break
+    settle(trials)
     best = min(seen, key=lambda point: float(np.median(seen[point])))
     chosen = {name: getattr(best, name) for name in knobs}
     say(f"{trials} launches tried; best: {describe_knobs(chosen)}")
     if best == base or not math.isfinite(min(seen[best])):
         return Tuned(point=base, knobs=chosen, trials=trials, ratio=None)
-    sides: tuple[list[float], list[float]] = ([], [])
+    kept: list[tuple[float, float]] = []
     order = np.random.default_rng(seed).permuted([False, True] * (MOST_PAIRS // 2))
-    for number in range(MOST_PAIRS):
-        if number >= pairs and rest() <= 0:
+    for number, is_best_first in enumerate(order):
+        jobs = next_job(base), next_job(best)
+        while sum(job.key in recorded for job in jobs) == 1:  # the session ended within this pair
+            jobs = next_job(base), next_job(best)
+        if number >= pairs and rest() <= 0 and jobs[0].key not in recorded:
             break
-        for side in (0, 1) if order[number] else (1, 0):
-            sides[side].append(run((base, best)[side]))
-    kept = [pair for pair in zip(*sides, strict=True) if all(map(math.isfinite, pair))]
-    ratio = paired_ratio([a for a, _ in kept], [b for _, b in kept]) if kept else None
+        seconds = {job: run(job) for job in (reversed(jobs) if is_best_first else jobs)}
+        if all(map(math.isfinite, seconds.values())):
+            kept.append((seconds[jobs[0]], seconds[jobs[1]]))
+    ratio = paired_ratio(*map(list, zip(*kept, strict=True))) if kept else None
     return Tuned(point=best, knobs=chosen, trials=trials, ratio=ratio)
+
+
+def read_search(run: Mapping[str, Any], *, where: Path) -> Search | None:
+    """The search of a run that goes on, None of one that begins; raises UsageError when it cannot be read."""
+    try:
+        return Search.model_validate(run[SEARCH]) if SEARCH in run else None
+    except ValidationError as error:
+        raise UsageError(f"{where}: run.json: {SEARCH}: {error.errors()[0]['msg']}; start a new run") from None
 
 
 def propose(base: Point, *, knobs: Sequence[str], seed: int) -> Iterator[tuple[Point, Callable[[float], None]]]:
@@ -138,6 +175,7 @@ def describe_gain(tuned: Tuned) -> str:
     gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.n_a
     interval = "no interval"
     if tuned.ratio.low is not None and tuned.ratio.high is not None:
-        interval = f"95 % interval {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
+        interval = f"95 % interval of the gain {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
     sure = tuned.ratio.high is not None and tuned.ratio.high < 1
-    return f"steps {gain:+.1f} % shorter than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"
+    which = "shorter" if gain >= 0 else "longer"
+    return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"

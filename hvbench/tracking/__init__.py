@@ -81,10 +81,10 @@ def make_run(record: Record, row: pd.Series) -> TrackedRun:
     start = datetime.fromisoformat(record.started_at).timestamp()
     settings = {"repeat": record.repeat, **record.point.model_dump()}
     figures = {name: float(row[name]) for name in FIGURES if not pd.isna(row[name]) and math.isfinite(row[name])}
-    key = f"{record.suite} {record.point_id}.r{record.repeat} {record.started_at}"
+    key = f"{record.suite} {record.key} {record.started_at}"
     return TrackedRun(
         id=hashlib.sha256(key.encode()).hexdigest()[:16],
-        name=f"{record.point_id}.r{record.repeat}",
+        name=record.key,
         suite=record.suite,
         status=record.outcome.status,
         settings=settings,

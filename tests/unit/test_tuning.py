@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import zlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,9 @@ from hvbench.errors import UsageError
 from hvbench.plan import Job
 from hvbench.record import Record
 from hvbench.spec import Point
-from hvbench.tuning import CHOICES, DEFAULT_KNOBS, Tuned, describe_gain, describe_knobs, propose, step_seconds, tune
+from hvbench.tuning import (
+    CHOICES, DEFAULT_KNOBS, SEARCH, Search, Tuned, describe_gain, describe_knobs, propose, read_search, step_seconds, tune,
+)  # fmt: skip
 from tests.unit.sample_records import make_rank, make_record
 
 BASE = Point(model="tiny", world_size=2)
@@ -25,7 +30,6 @@ class Machine:
     def __init__(self, gain: float, *, noise: float = 0.02) -> None:
         self.gain = gain
         self.noise = noise
-        self.random = np.random.default_rng(4)
         self.jobs: list[Job] = []
 
     def clock(self) -> float:
@@ -33,17 +37,18 @@ class Machine:
 
     def launch(self, job: Job) -> Record:
         self.jobs.append(job)
+        random = np.random.default_rng(zlib.crc32(job.key.encode()))
         is_good = job.point.cycle_time_seconds == 5e-4
-        seconds = 0.4 * (1 - self.gain * is_good) * math.exp(self.noise * self.random.standard_normal())
+        seconds = 0.4 * (1 - self.gain * is_good) * math.exp(self.noise * random.standard_normal())
         seconds *= 1.2 if job.point.fusion_threshold_bytes == 0 else 1.0
         ranks = [make_rank(rank, step_seconds=[3.0, *[seconds] * 3]) for rank in range(2)]
         return make_record(ranks, repeat=job.repeat, **job.point.model_dump())
 
 
-def run(machine: Machine, *, budget_seconds: float = 60.0, pairs: int = 6) -> Tuned:
+def run(machine: Machine, *, budget_seconds: float = 60.0, pairs: int = 6, **session: Any) -> Tuned:
     return tune(
         BASE, knobs=DEFAULT_KNOBS, launch=machine.launch, budget_seconds=budget_seconds, pairs=pairs,
-        say=lambda line: None, clock=machine.clock,
+        say=lambda line: None, clock=machine.clock, **session,
     )  # fmt: skip
 
 
@@ -72,6 +77,66 @@ def test_the_default_is_tried_first_and_the_pairs_take_turns() -> None:
     if tuned.ratio is not None:
         pairs = [{job.point for job in machine.jobs[i : i + 2]} for i in range(4, 12, 2)]
         assert len(machine.jobs) == 4 + 8 and all(pair == {BASE, tuned.point} for pair in pairs)
+
+
+class Stop(Exception):
+    """Ctrl-C."""
+
+
+class Recorder(Machine):
+    """Its records outlive it; it is stopped after so many launches."""
+
+    def __init__(self, records: dict[str, Record], *, stop_after: int) -> None:
+        super().__init__(0.2)
+        self.records = records
+        self.stop_after = stop_after
+        self.settled: list[int] = []
+
+    def launch(self, job: Job) -> Record:
+        if len(self.jobs) == self.stop_after:
+            raise Stop
+        assert job.key not in self.records, "launched twice"
+        self.records[job.key] = super().launch(job)
+        return self.records[job.key]
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 36, 37, 38, 45])  # within the search, at its end, in a pair and after one
+def test_a_session_that_goes_on_repeats_no_launch_and_finds_the_same(stop_after: int) -> None:
+    whole = Machine(0.2)
+    expected = run(whole)
+    records: dict[str, Record] = {}
+    first = Recorder(records, stop_after=stop_after)
+    with pytest.raises(Stop):
+        run(first, settle=first.settled.append)
+    settled = first.settled[0] if first.settled else None
+    assert settled == (expected.trials if stop_after >= expected.trials else None)
+    second = Recorder(records, stop_after=1000)
+    tuned = run(second, recorded=dict(records), settled=settled, settle=second.settled.append)
+    assert tuned.trials == second.settled[0] == (settled or tuned.trials) >= stop_after * (settled is None)
+    assert tuned.knobs == expected.knobs and tuned.ratio.low < 0.8 < tuned.ratio.high < 1
+    begun = [job for job in whole.jobs[:stop_after]]
+    assert first.jobs == begun and not {job.key for job in second.jobs} & {job.key for job in begun}
+    if settled is not None:
+        pairs = [second.jobs[i : i + 2] for i in range(0, len(second.jobs), 2)]
+        assert all({job.point for job in pair} == {BASE, tuned.point} for pair in pairs), "half a pair is launched anew, whole"
+        assert tuned.ratio.n_a == (stop_after - settled) // 2 + len(pairs), "whole pairs of before count"
+
+
+@pytest.mark.parametrize("kept", [{"knobs": 3}, {"knobs": [1]}, {"knobs": ["controller"], "trials": 0}, [], None, "x"])
+def test_a_search_that_cannot_be_read_is_one_line(kept: Any) -> None:
+    with pytest.raises(UsageError, match="^somewhere: run.json: tune: .*; start a new run$"):
+        read_search({SEARCH: kept}, where=Path("somewhere"))
+
+
+def test_a_search_is_read_back() -> None:
+    search = Search(knobs=DEFAULT_KNOBS, trials=7)
+    assert read_search({SEARCH: search.model_dump(mode="json")}, where=Path()) == search
+    assert read_search({}, where=Path()) is None
+
+
+def test_force_goes_with_resume() -> None:
+    result = CliRunner().invoke(hvbench, ["tune", "--force", "--np", "2"])
+    assert "--force goes with --resume" in result.output + str(result.exception)
 
 
 def test_a_launch_that_fails_is_never_the_best() -> None:
