@@ -25,7 +25,7 @@ from hvbench.plan import Job, reason_to_skip
 from hvbench.record import Record
 from hvbench.spec import Point
 
-SEARCH_SHARE = 0.6  # of the budget; the rest is for the pairs
+SEARCH_SHARE = 0.6  # of the budget at most; the rest is for the pairs
 LEAST_TRIALS = 4
 MOST_PAIRS = 18
 # What each knob may be; None is Horovod's own default.
@@ -83,23 +83,31 @@ def tune(
     """
     begun = clock()
     repeats: dict[Point, int] = {}
+    launched: list[Job] = []
 
     def next_job(point: Point) -> Job:
         repeats[point] = repeats.get(point, -1) + 1
         return Job(point=point, repeat=repeats[point])
 
     def run(job: Job) -> float:
-        return step_seconds(recorded[job.key] if job.key in recorded else launch(job))
+        if job.key in recorded:
+            return step_seconds(recorded[job.key])
+        launched.append(job)
+        return step_seconds(launch(job))
 
     def rest(share: float = 1.0) -> float:
         return share * budget_seconds - (clock() - begun)
+
+    def is_searched(trials: int) -> bool:
+        pairs_seconds = 2 * pairs * (clock() - begun) / max(1, len(launched))
+        return trials >= LEAST_TRIALS and (rest(SEARCH_SHARE) <= 0 or rest() <= pairs_seconds)
 
     seen: dict[Point, list[float]] = {}
     for trials, (point, tell) in enumerate(propose(base, knobs=knobs, seed=seed), start=1):
         seconds = run(next_job(point))
         tell(seconds)
         seen.setdefault(point, []).append(seconds)
-        if trials == settled or settled is None and trials >= LEAST_TRIALS and rest(SEARCH_SHARE) <= 0:
+        if trials == settled or settled is None and is_searched(trials):
             break
     settle(trials)
     best = min(seen, key=lambda point: float(np.median(seen[point])))

@@ -63,6 +63,12 @@ def test_a_knob_that_helps_is_found_and_proven() -> None:
     assert 60 <= len(keys) <= 61 + 1, "the budget is used, and kept to but for the pair that was running"
 
 
+def test_a_small_budget_leaves_time_for_the_pairs() -> None:
+    machine = Machine(0.2)
+    tuned = run(machine, budget_seconds=20.0, pairs=6)
+    assert tuned.trials == 8 and len(machine.jobs) == (8 if tuned.ratio is None else 20)
+
+
 def test_noise_is_not_sold_as_a_gain() -> None:
     tuned = run(Machine(0.0))
     assert tuned.ratio is None or tuned.ratio.low < 1 < tuned.ratio.high * 1.05
