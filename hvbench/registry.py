@@ -47,7 +47,7 @@ class Kept:
     logits: int = 4  # of S V
     copies_clipped: bool = True
     copies_sums: bool = True
-    base_bytes: int = 645 * 2**20
+    base_bytes: int = 557 * 2**20
     native_bytes: int = 43 * 2**20  # of the framework's own strategy, beside the base
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
 
@@ -60,6 +60,7 @@ class Framework:
     module: str  # what must be importable for its points to run
     libraries: tuple[str, ...] = ()  # what its folder alone may import
     distributions: tuple[str, ...] = ()  # packages whose versions belong to the fingerprint of a measurement
+    unneeded: tuple[str, ...] = ()  # packages that it imports where there are any, for what no twin uses
     native_strategy: str | None = None  # what its own data parallelism is called
     trace_seconds: float = 0.0  # what tracing or compiling a point takes, roughly; for estimates of time
     look: Look | None = None  # None: one that is still free

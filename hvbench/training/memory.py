@@ -30,7 +30,9 @@ mask, and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix i
 Measured in 34 launches on one machine (x86, glibc, 24 GiB): `tiny`; `small` with micro-batch 1 to 16, accumulation 1 and
 2, fp32, emulated bf16, fp16 compression, 1 and 2 ranks; `gpt2` with micro-batch 1 and sequence 128. The estimate was
 -10 to +4 % off, in 30 of them within 5 %; too low where passes accumulate (-6 %) and for TensorFlow's emulated bf16 at
-micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand; what
+micro-batch 16 (-10 %). `base_bytes` and the copies were settled with these launches at hand, TensorFlow's base less the
+88 MiB that it no longer imports (`hvbench.frameworks.without`; five launches with and without: 88, 87, 105, 127 and 89,
+the estimate -2, -5, -4, 0 and, where passes accumulate, -11 % off); what
 MultiWorkerMirroredStrategy adds (d = 10), with one launch of `tiny` and three of `small` on two ranks. Native bf16, fp16, GPUs,
 dropout and other optimizers than AdamW were not measured.
 """

@@ -91,7 +91,7 @@ def test_eight_ranks_on_whatever_cores_there_are(suite: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     words = ["hvbench", "run", "framework=pytorch", "model=tiny", "steps=20", "warmup_steps=1", "--out", "run"]
-    done = launch([*words, "--precision-target", "99%", "--budget", "2m"], folder=tmp_path)
+    done = launch([*words, "--precision-target", "99%", "--budget", "1m"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     records = RunFolder(tmp_path / "run").read_records()[0]
     assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 3

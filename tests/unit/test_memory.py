@@ -141,10 +141,17 @@ def test_the_table_shows_the_error_of_the_estimate() -> None:
     assert table.cells[0][table.header.index("estimate / peak - 1 (%)")] == "-50"
 
 
+# Before this day TensorFlow's workers imported pandas and matplotlib, too.
+UNNEEDED_SINCE = "2026-11-23T04"
+UNNEEDED_BYTES = 88 * 2**20
+
+
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
 def test_the_estimate_is_near_what_the_committed_runs_measured(folder: Path) -> None:
     """Within 15 %; the machines that a reference run may come from have allocators of their own."""
-    points = point_frame(RunFolder(folder).read_records()[0]).dropna(subset=["estimated_peak_bytes"])
+    records = RunFolder(folder).read_records()[0]
+    points = point_frame(records).dropna(subset=["estimated_peak_bytes"])
     assert len(points)
-    ratio = points["estimated_peak_bytes"] / points["peak_rss_bytes"]
+    imported_all = points["framework"].eq("tensorflow") & (max(record.started_at for record in records) < UNNEEDED_SINCE)
+    ratio = (points["estimated_peak_bytes"] + UNNEEDED_BYTES * imported_all) / points["peak_rss_bytes"]
     assert ratio.between(0.85, 1.15).all(), ratio.tolist()

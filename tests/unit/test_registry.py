@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import subprocess
+import sys
 
 import pytest
 
 from hvbench.analysis.breakdown_plot import PART_COLOURS
 from hvbench.analysis.panels import FREE_LOOKS, STYLES, choose_styles
 from hvbench.analysis.page import style_frameworks
+from hvbench.frameworks import without
 from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
 from hvbench.stamp import find_pairs
 from hvbench.plan import Job, Plan
@@ -65,3 +69,20 @@ def test_a_plan_compares_the_first_of_its_frameworks_with_the_others() -> None:
     jobs = [Job(point=Point(framework=name, model="tiny", world_size=1), repeat=0) for name in reversed(FRAMEWORKS)]
     pairs = find_pairs(Plan(jobs=jobs, skipped=[], done=[]))
     assert [[point.framework for point in pair] for pair in pairs] == [[FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]]
+
+
+def test_what_a_framework_does_not_need_is_hidden_from_it_and_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "wave", raising=False)
+    before = sys.modules["dataclasses"]
+    with without(["wave", "dataclasses"]):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("wave")
+        assert sys.modules["dataclasses"] is before, "what is there stays"
+    assert importlib.import_module("wave").open
+
+
+def test_a_worker_of_tensorflow_has_neither_pandas_nor_matplotlib() -> None:
+    words = "import sys; from hvbench.frameworks import load_framework; load_framework('tensorflow', 'step'); "
+    words += "print(sorted({'tensorflow', 'horovod.tensorflow', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "['horovod.tensorflow', 'tensorflow']", done.stderr
