@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from hvbench.store import RunFolder
-from tests.parallel.test_launchers import SMOKE
+from tests.parallel.test_launchers import SMOKE, launch
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,12 +27,7 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != LAUNCHED])
 def test_a_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "results" / "reference", tmp_path / "results" / "reference")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    }
-    done = subprocess.run(command.split(), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+    done = launch(command.split(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 
@@ -57,8 +50,17 @@ def test_quoted_tables_are_those_of_the_committed_runs() -> None:
 @pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_generated" not in path.parts)])
 def test_local_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
-    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8"))
-    assert [link for link in links if not (path.parent / link).exists()] == []
+    text = path.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", text)
+    assert [link for link, _ in links if not (path.parent / link).exists()] == []
+    anchors = [(path.parent / link, anchor) for link, anchor in links if anchor] + [(path, anchor) for anchor in re.findall(r"\]\(#([^)]+)\)", text)]
+    assert [(page.name, anchor) for page, anchor in anchors if anchor not in list_anchors(page)] == []
+
+
+def list_anchors(page: Path) -> list[str]:
+    """Of each heading of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
