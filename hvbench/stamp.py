@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hvbench.horizon import prove_pairs
 from hvbench.launch.coordinator import Coordinator
 from hvbench.measure import finite_or_none
+from hvbench.naming import configuration_name, tell_apart
 from hvbench.parity import LARGE_UPDATES, Deviation, is_large_model, worst, worst_by_kind
 from hvbench.plan import Plan
 from hvbench.record import ParityStamp
@@ -112,7 +113,8 @@ def describe_parities(parities: Sequence[Parity]) -> str:
             f"{describe_updates(parities)}; closest to its tolerance: {describe_deviation(closest)}"
         )
     first = red[0].problem or describe_deviation(worst(red[0].deviations))
-    name = red[0].points[0].point_id.partition("-")[2].rpartition("-")[0]
+    point = red[0].points[0]
+    name = configuration_name(point) + tell_apart(parity.points[0] for parity in parities)[point]
     return f"parity done: NOT proven for {len(red)} of {count(parities)}; {name}: {first}"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
+from hvbench.naming import short_name, tell_apart
 from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
 from hvbench.plan import Job, estimate_seconds, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
@@ -115,10 +116,10 @@ def check_pairs(
     """
     batches = split_by_size(pairs)
     total = sum(len({point for pair in batch for point in pair}) for batch in batches)
-    begun = itertools.count(1)
+    begun, told = itertools.count(1), tell_apart(point for pair in pairs for point in pair)
 
     def announce(point: Point) -> None:
-        report(f"parity {next(begun)} of {total}: {point.point_id.rpartition('-')[0]}")
+        report(f"parity {next(begun)} of {total}: {short_name(point)}{told[point]}")
 
     for batch in batches:
         waiting = list(batch)

@@ -17,6 +17,7 @@ from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
 from hvbench.files import write_json
 from hvbench.horizon import prove_pairs
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+from hvbench.naming import configuration_name
 from hvbench.parity import Deviation, worst, worst_by_kind
 from hvbench.plan import is_installed, make_plan
 from hvbench.registry import FRAMEWORKS
@@ -113,10 +114,10 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
         raise UsageError(f"{suite.where}: none of its {len(firsts)} configurations can run: {reasons}")
     check_data(plan, display, is_open=False)
     for skipped in plan.skipped:
-        display.prepare(f"skipped {name_of(skipped.point)}: {skipped.reason}")
+        display.prepare(f"skipped {configuration_name(skipped.point)}: {skipped.reason}")
     points = [job.point for job in plan.jobs]
     for point in (point for point in points if not point.is_repeatable):
-        display.prepare(f"skipped {name_of(point)}: an asynchronous server's updates depend on which rank comes first")
+        display.prepare(f"skipped {configuration_name(point)}: an asynchronous server's updates depend on which rank comes first")
     pairs = pair_up((point for point in points if point.is_repeatable), frameworks=installed)
     if not pairs:
         raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
@@ -134,7 +135,7 @@ def render(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:
             for each in parity.deviations
         ]
         body = tabulate(rows, headers=["quantity", "relative error", "allowed", ""], disable_numparse=True)
-        blocks.append(f"{name_of(parity.points[0])}: {parity.problem or ''}\n\n{body}")
+        blocks.append(f"{configuration_name(parity.points[0])}: {parity.problem or ''}\n\n{body}")
     rows = []
     frameworks = list(dict.fromkeys(point.framework for parity in parities for point in parity.points))
     names_pairs = len(frameworks) > 2
@@ -176,11 +177,6 @@ def why(parity: Parity) -> str:
 def join_names(names: Sequence[str]) -> str:
     """`a and b`, `a, b and c`."""
     return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def name_of(point: Point) -> str:
-    """A configuration in one glance: the point's id without its framework and its digest."""
-    return point.point_id.partition("-")[2].rpartition("-")[0]
 
 
 def describe(parity: Parity, *, steps: int) -> dict[str, Any]:

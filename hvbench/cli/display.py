@@ -76,16 +76,20 @@ class Display:
         """A line at a calm rate."""
         now = self.ledger.hear(job, message)
         if time.monotonic() - self.spoken >= CALM_SECONDS:
-            self.say(f"{describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
+            self.say(f"{self.describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
 
     def finish_job(self, job: Job, record: Record) -> None:
         self.ledger.finish(job, record)
-        self.say(f"{describe_count(self.ledger)} {describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}")
+        self.say(f"{describe_count(self.ledger)} {self.describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}")
 
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
         """More launches than planned."""
         self.ledger.extend(jobs)
         self.say(f"{reason}: {len(jobs)} more launches{describe_rest(self.ledger)}")
+
+    def describe_job(self, job: Job) -> str:
+        """A launch in one glance."""
+        return f"{self.ledger.name(job.point)} r{job.repeat}"
 
     def say(self, text: str) -> None:
         """Print a line of progress."""
@@ -111,11 +115,6 @@ def describe_members(ledger: Ledger) -> str:
 def describe_count(ledger: Ledger) -> str:
     """`[ 7/48]`."""
     return f"[{ledger.done:{len(str(len(ledger.jobs)))}}/{len(ledger.jobs)}]"
-
-
-def describe_job(job: Job) -> str:
-    """A point in one glance, without its digest."""
-    return f"{job.point.point_id.rpartition('-')[0]} r{job.repeat}"
 
 
 def describe_now(now: Now) -> str:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvbench.launch.placement import Member
+from hvbench.naming import short_name, tell_apart
 from hvbench.plan import Job, Plan, estimate_sweep_seconds
 from hvbench.record import Record
-from hvbench.spec import MeasureSettings
+from hvbench.spec import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Ledger:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.done_before: list[Job] = []
+        self.told: dict[Point, str] = {}  # what tells each point from others of the same short name
         self.skipped = 0
         self.hosts = 0
         self.ranks = 0
@@ -51,11 +53,16 @@ class Ledger:
 
         self.jobs, self.done_before, self.skipped = plan.jobs, plan.done, len(plan.skipped)
         self.hosts, self.ranks = len({member.host for member in members}), len(members)
+        self.told = tell_apart(job.point for job in [*plan.done, *plan.jobs])
         self.began = time.monotonic()
 
     def extend(self, jobs: Sequence[Job]) -> None:
         """Launches were added to the plan."""
         self.jobs = [*self.jobs, *jobs]
+
+    def name(self, point: Point) -> str:
+        """A point in one glance."""
+        return short_name(point) + self.told.get(point, "")
 
     def hear(self, job: Job, message: dict[str, Any]) -> Now:
         """Take in a message of rank 0's worker."""

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hvbench.cli.display import Display, describe_job, describe_members, describe_now, describe_record, format_duration
+from hvbench.cli.display import Display, describe_members, describe_now, describe_record, format_duration
 from hvbench.launch.placement import Member
 from hvbench.plan import Job, Plan
 from hvbench.record import Record
@@ -55,7 +55,7 @@ class Live(Display):
     def finish_job(self, job: Job, record: Record) -> None:
         self.ledger.finish(job, record)
         if record.outcome.status != "ok":
-            self.say(f"✗ {describe_job(job)}  {describe_record(record)}")
+            self.say(f"✗ {self.describe_job(job)}  {describe_record(record)}")
 
     def draw(self) -> RenderableType:
         """The whole view."""
@@ -96,7 +96,7 @@ class Live(Display):
             before = f"   before: {estimate.centre:,.0f} tokens/s"
             if estimate.low is not None and estimate.high is not None:
                 before += f" ({estimate.confidence * 100:g} % interval {estimate.low:,.0f} to {estimate.high:,.0f})"
-        return Text.assemble(("▶ ", MARKS["running"][1]), (describe_job(now.job), "bold"), f"  {describe_now(now)}{before}", no_wrap=True, overflow="ellipsis")
+        return Text.assemble(("▶ ", MARKS["running"][1]), (self.describe_job(now.job), "bold"), f"  {describe_now(now)}{before}", no_wrap=True, overflow="ellipsis")
 
     def draw_plan(self) -> RenderableType:
         """A line a point, with a mark a launch; as many as fit, around the current one."""
@@ -112,7 +112,7 @@ class Live(Display):
             marks = Text()
             for job in launches[name]:
                 marks.append(*self.mark(job, current=current))
-            table.add_row(marks, Text(name.rpartition("-")[0], no_wrap=True, overflow="ellipsis"), self.describe_rate(launches[name][0]))
+            table.add_row(marks, Text(self.ledger.name(launches[name][0].point), no_wrap=True, overflow="ellipsis"), self.describe_rate(launches[name][0]))
         hidden = len(names) - min(room, len(names))
         return Group(table, Text(f"and {hidden} more points", style="dim")) if hidden else table
 

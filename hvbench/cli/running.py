@@ -15,6 +15,7 @@ from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError
 from hvbench.launch.process import worker_environment
 from hvbench.launch.context import Context
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+from hvbench.naming import tell_apart
 from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.record import Status
 from hvbench.repeating import BUDGET_SECONDS
@@ -164,8 +165,9 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
         text.check(source)
     plan = make_plan(points, suite.measure, world_size=context.size)
     lines = [f"{suite.name}: {suite.question}", ""]
+    told = tell_apart([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     for job in plan.jobs:
-        lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure))}")
+        lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip())
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
     lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
