@@ -14,7 +14,7 @@ from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
 from hvbench.frameworks.peers import NoPeers
 from hvbench.frameworks.pytorch.allreduce import make_allreduce
 from hvbench.frameworks.pytorch.model import Model
-from hvbench.frameworks.pytorch.optimizer import make_optimizer
+from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.pytorch.peers import NativePeers
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.spec import Point
@@ -60,7 +60,7 @@ class Trainer:
             inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
-        norm = torch.nn.utils.get_total_norm(list(gradients.values())) / loss_scale
+        norm = global_norm(list(gradients.values())) / loss_scale
         gradient_norm = norm.item()
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
         if not skipped:
@@ -113,7 +113,7 @@ class Trainer:
         for index in range(len(inputs)):
             batch = inputs[index : index + 1], targets[index : index + 1]
             _, gradients = self._averaged_gradients(*batch, loss_scale=loss_scale, with_allreduce=False)
-            norms.append(torch.nn.utils.get_total_norm(list(gradients.values())).item() / loss_scale)
+            norms.append(global_norm(list(gradients.values())).item() / loss_scale)
             torch._foreach_div_(list(gradients.values()), len(inputs))
             if sums:
                 torch._foreach_add_(list(sums.values()), list(gradients.values()))
@@ -121,7 +121,7 @@ class Trainer:
         for name, gradient in reversed(sums.items()):
             self.allreduce.start(name, gradient)
         averages = self.allreduce.finish()
-        averaged = torch.nn.utils.get_total_norm([averages[name] for name in sums]).item() / loss_scale
+        averaged = global_norm([averages[name] for name in sums]).item() / loss_scale
         return GradientNorms(micro_batches=norms, averaged=averaged)
 
     def parameters(self) -> Arrays:

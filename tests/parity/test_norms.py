@@ -1,0 +1,25 @@
+"""The norm that gradients are clipped by is right for tensors of any size, in every framework."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+VALUES = """
+import numpy as np
+values = [np.random.default_rng(number).standard_normal(2**22, np.float32) * np.float32(1e-3) for number in range(2)]
+expected = float(np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in values)))
+"""
+NORMS = {
+    "pytorch": "import torch\nfrom hvbench.frameworks.pytorch.optimizer import global_norm\nnorm = global_norm([torch.from_numpy(value) for value in values])",
+    "tensorflow": "import tensorflow as tf\nnorm = tf.linalg.global_norm([tf.constant(value) for value in values])",
+}
+
+
+@pytest.mark.parametrize("framework", NORMS)
+def test_the_norm_of_eight_million_values_is_right_to_float32(framework: str) -> None:
+    words = f"{VALUES}\n{NORMS[framework]}\nprint(abs(float(norm) / expected - 1))"
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120)
+    assert float(done.stdout) < 5e-7, done.stderr
