@@ -14,7 +14,7 @@ expected = float(np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value 
 """
 NORMS = {
     "pytorch": "import torch\nfrom hvbench.frameworks.pytorch.optimizer import global_norm\nnorm = global_norm([torch.from_numpy(value) for value in values])",
-    "tensorflow": "import tensorflow as tf\nnorm = tf.linalg.global_norm([tf.constant(value) for value in values])",
+    "tensorflow": "import tensorflow as tf\nfrom hvbench.frameworks.tensorflow.optimizer import global_norm\nnorm = global_norm([tf.constant(value) for value in values])",
 }
 
 

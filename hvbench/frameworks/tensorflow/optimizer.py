@@ -124,7 +124,7 @@ class LARS(Optimizer):
             step = gradient + decay * value if decay else gradient
             rate = learning_rate
             if is_adapted(name):
-                norm, gradient_norm = tf.norm(value), tf.norm(gradient)
+                norm, gradient_norm = measure_norms([value, gradient])
                 ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
                 rate *= _where_positive(norm, gradient_norm, ratio)
             momenta.assign(self.point.momentum * momenta + rate * step)
@@ -150,7 +150,7 @@ class LAMB(Optimizer):
                 step += self.point.weight_decay * value
             rate = learning_rate
             if is_adapted(name):
-                norm, step_norm = tf.norm(value), tf.norm(step)
+                norm, step_norm = measure_norms([value, step])
                 rate *= _where_positive(norm, step_norm, norm / step_norm)
             self.parameters[name].assign_sub(rate * step)
 
@@ -172,11 +172,22 @@ class Adafactor(Optimizer):
             else:
                 step = gradient * tf.math.rsqrt(seconds[name].assign_add((squares - seconds[name]) * rest))
             size = math.sqrt(value.shape.num_elements())
-            scale = tf.maximum(tf.norm(value) / size, ADAFACTOR_LEAST_SCALE)
-            clip = tf.maximum(tf.norm(step) / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
+            norm, step_norm = measure_norms([value, step])
+            scale = tf.maximum(norm / size, ADAFACTOR_LEAST_SCALE)
+            clip = tf.maximum(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
             if self._is_decayed(name):
                 value *= 1 - learning_rate * self.point.weight_decay
             self.parameters[name].assign(value - learning_rate * scale / clip * step)
+
+
+def measure_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Euclidean norm of each of `values`, in its dtype; squares are added in a tree."""
+    return [tf.norm(value) for value in values]
+
+
+def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
+    """Euclidean norm of all of `values` together."""
+    return tf.linalg.global_norm(values)
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}

@@ -10,7 +10,7 @@ from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
 from hvbench.frameworks.peers import NoPeers
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
-from hvbench.frameworks.tensorflow.optimizer import make_optimizer
+from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.dropout import dropout_seed
@@ -186,12 +186,12 @@ class Trainer:
         """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
         _, gradients = self._backward(batch, scale)  # each its share of the mean over the accumulation steps
         _, _, passes, _ = batch
-        norm = tf.linalg.global_norm(list(gradients.values())) / scale * passes
+        norm = global_norm(list(gradients.values())) / scale * passes
         averaged = tf.zeros_like(norm)
         for name, value in self.sums.items():
             gradients[name] = value.assign_add(gradients[name]).read_value()
         if is_last:
-            averaged = tf.linalg.global_norm(list(self._allreduce(gradients).values())) / scale
+            averaged = global_norm(list(self._allreduce(gradients).values())) / scale
             for value in self.sums.values():
                 with tf.control_dependencies([averaged]):
                     value.assign(tf.zeros_like(value))
@@ -240,7 +240,7 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the whole end of a step, from the last backward pass to the update."""
         loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
-        gradient_norm = tf.linalg.global_norm(list(gradients.values())) / scale
+        gradient_norm = global_norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
 
         def update() -> tf.Tensor:
