@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from hvbench.spec import Point
 
@@ -30,8 +31,15 @@ def tell_apart(points: Iterable[Point]) -> dict[Point, str]:
             if len(finer) > len(alike):
                 names.append(name)
                 alike = finer
-        told |= {point: "".join(f" {name}={_show(getattr(point, name))}" for name in names) for point in same}
+        for point in same:
+            values = describe_values({name: getattr(point, name) for name in names})
+            told[point] = f" {values}" if values else ""
     return told
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """`fusion_threshold_bytes=4194304 cycle_time_seconds=default`."""
+    return " ".join(f"{name}={_show(value)}" for name, value in values.items())
 
 
 def _split(points: list[Point], name: str) -> list[list[Point]]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvbench.analysis.ratios import Ratio, paired_ratio
 from hvbench.errors import UsageError
+from hvbench.naming import describe_values
 from hvbench.plan import Job, reason_to_skip
 from hvbench.record import Record
 from hvbench.spec import Point
@@ -112,7 +113,7 @@ def tune(
     settle(trials)
     best = min(seen, key=lambda point: float(np.median(seen[point])))
     chosen = {name: getattr(best, name) for name in knobs}
-    say(f"{trials} launches tried; best: {describe_knobs(chosen)}")
+    say(f"{trials} launches tried; best: {describe_values(chosen)}")
     if best == base or not math.isfinite(min(seen[best])):
         return Tuned(point=base, knobs=chosen, trials=trials, ratio=None)
     kept: list[tuple[float, float]] = []
@@ -169,11 +170,6 @@ def step_seconds(record: Record) -> float:
         return math.inf
     slowest = np.array([rank.step_seconds[record.warmup_steps :] for rank in record.ranks]).max(axis=0)
     return float(np.median(slowest))
-
-
-def describe_knobs(knobs: Mapping[str, Any]) -> str:
-    """`fusion_threshold_bytes=4194304 cycle_time_seconds=default`."""
-    return " ".join(f"{name}={'default' if value is None else value}" for name, value in knobs.items())
 
 
 def describe_gain(tuned: Tuned) -> str:

@@ -53,17 +53,18 @@ def tune(
     from hvbench.cli.display import Display, describe_record
     from hvbench.errors import HvbenchError, UsageError
     from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
+    from hvbench.naming import describe_values
     from hvbench.store import RunFolder, latest_run_path, new_run_path
     from hvbench.suite import apply_overrides, parse_suite
     from hvbench.sweep import prepare_sweep
-    from hvbench.tuning import SEARCH, Search, describe_gain, describe_knobs, read_search
+    from hvbench.tuning import SEARCH, Search, describe_gain, read_search
     from hvbench.tuning import tune as search
 
     class TuningDisplay(Display):
         """A line a launch, by what was turned in it."""
 
         def finish_job(self, job: Job, record: Record) -> None:
-            turned = describe_knobs({name: getattr(job.point, name) for name in knobs})
+            turned = describe_values({name: getattr(job.point, name) for name in knobs})
             self.say(f"[{next(count)}] {turned}  {describe_record(record)}")
 
     if force and not resume:
@@ -117,5 +118,5 @@ def tune(
     except HvbenchError:
         display.show(f"records: {path}", path=path)
         raise
-    display.show(f"{describe_knobs(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {path}", path=path)
+    display.show(f"{describe_values(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {path}", path=path)
     return 0

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 
 from hvbench.cli.commands import hvbench
 from hvbench.errors import UsageError
+from hvbench.naming import describe_values
 from hvbench.plan import Job
 from hvbench.record import Record
 from hvbench.spec import Point
 from hvbench.tuning import (
-    CHOICES, DEFAULT_KNOBS, SEARCH, Search, Tuned, describe_gain, describe_knobs, propose, read_search, step_seconds, tune,
+    CHOICES, DEFAULT_KNOBS, SEARCH, Search, Tuned, describe_gain, propose, read_search, step_seconds, tune,
 )  # fmt: skip
 from tests.unit.sample_records import make_rank, make_record
 
@@ -173,7 +174,7 @@ def test_every_choice_is_a_point() -> None:
 
 
 def test_knobs_are_named() -> None:
-    assert describe_knobs({"fusion_threshold_bytes": None, "controller": "mpi"}) == "fusion_threshold_bytes=default controller=mpi"
+    assert describe_values({"fusion_threshold_bytes": None, "controller": "mpi"}) == "fusion_threshold_bytes=default controller=mpi"
 
 
 @pytest.mark.parametrize("name", DEFAULT_KNOBS)
