@@ -181,13 +181,13 @@ class Adafactor(Optimizer):
 
 
 def measure_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Euclidean norm of each of `values`, in its dtype; squares are added in a tree."""
-    return [tf.norm(value) for value in values]
+    """Euclidean norm of each of `values`, in its dtype; those of its rows are added in float64."""
+    return [tf.cast(norm, value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
 
 
 def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
-    """Euclidean norm of all of `values` together."""
-    return tf.linalg.global_norm(values)
+    """Euclidean norm of all of `values` together, in float64: see PyTorch's."""
+    return tf.norm(tf.stack(_exact_norms(values)))
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
@@ -196,6 +196,12 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point) -> Optimizer:
     """The point's optimizer over `parameters`."""
     return OPTIMIZERS[point.optimizer](parameters, point)
+
+
+def _exact_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
+    """Norms in float64. Rows are summed in their dtype, in a tree: no tensor is copied to float64."""
+    rows = [tf.math.reduce_euclidean_norm(value, axis=-1) for value in values]
+    return [tf.norm(tf.cast(each, tf.float64)) for each in rows]
 
 
 def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

@@ -186,6 +186,7 @@ class Trainer:
         """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
         _, gradients = self._backward(batch, scale)  # each its share of the mean over the accumulation steps
         _, _, passes, _ = batch
+        scale, passes = tf.cast(scale, tf.float64), tf.cast(passes, tf.float64)
         norm = global_norm(list(gradients.values())) / scale * passes
         averaged = tf.zeros_like(norm)
         for name, value in self.sums.items():
@@ -240,8 +241,10 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the whole end of a step, from the last backward pass to the update."""
         loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
+        scale = tf.cast(scale, tf.float64)
         gradient_norm = global_norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
+        factor = tf.cast(factor, self.model.parameter_dtype)
 
         def update() -> tf.Tensor:
             final = {name: gradient * factor for name, gradient in gradients.items()}

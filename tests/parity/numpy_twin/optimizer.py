@@ -98,7 +98,7 @@ class LARS(Optimizer):
             value, momenta, decay = self.parameters[name], self.slots["momenta"][name], self._decay(name)
             rate = learning_rate
             if is_adapted(name):
-                norm, gradient_norm = _norm(value), _norm(gradient)
+                norm, gradient_norm = measure_norms([value, gradient])
                 if norm > 0 and gradient_norm > 0:
                     rate *= self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
             momenta *= self.point.momentum
@@ -116,7 +116,7 @@ class LAMB(Optimizer):
             step = self._direction(name, gradient) + self._decay(name) * value
             rate = learning_rate
             if is_adapted(name):
-                norm, step_norm = _norm(value), _norm(step)
+                norm, step_norm = measure_norms([value, step])
                 rate *= norm / step_norm if norm > 0 and step_norm > 0 else 1.0
             value -= rate * step
 
@@ -139,10 +139,21 @@ class Adafactor(Optimizer):
                 seconds[name] += (squares - seconds[name]) * rate
                 step = gradient / np.sqrt(seconds[name])
             size = math.sqrt(value.size)
-            scale = max(_norm(value) / size, ADAFACTOR_LEAST_SCALE)
-            clip = max(_norm(step) / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
+            norm, step_norm = measure_norms([value, step])
+            scale = max(norm / size, ADAFACTOR_LEAST_SCALE)
+            clip = max(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
             value *= 1 - learning_rate * self._decay(name)
             value -= learning_rate * scale / clip * step
+
+
+def measure_norms(values: list[np.ndarray]) -> list[float]:
+    """Euclidean norm of each of `values`; squares are added in float64."""
+    return [math.sqrt(np.square(value, dtype=np.float64).sum()) for value in values]
+
+
+def global_norm(values: list[np.ndarray]) -> float:
+    """Euclidean norm of all of `values` together."""
+    return math.hypot(*measure_norms(values))
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
@@ -151,7 +162,3 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 def make_optimizer(parameters: Arrays, *, point: Point) -> Optimizer:
     """The point's optimizer over `parameters`."""
     return OPTIMIZERS[point.optimizer](parameters, point)
-
-
-def _norm(value: np.ndarray) -> float:
-    return float(np.linalg.norm(value))

@@ -9,7 +9,7 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import Model
-from hvbench.frameworks.numpy.optimizer import make_optimizer
+from hvbench.frameworks.numpy.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
 from hvbench.spec import Point
 from hvbench.training.precision import Precision
@@ -38,7 +38,7 @@ class Trainer:
     ) -> StepResult:
         loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)
         self.passes += len(inputs)
-        gradient_norm = _global_norm(gradients) / loss_scale
+        gradient_norm = global_norm(list(gradients.values())) / loss_scale
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
         if not skipped:
             factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
@@ -71,9 +71,9 @@ class Trainer:
         norms = []
         for index in range(len(inputs)):
             batch = inputs[index : index + 1], targets[index : index + 1]
-            norms.append(_global_norm(self.gradients(*batch, loss_scale=loss_scale)) / loss_scale)
+            norms.append(global_norm(list(self.gradients(*batch, loss_scale=loss_scale).values())) / loss_scale)
         averaged = self.gradients(inputs, targets, loss_scale=loss_scale)
-        return GradientNorms(micro_batches=norms, averaged=_global_norm(averaged) / loss_scale)
+        return GradientNorms(micro_batches=norms, averaged=global_norm(list(averaged.values())) / loss_scale)
 
     def parameters(self) -> Arrays:
         return {name: value.copy() for name, value in self.model.parameters.items()}
@@ -118,7 +118,3 @@ def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
     """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
     return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
 
-
-def _global_norm(gradients: Arrays) -> float:
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(sum(float(np.vdot(value, value)) for value in gradients.values()))
