@@ -9,7 +9,7 @@ import pytest
 
 VALUES = """
 import numpy as np
-values = [np.random.default_rng(number).standard_normal(2**22, np.float32) * np.float32(1e-3) for number in range(2)]
+values = [np.random.default_rng(number).standard_normal((2**11, 2**11), np.float32) * np.float32(1e-3) for number in range(2)]
 expected = float(np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in values)))
 """
 NORMS = {
