@@ -2,12 +2,13 @@
 
 A training at a high rate may amplify rounding errors from step to step, until two runs that do the same differ in the
 third digit. Nothing can be proven there, nor disproven. So where a pair is outside its tolerances, but not from the
-start, one framework trains alone a second time, with every initial weight moved by its last bit. If that alone leaves
-the tolerances, the pair is held to its tolerances over the updates before, and its stamp says over how many.
+start, each framework trains alone a few times more, with every initial weight moved by its last bit. If that alone makes
+each of them leave the tolerances, the pair is held to them over the updates before, and its stamp says over how many.
 """
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -16,11 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.launch.coordinator import Coordinator
+from hvbench.naming import short_name
 from hvbench.parity import Deviation, Trace, kind_of, relative_error
 from hvbench.spec import Point
 from hvbench.tracing import NO_LIMITS, Limits, Pair, Parity, TracedPoint, check_pairs, find_deviations, forget, run_traces
 
 HORIZONS = (15, 10, 7, 5, 3)  # in updates; few, for each that is needed is another launch
+DRAWS = 2  # of the bits that are moved up or down: by one alone, amplification can look ten times weaker than it is
 SHARE = 0.25  # of a tolerance: what a moved last bit may use up of it before the horizon
 BY_STEP = {"loss": "loss", "gradient_norm": "gradients"}  # what a trace has of every step -> its tolerance
 LATER = {*BY_STEP, "update", "update_length", "key_bias", "skipped"}  # kinds that only training makes much of
@@ -44,10 +47,12 @@ def prove_pairs(
     if not unsettled:
         return
     report(f"parity: outside the tolerances after the start in {len(unsettled)}; asking what a last bit does there")
-    horizons = find_horizons(coordinator, [parity.points[0] for parity in unsettled], steps=steps, limits=limits)
-    yield from (parity for parity in unsettled if parity.points[0] not in horizons)
+    points = [point for parity in unsettled for point in parity.points]
+    horizons = find_horizons(coordinator, points, steps=steps, limits=limits, report=report)
+    wild = [parity.points for parity in unsettled if horizons.keys() >= set(parity.points)]
+    yield from (parity for parity in unsettled if parity.points not in wild)
     for horizon in HORIZONS:
-        again = [parity.points for parity in unsettled if horizons.get(parity.points[0]) == horizon]
+        again = [pair for pair in wild if min(horizons[point] for point in pair) == horizon]
         for parity in check_pairs(coordinator, again, steps=horizon, limits=limits, report=report):
             yield replace(parity, horizon=horizon)
 
@@ -59,29 +64,35 @@ def drifted_apart(parity: Parity) -> bool:
 
 
 def find_horizons(
-    coordinator: Coordinator, points: Sequence[Point], *, steps: int, limits: Limits
+    coordinator: Coordinator, points: Sequence[Point], *, steps: int, limits: Limits, report: Callable[[str], None]
 ) -> dict[Point, int]:
     """Those of `points` whose training makes so much of a last bit that it leaves the tolerances -> their horizon."""
     horizons = {}
-    with tempfile.TemporaryDirectory() as plain, tempfile.TemporaryDirectory() as moved:
-        sides = [
-            {each.point: each for each in run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, is_moved=is_moved)}
-            for folder, is_moved in ((plain, False), (moved, True))
-        ]
+    with contextlib.ExitStack() as stack:
+        traces = {}
+        for draw in (None, *range(DRAWS)):
+
+            def announce(point: Point, because: str = "" if draw is None else f", last bits moved ({draw + 1} of {DRAWS})") -> None:
+                report(f"parity: {short_name(point)}{because}")
+
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-traces-"))
+            run = run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draw=draw)
+            traces[folder] = {each.point: each for each in run}
         for point in dict.fromkeys(points):
-            horizon = find_horizon(*(side[point] for side in sides))
+            plain, *moved = (side[point] for side in traces.values())
+            horizon = find_horizon(plain, moved)
             if horizon:
                 horizons[point] = horizon
-            for side, folder in zip(sides, (plain, moved), strict=True):
+            for folder, side in traces.items():
                 forget(side[point], folder=Path(folder))
     return horizons
 
 
-def find_horizon(plain: TracedPoint, moved: TracedPoint) -> int | None:
-    """The last of HORIZONS before `moved` has used up SHARE of a tolerance; None where it keeps within all of them."""
-    if plain.failure or moved.failure:
+def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint]) -> int | None:
+    """The last of HORIZONS before one of `moved` has used up SHARE of a tolerance; None where all keep within all of them."""
+    if any(each.failure for each in (plain, *moved)):
         return None
-    deviations = find_deviations(plain, moved)
+    deviations = [deviation for each in moved for deviation in find_deviations(plain, each)]
     if all(each.is_within for each in deviations):
         return None
     early = [step_of(each) for each in deviations if kind_of(each) in BY_STEP and not each.relative_error <= SHARE * each.tolerance]

@@ -179,19 +179,20 @@ def run_traces(
     steps: int,
     limits: Limits = NO_LIMITS,
     announce: Callable[[Point], None] = lambda point: None,
-    is_moved: bool = False,
+    draw: int | None = None,
 ) -> Iterator[TracedPoint]:
     """Yield every distinct point's trace, its arrays read from `folder` when they are asked for.
 
-    `announce` is told each point before it is traced; `is_moved`: initial weights are moved by their last bit. Workers that do not start are a failure of all points that they
-    were started for; raises LaunchError when ranks are lost.
+    `announce` is told each point before it is traced. `draw`: which toss of coins moves the initial weights by their last
+    bit; None: they stay. Workers that do not start are a failure of all points that they were started for; raises
+    LaunchError when ranks are lost.
     """
     distinct = list(dict.fromkeys(points))
     groups = list(dict.fromkeys(worker_group(launched_as(point)) for point in distinct))
     settings = MeasureSettings(warmup_steps=1, steps=steps)
     for group in groups:
         ordered = [point for point in distinct if worker_group(launched_as(point)) == group]
-        tasks = [make_trace_task(point, settings, folder=folder, limits=limits, is_moved=is_moved) for point in ordered]
+        tasks = [make_trace_task(point, settings, folder=folder, limits=limits, draw=draw) for point in ordered]
         left = list(ordered)
         announce(left[0])
         try:
@@ -277,11 +278,11 @@ def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:
 
 
 def make_trace_task(
-    point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = NO_LIMITS, is_moved: bool = False
+    point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = NO_LIMITS, draw: int | None = None
 ) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
     estimate = estimate_seconds(Job(point=point, repeat=0), settings)
-    job = {"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder, "is_moved": is_moved}
+    job = {"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder, "draw": draw}
     launched = launched_as(point)
     return Task(
         group=worker_group(launched),

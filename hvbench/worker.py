@@ -269,7 +269,8 @@ class Worker:
         batches = make_batches(point, text, rank=self.runtime.rank)
         self.progress.enter("build")
         job = self.generation["jobs"][self.progress.state["index"]]
-        weights = move_last_bits(initial_weights(point), seed=point.seed) if job["is_moved"] else None
+        draw = job["draw"]
+        weights = None if draw is None else move_last_bits(initial_weights(point), seed=(point.seed, draw))
         trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}), weights)
         self.progress.enter("measure")
         folder = Path(job["folder"])

@@ -7,6 +7,7 @@ that write into the residual stream scaled by 1/sqrt(2 L), biases 0, layer-norm 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.nda
     return weights
 
 
-def move_last_bits(weights: dict[str, np.ndarray], *, seed: int) -> dict[str, np.ndarray]:
+def move_last_bits(weights: dict[str, np.ndarray], *, seed: Sequence[int]) -> dict[str, np.ndarray]:
     """Every value but zeros replaced by the next larger or the next smaller one of its dtype, by the toss of a coin."""
     random = np.random.default_rng(seed)
     moved = {}

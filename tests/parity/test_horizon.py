@@ -26,8 +26,8 @@ def wild_pair(**wrong: float) -> Pair:
 
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Parity]:
-    """The wild configuration, and the same with a rate that is wrong by a thousandth."""
-    pairs = [wild_pair(), wild_pair(learning_rate=1.001)]
+    """The wild configuration, the same with a rate that is wrong by a thousandth, and beside one that is not wild."""
+    pairs = [wild_pair(), wild_pair(learning_rate=1.001), wild_pair(learning_rate=0.001)]
     run_path = tmp_path_factory.mktemp("run")
     (run_path / "logs").mkdir()
     with open_launch(resolve_context(1), run_path=run_path) as coordinator:
@@ -43,6 +43,11 @@ def test_a_wild_one_is_proven_over_fewer(proofs: dict[Pair, Parity]) -> None:
 def test_a_wild_one_that_is_wrong_is_not(proofs: dict[Pair, Parity]) -> None:
     wrong = proofs[wild_pair(learning_rate=1.001)]
     assert wrong.horizon in HORIZONS and not wrong.is_proven
+
+
+def test_what_is_wild_beside_a_tame_one_is_not_excused(proofs: dict[Pair, Parity]) -> None:
+    alone = proofs[wild_pair(learning_rate=0.001)]
+    assert drifted_apart(alone) and alone.horizon is None and not alone.is_proven
 
 
 def traced(point: Point = POINT, **changes: np.ndarray) -> TracedPoint:
@@ -65,7 +70,7 @@ def off_from(step: int, error: float) -> np.ndarray:
 
 def find(plain: TracedPoint, moved: TracedPoint) -> int | None:
     digests = [{"gradients": "", "parameters": ""}]
-    return find_horizon(replace(plain, digests=digests), replace(moved, digests=digests))
+    return find_horizon(replace(plain, digests=digests), [replace(each, digests=digests) for each in (plain, moved)])
 
 
 @pytest.mark.parametrize(("step", "horizon"), [(2, None), (3, 3), (6, 5), (12, 10), (19, 15)])
@@ -96,7 +101,7 @@ def test_only_what_began_alike_is_asked_about(name: str, is_later: bool) -> None
 
 def test_a_moved_weight_is_the_next_one_of_its_dtype() -> None:
     weights = initial_weights(POINT)
-    moved = move_last_bits(weights, seed=0)
+    moved = move_last_bits(weights, seed=(0, 0))
     for name, values in weights.items():
         assert moved[name].dtype == values.dtype
         distance = np.abs(moved[name].view(np.int32) - values.view(np.int32))
