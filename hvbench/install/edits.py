@@ -83,6 +83,12 @@ EDITS = (
         ),
         why="process sets ignored HOROVOD_GLOO_IFACE and listened on a loopback address when there are several hosts",
     ),
+    Edit(
+        path="third_party/gloo/gloo/types.h",
+        before="    return !(*this == rhs.x);\n",
+        after="    return x != rhs.x;\n",
+        why="it took the bits of a float16 for a number, and an assignment, which asks it first, was left out: sums lost a summand",
+    ),
 )
 
 
