@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -129,48 +129,61 @@ NATIVE_TOLERANCES = {
 }
 
 # In a larger model more rounding errors meet: in 16 bits nearly every value of the last layers is rounded to another
-# side than in the other framework, so logits differ by the unit roundoff of the dtype and more. After three updates
-# at the small rates of a warm-up, the last bit of a parameter is a larger part of how far it has moved, and Adam,
-# which divides by the size of a gradient, makes as much of noise as of signal. Measured: `small` with 64 tokens on
-# real text over 3 updates, np 1, emulated; one seed (bf16: two). Compression is not measured at this size yet, and
-# is given twice the room of fp32 or more; bf16 on the wire, eight times as coarse, up to ten times that of fp16.
+# side than in the other framework, so logits differ by the unit roundoff of the dtype and more. Measured: worst of
+# three seeds, `small` with 64 tokens on real text over 3 updates, four samples (np 1) or two times four (compression:
+# np 2), emulated; without compression also with one sample, at np 2 with 256 tokens, and with warm-ups of 0, 5, 50 and
+# 500 steps, of which 0 is the worst. `gpt2` with 64 tokens, one seed, lies within 1.3 times these. Allowed: as above.
 #
 #   precision  compression  logits   loss     gradients  updates  update_length  key_bias_updates
-#   fp32       none         7.3e-7   2.3e-7   3.1e-5     5.4e-5   4.4e-7         3.8e-4
-#   bf16       none         4.7e-3   1.4e-5   5.4e-3     5.8e-2   5.4e-5         0.61
-#   fp16       none         6.6e-4   1.9e-6   7.0e-4     1.9e-2   1.9e-6         0.23
+#   fp32       none         7.5e-7   2.3e-7   1.1e-6     4.2e-5   1.8e-7         4.5e-4
+#   fp32       fp16         7.4e-7   1.2e-7   9.1e-5     5.3e-5   9.6e-8         0
+#   fp32       bf16         7.4e-7   1.2e-7   2.2e-4     4.0e-5   2.3e-7         3.7e-4
+#   bf16       none         5.6e-3   8.0e-5   6.3e-3     1.6e-2   9.8e-5         0.62
+#   bf16       fp16         4.8e-3   2.4e-5   5.5e-3     9.0e-3   1.1e-5         0.57
+#   bf16       bf16         4.8e-3   2.0e-5   6.6e-3     1.1e-2   5.3e-5         0.58
+#   fp16       none         6.9e-4   8.6e-6   8.0e-4     3.6e-3   7.8e-6         0.26
+#   fp16       fp16         6.8e-4   3.7e-6   8.4e-4     2.5e-3   3.8e-6         0.21
+#   fp16       bf16         6.8e-4   3.3e-6   2.2e-3     2.3e-3   4.0e-6         0.20
+#
+# The worst fp32 update is SGD's, whose first steps are small beside the last bit of a parameter.
 LARGE_PARAMETERS = 1_000_000
 LARGE_UPDATES = 3
 _large = partial(Tolerances, measured_updates=LARGE_UPDATES)
 LARGE_TOLERANCES = {
     ("fp32", "none"): _large(
-        logits=2e-6, loss=5e-7, gradients=1e-4, updates=2e-4, update_length=1e-6, key_bias_updates=1e-3
+        logits=2e-6, loss=5e-7, gradients=5e-6, updates=1e-4, update_length=5e-7, key_bias_updates=1e-3
     ),
     ("fp32", "fp16"): _large(
-        logits=2e-6, loss=1e-6, gradients=2e-4, updates=2e-3, update_length=2e-6, key_bias_updates=2e-3
-    ),
-    ("bf16", "none"): _large(
-        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
-    ),
-    ("bf16", "fp16"): _large(
-        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
-    ),
-    ("fp16", "none"): _large(
-        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
-    ),
-    ("fp16", "fp16"): _large(
-        logits=2e-3, loss=1e-5, gradients=2e-3, updates=5e-2, update_length=1e-5, key_bias_updates=0.5
+        logits=2e-6, loss=5e-7, gradients=2e-4, updates=5e-4, update_length=5e-7, key_bias_updates=1e-3
     ),
     ("fp32", "bf16"): _large(
-        logits=2e-6, loss=1e-6, gradients=2e-3, updates=2e-2, update_length=1e-5, key_bias_updates=2e-2
+        logits=2e-6, loss=5e-7, gradients=5e-4, updates=5e-4, update_length=1e-6, key_bias_updates=1e-3
+    ),
+    ("bf16", "none"): _large(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=5e-2, update_length=2e-4, key_bias_updates=2.0
+    ),
+    ("bf16", "fp16"): _large(
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=5e-2, update_length=2e-4, key_bias_updates=2.0
     ),
     ("bf16", "bf16"): _large(
-        logits=1e-2, loss=1e-4, gradients=2e-2, updates=2e-1, update_length=2e-4, key_bias_updates=2.0
+        logits=1e-2, loss=1e-4, gradients=2e-2, updates=5e-2, update_length=2e-4, key_bias_updates=2.0
+    ),
+    ("fp16", "none"): _large(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=1e-2, update_length=1e-5, key_bias_updates=0.5
+    ),
+    ("fp16", "fp16"): _large(
+        logits=2e-3, loss=1e-5, gradients=2e-3, updates=1e-2, update_length=1e-5, key_bias_updates=0.5
     ),
     ("fp16", "bf16"): _large(
-        logits=2e-3, loss=1e-5, gradients=2e-2, updates=1e-1, update_length=2e-5, key_bias_updates=0.5
+        logits=2e-3, loss=1e-5, gradients=5e-3, updates=1e-2, update_length=1e-5, key_bias_updates=0.5
     ),
 }
+
+# What these two move is mostly vectors, 0.3 % of the elements of `small`: 62 % of the squared length of Adafactor's
+# update, 99 % of LARS's (AdamW's: 0.3 %). Errors of so few elements average out less. Measured where something is
+# rounded to 16 bits, worst of three seeds, in fp32 nothing of it is left: `small` 3.6e-4 in bf16 and 2.5e-5 in fp16.
+VECTOR_OPTIMIZERS = ("adafactor", "lars")
+VECTOR_LENGTH = 5.0  # times the update_length of the others'
 
 
 def is_large_model(point: Point) -> bool:
@@ -182,6 +195,8 @@ def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:
     """What `point` is held to; `is_native`: its device has products in the compute dtype."""
     table = LARGE_TOLERANCES if is_large_model(point) else TOLERANCES
     tolerances = table[point.precision, point.compression]
+    if point.optimizer in VECTOR_OPTIMIZERS and (point.precision, point.compression) != ("fp32", "none"):
+        tolerances = replace(tolerances, update_length=VECTOR_LENGTH * tolerances.update_length)
     if is_native and point.precision in NATIVE_TOLERANCES:
         native = NATIVE_TOLERANCES[point.precision]
         if not is_large_model(point) and point.compression != "bf16":
