@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hvbench.environment import cpu_model, describe_environment, multiplies_natively, package_version, usable_cores
 from hvbench.folders import cache_root
-from hvbench.install import Stack, detect, missing_prerequisites
+from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.plan import is_installed
 from hvbench.registry import FRAMEWORKS, describe_framework
@@ -84,6 +84,9 @@ def examine_horovod(stack: Stack) -> Finding:
     if not stack.horovod.gloo:
         remedy = "hvbench install-horovod --rebuild"
         return Finding(subject="horovod", fact=f"{fact}; workers need Gloo", is_good=False, is_required=True, remedy=remedy)
+    if stack.frameworks and stack.horovod.version not in {decide(stack, cuda=each).version for each in (None, False)}:
+        fact += "; another than hvbench builds here, whose edits mend sums of float16"
+        return Finding(subject="horovod", fact=fact, is_good=False, remedy="hvbench install-horovod")
     return Finding(subject="horovod", fact=fact)
 
 
