@@ -8,7 +8,7 @@ each of them leave the tolerances, the pair is held to them over the updates bef
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -68,23 +68,24 @@ def find_horizons(
 ) -> dict[Point, int]:
     """Those of `points` whose training makes so much of a last bit that it leaves the tolerances -> their horizon."""
     horizons = {}
-    with contextlib.ExitStack() as stack:
-        traces = {}
-        for draw in (None, *range(DRAWS)):
+    draws = (None, *range(DRAWS))
+    begun, total = itertools.count(1), len(set(points)) * len(draws)
 
-            def announce(point: Point, because: str = "" if draw is None else f", last bits moved ({draw + 1} of {DRAWS})") -> None:
-                report(f"parity: {short_name(point)}{because}")
+    def announce(point: Point) -> None:
+        report(f"parity, last bits {next(begun)} of {total}: {short_name(point)}")
 
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-traces-"))
-            run = run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draw=draw)
-            traces[folder] = {each.point: each for each in run}
-        for point in dict.fromkeys(points):
-            plain, *moved = (side[point] for side in traces.values())
-            horizon = find_horizon(plain, moved)
-            if horizon:
-                horizons[point] = horizon
-            for folder, side in traces.items():
-                forget(side[point], folder=Path(folder))
+    with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
+        traces: dict[Point, list[TracedPoint]] = {}
+        for new in run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws):
+            alike = traces.setdefault(new.point, [])
+            alike.append(new)
+            if len(alike) == len(draws):
+                plain, *moved = traces.pop(new.point)
+                horizon = find_horizon(plain, moved)
+                if horizon:
+                    horizons[new.point] = horizon
+                for each in alike:
+                    forget(each, folder=Path(folder))
     return horizons
 
 

@@ -207,6 +207,11 @@ def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:
     return tolerances
 
 
+def trace_name(point: Point, draw: int | None) -> str:
+    """What the files of a trace are called, before the rank; `draw`: see `hvbench.tracing.run_traces`."""
+    return point.point_id if draw is None else f"{point.point_id}-draw{draw}"
+
+
 def write_trace(
     path: Path | None, point: Point, *, trainer: Trainer, batches: Batches, steps: int, is_first: bool
 ) -> dict[str, str]:

@@ -12,7 +12,7 @@ import itertools
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.naming import short_name, tell_apart
-from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for
+from hvbench.parity import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for, trace_name
 from hvbench.plan import Job, estimate_seconds, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec import MeasureSettings, Point
@@ -45,6 +45,7 @@ class TracedPoint:
     digests: list[dict[str, str]]  # one a rank: of the first gradients, of the parameters after the last update
     is_native: bool  # the device of any rank multiplies in the compute dtype
     failure: dict[str, Any] | None  # why there is no trace
+    draw: int | None = None  # which toss of coins moved its initial weights by their last bit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,30 +180,30 @@ def run_traces(
     steps: int,
     limits: Limits = NO_LIMITS,
     announce: Callable[[Point], None] = lambda point: None,
-    draw: int | None = None,
+    draws: Sequence[int | None] = (None,),
 ) -> Iterator[TracedPoint]:
-    """Yield every distinct point's trace, its arrays read from `folder` when they are asked for.
+    """Yield a trace of every distinct point for each of `draws`, its arrays read from `folder` when they are asked for.
 
-    `announce` is told each point before it is traced. `draw`: which toss of coins moves the initial weights by their last
-    bit; None: they stay. Workers that do not start are a failure of all points that they were started for; raises
+    `announce` is told each point before it is traced. A draw is a toss of coins that moves the initial weights by their
+    last bit; None: they stay. Workers that do not start are a failure of all points that they were started for; raises
     LaunchError when ranks are lost.
     """
     distinct = list(dict.fromkeys(points))
     groups = list(dict.fromkeys(worker_group(launched_as(point)) for point in distinct))
     settings = MeasureSettings(warmup_steps=1, steps=steps)
     for group in groups:
-        ordered = [point for point in distinct if worker_group(launched_as(point)) == group]
-        tasks = [make_trace_task(point, settings, folder=folder, limits=limits, draw=draw) for point in ordered]
-        left = list(ordered)
-        announce(left[0])
+        left = [(point, draw) for point in distinct if worker_group(launched_as(point)) == group for draw in draws]
+        tasks = [make_trace_task(point, settings, folder=folder, limits=limits, draw=draw) for point, draw in left]
+        announce(left[0][0])
         try:
             for _, end in coordinator.run(tasks):
-                yield read_end(left.pop(0), end, folder=Path(folder))
+                point, draw = left.pop(0)
+                yield replace(read_end(point, end, folder=Path(folder)), draw=draw)
                 if left:
-                    announce(left[0])
+                    announce(left[0][0])
         except StartFailed as error:
-            for point in left:
-                yield TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=error.failure)
+            for point, draw in left:
+                yield TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=error.failure, draw=draw)
 
 
 def launched_as(point: Point) -> Point:
@@ -239,7 +240,7 @@ def forget(traced: TracedPoint, *, folder: Path) -> None:
     """Close and delete a trace's files."""
     for trace in traced.ranks.values():
         trace.close()
-    for path in folder.glob(f"{traced.point.point_id}-rank*"):
+    for path in folder.glob(f"{trace_name(traced.point, traced.draw)}-rank*"):
         path.unlink()
 
 

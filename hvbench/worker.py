@@ -274,7 +274,7 @@ class Worker:
         trainer = self.build_trainer(point.model_copy(update={"dropout": 0.0}), weights)
         self.progress.enter("measure")
         folder = Path(job["folder"])
-        path = folder / f"{point.point_id}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
+        path = folder / f"{parity.trace_name(point, draw)}-rank{self.runtime.rank}.npz" if folder.is_dir() else None
         is_first = self.runtime.rank == 0
         digests = parity.write_trace(
             path, point, trainer=trainer, batches=batches, steps=settings.steps, is_first=is_first
