@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(sys.executable).parent
+from tests.parallel.test_launchers import launch
+
 OTHERS = (12488.0, 100.0, -3.5, 0.0, 30000.0)
 SUM = f"""
 import numpy as np
@@ -47,12 +45,6 @@ def test_no_sum_loses_a_summand(tmp_path: Path, framework: str, controller: str)
     """Gloo left a sum out where it equalled the old value's bits, read as an integer: eight of the sums with 12488."""
     script = tmp_path / "sums.py"
     script.write_text(ALLREDUCE[framework] + SUM)
-    environment = os.environ | {
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    }
-    words = ["horovodrun", f"--{controller}", "-np", "2", "python", str(script)]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = launch(["horovodrun", f"--{controller}", "-np", "2", "python", str(script)], folder=tmp_path)
     assert done.returncode == 0 and done.stdout.count("SUMMED") == 2, done.stderr
     assert "WRONG" not in done.stdout

@@ -117,4 +117,3 @@ class Trainer:
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
     """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
     return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
-
