@@ -35,7 +35,7 @@ setup(
     python_requires=">=3.11",
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
-    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.page": ["page.*"]},
+    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.report.page": ["page.*"]},
     install_requires=[
         "click>=8.1",
         "jinja2>=3.1",

@@ -23,7 +23,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hvbench.spec import Point  # noqa: E402
+from hvbench.spec.point import Point  # noqa: E402
 
 LAUNCHES = 6  # of a point, on each side
 STEPS = 50  # of each of the two ranks

@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hvbench.environment import describe_load
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.records.environment import describe_load
+from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.precision import PRECISIONS

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
 
 from benchmarks.recorded_pairs import CALLS, STEP, Recorded, count_decisions, keep_recorded, read_recorded  # noqa: E402
-from hvbench.comparison.gate import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final  # noqa: E402
+from hvbench.comparison.gate.rule import CONTROL_MARGIN, LEVEL, LOOKS, Series, decide, is_final  # noqa: E402
 
 POCOCK_LEVEL = 0.0221
 SLOWDOWNS = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.10, 0.15)
@@ -38,7 +38,7 @@ SPREADS = (0.01, 0.02, 0.04, 0.06, 0.08, 0.12)
 LARGE_POOL = 500  # pairs; drawing 18 of more with replacement hardly ever draws one twice
 STUDIES_MARK = "from docs/images/gate_power.json"  # in the guide
 REAL_MARK = "real decisions, from docs/images/gate_power.json"
-CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate` itself, one by one
+CHECKED = 60  # decisions that are also taken by `hvbench.comparison.gate.rule` itself, one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def draw(
 
 
 def decide_many(worse_by: np.ndarray, controls: np.ndarray, *, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """The rule of `hvbench.comparison.gate` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
+    """The rule of `hvbench.comparison.gate.rule` for one timing, all decisions at once: calls (as places in CALLS), and pairs used."""
     calls = np.full(len(worse_by), CALLS.index("inconclusive"))
     used = np.full(len(worse_by), LOOKS[-1])
     for look in LOOKS:
@@ -165,7 +165,7 @@ def plot(studies: dict[str, list[dict[str, float]]], path: Path, *, margin: floa
     import matplotlib
     from matplotlib.figure import Figure
 
-    from hvbench.analysis.panels import RC, save
+    from hvbench.analysis.show.panels import RC, save
 
     colours = {"regression": "#D55E00", "inconclusive": "#777777", "pass": "#009E73"}
     lines = {"regression": "-", "inconclusive": ":", "pass": "--"}

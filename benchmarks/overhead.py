@@ -20,16 +20,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds the hvbench beside it
 
-from hvbench.analysis.stats import estimate_rate  # noqa: E402
-from hvbench.environment import describe_environment  # noqa: E402
+from hvbench.analysis.stats.estimates import estimate_rate  # noqa: E402
 from hvbench.frameworks import load_framework  # noqa: E402
-from hvbench.measure import Loop  # noqa: E402
-from hvbench.spec import FRAMEWORKS, MODEL_PRESETS, MeasureSettings, Point  # noqa: E402
+from hvbench.records.environment import describe_environment  # noqa: E402
+from hvbench.spec.point import FRAMEWORKS, MODEL_PRESETS, MeasureSettings, Point  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 from hvbench.training.batches import Batches  # noqa: E402
 from hvbench.training.precision import PRECISIONS  # noqa: E402
 from hvbench.training.schedule import point_learning_rate  # noqa: E402
 from hvbench.training.weights import initial_weights  # noqa: E402
+from hvbench.worker.loop import Loop  # noqa: E402
 
 GOAL = 1.01
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 
 class Peer:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 
 class KerasHub:

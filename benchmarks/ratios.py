@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from hvbench.analysis.stats import Estimate, estimate_rate
+from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 
 Launch = Mapping[str, Any]  # what `contender.run_case` returns, and its `round`
 

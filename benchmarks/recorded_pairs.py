@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.metrics import STEP
-from hvbench.comparison.ab import read_ab, read_controls
-from hvbench.comparison.abtest import compare_pairs
-from hvbench.comparison.gate import LOOKS, Series, decide, is_final
+from hvbench.analysis.frame.metrics import STEP
+from hvbench.comparison.ab.pairs import read_ab, read_controls
+from hvbench.comparison.ab.test import compare_pairs
+from hvbench.comparison.gate.rule import LOOKS, Series, decide, is_final
 from hvbench.errors import UsageError
 
 STUDY = "HVBENCH_STUDY"  # a variable that nothing reads: arms that differ in it alone are alike

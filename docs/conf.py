@@ -10,8 +10,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from hvbench import __version__  # noqa: E402
-from hvbench.analysis.columns import POINT_COLUMNS  # noqa: E402
-from hvbench.schema import suite_schema  # noqa: E402
+from hvbench.analysis.frame.columns import POINT_COLUMNS  # noqa: E402
+from hvbench.spec.schema import suite_schema  # noqa: E402
 
 project = "hvbench"
 author = copyright = "hvbench contributors"

@@ -19,10 +19,10 @@ def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
     end in `ok` keeps its row and its reason, with its metrics missing. Raises hvbench.errors.UsageError.
     """
     # Loaded when they are needed: `import hvbench` stays light.
-    from hvbench.analysis.columns import POINT_COLUMNS
-    from hvbench.analysis.frame import point_frame
+    from hvbench.analysis.frame.columns import POINT_COLUMNS
+    from hvbench.analysis.frame.frames import point_frame
     from hvbench.errors import UsageError
-    from hvbench.store import RunFolder
+    from hvbench.records.store import RunFolder
 
     folder = RunFolder(Path(run))
     folder.read_run()

@@ -9,8 +9,8 @@ import click
 
 from hvbench.cli.commands import hvbench
 from hvbench.errors import HvbenchError, UsageError
+from hvbench.io.untrusted import make_printable
 from hvbench.launch.context import detect_context
-from hvbench.untrusted import make_printable
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

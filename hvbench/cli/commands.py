@@ -13,10 +13,10 @@ from hvbench import __version__
 from hvbench.cli.communicating import allreduce, predict
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
-from hvbench.cli.hosting import hosts_option, lab
-from hvbench.cli.submitting import submit
-from hvbench.cli.tuning import tune
-from hvbench.cli.values import Duration, Memory, Outcomes, Share, Trackers
+from hvbench.cli.lab import hosts_option, lab
+from hvbench.cli.options import Duration, Memory, Outcomes, Share, Trackers
+from hvbench.cli.submit import submit
+from hvbench.cli.tune import tune
 
 RESULTS = Path("results")
 
@@ -165,7 +165,7 @@ def sweep(
     if not resume and (force or retry is not None):
         raise click.UsageError("--retry and --force go with --resume")
     from hvbench.cli.running import run_sweep
-    from hvbench.suite import choose_suite
+    from hvbench.spec.suite import choose_suite
 
     def load():
         return choose_suite(suite, scale=scale, overrides=overrides)
@@ -217,7 +217,7 @@ def run(
     Fields left out have their defaults (see `hvbench plan --fields`).
     """
     from hvbench.cli.running import run_sweep
-    from hvbench.suite import apply_overrides, parse_suite
+    from hvbench.spec.suite import apply_overrides, parse_suite
 
     def load():
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
@@ -250,7 +250,7 @@ def plan(
 ) -> None:
     """Show what SUITE would run, what is skipped and why, what may not fit into memory, and roughly how long it takes."""
     from hvbench.cli.running import describe_fields, describe_plan
-    from hvbench.suite import choose_suite
+    from hvbench.spec.suite import choose_suite
 
     if fields:
         click.echo(describe_fields())
@@ -276,9 +276,9 @@ def parity(
     hvbench parity precision=bf16 --np 2 --full       fewer of these, with every tensor
     horovodrun -np 2 hvbench parity quickstart --steps 3
 
-    Exit code 0: all within their tolerances, which hvbench/parity.py states with the measurements behind them.
+    Exit code 0: all within their tolerances, which hvbench/parity/trace.py states with the measurements behind them.
     """
-    from hvbench.cli.checking import run_parity
+    from hvbench.cli.parity import run_parity
 
     return run_parity(words, overrides, np=np, steps=steps, is_full=full, json_path=json_path)
 
@@ -299,8 +299,8 @@ def report(run: Path, style: Path | None, parquet: bool, trackers: tuple[str, ..
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of a suite file instead, for editors.")
 def suites(schema: bool) -> None:
     """List the suites with the question that each answers."""
-    from hvbench.schema import suite_schema
-    from hvbench.suite import list_suites, load_suite
+    from hvbench.spec.schema import suite_schema
+    from hvbench.spec.suite import list_suites, load_suite
 
     if schema:
         click.echo(json.dumps(suite_schema(), indent=2))
@@ -315,7 +315,7 @@ def suites(schema: bool) -> None:
 @hvbench.command()
 def doctor() -> int:
     """Show what is installed and built, cores and memory, what each framework can do here, and what is missing."""
-    from hvbench.doctor import examine
+    from hvbench.plan.doctor import examine
 
     findings = examine()
     width = max(len(finding.subject) for finding in findings)

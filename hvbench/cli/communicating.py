@@ -10,8 +10,8 @@ from pathlib import Path
 
 import click
 
-from hvbench.cli.hosting import hosts_option
-from hvbench.cli.values import Bandwidths, Choices, Counts, Size
+from hvbench.cli.lab import hosts_option
+from hvbench.cli.options import Bandwidths, Choices, Counts, Size
 
 RESULTS = Path("results")
 
@@ -64,15 +64,15 @@ def allreduce(
 
     Records are kept: hvbench predict fits a model of the cost to them.
     """
-    from hvbench.allreduce.plan import list_cases, list_sizes, plan_jobs
-    from hvbench.allreduce.record import CallSettings
-    from hvbench.allreduce.run import done_keys, open_folder, run_cases
-    from hvbench.cli.display import Display
+    from hvbench.cli.display.lines import Display
+    from hvbench.communication.plan import list_cases, list_sizes, plan_jobs
+    from hvbench.communication.record import CallSettings
+    from hvbench.communication.run import done_keys, open_folder, run_cases
     from hvbench.errors import PointsFailed, UsageError
     from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-    from hvbench.plan import LINK_VARIABLE, has_mpi, is_installed
+    from hvbench.plan.jobs import LINK_VARIABLE, has_mpi, is_installed
+    from hvbench.records.store import new_run_path
     from hvbench.registry import FRAMEWORKS
-    from hvbench.store import new_run_path
 
     context = resolve_context(np)
     if serve_if_not_first(context):
@@ -129,11 +129,11 @@ def allreduce(
 
 def write_results(path: Path) -> str:
     """Table and plot of a run from its records, written beside them; the text to show."""
-    from hvbench.allreduce.plot import plot_bandwidth
-    from hvbench.allreduce.record import read_records
-    from hvbench.allreduce.summary import summarize
-    from hvbench.allreduce.table import render_table
-    from hvbench.cli.values import write_output
+    from hvbench.cli.options import write_output
+    from hvbench.communication.plot import plot_bandwidth
+    from hvbench.communication.record import read_records
+    from hvbench.communication.summary import summarize
+    from hvbench.communication.table import render_table
 
     records, problems = read_records(path)
     summary = summarize(records)
@@ -172,14 +172,20 @@ def predict(
     sweep on links of different bandwidth, such as the suite network (step time, efficiency, and the bandwidth where
     compression breaks even).
     """
-    from hvbench.allreduce.cost_report import error_factors, fit_all, render_allreduces, render_costs, render_predictions
-    from hvbench.allreduce.predict import predict_all
-    from hvbench.allreduce.run import ASKED
-    from hvbench.analysis.frame import point_frame
-    from hvbench.analysis.links import break_even_from_afar, predict_held_out
-    from hvbench.analysis.links_report import models_of, payloads_of, show_bandwidth
+    from hvbench.analysis.frame.frames import point_frame
+    from hvbench.analysis.topics.links import break_even_from_afar, predict_held_out
+    from hvbench.analysis.topics.links_report import models_of, payloads_of, show_bandwidth
+    from hvbench.communication.cost_report import (
+        error_factors,
+        fit_all,
+        render_allreduces,
+        render_costs,
+        render_predictions,
+    )
+    from hvbench.communication.predict import predict_all
+    from hvbench.communication.run import ASKED
     from hvbench.errors import UsageError
-    from hvbench.store import RunFolder
+    from hvbench.records.store import RunFolder
 
     if min(world_sizes or (2,)) < 2:
         raise UsageError("--ranks: a rank alone communicates with nobody; give 2 or more")
@@ -223,15 +229,15 @@ def predict(
 
 def read_summary(run: Path | None):
     """`summarize` of a run's records; of no run, no rows."""
-    from hvbench.allreduce.record import read_records
-    from hvbench.allreduce.summary import summarize
+    from hvbench.communication.record import read_records
+    from hvbench.communication.summary import summarize
 
     return summarize(read_records(run)[0] if run else [])
 
 
 def write_residuals(run: Path, held) -> None:
     """The plot of the held-out cases, beside the records."""
-    from hvbench.allreduce.cost_report import plot_residuals
+    from hvbench.communication.cost_report import plot_residuals
 
     if figure := plot_residuals(held):
         for ending in ("svg", "png"):

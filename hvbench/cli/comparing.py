@@ -39,10 +39,10 @@ def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None)
     Exit codes: 0 compared · 2 usage · 4 not comparable: another machine, or frameworks that did not train alike ·
     5 nothing to compare
     """
-    from hvbench.cli.values import write_output
-    from hvbench.comparison.comparing import compare_runs
-    from hvbench.errors import MissingData, NotComparable
+    from hvbench.cli.options import write_output
     from hvbench.comparison.outputs.comparison import RENDERERS
+    from hvbench.comparison.read import compare_runs
+    from hvbench.errors import MissingData, NotComparable
 
     comparison, problems = compare_runs(runs, by=by, root=RESULTS)
     for problem in problems:
@@ -78,7 +78,7 @@ def set_(run: str) -> None:
 def show() -> None:
     """List the stored baselines."""
     from hvbench.comparison.baseline import list_baselines
-    from hvbench.spec import shorten
+    from hvbench.spec.point import shorten
 
     for one in list_baselines(RESULTS):
         versions = ", ".join(f"{name} {version}" for name, version in (one.facts.get("packages") or {}).items())
@@ -97,13 +97,13 @@ def history(metric: str, suite: str, fingerprint: str | None, plot: Path | None)
     """Show METRIC over the stored runs of a suite on one machine, and where it changed (needs hvbench[ci])."""
     from importlib.util import find_spec
 
-    from hvbench.analysis.panels import save
-    from hvbench.cli.values import find_metric
-    from hvbench.errors import MissingData, StorageError
-    from hvbench.fingerprint import fingerprint_id
+    from hvbench.analysis.show.panels import save
+    from hvbench.cli.options import find_metric
     from hvbench.comparison.history import trace
     from hvbench.comparison.outputs import history as outputs
     from hvbench.comparison.runs import list_runs
+    from hvbench.errors import MissingData, StorageError
+    from hvbench.records.fingerprint import fingerprint_id
 
     if find_spec("ruptures") is None:
         raise click.UsageError("hvbench history needs ruptures: pip install 'hvbench[ci]'")

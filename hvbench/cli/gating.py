@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from hvbench.comparison.judge import Judgement
+    from hvbench.comparison.gate.judge import Judgement
 
 RESULTS = Path("results")
 
@@ -97,12 +97,12 @@ def ab(
     The verdict is looked for after 6, 12 and 18 pairs. Exit codes: 0 pass · 1 regression · 2 usage · 3 inconclusive ·
     4 not comparable · 5 missing data or a crash
     """
-    from hvbench.comparison.abtest import run_ab
-    from hvbench.comparison.arms import parse_arm
+    from hvbench.comparison.ab.arms import parse_arm
+    from hvbench.comparison.ab.test import run_ab
+    from hvbench.comparison.gate.policy import load_policy
     from hvbench.launch.context import detect_context
-    from hvbench.comparison.policy import load_policy
-    from hvbench.store import new_run_path
-    from hvbench.suite import apply_overrides, find_suite, load_suite
+    from hvbench.records.store import new_run_path
+    from hvbench.spec.suite import apply_overrides, find_suite, load_suite
 
     if detect_context().launcher != "none":
         raise click.UsageError("hvbench ab launches by itself: start it without horovodrun or mpirun, with --np")
@@ -162,9 +162,9 @@ def gate(
     """
     from datetime import datetime, timezone
 
-    from hvbench.comparison.abtest import is_ab, judge_folder
+    from hvbench.comparison.ab.test import is_ab, judge_folder
     from hvbench.comparison.baseline import judge_run
-    from hvbench.comparison.policy import load_policy
+    from hvbench.comparison.gate.policy import load_policy
     from hvbench.comparison.runs import find_run
 
     require_writer(junit_path)
@@ -198,7 +198,7 @@ def deliver(judgement: Judgement, *, junit: Path | None, markdown: Path | None, 
     from socket import gethostname
 
     from hvbench import errors
-    from hvbench.cli.values import write_output
+    from hvbench.cli.options import write_output
     from hvbench.comparison.outputs import verdict
 
     click.echo(verdict.render_text(judgement), nl=False)

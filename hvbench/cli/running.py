@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hvbench.cli.display import format_duration
-from hvbench.cli.output import choose_display
-from hvbench.environment import usable_memory_bytes
+from hvbench.cli.display.choose import choose_display
+from hvbench.cli.display.lines import format_duration
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
-from hvbench.launch.process import worker_environment
+from hvbench.io.untrusted import make_printable
 from hvbench.launch.context import Context
+from hvbench.launch.process import worker_environment
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-from hvbench.naming import tell_apart
-from hvbench.plan import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
-from hvbench.record import Status
-from hvbench.repeating import BUDGET_SECONDS
-from hvbench.spec import OPTIMIZER_PRESETS, MeasureSettings, Point
-from hvbench.store import RunFolder, latest_run_path, new_run_path
-from hvbench.suite import Suite
-from hvbench.sweep import prepare_sweep
+from hvbench.plan.jobs import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.plan.repeats import BUDGET_SECONDS
+from hvbench.records.environment import usable_memory_bytes
+from hvbench.records.record import Status
+from hvbench.records.store import RunFolder, latest_run_path, new_run_path
+from hvbench.spec.labels import tell_apart
+from hvbench.spec.point import OPTIMIZER_PRESETS, MeasureSettings, Point
+from hvbench.spec.suite import Suite
+from hvbench.sweep.run import prepare_sweep
 from hvbench.training import text
-from hvbench.untrusted import make_printable
 
 
 def run_sweep(
@@ -131,7 +131,11 @@ def write_report(
 ) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
     from hvbench import tracking
-    from hvbench.analysis import breakdown_table, frame, quality, report, stamps, tables, targets, tradeoff
+    from hvbench.analysis.frame import frames as frame
+    from hvbench.analysis.report import markdown as report
+    from hvbench.analysis.report import quality
+    from hvbench.analysis.show import tables
+    from hvbench.analysis.topics import breakdown_table, stamps, targets, tradeoff
 
     folder = RunFolder(path)
     run = folder.read_run()

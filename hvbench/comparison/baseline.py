@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.comparison.compare import LaunchSet, compare
-from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
-from hvbench.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
-from hvbench.comparison.judge import Judgement, judge_baseline
-from hvbench.comparison.policy import Policy
-from hvbench.record import Record
+from hvbench.comparison.gate.judge import Judgement, judge_baseline
+from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.runs import BASELINES, load_launches, require_name
-from hvbench.spec import shorten
-from hvbench.store import RunFolder
+from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
+from hvbench.records.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import shorten
 
 
 @dataclass(frozen=True, kw_only=True)

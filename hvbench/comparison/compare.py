@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.agreement import TOLERANCES, compare_losses
-from hvbench.analysis.axes import AXES, LEADING_AXES, PRESET_SIZES, order_values, varying_axes
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.losses import LossChange, find_loss_change
-from hvbench.analysis.metrics import METRICS, STEP, Metric, measure_parts
-from hvbench.analysis.ratios import Ratio, adjust_holm, log_ratios, log_shift, ratio_of_pairs, welch_ratio
-from hvbench.analysis.samples import make_samples, sort_records
-from hvbench.analysis.stats import Estimate, describe_end, estimate_rate
-from hvbench.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
-from hvbench.record import Record
-from hvbench.spec import Point
+from hvbench.analysis.frame.axes import AXES, LEADING_AXES, PRESET_SIZES, order_values, varying_axes
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.metrics import METRICS, STEP, Metric, measure_parts
+from hvbench.analysis.frame.samples import make_samples, sort_records
+from hvbench.analysis.stats.estimates import Estimate, describe_end, estimate_rate
+from hvbench.analysis.stats.ratios import Ratio, adjust_holm, log_ratios, log_shift, ratio_of_pairs, welch_ratio
+from hvbench.analysis.topics.agreement import TOLERANCES, compare_losses
+from hvbench.analysis.topics.losses import LossChange, find_loss_change
+from hvbench.records.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
+from hvbench.records.record import Record
+from hvbench.spec.point import Point
 
 MIN_LAUNCHES = 6  # a side; below them there is no verdict
 MARGIN = 0.03  # a change that is smaller is none

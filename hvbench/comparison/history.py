@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.analysis.axes import AXES, LEADING_AXES, varying_axes
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.metrics import Metric, measure_parts
-from hvbench.analysis.samples import sort_records
-from hvbench.analysis.stats import Estimate, estimate_rate
+from hvbench.analysis.frame.axes import AXES, LEADING_AXES, varying_axes
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.metrics import Metric, measure_parts
+from hvbench.analysis.frame.samples import sort_records
+from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 from hvbench.comparison.compare import describe_point
-from hvbench.record import Record
+from hvbench.records.record import Record
 
 MIN_RUNS = 6  # fewer show no step that could be told from noise
 MIN_SEGMENT = 2  # runs between two steps: one run alone is an outlier, not a change

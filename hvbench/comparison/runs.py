@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hvbench.comparison.compare import LaunchSet
 from hvbench.errors import MissingData, UsageError
-from hvbench.spec import shorten
-from hvbench.store import RunFolder, latest_run_path
+from hvbench.records.store import RunFolder, latest_run_path
+from hvbench.spec.point import shorten
 
 BASELINES = "baselines"
 

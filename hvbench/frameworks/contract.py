@@ -3,7 +3,7 @@
 Arrays cross this border as numpy, scalars as Python floats. A twin has eight files with the same public names in the
 same order and with the same signatures: `runtime` (process, device), `peers` (who brings ranks together), `model`,
 `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
-`ceiling` (bare products, passes over memory and all-reduces, for `hvbench.ceiling` to time).
+`ceiling` (bare products, passes over memory and all-reduces, for `hvbench.worker.ceiling` to time).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hvbench.frameworks.peers import Peers
+from hvbench.frameworks.ranks import Peers
 
 Arrays = dict[str, np.ndarray]
 

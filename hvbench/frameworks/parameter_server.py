@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.peers import MpiPeers
-from hvbench.spec import Point
+from hvbench.frameworks.ranks import MpiPeers
+from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
 
 AVERAGE, UPDATE, LEAVE = 0.0, 1.0, 2.0  # what a rank asks for

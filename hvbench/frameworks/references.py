@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvbench.frameworks.peers import MpiPeers
+from hvbench.frameworks.ranks import MpiPeers
 
 
 class Runtime:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hvbench.errors import InstallError
-from hvbench.folders import cache_root
+from hvbench.io.cache import cache_root
 
 
 def build_folder(key: str, root: Path | None = None) -> Path:

@@ -1,6 +1,6 @@
 """One rank's agent: starts this rank's worker, watches it, reports, and ends it. It imports no framework.
 
-The worker talks through files in a folder of its own (see `hvbench.worker`); the agent turns them into messages.
+The worker talks through files in a folder of its own (see `hvbench.worker.jobs`); the agent turns them into messages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import tempfile
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from hvbench.environment import cgroup_cpu_quota
 from hvbench.launch.bootstrap import look_up
 from hvbench.launch.channel import Message, PeerGone, connect, receive, send
 from hvbench.launch.context import Context, host_name
@@ -21,6 +20,7 @@ from hvbench.launch.hosts import gloo_interface
 from hvbench.launch.link import shape_link
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
+from hvbench.records.environment import cgroup_cpu_quota
 
 POLL_SECONDS = 0.1
 

@@ -12,7 +12,7 @@ from hvbench.errors import LaunchError
 from hvbench.launch.channel import Address
 from hvbench.launch.context import Context
 from hvbench.launch.hosts import FROM_INPUT, start_remote_agent
-from hvbench.key_value import ask_store, store_address
+from hvbench.launch.rendezvous import ask_store, store_address
 
 KEY_VALUE_PATH = "/hvbench/coordinator"
 LOOKUP_SECONDS = 3600.0  # rank 0 may prepare a large text first; the launcher's end ends this too

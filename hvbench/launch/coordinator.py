@@ -20,7 +20,7 @@ from typing import Any
 from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.launch.channel import Hub, Message
 from hvbench.launch.context import Context
-from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
+from hvbench.launch.diagnosis import Stack, describe_silence, read_stack, suspect
 from hvbench.launch.mpirun import join_ranks
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 from hvbench.launch.task import Task, TaskEnd, refuse

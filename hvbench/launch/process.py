@@ -1,4 +1,4 @@
-"""One rank's worker as its agent sees it: a process and the files that it leaves (see `hvbench.worker`)."""
+"""One rank's worker as its agent sees it: a process and the files that it leaves (see `hvbench.worker.jobs`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.launch.channel import Message
-from hvbench.launch.evidence import OUT_OF_MEMORY
+from hvbench.launch.diagnosis import OUT_OF_MEMORY
 
 PROGRESS_SECONDS = 0.5
 PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_steps", "timed_seconds")

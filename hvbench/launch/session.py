@@ -13,15 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from hvbench.environment import usable_cores
 from hvbench.errors import Interrupted, LaunchError, UsageError
-from hvbench.launch.above import find_launchers, watching
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.hosts import parse_hosts
+from hvbench.launch.parent import find_launchers, watching
+from hvbench.records.environment import usable_cores
 
 END_SECONDS = 10.0
 GO_ON = "what was measured is safe, go on with --resume"

@@ -14,7 +14,7 @@ class Task:
     framework: str
     world_size: int
     device: str
-    job: dict[str, Any]  # passed on to `hvbench.worker`
+    job: dict[str, Any]  # passed on to `hvbench.worker.jobs`
     timeout_seconds: float
     memory_limit_bytes: int | None = None  # of each worker
     strategy: str = "horovod"  # how the workers find each other

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.columns import POINT_COLUMNS
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.samples import evaluations_of, sort_records
+from hvbench.analysis.frame.columns import POINT_COLUMNS
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.samples import evaluations_of, sort_records
 from hvbench.errors import UsageError
-from hvbench.record import Record
+from hvbench.records.record import Record
 
 # Tracker -> the library that its module needs. The extra and the module have the tracker's name.
 LIBRARIES = {"tensorboard": ("tensorboardX",), "wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy")}

@@ -42,7 +42,7 @@ def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
 
 def write_run(run: TrackedRun, client: MlflowClient, experiment_id: str) -> None:
     """Curves as metrics over the steps, figures as metrics at the last step, settings as parameters."""
-    tags = {TAG: run.id, "hvbench.suite": run.suite, "hvbench.status": run.status}
+    tags = {TAG: run.id, "hvbench.spec.suite": run.suite, "hvbench.status": run.status}
     begun = client.create_run(experiment_id, start_time=milliseconds(run.start_seconds), run_name=run.name, tags=tags)
     last = max((values[-1].step for values in run.curves.values()), default=0)
     metrics = [

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
 from hvbench.training.masking import mask_samples
 from hvbench.training.schedule import accumulation_steps_at, samples_before

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvbench.errors import DataError
-from hvbench.folders import cache_root
+from hvbench.io.cache import cache_root
 from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_files, cut_into_chunks, examine, find_files
 
 __all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "require_enough"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 Seed = tuple[int, int]  # both below 2^31
 

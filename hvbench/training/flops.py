@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hvbench.record import ModelFacts
-from hvbench.spec import Point
+from hvbench.records.record import ModelFacts
+from hvbench.spec.point import Point
 from hvbench.training.weights import parameter_shapes
 
 WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 IGNORED = -1  # the target of a token that the loss does not ask for
 

@@ -43,7 +43,7 @@ import math
 from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.optimizers import state_shapes
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import parameter_shapes

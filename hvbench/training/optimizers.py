@@ -19,7 +19,7 @@ such elements as still as AdamW does.
 
 from __future__ import annotations
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.weights import Shape, parameter_shapes
 
 ADAFACTOR_DECAY_EXPONENT = 0.8  # of the second moment's decay 1 - t^-0.8 (section 7.2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.errors import DataError
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.batches import VALIDATION, Batch, Batches
 from hvbench.training.corpus import Corpus, count_file_tokens
 

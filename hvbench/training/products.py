@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 # A precision that takes more than this many times as long as fp32 is skipped, unless forced.
 MAX_SLOWDOWN = 20.0

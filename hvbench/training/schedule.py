@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 FINAL_FRACTION = 0.1
 ENDING_SCHEDULES = ("cosine", "linear")  # those that know `schedule_steps`

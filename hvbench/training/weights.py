@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 Shape = tuple[int, ...]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from hvbench.record import Record
-from hvbench.store import RunFolder
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
 from tests.unit.sample_pages import HOSTILE, make_failed, write_page
 from tests.unit.sample_records import make_launch, make_quickstart
 

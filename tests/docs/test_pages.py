@@ -14,9 +14,9 @@ import pytest
 from nbclient import NotebookClient
 
 from hvbench.cli.commands import hvbench as command_line
-from hvbench.schema import suite_schema
-from hvbench.spec import MeasureSettings, Point
-from hvbench.suite import list_suites
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.schema import suite_schema
+from hvbench.spec.suite import list_suites
 
 ROOT = Path(__file__).parents[2]
 

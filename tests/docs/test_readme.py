@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 from tests.parallel.test_launchers import SMOKE, launch
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import hvbench
-from hvbench.record import Record
+from hvbench.records.record import Record
 from tests.faults.sweeps import LAUNCHERS, NP, plan_jobs, read_outcomes, start_sweep, suite_text
 
 # What each fault must look like in the record: outcome, part of the message.

@@ -24,21 +24,28 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.fastest import list_fastest
-from hvbench.analysis.findings import find_all
-from hvbench.analysis.page import render_page
-from hvbench.analysis.report import render_report
-from hvbench.analysis.stamps import check_verdict
-from hvbench.analysis.tables import convergence_table, frame_to_csv, render_csv, render_markdown, render_text, throughput_table
-from hvbench.environment import describe_environment
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.markdown import render_report
+from hvbench.analysis.report.page import render_page
+from hvbench.analysis.show.tables import (
+    convergence_table,
+    frame_to_csv,
+    render_csv,
+    render_markdown,
+    render_text,
+    throughput_table,
+)
+from hvbench.analysis.topics.fastest import list_fastest
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.stamps import check_verdict
 from hvbench.errors import UsageError
-from hvbench.plan import estimate_sweep_seconds, make_plan
-from hvbench.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
-from hvbench.resume import describe_changes, find_changes
-from hvbench.spec import MeasureSettings, Point
-from hvbench.store import parse_record, parse_run
-from hvbench.suite import list_suites, parse_suite
+from hvbench.plan.jobs import estimate_sweep_seconds, make_plan
+from hvbench.records.environment import describe_environment
+from hvbench.records.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
+from hvbench.records.store import parse_record, parse_run
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.suite import list_suites, parse_suite
+from hvbench.sweep.resume import describe_changes, find_changes
 from hvbench.training.flops import model_facts
 
 # fmt: off

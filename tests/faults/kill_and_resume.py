@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tests.faults.sweeps import LAUNCHERS, RunningSweep, plan_jobs, start_sweep, suite_text
 
-
 MAX_SECONDS = 300.0  # for the next record
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvbench.plan import Job, make_plan
-from hvbench.record import Record
-from hvbench.store import RunFolder
-from hvbench.suite import parse_suite
+from hvbench.plan.jobs import Job, make_plan
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
+from hvbench.spec.suite import parse_suite
 
 SCRIPTS = Path(sys.executable).parent
 MARK = "HVBENCH_TEST_MARK"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 from tests.faults.kill_and_resume import kill_and_resume
 from tests.faults.sweeps import find_processes, plan_jobs, read_outcomes, run_sweep, start_and_hang, suite_text
 

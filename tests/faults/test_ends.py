@@ -10,9 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.record import Outcome
-from hvbench.store import RunFolder
-from tests.faults.sweeps import find_processes, plan_jobs, read_outcomes, run_sweep, start_and_hang, start_sweep, suite_text, wait_until
+from hvbench.records.record import Outcome
+from hvbench.records.store import RunFolder
+from tests.faults.sweeps import (
+    find_processes,
+    plan_jobs,
+    read_outcomes,
+    run_sweep,
+    start_and_hang,
+    start_sweep,
+    suite_text,
+    wait_until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 CGROUP = Path("/sys/fs/cgroup/memory")  # version 1

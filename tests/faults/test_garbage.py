@@ -12,10 +12,10 @@ import pytest
 
 from hvbench.errors import LaunchError
 from hvbench.launch.agent import Agent
-from hvbench.launch.process import WorkerProcess
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context
 from hvbench.launch.coordinator import Coordinator, Generation
+from hvbench.launch.process import WorkerProcess
 
 DESCRIPTION = {"framework": "jax", "rank": 0, "world_size": 1, "local_rank": 0, "host": "a", "threads": 1, "device": "cpu", "jobs": []}
 GARBAGE = [

@@ -11,7 +11,7 @@ import pytest
 
 from hvbench.cli.running import write_report
 from hvbench.errors import UsageError
-from hvbench.store import MIGRATIONS, RunFolder, parse_record, read_record
+from hvbench.records.store import MIGRATIONS, RunFolder, parse_record, read_record
 from tests.unit.sample_records import make_rank, make_record
 
 GOOD = make_record([make_rank(rank, step_seconds=[0.1, 0.1]) for rank in range(2)])

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from hvbench.errors import UsageError
-from hvbench.store import RunFolder
-from hvbench.suite import parse_suite
-from hvbench.sweep import prepare_sweep
+from hvbench.records.store import RunFolder
+from hvbench.spec.suite import parse_suite
+from hvbench.sweep.run import prepare_sweep
 from tests.faults.sweeps import read_outcomes, run_sweep, suite_text
 from tests.unit.sample_records import make_record
 
@@ -90,7 +90,7 @@ WRITE_UNDER_A_LIMIT = """
 import resource, sys
 from pathlib import Path
 from hvbench.errors import StorageError
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 from tests.unit.sample_records import make_record
 folder = RunFolder(Path(sys.argv[1]))
 folder.open_for_writing()

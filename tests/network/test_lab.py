@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from hvbench.errors import UsageError
-from hvbench.lab import Lab, missing_requirements, open_lab
-from hvbench.store import RunFolder
+from hvbench.launch.lab import Lab, missing_requirements, open_lab
+from hvbench.records.store import RunFolder
 
 SCRIPTS = Path(sys.executable).parent
 MISSING = missing_requirements()

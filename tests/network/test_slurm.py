@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "scontrol")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from hvbench.ablation import Ablations
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
-from hvbench.measure import Loop
-from hvbench.spec import MeasureSettings, Point
+from hvbench.spec.point import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
+from hvbench.worker.ablation import Ablations
+from hvbench.worker.loop import Loop
 
 ROUNDS = 2
 STEPS = 6  # the first of them a warm-up

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvbench.record import Ablation
-from hvbench.spec import FRAMEWORKS
-from hvbench.store import RunFolder
+from hvbench.records.record import Ablation
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS
 from tests.parallel.ablated import FIRST_LOSS_SCALE, ROUNDS, STEPS, TRAININGS
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.allreduce.record import read_records
-from hvbench.store import RunFolder
+from hvbench.communication.record import read_records
+from hvbench.records.store import RunFolder
 
 SCRIPTS = Path(sys.executable).parent
 WORDS = ["-b", "4KiB", "-e", "256KiB", "-f", "4", "--budget", "0.02"]

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hvbench.parity import TOLERANCES, relative_error
-from hvbench.record import Record
-from hvbench.spec import FRAMEWORKS
-from hvbench.store import RunFolder
+from hvbench.parity.trace import TOLERANCES, relative_error
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
 
 SCRIPTS = Path(sys.executable).parent

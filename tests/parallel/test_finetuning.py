@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.samples import evaluations_of
-from hvbench.spec import FRAMEWORKS
-from hvbench.store import RunFolder
+from hvbench.analysis.frame.samples import evaluations_of
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS
 from tests.parallel.test_launchers import launch
 
 SUITE = """

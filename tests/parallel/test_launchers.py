@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.repeating import relative_half_widths
-from hvbench.store import RunFolder
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.plan.repeats import relative_half_widths
+from hvbench.records.store import RunFolder
 
 SCRIPTS = Path(sys.executable).parent
 

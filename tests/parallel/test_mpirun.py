@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hvbench.allreduce.record import CallSettings, Case
+from hvbench.communication.record import CallSettings, Case
 from hvbench.launch.mpirun import MpirunWorkers, join_ranks
 
 SECONDS = 300.0

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.plan import worker_group
-from hvbench.spec import FRAMEWORKS, Point
-from hvbench.tracing import compare_points, launched_as, trace_points
+from hvbench.parity.run import compare_points, launched_as, trace_points
+from hvbench.plan.jobs import worker_group
+from hvbench.spec.point import FRAMEWORKS, Point
 
 RANKS = 3
 

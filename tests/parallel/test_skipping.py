@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
-from hvbench.sweep import join_outcomes, read_samples
+from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
+from hvbench.sweep.run import join_outcomes, read_samples
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys
 from pathlib import Path
-from hvbench import worker
+from hvbench.worker import jobs as worker
 from hvbench.training import products
 products.MAX_SLOWDOWN = 0.0
 worker.main(Path(sys.argv[1]))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.spec import FRAMEWORKS
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS
 from tests.parallel.test_launchers import launch
 
 OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.frame import evaluation_frame, point_frame
-from hvbench.analysis.noise import read_looks
-from hvbench.spec import FRAMEWORKS
-from hvbench.store import RunFolder
+from hvbench.analysis.frame.frames import evaluation_frame, point_frame
+from hvbench.analysis.topics.noise import read_looks
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS
 
 SCRIPTS = Path(sys.executable).parent
 

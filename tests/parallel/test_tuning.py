@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.store import RunFolder
-from hvbench.tuning import CHOICES, LEAST_TRIALS
+from hvbench.records.store import RunFolder
+from hvbench.sweep.tune import CHOICES, LEAST_TRIALS
 from tests.parallel.test_launchers import launch
 
 

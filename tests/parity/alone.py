@@ -19,8 +19,8 @@ import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
-from hvbench.parity import record_trace
-from hvbench.spec import Point
+from hvbench.parity.trace import record_trace
+from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.parity import Trace
-from hvbench.spec import FRAMEWORKS, Point
-from hvbench.tracing import TracedPoint, read_trace, trace_points
+from hvbench.parity.run import TracedPoint, read_trace, trace_points
+from hvbench.parity.trace import Trace
+from hvbench.spec.point import FRAMEWORKS, Point
 from tests.parity.points import STEPS, WORLD_SIZES, all_points
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvbench.spec import FRAMEWORKS, Point
+from hvbench.spec.point import FRAMEWORKS, Point
 
 STEPS = 20
 WORLD_SIZES = (1, 2)

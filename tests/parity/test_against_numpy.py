@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.parity import relative_error
-from hvbench.spec import FRAMEWORKS
+from hvbench.parity.trace import relative_error
+from hvbench.spec.point import FRAMEWORKS
 from hvbench.training.weights import is_decayed
 from tests.parity.alone import DIRECTIONS, FINITE_STEP, UPDATE_KNOBS, lively_weights, random_direction, small_point
 from tests.parity.reference import reference_logits, reference_loss, reference_updates

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from hvbench.parity import TOLERANCES, compare_traces
-from hvbench.spec import FRAMEWORKS
-from hvbench.tracing import compare_points
+from hvbench.parity.run import compare_points
+from hvbench.parity.trace import TOLERANCES, compare_traces
+from hvbench.spec.point import FRAMEWORKS
 from tests.parity.points import BROKEN, MISTAKES, broken_point, configured_point
 
 SOUND = next(name for name in FRAMEWORKS if name != BROKEN)

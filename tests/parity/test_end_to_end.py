@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import hvbench
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 
 # Two mistakes: each spoils one of the three configurations below and leaves the others alone.
 MISTAKES = {

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hvbench.horizon import HORIZONS, drifted_apart, find_horizon, prove_pairs
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.parity import Deviation
-from hvbench.spec import Point
-from hvbench.tracing import Pair, Parity, TracedPoint
+from hvbench.parity.horizon import HORIZONS, drifted_apart, find_horizon, prove_pairs
+from hvbench.parity.run import Pair, Parity, TracedPoint
+from hvbench.parity.trace import Deviation
+from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, move_last_bits
 from tests.parity.points import make_point
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.parity import Tolerances, Trace, compare_traces
-from hvbench.spec import FRAMEWORKS
-from hvbench.tracing import TracedPoint
+from hvbench.parity.run import TracedPoint
+from hvbench.parity.trace import Tolerances, Trace, compare_traces
+from hvbench.spec.point import FRAMEWORKS
 from tests.parity.points import SPLITS, split_point
 
 # Worst of both twins, four splits and three seeds: logits 2.3e-8, loss 1.9e-7, gradients 5.9e-7, updates 4.1e-6,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.horizon import prove_pairs
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.spec import FRAMEWORKS, Point
-from hvbench.tracing import Pair, Parity
+from hvbench.parity.horizon import prove_pairs
+from hvbench.parity.run import Pair, Parity
+from hvbench.spec.point import FRAMEWORKS, Point
 from tests.parity.points import CONFIGURATIONS, OPTIMIZERS, STEPS, WORLD_SIZES, optimizer_point
 
 LOWER = [configuration for configuration in CONFIGURATIONS if configuration[1:] != ("fp32", "none")]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import FRAMEWORKS
-from hvbench.tracing import compare_points
+from hvbench.parity.run import compare_points
+from hvbench.spec.point import FRAMEWORKS
 from hvbench.training.optimizers import is_adapted, state_shapes
 from tests.parity.alone import (
     OPTIMIZER_KNOBS,
@@ -19,8 +19,8 @@ from tests.parity.alone import (
 from tests.parity.points import (
     BROKEN,
     OPTIMIZER_MISTAKES,
-    OPTIMIZERS,
     OPTIMIZER_WORLDS,
+    OPTIMIZERS,
     WORLD_SIZES,
     optimizer_point,
     warming_point,

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from hvbench.spec import FRAMEWORKS
+from hvbench.spec.point import FRAMEWORKS
 
 PROGRAM = """
 import gc, sys, weakref
 import numpy as np
 from hvbench.frameworks import load_framework
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.parity import TOLERANCES, Tolerances, compare_traces
-from hvbench.spec import FRAMEWORKS
+from hvbench.parity.trace import TOLERANCES, Tolerances, compare_traces
+from hvbench.spec.point import FRAMEWORKS
 from tests.parity.alone import ROUNDED
 from tests.parity.points import BROKEN
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.parity import relative_error
-from hvbench.spec import FRAMEWORKS
-from hvbench.tracing import compare_points
+from hvbench.parity.run import compare_points
+from hvbench.parity.trace import relative_error
+from hvbench.spec.point import FRAMEWORKS
 from tests.parity.points import ADASUM, SAME_AS_HOROVOD, configured_point, exchanged_point
 
 each_strategy = pytest.mark.parametrize("choices", SAME_AS_HOROVOD, ids=lambda choices: choices["strategy"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.parity import TOLERANCES, relative_error
-from hvbench.spec import FRAMEWORKS
-from hvbench.tracing import compare_points
+from hvbench.parity.run import compare_points
+from hvbench.parity.trace import TOLERANCES, relative_error
+from hvbench.spec.point import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
 from tests.parity.points import CONFIGURATIONS, OTHER_OBJECTIVES, STEPS, configured_point, onednn_point, other_point
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvbench.record import GradientNoise, Record
+from hvbench.records.record import GradientNoise, Record
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 BATCHES = (16, 32, 64, 128, 256)

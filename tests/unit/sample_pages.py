@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.analysis.fastest import list_fastest
-from hvbench.analysis.findings import find_all
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.page import render_page
-from hvbench.analysis.plots import all_plots
-from hvbench.analysis.report import report_tables
-from hvbench.analysis.stamps import check_verdict
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.markdown import report_tables
+from hvbench.analysis.report.page import render_page
+from hvbench.analysis.topics.fastest import list_fastest
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.plots import all_plots
+from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_quickstart, make_record
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=http://example.org/x onerror=alert(1)>\u202e\x00"

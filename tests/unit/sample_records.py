@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.record import Ceiling, Evaluation, Outcome, ParityStamp, RankSamples, Record
-from hvbench.spec import MeasureSettings, Point
+from hvbench.records.record import Ceiling, Evaluation, Outcome, ParityStamp, RankSamples, Record
+from hvbench.spec.point import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 
 ENVIRONMENT = {"cpu": {"model": "Example CPU", "cores": 2}, "software": {"horovod": "0.28.1"}, "load_average": 0.4}

@@ -17,13 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from hvbench.comparison import control
-from hvbench.comparison.ab import plan_orders, read_ab
-from hvbench.comparison.arms import parse_arm, prepare_arm, remove_worktrees
 from hvbench.cli import run as run_command_line
+from hvbench.comparison.ab import control
+from hvbench.comparison.ab.arms import parse_arm, prepare_arm, remove_worktrees
+from hvbench.comparison.ab.pairs import plan_orders, read_ab
+from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import UsageError
-from hvbench.comparison.gate import LOOKS
-from hvbench.record import SCHEMA_VERSION
+from hvbench.records.record import SCHEMA_VERSION
 from tests.unit.sample_records import make_rank, make_record
 
 SUITE = 'question = "?"\n[point]\nmodel = "tiny"\n[measure]\nwarmup_steps = 1\nsteps = 5\n'
@@ -44,7 +44,7 @@ def hvbench(
             monkeypatch.delenv(key)
     monkeypatch.chdir(tmp_path)
     # A yardstick that really moves (2 % of all looks at a quiet machine) would make these tests fail now and then.
-    monkeypatch.setattr("hvbench.comparison.launches.measure_control_seconds", lambda: 0.01)
+    monkeypatch.setattr("hvbench.comparison.ab.launches.measure_control_seconds", lambda: 0.01)
     (tmp_path / "mine.toml").write_text(SUITE)
 
     def call(*arguments: str) -> Answer:

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.launch.above import Process, find_launchers, read_process, watching
 from hvbench.launch.context import Context
+from hvbench.launch.parent import Process, find_launchers, read_process, watching
 
 FIND = """
 import sys
-from hvbench.launch.above import find_ancestor
+from hvbench.launch.parent import find_ancestor
 found = find_ancestor(tuple(word.encode() for word in sys.argv[1:]))
 print(found and found.pid)
 """

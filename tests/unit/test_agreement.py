@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.analysis.agreement import STEPS, TOLERANCES, check_agreement, compare_losses
-from hvbench.analysis.stamps import check_verdict
+from hvbench.analysis.topics.agreement import STEPS, TOLERANCES, check_agreement, compare_losses
+from hvbench.analysis.topics.stamps import check_verdict
 from tests.unit.sample_records import make_rank, make_record, make_stamp
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hvbench.allreduce.calls import LARGEST, ROUNDOFF, Pattern
-from hvbench.allreduce.plan import list_cases, list_sizes, make_task, plan_jobs
-from hvbench.allreduce.plot import plot_bandwidth
-from hvbench.allreduce.record import AllreduceRecord, CallSettings, Case, RankCalls, read_records
-from hvbench.allreduce.run import make_record, write_record
-from hvbench.allreduce.summary import slowest_calls, slowest_rank, summarize
-from hvbench.allreduce.table import render_table
 from hvbench.cli.commands import hvbench
+from hvbench.communication.calls import LARGEST, ROUNDOFF, Pattern
+from hvbench.communication.plan import list_cases, list_sizes, make_task, plan_jobs
+from hvbench.communication.plot import plot_bandwidth
+from hvbench.communication.record import AllreduceRecord, CallSettings, Case, RankCalls, read_records
+from hvbench.communication.run import make_record, write_record
+from hvbench.communication.summary import slowest_calls, slowest_rank, summarize
+from hvbench.communication.table import render_table
 from hvbench.launch.coordinator import TaskEnd
 from hvbench.launch.placement import Member
-from hvbench.record import Outcome
+from hvbench.records.record import Outcome
 
 SETTINGS = CallSettings()
 CASE = Case(implementation="pytorch", controller="gloo", compression="fp16", world_size=2, payload_bytes=1 << 20)

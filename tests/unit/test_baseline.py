@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from hvbench.cli import run as run_command_line
-from hvbench.record import Record
-from hvbench.store import RunFolder
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
 from tests.unit.test_compare import launches
 
 MACHINE = {"cpu_model": "One", "packages": {"torch": "2.13"}, "usable_cores": 2}

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from hvbench.ablation import Ablations, rotate
-from hvbench.analysis.breakdown import PARTS, break_down
-from hvbench.analysis.breakdown_plot import PART_COLOURS, plot_breakdown
-from hvbench.analysis.breakdown_table import breakdown_table, has_breakdown
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.page import FOLDER
-from hvbench.analysis.panels import STYLES
-from hvbench.analysis.plots import all_plots
-from hvbench.analysis.report import write_report
-from hvbench.analysis.stats import estimate_mean, summarize_launches
-from hvbench.analysis.tables import render_csv, render_markdown
+from hvbench.analysis.frame.breakdown import PARTS, break_down
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.markdown import write_report
+from hvbench.analysis.report.page import FOLDER
+from hvbench.analysis.show.panels import STYLES
+from hvbench.analysis.show.tables import render_csv, render_markdown
+from hvbench.analysis.stats.estimates import estimate_mean, summarize_launches
+from hvbench.analysis.topics.breakdown_plot import PART_COLOURS, plot_breakdown
+from hvbench.analysis.topics.breakdown_table import breakdown_table, has_breakdown
+from hvbench.analysis.topics.plots import all_plots
 from hvbench.frameworks.contract import GradientNorms, StepResult
-from hvbench.measure import Loop
-from hvbench.record import Ablation, Record
-from hvbench.spec import MeasureSettings, Point
+from hvbench.records.record import Ablation, Record
+from hvbench.spec.point import MeasureSettings, Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.worker.ablation import Ablations, rotate
+from hvbench.worker.loop import Loop
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 

@@ -7,11 +7,11 @@ import io
 
 import pytest
 
-from hvbench.analysis.ceilings import ceiling_tables, describe_slow_libraries
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.plots import all_plots
-from hvbench.analysis.tables import Table, render_csv, render_text, throughput_table
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show.tables import Table, render_csv, render_text, throughput_table
+from hvbench.analysis.topics.ceilings import ceiling_tables, describe_slow_libraries
+from hvbench.analysis.topics.plots import all_plots
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_ceiling, make_rank, make_record
 
 PYTORCH = (40e9, 41e9, 42e9)  # of one rank, a launch each

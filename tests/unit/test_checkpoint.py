@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hvbench.checkpoint import Checkpoint, Standing, check_checkpoint, load_checkpoint, save_checkpoint
 from hvbench.errors import UsageError
-from hvbench.spec import Point
+from hvbench.spec.point import Point
+from hvbench.training.checkpoints import Checkpoint, Standing, check_checkpoint, load_checkpoint, save_checkpoint
 from hvbench.training.weights import initial_weights
 
 POINT = Point(model="tiny", world_size=2, micro_batch_size=4)

@@ -22,9 +22,9 @@ from hvbench import errors
 from hvbench.cli import run as run_command_line
 from hvbench.cli.commands import EPILOG
 from hvbench.cli.commands import hvbench as command_line
-from hvbench.plan import LINK_VARIABLE, is_installed
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
-from hvbench.store import RunFolder
+from hvbench.plan.jobs import LINK_VARIABLE, is_installed
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
 from tests.unit.sample_records import make_quickstart, make_record
 
 COMMANDS = sorted(command_line.commands)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hvbench.comparison.compare import Comparison, LaunchSet, compare, split_by
-from hvbench.record import Ablation, ParityStamp, Record
+from hvbench.records.record import Ablation, ParityStamp, Record
 from tests.unit.sample_records import make_launch, make_quickstart, make_rank, make_record
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hvbench.cli import display as display_module
-from hvbench.cli.display import Display, Quiet
-from hvbench.cli.events import Events
-from hvbench.cli.live import Live
-from hvbench.cli.output import choose_display
+from hvbench.cli.display import lines as display_module
+from hvbench.cli.display.choose import choose_display
+from hvbench.cli.display.events import Events
+from hvbench.cli.display.lines import Display, Quiet
+from hvbench.cli.display.live import Live
 from hvbench.launch.placement import Member
-from hvbench.plan import Job, Plan, Skipped
-from hvbench.record import Outcome, Record
-from hvbench.spec import Point
+from hvbench.plan.jobs import Job, Plan, Skipped
+from hvbench.records.record import Outcome, Record
+from hvbench.spec.point import Point
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 MEMBERS = [Member(**{name: {"rank": rank, "host": "host", "cores": [rank]}.get(name) for name in Member.__dataclass_fields__}) for rank in (0, 1)]
@@ -28,7 +28,7 @@ MEMBERS = [Member(**{name: {"rank": rank, "host": "host", "cores": [rank]}.get(n
 SPEAK = """
 import sys
 from pathlib import Path
-from hvbench.cli.display import Display
+from hvbench.cli.display.lines import Display
 display = Display()
 sys.stdin.read()
 with display:

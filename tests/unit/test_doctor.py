@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hvbench.doctor import examine_horovod
 from hvbench.install import decide, detect
+from hvbench.plan.doctor import examine_horovod
 
 STACK = detect()
 

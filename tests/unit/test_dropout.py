@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
 
 POINT = Point(model="tiny", dropout=0.1)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import hvbench
-from hvbench.environment import (
+from hvbench.records.environment import (
     cgroup_cpu_quota,
     cgroup_memory_limit_bytes,
     describe_environment,
@@ -52,7 +52,7 @@ def test_the_load_of_the_host_is_counted_in_ticks() -> None:
 
 def test_a_process_may_use_no_more_cores_than_its_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
     code = (
-        "import os, hvbench.environment as e\n"
+        "import os, hvbench.records.environment as e\n"
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "print(e.usable_cores())"
     )

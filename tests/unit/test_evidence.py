@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.launch.evidence import Stack, describe_silence, read_stack, suspect
+from hvbench.launch.diagnosis import Stack, describe_silence, read_stack, suspect
 
 IN_TWIN = Stack(place="train_step (step.py:80)", is_inside_twin=True)
 ELSEWHERE = Stack(place="hang (faults.py:60)", is_inside_twin=False)
@@ -21,7 +21,7 @@ DUMP = """Thread 0x00007f01 (most recent call first):
 Current thread 0x00007f02 (most recent call first):
   File "/env/lib/python3.11/site-packages/horovod/torch/mpi_ops.py", line 900 in synchronize
   File "/env/hvbench/frameworks/pytorch/step.py", line 87 in train_step
-  File "/env/hvbench/worker.py", line 120 in measure
+  File "/env/hvbench/worker/jobs.py", line 120 in measure
 """
 
 

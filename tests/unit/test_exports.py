@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 
 import hvbench
-from hvbench.analysis import exports
-from hvbench.analysis.columns import POINT_COLUMNS
-from hvbench.analysis.exports import render_latex, require_parquet, write_parquet
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.panels import drawing_settings, own_style
-from hvbench.analysis.tables import throughput_table
+from hvbench.analysis.frame.columns import POINT_COLUMNS
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show import exports
+from hvbench.analysis.show.exports import render_latex, require_parquet, write_parquet
+from hvbench.analysis.show.panels import drawing_settings, own_style
+from hvbench.analysis.show.tables import throughput_table
 from hvbench.errors import UsageError
-from hvbench.store import RunFolder
+from hvbench.records.store import RunFolder
 from tests.unit.sample_records import make_quickstart, make_record
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "convergence"

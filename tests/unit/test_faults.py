@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hvbench.faults import strike
+from hvbench.worker.faults import strike
 
 STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "measure"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.files import write_bytes, write_json, write_text
+from hvbench.io.atomic import write_bytes, write_json, write_text
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -89,7 +89,7 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("old")
     code = (
-        "import os, signal, sys, hvbench.files as files\n"
+        "import os, signal, sys, hvbench.io.atomic as files\n"
         "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"  # dies just before the rename
         "files.write_text(__import__('pathlib').Path(sys.argv[1]), 'new')"
     )

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hvbench.analysis.findings import find_all
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.sentences import Finding, Findings, Number
-from hvbench.analysis.stamps import check_verdict
-from hvbench.analysis.stats import estimate_rate
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show.sentences import Finding, Findings, Number
+from hvbench.analysis.stats.estimates import estimate_rate
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record, make_stamp
 
 RANKING = re.compile(r"fastest|faster|slower|soonest|highest|lies above")

@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
 from hvbench.training.weights import parameter_shapes
 

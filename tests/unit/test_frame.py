@@ -8,9 +8,9 @@ import statistics
 import pandas as pd
 import pytest
 
-from hvbench.analysis.axes import order_values, varying_axes
-from hvbench.analysis.columns import METRICS, POINT_COLUMNS
-from hvbench.analysis.frame import evaluation_frame, point_frame, step_frame
+from hvbench.analysis.frame.axes import order_values, varying_axes
+from hvbench.analysis.frame.columns import METRICS, POINT_COLUMNS
+from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
 from tests.unit.sample_records import make_ceiling, make_evaluation, make_quickstart, make_rank, make_record
 
 

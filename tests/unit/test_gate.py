@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from hvbench.comparison.gate import LEVEL, LOOKS, Decision, Series, decide, find_moved, is_final
+from hvbench.comparison.gate.rule import LEVEL, LOOKS, Decision, Series, decide, find_moved, is_final
 
 QUIET = [0.004, -0.003, 0.001, -0.002, 0.003, -0.001] * 3  # six pairs, three times
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hvbench.errors import InstallError, StorageError
-from hvbench.folders import cache_root
 from hvbench.install.cache import build_folder, cached_wheel, locked
 from hvbench.install.process import last_words, run_logged
+from hvbench.io.cache import cache_root
 
 HOLDER = """
 import sys

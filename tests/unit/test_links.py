@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.findings import find_all
-from hvbench.analysis.links import LinkModel, break_even_from_afar, link_models, predict_held_out
-from hvbench.analysis.links_findings import describe_break_evens
-from hvbench.analysis.links_report import show_bandwidth
-from hvbench.analysis.links_table import links_table
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.links import LinkModel, break_even_from_afar, link_models, predict_held_out
+from hvbench.analysis.topics.links_findings import describe_break_evens
+from hvbench.analysis.topics.links_report import show_bandwidth
+from hvbench.analysis.topics.links_table import links_table
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
 LINKS = (50_000_000, 100_000_000, 200_000_000, 400_000_000, 1_000_000_000, 4_000_000_000)

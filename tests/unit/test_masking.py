@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.masking import IGNORED, chosen_tokens, mask_samples, mask_token

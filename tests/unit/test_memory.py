@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.tables import memory_table
-from hvbench.spec import Point
-from hvbench.store import RunFolder
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show.tables import memory_table
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import Point
 from hvbench.training.memory import KEPT, estimate_memory
 from tests.unit.sample_records import make_rank, make_record
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.naming import configuration_name, short_name, tell_apart
-from hvbench.spec import Point
-from hvbench.suite import load_suite
+from hvbench.spec.labels import configuration_name, short_name, tell_apart
+from hvbench.spec.point import Point
+from hvbench.spec.suite import load_suite
 
 
 def test_short_names() -> None:

@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.noise import Looks, NoiseScale, estimate_noise_scale, join_looks, noise_table, read_looks
-from hvbench.analysis.tradeoff import find_curves, fit_tradeoff, tradeoff_table
-from hvbench.analysis.tradeoff_plot import plot_tradeoff
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.noise import Looks, NoiseScale, estimate_noise_scale, join_looks, noise_table, read_looks
+from hvbench.analysis.topics.tradeoff import find_curves, fit_tradeoff, tradeoff_table
+from hvbench.analysis.topics.tradeoff_plot import plot_tradeoff
 from tests.unit.sample_noise import BATCHES, NOISE, SIGNAL, TRUTH, batch_record, quadratic_record
 from tests.unit.sample_records import make_rank, make_record
+
 
 @pytest.mark.parametrize(("ranks", "accumulation", "micro_batch"), [(4, 1, 4), (1, 4, 4), (2, 8, 1), (2, 1, 16)])
 def test_it_finds_the_known_answer_over_ranks_and_over_accumulation(ranks, accumulation, micro_batch) -> None:

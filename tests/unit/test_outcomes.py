@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hvbench.record import RankSamples
-from hvbench.spec import Point
-from hvbench.sweep import find_explosion, read_samples
-from hvbench.worker import describe_failure
+from hvbench.records.record import RankSamples
+from hvbench.spec.point import Point
+from hvbench.sweep.run import find_explosion, read_samples
+from hvbench.worker.jobs import describe_failure
 from tests.unit.sample_records import make_rank
 
 POINT = Point(model="tiny", world_size=2)  # 256 tokens: guessing costs ln 256 = 5.545

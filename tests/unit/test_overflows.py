@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.overflows import count_overflows, overflow_table, plot_loss_scale
-from hvbench.record import Overflow, Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.overflows import count_overflows, overflow_table, plot_loss_scale
+from hvbench.records.record import Overflow, Record
 from tests.unit.sample_records import make_rank, make_record
 
 

@@ -11,12 +11,12 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from hvbench.analysis.charts import draw_chart
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis import page as page_module
-from hvbench.analysis.page import arrange, show_table
-from hvbench.analysis.tables import throughput_table
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report import page as page_module
+from hvbench.analysis.report.page import arrange, show_table
+from hvbench.analysis.show.charts import draw_chart
+from hvbench.analysis.show.tables import throughput_table
+from hvbench.records.record import Record
 from tests.unit.sample_pages import HOSTILE, make_failed, write_page
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart
 

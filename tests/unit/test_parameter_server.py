@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hvbench.frameworks.parameter_server import AVERAGE, UPDATE, Server
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
 from tests.parity.reference import reference_updates
 

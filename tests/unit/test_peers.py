@@ -11,8 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.ratios import check_equal_work, compare_steps, judge, plan_rounds, rate_rows, ratio_rows, tokens_per_second
-from hvbench.analysis.stats import Estimate
+from benchmarks.ratios import (
+    check_equal_work,
+    compare_steps,
+    judge,
+    plan_rounds,
+    rate_rows,
+    ratio_rows,
+    tokens_per_second,
+)
+from hvbench.analysis.stats.estimates import Estimate
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hvbench.plan import (
+from hvbench.plan.jobs import (
     Job,
     Plan,
     describe_shortages,
@@ -20,7 +20,7 @@ from hvbench.plan import (
     worker_group,
 )
 from hvbench.registry import FRAMEWORKS, describe_framework
-from hvbench.spec import MeasureSettings, Point
+from hvbench.spec.point import MeasureSettings, Point
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 
@@ -128,7 +128,7 @@ def test_a_schedule_without_an_end_has_none_that_a_warm_up_could_pass(schedule: 
 
 
 def test_a_framework_is_looked_up_without_being_imported() -> None:
-    code = f"import sys, hvbench.plan as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
+    code = f"import sys, hvbench.plan.jobs as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()

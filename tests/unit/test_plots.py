@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.panels import STYLES, render_figure, save
-from hvbench.analysis.plots import all_plots, plot_throughput
-from hvbench.analysis.stats import summarize_launches
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show.panels import STYLES, render_figure, save
+from hvbench.analysis.stats.estimates import summarize_launches
+from hvbench.analysis.topics.plots import all_plots, plot_throughput
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record
 
 FRAMEWORKS = ("pytorch", "tensorflow")

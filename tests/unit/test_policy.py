@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hvbench.comparison.gate.policy import parse_policy
 from hvbench.errors import UsageError
-from hvbench.comparison.policy import parse_policy
 
 POLICY = """
 margin = 0.04

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
 from hvbench.training.products import (
     Product,

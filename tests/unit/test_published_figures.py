@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.report import write_report
-from hvbench.analysis.stats import CONFIDENCE
-from hvbench.analysis.tables import HEADERS
-from hvbench.record import Ablation, Ceiling, ParityStamp, Record
-from hvbench.spec import MeasureSettings, Point
+from hvbench.analysis.report.markdown import write_report
+from hvbench.analysis.show.tables import HEADERS
+from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
+from hvbench.spec.point import MeasureSettings, Point
 from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 

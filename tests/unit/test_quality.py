@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.quality import (
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.quality import (
     count_cores,
     describe_autocorrelation,
     describe_crowding,
@@ -13,7 +13,7 @@ from hvbench.analysis.quality import (
     describe_quality,
     describe_warmup,
 )
-from hvbench.record import Record
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
 STEADY = [1.0, 1.01, 0.99, 0.99, 1.01, 1.0, 1.0, 0.99, 1.01, 1.0]

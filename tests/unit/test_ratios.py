@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.ratios import adjust_holm, locate, log_shift, paired_ratio, sign_flip_p_value, welch_ratio
+from hvbench.analysis.stats.ratios import adjust_holm, locate, log_shift, paired_ratio, sign_flip_p_value, welch_ratio
 
 RANDOM = np.random.default_rng(7)
 A = RANDOM.lognormal(0.0, 0.05, 9)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from hvbench.record import SCHEMA_VERSION, Outcome, Record
+from hvbench.records.record import SCHEMA_VERSION, Outcome, Record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 
 
@@ -44,9 +44,9 @@ def test_the_version_is_part_of_the_record() -> None:
 
 
 def test_the_schema_history_in_the_docstring_explains_the_current_version() -> None:
-    import hvbench.record
+    import hvbench.records.record
 
-    history = hvbench.record.__doc__.partition("newest first)\n")[2]
+    history = hvbench.records.record.__doc__.partition("newest first)\n")[2]
     assert history.split()[0] == str(SCHEMA_VERSION)
 
 

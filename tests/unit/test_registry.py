@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from hvbench.analysis.breakdown_plot import PART_COLOURS
-from hvbench.analysis.panels import FREE_LOOKS, STYLES, choose_styles
-from hvbench.analysis.page import style_frameworks
+from hvbench.analysis.report.page import style_frameworks
+from hvbench.analysis.show.panels import FREE_LOOKS, STYLES, choose_styles
+from hvbench.analysis.topics.breakdown_plot import PART_COLOURS
 from hvbench.frameworks import without
+from hvbench.parity.stamp import find_pairs
+from hvbench.plan.jobs import Job, Plan
 from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
-from hvbench.stamp import find_pairs
-from hvbench.plan import Job, Plan
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 
 
 def test_a_framework_is_a_folder_with_a_step() -> None:

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from hvbench.plan import Job
-from hvbench.record import Outcome, Record
-from hvbench.repeating import MAX_FAILURES_IN_A_ROW, extra_keys, next_jobs, points_to_repeat, relative_half_widths
-from hvbench.spec import Point
+from hvbench.plan.jobs import Job
+from hvbench.plan.repeats import MAX_FAILURES_IN_A_ROW, extra_keys, next_jobs, points_to_repeat, relative_half_widths
+from hvbench.records.record import Outcome, Record
+from hvbench.spec.point import Point
 from tests.unit.sample_records import make_rank, make_record
 
 

@@ -9,14 +9,14 @@ import sys
 import pytest
 from markupsafe import escape
 
-from hvbench.analysis.fastest import list_fastest
-from hvbench.analysis.findings import find_all
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.report import render_report, write_report
-from hvbench.analysis.stamps import check_verdict, parity_table
-from hvbench.analysis.tables import convergence_table, throughput_table
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.markdown import render_report, write_report
+from hvbench.analysis.show.tables import convergence_table, throughput_table
+from hvbench.analysis.topics.fastest import list_fastest
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.stamps import check_verdict, parity_table
 from hvbench.errors import StorageError
-from hvbench.record import Outcome
+from hvbench.records.record import Outcome
 from tests.unit.sample_records import (
     make_convergence,
     make_launch,

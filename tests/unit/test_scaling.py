@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.scaling import BASELINES, scaling_efficiencies, scaling_table
-from hvbench.analysis.scaling_plot import plot_scaling
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.scaling import BASELINES, scaling_efficiencies, scaling_table
+from hvbench.analysis.topics.scaling_plot import plot_scaling
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
 

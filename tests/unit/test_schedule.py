@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.schedule import (
     accumulation_steps_at,
     learning_rate_at,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.faults import VARIABLE, load_faults, slow_down, strike
+from hvbench.worker.faults import VARIABLE, load_faults, slow_down, strike
 
 
 class Trainer:

@@ -9,7 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from hvbench.errors import UsageError
-from hvbench.spec import FRAMEWORKS, MODEL_PRESETS, OPTIMIZER_PRESETS, MeasureSettings, Point, did_you_mean, shorten, validate
+from hvbench.spec.point import (
+    FRAMEWORKS,
+    MODEL_PRESETS,
+    OPTIMIZER_PRESETS,
+    MeasureSettings,
+    Point,
+    did_you_mean,
+    shorten,
+    validate,
+)
 
 
 def refuse(cls: type, **values: object) -> str:

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from hvbench.parity import Deviation, kind_of, worst_by_kind
-from hvbench.plan import Job, Plan
-from hvbench.spec import Point
-from hvbench.stamp import describe_parities, find_pairs, make_stamps, share_checks
-from hvbench.tracing import MAX_TRACE_BYTES, Parity, estimate_trace_bytes, pair_up, split_by_size
+from hvbench.parity.run import MAX_TRACE_BYTES, Parity, estimate_trace_bytes, pair_up, split_by_size
+from hvbench.parity.stamp import describe_parities, find_pairs, make_stamps, share_checks
+from hvbench.parity.trace import Deviation, kind_of, worst_by_kind
+from hvbench.plan.jobs import Job, Plan
+from hvbench.spec.point import Point
 
 TINY = {"model": "tiny", "world_size": 2}
 

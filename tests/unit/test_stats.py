@@ -6,8 +6,14 @@ import math
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.stats import estimate_mean, estimate_rate, estimate_ratio, read_estimate, summarize_launches
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.stats.estimates import (
+    estimate_mean,
+    estimate_rate,
+    estimate_ratio,
+    read_estimate,
+    summarize_launches,
+)
 from tests.unit.sample_records import make_evaluation, make_launch, make_rank, make_record
 
 

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from hvbench.spec import MeasureSettings, Point
-from hvbench.plan import Job
-from hvbench.sweep import seeded_point
+from hvbench.plan.jobs import Job
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.sweep.run import seeded_point
 from hvbench.training.stopping import EarlyStopping
 
 

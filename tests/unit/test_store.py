@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hvbench.errors import StorageError, UsageError
-from hvbench.record import Record
-from hvbench.store import RunFolder, latest_run_path, new_run_path, parse_record, read_record
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder, latest_run_path, new_run_path, parse_record, read_record
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 
@@ -216,7 +216,7 @@ def test_a_record_that_cannot_be_written_is_told_in_one_line(folder: RunFolder) 
 
 HOLD = """
 import sys
-from hvbench.store import Path, RunFolder
+from hvbench.records.store import Path, RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 folder.open_for_writing()
 print("held", flush=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.strategy_table import strategy_table
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.strategies import strategy_table
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
 SECONDS = {"horovod": 0.200, "native": 0.180, "local": 0.120}

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from hvbench.cli.commands import hvbench
 from hvbench.errors import UsageError
-from hvbench.submit import Submission, render_kubernetes, render_slurm
+from hvbench.launch.submit import Submission, render_kubernetes, render_slurm
 
 SCHEMA = json.loads(Path(__file__).with_name("mpijob_schema.json").read_text())
 JOB = Submission(

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hvbench.errors import UsageError
-from hvbench.spec import MeasureSettings, Point
-from hvbench.suite import (
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.suite import (
     MAX_FILE_BYTES,
     Suite,
     apply_overrides,

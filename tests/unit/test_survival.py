@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.survival import Observed, estimate_arrival, share_arrived
-from hvbench.analysis.targets import observe, plot_targets, target_table
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.stats.survival import Observed, estimate_arrival, share_arrived
+from hvbench.analysis.topics.targets import observe, plot_targets, target_table
+from hvbench.records.record import Record
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from hvbench.errors import DataError, Interrupted, StorageError, UsageError
 from hvbench.launch.coordinator import StartFailed, Task, TaskEnd
-from hvbench.plan import Job, is_installed
-from hvbench.record import Record
-from hvbench.spec import FRAMEWORKS, MeasureSettings, Point
-from hvbench.store import RunFolder
-from hvbench.suite import Suite, parse_suite
-from hvbench.sweep import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep
+from hvbench.plan.jobs import Job, is_installed
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
+from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
+from hvbench.spec.suite import Suite, parse_suite
+from hvbench.sweep.run import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep
 from tests.unit.sample_records import make_rank
 
 pytestmark = pytest.mark.skipif(

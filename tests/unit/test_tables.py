@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.tables import (
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.show.tables import (
     clean_text,
     convergence_table,
     escape_markdown,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.analysis.frame import point_frame
-from hvbench.record import Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.records.record import Record
 from hvbench.tracking import LIBRARIES, make_run, pair_with_figures, track
 from tests.unit.sample_records import make_convergence, make_launch, make_record
 

@@ -13,12 +13,21 @@ from click.testing import CliRunner
 
 from hvbench.cli.commands import hvbench
 from hvbench.errors import UsageError
-from hvbench.naming import describe_values
-from hvbench.plan import Job
-from hvbench.record import Record
-from hvbench.spec import Point
-from hvbench.tuning import (
-    CHOICES, DEFAULT_KNOBS, SEARCH, Search, Tuned, describe_gain, propose, read_search, step_seconds, tune,
+from hvbench.plan.jobs import Job
+from hvbench.records.record import Record
+from hvbench.spec.labels import describe_values
+from hvbench.spec.point import Point
+from hvbench.sweep.tune import (
+    CHOICES,
+    DEFAULT_KNOBS,
+    SEARCH,
+    Search,
+    Tuned,
+    describe_gain,
+    propose,
+    read_search,
+    step_seconds,
+    tune,
 )  # fmt: skip
 from tests.unit.sample_records import make_rank, make_record
 

@@ -14,16 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.comparison.ab import AbRun, Launched, describe_launching
-from hvbench.comparison.launches import find_obstacle
-from hvbench.comparison.turnstile import LEAST_TURNS, Turnstile
-from hvbench.spec import Point
-from hvbench.turns import VARIABLE, Turns, join_turns, stretch_timeout
+from hvbench.comparison.ab.launches import find_obstacle
+from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching
+from hvbench.comparison.ab.turnstile import LEAST_TURNS, Turnstile
+from hvbench.spec.point import Point
+from hvbench.worker.turns import VARIABLE, Turns, join_turns, stretch_timeout
 
 # One rank: at each place it takes its steps, writes when each began and ended, and does what it is told at one of them.
 RANK = """
 import json, os, sys, time
-from hvbench.turns import join_turns
+from hvbench.worker.turns import join_turns
 rank, size, places, mishap = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
 turns = join_turns(rank=rank, world_size=size)
 for place, steps in places:
@@ -208,7 +208,7 @@ def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 def test_ranks_in_turns_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     all_cores = os.sched_getaffinity(0)
-    code = "import sys, os; from hvbench.turns import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
+    code = "import sys, os; from hvbench.worker.turns import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
 
     def cores(rank: int, size: int) -> set[int]:
         told = subprocess.run(

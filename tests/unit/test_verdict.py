@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 
-from hvbench.analysis.frame import point_frame
-from hvbench.analysis.facts import list_warnings
-from hvbench.analysis.report import render_warnings
-from hvbench.analysis.stamps import WITH_DROPOUT, check_verdict, find_standings, parity_table
-from hvbench.analysis.tables import render_csv, render_markdown, render_text, throughput_table
-from hvbench.record import ParityStamp, Record
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.facts import list_warnings
+from hvbench.analysis.report.markdown import render_warnings
+from hvbench.analysis.show.tables import render_csv, render_markdown, render_text, throughput_table
+from hvbench.analysis.topics.stamps import WITH_DROPOUT, check_verdict, find_standings, parity_table
+from hvbench.records.record import ParityStamp, Record
 from tests.unit.sample_records import make_rank, make_record, make_red_stamp, make_stamp
 
 FRAMEWORKS = ("pytorch", "tensorflow")

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
 
 TINY = Point(model="tiny")  # 2 layers, width 32, vocabulary 256, sequence 32

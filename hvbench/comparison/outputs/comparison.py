@@ -12,11 +12,11 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.ratios import Ratio
-from hvbench.analysis.stats import Estimate
-from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown, format_number, frame_to_csv
+from hvbench.analysis.show.tables import NOT_AVAILABLE, clean_text, escape_markdown, format_number, frame_to_csv
+from hvbench.analysis.stats.estimates import Estimate
+from hvbench.analysis.stats.ratios import Ratio
 from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
-from hvbench.spec import shorten
+from hvbench.spec.point import shorten
 
 MOST = 5
 WORDS = {

@@ -8,9 +8,9 @@ import matplotlib
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from hvbench.analysis.metrics import Metric
-from hvbench.analysis.panels import RC
-from hvbench.analysis.tables import clean_text, format_number
+from hvbench.analysis.frame.metrics import Metric
+from hvbench.analysis.show.panels import RC
+from hvbench.analysis.show.tables import clean_text, format_number
 from hvbench.comparison.history import MIN_RUNS, Line
 
 MAX_PANELS = 12

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from hvbench.analysis.tables import NOT_AVAILABLE, clean_text, escape_markdown
-from hvbench.comparison.gate import LEVEL, LOOKS
-from hvbench.comparison.judge import EXIT_CODES, Finding, Judgement
+from hvbench.analysis.show.tables import NOT_AVAILABLE, clean_text, escape_markdown
+from hvbench.comparison.gate.judge import EXIT_CODES, Finding, Judgement
+from hvbench.comparison.gate.rule import LEVEL, LOOKS
 from hvbench.comparison.outputs import comparison as comparisons
 
 MARKS = {

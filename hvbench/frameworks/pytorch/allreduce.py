@@ -6,8 +6,8 @@ import horovod.torch as hvd
 import torch
 import torch.distributed
 
-from hvbench.frameworks.peers import Peers
-from hvbench.frameworks.pytorch.peers import HorovodPeers, NativePeers
+from hvbench.frameworks.pytorch.ranks import HorovodPeers, NativePeers
+from hvbench.frameworks.ranks import Peers
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 

@@ -1,4 +1,4 @@
-"""Bare work in PyTorch for `hvbench.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
+"""Bare work in PyTorch for `hvbench.worker.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.runtime import DTYPES
-from hvbench.spec import Point
+from hvbench.records.environment import multiplies_natively
+from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
 from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision

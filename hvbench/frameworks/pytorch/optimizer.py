@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
     ADAFACTOR_DECAY_EXPONENT,

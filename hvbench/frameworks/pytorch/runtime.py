@@ -7,7 +7,7 @@ import gc
 import torch
 
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.pytorch.peers import join
+from hvbench.frameworks.pytorch.ranks import join
 
 DTYPES = {
     "float64": torch.float64,

@@ -11,13 +11,13 @@ import torch
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
-from hvbench.frameworks.peers import NoPeers
 from hvbench.frameworks.pytorch.allreduce import make_allreduce
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
-from hvbench.frameworks.pytorch.peers import NativePeers
+from hvbench.frameworks.pytorch.ranks import NativePeers
 from hvbench.frameworks.pytorch.runtime import Runtime
-from hvbench.spec import Point
+from hvbench.frameworks.ranks import NoPeers
+from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed, dropout_seed
 from hvbench.training.precision import Precision
 

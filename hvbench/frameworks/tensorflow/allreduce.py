@@ -5,8 +5,8 @@ from __future__ import annotations
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvbench.frameworks.peers import Peers
-from hvbench.frameworks.tensorflow.peers import HorovodPeers, NativePeers
+from hvbench.frameworks.ranks import Peers
+from hvbench.frameworks.tensorflow.ranks import HorovodPeers, NativePeers
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 

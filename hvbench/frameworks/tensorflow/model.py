@@ -14,10 +14,10 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from hvbench.environment import multiplies_natively
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.runtime import DTYPES
-from hvbench.spec import Point
+from hvbench.records.environment import multiplies_natively
+from hvbench.spec.point import Point
 from hvbench.training.masking import IGNORED
 from hvbench.training.precision import Precision
 

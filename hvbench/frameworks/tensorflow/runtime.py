@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.tensorflow.peers import join
+from hvbench.frameworks.tensorflow.ranks import join
 
 DTYPES = {
     "float64": tf.float64,

@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
-from hvbench.frameworks.peers import NoPeers
+from hvbench.frameworks.ranks import NoPeers
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
 from hvbench.training.precision import Precision
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.peers import Peers
+from hvbench.frameworks.ranks import Peers
 
 COMPRESSORS = {"none": None}  # one rank has no wire
 

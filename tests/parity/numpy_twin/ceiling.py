@@ -1,14 +1,14 @@
-"""Bare work in numpy for `hvbench.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
+"""Bare work in numpy for `hvbench.worker.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-
 from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import multiply
 from hvbench.frameworks.numpy.runtime import DTYPES, Runtime, _round_to
+
 from hvbench.training.products import Product
 
 

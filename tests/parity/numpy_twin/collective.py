@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.runtime import Runtime
 

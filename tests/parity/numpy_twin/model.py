@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
 from hvbench.training.precision import Precision
 

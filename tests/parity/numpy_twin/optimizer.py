@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.spec import Point
+from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
     ADAFACTOR_DECAY_EXPONENT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hvbench.frameworks.peers import NoPeers, Peers
+from hvbench.frameworks.ranks import NoPeers, Peers
 
 _ALONE = "numpy trains on one rank, not on {world_size}: Horovod has no binding for it"
 

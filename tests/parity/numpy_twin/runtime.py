@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 
 import numpy as np
+from hvbench.frameworks.numpy.peers import join
 
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.numpy.peers import join
 
 # numpy has no bfloat16: what is rounded to it is carried in float32.
 DTYPES = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.numpy.allreduce import make_allreduce
 from hvbench.frameworks.numpy.model import Model
 from hvbench.frameworks.numpy.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
-from hvbench.spec import Point
+
+from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
+from hvbench.spec.point import Point
 from hvbench.training.precision import Precision
 
 

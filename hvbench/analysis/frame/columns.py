@@ -1,0 +1,249 @@
+"""The columns of `point_frame`, listed once in `POINT_COLUMNS` with unit, meaning and the function that computes them.
+
+A new metric is one function of a launch's samples and one line there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from hvbench.analysis.frame import memory, shape
+from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.breakdown import BREAKDOWN, break_down
+from hvbench.analysis.frame.samples import Samples
+from hvbench.spec.point import Point
+
+DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
+
+
+def tokens_per_second(samples: Samples) -> float:
+    """Tokens of the timed steps over all ranks / sum over them of the slowest rank's seconds: never a mean of rates."""
+    return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / float(samples.slowest.sum())
+
+
+def tokens_per_second_per_rank(samples: Samples) -> float:
+    """Tokens per second of all ranks / number of ranks."""
+    return tokens_per_second(samples) / len(samples.record.ranks)
+
+
+def model_flops_per_second(samples: Samples) -> float:
+    """Tokens per second over all ranks x (6 N + 12 L H Q T) (PaLM, arXiv:2204.02311, app. B)."""
+    return tokens_per_second(samples) * samples.record.model.model_flops_per_token
+
+
+def gemm_flops_per_second(samples: Samples) -> float | None:
+    """Rate of matrix products at their best shape, all ranks together; missing unless every rank measured it."""
+    return sum_ceilings(samples, "gemm_flops_per_second")
+
+
+def model_flops_utilization(samples: Samples) -> float | None:
+    """MFU: achieved / what this framework's own matrix products reached in the same workers, all ranks together."""
+    ceiling = gemm_flops_per_second(samples)
+    return model_flops_per_second(samples) / ceiling if ceiling else None
+
+
+def allreduce_busbw_bytes_per_second(samples: Samples) -> float | None:
+    """Bus bandwidth of the all-reduce, slowest rank; missing where one rank is alone."""
+    found = [rank.ceiling and rank.ceiling.allreduce_busbw_bytes_per_second for rank in samples.record.ranks]
+    return None if None in found else min(found)
+
+
+def sum_ceilings(samples: Samples, name: str) -> float | None:
+    """One figure of all ranks' ceilings, added up; missing unless every rank measured it."""
+    ceilings = [rank.ceiling for rank in samples.record.ranks]
+    return None if None in ceilings else sum(getattr(ceiling, name) for ceiling in ceilings)
+
+
+def final_loss(samples: Samples) -> float:
+    """Training loss, mean over ranks and over the last tenth of the timed steps (at least one step)."""
+    timed = samples.timed(samples.loss)
+    return float(timed[:, -max(1, timed.shape[1] // 10) :].mean())
+
+
+def final_validation_loss(samples: Samples) -> float | None:
+    """Loss of the last evaluation, over all ranks' samples."""
+    return samples.evaluations[-1].validation_loss if samples.evaluations else None
+
+
+def loss_digest(samples: Samples) -> str:
+    """First 12 hex digits of the SHA-256 of every rank's loss at every step (float64, rank-major)."""
+    return hashlib.sha256(np.ascontiguousarray(samples.loss, dtype="<f8").tobytes()).hexdigest()[:12]
+
+
+def target(samples: Samples) -> str | None:
+    """`reached`, `not reached`, or missing where no target was set or nothing was evaluated."""
+    if samples.record.measure.target_loss is None or not samples.evaluations:
+        return None
+    return "reached" if samples.reached else "not reached"
+
+
+def tokens_to_target(samples: Samples) -> int | None:
+    """Tokens over all ranks, from the start to the first evaluation at or under the target."""
+    return int(samples.step_tokens[: samples.reached.step].sum()) if samples.reached else None
+
+
+def evaluation_seconds_to_target(samples: Samples) -> float | None:
+    """What the evaluations up to the target cost; not part of `seconds_to_target`."""
+    if not samples.reached:
+        return None
+    return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
+
+
+def clipped_fraction(samples: Samples) -> float | None:
+    """Of all updates, warm-up included: those whose gradient norm was above `max_gradient_norm`; missing where it is 0."""
+    rank, limit = samples.record.ranks[0], samples.record.point.max_gradient_norm
+    skipped = set(rank.skipped_steps)
+    norms = [norm for step, norm in enumerate(rank.gradient_norm) if norm is not None and step not in skipped]
+    return sum(norm > limit for norm in norms) / len(norms) if limit and norms else None
+
+
+def peak_device_memory_bytes(samples: Samples) -> int | None:
+    """Largest device allocator peak over the ranks that report one."""
+    return max(
+        (r.peak_device_memory_bytes for r in samples.record.ranks if r.peak_device_memory_bytes is not None),
+        default=None,
+    )
+
+
+def data_seconds_median(samples: Samples) -> float:
+    """Of the slowest rank's wait for a batch, over the timed steps."""
+    return float(np.median(samples.timed(samples.data_seconds).max(axis=0)))
+
+
+def part_of_step(name: str, samples: Samples) -> float | None:
+    """One value of `break_down`; missing without ablations."""
+    step_seconds = float(np.median(samples.slowest))
+    ranks = samples.record.ranks
+    return break_down(ranks, data_seconds=data_seconds_median(samples), step_seconds=step_seconds).get(name)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of `point_frame`: what it is, and how it comes from a complete launch."""
+
+    name: str
+    kind: str  # a key of DTYPES
+    unit: str
+    meaning: str
+    metric: Callable[[Samples], Any] | None = None
+
+
+def _point_kind(name: str) -> str:
+    annotation = str(Point.model_fields[name].annotation)
+    return "float" if "float" in annotation else "int" if "int" in annotation else "str"
+
+
+# fmt: off
+POINT_COLUMNS: tuple[Column, ...] = (
+    Column("launch", "int", "", "number of the record, in order of point, repeat and start: the key of all frames"),
+    Column("suite", "str", "", "suite that the launch belongs to"),
+    Column("point_id", "str", "", "identity of the point"),
+    Column("repeat", "int", "", "which launch of the point"),
+    *(Column(name, _point_kind(name), "", Point.model_fields[name].description or "") for name in AXES),
+    Column("is_emulated", "bool", "", "its precision is rounded to, and multiplied in fp32"),
+    Column("generation", "int", "", "which set of workers ran it; one set measures a ceiling once"),
+    Column("status", "str", "", "how the launch ended; metrics are present only for `ok`"),
+    Column("phase", "str", "", "where a launch that is not `ok` ended"),
+    Column("message", "str", "", "why it ended there"),
+    Column("parity", "str", "", "`proven` or `not proven` by the check before the sweep; missing without one"),
+    Column("started_at", "str", "UTC", "start of the launch, ISO 8601"),
+    Column("duration_seconds", "float", "s", "wall time of the launch, set-up included"),
+    Column("target_loss", "float", "nats/token", "validation loss to reach"),
+    Column("timed_steps", "int", "steps", "steps after the warm-up",
+           lambda s: s.slowest.size),
+    Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
+           lambda s: s.record.model.tokens_per_step),
+    Column("tokens_per_second", "float", "tokens/s", "all ranks: sum of tokens / sum of the slowest ranks' seconds",
+           tokens_per_second),
+    Column("tokens_per_second_per_rank", "float", "tokens/s", "the same / ranks",
+           tokens_per_second_per_rank),
+    Column("model_flops_per_second", "float", "FLOP/s", "all ranks, without recomputation",
+           model_flops_per_second),
+    Column("model_flops_utilization", "float", "1", "MFU: the same / gemm_flops_per_second",
+           model_flops_utilization),
+    Column("model_flops_utilization_of_machine", "float", "1",
+           "the same / the highest gemm_flops_per_second of all frameworks at this precision on as many such ranks"),
+    Column("gemm_flops_per_second", "float", "FLOP/s", "matrix products at their best shape, sum over ranks",
+           gemm_flops_per_second),
+    Column("model_gemm_flops_per_second", "float", "FLOP/s", "the model's own matrix products, sum over ranks",
+           lambda s: sum_ceilings(s, "model_gemm_flops_per_second")),
+    Column("memory_bandwidth_bytes_per_second", "float", "B/s", "scaling in place, read and written, sum over ranks",
+           lambda s: sum_ceilings(s, "memory_bandwidth_bytes_per_second")),
+    Column("allreduce_busbw_bytes_per_second", "float", "B/s", "slowest rank; missing where one is alone",
+           allreduce_busbw_bytes_per_second),
+    Column("step_seconds_median", "float", "s", "of the slowest rank's timed steps",
+           lambda s: np.median(s.slowest)),
+    Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
+           lambda s: np.quantile(s.slowest, 0.95)),
+    Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the slowest rank's timed steps",
+           lambda s: shape.autocorrelation(s.slowest)),
+    Column("step_seconds_skewness", "float", "1", "of the same, corrected for bias",
+           lambda s: shape.skewness(s.slowest)),
+    Column("first_timed_step_ratio", "float", "1", "first timed step / median of the other timed steps",
+           lambda s: shape.first_ratio(s.slowest)),
+    Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
+           lambda s: s.step_seconds[:, 0].max()),
+    Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
+           data_seconds_median),
+    *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
+    Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",
+           lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks)),
+    Column("build_seconds", "float", "s", "slowest rank's building of the model",
+           lambda s: max(rank.build_seconds for rank in s.record.ranks)),
+    Column("peak_rss_bytes", "int", "B", "largest over ranks",
+           lambda s: max(rank.peak_rss_bytes for rank in s.record.ranks)),
+    Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
+           lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
+    Column("parameter_bytes", "int", "B", "one rank's, computed",
+           lambda s: memory.estimated_bytes(s.record, "parameter_bytes")),
+    Column("gradient_bytes", "int", "B", "the same",
+           lambda s: memory.estimated_bytes(s.record, "gradient_bytes")),
+    Column("optimizer_state_bytes", "int", "B", "the same",
+           lambda s: memory.estimated_bytes(s.record, "optimizer_state_bytes")),
+    Column("activation_bytes", "int", "B", "the remainder: peak - start - those three, of the rank with the highest peak",
+           lambda s: memory.remaining_bytes(s.record)),
+    Column("estimated_peak_bytes", "int", "B", "computed; see `hvbench.training.memory`",
+           lambda s: memory.estimated_bytes(s.record, "peak_bytes")),
+    Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
+           peak_device_memory_bytes),
+    Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
+           lambda s: max(len(rank.skipped_steps) for rank in s.record.ranks)),
+    Column("clipped_fraction", "float", "1", "updates with a gradient norm above max_gradient_norm, warm-up included",
+           clipped_fraction),
+    Column("final_loss", "float", "nats/token", "mean over ranks and the last tenth of the timed steps",
+           final_loss),
+    Column("loss_digest", "str", "", "of every rank's loss at every step",
+           loss_digest),
+    Column("final_validation_loss", "float", "nats/token", "last evaluation, all ranks' samples",
+           final_validation_loss),
+    Column("final_validation_accuracy", "float", "1", "last evaluation of a classification, all ranks' samples",
+           lambda s: s.evaluations[-1].accuracy if s.evaluations else None),
+    Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
+           lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
+    Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
+           target),
+    Column("steps_to_target", "int", "steps", "missing when not reached",
+           lambda s: s.reached.step if s.reached else None),
+    Column("tokens_to_target", "int", "tokens", "all ranks; missing when not reached",
+           tokens_to_target),
+    Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
+           lambda s: s.reached.training_seconds if s.reached else None),
+    Column("evaluated_steps", "int", "steps", "at the last evaluation",
+           lambda s: s.evaluations[-1].step if s.evaluations else None),
+    Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
+           lambda s: s.evaluations[-1].step * s.record.model.tokens_per_step if s.evaluations else None),
+    Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
+           lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
+    Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
+           lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
+    Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
+           evaluation_seconds_to_target),
+)
+# fmt: on
+METRICS = tuple(column.name for column in POINT_COLUMNS if column.metric)

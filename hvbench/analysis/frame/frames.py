@@ -1,0 +1,131 @@
+"""Records -> DataFrames: a row per launch (`point_frame`), per rank and step (`step_frame`), per evaluation.
+
+A launch that did not end in `ok` keeps its row, its status and its reason; its metrics are missing (NaN), never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.frame.columns import DTYPES, POINT_COLUMNS, Column
+from hvbench.analysis.frame.samples import (
+    evaluations_of,
+    find_defect,
+    is_emulated,
+    make_samples,
+    sort_records,
+    tokens_of_steps,
+)
+from hvbench.records.record import Record
+
+STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
+
+
+def point_frame(records: Iterable[Record], *, metrics: Collection[str] | None = None) -> pd.DataFrame:
+    """One row per record, with the columns of `POINT_COLUMNS`, sorted by point, repeat and start.
+
+    `metrics`: only these of the figures that samples are needed for, which saves most of the time; the others are missing.
+    """
+    records = sort_records(records)
+    chosen = [column for column in POINT_COLUMNS if column.metric and (metrics is None or column.name in metrics)]
+    rows = [_point_row(launch, record, chosen) for launch, record in enumerate(records)]
+    _compare_with_machine(rows, records)
+    columns = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=DTYPES[c.kind]) for c in POINT_COLUMNS}
+    return pd.DataFrame(columns)
+
+
+def step_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per record, rank and step (counted from 1), the steps of incomplete launches included.
+
+    `tokens` are those of all ranks up to the end of the step; `training_seconds` is this rank's clock then: its steps
+    and its waits for data.
+    """
+    rows = []
+    for launch, record in enumerate(sort_records(records)):
+        shared = {"launch": launch, "point_id": record.point_id, "framework": record.point.framework,
+                  "repeat": record.repeat, "status": record.outcome.status}  # fmt: skip
+        for rank in sorted(record.ranks, key=lambda one: one.rank):
+            clock = 0.0
+            tokens = np.cumsum(tokens_of_steps(record, steps=len(rank.step_seconds)))
+            for index, seconds in enumerate(rank.step_seconds):
+                # A launch that failed may have its last samples in some lists only.
+                values = {name: _at(getattr(rank, name), index) for name in STEP_SAMPLES}
+                clock += seconds + (values["data_seconds"] or 0.0)
+                rows.append(
+                    {
+                        **shared,
+                        "rank": rank.rank,
+                        "step": index + 1,
+                        "is_warmup": index < record.warmup_steps,
+                        "tokens": int(tokens[index]),
+                        "step_seconds": seconds,
+                        "training_seconds": clock,
+                        **values,
+                    }
+                )
+    integers = dict.fromkeys(("launch", "repeat", "rank", "step", "tokens"), "int64")
+    texts = dict.fromkeys(("point_id", "framework", "status"), "str")
+    floats = dict.fromkeys(("step_seconds", "training_seconds", *STEP_SAMPLES), "float64")
+    dtypes = {**integers, **texts, "is_warmup": "bool", **floats}
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row per record and evaluation that every rank finished; losses are weighted by the ranks' samples."""
+    rows = [
+        {"launch": launch, "point_id": record.point_id, "framework": record.point.framework, "repeat": record.repeat,
+         "status": record.outcome.status, "tokens": int(tokens_of_steps(record, steps=one.step).sum()), **vars(one)}
+        for launch, record in enumerate(sort_records(records))
+        for one in evaluations_of(record)
+    ]  # fmt: skip
+    floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds", "accuracy"), "float64")
+    integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
+    dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def _compare_with_machine(rows: list[dict[str, Any]], records: list[Record]) -> None:
+    """Add MFU against the best products that any framework showed at the same precision on ranks of the same kind."""
+    kinds = [
+        (record.point.precision, tuple(sorted((rank.device, rank.threads) for rank in record.ranks)))
+        for record in records
+    ]
+    best: dict[Any, float] = {}
+    for row, kind in zip(rows, kinds, strict=True):
+        best[kind] = max(best.get(kind, 0.0), row.get("gemm_flops_per_second") or 0.0)
+    for row, kind in zip(rows, kinds, strict=True):
+        if best[kind] and row.get("model_flops_per_second"):
+            row["model_flops_utilization_of_machine"] = row["model_flops_per_second"] / best[kind]
+
+
+def _at(values: list[Any], index: int) -> Any:
+    return values[index] if index < len(values) else None
+
+
+def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[str, Any]:
+    row = {
+        "launch": launch,
+        "suite": record.suite,
+        "point_id": record.point_id,
+        "repeat": record.repeat,
+        **record.point.model_dump(),
+        "is_emulated": is_emulated(record),
+        "generation": record.generation,
+        "status": record.outcome.status,
+        "phase": record.outcome.phase,
+        "message": record.outcome.message,
+        "parity": {True: "proven", False: "not proven"}[record.parity.is_proven] if record.parity else None,
+        "started_at": record.started_at,
+        "duration_seconds": record.duration_seconds,
+        "target_loss": record.measure.target_loss,
+    }
+    if record.outcome.status != "ok":
+        return row
+    if defect := find_defect(record):
+        return row | {"status": "failed", "phase": "record", "message": defect}
+    samples = make_samples(record)
+    return row | {column.name: column.metric(samples) for column in columns}

@@ -1,0 +1,35 @@
+"""What a record's peak memory consists of, beside the estimate from its point alone."""
+
+from __future__ import annotations
+
+from hvbench.records.record import Record
+from hvbench.training.memory import MemoryEstimate, estimate_memory
+
+NATIVE_FLAGS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of the environment
+
+
+def estimate_of(record: Record) -> MemoryEstimate | None:
+    """What the point alone says of a rank's memory; None where a rank trained on another device than the CPU."""
+    if any(rank.device != "cpu" for rank in record.ranks):
+        return None
+    is_native = record.environment.get(NATIVE_FLAGS.get(record.point.precision, "")) is True
+    return estimate_memory(record.point, is_native=is_native)
+
+
+def estimated_bytes(record: Record, part: str) -> int | None:
+    """One part of the estimate, a field of MemoryEstimate or its `peak_bytes`."""
+    estimate = estimate_of(record)
+    return None if estimate is None else getattr(estimate, part)
+
+
+def remaining_bytes(record: Record) -> int | None:
+    """What the rank with the highest peak gained over the point, less parameters, gradients and optimizer state.
+
+    Activations, logits, copies, and what the allocator keeps; less what it had kept from the point before.
+    """
+    estimate = estimate_of(record)
+    if estimate is None:
+        return None
+    rank = max(record.ranks, key=lambda rank: rank.peak_rss_bytes)
+    known = estimate.parameter_bytes + estimate.gradient_bytes + estimate.optimizer_state_bytes
+    return rank.peak_rss_bytes - rank.start_rss_bytes - known

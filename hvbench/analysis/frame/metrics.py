@@ -1,0 +1,63 @@
+"""What of a launch is compared: its figures, which way is better, and on which of them a verdict rests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hvbench.records.record import Record
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a launch that is compared: column or part, how to show it, and which way is better."""
+
+    name: str
+    title: str
+    unit: str = "ms"
+    scale: float = 1e3  # from the stored unit to the shown one
+    is_lower_better: bool = True
+    is_decisive: bool = False  # a verdict rests on it; the others are only shown
+    is_timing: bool = True  # a busy machine moves it
+
+
+STEP = "step_seconds_median"
+METRICS = (
+    Metric(STEP, "step median", is_decisive=True),
+    Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
+    Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
+    Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False),
+    Metric("step_seconds_p95", "step p95"),
+    Metric("forward_seconds", "forward pass"),
+    Metric("backward_only_seconds", "backward pass"),
+    Metric("update_seconds", "update"),
+    Metric("exposed_communication_seconds", "exposed communication"),
+    Metric("allreduce_seconds", "all-reduce alone"),
+    Metric("data_seconds_median", "wait for data"),
+    Metric("first_step_seconds", "first step", "s", 1.0),
+    Metric("build_seconds", "model building", "s", 1.0),
+)
+PARTS = ("forward_seconds", "backward_only_seconds", "update_seconds", "exposed_communication_seconds")
+
+
+def measure_parts(record: Record) -> dict[str, float]:
+    """Seconds of a step's parts from its ablation: medians over the rounds of the slowest rank; empty without one."""
+    if any(rank.ablation is None for rank in record.ranks) or not record.ranks:
+        return {}
+
+    def median(name: str) -> float:
+        rounds = [getattr(rank.ablation, name) for rank in record.ranks]
+        length = min(map(len, rounds))
+        return float(np.median(np.max([values[:length] for values in rounds], axis=0))) if length else float("nan")
+
+    forward, backward, local, step = map(
+        median, ("forward_seconds", "backward_seconds", "local_step_seconds", "step_seconds")
+    )
+    return {
+        "forward_seconds": forward,
+        "backward_only_seconds": backward - forward,
+        "update_seconds": local - backward,
+        "exposed_communication_seconds": step - local,
+        "allreduce_seconds": median("allreduce_seconds"),
+    }

@@ -1,0 +1,138 @@
+"""One record -> the samples of its launch as arrays: evaluations merged over the ranks, and what cannot be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hvbench.records.record import RankSamples, Record
+
+NATIVE_FACTS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of a record's environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One evaluation of one launch, over all ranks."""
+
+    step: int
+    validation_loss: float
+    samples: int
+    evaluation_seconds: float
+    training_seconds: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The samples of a complete launch as arrays; `timed` drops the warm-up. Seconds are (ranks, steps)."""
+
+    record: Record
+    step_seconds: np.ndarray
+    data_seconds: np.ndarray
+    loss: np.ndarray
+    step_tokens: np.ndarray  # (steps,): over all ranks
+    evaluations: list[Evaluated]
+
+    @property
+    def slowest(self) -> np.ndarray:
+        """(timed steps,): the slowest rank's seconds of each timed step."""
+        return self.timed(self.step_seconds).max(axis=0)
+
+    def timed(self, values: np.ndarray) -> np.ndarray:
+        """`values` (ranks, steps) without the warm-up steps."""
+        return values[:, self.record.warmup_steps :]
+
+    @property
+    def reached(self) -> Evaluated | None:
+        """The first evaluation at or under the target loss."""
+        target = self.record.measure.target_loss
+        return next((one for one in self.evaluations if target is not None and one.validation_loss <= target), None)
+
+
+def make_samples(record: Record) -> Samples:
+    """The samples of a launch that ended in `ok` and has no defect (`find_defect`)."""
+    ranks: list[RankSamples] = sorted(record.ranks, key=lambda rank: rank.rank)
+    return Samples(
+        record=record,
+        step_seconds=np.array([rank.step_seconds for rank in ranks]),
+        data_seconds=np.array([rank.data_seconds for rank in ranks]),
+        loss=np.array([[math.nan if loss is None else loss for loss in rank.loss] for rank in ranks]),
+        step_tokens=tokens_of_steps(record, steps=len(ranks[0].step_seconds)),
+        evaluations=evaluations_of(record),
+    )
+
+
+def evaluations_of(record: Record) -> list[Evaluated]:
+    """The evaluations that every rank finished, by step: sample-weighted loss, slowest rank's seconds."""
+    by_rank = [{one.step: one for one in rank.evaluations} for rank in record.ranks]
+    merged = []
+    for step in sorted(set.intersection(*map(set, by_rank))) if by_rank else []:
+        parts = [evaluations[step] for evaluations in by_rank]
+        samples = sum(part.samples for part in parts)
+        total = sum(part.samples * (math.nan if part.loss is None else part.loss) for part in parts)
+        merged.append(
+            Evaluated(
+                step=step,
+                validation_loss=total / samples if samples > 0 else math.nan,
+                samples=samples,
+                evaluation_seconds=max(part.seconds for part in parts),
+                training_seconds=max(part.training_seconds for part in parts),
+                accuracy=_average([part.accuracy for part in parts], samples=[part.samples for part in parts]),
+            )
+        )
+    return merged
+
+
+def _average(values: list[float | None], *, samples: list[int]) -> float | None:
+    if None in values or not sum(samples):
+        return None
+    return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
+
+
+def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray:
+    """(steps,): tokens over all ranks of each of the first `steps` steps; all alike where the record does not list them."""
+    tokens = np.full(steps, record.model.tokens_per_step, dtype=np.int64)
+    listed = record.ranks[0].step_tokens[:steps] if record.ranks else []
+    tokens[: len(listed)] = listed
+    return tokens
+
+
+def sort_records(records: Iterable[Record]) -> list[Record]:
+    """Records in the order that numbers their launches, whatever order the files were read in."""
+    return sorted(records, key=lambda record: (record.point_id, record.repeat, record.started_at))
+
+
+def find_defect(record: Record) -> str | None:
+    """Why the samples of a record that says `ok` cannot be used, or None."""
+    ended_early = any(rank.stopped_by for rank in record.ranks)
+    expected = record.measure.warmup_steps + (1 if ended_early else record.measure.steps)
+    world_size = record.point.world_size or len(record.ranks)
+    if len(record.ranks) != world_size or world_size == 0:
+        return f"record holds the samples of {len(record.ranks)} of {world_size} ranks"
+    for rank in record.ranks:
+        lengths = {len(rank.step_seconds), len(rank.data_seconds), len(rank.loss)}
+        if lengths != {len(record.ranks[0].step_seconds)} or min(lengths) < expected:
+            return f"record holds {min(lengths)} of at least {expected} steps of rank {rank.rank}"
+        if rank.step_tokens and not (len(rank.step_tokens) in lengths and 0 < min(rank.step_tokens)):
+            return f"record does not say how many tokens each step of rank {rank.rank} had"
+        if min(rank.step_seconds) <= 0:
+            return f"record holds a step of rank {rank.rank} that took no time"
+    point = record.point
+    tokens = point.micro_batch_size * point.gradient_accumulation_steps * world_size * point.sequence_length
+    if any(max(rank.step_tokens, default=0) > tokens for rank in record.ranks):
+        return f"record states steps of more tokens than the {tokens} that its point means"
+    if record.model.tokens_per_step != tokens or record.model.model_flops_per_token <= 0:
+        return f"record states {record.model.tokens_per_step} tokens per step, its point means {tokens}"
+    return None
+
+
+def is_emulated(record: Record) -> bool:
+    """Whether its precision was rounded to and multiplied in fp32: its ceilings say so, or else the environment."""
+    ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling]
+    if ceilings:
+        return any(ceiling.is_emulated for ceiling in ceilings)
+    devices = {rank.device for rank in record.ranks} or {record.point.device}
+    return "cuda" not in devices and record.environment.get(NATIVE_FACTS.get(record.point.precision, "")) is False

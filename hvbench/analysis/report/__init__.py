@@ -1,0 +1,1 @@
+"""A run's records -> its report: Markdown, one HTML page, tables and plots."""

@@ -1,0 +1,119 @@
+"""Records and `run.json` -> what a report lists besides tables: the request, the failures, the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hvbench.analysis.report.quality import describe_crowding
+from hvbench.analysis.show.tables import describe_constants, join_constants, show_value
+from hvbench.analysis.stats.estimates import describe_end
+from hvbench.analysis.topics.stamps import Verdict
+from hvbench.records.record import Record
+
+MAX_VALUES = 4  # of one field of the environment; more are counted
+MAX_COMMAND = 4000  # characters
+TRACED = (
+    "Horovod's timeline was recorded in this run, which slows every step.",
+    "Read the timelines (timelines/), and do not publish the timings.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A launch that did not end in `ok`, or a point that was skipped (`launch` is None then). Texts are not escaped."""
+
+    point_id: str
+    launch: int | None
+    status: str
+    reason: str
+
+
+def list_warnings(records: Iterable[Record], *, verdict: Verdict | None) -> list[tuple[str, str]]:
+    """What must be known before any figure is read: (title, text) of each, not escaped."""
+    records = list(records)
+    traced = [TRACED] if was_traced(records) else []
+    unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
+    return [*traced, *unproven, *(("", line) for line in describe_crowding(records))]
+
+
+def was_traced(records: Iterable[Record]) -> bool:
+    """Whether any worker recorded Horovod's timeline."""
+    settings = [record.environment.get("horovod_settings") for record in records]
+    return any(isinstance(each, Mapping) and "HOROVOD_TIMELINE" in each for each in settings)
+
+
+def list_request(points: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]:
+    """When it was asked and ran, with what settings, and what all points share; only what is known."""
+    started = sorted(points["started_at"]) if len(points) else []
+    measure = run.get("measure")
+    facts = {
+        "asked at": run.get("created_at"),
+        "launches": f"{len(points)}, from {started[0]} to {started[-1]}" if started else "none",
+        "hvbench": run.get("hvbench_version"),
+        "measured": ", ".join(f"{key} {show_value(value)}" for key, value in measure.items() if value is not None)
+        if isinstance(measure, Mapping)
+        else None,
+        "same for all points": join_constants(describe_constants(points)) or None,
+    }
+    return {name: str(value) for name, value in facts.items() if value}
+
+
+def read_command(run: Mapping[str, Any]) -> str | None:
+    """The command that was run, as one printable line."""
+    if not run.get("command"):
+        return None
+    return "".join(c if c.isprintable() else " " for c in str(run["command"])[:MAX_COMMAND])
+
+
+def list_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> list[Failure]:
+    """Every launch that is not `ok`, then every point that was skipped."""
+    failures = [
+        Failure(point_id=row["point_id"], launch=int(row["repeat"]), status=row["status"], reason=describe_end(row) or "")
+        for _, row in points[points["status"] != "ok"].iterrows()
+    ]
+    skipped = run.get("skipped")
+    for one in skipped if isinstance(skipped, list) else []:
+        if isinstance(one, Mapping):
+            name, reason = (str(one.get(key, "?")) for key in ("point_id", "reason"))
+            failures.append(Failure(point_id=name, launch=None, status="skipped", reason=reason))
+    return failures
+
+
+def describe_missing(points: pd.DataFrame, run: Mapping[str, Any]) -> str | None:
+    """One sentence about planned launches without a record, if there are any."""
+    jobs = run.get("jobs")
+    if not isinstance(jobs, list):
+        return None
+    recorded = {f"{row.point_id}.r{row.repeat}" for row in points.itertuples()}
+    missing = sum(1 for job in jobs if str(job) not in recorded)
+    return f"{missing} of {len(jobs)} planned launches have no record: the run has not finished." if missing else None
+
+
+def list_environment(records: Iterable[Record]) -> dict[str, str]:
+    """Field -> the value that all records share, or the values that differ."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        fixed = {key: value for key, value in record.environment.items() if not key.startswith("load_")}
+        for key, value in _flatten(fixed):  # the load differs every time: it stays in the records
+            values.setdefault(key, {})[value] = None
+        for rank in record.ranks:
+            for key in ("host", "device", "threads"):
+                values.setdefault(f"rank {key}", {})[str(getattr(rank, key))] = None
+    return {
+        key: "; ".join(sorted(found)) if len(found) <= MAX_VALUES else f"{len(found)} different values"
+        for key, found in sorted(values.items())
+    }
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flatten(inner, f"{prefix} {key}".strip())
+    elif isinstance(value, (list, tuple)):
+        yield prefix, ", ".join(str(inner) for inner in value)
+    elif value is not None:
+        yield prefix, str(value)

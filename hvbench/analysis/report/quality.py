@@ -1,0 +1,114 @@
+"""How far a run's figures can be trusted: precision reached, leftover warm-up, correlated steps, crowded cores.
+
+Each check is a function from frames or records to sentences, most of them none when there is nothing to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.show.tables import format_percent
+from hvbench.analysis.stats.estimates import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summarize_launches
+from hvbench.records.record import Record
+from hvbench.registry import FRAMEWORKS
+
+# The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
+LEFTOVER_WARMUP = 1.05
+LARGE_AUTOCORRELATION = 0.5
+MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
+
+
+def describe_quality(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
+    """What a reader should know before believing the figures of `run`, a sentence each."""
+    measure = run.get("measure")
+    target = measure.get("precision_target") if isinstance(measure, Mapping) else None
+    return [
+        *(describe_precision(points, target) if isinstance(target, float) else []),
+        *describe_warmup(points),
+        *describe_autocorrelation(points),
+    ]
+
+
+def describe_precision(points: pd.DataFrame, target: float) -> list[str]:
+    """How many points' tokens/s are known to ± `target`, and which are not."""
+    wide = []
+    summary = summarize_launches(points)
+    for _, row in summary.iterrows():
+        estimate = read_estimate(row, "tokens_per_second")
+        width = np.inf if estimate is None else estimate.relative_half_width
+        if width > target:
+            known = f"± {format_percent(width)} %" if np.isfinite(width) else "no interval"
+            wide.append(f"{row['point_id']} ({known}, n = {row['launches_ok']})")
+    reached = f"{len(summary) - len(wide)} of {len(summary)} points reached the precision target of ± {100 * target:g} %"
+    return [f"{reached}." if not wide else f"{reached}; not: {'; '.join(wide)}."] if len(summary) else []
+
+
+def describe_warmup(points: pd.DataFrame) -> list[str]:
+    """Per framework, whether the first timed step is still slower than the others: then the warm-up was too short.
+
+    The launches of all points are taken together. One step against a median: where steps scatter to one side, the
+    ratio lies a little above 1 without any trend, hence the margin.
+    """
+    lines = []
+    for framework in FRAMEWORKS:
+        mine = points[(points["framework"] == framework) & (points["status"] == "ok")]
+        values = mine["first_timed_step_ratio"].dropna().to_numpy(dtype=float)
+        if not values.size:
+            continue
+        ratio = estimate_rate(values)
+        bounds = "no interval"
+        if ratio.low is not None:
+            bounds = f"{CONFIDENCE * 100:g} % interval {ratio.low:.3f} to {ratio.high:.3f}"
+        verdict = "too few or too scattered to say more"
+        if ratio.low is not None and ratio.low > 1 and ratio.centre > LEFTOVER_WARMUP:
+            verdict = "a leftover of the warm-up: raise warmup_steps"
+        elif ratio.high is not None and ratio.high < LEFTOVER_WARMUP:
+            verdict = "no leftover of the warm-up"
+        figures = f"{ratio.centre:.3f} ({bounds}, n = {ratio.n} launches)"
+        lines.append(f"{framework}: first timed step / median of the other timed steps: {figures}: {verdict}.")
+    return lines
+
+
+def describe_autocorrelation(points: pd.DataFrame) -> list[str]:
+    """A warning where consecutive timed steps resemble each other, as they do when something drifts within a launch."""
+    enough = points[(points["status"] == "ok") & (points["timed_steps"] >= MIN_STEPS_FOR_AUTOCORRELATION)]
+    known = enough.dropna(subset=["step_seconds_autocorrelation"])
+    found = []
+    for point_id, group in known.groupby("point_id", sort=False):
+        estimate = estimate_mean(group["step_seconds_autocorrelation"].to_numpy(dtype=float))
+        if abs(estimate.centre) > LARGE_AUTOCORRELATION:
+            found.append(f"{point_id} ({estimate.centre:.2f}, n = {estimate.n} launches)")
+    if not found:
+        return []
+    return [
+        f"Consecutive steps are not independent (lag-1 autocorrelation beyond ± {LARGE_AUTOCORRELATION}) in "
+        f"{len(found)} of {known['point_id'].nunique()} points: {'; '.join(found)}. Their number then does not say how "
+        "much they tell; the intervals are over launches and stay valid."
+    ]
+
+
+def describe_crowding(records: Iterable[Record]) -> list[str]:
+    """A warning where more ranks shared a host than it has cores: they waited for each other, whatever the framework."""
+    crowded: dict[tuple[int, int], None] = {}
+    for record in records:
+        cores = count_cores(record.environment)
+        hosts = [rank.host for rank in record.ranks if rank.device == "cpu"]
+        most = max(map(hosts.count, set(hosts)), default=0)
+        if cores and most > cores:
+            crowded[most, cores] = None
+    return [
+        f"{ranks} ranks shared the {cores} core{'s' * (cores > 1)} of a host: they took turns, so their figures say "
+        "nothing about scaling."
+        for ranks, cores in sorted(crowded)
+    ]
+
+
+def count_cores(environment: Mapping[str, Any]) -> int | None:
+    """Cores of the host that wrote the record, as its control group allows; None where unknown."""
+    limits = [environment.get(name) for name in ("cpu_cores", "cgroup_cpu_quota")]
+    known = [limit for limit in limits if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0]
+    return max(1, int(min(known))) if known else None

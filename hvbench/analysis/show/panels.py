@@ -1,0 +1,253 @@
+"""What all plots share: the look of a framework, panels in a grid, marks and labels, and writing a figure to files.
+
+A framework has one colour, marker and line style everywhere, of colour-blind-safe palettes. Figures are built without
+pyplot's global state, and the same records give the same SVG bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Transform, offset_copy
+
+from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.show.tables import clean_text, show_axis
+from hvbench.errors import UsageError
+from hvbench.io.atomic import write_bytes
+from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
+from hvbench.spec.point import shorten
+
+GREY = "#555555"
+RC = {
+    "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "figure.labelsize": 9,
+    "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.6,
+    "svg.hashsalt": "hvbench", "text.parse_math": False,
+}  # fmt: skip
+
+
+_own_style: ContextVar[Mapping[str, Any]] = ContextVar("own_style", default={})
+
+
+def drawing_settings() -> dict[str, Any]:
+    """matplotlib's settings for everything that is drawn: ours, then those of `own_style`."""
+    return RC | dict(_own_style.get())
+
+
+@contextmanager
+def own_style(path: Path | None) -> Iterator[None]:
+    """Draw with the settings of a matplotlib style file on top of ours; raises UsageError when it cannot be read."""
+    settings: Mapping[str, Any] = {}
+    if path is not None:
+        try:
+            keys = [line.partition("#")[0].partition(":")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            if unknown := [key for key in keys if key and key not in matplotlib.rcParams]:
+                raise ValueError(f"unknown setting {shorten(unknown[0])}")
+            settings = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+        except (OSError, ValueError) as error:
+            reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
+            raise UsageError(f"{path}: not a matplotlib style: {reason[0] if reason else type(error).__name__}") from None
+    token = _own_style.set({key: value for key, value in settings.items() if not key.startswith("backend")})
+    try:
+        yield
+    finally:
+        _own_style.reset(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style(Look):
+    """The look of one framework, and what it is called."""
+
+    label: str
+
+
+# For frameworks that bring no look: what Okabe and Ito's palette has left, then three of Paul Tol's. More have to bring
+# their own.
+FREE_LOOKS = (
+    Look(colour="#E69F00", page_colour="#a87400", dark_page_colour="#f0b840", marker="^", line="-."),
+    Look(colour="#882255", page_colour="#882255", dark_page_colour="#d680b0", marker="D", line=":"),
+    Look(colour="#332288", page_colour="#332288", dark_page_colour="#a79af0", marker="v", line=(0, (5, 1))),
+    Look(colour="#999933", page_colour="#7d7d24", dark_page_colour="#c9c95a", marker="P", line=(0, (3, 1, 1, 1, 1, 1))),
+)
+
+
+def choose_styles(frameworks: Mapping[str, Framework]) -> dict[str, Style]:
+    """Each framework's own look, or else the next free one."""
+    free = iter(FREE_LOOKS)
+    return {name: Style(label=each.title, **vars(each.look or next(free))) for name, each in frameworks.items()}
+
+
+STYLES = choose_styles({name: describe_framework(name) for name in FRAMEWORKS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One panel to draw: its title, and the axis values of the points that belong to it."""
+
+    title: str
+    chosen: dict[str, Any]
+
+
+@contextmanager
+def draw_panels(
+    grid: list[list[Cell]], *, width: float, height: float, x_label: str = "", share_y: bool = True
+) -> Iterator[tuple[Figure, list[tuple[Axes, dict[str, Any]]]]]:
+    """A figure with a panel per cell, `width` x `height` inches each, `x_label` under the lowest of each column."""
+    rows, columns = len(grid), max(len(row) for row in grid)
+    with matplotlib.rc_context(drawing_settings()):
+        figure = Figure(figsize=(max(5.0, 0.6 + width * columns), 1.1 + height * rows), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=share_y, squeeze=False)
+        panels = []
+        for row, column in product(range(rows), range(columns)):
+            panel = axes[row][column]
+            if column >= len(grid[row]):
+                panel.set_axis_off()
+                continue
+            panel.set_title(grid[row][column].title, loc="left")
+            if row + 1 == rows or column >= len(grid[row + 1]):
+                panel.set_xlabel(x_label)
+            panels.append((panel, grid[row][column].chosen))
+        yield figure, panels
+
+
+def render_figure(figure: Figure, *, kind: str) -> bytes:
+    """`figure` as `svg` or `png` bytes, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(drawing_settings()):
+        if figure.get_layout_engine() is not None:
+            # Lay out once: every later drawing, one per file format, would do it again.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        figure.savefig(buffer, format=kind, dpi=150, metadata={"Date" if kind == "svg" else "Software": None})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write `stem`.svg and `stem`.png; the paths written. Raises OSError."""
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("svg", "png")]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, render_figure(figure, kind=path.suffix[1:]), durable=False)
+    return paths
+
+
+def combine_axes(points: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
+    """Values of the axes `names` that occur together, in table order; one empty choice where there is no name."""
+    if not names:
+        return [{}]
+    present = {
+        tuple(None if pd.isna(value) else value for value in row) for row in points[names].itertuples(index=False)
+    }
+    choices = product(*(order_values(name, points[name]) for name in names))
+    return [dict(zip(names, choice, strict=True)) for choice in choices if choice in present]
+
+
+def choose_rows(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+    """The rows of `frame` whose columns have the `chosen` values (None: missing)."""
+    keep = pd.Series(True, index=frame.index)
+    for name, value in chosen.items():
+        keep &= frame[name].isna() if value is None else (frame[name] == value).fillna(False).astype(bool)
+    return frame[keep]
+
+
+def emulated_precisions(points: pd.DataFrame) -> frozenset[str]:
+    """The precisions that some launch did not multiply in."""
+    return frozenset(points.loc[points["is_emulated"].fillna(False), "precision"])
+
+
+def describe_choice(chosen: dict[str, Any], *, emulated: frozenset[str]) -> str:
+    """Axis values as a panel's title, two to a line so that it is not wider than the panel."""
+    parts = [describe_value(axis, value, emulated=emulated) for axis, value in chosen.items()]
+    return "\n".join(", ".join(parts[i : i + 2]) for i in range(0, len(parts), 2))
+
+
+def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
+    """One axis value in words, such as `micro-batch 8`; a precision among `emulated` says so."""
+    text = label_text(show_axis(axis, value, is_emulated=value in emulated))
+    words = {
+        "micro_batch_size": f"micro-batch {text}",
+        "gradient_accumulation_steps": f"accumulation {text}",
+        "precision": text,
+        "compression": "uncompressed" if text == "none" else f"{text} on the wire",
+        "world_size": f"{text} rank{'' if text == '1' else 's'}",
+        "model": text,
+    }
+    return words.get(axis, f"{axis} {text}")
+
+
+def label_text(text: str) -> str:
+    """What the figure's font can surely draw, at a length that a label can bear."""
+    return clean_text(text, limit=40).replace("–", "-").encode("ascii", "replace").decode()
+
+
+def format_large(value: float, _: object = None) -> str:
+    """A tick label: 40k, 1.2M, or the number itself."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"
+
+
+def mark_end(panel: Axes, place: tuple[float, float], *, transform: Transform, text: str, colour: str) -> None:
+    """A cross at `place`, with `text` rising above it."""
+    panel.plot(*([value] for value in place), "x", markersize=6, color=colour, transform=transform, zorder=4)
+    # Not in the layout: a text that sticks out must not push the panels together.
+    offset = {"xytext": (0, 6), "textcoords": "offset points", "rotation": 90, "ha": "center", "va": "bottom"}
+    panel.annotate(text, place, xycoords=transform, fontsize=8, color=colour, in_layout=False, **offset)
+
+
+def shift_points(transform: Transform, panel: Axes, *, x: float = 0.0, y: float = 0.0) -> Transform:
+    """`transform`, then (x, y) typographic points: a distance on paper, whatever the axes' scales."""
+    return offset_copy(transform, panel.get_figure(), x=x, y=y, units="points")
+
+
+def count_statuses(statuses: pd.Series) -> str:
+    """How launches ended, in a few words: `oom`, or `2 timeout, oom`."""
+    counts = statuses.value_counts(sort=False).items()
+    return ", ".join(status if count == 1 else f"{count} {status}" for status, count in counts)
+
+
+def list_frameworks(points: pd.DataFrame) -> list[str]:
+    """The frameworks that occur, in their fixed order."""
+    return order_values("framework", points["framework"])
+
+
+def place_beside(index: int, *, of: int) -> float:
+    """Where the framework with this index stands beside the others, in steps; two steps apart leave room for launches."""
+    return (index - (of - 1) / 2) * (1 if of <= 2 else 2)
+
+
+def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:
+    """A legend below the panels, where it covers no data."""
+    handles = [
+        Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.line, markersize=5, label=style.label)
+        for style in map(STYLES.__getitem__, frameworks)
+    ]
+    if handles + extra:
+        widest = max(len(str(handle.get_label())) for handle in [*handles, *extra])
+        columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * widest)))  # inches
+        figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=min(columns, len(handles + extra)))
+
+
+def legend_mark(label: str, **look: Any) -> Line2D:
+    """A grey legend entry for something that all frameworks share."""
+    return Line2D([], [], **{"color": GREY, "linestyle": "none", "label": label, **look})
+
+
+def finite_max(*columns: pd.Series) -> float | None:
+    """The largest finite value of all columns, or None."""
+    values = np.concatenate([column.astype("float64").to_numpy() for column in columns])
+    values = values[np.isfinite(values)]
+    return float(values.max()) if values.size else None

@@ -1,0 +1,130 @@
+"""Sentences whose every number and every claim is kept beside the words, so that both can be checked against the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import get_args
+
+import pandas as pd
+
+from hvbench.analysis.show.tables import INTERVAL, format_number
+from hvbench.analysis.stats.estimates import read_estimate
+from hvbench.spec.point import Point
+
+RATE = "tokens_per_second"
+PRECISIONS = get_args(Point.model_fields["precision"].annotation)  # names that keep their small letter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number:
+    """A number as it stands in a sentence, what it is, and which points it was computed from.
+
+    `kind`: `centre`, `low` and `high` of `metric` at one point; `ratio` of its centres at two points, the first divided
+    by the second; `ratio_low`, the least that their intervals allow; `spread`, the median over the points of high / low;
+    `count` of points, pairs or launches.
+    """
+
+    text: str
+    value: float
+    kind: str
+    metric: str = RATE
+    point_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """That the value of `metric` is larger at point `larger` than at point `smaller`."""
+
+    larger: str
+    smaller: str
+    metric: str = RATE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One sentence; `labels` are the names in it that contain digits of their own, such as `micro-batch 8`."""
+
+    topic: str
+    sentence: str
+    numbers: tuple[Number, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    labels: tuple[str, ...] = ()
+    strength: float = 0.0  # mean |ln ratio| of what it tells apart, to put the largest first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a run says: the few sentences that answer its question, the other ones, and how sure all of them are."""
+
+    headlines: tuple[Finding, ...]
+    details: tuple[Finding, ...] = ()
+    certainty: tuple[Finding, ...] = ()
+
+
+@dataclass(kw_only=True)
+class Draft:
+    """Collects the numbers, claims and labels of a sentence while it is put together."""
+
+    numbers: list[Number] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+
+    def number(self, value: float, kind: str, *rows: pd.Series, metric: str = RATE) -> str:
+        """`value` as text."""
+        is_whole = kind == "count" or metric == "steps_to_target"
+        is_factor = kind in ("ratio", "ratio_low", "spread")
+        text = f"{value:,.0f}" if is_whole else f"{value:.2f}" if is_factor else format_number(value)
+        ids = tuple(str(row["point_id"]) for row in rows)
+        self.numbers.append(Number(text=text, value=float(value), kind=kind, metric=metric, point_ids=ids))
+        return text
+
+    def span(self, values: Sequence[tuple[float, tuple[pd.Series, ...]]], kind: str, *, metric: str = RATE) -> str:
+        """The least and the largest of (value, its points): `1.21 to 1.75`, or one number where both read the same."""
+        ordered = sorted(values, key=lambda pair: pair[0])
+        texts = []
+        for value, rows in (ordered[0], ordered[-1]):
+            text = self.number(value, kind, *rows, metric=metric)
+            if text in texts:
+                self.numbers.pop()
+            else:
+                texts.append(text)
+        return " to ".join(texts)
+
+    def count(self, value: int) -> str:
+        """A number of points, pairs or launches."""
+        return self.number(value, "count")
+
+    def all_of(self, value: int, things: str) -> str:
+        """`both points`, `all 3 points`."""
+        return f"both {things}" if value == 2 else f"all {self.count(value)} {things}"
+
+    def label(self, text: str) -> str:
+        """A name that may contain digits."""
+        self.labels.append(text)
+        return text
+
+    def estimate(self, row: pd.Series, *, metric: str = RATE, unit: str = "tokens/s") -> str:
+        """`2,213 tokens/s (95 % interval 2,130 to 2,300, n = 3)`."""
+        estimate = read_estimate(row, metric)
+        assert estimate is not None
+        centre = f"{self.number(estimate.centre, 'centre', row, metric=metric)} {unit}"
+        if estimate.low is None or estimate.high is None:
+            return f"{centre} (n = {self.count(estimate.n)}, no interval)"
+        low, high = (self.number(getattr(estimate, end), end, row, metric=metric) for end in ("low", "high"))
+        return f"{centre} ({INTERVAL} {low} to {high}, n = {self.count(estimate.n)})"
+
+    def claim(self, larger: pd.Series, smaller: pd.Series, *, metric: str = RATE) -> None:
+        """Keep a claim that the sentence makes."""
+        self.claims.append(Claim(larger=str(larger["point_id"]), smaller=str(smaller["point_id"]), metric=metric))
+
+    def finish(self, topic: str, sentence: str, *, strength: float = 0.0) -> Finding:
+        """The finding with everything that was collected."""
+        return Finding(
+            topic=topic,
+            sentence=sentence if sentence.startswith(tuple(PRECISIONS)) else sentence[0].upper() + sentence[1:],
+            numbers=tuple(self.numbers),
+            claims=tuple(self.claims),
+            labels=tuple(self.labels),
+            strength=strength,
+        )

@@ -1,0 +1,1 @@
+"""Statistics of launches: estimates, ratios, survival. Pure functions of numbers."""

@@ -1,0 +1,210 @@
+"""Launches -> estimates: a centre and an interval over the repeats of a point.
+
+The unit of evidence is a launch. Its steps are correlated, so an interval comes from several launches or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import special
+from scipy import stats as scipy_stats
+
+from hvbench.analysis.frame.axes import AXES, order_values
+from hvbench.analysis.frame.breakdown import BREAKDOWN
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Centre and confidence interval over `n` launches; one launch has no interval (`low` and `high` are None)."""
+
+    centre: float
+    low: float | None
+    high: float | None
+    n: int
+    confidence: float = CONFIDENCE
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width / the centre; infinite without an interval or with a centre that is not positive."""
+        if self.low is None or self.high is None or self.centre <= 0:
+            return math.inf
+        return (self.high - self.low) / (2 * self.centre)
+
+
+def estimate_mean(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Arithmetic mean of one value per launch, with Student's t interval. ValueError on no or non-finite values."""
+    sample = np.asarray(values, dtype=float)
+    if sample.size == 0 or not np.isfinite(sample).all():
+        raise ValueError(f"an estimate needs finite values, found {sample.tolist()}")
+    centre = float(sample.mean())
+    if sample.size == 1:
+        return Estimate(centre=centre, low=None, high=None, n=1, confidence=confidence)
+    # Not t.interval(): it answers NaN when all launches agree exactly, as losses of one seed do.
+    # Nor t.ppf() and sem(), which take 50 times as long: thousands of points are compared at once.
+    error = float(sample.std(ddof=1)) / math.sqrt(sample.size)
+    half = float(special.stdtrit(sample.size - 1, (1 + confidence) / 2)) * error
+    return Estimate(centre=centre, low=centre - half, high=centre + half, n=int(sample.size), confidence=confidence)
+
+
+def estimate_rate(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Geometric mean of one rate or duration per launch, with Student's t interval on the logarithm.
+
+    On the log scale a rate and its reciprocal agree and the interval stays positive. ValueError on values <= 0.
+    """
+    sample = np.asarray(values, dtype=float)
+    if (sample <= 0).any():
+        raise ValueError(f"a rate or a duration is positive, found {sample.tolist()}")
+    log = estimate_mean(np.log(sample), confidence=confidence)
+    low, high = (None if bound is None else float(np.exp(bound)) for bound in (log.low, log.high))
+    return Estimate(centre=float(np.exp(log.centre)), low=low, high=high, n=log.n, confidence=confidence)
+
+
+def estimate_ratio(
+    numerators: Sequence[float], denominators: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Estimate:
+    """Ratio of the geometric means of two sets of launches, with Welch's t interval on the logarithm; `n` of the smaller.
+
+    No interval unless each set has two launches. ValueError on no, non-finite or non-positive values.
+    """
+    above, below = (estimate_rate(values, confidence=confidence) for values in (numerators, denominators))
+    centre, n = above.centre / below.centre, min(above.n, below.n)
+    if n < 2:
+        return Estimate(centre=centre, low=None, high=None, n=n, confidence=confidence)
+    if above.low == above.high and below.low == below.high:  # all alike: Welch's degrees of freedom are 0 / 0
+        return Estimate(centre=centre, low=centre, high=centre, n=n, confidence=confidence)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # scipy's doubt about launches that agree exactly
+        test = scipy_stats.ttest_ind(np.log(numerators), np.log(denominators), equal_var=False)
+    low, high = (float(np.exp(bound)) for bound in test.confidence_interval(confidence))
+    return Estimate(centre=centre, low=low, high=high, n=n, confidence=confidence)
+
+
+def take_largest(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """The largest over the launches: for high-water marks, which have no interval."""
+    return Estimate(centre=float(max(values)), low=None, high=None, n=len(values), confidence=confidence)
+
+
+Estimator = Callable[[Sequence[float]], Estimate]
+ESTIMATORS: dict[str, Estimator] = {
+    "tokens_per_second": estimate_rate,
+    "tokens_per_second_per_rank": estimate_rate,
+    "model_flops_per_second": estimate_rate,
+    "model_flops_utilization": estimate_rate,
+    "model_flops_utilization_of_machine": estimate_rate,
+    "gemm_flops_per_second": estimate_rate,
+    "model_gemm_flops_per_second": estimate_rate,
+    "memory_bandwidth_bytes_per_second": estimate_rate,
+    "allreduce_busbw_bytes_per_second": estimate_rate,
+    "step_seconds_median": estimate_rate,
+    "step_seconds_p95": estimate_rate,
+    "step_seconds_autocorrelation": estimate_mean,
+    "step_seconds_skewness": estimate_mean,
+    "first_timed_step_ratio": estimate_rate,
+    "first_step_seconds": estimate_rate,
+    "data_seconds_median": estimate_mean,
+    **dict.fromkeys(BREAKDOWN, estimate_mean),
+    "parts_to_step": estimate_rate,
+    "peak_rss_bytes": take_largest,
+    "start_rss_bytes": take_largest,
+    "parameter_bytes": take_largest,
+    "gradient_bytes": take_largest,
+    "optimizer_state_bytes": take_largest,
+    "activation_bytes": take_largest,
+    "estimated_peak_bytes": take_largest,
+    "peak_device_memory_bytes": take_largest,
+    "clipped_fraction": estimate_mean,
+    "final_loss": estimate_mean,
+    "final_validation_loss": estimate_mean,
+    "final_validation_accuracy": estimate_mean,
+    "steps_to_target": estimate_mean,
+    "tokens_to_target": estimate_mean,
+    "seconds_to_target": estimate_mean,
+    "evaluation_seconds_to_target": estimate_mean,
+}
+
+# Columns of `point_frame`, besides the axes and the metrics, that a summary of launches reads.
+LAUNCH_COLUMNS = (
+    "point_id", "status", "phase", "message", "target", "target_loss", "loss_digest", "is_emulated", "parity"
+)  # fmt: skip
+
+
+def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
+    """`point_frame` -> one row per point, in table order.
+
+    Each metric of ESTIMATORS becomes three columns: the centre over the `ok` launches, and `_low` and `_high` of its
+    interval. A metric that some `ok` launch lacks (a target not reached, a loss that is no number) is missing: a mean
+    over the launches that have it would be a mean over the lucky ones.
+    """
+    # Plain lists and one array: a frame a point would take most of a large report's time.
+    launches = points[[*LAUNCH_COLUMNS, *AXES]].to_dict("records")
+    metrics = points[list(ESTIMATORS)].to_numpy(dtype="float64", na_value=np.nan)
+    rows_of: dict[str, list[int]] = {}
+    for index, launch in enumerate(launches):
+        rows_of.setdefault(launch["point_id"], []).append(index)
+    rows = [_summarize_point([launches[i] for i in group], metrics[group]) for group in rows_of.values()]
+    names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
+    names += ["target_loss", "target"]
+    names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
+    kinds = {name: points[name].dtype for name in AXES}
+    return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
+
+
+def sort_points(points: pd.DataFrame) -> pd.DataFrame:
+    """Rows by the axes in table order, choices in the order that `Point` declares them."""
+    ranked = {name: points[name].map({v: i for i, v in enumerate(order_values(name, points[name]))}) for name in AXES}
+    return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(list(AXES), kind="stable").index]
+
+
+def read_estimate(row: pd.Series, metric: str) -> Estimate | None:
+    """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing."""
+    if pd.isna(row[metric]):
+        return None
+    low, high = (None if pd.isna(row[f"{metric}{end}"]) else float(row[f"{metric}{end}"]) for end in ("_low", "_high"))
+    return Estimate(centre=float(row[metric]), low=low, high=high, n=int(row["launches_ok"]))
+
+
+def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dict[str, object]:
+    """`metrics` is (launches, ESTIMATORS)."""
+    is_good = np.array([launch["status"] == "ok" for launch in launches])
+    good = [launch for launch in launches if launch["status"] == "ok"]
+    bad = [launch for launch in launches if launch["status"] != "ok"]
+    reached = [launch["target"] for launch in good if not pd.isna(launch["target"])]
+    counts = Counter(launch["status"] for launch in launches)
+    parities = [launch["parity"] for launch in launches if not pd.isna(launch["parity"])]
+    row: dict[str, object] = {name: launches[0][name] for name in ("point_id", *AXES, "target_loss")}
+    row |= {
+        "launches": len(launches),
+        "launches_ok": len(good),
+        "status": ", ".join(
+            status if count == len(launches) else f"{count} of {len(launches)} {status}" for status, count in counts.items()
+        ),
+        "reason": next((describe_end(launch) for launch in bad), None),
+        "parity": min(parities, default=None),  # `not proven` comes first
+        "loss_digests": len({launch["loss_digest"] for launch in good if not pd.isna(launch["loss_digest"])}),
+        "target": None,
+        "is_emulated": any(launch["is_emulated"] for launch in launches),
+    }
+    if reached:
+        hits = reached.count("reached")
+        row["target"] = {0: "not reached", len(reached): "reached"}.get(hits, f"reached by {hits} of {len(reached)}")
+    for name, column in zip(ESTIMATORS, metrics[is_good].T, strict=True):
+        if column.size and np.isfinite(column).all():
+            estimate = ESTIMATORS[name](column)
+            row |= {name: estimate.centre, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return row
+
+
+def describe_end(row: Mapping[str, Any] | pd.Series) -> str | None:
+    """Phase and message of a launch that is not `ok`, as one string."""
+    parts = [str(row[name]) for name in ("phase", "message") if not pd.isna(row[name])]
+    return ": ".join(parts) or None

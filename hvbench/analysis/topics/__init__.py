@@ -1,0 +1,1 @@
+"""What a report is about: one module a topic, with its tables, plots and sentences."""

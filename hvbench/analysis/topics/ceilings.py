@@ -1,0 +1,137 @@
+"""How close training comes to what its framework and machine can do: tables of ceilings and utilization, and a finding.
+
+The figures are those of all ranks together. A set of workers measures each ceiling once, however many points it trains:
+n counts sets of workers, not points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, order_values
+from hvbench.analysis.show.panels import STYLES
+from hvbench.analysis.show.tables import INTERVAL, Shown, Table, build_table, show_axis, show_estimate, show_interval
+from hvbench.analysis.stats.estimates import Estimate, estimate_ratio
+
+# What the ceilings depend on; points that differ in nothing else share them.
+CEILING_AXES = (
+    "framework", "model", *PRESET_SIZES, "micro_batch_size", "precision", "compression", "gemm", "world_size", "device",
+)  # fmt: skip
+SLOW = 0.8  # a framework whose products are surely slower than this share of the other's is named
+
+
+def ceiling_tables(points: pd.DataFrame) -> list[Table]:
+    """The tables of this module, or none where no launch measured a ceiling."""
+    return [utilization_table(points), ceilings_table(points)] if points["gemm_flops_per_second"].notna().any() else []
+
+
+def utilization_table(points: pd.DataFrame) -> Table:
+    """One row per point of `point_frame`: model FLOP/s, and their share of the framework's and of the machine's best."""
+    own, machine = "model_flops_utilization", "model_flops_utilization_of_machine"
+    columns = [
+        Shown("model GFLOP/s", show_estimate("model_flops_per_second", scale=1e-9)),
+        Shown(f"{INTERVAL} (GFLOP/s)", show_interval("model_flops_per_second", scale=1e-9)),
+        Shown("MFU (%)", show_estimate(own, scale=100), is_brief=True),
+        Shown(f"{INTERVAL} (%)", show_interval(own, scale=100), is_brief=True),
+        Shown("MFU of machine (%)", show_estimate(machine, scale=100), is_brief=True),
+        Shown(f"{INTERVAL} (machine)", show_interval(machine, scale=100)),
+    ]
+    notes = (
+        "Model FLOPs: 6 N + 12 L H Q T a token, nothing recomputed. MFU: their rate over that of the best matrix product "
+        "that the same framework reached in the same workers; of machine: over the best of any framework in this run at "
+        "this precision. An emulated precision is multiplied in fp32.",
+    )
+    metrics = ["model_flops_per_second", own, machine]
+    return build_table("utilization", "Utilization", points, columns=columns, metrics=metrics, extra=[], notes=notes)
+
+
+def ceilings_table(points: pd.DataFrame) -> Table:
+    """One row per combination of what ceilings depend on: matrix products, memory, all-reduce."""
+    columns = []
+    for metric, header in (
+        ("gemm_flops_per_second", "best product (GFLOP/s)"),
+        ("model_gemm_flops_per_second", "model's products (GFLOP/s)"),
+        ("memory_bandwidth_bytes_per_second", "memory (GB/s)"),
+        ("allreduce_busbw_bytes_per_second", "all-reduce busbw (GB/s)"),
+    ):
+        columns.append(Shown(header, show_estimate(metric, scale=1e-9)))
+        columns.append(Shown(f"{INTERVAL} ({header.partition(' (')[0]})", show_interval(metric, scale=1e-9)))
+    notes = (
+        "All ranks at once, in the workers that train; each figure is the best of a few. Best product: over squares and "
+        "the model's own shapes. Model's products: linear layers and logits of a micro-batch, forward and backward, "
+        "total FLOPs over total time; attention's are left out. Memory: scaling an array in place, bytes read and "
+        "written. busbw: payload / time x 2 (n - 1) / n, compression included. Sums over ranks but for busbw.",
+    )
+    metrics = ["gemm_flops_per_second", "model_gemm_flops_per_second", "memory_bandwidth_bytes_per_second",
+               "allreduce_busbw_bytes_per_second"]  # fmt: skip
+    launches = choose_ceilings(points)
+    table = build_table(
+        "ceilings", "Ceilings", launches, columns=columns, metrics=metrics, extra=[], notes=notes, has_status=False
+    )
+    others = [name for name in AXES if name not in CEILING_AXES]
+    constants = {name: value for name, value in table.constants.items() if name not in others}
+    return replace(table, constants=constants, data=table.data.drop(columns=["point_id", "status", "reason", *others]))
+
+
+def choose_ceilings(points: pd.DataFrame) -> pd.DataFrame:
+    """The launches that measured a ceiling, one for each set of workers and question, named by what it depends on."""
+    measured = points[points["gemm_flops_per_second"].notna()].copy()
+    if measured.empty:
+        return measured
+    # A launch without a generation stands for itself; generations are numbered on, so that no two share a number.
+    measured["generation"] = measured["generation"].fillna(-1 - measured["launch"])
+    measured = measured.drop_duplicates([*CEILING_AXES, "generation"])
+    measured["point_id"] = measured[list(CEILING_AXES)].astype("str").agg("|".join, axis=1)
+    for name in (name for name in AXES if name not in CEILING_AXES):
+        measured[name] = measured[name].iloc[0]
+    return measured
+
+
+def describe_slow_libraries(points: pd.DataFrame) -> list[str]:
+    """A sentence on each precision in which one framework's products surely reach less than SLOW of the other's rate."""
+    launches = choose_ceilings(points)
+    if (launches["precision"] == "fp32").any():  # an emulated precision would repeat what fp32 says
+        launches = launches[~launches["is_emulated"]]
+    sentences = []
+    for precision in order_values("precision", launches["precision"]):
+        same_precision = launches[launches["precision"] == precision]
+        for world_size in order_values("world_size", same_precision["world_size"]):
+            sentences += _compare_libraries(same_precision[same_precision["world_size"] == world_size])
+    return sentences
+
+
+def _compare_libraries(launches: pd.DataFrame) -> list[str]:
+    """The sentence on launches of one precision and world size, or none."""
+    # The unit of evidence is a set of workers: the best that it reached, whatever its points were.
+    best = launches.groupby(["framework", "gemm", "generation"])["gemm_flops_per_second"].max()
+    rates = {key: values.to_numpy(dtype="float64") for key, values in best.groupby(["framework", "gemm"])}
+    default = {framework: values for (framework, gemm), values in rates.items() if gemm == "default"}
+    if len(default) < 2:
+        return []
+    slow, *_, fast = sorted(default, key=lambda framework: np.log(default[framework]).mean())
+    ratio = estimate_ratio(default[slow], default[fast])
+    if ratio.high is None or ratio.high >= SLOW:
+        return []
+    first = launches.iloc[0]
+    precision = show_axis("precision", first["precision"], is_emulated=first["is_emulated"])
+    ranks = f"{first['world_size']} rank{'' if first['world_size'] == 1 else 's'}"
+    sentence = (
+        f"On {ranks} {STYLES[slow].label}'s {precision} matrix products reach {_describe_share(ratio)} of "
+        f"{STYLES[fast].label}'s rate"
+    )
+    other = rates.get((slow, "onednn"))
+    if other is not None:
+        sentence += f", and with gemm=onednn {_describe_share(estimate_ratio(other, default[fast]))}"
+    elif slow == "pytorch" and first["precision"] == "fp32":
+        sentence += "; on a CPU try gemm=onednn"
+    return [f"{sentence}."]
+
+
+def _describe_share(ratio: Estimate) -> str:
+    centre = f"{100 * ratio.centre:.0f} %"
+    if ratio.low is None or ratio.high is None:
+        return f"{centre} (n = {ratio.n}, no interval)"
+    return f"{centre} ({INTERVAL} {100 * ratio.low:.0f} to {100 * ratio.high:.0f} %, n = {ratio.n})"

@@ -1,0 +1,160 @@
+"""Time, steps and tokens to the target loss: launches that did not get there are censored, and say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from hvbench.analysis.frame.axes import AXES, varying_axes
+from hvbench.analysis.show.panels import (
+    STYLES,
+    Cell,
+    add_legend,
+    choose_rows,
+    combine_axes,
+    describe_choice,
+    draw_panels,
+    emulated_precisions,
+    format_large,
+    list_frameworks,
+)
+from hvbench.analysis.show.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_axis
+from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.stats.survival import Arrival, Observed, estimate_arrival, share_arrived
+
+NOT_REACHED = "not reached"
+MAX_ROWS = 8
+# clock: (column when reached, column when last seen, header)
+CLOCKS = {
+    "steps": ("steps_to_target", "evaluated_steps", "steps to target"),
+    "tokens": ("tokens_to_target", "evaluated_tokens", "tokens to target"),
+    "seconds": ("seconds_to_target", "evaluated_seconds", "training seconds to target"),
+}
+
+
+def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
+    """What each launch of `point_frame` says of the way to the target; none for those that were not trained to an end.
+
+    A launch that diverged or ran out of patience never arrives; one that ran out of steps was on the way until then.
+    """
+    reached, seen, _ = CLOCKS[clock]
+    found = []
+    columns = ["status", "target", "stopped_by", reached, seen]
+    for launch in launches.loc[launches["target_loss"].notna(), columns].to_dict("records"):
+        if launch["status"] == "diverged":
+            found.append(Observed(value=math.inf, is_reached=False))
+        elif launch["target"] == "reached":
+            found.append(Observed(value=float(launch[reached]), is_reached=True))
+        elif launch["target"] == NOT_REACHED:
+            gave_up = launch["stopped_by"] == "patience"
+            found.append(Observed(value=math.inf if gave_up else float(launch[seen]), is_reached=False))
+    return found
+
+
+def has_repeated_targets(points: pd.DataFrame) -> bool:
+    """Whether any point has two launches that say something about the way to its target."""
+    points = points[points["target_loss"].notna()]
+    return any(len(observe(group, "steps")) > 1 for _, group in points.groupby("point_id", sort=False))
+
+
+def target_table(points: pd.DataFrame) -> Table | None:
+    """One row per point of `point_frame`: medians and intervals of the way to the target; None without repeats."""
+    if not has_repeated_targets(points):
+        return None
+    axes = ["framework", *(axis for axis in varying_axes(points) if axis != "framework")]
+    rows, cells = [], []
+    for launches in _by_point(points):
+        first, seen = launches.iloc[0], {clock: observe(launches, clock) for clock in CLOCKS}
+        if not seen["steps"]:
+            continue
+        arrivals = {clock: estimate_arrival(found) for clock, found in seen.items()}
+        counts = arrivals["steps"]
+        row: dict[str, Any] = {name: first[name] for name in ("point_id", *AXES, "target_loss")}
+        row |= {"n": counts.n, "launches_reached": counts.reached}
+        cell = [show_axis(axis, first[axis], is_emulated=bool(first["is_emulated"])) for axis in axes]
+        cell += [str(counts.n), f"{counts.reached} of {counts.n}"]
+        for clock, arrival in arrivals.items():
+            name = CLOCKS[clock][0]
+            row |= {name: arrival.median, f"{name}_low": arrival.low, f"{name}_high": arrival.high}
+            decimals = None if clock == "seconds" else 0
+            cell += [show_median(arrival, decimals=decimals), show_bounds(arrival, decimals=decimals)]
+        rows.append(row)
+        cells.append(cell)
+    numeric = [pd.api.types.is_numeric_dtype(points[axis]) for axis in axes]
+    clocks = [name for _, _, header in CLOCKS.values() for name in (header, f"{INTERVAL} ({header.split()[-3]})")]
+    header = (*(HEADERS.get(axis, axis) for axis in axes), "n", "reached", *clocks)
+    return Table(
+        name="time_to_target",
+        title="Time to the target loss",
+        constants={name: value for name, value in describe_constants(points).items() if name != "framework"},
+        notes=(
+            "Kaplan-Meier medians over launches: one that did not reach the target counts as on its way for as long as it "
+            "was trained, and for ever if it diverged or gave up. The interval is that of the median (log-log); open: "
+            "so few launches, or so few that arrived, do not bound it. With fewer than about ten it is rough. Reached "
+            "means at an evaluation: the truth lies up to one distance of evaluations earlier. Seconds leave evaluations "
+            "out.",
+        ),
+        data=pd.DataFrame(rows),
+        header=header,
+        is_number=(*numeric, True, False, *[True, False] * len(CLOCKS)),
+        is_brief=(*[True] * len(axes), True, True, True, True, False, False, True, True),
+        cells=cells,
+    )
+
+
+def show_median(arrival: Arrival, *, decimals: int | None) -> str:
+    """The median, or that half of the launches did not get there."""
+    return NOT_REACHED if arrival.median is None else format_number(arrival.median, decimals=decimals)
+
+
+def show_bounds(arrival: Arrival, *, decimals: int | None) -> str:
+    """`12 to 40`, `12 to open`, or `n=1`."""
+    if arrival.n == 1:
+        return "n=1"
+    low, high = ("open" if end is None else format_number(end, decimals=decimals) for end in (arrival.low, arrival.high))
+    return f"{low} to {high}"
+
+
+def plot_targets(points: pd.DataFrame) -> Figure | None:
+    """The share of launches that have reached the target against steps, tokens and seconds; None without repeats."""
+    if not has_repeated_targets(points):
+        return None
+    choices = combine_axes(points, [name for name in varying_axes(points) if name != "framework"])[:MAX_ROWS]
+    emulated = emulated_precisions(points)
+    cells = [
+        [Cell(title="" if column else describe_choice(chosen, emulated=emulated), chosen=chosen) for column in range(len(CLOCKS))]
+        for chosen in choices
+    ]
+    with draw_panels(cells, width=3.2, height=1.9) as (figure, panels):
+        for index, (panel, chosen) in enumerate(panels):
+            clock = list(CLOCKS)[index % len(CLOCKS)]
+            for framework in list_frameworks(points):
+                style = STYLES[framework]
+                launches = observe(choose_rows(points, {"framework": framework} | chosen), clock)
+                finite = [one.value for one in launches if math.isfinite(one.value)]
+                share = share_arrived(launches)
+                end = max(finite, default=1.0)
+                x = [0.0, *share.values, end]
+                y = [0.0, *share.shares, share.shares[-1] if share.shares else 0.0]
+                look = {"color": style.colour, "linestyle": style.line, "linewidth": 1.2}
+                panel.plot(x, [100 * value for value in y], drawstyle="steps-post", **look)
+                left = [one.value for one in launches if not one.is_reached and math.isfinite(one.value)]
+                panel.plot(left, [3.0] * len(left), "|", color=style.colour, markersize=7)
+            panel.set_ylim(-4, 104)
+            panel.xaxis.set_major_formatter(FuncFormatter(format_large))
+            panel.set_xlabel({"steps": "steps", "tokens": "tokens", "seconds": "training seconds"}[clock])
+        figure.supylabel("launches at the target (%)")
+        figure.suptitle("Which share of the launches has reached the target?\nticks below: launches that ended without it")
+        add_legend(figure, list_frameworks(points), [])
+    return figure
+
+
+def _by_point(points: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    ordered = sort_points(points)
+    for point_id in ordered["point_id"].drop_duplicates():
+        yield ordered[ordered["point_id"] == point_id]

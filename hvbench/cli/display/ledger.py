@@ -1,0 +1,113 @@
+"""What has happened in a sweep so far, as every display needs it: outcomes, rates, the current point, the time left."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hvbench.launch.placement import Member
+from hvbench.plan.jobs import Job, Plan, estimate_sweep_seconds
+from hvbench.records.record import Record
+from hvbench.spec.labels import short_name, tell_apart
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.training.flops import model_facts
+
+if TYPE_CHECKING:
+    from hvbench.analysis.stats.estimates import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Now:
+    """Where rank 0's worker is; `tokens_per_second` is over its timed steps so far, all ranks' tokens."""
+
+    job: Job
+    phase: str
+    step: int
+    steps: int | None
+    loss: float | None
+    tokens_per_second: float | None
+
+
+class Ledger:
+    """The state of one sweep."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.done_before: list[Job] = []
+        self.told: dict[Point, str] = {}  # what tells each point from others of the same short name
+        self.skipped = 0
+        self.hosts = 0
+        self.ranks = 0
+        self.statuses: dict[str, str] = {}  # key of a job -> how it ended
+        self.rates: dict[str, list[float]] = {}  # point_id -> tokens per second of its launches that ended in ok
+        self.now: Now | None = None
+        self.began = time.monotonic()
+        self.settings: MeasureSettings | None = None
+
+    def start(self, plan: Plan, members: Sequence[Member]) -> None:
+        """All ranks have joined."""
+        from hvbench.analysis.frame import frames  # noqa: F401 (loads pandas now, not between two measurements)
+
+        self.jobs, self.done_before, self.skipped = plan.jobs, plan.done, len(plan.skipped)
+        self.hosts, self.ranks = len({member.host for member in members}), len(members)
+        self.told = tell_apart(job.point for job in [*plan.done, *plan.jobs])
+        self.began = time.monotonic()
+
+    def extend(self, jobs: Sequence[Job]) -> None:
+        """Launches were added to the plan."""
+        self.jobs = [*self.jobs, *jobs]
+
+    def name(self, point: Point) -> str:
+        """A point in one glance."""
+        return short_name(point) + self.told.get(point, "")
+
+    def hear(self, job: Job, message: dict[str, Any]) -> Now:
+        """Take in a message of rank 0's worker."""
+        steps, seconds = message.get("timed_steps", 0), message.get("timed_seconds", 0.0)
+        rate = model_facts(job.point).tokens_per_step * steps / seconds if steps > 0 and seconds > 0 else None
+        self.now = Now(
+            job=job, phase=message["phase"].replace("_", " "), step=int(message.get("step", 0)),
+            steps=int(message["steps"]) if message.get("steps") else None, loss=message.get("loss"), tokens_per_second=rate,
+        )  # fmt: skip
+        return self.now
+
+    def finish(self, job: Job, record: Record) -> float | None:
+        """Take in a record; its tokens per second if it has any."""
+        from hvbench.analysis.frame.frames import point_frame
+
+        self.settings, self.now = record.measure, None
+        row = point_frame([record]).iloc[0]
+        self.statuses[job.key] = row["status"]
+        if row["status"] != "ok":
+            return None
+        rate = float(row["tokens_per_second"])
+        self.rates.setdefault(job.point.point_id, []).append(rate)
+        return rate
+
+    def estimate(self, job: Job) -> Estimate | None:
+        """Centre and interval over the point's launches so far."""
+        from hvbench.analysis.stats.estimates import estimate_rate
+
+        rates = self.rates.get(job.point.point_id)
+        return estimate_rate(rates) if rates else None
+
+    @property
+    def done(self) -> int:
+        """How many launches have ended."""
+        return len(self.statuses)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many launches ended how."""
+        return Counter(self.statuses.values())
+
+    def seconds_left(self) -> float | None:
+        """The plan's estimate of the rest, corrected by how the estimate of the done part held; None at either end."""
+        if self.settings is None or not self.done or self.done >= len(self.jobs):
+            return None
+        expected = estimate_sweep_seconds(self.jobs[: self.done], self.settings)
+        rest = estimate_sweep_seconds(self.jobs[self.done :], self.settings)
+        return (time.monotonic() - self.began) * rest / expected

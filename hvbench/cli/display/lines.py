@@ -1,0 +1,154 @@
+"""What a person reads while a sweep runs where there is no terminal: a line a launch, and a sign of life in long ones.
+
+Results go to stdout, progress to stderr. `hvbench.cli.display.live` is the same for a terminal, `hvbench.cli.display.events` for
+programs; `Quiet` says nothing but errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rich.console
+from rich.text import Text
+
+from hvbench.cli.display.ledger import Ledger, Now
+from hvbench.launch.placement import Member
+from hvbench.plan.jobs import Job, Plan
+from hvbench.records.record import Record
+
+CALM_SECONDS = 60.0  # between two lines about the same launch
+
+
+class Console(rich.console.Console):
+    """A console whose reader may leave (`2>&1 | head`, a closed connection): what was begun goes on in silence."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError:  # a terminal that is gone
+            self.on_broken_pipe()
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), self.file.fileno())
+
+
+class Display:
+    """Observes a sweep (`hvbench.sweep.run.Observer`) and prints plain lines."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.ledger = Ledger()
+        self.spoken = time.monotonic()
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def show(self, text: str, *, path: Path) -> None:
+        """Print the results of the run at `path`."""
+        Console(highlight=False, soft_wrap=True).print(Text(text))
+
+    def prepare(self, message: str) -> None:
+        self.say(f"preparing: {message}")
+
+    def warn(self, message: str) -> None:
+        """Say what may go wrong; the sweep goes on."""
+        self.say(f"warning: {message}")
+
+    def start(self, plan: Plan, members: Sequence[Member]) -> None:
+        self.ledger.start(plan, members)
+        for skipped in plan.skipped:
+            self.say(f"skipped {skipped.point.point_id}: {skipped.reason}")
+        already = f", {len(plan.done)} done before" if plan.done else ""
+        self.say(f"{len(plan.jobs)} launches on {describe_members(self.ledger)}{already}")
+
+    def progress(self, job: Job, message: dict[str, Any]) -> None:
+        """A line at a calm rate."""
+        now = self.ledger.hear(job, message)
+        if time.monotonic() - self.spoken >= CALM_SECONDS:
+            self.say(f"{self.describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
+
+    def finish_job(self, job: Job, record: Record) -> None:
+        self.ledger.finish(job, record)
+        self.say(f"{describe_count(self.ledger)} {self.describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}")
+
+    def extend(self, jobs: Sequence[Job], reason: str) -> None:
+        """More launches than planned."""
+        self.ledger.extend(jobs)
+        self.say(f"{reason}: {len(jobs)} more launches{describe_rest(self.ledger)}")
+
+    def describe_job(self, job: Job) -> str:
+        """A launch in one glance."""
+        return f"{self.ledger.name(job.point)} r{job.repeat}"
+
+    def say(self, text: str) -> None:
+        """Print a line of progress."""
+        self.spoken = time.monotonic()
+        self.console.print(Text(text))
+
+
+class Quiet(Display):
+    """Errors alone are printed, by `hvbench.cli`."""
+
+    def show(self, text: str, *, path: Path) -> None:
+        """Print nothing: the report is in the run's folder."""
+
+    def say(self, text: str) -> None:
+        """Print nothing."""
+
+
+def describe_members(ledger: Ledger) -> str:
+    """`2 ranks on 1 host`."""
+    return f"{ledger.ranks} rank{'s' * (ledger.ranks != 1)} on {ledger.hosts} host{'s' * (ledger.hosts != 1)}"
+
+
+def describe_count(ledger: Ledger) -> str:
+    """`[ 7/48]`."""
+    return f"[{ledger.done:{len(str(len(ledger.jobs)))}}/{len(ledger.jobs)}]"
+
+
+def describe_now(now: Now) -> str:
+    """Phase, step, loss and speed of the launch that is running."""
+    steps = f" {now.step}/{now.steps}" if now.steps else ""
+    loss = f"  loss {now.loss:.3f}" if now.loss is not None else ""
+    rate = f"  {now.tokens_per_second:,.0f} tokens/s" if now.tokens_per_second else ""
+    return f"{now.phase}{steps}{loss}{rate}"
+
+
+def describe_rest(ledger: Ledger) -> str:
+    """`  ~3 min left`, or nothing."""
+    seconds = ledger.seconds_left()
+    return "" if seconds is None else f"  ~{format_duration(seconds)} left"
+
+
+def describe_record(record: Record) -> str:
+    """What came out, in one glance."""
+    outcome = record.outcome
+    if outcome.status != "ok":
+        where = f" on rank {outcome.rank}" if outcome.rank is not None else ""
+        phase = f" in {outcome.phase}" if outcome.phase else ""
+        return f"{outcome.status}{where}{phase}: {outcome.message}"
+    from hvbench.analysis.frame.frames import point_frame
+
+    row = point_frame([record]).iloc[0]
+    return (
+        f"{row['tokens_per_second']:,.0f} tokens/s  step {row['step_seconds_median'] * 1e3:,.0f} ms  "
+        f"loss {row['final_loss']:.3f}"
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

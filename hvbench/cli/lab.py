@@ -1,0 +1,52 @@
+"""`hvbench lab`, and `-H` of the commands that launch."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+HOSTS_VARIABLE = "HVBENCH_HOSTS"
+
+
+def hosts_option(command):
+    """`-H host1:4,host2:4`: kept where every launch of this process finds it."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value:
+            os.environ[HOSTS_VARIABLE] = value
+
+    text = "Hosts and ranks on each, such as host1:4,host2:4, this host first; the others are reached by ssh. Instead of horovodrun -H."
+    return click.option("-H", "--hosts", metavar="HOST:RANKS,…", expose_value=False, callback=keep, help=text)(command)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--hosts", type=click.IntRange(1, 64), default=2, show_default=True, help="Hosts to make.")
+@click.option("--ranks-per-host", type=click.IntRange(1, 1024), default=1, show_default=True, help="What -H says by default in there.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
+    """Run COMMAND on the first of several hosts that are made for it on this machine: network namespaces and real ssh.
+
+    \b
+    hvbench lab -- hvbench sweep network              step time against the bandwidth of the link
+    hvbench lab --hosts 4 -- hvbench allreduce --controller gloo --link 1Gbit
+
+    Needs Linux, root, iproute2 and openssh-server. Each host has its share of the cores.
+    """
+    import signal
+
+    from hvbench.launch.lab import open_lab
+
+    with open_lab(hosts) as made:
+        process = made.start(command, ranks_per_host=ranks_per_host)
+        # Ctrl-C reaches the command by itself, which decides; what is sent to this process alone is passed on, so that
+        # the lab is taken down after the command and in no other way.
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            before[number] = signal.signal(number, lambda number, frame: process.send_signal(number))
+        try:
+            code = process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -1,0 +1,239 @@
+"""What an all-reduce costs: an alpha-beta model per implementation and controller, fitted, and validated on held-out cases.
+
+    seconds = calls x (call + queue x (crowding - 1))
+              + crowding x (hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
+
+with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (alpha-beta: Hockney, Parallel Computing
+1994; the ring's count: Thakur, Rabenseifner & Gropp, IJHPCA 2005). `calls` is 2 for bf16, which takes two of Horovod's
+operations where the others take one. `cast` is the price of a compression, per float32
+value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
+least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
+and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first bytes of a call pass at once:
+what the token bucket has gathered in the `rest` before it, at most what it holds. Times are fitted by their logarithm, for
+a case of microseconds counts as much as one of seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+
+from hvbench.communication.summary import busbw_factor
+from hvbench.launch.link import burst_bytes
+
+WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}  # of one float32 value
+OPERATIONS = {"none": 1, "fp16": 1, "bf16": 2}  # of Horovod, each negotiated between the ranks
+CASTING = tuple(name for name in WIRE_BYTES if name != "none")
+LEAST_ROWS = 6
+SMALLEST = 1e-15
+NEGLIGIBLE = 1e-4  # of every case's time: a term that small is none
+ROBUST_SCALE = 0.1  # deviations of the logarithm beyond this count less and less: one disturbed case moves little
+INNER_QUANTILE = 0.95
+RESTS = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds in which a bucket may have filled
+EARNED = 0.9  # of the loss without a knee: two more parameters have to explain more than noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """A fitted model of one implementation and controller; seconds, or seconds per unit."""
+
+    family: str  # `pytorch gloo`
+    call_seconds: float
+    queue_seconds: float  # per call and rank too many on a core
+    hop_seconds: float
+    byte_seconds: float
+    tail_byte_seconds: float
+    knee_bytes: float
+    cast_seconds: Mapping[str, float]  # compression -> per value; those that were measured
+    wire: float  # of the link's own time; 1 where no link was shaped
+    rest_seconds: float  # in which a shaped link's bucket fills before a call
+    cases: int
+    largest_world_size: int
+    payload_range_bytes: tuple[int, int]
+    link_range_bits_per_second: tuple[float, float] | None
+
+    def predict(
+        self,
+        *,
+        payload_bytes: float,
+        world_size: float,
+        compression: str = "none",
+        link_bits_per_second: float | None = None,
+        latency_seconds: float = 0.0,
+    ) -> float:
+        """Seconds of one all-reduce where every rank has a core, over a link that nobody shapes.
+
+        `latency_seconds`: what each hop takes longer than on the links of the fit.
+        """
+        values = payload_bytes / 4
+        crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
+        hops = 2 * (world_size - 1)
+        software = (
+            self.call_seconds * OPERATIONS[compression]
+            + self.hop_seconds * hops
+            + self.byte_seconds * crossing
+            + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
+            + self.cast_seconds.get(compression, 0.0) * values
+        )
+        wire = self.wire * 8 * crossing / link_bits_per_second if link_bits_per_second else 0.0
+        return software + wire + hops * latency_seconds
+
+    @property
+    def parameters(self) -> np.ndarray:
+        """In the order of the columns of `_terms`."""
+        casts = (self.cast_seconds.get(name, 0.0) for name in CASTING)
+        return np.array(
+            [
+                self.call_seconds, self.queue_seconds, self.hop_seconds, self.byte_seconds, self.tail_byte_seconds, self.wire, *casts,
+            ]
+        )  # fmt: skip
+
+    def describe_reach(self, *, payload_bytes: float, world_size: float, link_bits_per_second: float | None) -> str:
+        """How far beyond its cases a prediction goes, in words; empty inside of them."""
+        parts = []
+        if world_size > self.largest_world_size:
+            parts.append(f"{world_size / self.largest_world_size:.3g} times the ranks")
+        low, high = self.payload_range_bytes
+        if not low <= payload_bytes <= high:
+            parts.append(f"{max(payload_bytes / high, low / payload_bytes):.3g} times beyond the sizes")
+        if link_bits_per_second:
+            if self.link_range_bits_per_second is None:
+                parts.append("a link, where none was measured")
+            else:
+                slow, fast = self.link_range_bits_per_second
+                if not slow <= link_bits_per_second <= fast:
+                    beyond = max(link_bits_per_second / fast, slow / link_bits_per_second)
+                    parts.append(f"{beyond:.3g} times beyond the links")
+        return ", ".join(parts)
+
+
+def families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """`IMPLEMENTATION CONTROLLER` -> the rows of `summarize` to fit it to."""
+    good = summary.dropna(subset=["p50_seconds"])
+    return {" ".join(key): rows for key, rows in good.groupby(["implementation", "controller"], sort=False)}
+
+
+def fit(family: str, rows: pd.DataFrame) -> Cost:
+    """The model of `rows`; raises ValueError when there are too few."""
+    if len(rows) < LEAST_ROWS:
+        raise ValueError(f"{family}: {len(rows)} cases are too few for a model; {LEAST_ROWS} are needed")
+    seconds, crossing = rows["p50_seconds"].to_numpy(dtype=float), _crossing(rows)
+    links = rows["link_bits_per_second"].dropna().astype(float)
+    plain = {rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds) for rest in (RESTS if len(links) else RESTS[:1])}
+    rest = min(plain, key=lambda each: plain[each][1])
+    knees = [np.inf, *np.unique(crossing)[1:-1]]
+    rough = {knee: _fit_relative(_terms(rows, knee=knee, rest=rest), seconds)[1] for knee in knees}
+    best = min(rough, key=rough.__getitem__)
+    bent = _refine(_terms(rows, knee=best, rest=rest), seconds)
+    knee, (parameters, _) = (best, bent) if bent[1] < EARNED * plain[rest][1] else (np.inf, plain[rest])
+    call, queue, hop, byte, tail, wire, *casts = parameters
+    measured = set(rows["compression"])
+    return Cost(
+        family=family,
+        call_seconds=call,
+        queue_seconds=queue,
+        hop_seconds=hop,
+        byte_seconds=byte,
+        tail_byte_seconds=tail,
+        knee_bytes=knee,
+        cast_seconds={name: cast for name, cast in zip(CASTING, casts, strict=True) if name in measured},
+        wire=wire if len(links) else 1.0,
+        rest_seconds=rest,
+        cases=len(rows),
+        largest_world_size=int(rows["world_size"].max()),
+        payload_range_bytes=(int(rows["payload_bytes"].min()), int(rows["payload_bytes"].max())),
+        link_range_bits_per_second=(links.min(), links.max()) if len(links) else None,
+    )
+
+
+def predict_rows(cost: Cost, rows: pd.DataFrame) -> np.ndarray:
+    """Predicted seconds of each row of `summarize`, crowded as it was and over the link that it had."""
+    return _terms(rows, knee=cost.knee_bytes, rest=cost.rest_seconds) @ cost.parameters
+
+
+def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Each case beside what a model says that did not see it, nor any other of its size, or of its number of ranks.
+
+    `kind` is `size` (every size but the smallest and the largest in turn) or `world_size` (the largest, where there are
+    several); `relative_error` = predicted / measured - 1.
+    """
+    parts = []
+    for size in sorted(rows["payload_bytes"].unique())[1:-1]:
+        parts.append(_hold_out(family, rows, rows["payload_bytes"] == size, kind="size"))
+    if rows["world_size"].nunique() > 1:
+        parts.append(_hold_out(family, rows, rows["world_size"] == rows["world_size"].max(), kind="world_size"))
+    return pd.concat([part for part in parts if part is not None]) if any(p is not None for p in parts) else pd.DataFrame()
+
+
+def error_factor(held_out: pd.DataFrame) -> float:
+    """By which factor a prediction may be off, either way: the 95th percentile of the held-out cases'."""
+    if held_out.empty:
+        return np.nan
+    errors = np.abs(np.log1p(held_out["relative_error"].to_numpy(dtype=float)))
+    return float(np.exp(np.quantile(errors, INNER_QUANTILE)))
+
+
+def _hold_out(family: str, rows: pd.DataFrame, chosen: pd.Series, *, kind: str) -> pd.DataFrame | None:
+    if (~chosen).sum() < LEAST_ROWS:
+        return None
+    predicted = predict_rows(fit(family, rows[~chosen]), rows[chosen])
+    held = rows.loc[chosen, ["path", "world_size", "link_bits_per_second", "payload_bytes", "p50_seconds"]]
+    return held.assign(
+        family=family, kind=kind, predicted_seconds=predicted, relative_error=predicted / held["p50_seconds"] - 1
+    )
+
+
+def _crossing(rows: pd.DataFrame) -> np.ndarray:
+    wire_bytes = rows["payload_bytes"].to_numpy(dtype=float) / 4 * rows["compression"].map(WIRE_BYTES).to_numpy(dtype=float)
+    return busbw_factor(rows["world_size"].to_numpy(dtype=float)) * wire_bytes
+
+
+def _fit_relative(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
+    """(parameters of at least 0, root of the summed squares) with the least relative errors: one best answer, at once."""
+    return optimize.nnls(terms / seconds[:, None], np.ones(len(seconds)))
+
+
+def _refine(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
+    """(parameters, loss) with the least errors of the logarithm, disturbed cases counting less."""
+    start, _ = _fit_relative(terms, seconds)
+
+    def deviations(scaled: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(terms @ (scaled * scale), SMALLEST) / seconds)
+
+    # One unit of each parameter should mean about the same: what it adds to the longest case.
+    scale = seconds.max() / np.maximum(np.abs(terms).max(axis=0), SMALLEST)
+    begin = np.maximum(start / scale, 1e-9)
+    result = optimize.least_squares(deviations, begin, bounds=(0.0, np.inf), loss="soft_l1", f_scale=ROBUST_SCALE)
+    parameters = result.x * scale
+    shares = (terms * parameters / seconds[:, None]).max(axis=0)
+    return np.where(shares > NEGLIGIBLE, parameters, 0.0), float(result.cost)
+
+
+def gathered_bytes(bits_per_second: float, *, rest: float) -> float:
+    """What a shaped link lets pass at once after `rest` seconds."""
+    return min(burst_bytes(bits_per_second), rest * bits_per_second / 8)
+
+
+def _terms(rows: pd.DataFrame, *, knee: float, rest: float) -> np.ndarray:
+    """One column a parameter: call, queue, hop, byte, tail byte, wire, casts."""
+    crossing, world_size = _crossing(rows), rows["world_size"].to_numpy(dtype=float)
+    crowding = np.maximum(1.0, (rows["ranks_on_host"] / rows["cores"]).to_numpy(dtype=float))
+    links = rows["link_bits_per_second"].to_numpy(dtype=float, na_value=np.inf)
+    bursts = np.array([gathered_bytes(link, rest=rest) if np.isfinite(link) else 0.0 for link in links])
+    values = rows["payload_bytes"].to_numpy(dtype=float) / 4
+    tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
+    calls = rows["compression"].map(OPERATIONS).to_numpy(dtype=float)
+    columns: Sequence[np.ndarray] = [
+        calls,
+        calls * (crowding - 1),
+        crowding * 2 * (world_size - 1),
+        crowding * crossing,
+        crowding * tail,
+        8 * np.maximum(0.0, crossing - bursts) / links,
+        *(crowding * values * (rows["compression"] == name).to_numpy() for name in CASTING),
+    ]
+    return np.stack(columns, axis=1)

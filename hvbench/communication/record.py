@@ -1,0 +1,109 @@
+"""The record of one all-reduce case: one path and message size on so many ranks, every call of every rank, written once.
+
+Schema history (newest first)
+    1   case, repeat, settings, outcome, environment, and the calls of every rank
+
+Kept as `results/allreduce/TIME/records/CASE_ID.rREPEAT.json`. Summaries are computed when records are read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hvbench.errors import UsageError
+from hvbench.io.untrusted import load_json, read_regular_file
+from hvbench.records.record import Line, Outcome, Real, Seconds, Whole
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Spec, describe_validation_error
+
+SCHEMA_VERSION = 1
+MAX_RECORD_BYTES = 64_000_000
+MAX_DEPTH = 8
+
+Ranks = Annotated[int, Field(ge=1, le=1_000_000)]
+Payload = Annotated[int, Field(ge=4, lt=2**40, multiple_of=4)]
+Calls = Annotated[list[Seconds], Field(max_length=2**20)]
+
+
+class Case(Spec):
+    """One path, one size, so many ranks. `payload_bytes` are those of the float32 values, whatever goes on the wire."""
+
+    implementation: Literal[(*FRAMEWORKS, "mpi4py", "ring")]
+    controller: Literal["gloo", "mpi"]
+    compression: Literal["none", "fp16", "bf16"]
+    world_size: Ranks
+    payload_bytes: Payload
+    link_bits_per_second: Whole | None = None
+
+    @property
+    def path(self) -> str:
+        """`pytorch gloo fp16`: by which way, whatever the size and the ranks."""
+        return f"{self.implementation} {self.controller} {self.compression}"
+
+    @property
+    def case_id(self) -> str:
+        """A file name that a person can read."""
+        link = f"-{self.link_bits_per_second}bps" if self.link_bits_per_second else ""
+        return f"{self.path.replace(' ', '-')}-n{self.world_size}{link}-{self.payload_bytes}"
+
+
+class CallSettings(Spec):
+    """How a case is timed."""
+
+    warmup_calls: Annotated[int, Field(ge=1, le=1000)] = 3
+    least_calls: Annotated[int, Field(ge=1, le=100_000)] = 5
+    most_calls: Annotated[int, Field(ge=1, le=100_000)] = 100
+    budget_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = Field(0.5, description="of timed calls, roughly")
+
+
+class RankCalls(Spec):
+    """What one rank measured and checked."""
+
+    rank: Whole
+    host: Line
+    local_rank: Whole
+    threads: Whole
+    cores: Whole = Field(description="that this rank's host gives all of its ranks")
+    ranks_on_host: Whole
+    call_seconds: Calls = Field(description="timed calls, in order")
+    wrong_elements: Whole = Field(description="over all calls, warm-up included")
+    largest_relative_error: Real
+
+
+class AllreduceRecord(Spec):
+    """One launch of one case."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    case: Case
+    repeat: Whole
+    settings: CallSettings
+    outcome: Outcome
+    environment: dict[str, Any]
+    ranks: list[RankCalls]
+    started_at: Line = Field(description="UTC, ISO 8601")
+    duration_seconds: Seconds
+
+    @property
+    def key(self) -> str:
+        """Names the record's file."""
+        return f"{self.case.case_id}.r{self.repeat}"
+
+
+def read_records(folder: Path) -> tuple[list[AllreduceRecord], list[str]]:
+    """Every readable record of a run, ordered by name, and one line for each file that is not one."""
+    records, problems = [], []
+    for path in sorted((folder / "records").glob("*.json")):
+        try:
+            values = load_json(read_regular_file(path, max_bytes=MAX_RECORD_BYTES), where=str(path), max_depth=MAX_DEPTH)
+            records.append(AllreduceRecord.model_validate(values))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            problems.append(f"{path}: {describe_validation_error(first, allowed=list(AllreduceRecord.model_fields))}")
+        except OSError as error:
+            problems.append(f"{path}: cannot be read: {error.strerror}")
+        except UsageError as error:
+            problems.append(str(error))
+    return records, problems

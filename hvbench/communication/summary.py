@@ -1,0 +1,89 @@
+"""Records of all-reduces -> one row per case: times, bandwidths, the slowest rank. Pure.
+
+A call takes as long as its slowest rank. algbw = payload / time and busbw = algbw x 2 (n - 1) / n, as nccl-tests define
+them; the payload is that of the float32 values, so compression can lift busbw above what the wire carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import get_args
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.stats.estimates import estimate_rate
+from hvbench.communication.record import AllreduceRecord, Case
+
+COLUMNS = (
+    "path", "implementation", "controller", "compression", "world_size", "link_bits_per_second", "payload_bytes",
+    "status", "message", "launches", "calls", "p50_seconds", "p50_seconds_low", "p50_seconds_high", "p99_seconds",
+    "algbw_bytes_per_second", "busbw_bytes_per_second", "wrong_elements", "slowest_rank", "slowest_rank_excess_seconds",
+    "ranks_on_host", "cores",
+)  # fmt: skip
+
+
+def busbw_factor(world_size: int) -> float:
+    """2 (n - 1) / n: what of the payload crosses each rank's link in a ring (nccl-tests, PERFORMANCE.md)."""
+    return 2 * (world_size - 1) / world_size
+
+
+def slowest_calls(record: AllreduceRecord) -> np.ndarray:
+    """Seconds of each call: those of its slowest rank."""
+    return np.array([rank.call_seconds for rank in record.ranks]).max(axis=0)
+
+
+def slowest_rank(records: Iterable[AllreduceRecord]) -> tuple[int, float]:
+    """The rank with the largest median over all launches, and by how much it is above the median of all ranks."""
+    medians = np.array([[np.median(rank.call_seconds) for rank in record.ranks] for record in records]).mean(axis=0)
+    rank = int(medians.argmax())
+    return rank, float(medians[rank] - np.median(medians))
+
+
+def summarize(records: Iterable[AllreduceRecord]) -> pd.DataFrame:
+    """One row per case in the order of the path, ranks and size; times are missing where no launch ended in `ok`."""
+    cases: dict[str, list[AllreduceRecord]] = {}
+    for record in records:
+        cases.setdefault(record.case.case_id, []).append(record)
+    ordered = sorted(cases.values(), key=lambda same: _place(same[0].case))
+    return pd.DataFrame([_summarize_case(same) for same in ordered], columns=COLUMNS)
+
+
+def _place(case: Case) -> tuple[object, ...]:
+    """Where a table has the case: ranks, link, then choices in the order that `Case` declares them."""
+    names = ("implementation", "controller", "compression")
+    choices = (get_args(Case.model_fields[name].annotation).index(getattr(case, name)) for name in names)
+    return (case.world_size, case.link_bits_per_second or 0, *choices, case.payload_bytes)
+
+
+def _summarize_case(records: list[AllreduceRecord]) -> dict[str, object]:
+    case = records[0].case
+    good = [record for record in records if record.outcome.status == "ok"]
+    bad = next((record for record in records if record.outcome.status != "ok"), None)
+    row: dict[str, object] = {
+        **case.model_dump(),
+        "path": case.path,
+        "status": bad.outcome.status if bad else "ok",
+        "message": bad.outcome.message if bad else None,
+        "launches": len(good),
+        "wrong_elements": sum(rank.wrong_elements for record in records for rank in record.ranks),
+    }
+    if not good:
+        return row
+    calls = [slowest_calls(record) for record in good]
+    centre = estimate_rate([float(np.median(each)) for each in calls])
+    algbw = case.payload_bytes / centre.centre
+    rank, excess = slowest_rank(good)
+    return row | {
+        "calls": sum(each.size for each in calls),
+        "p50_seconds": centre.centre,
+        "p50_seconds_low": centre.low,
+        "p50_seconds_high": centre.high,
+        "p99_seconds": float(np.quantile(np.concatenate(calls), 0.99)),
+        "algbw_bytes_per_second": algbw,
+        "busbw_bytes_per_second": algbw * busbw_factor(case.world_size),
+        "slowest_rank": rank,
+        "slowest_rank_excess_seconds": excess,
+        "ranks_on_host": max(rank.ranks_on_host for rank in good[0].ranks),
+        "cores": min(rank.cores for rank in good[0].ranks),
+    }

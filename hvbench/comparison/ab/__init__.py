@@ -1,0 +1,1 @@
+"""Pairs of launches of two arms, taken side by side, up to a verdict."""

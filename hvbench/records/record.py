@@ -1,0 +1,203 @@
+"""The record: what one launch of one point leaves behind, as raw samples, written once.
+
+Schema history (newest first)
+    3   point: optimizers, schedules, dropout; per rank `step_tokens`
+        measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint, objectives and pretraining; accuracy of evaluations; per rank `first_step`,
+        `stopped_by`, `gradient_noise` and `overflows`
+    2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
+    1   point, repeat, measure, outcome, model, environment, and the samples of every rank
+
+A sample list has one entry per step, the warm-up steps included and in order; `warmup_steps` says how many leading
+entries are not measurements. Summaries are computed by `hvbench.analysis` when records are read, never stored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from hvbench.spec.point import MeasureSettings, Point, Spec
+
+SCHEMA_VERSION = 3
+
+Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
+
+# Records may come from anybody: what sums and products of their values can reach fits what tables are made of.
+Whole = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=0, lt=2**22)]
+Tokens = Annotated[int, Field(ge=0, lt=2**40)]  # times Steps is still below 2**63
+Seconds = Annotated[float, Field(ge=0, lt=1e15)]
+Real = Annotated[float, Field(gt=-1e100, lt=1e100)]
+MaybeFinite = Real | None  # a non-finite value is stored as null: JSON has no NaN
+Line = Annotated[str, Field(max_length=4096)]
+
+# One entry a step.
+StepSeconds = Annotated[list[Seconds], Field(max_length=2**22)]
+StepValues = Annotated[list[Real], Field(max_length=2**22)]
+MaybeStepValues = Annotated[list[MaybeFinite], Field(max_length=2**22)]
+
+
+class Outcome(Spec):
+    """How a point ended, and for anything but `ok`: where, why, and where to read more."""
+
+    status: Status
+    rank: Whole | None = None
+    phase: Line | None = Field(
+        None, description="ceiling, data, pretraining, build, first_step, warmup, measure, evaluate, ablation, start"
+    )
+    message: Line | None = Field(None, description="the exception's last line, or the reason")
+    log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
+
+
+class ModelFacts(Spec):
+    """Sizes that follow from the point, stated so that MFU can be recomputed."""
+
+    parameters: Whole
+    parameters_in_flops: Whole = Field(description="N of 6N + 12LHQT: all but the learned positions")
+    model_flops_per_token: Whole
+    tokens_per_step: Tokens
+    allreduce_bytes_per_step: Whole = Field(description="payload per rank per step as it goes on the wire")
+
+
+class Evaluation(Spec):
+    """One pass over held-out samples by one rank."""
+
+    step: Steps = Field(description="steps done before it")
+    loss: MaybeFinite
+    samples: Tokens
+    seconds: Seconds
+    training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
+    accuracy: MaybeFinite = Field(None, description="share of samples whose class was named first; classification only")
+
+
+class GradientNoise(Spec):
+    """One look of one rank at how far the gradients of one step's batch lie apart; outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    micro_gradient_norms: list[MaybeFinite] = Field(
+        max_length=2**20, description="L2 norm of each micro-batch's gradient, the mean over its samples, unscaled"
+    )
+    gradient_norm: MaybeFinite = Field(description="of the average over accumulation steps and ranks")
+    seconds: Seconds
+
+
+class Overflow(Spec):
+    """Where the gradients of a skipped step left fp16's range: the same batch, looked at again outside the clock."""
+
+    step: Steps = Field(description="steps done before it")
+    loss_scale: Real
+    is_own: bool = Field(description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks")
+
+
+class Ceiling(Spec):
+    """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
+
+    gemm_flops_per_second: Real = Field(gt=0, description="matrix product at its best shape, in the point's precision")
+    gemm_shape: list[Whole] = Field(description="(rows, inner, columns) of that product")
+    model_gemm_flops_per_second: Real = Field(gt=0, description="over the model's own products, forward and backward")
+    fp32_gemm_flops_per_second: Real = Field(gt=0, description="best shape in fp32")
+    memory_bandwidth_bytes_per_second: Real = Field(gt=0, description="of an in-place scaling, bytes read and written")
+    allreduce_busbw_bytes_per_second: Real | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
+    allreduce_bytes: Whole = Field(description="payload of that all-reduce: the point's gradients as they go on the wire")
+    is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
+
+
+class Ablation(Spec):
+    """Seconds of one step with parts left out: one entry per round; rounds stand between the timed steps, kinds take turns."""
+
+    forward_seconds: list[Seconds] = Field(description="forward passes alone")
+    backward_seconds: list[Seconds] = Field(description="forward and backward passes, no all-reduce, no update")
+    local_step_seconds: list[Seconds] = Field(description="the whole step but its all-reduce")
+    step_seconds: list[Seconds] = Field(description="the whole step")
+    allreduce_seconds: list[Seconds] = Field(description="all-reduce of all gradients alone; empty with one rank")
+    clock_seconds: list[Seconds] = Field(default=[], description="nothing at all: what the clock itself adds to each kind")
+    barrier_seconds: list[Seconds] = Field(default=[], description="the barrier before each kind, which no clock contains")
+
+
+class RankSamples(Spec):
+    """What one rank measured. Lists are per step, warm-up included."""
+
+    rank: Whole
+    host: Line
+    local_rank: Whole
+    threads: Whole
+    device: Line
+    step_seconds: StepSeconds
+    data_seconds: StepSeconds
+    loss: MaybeStepValues
+    gradient_norm: MaybeStepValues
+    learning_rate: StepValues
+    loss_scale: StepValues
+    skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
+    step_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
+        [], description="tokens of each step over all ranks; records without it had the same in all steps"
+    )
+    evaluations: list[Evaluation]
+    gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
+    overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
+    first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
+    stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
+    data_prepare_seconds: Seconds
+    build_seconds: Seconds
+    peak_rss_bytes: Whole = Field(description="high-water mark; with ablations, of what came before their first round")
+    start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
+    peak_device_memory_bytes: Whole | None
+    ceiling: Ceiling | None = None
+    ablation: Ablation | None = Field(None, description="where `measure.ablation_rounds` asked for it")
+
+
+class ParityStamp(Spec):
+    """What the check before the sweep found of this configuration in this framework and its counterpart."""
+
+    is_proven: bool
+    counterpart: Line = Field(description="the framework that it was compared with")
+    updates: Whole = Field(description="optimizer updates that both trained")
+    logits_relative_error: MaybeFinite
+    loss_relative_error: MaybeFinite = Field(description="largest over the updates and ranks")
+    gradient_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
+    update_relative_error: MaybeFinite = Field(description="largest over the tensors and ranks")
+    logits_tolerance: float | None = None
+    loss_tolerance: float | None = None
+    gradient_tolerance: float | None = None
+    update_tolerance: float | None = None
+    overflows: Whole = Field(description="loss scales tried before the first gradient without overflow")
+    worst: Line | None = Field(description="the quantity that uses up most of its tolerance")
+    worst_relative_error: MaybeFinite
+    worst_tolerance: Real | None
+    problem: Line | None = Field(None, description="why nothing could be compared")
+
+
+class Record(Spec):
+    """One launch of one point."""
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    suite: Line
+    point_id: Line
+    point: Point
+    repeat: Whole
+    generation: Whole | None = Field(None, description="which set of workers ran it")
+    measure: MeasureSettings
+    outcome: Outcome
+    model: ModelFacts
+    environment: dict[str, Any]
+    ranks: list[RankSamples]
+    parity: ParityStamp | None = Field(None, description="None: nothing was checked")
+    started_at: Line = Field(description="UTC, ISO 8601")
+    duration_seconds: Seconds = Field(description="wall time of the point, set-up included")
+
+    @property
+    def key(self) -> str:
+        """That of its job: `POINT_ID.rREPEAT`."""
+        return f"{self.point_id}.r{self.repeat}"
+
+    @property
+    def warmup_steps(self) -> int:
+        """Leading entries of each sample list that are not measurements."""
+        return self.measure.warmup_steps
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity: a non-finite value is stored as null."""
+    return value if math.isfinite(value) else None

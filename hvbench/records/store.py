@@ -1,0 +1,226 @@
+"""A run's folder: written once, file by file, readable at any moment.
+
+    run.json             what was asked: suite, settings, points, command
+    records/KEY.json     one record a launch of a point; KEY is POINT_ID.rREPEAT
+    records/KEY.a2.json  the second attempt at that launch, after the first did not end in `ok`; then .a3, …
+    logs/                one log a worker
+    tables/ plots/ report.html report.md
+
+A record is never replaced. The newest readable attempt at a launch is the one that counts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TextIO
+
+from pydantic import ValidationError
+
+from hvbench.errors import StorageError, UsageError
+from hvbench.io.atomic import write_json
+from hvbench.io.untrusted import load_json, read_regular_file, refuse_links
+from hvbench.records.record import SCHEMA_VERSION, Record, Status
+from hvbench.spec.point import describe_validation_error, shorten
+
+MAX_RECORD_BYTES = 256_000_000
+MAX_RUN_BYTES = 16_000_000
+MAX_ENVIRONMENT_CHARACTERS = 1_000_000
+MAX_DEPTH = 12  # the deepest list of a record is on level 5; an environment and a run may have some more
+OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
+RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII)
+
+# version -> a function that makes a record of the next version of it; every older version has one here, for ever.
+Migration = Callable[[dict[str, Any]], dict[str, Any]]
+# All that 2 and 3 added has a default.
+MIGRATIONS: dict[int, Migration] = {1: lambda record: record, 2: lambda record: record}
+RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run, 2: lambda run: run}
+
+
+class RunFolder:
+    """Reads and writes one run; `open_for_writing` before the first write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records_path = path / "records"
+        self.logs_path = path / "logs"
+        self._lock: TextIO | None = None
+
+    def open_for_writing(self) -> None:
+        """Make the folder, and hold it against a second sweep until `close` or the process's end; raises StorageError."""
+        refuse_links(self.path, names=OWN_NAMES)
+        try:
+            self.records_path.mkdir(parents=True, exist_ok=True)
+            self.logs_path.mkdir(exist_ok=True)
+            self._lock = (self.path / ".lock").open("a+")
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self.close()
+            raise StorageError(f"{self.path}: in use by {shorten(owner)}; wait for it or choose another folder with --out") from None
+        except OSError as error:
+            self.close()
+            raise StorageError(f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out") from None
+        try:
+            self._lock.seek(0)
+            self._lock.truncate()
+            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._lock.flush()
+            for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
+                left.unlink()  # half written by a process that was killed; nobody else writes here
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+
+    def close(self) -> None:
+        """Let others write; a folder that is no longer used is closed by itself."""
+        if self._lock:
+            lock, self._lock = self._lock, None
+            with contextlib.suppress(OSError):  # a full disk: the owner's name could not be written
+                lock.close()
+
+    __del__ = close
+
+    def write_run(self, run: dict[str, Any]) -> None:
+        """Store what was asked; raises StorageError."""
+        self._write(self.path / "run.json", {"schema_version": SCHEMA_VERSION, **run})
+
+    def write_record(self, record: Record) -> Path:
+        """Store one record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
+        names = (f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1))
+        path = next(path for name in names if not os.path.lexists(path := self.records_path / name))
+        self._write(path, record.model_dump())
+        return path
+
+    def read_run(self) -> dict[str, Any]:
+        """What was asked; raises UsageError when this is no run folder."""
+        path = self.path / "run.json"
+        refuse_links(self.path, names=OWN_NAMES)
+        try:
+            content = read_regular_file(path, max_bytes=MAX_RUN_BYTES)
+        except OSError as error:
+            raise UsageError(f"{self.path}: not a run folder (run.json: {error.strerror})") from None
+        return parse_run(content, where=str(path))
+
+    def read_records(self) -> tuple[list[Record], list[str]]:
+        """The newest readable attempt at every launch, in order of point and repeat; one line for each unreadable file."""
+        attempts, problems = self.read_attempts()
+        newest = {(record.point_id, record.repeat): record for _, record in attempts}  # later attempts come later
+        return [newest[key] for key in sorted(newest)], problems
+
+    def read_attempts(self) -> tuple[list[tuple[int, Record]], list[str]]:
+        """All readable records as (attempt, record), attempts in order, and one line for each file that is not one."""
+        attempts: list[tuple[int, Record]] = []
+        problems = []
+        for path in sorted(self.records_path.glob("*.json")):
+            try:
+                record = read_record(path)
+                attempts.append((require_name(path, record), record))
+            except UsageError as error:
+                problems.append(str(error))
+        return sorted(attempts, key=lambda pair: (pair[1].point_id, pair[1].repeat, pair[0])), problems
+
+    def done_keys(self, *, retry: Collection[Status] | None = None) -> set[str]:
+        """Keys of the launches not to be repeated: those that ended in `ok`, or in anything that `retry` does not name."""
+        records, _ = self.read_records()
+        return {
+            record.key
+            for record in records
+            if record.outcome.status == "ok" or (retry is not None and record.outcome.status not in retry)
+        }
+
+    def _write(self, path: Path, value: Any) -> None:
+        try:
+            write_json(path, value)
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be written: {error.strerror}; what was measured before is safe") from None
+
+
+def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
+    """What was asked, from the bytes of `run.json`; raises UsageError."""
+    run = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=RUN_MIGRATIONS)
+    require_json(run, where=where, name="it")
+    return run
+
+
+def read_record(path: Path) -> Record:
+    """One record file; raises UsageError with one line when it is not a record of a known schema."""
+    try:
+        content = read_regular_file(path, max_bytes=MAX_RECORD_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_record(content, where=str(path))
+
+
+def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
+    """A record from its bytes, brought to the current schema; raises UsageError with one line."""
+    values = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=migrations)
+    try:
+        record = Record.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise UsageError(f"{where}: {describe_validation_error(first, allowed=list(Record.model_fields))}") from None
+    if require_json(record.environment, where=where, name="environment") > MAX_ENVIRONMENT_CHARACTERS:
+        raise UsageError(f"{where}: environment is longer than {MAX_ENVIRONMENT_CHARACTERS} characters")
+    return record
+
+
+def require_json(value: Any, *, where: str, name: str) -> int:
+    """Length of `value` as JSON; raises UsageError for what Python reads and strict JSON cannot write again."""
+    try:
+        return len(json.dumps(value, allow_nan=False))
+    except ValueError:
+        raise UsageError(f"{where}: {name} holds NaN or an infinity") from None
+
+
+def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:
+    """A record (or run.json) of an older schema as one of the current schema, version by version; raises UsageError."""
+    while isinstance(values, dict) and type(values.get("schema_version")) is int and values["schema_version"] in migrations:
+        version = values["schema_version"]
+        try:
+            values = {**migrations[version](values), "schema_version": version + 1}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"{where}: not of schema_version {version}: {shorten(str(error))}") from None
+    require_version(values, where=where)
+    return values
+
+
+def require_version(values: Any, *, where: str) -> None:
+    """Raise UsageError unless `values` is an object of the schema that this hvbench reads."""
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema_version {shorten(version)} is newer than this hvbench reads ({SCHEMA_VERSION}): upgrade hvbench")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UsageError(f"{where}: schema_version {shorten(version)}; this hvbench reads {SCHEMA_VERSION}")
+
+
+def require_name(path: Path, record: Record) -> int:
+    """The attempt that a record's file name states; raises UsageError when it names another launch, or none."""
+    match = RECORD_NAME.fullmatch(path.name)
+    if not match or (match["point_id"], int(match["repeat"])) != (record.point_id, record.repeat):
+        raise UsageError(f"{path}: holds the record of {shorten(record.key)}, not of its name's")
+    return int(match["attempt"] or 1)
+
+
+def new_run_path(root: Path, suite: str) -> Path:
+    """`ROOT/SUITE/UTC-TIME`, numbered on if it exists."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    candidates = [root / suite / stamp, *(root / suite / f"{stamp}-{number}" for number in range(2, 100))]
+    return next(path for path in candidates if not path.exists())
+
+
+def latest_run_path(root: Path, suite: str) -> Path | None:
+    """The newest run of `suite` below `root`; None when there is none."""
+    runs = sorted(path.parent for path in (root / suite).glob("*/run.json"))
+    return runs[-1] if runs else None

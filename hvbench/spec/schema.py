@@ -1,0 +1,67 @@
+"""The JSON Schema of a suite file, for editors: what `hvbench.spec.suite` accepts, written by pydantic from the same models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hvbench.spec.point import MeasureSettings, Point, Spec
+from hvbench.spec.suite import MAX_EXCLUDES, MAX_QUESTION
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def suite_schema() -> dict[str, Any]:
+    """Schema of one suite file (TOML read as JSON): `question`, `point`, `axes`, `exclude`, `measure`, `scale`."""
+    tables = describe_tables()
+    parts = {"type": "object", "additionalProperties": False, "properties": tables, "description": "what it changes"}
+    return {
+        "$schema": DIALECT,
+        "title": "hvbench suite",
+        "description": "One question, and the points that answer it.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "question": {"type": "string", "maxLength": MAX_QUESTION, "description": "what the suite asks, one line"},
+            **tables,
+            "scale": {"type": "object", "additionalProperties": parts, "description": "other sizes of the same question: --scale NAME"},
+        },
+    }
+
+
+def describe_tables() -> dict[str, Any]:
+    """Name -> schema of the tables that make points and say how they are measured."""
+    fields = describe_model(Point)
+    return {
+        "point": {**table(fields), "description": "the base of every point"},
+        "axes": {
+            **table({name: {"type": "array", "minItems": 1, "uniqueItems": True, "items": one} for name, one in fields.items()}),
+            "description": "the cartesian product, in this order",
+        },
+        "exclude": {
+            "type": "array",
+            "maxItems": MAX_EXCLUDES,
+            "items": {**table(fields), "minProperties": 1},
+            "description": "combinations to drop",
+        },
+        "measure": {**table(describe_model(MeasureSettings)), "description": "how each point is measured"},
+    }
+
+
+def describe_model(model: type[Spec]) -> dict[str, Any]:
+    """Field -> its schema. A preset's sizes have no default of their own, and are not required.
+
+    Patterns are left to hvbench: editors differ in the regular expressions that they know.
+    """
+    fields = model.model_json_schema()["properties"]
+    return {name: drop_patterns(field) for name, field in fields.items()}
+
+
+def drop_patterns(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without its patterns, those of its alternatives included."""
+    kept = {key: value for key, value in schema.items() if key != "pattern"}
+    return kept | {key: [drop_patterns(each) for each in kept[key]] for key in ("anyOf",) if key in kept}
+
+
+def table(properties: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a TOML table with these keys and no others."""
+    return {"type": "object", "additionalProperties": False, "properties": properties}

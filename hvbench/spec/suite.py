@@ -1,0 +1,285 @@
+"""A suite: a TOML file that asks one question, expanded to an ordered list of Points.
+
+Suites are data. Reading one runs nothing, and every mistake in it is one line that names the file, the key, what was
+found and what is allowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hvbench.errors import UsageError
+from hvbench.io.untrusted import read_regular_file, require_shallow
+from hvbench.spec.point import MeasureSettings, Point, did_you_mean, shorten, validate
+
+KIND = "a suite is a short TOML file"
+MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this
+MAX_DOTS_IN_LINE = 200  # reading a dotted key takes time quadratic in its parts
+MAX_DEPTH = 8  # a suite needs three
+MAX_QUESTION = 1000
+MAX_EXCLUDES = 100  # each is held against every point
+MAX_POINTS = 10_000
+MAX_LAUNCHES = 100_000
+TABLES = ("question", "point", "axes", "exclude", "measure", "scale")
+SCALE_TABLES = ("point", "axes", "exclude", "measure")
+KINDS = {"question": str, "point": dict, "axes": dict, "exclude": list, "measure": dict, "scale": dict}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A question and the points that answer it, in order."""
+
+    name: str
+    question: str
+    base: Mapping[str, Any]
+    axes: Mapping[str, list[Any]]
+    exclude: list[Mapping[str, Any]] = field(default_factory=list)
+    measure: MeasureSettings
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what it changes, checked
+    where: str
+
+    def points(self) -> list[Point]:
+        """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
+        if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
+            raise UsageError(f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites")
+        if math.prod(len(choices) for choices in self.axes.values()) * self.measure.repeats > MAX_LAUNCHES:
+            raise UsageError(f"{self.where}: more than {MAX_LAUNCHES} launches; ask for fewer repeats, or split the question")
+        combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+        points = []
+        for values in combinations:
+            point = validate(Point, {**self.base, **values}, where=self.where)
+            if not any(matches(point, excluded) for excluded in self.exclude):
+                points.append(point)
+        require_unique(points, where=self.where)
+        if not points:
+            raise UsageError(f"{self.where}: no point is left; [[exclude]] drops all {len(combinations)} combinations")
+        return points
+
+
+def suite_folders() -> list[Path]:
+    """Where suites are looked up by name: `suites/` here, then the ones shipped with hvbench."""
+    package = Path(__file__).parents[1]
+    shipped = package / "suites" if (package / "suites").is_dir() else package.parent / "suites"
+    return [folder for folder in dict.fromkeys((Path("suites").resolve(), shipped.resolve())) if folder.is_dir()]
+
+
+def list_suites() -> list[Path]:
+    """The TOML files that a name can mean, a local one hiding a shipped one of the same name."""
+    found: dict[str, Path] = {}
+    for folder in suite_folders():
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return [found[name] for name in sorted(found)]
+
+
+def find_suite(name: str) -> Path:
+    """The file that `name` means: a path that ends in .toml, or the name of a listed suite; raises UsageError."""
+    if name.endswith(".toml"):
+        return Path(name)
+    paths = {path.stem: path for path in list_suites()}
+    if name not in paths:
+        known = ", ".join(paths)
+        raise UsageError(f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}; known: {known}, or a path ending in .toml")
+    return paths[name]
+
+
+def choose_suite(name: str, *, scale: str | None = None, overrides: Iterable[str] = ()) -> Suite:
+    """The suite that `name` means (see `find_suite`), at `scale`, with `overrides` (`key=value`); raises UsageError."""
+    suite = load_suite(find_suite(name))
+    return apply_overrides(apply_scale(suite, scale) if scale else suite, overrides)
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and validate a suite file; raises UsageError."""
+    text = read_text(path)
+    if path.stem.startswith(".") or not path.stem.isprintable():  # runs of a suite lie in a folder of its name
+        raise UsageError(f"{path}: a suite's name is printable and starts with no dot")
+    return parse_suite(text, name=path.stem, where=str(path))
+
+
+def read_text(path: Path) -> str:
+    """The file's text; raises UsageError when it cannot be a suite."""
+    try:
+        return read_regular_file(path, max_bytes=MAX_FILE_BYTES, kind=KIND).decode()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path}: not UTF-8 text; {KIND}") from None
+
+
+def parse_suite(text: str, *, name: str, where: str) -> Suite:
+    """Validate a suite's text; `where` names it in messages. Raises UsageError."""
+    if len(text) > MAX_FILE_BYTES:
+        raise UsageError(f"{where}: longer than {MAX_FILE_BYTES} characters; {KIND}")
+    if any(line.count(".") > MAX_DOTS_IN_LINE for line in text.split("\n")):
+        raise UsageError(f"{where}: has a line with more than {MAX_DOTS_IN_LINE} dots; {KIND}")
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
+        raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
+    require_shallow(values, where=where, max_depth=MAX_DEPTH)
+    check_tables(values, allowed=TABLES, where=where)
+    question = values.get("question", "")
+    if len(question) > MAX_QUESTION or not question.isprintable():
+        raise UsageError(f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters")
+    check_contents(values, where=where)
+    suite = Suite(
+        name=name,
+        question=question,
+        base=values.get("point", {}),
+        axes=values.get("axes", {}),
+        exclude=values.get("exclude", []),
+        measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
+        scales=values.get("scale", {}),
+        where=where,
+    )
+    for scale in suite.scales:  # a mistake in one shows when the file is read, not when somebody asks for it
+        apply_scale(suite, scale)
+    return suite
+
+
+def check_tables(values: Mapping[str, Any], *, allowed: Sequence[str], where: str, prefix: str = "") -> None:
+    """Raise UsageError for a key that is not `allowed`, or that is no text, table or list of tables as it should be."""
+    for key in values:
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(allowed))}; allowed: {', '.join(allowed)}")
+        kind = KINDS[key]
+        if not isinstance(values[key], kind):
+            name = f"{prefix}{key}"
+            wanted = {str: "text", dict: f"a table, [{name}]", list: f"a list of tables, [[{name}]]"}[kind]
+            raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
+
+
+def check_contents(values: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
+    """Raise UsageError where `point`, `axes` or `exclude` hold what no point can have."""
+    base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
+    if len(exclude) > MAX_EXCLUDES:
+        raise UsageError(f"{where}: more than {MAX_EXCLUDES} tables [[{prefix}exclude]]; split the question into several suites")
+    check_keys(base, where=f"{where}: [{prefix}point]")
+    check_axes(axes, where=f"{where}: [{prefix}axes]")
+    for index, excluded in enumerate(exclude):
+        check_exclude(excluded, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
+    validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [{prefix}point]")
+
+
+def apply_scale(suite: Suite, name: str) -> Suite:
+    """The suite with what its table [scale.NAME] changes: fields, axes and settings, and all of [[exclude]] if it has its own.
+
+    A field that it fixes is no axis any more. Raises UsageError.
+    """
+    if name not in suite.scales:
+        known = f"it has {', '.join(suite.scales)}" if suite.scales else "it has none"
+        raise UsageError(f"{suite.where}: no scale {shorten(name)}{did_you_mean(name, list(suite.scales))}: {known}")
+    change, prefix = suite.scales[name], f"scale.{name}."
+    if not isinstance(change, Mapping):
+        raise UsageError(f"{suite.where}: scale.{name} = {shorten(change)}: must hold tables such as [{prefix}point]")
+    check_tables(change, allowed=SCALE_TABLES, where=f"{suite.where}: [scale.{name}]", prefix=prefix)
+    check_contents(change, where=suite.where, prefix=prefix)
+    base, axes = change.get("point", {}), change.get("axes", {})
+    measured = suite.measure.model_dump(exclude_unset=True) | change.get("measure", {})
+    return replace(
+        suite,
+        base={**suite.base, **base},
+        axes={key: choices for key, choices in {**suite.axes, **axes}.items() if key in axes or key not in base},
+        exclude=change.get("exclude", suite.exclude),
+        measure=validate(MeasureSettings, measured, where=f"{suite.where}: [{prefix}measure]"),
+    )
+
+
+def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
+    """Every axis is a field of Point with a non-empty list of distinct, valid values, and the product is not absurd."""
+    check_keys(axes, where=where)
+    count = 1
+    for key, choices in axes.items():
+        if not isinstance(choices, list):
+            raise UsageError(f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]")
+        if not choices:
+            raise UsageError(f"{where} {key} = []: an axis needs at least one value")
+        if len(choices) > MAX_POINTS:
+            raise UsageError(f"{where} {key}: more than {MAX_POINTS} values; split the question into several suites")
+        seen = set()
+        for choice in choices:
+            validate(Point, {key: choice}, where=where)
+            if choice in seen:
+                raise UsageError(f"{where} {key}: {shorten(choice)} is listed twice")
+            seen.add(choice)
+        count *= len(choices)
+        if count > MAX_POINTS:
+            raise UsageError(f"{where}: more than {MAX_POINTS} combinations; split the question into several suites")
+
+
+def check_exclude(excluded: Any, *, where: str) -> None:
+    """An exclusion is a non-empty table of fields of Point with valid values."""
+    if not isinstance(excluded, dict) or not excluded:
+        raise UsageError(f"{where}: {shorten(excluded)}: must be a table with at least one key")
+    check_keys(excluded, where=where)
+    validate(Point, excluded, where=where)
+
+
+def check_keys(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise UsageError for a key that Point does not have."""
+    allowed = list(Point.model_fields)
+    for key in values:
+        if key not in allowed:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+
+
+def matches(point: Point, excluded: Mapping[str, Any]) -> bool:
+    """Whether every key of `excluded` has its value in `point`."""
+    return all(getattr(point, key) == value for key, value in excluded.items())
+
+
+def require_unique(points: Iterable[Point], *, where: str) -> None:
+    """Raise UsageError when two points are the same training."""
+    seen: set[str] = set()
+    for point in points:
+        if point.point_id in seen:
+            raise UsageError(f"{where}: the point {point.point_id} comes up twice")
+        seen.add(point.point_id)
+
+
+def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s ") -> Suite:
+    """`key=value[,value]`: one value fixes a field (or a [measure] setting), several make it an axis; raises UsageError.
+
+    `option` is what the user typed before it, for messages.
+    """
+    for text in overrides:
+        key, equals, choices = text.partition("=")
+        where = f"{option}{shorten(text)}"
+        if not equals or not choices:
+            raise UsageError(f"{where}: must be key=value or key=value,value")
+        values = [parse_value(key, choice) for choice in choices.split(",")]
+        if key in MeasureSettings.model_fields:
+            if len(values) > 1:
+                raise UsageError(f"{where}: {key} is a setting of the measurement, not an axis: give one value")
+            measured = suite.measure.model_dump() | {key: values[0]}
+            suite = replace(suite, measure=validate(MeasureSettings, measured, where=where))
+            continue
+        if key not in Point.model_fields:
+            allowed = [*Point.model_fields, *MeasureSettings.model_fields]
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+        check_axes({key: values}, where=where)
+        axes = {name: choices for name, choices in suite.axes.items() if name != key}
+        if len(values) == 1:
+            suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
+        else:
+            suite = replace(suite, axes={**suite.axes, key: values})
+    return suite
+
+
+def parse_value(key: str, text: str) -> Any:
+    """A command line value as the TOML value it looks like, or as text."""
+    annotation = str((Point.model_fields | MeasureSettings.model_fields)[key].annotation) if key in Point.model_fields else ""
+    if "str" in annotation:
+        return text
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text

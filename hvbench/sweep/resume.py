@@ -1,0 +1,70 @@
+"""Going on with a run: what has changed since it was begun, field by field. Pure: two descriptions in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from hvbench.spec.point import shorten
+
+# Of the environment, what changes a measurement; names of hosts and what other processes do are not among it.
+ENVIRONMENT_FIELDS = (
+    "hvbench_version", "python", "cpu_model", "cpu_cores", "usable_cores", "cgroup_cpu_quota", "memory_bytes",
+    "native_bfloat16", "native_float16", "packages",
+)  # fmt: skip
+MEASURE_FIELDS_THAT_CHANGE_NOTHING = {"timeout_seconds", "precision_target", "budget_seconds"}
+MAX_SHOWN = 8
+
+
+def fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an environment that must stay the same within a run."""
+    return {field: environment.get(field) for field in ENVIRONMENT_FIELDS}
+
+
+def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """`name was OLD, is NEW` for everything that makes the new launches of a run differ from its old ones.
+
+    Both are run.json's content. A field that the older one lacks was not known then, and is not compared.
+    """
+    changes = list(_compare("world_size", before.get("world_size"), now.get("world_size")))
+    if "measure" in before:
+        measured = [_without(run["measure"], MEASURE_FIELDS_THAT_CHANGE_NOTHING) for run in (before, now)]
+        changes += _compare("measure", *measured)
+    if _launches(before) != _launches(now):
+        named = [line for key in ("base", "axes", "exclude") for line in _compare(key, before.get(key), now.get(key))]
+        changes += named
+        if not changes:
+            new, gone = (len(_launches(a) - _launches(b)) for a, b in ((now, before), (before, now)))
+            changes.append(f"points: {new} new, {gone} gone")
+    for key in ("environment", "data"):
+        if isinstance(before.get(key), Mapping):
+            common = {field: value for field, value in now.get(key, {}).items() if field in before[key]}
+            changes += _compare(key, {field: before[key][field] for field in common}, common)
+    return changes
+
+
+def describe_changes(changes: list[str]) -> str:
+    """All changes in one line, or as many as a line can hold."""
+    more = f"; and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
+    return "; ".join(changes[:MAX_SHOWN]) + more
+
+
+def _launches(run: Mapping[str, Any]) -> set[str]:
+    """Every launch that the suite means, skipped points included."""
+    jobs, skipped = run.get("jobs"), run.get("skipped")
+    names = [str(job) for job in jobs] if isinstance(jobs, list) else []
+    names += [str(one.get("point_id")) for one in skipped if isinstance(one, Mapping)] if isinstance(skipped, list) else []
+    return set(names)
+
+
+def _without(values: Any, fields: set[str]) -> Any:
+    return {key: value for key, value in values.items() if key not in fields} if isinstance(values, Mapping) else values
+
+
+def _compare(name: str, before: Any, now: Any) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*before, *now]):
+            label = f"{name}.{key}" if str(key).isidentifier() else f"{name}.{shorten(str(key))}"
+            yield from _compare(label, before.get(key), now.get(key))
+    elif before != now:
+        yield f"{name} was {shorten(before)}, is {shorten(now)}"

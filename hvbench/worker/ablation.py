@@ -1,0 +1,98 @@
+"""Where the time of a step goes: whole steps and steps with parts left out, timed in turn between the timed steps.
+
+Rounds of them are spread evenly over the timed steps, in the same worker and with the same trainer, so that a machine
+that drifts moves both alike. A round runs on the batch of the step before it, with a learning rate of 0, and every kind
+takes its turn in it; each round starts with another kind. What a round has changed is put back, so that training goes on
+as if it had not been: its losses are those of a run without ablations, bit for bit. Only samples are taken here;
+`hvbench.analysis.frame.breakdown` makes parts of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+
+from hvbench.records.record import Ablation
+from hvbench.training.batches import Batch
+from hvbench.training.loss_scale import LossScale
+from hvbench.worker.loop import Loop, read_peaks
+
+
+class Ablations:
+    """The ablations of a loop's point: `interrupt` it after each step. Every rank has to do so, for all take part."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.runtime = loop.runtime
+        self.samples: dict[str, list[float]] = {name: [] for name in Ablation.model_fields}
+        self.peaks: dict[str, int | None] | None = None  # before the first round: what ablations take is no training's
+
+    def interrupt(self, *, enter: Callable[[str], object]) -> None:
+        """Do the rounds that are due, if any, in a pause of the training; `enter` hears of it."""
+        numbers = self.due()
+        if not numbers:
+            return
+        enter("ablation")
+        loop = self.loop
+        with loop.paused():
+            self.peaks = self.peaks or read_peaks(self.runtime)
+            state = loop.trainer.state()
+            batch = loop.batches.train_batch(loop.first_step + loop.step - 1)
+            for number in numbers:
+                self.round(number, batch)
+            loop.trainer.load_state(state)
+            self.runtime.barrier()  # ranks go on together, as after the all-reduce of a step
+
+    def due(self) -> range:
+        """Numbers of the rounds that are due after the timed steps so far: the n-th after n / rounds of them."""
+        settings = self.loop.settings
+        return range(len(self.samples["step_seconds"]), self.loop.timed_steps * settings.ablation_rounds // settings.steps)
+
+    def round(self, number: int, batch: Batch) -> None:
+        """Time every kind once; the first time also run each untimed, since TensorFlow traces a graph for each."""
+        kinds = self._make_kinds(batch, self._warm_up(batch))
+        for run in kinds.values() if number == 0 else ():
+            run()
+        for name in rotate(list(kinds), number):
+            self.runtime.barrier()  # ranks start together, as after the all-reduce of a step before
+            self.runtime.synchronize()
+            begun = time.perf_counter()
+            kinds[name]()
+            self.runtime.synchronize()
+            self.samples[name].append(time.perf_counter() - begun)
+
+    def _warm_up(self, batch: Batch) -> LossScale:
+        """An untimed step, again with a lower loss scale until nothing overflows: a skipped update would look free.
+
+        The averaged gradients decide, which are the same on all ranks; where they are finite, each rank's own are.
+        """
+        loss_scale = dataclasses.replace(self.loop.loss_scale)
+        while self._step(batch, loss_scale, with_allreduce=True).skipped and loss_scale.scale > 1.0:
+            loss_scale.update(skipped=True)
+        return loss_scale
+
+    def _make_kinds(self, batch: Batch, loss_scale: LossScale) -> dict[str, Callable[[], object]]:
+        trainer = self.loop.trainer
+        kinds: dict[str, Callable[[], object]] = {
+            "forward_seconds": lambda: trainer.forward(*batch),
+            "backward_seconds": lambda: trainer.backward(*batch, loss_scale=loss_scale.scale),
+            "local_step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=False),
+            "step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=True),
+            "allreduce_seconds": trainer.allreduce_alone,
+            # What the measuring costs: a clock around nothing, and the barrier that stands before every clock.
+            "clock_seconds": lambda: None,
+            "barrier_seconds": self.runtime.barrier,
+        }
+        if self.runtime.world_size == 1:
+            del kinds["allreduce_seconds"]
+        return kinds
+
+    def _step(self, batch: Batch, loss_scale: LossScale, *, with_allreduce: bool):
+        scale = loss_scale.scale
+        return self.loop.trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=with_allreduce)
+
+
+def rotate(names: list[str], number: int) -> Iterator[str]:
+    """`names` in their order, begun at the place that round `number` begins with."""
+    return (names[(number + index) % len(names)] for index in range(len(names)))

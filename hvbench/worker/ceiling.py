@@ -1,0 +1,225 @@
+"""Ceilings: what this framework and device reach at best, measured in the worker that trains, all ranks at it at once.
+
+The twins offer bare work to be timed (`frameworks/*/ceiling.py`); which work, how often, and what the times mean is
+decided here and in `training.products`. Every figure is a best of few, so that a single disturbance does no harm. All
+of it takes about a second for each combination of precision, `gemm`, model and micro-batch, and is kept for the rest
+of the worker's life.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hvbench.frameworks import load_framework
+from hvbench.frameworks.contract import Runtime
+from hvbench.records.environment import multiplies_natively
+from hvbench.spec.point import Point
+from hvbench.training.flops import WIRE_BYTES, model_facts
+from hvbench.training.precision import PRECISIONS
+from hvbench.training.products import (
+    Product,
+    allreduce_busbw,
+    describe_slowness,
+    model_products,
+    rounded_elements,
+    scaling_bandwidth,
+    shrink,
+    square,
+    total_flops,
+    total_seconds,
+)
+
+PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
+SQUARE_SIZES = (512, 1024, 2048, 4096, 8192)
+MAX_SQUARE_SECONDS = 0.15  # a square that would take longer is not tried
+MAX_PRODUCT_SECONDS = 0.03  # of the model's own; of one that would take longer a part is timed
+CALL_SECONDS = 2e-3  # least time of one call; shorter work is repeated in it
+MAX_REPEATS = 16
+BEST_OF = 3
+ALLREDUCE_SECONDS = 0.4
+ALLREDUCE_MAX_BYTES = 64 * 2**20
+SCALED_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}  # well beyond the caches
+PASSES = 8  # over such an array in one call
+ROUNDED_ELEMENTS = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The best rate found and the shape that reached it."""
+
+    flops_per_second: float
+    shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRates:
+    """A model's own products in one dtype: the best of them, and how long all of a micro-batch take."""
+
+    best: Peak
+    flops: int
+    seconds: float
+
+
+class Ceilings:
+    """Measures the ceilings of a worker's points; equal questions are asked once."""
+
+    def __init__(self, framework: str, runtime: Runtime) -> None:
+        self.twin = load_framework(framework, "ceiling")
+        self.runtime = runtime
+        self._answers: dict[tuple[Any, ...], Any] = {}
+
+    def measure(self, point: Point, *, force_emulated: bool) -> tuple[dict[str, Any], str | None]:
+        """The fields of `record.Ceiling`, and why the point is skipped or None; all ranks call it and decide alike."""
+        self.runtime.barrier()
+        compute_dtype = PRECISIONS[point.precision].compute_dtype
+        is_native = multiplies_natively(compute_dtype, device=self.runtime.device)
+        fp32 = self._model_rates(point, "float32")
+        own, seconds = fp32, fp32.seconds
+        if not is_native:  # the very products of fp32, between passes that round
+            seconds += rounded_elements(point) * self._rounding_seconds_per_element(compute_dtype)
+        elif compute_dtype != "float32":
+            own = self._model_rates(point, compute_dtype)
+            seconds = own.seconds
+        fp32_peak = self._peak(point, fp32, dtype="float32")
+        peak = self._peak(point, own, dtype=compute_dtype if is_native else "float32")
+        busbw, payload_bytes = self._allreduce(point)
+        ceiling = {
+            "gemm_flops_per_second": peak.flops_per_second,
+            "gemm_shape": list(peak.shape),
+            "model_gemm_flops_per_second": own.flops / own.seconds,
+            "fp32_gemm_flops_per_second": fp32_peak.flops_per_second,
+            "memory_bandwidth_bytes_per_second": self._memory_bandwidth(),
+            "allreduce_busbw_bytes_per_second": busbw,
+            "allreduce_bytes": payload_bytes,
+            "is_emulated": not is_native,
+        }
+        slowness = describe_slowness(
+            precision=point.precision,
+            flops=fp32.flops,
+            seconds=self._share_largest(seconds),
+            fp32_seconds=self._share_largest(fp32.seconds),
+            is_emulated=not is_native,
+            is_forced=force_emulated,
+        )
+        return ceiling, slowness
+
+    def _peak(self, point: Point, rates: ModelRates, *, dtype: str) -> Peak:
+        """The best over squares and the model's own shapes: the model's products cannot beat it."""
+        return max(self._best_square(dtype, point.gemm), rates.best, key=lambda peak: peak.flops_per_second)
+
+    def _best_square(self, dtype: str, gemm: str) -> Peak:
+        def measure() -> Peak:
+            probe = square(PROBE_SIZE)
+            seconds = self._product_seconds(probe, expected_seconds=CALL_SECONDS, dtype=dtype, gemm=gemm)
+            best = Peak(flops_per_second=probe.flops / seconds, shape=probe.shape)
+            for candidate in map(square, SQUARE_SIZES):
+                expected = candidate.flops / best.flops_per_second
+                if expected > MAX_SQUARE_SECONDS:
+                    break
+                seconds = self._product_seconds(candidate, expected_seconds=expected, dtype=dtype, gemm=gemm)
+                if candidate.flops / seconds > best.flops_per_second:
+                    best = Peak(flops_per_second=candidate.flops / seconds, shape=candidate.shape)
+            return best
+
+        return self._ask_once(measure, "square", dtype, gemm)
+
+    def _model_rates(self, point: Point, dtype: str) -> ModelRates:
+        def measure() -> ModelRates:
+            best = self._best_square(dtype, point.gemm)
+            products, peaks = model_products(point), []
+            for product in products:
+                part = shrink(product, max_flops=MAX_PRODUCT_SECONDS * best.flops_per_second)
+                expected = part.flops / best.flops_per_second
+                seconds = self._product_seconds(part, expected_seconds=expected, dtype=dtype, gemm=point.gemm)
+                peaks.append(Peak(flops_per_second=part.flops / seconds, shape=part.shape))
+            return ModelRates(
+                best=max(peaks, key=lambda peak: peak.flops_per_second),
+                flops=total_flops(products),
+                seconds=total_seconds(products, [peak.flops_per_second for peak in peaks]),
+            )
+
+        tokens = point.micro_batch_size * point.sequence_length
+        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.objective == "classification")
+        return self._ask_once(measure, "model", dtype, point.gemm, *sizes)
+
+    def _product_seconds(self, product: Product, *, expected_seconds: float, dtype: str, gemm: str) -> float:
+        repeats = min(MAX_REPEATS, max(1, math.ceil(CALL_SECONDS / expected_seconds)))
+        device = self.runtime.device
+        run = self.twin.prepare_product(product, repeats=repeats, dtype=dtype, gemm=gemm, device=device)
+        return self._work_seconds(run) / repeats
+
+    def _rounding_seconds_per_element(self, dtype: str) -> float:
+        def measure() -> float:
+            choices = {"repeats": PASSES, "dtype": dtype, "device": self.runtime.device}
+            run = self.twin.prepare_rounding(ROUNDED_ELEMENTS, **choices)
+            return self._work_seconds(run) / (PASSES * ROUNDED_ELEMENTS)
+
+        return self._ask_once(measure, "rounding", dtype)
+
+    def _memory_bandwidth(self) -> float:
+        def measure() -> float:
+            size_bytes = SCALED_BYTES[self.runtime.device]
+            runs = [
+                self.twin.prepare_scaling(size_bytes // 4, repeats=repeats, device=self.runtime.device)
+                for repeats in (1, 1 + PASSES)
+            ]
+            # The first pass may write to new memory, which costs far more: what counts is each pass after it.
+            first, all_passes = (self._best_seconds(run) for run in runs)
+            seconds = max(all_passes - first, all_passes / 2)
+            return scaling_bandwidth(size_bytes, seconds=seconds / PASSES)
+
+        return self._ask_once(measure, "bandwidth")
+
+    def _allreduce(self, point: Point) -> tuple[float | None, int]:
+        """Bus bandwidth and payload; None and 0 where one rank is alone."""
+        world_size, compression = self.runtime.world_size, point.compression
+        if point.is_served:
+            return None, 0  # its ranks know no all-reduce
+        payload_bytes = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES)
+
+        def measure() -> float:
+            elements = payload_bytes // WIRE_BYTES[compression]
+            run = self.twin.prepare_allreduce(elements, compression=compression, runtime=self.runtime)
+            # The first call also makes the connections; how many follow is common, or a rank would wait for ever.
+            first = self._share_largest(self._seconds(run))
+            seconds = min(self._seconds(run) for _ in range(max(BEST_OF, min(8, int(ALLREDUCE_SECONDS / first)))))
+            return allreduce_busbw(payload_bytes, seconds=seconds, world_size=world_size)
+
+        if not payload_bytes:
+            return None, 0
+        return self._ask_once(measure, "allreduce", payload_bytes, compression), payload_bytes
+
+    def _ask_once(self, measure: Callable[[], Any], *question: Any) -> Any:
+        """All ranks run the same points, so what one has kept all have kept."""
+        if question not in self._answers:
+            self._answers[question] = measure()
+        return self._answers[question]
+
+    def _share_largest(self, value: float) -> float:
+        return max(self.runtime.gather(value))
+
+    def _work_seconds(self, run: Callable[[], None]) -> float:
+        """Least time of a few calls without what calling costs, which training pays once a step and not a product."""
+
+        def measure() -> float:
+            choices = {"dtype": "float32", "gemm": "default", "device": self.runtime.device}
+            nothing = self.twin.prepare_product(square(8), repeats=1, **choices)
+            return min(self._best_seconds(nothing) for _ in range(BEST_OF))
+
+        best = self._best_seconds(run)
+        return max(best - self._ask_once(measure, "call"), best / 2)
+
+    def _best_seconds(self, run: Callable[[], None]) -> float:
+        """Least time of a few calls; the first, which also traces and warms up, counts as one of them."""
+        return min(self._seconds(run) for _ in range(BEST_OF))
+
+    def _seconds(self, run: Callable[[], None]) -> float:
+        self.runtime.synchronize()
+        begun = time.perf_counter()
+        run()
+        self.runtime.synchronize()
+        return time.perf_counter() - begun

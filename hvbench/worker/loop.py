@@ -1,0 +1,269 @@
+"""The clock and the samples: what one rank writes down about each step of one point.
+
+A step's clock starts when its batch lies in host memory and the device is idle, and stops when the device is idle
+again. Warm-up steps, the first (tracing, compiling) included, are recorded like the others and left out when read.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvbench.frameworks.contract import Runtime, StepResult, Trainer
+from hvbench.records.record import finite_or_none
+from hvbench.spec.point import MeasureSettings, Point
+from hvbench.training.batches import Batch, Batches
+from hvbench.training.checkpoints import Checkpoint, Standing, name_checkpoint, save_checkpoint
+from hvbench.training.loss_scale import LossScale
+from hvbench.training.schedule import point_learning_rate, samples_before
+from hvbench.training.stopping import EarlyStopping
+
+
+class Diverged(Exception):
+    """Training left the finite numbers. Every rank raises it at the same step: the averaged gradient is common."""
+
+
+@dataclass(kw_only=True)
+class Samples:
+    """Per-step lists of one rank, warm-up included; see `hvbench.records.record.RankSamples` for the meaning of each."""
+
+    step_seconds: list[float] = field(default_factory=list)
+    data_seconds: list[float] = field(default_factory=list)
+    loss: list[float | None] = field(default_factory=list)
+    gradient_norm: list[float | None] = field(default_factory=list)
+    learning_rate: list[float] = field(default_factory=list)
+    loss_scale: list[float] = field(default_factory=list)
+    skipped_steps: list[int] = field(default_factory=list)
+    step_tokens: list[int] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+    overflows: list[dict[str, Any]] = field(default_factory=list)
+    gradient_noise: list[dict[str, Any]] = field(default_factory=list)
+    stopped_by: str | None = None
+
+    def add(self, result: StepResult, *, learning_rate: float, loss_scale: float) -> None:
+        """Append one step's values; its times are appended where they are taken."""
+        if result.skipped:
+            self.skipped_steps.append(len(self.loss))
+        self.loss.append(finite_or_none(result.loss))
+        self.gradient_norm.append(finite_or_none(result.gradient_norm))
+        self.learning_rate.append(learning_rate)
+        self.loss_scale.append(loss_scale)
+
+
+class Loop:
+    """Trains one point step by step and samples it. `phase` and `step` say where it is, for progress and for outcomes."""
+
+    def __init__(
+        self,
+        point: Point,
+        settings: MeasureSettings,
+        *,
+        trainer: Trainer,
+        batches: Batches,
+        runtime: Runtime,
+        folder: Path | None = None,  # where this rank leaves checkpoints; None: it leaves none
+    ) -> None:
+        self.point = point
+        self.settings = settings
+        self.trainer = trainer
+        self.batches = batches
+        self.runtime = runtime
+        self.folder = folder
+        self.samples = Samples()
+        self.loss_scale = LossScale(enabled=point.precision == "fp16")
+        self.total_steps = settings.warmup_steps + settings.steps
+        self.step = 0
+        self.first_step = 0  # of the training: what a checkpoint had done before
+        target_loss = settings.target_loss if settings.stop_at_target else None
+        self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
+        self._started = 0.0
+        self.paused_seconds = 0.0  # what is no training: evaluations, looks at the gradient noise, ablations
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left: all are done, or training has ended early."""
+        return self.step >= self.total_steps or self.samples.stopped_by is not None
+
+    @property
+    def phase(self) -> str:
+        """`first_step`, `warmup` or `measure`."""
+        if self.step == 0:
+            return "first_step"
+        return "warmup" if self.step < self.settings.warmup_steps else "measure"
+
+    @property
+    def timed_steps(self) -> int:
+        """How many steps after the warm-up are done."""
+        return max(0, self.step - self.settings.warmup_steps)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What runs in here is no training: its time belongs to no step and not to `training_seconds`."""
+        begun = time.perf_counter()
+        yield
+        self.paused_seconds += time.perf_counter() - begun
+
+    def resume(self, standing: Standing) -> None:
+        """Take over where a checkpoint stands: its step, its place in the text, its loss scale."""
+        self.first_step = standing.step
+        if self.loss_scale.enabled:
+            self.loss_scale.scale, self.loss_scale.clean_steps = standing.loss_scale, standing.clean_steps
+
+    @property
+    def standing(self) -> Standing:
+        """Where the training stands, for a checkpoint."""
+        steps = self.first_step + self.step
+        return Standing(
+            step=steps,
+            samples=samples_before(self.point, steps),
+            global_batch_size=self.point.global_batch_size,
+            optimizer=self.point.optimizer,
+            loss_scale=self.loss_scale.scale,
+            clean_steps=self.loss_scale.clean_steps,
+            tokens_digest=self.batches.tokens_digest,
+            seed=self.point.seed,
+            framework=self.point.framework,
+        )
+
+    def start(self) -> None:
+        """Line up the ranks; evaluate the untrained model if evaluations were asked for."""
+        if self.settings.evaluate_every:
+            self._evaluate()
+        self.runtime.barrier()
+        self._started = time.perf_counter()
+        self.paused_seconds = 0.0
+
+    def advance(self) -> None:
+        """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
+        rate = point_learning_rate(self.point, self.first_step + self.step)
+        scale = self.loss_scale.scale
+        if self.settings.noise_every and self.step % self.settings.noise_every == 0:
+            self._look_at_noise(loss_scale=scale)
+        asked = time.perf_counter()
+        inputs, targets = self.batches.train_batch(self.first_step + self.step)
+        self.runtime.synchronize()
+        begun = time.perf_counter()
+        result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
+        self.runtime.synchronize()
+        ended = time.perf_counter()
+
+        self.samples.data_seconds.append(begun - asked)
+        self.samples.step_seconds.append(ended - begun)
+        self.samples.step_tokens.append(inputs.size * (self.point.world_size or 1))
+        self.samples.add(result, learning_rate=rate, loss_scale=scale)
+        self._check_finite(result)
+        if result.skipped:
+            self._find_overflow(inputs, targets, loss_scale=scale)
+        self.loss_scale.update(skipped=result.skipped)
+        self.step += 1
+        if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
+            self._evaluate()
+        if self.folder and self.step % self.settings.checkpoint_every == 0:
+            self._save()
+
+    def _save(self) -> None:
+        with self.paused():
+            standing = self.standing
+            checkpoint = Checkpoint(standing=standing, arrays=self.trainer.state())
+            save_checkpoint(self.folder / name_checkpoint(standing.step), checkpoint)
+
+    def _check_finite(self, result: StepResult) -> None:
+        gave_up = result.skipped and self.loss_scale.scale <= 1.0
+        if gave_up or not (result.skipped or math.isfinite(result.gradient_norm)):
+            raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
+
+    def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
+        """Tell an overflow of this rank's own gradients from one on the wire; a skipped step has moved no parameter."""
+        with self.paused():
+            norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+        is_own = not all(map(math.isfinite, norms.micro_batches))
+        self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
+
+    def _look_at_noise(self, *, loss_scale: float) -> None:
+        """Norms of the gradients of the batch that comes next, before and after averaging."""
+        begun = time.perf_counter()
+        norms = self.trainer.gradient_norms(*self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale)
+        ended = time.perf_counter()
+        self.paused_seconds += ended - begun
+        self.samples.gradient_noise.append(
+            {
+                "step": self.step,
+                "micro_gradient_norms": [finite_or_none(norm) for norm in norms.micro_batches],
+                "gradient_norm": finite_or_none(norms.averaged),
+                "seconds": ended - begun,
+            }
+        )
+
+    def _evaluate(self) -> None:
+        begun = time.perf_counter()
+        batches = list(self.batches.validation_batches(self.settings.evaluate_samples))
+        losses = [self.trainer.evaluate(*batch) for batch in batches]
+        accuracy = self._measure_accuracy(batches) if self.point.objective == "classification" else None
+        loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
+        losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
+        ended = time.perf_counter()
+        training_seconds = begun - self._started - self.paused_seconds if self.step else 0.0
+        self.paused_seconds += ended - begun
+        self.samples.evaluations.append(
+            {
+                "step": self.step,
+                "loss": finite_or_none(loss),
+                "samples": samples,
+                "seconds": ended - begun,
+                "training_seconds": training_seconds,
+                "accuracy": accuracy,
+            }
+        )
+        # In the order of `hvbench.analysis.frame.samples.evaluations_of`: to the last bit the loss that will be read from the records.
+        validation_loss = sum(samples * each for each in losses_of_ranks) / (samples * len(losses_of_ranks))
+        reason = self._stopping.judge(validation_loss)
+        if self.step > self.settings.warmup_steps:  # at least one step has been timed
+            self.samples.stopped_by = reason
+
+
+    def _measure_accuracy(self, batches: list[Batch]) -> float:
+        """The share of samples of which the largest logit is that of their class."""
+        hits = [self.trainer.logits(inputs).argmax(axis=-1) == labels for inputs, labels in batches]
+        return float(np.concatenate(hits).mean())
+
+
+def reset_peak_rss() -> None:
+    """Return freed memory to the system and restart the RSS high-water mark, where the kernel allows it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def peak_rss_bytes() -> int:
+    """RSS high-water mark of this process since `reset_peak_rss`."""
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def read_peaks(runtime: Runtime) -> dict[str, int | None]:
+    """The high-water marks of host and device memory, as `hvbench.records.record.RankSamples` names them."""
+    return {"peak_rss_bytes": peak_rss_bytes(), "peak_device_memory_bytes": runtime.peak_device_memory_bytes()}
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process now."""
+    return _status_bytes("VmRSS") or peak_rss_bytes()
+
+
+
+def _status_bytes(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

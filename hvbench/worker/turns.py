@@ -1,0 +1,116 @@
+"""A rank's side of taking turns: the launches that `hvbench ab` compares live at the same time, and one of them runs.
+
+`hvbench.comparison.ab.turnstile` serves the turns on a Unix socket, which HVBENCH_TURNS names: ARM:PATH. Every rank asks
+for itself, one JSON object a line, and waits for the answer; all ranks of an arm get the same one, so that they need not
+talk to each other to agree, and a rank that waits sleeps in the kernel.
+
+    {"arm": "a", "rank": 0, "ranks": 2}        who asks; no answer
+    {"ask": "meet", "place": 3, "steps": 18}   wait for the other arm at the same point, then for a turn
+    {"ask": "steps"}                           the turn is over: wait for the next
+    {"ask": "leave"}                           the point is done: wait until the other arm has done it, too
+    {"steps": 5}                               the answer: run five steps; null: go on and never ask again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+VARIABLE = "HVBENCH_TURNS"
+PROTOCOL = 1  # arms of another revision take turns with this one if they speak the same
+GIVE_UP_SECONDS = 120.0  # for a turn, and for the other arm to come to the same point
+
+
+class Turns:
+    """Turns of this rank; without a turnstile it never waits."""
+
+    def __init__(self, connection: socket.socket | None = None) -> None:
+        self._connection = connection
+        self._stream = connection.makefile("rwb") if connection else None
+        self._is_free = connection is None
+        self._is_inside = False
+        self._steps: int | None = None  # that are left of this turn; None: as many as it likes
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection:
+            with contextlib.suppress(OSError):  # what could not be sent any more
+                self._stream.close()
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def at(self, place: int | None, *, steps: int) -> Iterator[None]:
+        """Be at the point number `place`, of so many steps, together with the other arm: all of it runs in turns.
+
+        None: at no point that the other arm would come to.
+        """
+        if place is None:
+            yield
+            return
+        self._ask({"ask": "meet", "place": place, "steps": steps})
+        self._is_inside = True
+        try:
+            yield
+        finally:  # an error ends the worker; the turnstile then hears the connection close
+            self._is_inside = False
+        self._ask({"ask": "leave"})
+
+    def step(self) -> None:
+        """Take one step of this turn, or of the next, which it waits for."""
+        if self._steps is None or not self._is_inside:
+            return
+        if self._steps == 0:
+            self._ask({"ask": "steps"})
+        if self._steps is not None:
+            self._steps -= 1
+
+    def _ask(self, question: dict[str, Any]) -> None:
+        if self._is_free:
+            return
+        answer = b""
+        with contextlib.suppress(OSError):
+            self._stream.write(json.dumps(question).encode() + b"\n")
+            self._stream.flush()
+            answer = self._stream.readline()
+        if not answer:
+            raise ConnectionError("the turnstile of hvbench ab is gone")
+        self._steps = json.loads(answer)["steps"]
+        if self._steps is None and question["ask"] != "leave":
+            self._is_free = True
+
+
+def join_turns(*, rank: int, world_size: int) -> Turns:
+    """The turns that HVBENCH_TURNS names, or none where it is not set; raises ConnectionError."""
+    arm, _, path = os.environ.get(VARIABLE, "").partition(":")
+    if not arm:
+        return Turns()
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+    except OSError as error:
+        connection.close()
+        raise ConnectionError(f"{VARIABLE}={arm}:{path}: no turnstile there: {error.strerror}") from None
+    connection.sendall(json.dumps({"arm": arm, "rank": rank, "ranks": world_size}).encode() + b"\n")
+    return Turns(connection)
+
+
+def keep_to_own_cores(*, local_rank: int, local_size: int) -> None:
+    """Bind this process, and the threads that it will start, to its share of the host's cores, where turns are taken.
+
+    Ranks that are woken together may find themselves on one core, and a turn is over before the kernel has spread them.
+    """
+    if os.environ.get(VARIABLE):
+        cores = sorted(os.sched_getaffinity(0))
+        begin, end = (len(cores) * rank // local_size for rank in (local_rank, local_rank + 1))
+        os.sched_setaffinity(0, cores[begin : max(end, begin + 1)])
+
+
+def stretch_timeout(seconds: float) -> float:
+    """The time limit of a point: in turns it also waits for the other arm, whose limit is the same."""
+    return 2 * seconds + 2 * GIVE_UP_SECONDS if os.environ.get(VARIABLE) else seconds
