@@ -66,8 +66,12 @@ def time_compare(folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--records", type=int, nargs="+", default=[1250, 2500, 5000, 10_000], help="of both runs together")
-    parser.add_argument("--of", type=Path, default=ROOT / "results" / "reference" / "quickstart", help="run to take a record of")
+    parser.add_argument(
+        "--records", type=int, nargs="+", default=[1250, 2500, 5000, 10_000], help="of both runs together"
+    )
+    parser.add_argument(
+        "--of", type=Path, default=ROOT / "results" / "reference" / "quickstart", help="run to take a record of"
+    )
     arguments = parser.parse_args()
     template = json.loads(min((arguments.of / "records").glob("*.json")).read_text())
     run = json.loads((arguments.of / "run.json").read_text())
@@ -77,7 +81,9 @@ def main() -> None:
                 write_run(Path(folder) / name, template, run, records=records // 2, seed=seed)
             seconds = time_compare(Path(folder))
             size = sum(path.stat().st_size for path in Path(folder).rglob("*.json"))
-        print(f"{records:6} records, {records * STEPS * 2:9,} samples, {size / 1e6:6.1f} MB: {seconds:6.2f} s, {seconds / records * 1e3:.2f} ms a record")
+        print(
+            f"{records:6} records, {records * STEPS * 2:9,} samples, {size / 1e6:6.1f} MB: {seconds:6.2f} s, {seconds / records * 1e3:.2f} ms a record"
+        )
 
 
 if __name__ == "__main__":

@@ -63,10 +63,16 @@ def pool_pairs(runs: list[Recorded]) -> Pairs:
     worse_by = np.concatenate([point[STEP] for run in runs for point in run.points])
     # The kernel's control is always there; stolen time only where the hypervisor tells it.
     names = [name for name in runs[0].controls if all(name in run.controls for run in runs)]
-    columns = [np.array([run.controls[name] for name in names]).reshape(len(names), -1) for run in runs for _ in run.points]
+    columns = [
+        np.array([run.controls[name] for name in names]).reshape(len(names), -1) for run in runs for _ in run.points
+    ]
     spread = worse_by.std(ddof=1) * 100
     way = "in turns" if runs[0].in_turns else "one after the other"
-    return Pairs(name=f"recorded pairs, spread {spread:.1f} % (recorded, {way})", worse_by=worse_by, controls=np.concatenate(columns, axis=1))
+    return Pairs(
+        name=f"recorded pairs, spread {spread:.1f} % (recorded, {way})",
+        worse_by=worse_by,
+        controls=np.concatenate(columns, axis=1),
+    )
 
 
 def draw(
@@ -208,7 +214,13 @@ def describe_studies(studies: dict[str, list[dict[str, float]]]) -> str:
     ]
     for name, rows in studies.items():
         at = {row["slowdown"]: row for row in rows}
-        places = ((0.0, "regression"), (0.05, "regression"), (0.05, "pass"), (0.05, "inconclusive"), (0.10, "regression"))
+        places = (
+            (0.0, "regression"),
+            (0.05, "regression"),
+            (0.05, "pass"),
+            (0.05, "inconclusive"),
+            (0.10, "regression"),
+        )
         figures = " | ".join(f"{at[slowdown][call] * 100:.2f} %" for slowdown, call in places)
         lines.append(f"| {name.rpartition('spread ')[2]} | {figures} |")
     return "\n".join(lines)
@@ -252,7 +264,9 @@ def main() -> None:
     parser.add_argument("--margin", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder for gate_power.json and the plot")
-    parser.add_argument("--keep", type=Path, help="folder for the pairs themselves, a small file a run, which this reads, too")
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the pairs themselves, a small file a run, which this reads, too"
+    )
     parser.add_argument("--guide", type=Path, help="page whose two tables are written anew: docs/ci.md")
     arguments = parser.parse_args()
     level = study_level(trials=arguments.trials, seed=arguments.seed)
@@ -261,7 +275,9 @@ def main() -> None:
     real = count_decisions(recorded, margin=arguments.margin)
     for row in real:
         counts = ", ".join(f"{row[call]} {call}" for call in CALLS)
-        print(f"real decisions, b: {row['b']}, {'in turns' if row['in_turns'] else 'apart'}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs")
+        print(
+            f"real decisions, b: {row['b']}, {'in turns' if row['in_turns'] else 'apart'}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs"
+        )
     alike = [[run for run in recorded if run.b == "nothing" and run.in_turns == in_turns] for in_turns in (True, False)]
     pools = [pool_pairs(runs) for runs in alike if runs]
     pools += [make_normal(spread, seed=arguments.seed) for spread in SPREADS]

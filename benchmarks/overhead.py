@@ -93,7 +93,9 @@ def main() -> None:
     pairs = zip(seconds["measured"], seconds["bare"], strict=True)
     ratio = estimate_rate([measured / bare for measured, bare in pairs])
     interval = "n=1" if ratio.low is None else f"95 % interval {ratio.low:.4f} … {ratio.high:.4f}"
-    print(f"{options.framework}, {options.model}: measured/bare {ratio.centre:.4f}, {interval}, n={ratio.n}, goal {GOAL}")
+    print(
+        f"{options.framework}, {options.model}: measured/bare {ratio.centre:.4f}, {interval}, n={ratio.n}, goal {GOAL}"
+    )
     if options.out:
         asked = {key: value for key, value in vars(options).items() if key != "out"}
         content = {"asked": asked, "environment": describe_environment(), "block_seconds": seconds}

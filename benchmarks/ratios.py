@@ -49,15 +49,15 @@ def select(launches: Sequence[Launch], **values: Any) -> dict[int, Launch]:
     return {each["round"]: each for each in launches if all(each[key] == value for key, value in values.items())}
 
 
-def compare_steps(
-    twin: Mapping[int, Launch], peer: Mapping[int, Launch], *, clock: str = "step_seconds"
-) -> Estimate:
+def compare_steps(twin: Mapping[int, Launch], peer: Mapping[int, Launch], *, clock: str = "step_seconds") -> Estimate:
     """How many times as fast as `peer` the `twin` is, over the rounds that have both. ValueError if none has."""
 
     def typical(launch: Launch) -> float:
         return median(timed_seconds(launch, clock=clock))
 
-    return estimate_rate([typical(peer[number]) / typical(twin[number]) for number in sorted(twin.keys() & peer.keys())])
+    return estimate_rate(
+        [typical(peer[number]) / typical(twin[number]) for number in sorted(twin.keys() & peer.keys())]
+    )
 
 
 def check_equal_work(launches: Sequence[Launch]) -> None:
@@ -133,6 +133,8 @@ def to_markdown(launches: Sequence[Launch], contenders: Sequence[str]) -> str:
     """Both tables."""
     tables = [rate_rows(launches, contenders), ratio_rows(launches)]
     texts = [
-        tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right") for rows in tables if rows
+        tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")
+        for rows in tables
+        if rows
     ]
     return "\n\n".join(texts) + "\n"

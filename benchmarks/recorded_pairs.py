@@ -47,7 +47,9 @@ def read_recorded(path: Path) -> Recorded:
             raise UsageError(f"{path}: not recorded pairs: {error}") from None
     run = read_ab(path)
     comparison, sets, _ = compare_pairs(run, margin=0.03)
-    changes = [[each for each in point.changes if each.metric.is_decisive and each.worse_by] for point in comparison.points]
+    changes = [
+        [each for each in point.changes if each.metric.is_decisive and each.worse_by] for point in comparison.points
+    ]
     pairs = min(len(each.worse_by) for point in changes for each in point)
     return Recorded(
         name=path.name,
@@ -61,7 +63,9 @@ def read_recorded(path: Path) -> Recorded:
 
 def is_alike(arms: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether both arms do the same: same interpreter, revision and fields, and no variable that anything reads."""
-    a, b = ({key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values())
+    a, b = (
+        {key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values()
+    )
     return a == b and {name for arm in arms.values() for name in arm["variables"]} <= {STUDY}
 
 
@@ -78,7 +82,8 @@ def decide_recorded(recorded: Recorded, *, margin: float) -> list[dict[str, obje
     for point in recorded.points:
         for look in LOOKS:
             series = [
-                Series(worse_by=values[:look], margin=margin, is_timing=name in recorded.timings) for name, values in point.items()
+                Series(worse_by=values[:look], margin=margin, is_timing=name in recorded.timings)
+                for name, values in point.items()
             ]
             decisions = decide(series, controls={name: values[:look] for name, values in recorded.controls.items()})
             if is_final(decisions, pairs=look):
@@ -104,6 +109,15 @@ def count_decisions(runs: list[Recorded], *, margin: float) -> list[dict[str, ob
         pairs = float(np.mean([each["pairs"] for each in decisions]))
         spread = float(np.std(np.concatenate([point[STEP] for run in same for point in run.points]), ddof=1))
         rows.append(
-            {"b": b, "in_turns": in_turns, "runs": len(same), "decisions": len(decisions), **counts, **ends, "mean_pairs": pairs, "spread": spread}
+            {
+                "b": b,
+                "in_turns": in_turns,
+                "runs": len(same),
+                "decisions": len(decisions),
+                **counts,
+                **ends,
+                "mean_pairs": pairs,
+                "spread": spread,
+            }
         )
     return rows

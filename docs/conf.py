@@ -50,7 +50,13 @@ def write_suite_reference(folder: Path) -> None:
     for title, key in (("`[point]`, `[axes]` and `[[exclude]]`", "point"), ("`[measure]`", "measure")):
         lines += ["", f"## {title}", "", "| field | accepts | default | meaning |", "| :--- | :--- | :--- | :--- |"]
         for name, field in schema["properties"][key]["properties"].items():
-            default = "from the model" if "default" not in field else "" if field["default"] is None else f"`{json.dumps(field['default'])}`"
+            default = (
+                "from the model"
+                if "default" not in field
+                else ""
+                if field["default"] is None
+                else f"`{json.dumps(field['default'])}`"
+            )
             lines.append(f"| `{name}` | {describe_kind(field)} | {default} | {field.get('description', '')} |")
     (folder / "suite.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / "suite.schema.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")

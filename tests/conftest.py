@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-SHARED = ("tests/parity/", "tests/browser/", "tests/docs/test_pages.py", "tests/parallel/test_ablation.py",
-          "tests/parallel/test_checkpoints.py", "tests/unit/test_published_figures.py")
+SHARED = (
+    "tests/parity/",
+    "tests/browser/",
+    "tests/docs/test_pages.py",
+    "tests/parallel/test_ablation.py",
+    "tests/parallel/test_checkpoints.py",
+    "tests/unit/test_published_figures.py",
+)
 
 
 @pytest.hookimpl(tryfirst=True)

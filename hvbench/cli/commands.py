@@ -67,7 +67,9 @@ def memory_limit_option(command):
 def limits_of_a_point(command):
     """Options of `sweep` and `run` that bound what one point may cost."""
     command = memory_limit_option(command)
-    timeout_help = "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
+    timeout_help = (
+        "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
+    )
     seconds = click.FloatRange(min=0, min_open=True, max=10**9)
     return click.option("--timeout", metavar="SECONDS", type=seconds, help=timeout_help)(command)
 
@@ -87,6 +89,8 @@ def options_of_precision(command):
     budget_help = "Time for those launches, such as 10m. Default: 30m."
     command = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_help)(command)
     return click.option("--precision-target", metavar="SHARE", type=Share(), help=target_help)(command)
+
+
 def track_option(command):
     """`--track`, of `sweep`, `run` and `report`."""
     text = "Give every launch to experiment trackers too, after all is measured: tensorboard, wandb, mlflow."
@@ -118,22 +122,34 @@ def scale_option(command):
 @scale_option
 @override_option
 @options_of_a_sweep
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/SUITE/TIME."
+)
 @limits_of_a_point
 @options_of_precision
 @click.option(
-    "--resume/--fresh", default=False, help="Go on with the newest run of the suite (or with --out), or start a new one."
+    "--resume/--fresh",
+    default=False,
+    help="Go on with the newest run of the suite (or with --out), or start a new one.",
 )
-@click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok.")
+@click.option(
+    "--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok."
+)
 @click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
 @timeline_option
 @track_option
 @output_options
 @click.option(
-    "--parity/--no-parity", default=True, help="First check that the frameworks do the same work (default), or leave it unproven."
+    "--parity/--no-parity",
+    default=True,
+    help="First check that the frameworks do the same work (default), or leave it unproven.",
 )
 @click.option(
-    "--report/--no-report", "with_report", default=True, envvar="HVBENCH_REPORT", help="Write tables, plots, report.html and report.md at the end."
+    "--report/--no-report",
+    "with_report",
+    default=True,
+    envvar="HVBENCH_REPORT",
+    help="Write tables, plots, report.html and report.md at the end.",
 )
 def sweep(
     suite: str,
@@ -263,9 +279,13 @@ def plan(
 @click.argument("words", nargs=-1, metavar="[SUITE] [KEY=VALUE…]")
 @override_option
 @options_of_a_sweep
-@click.option("--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Optimizer updates to compare.")
+@click.option(
+    "--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Optimizer updates to compare."
+)
 @click.option("--full", is_flag=True, help="Print every tensor and every update, not only the largest errors.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write every figure to FILE too.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write every figure to FILE too."
+)
 def parity(
     words: tuple[str, ...], overrides: tuple[str, ...], np: int | None, steps: int, full: bool, json_path: Path | None
 ) -> int:

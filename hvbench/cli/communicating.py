@@ -17,12 +17,16 @@ RESULTS = Path("results")
 
 
 @click.command()
-@click.option("--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out.")
+@click.option(
+    "--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
+)
 @hosts_option
 @click.option("--ranks", type=Counts(), metavar="N,…", help="World sizes to measure, none above --np. Default: --np.")
 @click.option("-b", "--begin", type=Size(), default="1KiB", show_default=True, metavar="SIZE", help="Smallest message.")
 @click.option("-e", "--end", type=Size(), default="256MiB", show_default=True, metavar="SIZE", help="Largest message.")
-@click.option("-f", "--factor", type=click.IntRange(2, 1024), default=4, show_default=True, help="From one size to the next.")
+@click.option(
+    "-f", "--factor", type=click.IntRange(2, 1024), default=4, show_default=True, help="From one size to the next."
+)
 @click.option(
     "--implementation", "implementations", default="pytorch,tensorflow,mpi4py,ring", show_default=True, metavar="NAME,…",
     type=Choices("pytorch", "tensorflow", "mpi4py", "ring"), help="Who all-reduces; the last two are references.",
@@ -35,10 +39,32 @@ RESULTS = Path("results")
     "--compression", "compressions", type=Choices("none", "fp16", "bf16"), default="none,fp16,bf16", show_default=True,
     metavar="NAME,…", help="What goes on the wire.",
 )  # fmt: skip
-@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Launches with fresh workers, interleaved.")
-@click.option("--budget", "budget_seconds", type=click.FloatRange(0.01, 3600), default=0.5, show_default=True, metavar="SECONDS", help="Of timed calls in a case, roughly.")  # noqa: E501
-@click.option("--link", "links", type=Bandwidths(), metavar="RATE,…", help="Shape the hosts' links, such as 200Mbit (in hvbench lab only).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/allreduce/TIME.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Launches with fresh workers, interleaved.",
+)
+@click.option(
+    "--budget",
+    "budget_seconds",
+    type=click.FloatRange(0.01, 3600),
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of timed calls in a case, roughly.",
+)  # noqa: E501
+@click.option(
+    "--link",
+    "links",
+    type=Bandwidths(),
+    metavar="RATE,…",
+    help="Shape the hosts' links, such as 200Mbit (in hvbench lab only).",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/allreduce/TIME."
+)
 @click.option("--resume", is_flag=True, help="With --out: leave out what ended in ok there.")
 def allreduce(
     np: int | None,
@@ -81,11 +107,15 @@ def allreduce(
     try:
         worlds = ranks or (context.size,)
         if min(worlds) < 2 or max(worlds) > context.size:
-            raise UsageError(f"an all-reduce needs 2 ranks at least, and at most the {context.size} that are launched: give --np")
+            raise UsageError(
+                f"an all-reduce needs 2 ranks at least, and at most the {context.size} that are launched: give --np"
+            )
         if end < begin:
             raise UsageError(f"--end {end}: smaller than --begin {begin}")
         if links and not os.environ.get(LINK_VARIABLE):
-            raise UsageError(f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}")
+            raise UsageError(
+                f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
+            )
         for name in implementations:
             if name in FRAMEWORKS and not is_installed(name):
                 raise UsageError(f"--implementation {name}: not installed here; see hvbench doctor")
@@ -106,7 +136,15 @@ def allreduce(
         jobs = plan_jobs(cases, repeats=repeats, done=done)
         if not cases:
             raise UsageError("none of these cases exists: the references are MPI's and compress nothing")
-        open_folder(path, asked={"command": shlex.join(["hvbench", *sys.argv[1:]]), "settings": settings.model_dump(), "jobs": len(jobs)}, resume=resume)
+        open_folder(
+            path,
+            asked={
+                "command": shlex.join(["hvbench", *sys.argv[1:]]),
+                "settings": settings.model_dump(),
+                "jobs": len(jobs),
+            },
+            resume=resume,
+        )
     except BaseException:
         dismiss(context)
         raise
@@ -149,11 +187,36 @@ def write_results(path: Path) -> str:
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--ranks", "world_sizes", type=Counts(), metavar="N,…", help="Ranks to predict for. Default: as measured.")
-@click.option("--link", "links", type=Bandwidths(), metavar="RATE,…", help="Bandwidth of every host's link. Default: as measured.")
-@click.option("--latency", "latency_seconds", type=click.FloatRange(0, 10), default=0.0, metavar="SECONDS", help="What a hop takes longer than on the measured links.")  # noqa: E501
-@click.option("--allreduce", "beside", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="RUN", help="For a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire.")  # noqa: E501
-@click.option("--size", "payloads", type=Size(), multiple=True, default=("1MiB", "16MiB", "256MiB"), show_default=True, help="For all-reduces: message sizes. May be repeated.")  # noqa: E501
+@click.option(
+    "--ranks", "world_sizes", type=Counts(), metavar="N,…", help="Ranks to predict for. Default: as measured."
+)
+@click.option(
+    "--link", "links", type=Bandwidths(), metavar="RATE,…", help="Bandwidth of every host's link. Default: as measured."
+)
+@click.option(
+    "--latency",
+    "latency_seconds",
+    type=click.FloatRange(0, 10),
+    default=0.0,
+    metavar="SECONDS",
+    help="What a hop takes longer than on the measured links.",
+)  # noqa: E501
+@click.option(
+    "--allreduce",
+    "beside",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="RUN",
+    help="For a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire.",
+)  # noqa: E501
+@click.option(
+    "--size",
+    "payloads",
+    type=Size(),
+    multiple=True,
+    default=("1MiB", "16MiB", "256MiB"),
+    show_default=True,
+    help="For all-reduces: message sizes. May be repeated.",
+)  # noqa: E501
 def predict(
     run: Path,
     world_sizes: tuple[int, ...] | None,
@@ -200,14 +263,19 @@ def predict(
             raise UsageError(f"{run}: {'; '.join(problems) or 'no case ended in ok'}")
         write_residuals(run, held)
         choices = {"world_sizes": world_sizes or (), "links": links or (), "payloads": payloads}
-        blocks += [render_costs(costs, held), render_allreduces(costs, factors, latency_seconds=latency_seconds, **choices)]
+        blocks += [
+            render_costs(costs, held),
+            render_allreduces(costs, factors, latency_seconds=latency_seconds, **choices),
+        ]
     else:
         records, unreadable = RunFolder(run).read_records()
         blocks += [f"not a readable record: {problem}" for problem in unreadable]
         points = point_frame(records)
         models = models_of(points, records)
         if not models:
-            raise UsageError(f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network")
+            raise UsageError(
+                f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network"
+            )
         predictions = predict_all(
             models, world_sizes=world_sizes or (), links=links or (), latency_seconds=latency_seconds,
             costs={name: (cost, factors[name]) for name, cost in costs.items()},
@@ -216,7 +284,9 @@ def predict(
         errors = predict_held_out(points, payloads_of(records))
         if len(errors):
             errors = 100 * errors["relative_error"].abs()
-            blocks.append(f"links that the model did not see: median error {errors.median():.3g} %, largest {errors.max():.3g} %, n = {len(errors)}")
+            blocks.append(
+                f"links that the model did not see: median error {errors.median():.3g} %, largest {errors.max():.3g} %, n = {len(errors)}"
+            )
         afar = break_even_from_afar(points, payloads_of(records))
         for row in afar.itertuples():
             blocks.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,7 +161,7 @@ def gate(
     unless --fail-on-baseline is given. Exit codes: 0 pass · 1 regression · 2 usage · 3 inconclusive · 4 not comparable ·
     5 missing data or a crash
     """
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     from hvbench.comparison.ab.test import is_ab, judge_folder
     from hvbench.comparison.baseline import judge_run
@@ -171,7 +172,7 @@ def gate(
     policy = load_policy(policy_path)
     if fail_on_baseline:
         policy = policy.model_copy(update={"fail_on_baseline": True})
-    today = datetime.now(timezone.utc).date().isoformat()
+    today = datetime.now(UTC).date().isoformat()
     path = find_run(run, root=RESULTS)
     if is_ab(path):
         judgement, problems = judge_folder(path, policy=policy, today=today)
@@ -193,7 +194,7 @@ def require_writer(junit: Path | None) -> None:
 
 def deliver(judgement: Judgement, *, junit: Path | None, markdown: Path | None, json: Path | None) -> int:
     """Print the verdict, write the files that were asked for, and end with the verdict's exit code."""
-    from datetime import datetime, timezone
+    from datetime import datetime
     from functools import partial
     from socket import gethostname
 
@@ -202,7 +203,7 @@ def deliver(judgement: Judgement, *, junit: Path | None, markdown: Path | None, 
     from hvbench.comparison.outputs import verdict
 
     click.echo(verdict.render_text(judgement), nl=False)
-    timestamp = datetime.now(timezone.utc).isoformat(timespec="seconds").partition("+")[0]
+    timestamp = datetime.now(UTC).isoformat(timespec="seconds").partition("+")[0]
     render_junit = partial(verdict.render_junit, timestamp=timestamp, hostname=gethostname())
     for path, render in ((junit, render_junit), (markdown, verdict.render_markdown), (json, verdict.render_json)):
         if path is not None:

@@ -22,7 +22,13 @@ def hosts_option(command):
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--hosts", type=click.IntRange(1, 64), default=2, show_default=True, help="Hosts to make.")
-@click.option("--ranks-per-host", type=click.IntRange(1, 1024), default=1, show_default=True, help="What -H says by default in there.")
+@click.option(
+    "--ranks-per-host",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="What -H says by default in there.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
     """Run COMMAND on the first of several hosts that are made for it on this machine: network namespaces and real ssh.

@@ -104,7 +104,9 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
     installed = [name for name in FRAMEWORKS if is_installed(name)]
     missing = [name for name in FRAMEWORKS if name not in installed]
     if len(installed) < 2:
-        raise UsageError(f"parity needs two of {join_names(FRAMEWORKS)}: not installed here: {', '.join(missing)}; see hvbench doctor")
+        raise UsageError(
+            f"parity needs two of {join_names(FRAMEWORKS)}: not installed here: {', '.join(missing)}; see hvbench doctor"
+        )
     for name in missing:
         display.prepare(f"left out: {name} is not installed here; see hvbench doctor")
     firsts = list(dict.fromkeys(pair[0] for pair in pair_up(suite.points(), frameworks=installed)))
@@ -117,7 +119,9 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]
         display.prepare(f"skipped {configuration_name(skipped.point)}: {skipped.reason}")
     points = [job.point for job in plan.jobs]
     for point in (point for point in points if not point.is_repeatable):
-        display.prepare(f"skipped {configuration_name(point)}: an asynchronous server's updates depend on which rank comes first")
+        display.prepare(
+            f"skipped {configuration_name(point)}: an asynchronous server's updates depend on which rank comes first"
+        )
     pairs = pair_up((point for point in points if point.is_repeatable), frameworks=installed)
     if not pairs:
         raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
@@ -147,7 +151,8 @@ def render(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:
                 *([join_names([point.framework for point in parity.points])] if names_pairs else []),
                 *(show(kinds.get(kind)) for kind in COLUMNS),
                 "–" if parity.problem else " / ".join(map(str, dict.fromkeys(parity.overflows))),
-                (GREEN if parity.is_proven else f"{RED}: {why(parity)}") + (f", over {parity.horizon} updates" if parity.horizon else ""),
+                (GREEN if parity.is_proven else f"{RED}: {why(parity)}")
+                + (f", over {parity.horizon} updates" if parity.horizon else ""),
             ]
         )
     header = [*varying, *(["frameworks"] if names_pairs else []), *COLUMNS.values(), "overflows", "verdict"]

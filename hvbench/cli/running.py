@@ -112,7 +112,9 @@ def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> s
     if is_hurried and context.launcher != "none":
         words = [sys.executable, "-P", "-c", "from hvbench.cli import main; main()", "report", str(path.resolve())]
         subprocess.run(
-            ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words], start_new_session=True, env=without_launcher()
+            ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words],
+            start_new_session=True,
+            env=without_launcher(),
         )
         return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
@@ -171,7 +173,9 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     lines = [f"{suite.name}: {suite.question}", ""]
     told = tell_apart([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     for job in plan.jobs:
-        lines.append(f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip())
+        lines.append(
+            f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip()
+        )
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
     lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []

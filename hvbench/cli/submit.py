@@ -17,12 +17,24 @@ LAUNCHING = ("sweep", "run", "parity", "allreduce", "tune")
 @click.option("--scheduler", type=click.Choice(["slurm", "kubernetes"]), required=True, help="Whose job is written.")
 @click.option("--hosts", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Hosts to ask for.")
 @click.option("--ranks-per-host", type=click.IntRange(1, 1024), default=1, show_default=True, help="Ranks on each.")
-@click.option("--cores-per-rank", type=click.IntRange(1, 1024), default=1, show_default=True, help="Cores of each rank.")
-@click.option("--time", "seconds", type=Duration(), default="1h", show_default=True, metavar="TIME", help="The job's time limit.")
+@click.option(
+    "--cores-per-rank", type=click.IntRange(1, 1024), default=1, show_default=True, help="Cores of each rank."
+)
+@click.option(
+    "--time", "seconds", type=Duration(), default="1h", show_default=True, metavar="TIME", help="The job's time limit."
+)
 @click.option("--name", default="hvbench", show_default=True, help="The job's name.")
-@click.option("--option", "options", multiple=True, metavar="NAME[=VALUE]", help="Of the scheduler, such as partition=short (Slurm). May be repeated.")  # noqa: E501
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Of the scheduler, such as partition=short (Slurm). May be repeated.",
+)  # noqa: E501
 @click.option("--image", metavar="IMAGE", help="Container image with hvbench and its Horovod (Kubernetes).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the job to FILE. Default: print it.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the job to FILE. Default: print it."
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND…")
 def submit(
     scheduler: str,

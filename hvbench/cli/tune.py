@@ -21,16 +21,36 @@ RESULTS = Path("results")
 
 @click.command()
 @click.argument("values", nargs=-1, metavar="KEY=VALUE…")
-@click.option("--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out.")
+@click.option(
+    "--np", "np", type=int, metavar="N", help="Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
+)
 @hosts_option
 @click.option(
     "--knob", "knobs", type=Choices("fusion_threshold_bytes", "cycle_time_seconds", "controller", "compression"),
     default="fusion_threshold_bytes,cycle_time_seconds", show_default=True, metavar="NAME,…", help="What may be turned.",
 )  # fmt: skip
-@click.option("--budget", "budget_seconds", type=Duration(), default="10m", show_default=True, metavar="TIME", help="Time for all launches.")
-@click.option("--pairs", type=click.IntRange(1, 18), default=6, show_default=True, help="Launches of the best and of the default, at least.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/tune/TIME.")
-@click.option("--resume", is_flag=True, help="Go on with the newest run (or with --out): its launches are not repeated.")
+@click.option(
+    "--budget",
+    "budget_seconds",
+    type=Duration(),
+    default="10m",
+    show_default=True,
+    metavar="TIME",
+    help="Time for all launches.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 18),
+    default=6,
+    show_default=True,
+    help="Launches of the best and of the default, at least.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Run folder. Default: results/tune/TIME."
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the newest run (or with --out): its launches are not repeated."
+)
 @click.option("--force", is_flag=True, help="With --resume: go on even if the point or the machine has changed.")
 def tune(
     values: tuple[str, ...],
@@ -87,11 +107,20 @@ def tune(
         folder = RunFolder(path)
         words = [Path(sys.argv[0]).name, *sys.argv[1:]]
         sweep = prepare_sweep(
-            suite, folder, world_size=context.size, command=words, observer=display, resume=resume, force=force, checks_parity=False
+            suite,
+            folder,
+            world_size=context.size,
+            command=words,
+            observer=display,
+            resume=resume,
+            force=force,
+            checks_parity=False,
         )
         before = read_search(folder.read_run(), where=path) or Search(knobs=knobs)
         if before.knobs != knobs:
-            raise UsageError(f"{path}: was begun with --knob {','.join(before.knobs)}; go on with these, or start a new run")
+            raise UsageError(
+                f"{path}: was begun with --knob {','.join(before.knobs)}; go on with these, or start a new run"
+            )
         recorded = {record.key: record for record in folder.read_records()[0] if record.outcome.status != "interrupted"}
     except BaseException:
         dismiss(context)

@@ -55,7 +55,9 @@ def _numbers(place: np.ndarray, rank: int) -> np.ndarray:
     return (place * (2 * rank + 3) + place // 7 + 5 * rank) % (LARGEST + 1)
 
 
-def time_case(case: Case, settings: CallSettings, collective: Collective, *, runtime: Runtime, enter: Enter) -> dict[str, Any]:
+def time_case(
+    case: Case, settings: CallSettings, collective: Collective, *, runtime: Runtime, enter: Enter
+) -> dict[str, Any]:
     """Fields of `RankCalls` that are measured; every rank calls it, and all make the same calls."""
     pattern = Pattern(rank=runtime.rank, world_size=runtime.world_size)
     tolerance = ALLOWED_ROUNDINGS * ROUNDOFF[case.compression]

@@ -123,7 +123,9 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
         raise ValueError(f"{family}: {len(rows)} cases are too few for a model; {LEAST_ROWS} are needed")
     seconds, crossing = rows["p50_seconds"].to_numpy(dtype=float), _crossing(rows)
     links = rows["link_bits_per_second"].dropna().astype(float)
-    plain = {rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds) for rest in (RESTS if len(links) else RESTS[:1])}
+    plain = {
+        rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds) for rest in (RESTS if len(links) else RESTS[:1])
+    }
     rest = min(plain, key=lambda each: plain[each][1])
     knees = [np.inf, *np.unique(crossing)[1:-1]]
     rough = {knee: _fit_relative(_terms(rows, knee=knee, rest=rest), seconds)[1] for knee in knees}
@@ -166,7 +168,9 @@ def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:
         parts.append(_hold_out(family, rows, rows["payload_bytes"] == size, kind="size"))
     if rows["world_size"].nunique() > 1:
         parts.append(_hold_out(family, rows, rows["world_size"] == rows["world_size"].max(), kind="world_size"))
-    return pd.concat([part for part in parts if part is not None]) if any(p is not None for p in parts) else pd.DataFrame()
+    return (
+        pd.concat([part for part in parts if part is not None]) if any(p is not None for p in parts) else pd.DataFrame()
+    )
 
 
 def error_factor(held_out: pd.DataFrame) -> float:
@@ -188,7 +192,9 @@ def _hold_out(family: str, rows: pd.DataFrame, chosen: pd.Series, *, kind: str) 
 
 
 def _crossing(rows: pd.DataFrame) -> np.ndarray:
-    wire_bytes = rows["payload_bytes"].to_numpy(dtype=float) / 4 * rows["compression"].map(WIRE_BYTES).to_numpy(dtype=float)
+    wire_bytes = (
+        rows["payload_bytes"].to_numpy(dtype=float) / 4 * rows["compression"].map(WIRE_BYTES).to_numpy(dtype=float)
+    )
     return busbw_factor(rows["world_size"].to_numpy(dtype=float)) * wire_bytes
 
 

@@ -96,7 +96,9 @@ def render_allreduces(
                             link_bits_per_second=link, latency_seconds=latency_seconds,
                         )  # fmt: skip
                         factor = factors[name]
-                        reach = cost.describe_reach(payload_bytes=payload, world_size=world_size, link_bits_per_second=link)
+                        reach = cost.describe_reach(
+                            payload_bytes=payload, world_size=world_size, link_bits_per_second=link
+                        )
                         rows.append(
                             [
                                 f"{name} {compression}", world_size, show_bandwidth(link) if link else "as measured",

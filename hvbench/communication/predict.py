@@ -55,7 +55,9 @@ def predict_step(
         bits_per_second=bits_per_second,
         step_seconds=step,
         efficiency=Span(centre=local / step.centre, low=local / step.high, high=local / step.low),
-        break_even_bits_per_second=model.break_even_span(compression, world_size=world_size) if compression != "none" else None,
+        break_even_bits_per_second=model.break_even_span(compression, world_size=world_size)
+        if compression != "none"
+        else None,
         reach=model.describe_reach(bits_per_second=bits_per_second, world_size=world_size),
     )
 
@@ -64,7 +66,8 @@ def software_seconds(model: LinkModel, cost: Cost, *, compression: str, world_si
     """What an all-reduce among `world_size` ranks takes longer than among the measured ones, the wire's time apart."""
     payload = model.payload_bytes[compression] / WIRE_BYTES[compression] * 4
     many, few = (
-        cost.predict(payload_bytes=payload, world_size=n, compression=compression) for n in (world_size, model.world_size)
+        cost.predict(payload_bytes=payload, world_size=n, compression=compression)
+        for n in (world_size, model.world_size)
     )
     return max(0.0, many - few)
 

@@ -97,7 +97,9 @@ def read_records(folder: Path) -> tuple[list[AllreduceRecord], list[str]]:
     records, problems = [], []
     for path in sorted((folder / "records").glob("*.json")):
         try:
-            values = load_json(read_regular_file(path, max_bytes=MAX_RECORD_BYTES), where=str(path), max_depth=MAX_DEPTH)
+            values = load_json(
+                read_regular_file(path, max_bytes=MAX_RECORD_BYTES), where=str(path), max_depth=MAX_DEPTH
+            )
             records.append(AllreduceRecord.model_validate(values))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]

@@ -6,7 +6,7 @@ A run is a folder: `allreduce.json` (what was asked), `records/`, `logs/`, and w
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +68,17 @@ def make_record(
 ) -> AllreduceRecord:
     """Join what all ranks left of one case; a wrong value on any rank is a failure."""
     outcome, ranks = end.failure, []
-    taking_part = [member for member in members if member.rank < job.case.world_size]  # of a launch that may have more ranks
+    taking_part = [
+        member for member in members if member.rank < job.case.world_size
+    ]  # of a launch that may have more ranks
     hosts = [member.host for member in taking_part]
     try:
         for result in end.results:
             host = result["calls"]["host"]
             cores = len({core for member in taking_part if member.host == host for core in member.cores})
-            ranks.append(RankCalls.model_validate({**result["calls"], "cores": cores, "ranks_on_host": hosts.count(host)}))
+            ranks.append(
+                RankCalls.model_validate({**result["calls"], "cores": cores, "ranks_on_host": hosts.count(host)})
+            )
     except (ValidationError, KeyError, TypeError) as error:
         message = f"a rank left a result that is not what a worker writes: {shorten(str(error), limit=200)}"
         outcome, ranks = {"status": "failed", "phase": "measure", "message": message}, []
@@ -111,4 +115,4 @@ def write_record(folder: Path, record: AllreduceRecord) -> Path:
 
 def utc_now() -> str:
     """The time as ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

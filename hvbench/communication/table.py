@@ -25,7 +25,12 @@ def render_table(summary: pd.DataFrame) -> str:
     keys = ["world_size", "link_bits_per_second", "path"]
     for (world_size, link, path), rows in summary.groupby(keys, sort=False, dropna=False):
         shaped = "" if pd.isna(link) else f", link {link / 1e6:g} Mbit/s"
-        lines = [f"# {path}: {world_size} ranks{shaped}", HEADER, UNITS, *(render_row(row) for _, row in rows.iterrows())]
+        lines = [
+            f"# {path}: {world_size} ranks{shaped}",
+            HEADER,
+            UNITS,
+            *(render_row(row) for _, row in rows.iterrows()),
+        ]
         good = rows["busbw_bytes_per_second"].dropna()
         if len(good):
             lines.append(f"# Best bus bandwidth: {good.max() / 1e9:.3f} GB/s")

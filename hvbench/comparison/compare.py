@@ -169,7 +169,9 @@ def compare(
             gaps = [_explain_gap(labels[key], arm, sides[arm], is_all=not good[arm]) for arm in sides]
             missing += [gap for gap in gaps if gap]
             if all(good.values()):
-                points.append(_compare_point(labels[key], good, joined_over=joined_over, meant=meant, by_steps=by_steps))
+                points.append(
+                    _compare_point(labels[key], good, joined_over=joined_over, meant=meant, by_steps=by_steps)
+                )
     differences = {k: v for point in points for k, v in point.differences.items()}
     may_call = not differences
     called = _call_changes(points, margin=margin) if may_call else points
@@ -252,7 +254,12 @@ def _explain_gap(label: str, arm: str, launches: Sequence[Launch], *, is_all: bo
 
 
 def _compare_point(
-    label: str, good: Mapping[str, list[Launch]], *, joined_over: Collection[str], meant: Collection[str], by_steps: bool
+    label: str,
+    good: Mapping[str, list[Launch]],
+    *,
+    joined_over: Collection[str],
+    meant: Collection[str],
+    by_steps: bool,
 ) -> PointComparison:
     (arm_a, a), (arm_b, b) = good.items()
     pairs = list(_pairs(a, b))

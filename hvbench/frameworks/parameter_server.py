@@ -31,7 +31,9 @@ class ServerClient:
         self.server: int = self.world.size - 1
         self.vector = np.empty(sum(math.prod(shape) for shape in self.shapes.values()), dtype=np.float32)
         if self.world.rank == 0:
-            self.world.Send(np.frombuffer(point.model_dump_json().encode(), dtype=np.uint8), dest=self.server, tag=POINT_TAG)
+            self.world.Send(
+                np.frombuffer(point.model_dump_json().encode(), dtype=np.uint8), dest=self.server, tag=POINT_TAG
+            )
 
     def average(self, gradients: Arrays) -> Arrays:
         """Gradients averaged over the ranks; the rank's own again from an asynchronous server, for it has no average."""

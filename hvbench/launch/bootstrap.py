@@ -50,9 +50,13 @@ def _key_value_request(method: str, body: bytes | None = None) -> bytes | None:
     try:
         return ask_store(KEY_VALUE_PATH, method=method, body=body)
     except urllib.error.HTTPError as error:
-        raise LaunchError(f"horovodrun's key-value store at {':'.join(store_address())} answered {error.code}") from None
+        raise LaunchError(
+            f"horovodrun's key-value store at {':'.join(store_address())} answered {error.code}"
+        ) from None
     except OSError as error:
-        raise LaunchError(f"horovodrun's key-value store at {':'.join(store_address())} cannot be reached: {error}") from None
+        raise LaunchError(
+            f"horovodrun's key-value store at {':'.join(store_address())} cannot be reached: {error}"
+        ) from None
 
 
 def _broadcast(text: str | None) -> str:
@@ -90,5 +94,8 @@ def _start_agent(address: Address, *, rank: int, size: int) -> subprocess.Popen:
         "HVBENCH_SIZE": str(size),
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "hvbench.launch"], env=environment, stdin=subprocess.DEVNULL, start_new_session=True
+        [sys.executable, "-P", "-m", "hvbench.launch"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
     )

@@ -56,7 +56,9 @@ class Hub:
         self.secret = secrets.token_hex(16)
         bind = "127.0.0.1" if is_single_host else "0.0.0.0"
         self.listener = socket.create_server((bind, 0), backlog=max(backlog, 1))
-        self.inbox: queue.SimpleQueue[tuple[int, Message]] = queue.SimpleQueue()  # its `put` is safe in a signal handler
+        self.inbox: queue.SimpleQueue[tuple[int, Message]] = (
+            queue.SimpleQueue()
+        )  # its `put` is safe in a signal handler
         self.connections: dict[int, Connection] = {}
         hosts = ["127.0.0.1"] if is_single_host else own_addresses()
         self.address = Address(hosts=hosts, port=self.listener.getsockname()[1], secret=self.secret)

@@ -184,7 +184,9 @@ class Coordinator:
 
         if self.lost:
             names = ", ".join(f"{rank} on {self.members[rank].host}" for rank in sorted(self.lost))
-            raise LaunchError(f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume")
+            raise LaunchError(
+                f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume"
+            )
         first = tasks[0]
         ranks = list(range(first.world_size))
         generation = Generation(number=next(self.numbers), ranks=ranks, by_mpirun=first.by_mpirun)
@@ -198,7 +200,9 @@ class Coordinator:
             timeline = timeline_settings(self._timeline(generation))
         except OSError as error:
             stop_server(server)
-            raise StorageError(f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe") from None
+            raise StorageError(
+                f"{self.logs}: cannot be written: {error.strerror}; what was measured before is safe"
+            ) from None
         address = self.hub.address.hosts[0]
         messages = []
         for rank, slot in zip(ranks, slots, strict=True):
@@ -248,7 +252,9 @@ class Coordinator:
                 if self._has_ended_early(generation, index):
                     return self._describe_failure(generation, index)
             if generation.waiting(index) and time.monotonic() >= ends_at:
-                return self._describe_timeout(generation, index, seconds=self._start_seconds(task) if deadline is None else limit)
+                return self._describe_timeout(
+                    generation, index, seconds=self._start_seconds(task) if deadline is None else limit
+                )
         return None
 
     def _note(self, generation: Generation, sender: int, message: Message) -> None:
@@ -256,7 +262,9 @@ class Coordinator:
         if message["type"] in ("lost", "broken"):
             self.lost.add(rank)
             host = self.members[rank].host
-            raise LaunchError(f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; what was measured is safe, go on with --resume")
+            raise LaunchError(
+                f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; what was measured is safe, go on with --resume"
+            )
         if message.get("generation") != generation.number:
             return
         if message["type"] == "result":

@@ -36,7 +36,9 @@ def read_stack(text: str) -> Stack:
     frames = [match for line in main.splitlines() if (match := FRAME.match(line))]
     own = [frame for frame in frames if "/hvbench/" in frame["file"]]
     innermost = own[0] if own else frames[0] if frames else None
-    place = f"{innermost['function']} ({innermost['file'].rpartition('/')[2]}:{innermost['line']})" if innermost else None
+    place = (
+        f"{innermost['function']} ({innermost['file'].rpartition('/')[2]}:{innermost['line']})" if innermost else None
+    )
     return Stack(place=place, is_inside_twin=any(INSIDE_TWIN in frame["file"] for frame in frames))
 
 

@@ -20,7 +20,9 @@ from hvbench.errors import LaunchError, UsageError
 SSH = "ssh -o BatchMode=yes"
 HOST = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9.-]{0,252}):(?P<slots>[1-9]\d{0,3})")
 # Settings that an agent on another host needs to be like those here.
-PASSED_ON = re.compile(r"HOROVOD_(?!HOSTNAME|GLOO_RENDEZVOUS)\w+|HVBENCH_(?!RANK|SIZE|COORDINATOR|HOSTS|SSH)\w+|PYTHONPATH|OMP_\w+|MKL_\w+")
+PASSED_ON = re.compile(
+    r"HOROVOD_(?!HOSTNAME|GLOO_RENDEZVOUS)\w+|HVBENCH_(?!RANK|SIZE|COORDINATOR|HOSTS|SSH)\w+|PYTHONPATH|OMP_\w+|MKL_\w+"
+)
 FROM_INPUT = "-"  # HVBENCH_COORDINATOR: read it from standard input
 
 
@@ -40,12 +42,19 @@ def parse_hosts(text: str) -> list[str]:
 def start_remote_agent(coordinator: str, *, host: str, rank: int, size: int) -> subprocess.Popen[bytes]:
     """Start the agent of `rank` on `host`; raises LaunchError when there is no ssh."""
     settings = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
-    settings |= {"HVBENCH_RANK": str(rank), "HVBENCH_SIZE": str(size), "HVBENCH_COORDINATOR": FROM_INPUT, "HOROVOD_HOSTNAME": host}
+    settings |= {
+        "HVBENCH_RANK": str(rank),
+        "HVBENCH_SIZE": str(size),
+        "HVBENCH_COORDINATOR": FROM_INPUT,
+        "HOROVOD_HOSTNAME": host,
+    }
     words = [f"{name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
     remote = f"cd {shlex.quote(os.getcwd())} && exec env {' '.join(words)} {shlex.quote(sys.executable)} -P -m hvbench.launch"
     ssh = shlex.split(os.environ.get("HVBENCH_SSH", SSH))
     try:
-        process = subprocess.Popen([*ssh, host, remote], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(
+            [*ssh, host, remote], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+        )
     except OSError as error:
         raise LaunchError(f"rank {rank} on {host}: {ssh[0]} cannot be run: {error.strerror}") from None
     try:

@@ -93,7 +93,12 @@ def missing_requirements() -> list[str]:
     missing = []
     if os.geteuid() != 0:
         missing.append("network namespaces need root")
-    for program, package in (("ip", "iproute2"), ("tc", "iproute2"), ("taskset", "util-linux"), ("ssh", "openssh-client")):
+    for program, package in (
+        ("ip", "iproute2"),
+        ("tc", "iproute2"),
+        ("taskset", "util-linux"),
+        ("ssh", "openssh-client"),
+    ):
         if shutil.which(program) is None:
             missing.append(f"{program} is not installed (Debian: {package})")
     if find_sshd() is None:
@@ -137,7 +142,9 @@ def open_lab(hosts: int = 2) -> Iterator[Lab]:
         for number, host in enumerate(members, start=1):
             _add_namespace(stack, host.namespace, names=names)
             port = f"port{number}"
-            run_ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", host.namespace)
+            run_ip(
+                "-n", switch, "link", "add", port, "type", "veth", "peer", "name", INTERFACE, "netns", host.namespace
+            )
             run_ip("-n", switch, "link", "set", port, "master", "switch", "up")
             run_ip("-n", host.namespace, "address", "add", f"{host.address}/24", "dev", INTERFACE)
             run_ip("-n", host.namespace, "link", "set", "lo", "up")

@@ -88,7 +88,9 @@ class MpirunWorkers:
             for end in silent:
                 end["failure"]["is_echo"] = True
         heard = [message for message in messages if message["of_rank"] < self.world_size]
-        return heard + [self._speak_for_server(end) for end in ends if end["of_rank"] >= self.world_size and end not in silent]
+        return heard + [
+            self._speak_for_server(end) for end in ends if end["of_rank"] >= self.world_size and end not in silent
+        ]
 
     def _speak_for_server(self, end: Message) -> Message:
         """A server's end as the first rank's, for it is no rank of the launch."""

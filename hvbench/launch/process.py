@@ -188,7 +188,11 @@ def _read_failure(folder: Path) -> dict[str, Any]:
     value = _read_json(folder / "failure.json") or {}
     if value.get("status") not in STATUSES or not isinstance(value.get("message"), str):
         return {}
-    kept: dict[str, Any] = {"status": value["status"], "message": value["message"][:500], "is_echo": value.get("is_echo") is True}
+    kept: dict[str, Any] = {
+        "status": value["status"],
+        "message": value["message"][:500],
+        "is_echo": value.get("is_echo") is True,
+    }
     if isinstance(value.get("phase"), str) and type(value.get("index")) is int:
         kept |= {"phase": value["phase"][:40], "index": value["index"]}
     return kept

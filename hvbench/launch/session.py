@@ -45,7 +45,9 @@ def resolve_context(np: int | None) -> Context:
     if context.launcher == "none":
         most = MAX_RANKS_PER_CORE * usable_cores()
         if np is not None and not 1 <= np <= most:
-            raise UsageError(f"--np {np}: must be between 1 and {most} ({MAX_RANKS_PER_CORE} ranks a core on this host)")
+            raise UsageError(
+                f"--np {np}: must be between 1 and {most} ({MAX_RANKS_PER_CORE} ranks a core on this host)"
+            )
         return replace(context, size=np or 1)
     if np is not None and np != context.size:
         raise UsageError(f"--np {np}: the launcher has started {context.size} ranks; leave --np out")
@@ -95,8 +97,14 @@ def require_alive(launched: list[subprocess.Popen], *, hosts: Sequence[str] = ()
     for rank, process in enumerate(launched, start=1):
         if process.poll() is not None:
             where = f" on {hosts[rank]}" if hosts else ""
-            why = " (255 is ssh's own: can it log in there without a question?)" if hosts and process.returncode == 255 else ""
-            raise LaunchError(f"rank {rank}{where}: its agent ended with code {process.returncode} before it joined{why}")
+            why = (
+                " (255 is ssh's own: can it log in there without a question?)"
+                if hosts and process.returncode == 255
+                else ""
+            )
+            raise LaunchError(
+                f"rank {rank}{where}: its agent ended with code {process.returncode} before it joined{why}"
+            )
 
 
 def dismiss(context: Context) -> None:

@@ -60,7 +60,9 @@ class Submission:
 def check(submission: Submission) -> None:
     """Raise UsageError for a name or an option that no scheduler takes."""
     if not NAME.fullmatch(submission.name):
-        raise UsageError(f"--name {shorten(submission.name)}: must be lower-case letters, digits and dashes, such as hvbench-batch")
+        raise UsageError(
+            f"--name {shorten(submission.name)}: must be lower-case letters, digits and dashes, such as hvbench-batch"
+        )
     for option in submission.options:
         if not OPTION.fullmatch(option):
             raise UsageError(f"--option {shorten(option)}: must be NAME or NAME=VALUE, such as partition=short")
@@ -96,7 +98,9 @@ def render_kubernetes(submission: Submission) -> str:
         raise UsageError("--option: the manifest is yours to edit; options are Slurm's")
     ranks = submission.hosts * submission.ranks_per_host
     cores = str(submission.ranks_per_host * submission.cores_per_rank)
-    launcher = {"command": ["mpirun", "--allow-run-as-root", "-np", str(ranks), *submission.command]}  # as containers do
+    launcher = {
+        "command": ["mpirun", "--allow-run-as-root", "-np", str(ranks), *submission.command]
+    }  # as containers do
     worker = {"resources": {"requests": {"cpu": cores}, "limits": {"cpu": cores}}}
     manifest = {
         "apiVersion": "kubeflow.org/v2beta1",
@@ -104,7 +108,11 @@ def render_kubernetes(submission: Submission) -> str:
         "metadata": {"name": submission.name},
         "spec": {
             "slotsPerWorker": submission.ranks_per_host,
-            "runPolicy": {"cleanPodPolicy": "Running", "activeDeadlineSeconds": 60 * submission.minutes, "backoffLimit": 0},
+            "runPolicy": {
+                "cleanPodPolicy": "Running",
+                "activeDeadlineSeconds": 60 * submission.minutes,
+                "backoffLimit": 0,
+            },
             "mpiReplicaSpecs": {
                 "Launcher": _replicas(1, {"name": "launcher", "image": submission.image, **launcher}),
                 "Worker": _replicas(submission.hosts, {"name": "worker", "image": submission.image, **worker}),

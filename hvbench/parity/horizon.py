@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-
 from hvbench.launch.coordinator import Coordinator
 from hvbench.parity.run import (
     NO_LIMITS,
@@ -85,7 +84,9 @@ def find_horizons(
 
     with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
         traces: dict[Point, list[TracedPoint]] = {}
-        for new in run_traces(coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws):
+        for new in run_traces(
+            coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws
+        ):
             alike = traces.setdefault(new.point, [])
             alike.append(new)
             if len(alike) == len(draws):
@@ -105,7 +106,11 @@ def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint]) -> int | None
     deviations = [deviation for each in moved for deviation in find_deviations(plain, each)]
     if all(each.is_within for each in deviations):
         return None
-    early = [step_of(each) for each in deviations if kind_of(each) in BY_STEP and not each.relative_error <= SHARE * each.tolerance]
+    early = [
+        step_of(each)
+        for each in deviations
+        if kind_of(each) in BY_STEP and not each.relative_error <= SHARE * each.tolerance
+    ]
     first = min(early, default=len(next(iter(plain.ranks.values()))["loss"]))
     return next((horizon for horizon in HORIZONS if horizon <= first), None)
 

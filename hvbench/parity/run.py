@@ -57,7 +57,9 @@ class Parity:
     problem: str | None  # why nothing could be compared
     overflows: tuple[int, int] = (0, 0)  # of either point: loss scales tried before one fitted the first gradients
     updates: int = 0  # that both trained
-    horizon: int | None = None  # updates beyond which one framework alone makes more of a last bit; see `hvbench.parity.horizon`
+    horizon: int | None = (
+        None  # updates beyond which one framework alone makes more of a last bit; see `hvbench.parity.horizon`
+    )
 
     @property
     def is_proven(self) -> bool:
@@ -76,9 +78,7 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def check_parity(
-    coordinator: Coordinator, points: Iterable[Point], *, steps: int = TRACE_STEPS
-) -> list[Parity]:
+def check_parity(coordinator: Coordinator, points: Iterable[Point], *, steps: int = TRACE_STEPS) -> list[Parity]:
     """Trace each configuration among `points` once in every framework and compare the first framework with the others.
 
     `points` have a resolved `world_size`; those that differ only in their framework are one configuration. Raises
@@ -283,7 +283,13 @@ def make_trace_task(
 ) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
     estimate = estimate_seconds(Job(point=point, repeat=0), settings)
-    job = {"kind": "trace", "point": point.model_dump(), "measure": settings.model_dump(), "folder": folder, "draw": draw}
+    job = {
+        "kind": "trace",
+        "point": point.model_dump(),
+        "measure": settings.model_dump(),
+        "folder": folder,
+        "draw": draw,
+    }
     launched = launched_as(point)
     return Task(
         group=worker_group(launched),

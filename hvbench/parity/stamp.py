@@ -121,7 +121,11 @@ def describe_updates(parities: Sequence[Parity]) -> str:
     """`20 updates`; beside that, how many were compared over fewer, and why."""
     usual = [parity.updates for parity in parities if not parity.horizon]
     fewer = [parity.updates for parity in parities if parity.horizon]
-    because = f"{min(fewer)} updates at least in {len(fewer)}, where a last bit becomes more than rounding after them" if fewer else ""
+    because = (
+        f"{min(fewer)} updates at least in {len(fewer)}, where a last bit becomes more than rounding after them"
+        if fewer
+        else ""
+    )
     return ", ".join([*([f"{min(usual)} updates"] if usual else []), *([because] if fewer else [])])
 
 

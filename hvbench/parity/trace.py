@@ -120,12 +120,8 @@ TOLERANCES = {
 #   bf16       none         5.1e-3   4.6e-4   1.4e-2     1.5e-2   6.1e-4         0.25
 #   fp16       none         3.3e-4   3.6e-6   3.0e-4     7.6e-4   5.0e-6         0.06
 NATIVE_TOLERANCES = {
-    "bf16": Tolerances(
-        logits=2e-2, loss=1e-3, gradients=5e-2, updates=5e-2, update_length=2e-3, key_bias_updates=0.5
-    ),
-    "fp16": Tolerances(
-        logits=1e-3, loss=1e-5, gradients=2e-3, updates=2e-3, update_length=1e-5, key_bias_updates=0.2
-    ),
+    "bf16": Tolerances(logits=2e-2, loss=1e-3, gradients=5e-2, updates=5e-2, update_length=2e-3, key_bias_updates=0.5),
+    "fp16": Tolerances(logits=1e-3, loss=1e-5, gradients=2e-3, updates=2e-3, update_length=1e-5, key_bias_updates=0.2),
 }
 
 # In a larger model more rounding errors meet: in 16 bits nearly every value of the last layers is rounded to another

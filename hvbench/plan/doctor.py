@@ -51,7 +51,11 @@ def examine_machine() -> list[Finding]:
     facts = describe_environment()
     limit = facts["cgroup_memory_limit_bytes"] or facts["memory_bytes"]
     memory = f"{min(limit, facts['memory_bytes']) / GIB:.0f} GiB"
-    emulated = [name for name, dtype in (("bf16", "bfloat16"), ("fp16", "float16")) if not multiplies_natively(dtype, device="cpu")]
+    emulated = [
+        name
+        for name, dtype in (("bf16", "bfloat16"), ("fp16", "float16"))
+        if not multiplies_natively(dtype, device="cpu")
+    ]
     products = f"; no instructions for {' and '.join(emulated)}: emulated" if emulated else ""
     return [
         Finding(subject="processor", fact=f"{cpu_model()}{products}"),
@@ -66,7 +70,12 @@ def examine_framework(stack: Stack, name: str) -> Finding:
         about = describe_framework(name)
         packages = about.distributions or (about.module,)
         if not is_installed(name):
-            return Finding(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=f"pip install {packages[0]}")
+            return Finding(
+                subject=name,
+                fact="not installed: its points are skipped",
+                is_good=False,
+                remedy=f"pip install {packages[0]}",
+            )
         version = next(filter(None, map(package_version, packages)), "installed")
         return Finding(subject=name, fact=f"{version}; hvbench install-horovod builds nothing for it")
     found = next((framework for framework in stack.frameworks if framework.name == name), None)
@@ -77,19 +86,29 @@ def examine_framework(stack: Stack, name: str) -> Finding:
     devices = "cpu and cuda builds" if found.cuda else "cpu build"
     if stack.horovod and not built_against:
         remedy = "hvbench install-horovod --rebuild"
-        return Finding(subject=name, fact=f"{found.version}, but Horovod was built without it", is_good=False, remedy=remedy)
+        return Finding(
+            subject=name, fact=f"{found.version}, but Horovod was built without it", is_good=False, remedy=remedy
+        )
     return Finding(subject=name, fact=f"{found.version}, {devices}; trains in fp32, bf16, fp16")
 
 
 def examine_horovod(stack: Stack) -> Finding:
     """The one thing that every launch with more than one rank needs."""
     if not stack.horovod:
-        return Finding(subject="horovod", fact="not installed", is_good=False, is_required=True, remedy="hvbench install-horovod")
-    parts = [name for name, has in (("Gloo", stack.horovod.gloo), ("MPI", stack.horovod.mpi), ("NCCL", stack.horovod.nccl)) if has]
+        return Finding(
+            subject="horovod", fact="not installed", is_good=False, is_required=True, remedy="hvbench install-horovod"
+        )
+    parts = [
+        name
+        for name, has in (("Gloo", stack.horovod.gloo), ("MPI", stack.horovod.mpi), ("NCCL", stack.horovod.nccl))
+        if has
+    ]
     fact = f"{stack.horovod.version} with {', '.join(parts) or 'no controller'}"
     if not stack.horovod.gloo:
         remedy = "hvbench install-horovod --rebuild"
-        return Finding(subject="horovod", fact=f"{fact}; workers need Gloo", is_good=False, is_required=True, remedy=remedy)
+        return Finding(
+            subject="horovod", fact=f"{fact}; workers need Gloo", is_good=False, is_required=True, remedy=remedy
+        )
     if stack.frameworks and stack.horovod.version not in {decide(stack, cuda=each).version for each in (None, False)}:
         fact += "; another than hvbench builds here, whose edits mend sums of float16"
         return Finding(subject="horovod", fact=fact, is_good=False, remedy="hvbench install-horovod")
@@ -100,7 +119,9 @@ def examine_mpi(stack: Stack) -> Finding:
     """MPI is one of three ways to launch."""
     if not stack.mpi:
         fact = "none: horovodrun --gloo and hvbench sweep --np N work without it"
-        return Finding(subject="mpi", fact=fact, is_good=False, remedy="pip install 'hvbench[mpi]' && hvbench install-horovod")
+        return Finding(
+            subject="mpi", fact=fact, is_good=False, remedy="pip install 'hvbench[mpi]' && hvbench install-horovod"
+        )
     return Finding(subject="mpi", fact=f"{stack.mpi.name} {stack.mpi.version}")
 
 
@@ -110,8 +131,15 @@ def examine_gpu(stack: Stack) -> Finding:
         return Finding(subject="cuda", fact="no CUDA toolkit: training runs on the CPU")
     if not stack.nccl and any(framework.cuda for framework in stack.frameworks):
         fact = f"CUDA {stack.cuda.version} without NCCL: all-reduce would go through the host"
-        return Finding(subject="cuda", fact=fact, is_good=False, remedy="pip install nvidia-nccl-cu13 && hvbench install-horovod --rebuild")
-    return Finding(subject="cuda", fact=f"CUDA {stack.cuda.version}" + (f", NCCL {stack.nccl.version}" if stack.nccl else ""))
+        return Finding(
+            subject="cuda",
+            fact=fact,
+            is_good=False,
+            remedy="pip install nvidia-nccl-cu13 && hvbench install-horovod --rebuild",
+        )
+    return Finding(
+        subject="cuda", fact=f"CUDA {stack.cuda.version}" + (f", NCCL {stack.nccl.version}" if stack.nccl else "")
+    )
 
 
 def examine_builder(stack: Stack) -> Finding:
@@ -128,5 +156,7 @@ def examine_cache() -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK):
         remedy = "export HVBENCH_CACHE=/a/folder/you/can/write"
-        return Finding(subject="cache", fact=f"{folder} cannot be written", is_good=False, is_required=True, remedy=remedy)
+        return Finding(
+            subject="cache", fact=f"{folder} cannot be written", is_good=False, is_required=True, remedy=remedy
+        )
     return Finding(subject="cache", fact=str(folder))

@@ -25,7 +25,9 @@ STEP_EFFICIENCY = 0.35
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 1.5  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
-ABLATION_STEPS = 5  # a round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce
+ABLATION_STEPS = (
+    5  # a round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce
+)
 
 # What of a point a set of workers cannot change once it runs, and what of it only Horovod knows.
 OF_A_LAUNCH = (
@@ -137,7 +139,9 @@ def launch_facts(point: Point) -> dict[str, Any]:
     }
     return {
         "strategy": point.strategy,
-        "settings": {name: f"{value:g}" if value < 1e6 else str(value) for name, value in settings.items() if value is not None},
+        "settings": {
+            name: f"{value:g}" if value < 1e6 else str(value) for name, value in settings.items() if value is not None
+        },
         "by_mpirun": needs_mpirun(point),
         "servers": 1 if point.is_served and (point.world_size or 1) > 1 else 0,
         "link_bits_per_second": point.link_bits_per_second,
@@ -156,7 +160,9 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         return f"needs {point.world_size} ranks, {world_size} launched"
     if reason := reason_not_to_communicate(point):
         return reason
-    if point.gemm != "default" and (point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"):
+    if point.gemm != "default" and (
+        point.framework != "pytorch" or point.precision != "fp32" or point.device == "cuda"
+    ):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
     if point.lr_warmup_steps >= point.schedule_steps and point.schedule in ENDING_SCHEDULES:
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"

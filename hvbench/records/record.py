@@ -88,7 +88,9 @@ class Overflow(Spec):
 
     step: Steps = Field(description="steps done before it")
     loss_scale: Real
-    is_own: bool = Field(description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks")
+    is_own: bool = Field(
+        description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks"
+    )
 
 
 class Ceiling(Spec):
@@ -100,7 +102,9 @@ class Ceiling(Spec):
     fp32_gemm_flops_per_second: Real = Field(gt=0, description="best shape in fp32")
     memory_bandwidth_bytes_per_second: Real = Field(gt=0, description="of an in-place scaling, bytes read and written")
     allreduce_busbw_bytes_per_second: Real | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
-    allreduce_bytes: Whole = Field(description="payload of that all-reduce: the point's gradients as they go on the wire")
+    allreduce_bytes: Whole = Field(
+        description="payload of that all-reduce: the point's gradients as they go on the wire"
+    )
     is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
 
 
@@ -112,8 +116,12 @@ class Ablation(Spec):
     local_step_seconds: list[Seconds] = Field(description="the whole step but its all-reduce")
     step_seconds: list[Seconds] = Field(description="the whole step")
     allreduce_seconds: list[Seconds] = Field(description="all-reduce of all gradients alone; empty with one rank")
-    clock_seconds: list[Seconds] = Field(default=[], description="nothing at all: what the clock itself adds to each kind")
-    barrier_seconds: list[Seconds] = Field(default=[], description="the barrier before each kind, which no clock contains")
+    clock_seconds: list[Seconds] = Field(
+        default=[], description="nothing at all: what the clock itself adds to each kind"
+    )
+    barrier_seconds: list[Seconds] = Field(
+        default=[], description="the barrier before each kind, which no clock contains"
+    )
 
 
 class RankSamples(Spec):

@@ -19,7 +19,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Collection, Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,7 +36,9 @@ MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # the deepest list of a record is on level 5; an environment and a run may have some more
 OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
-RECORD_NAME = re.compile(r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII)
+RECORD_NAME = re.compile(
+    r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
+)
 
 # version -> a function that makes a record of the next version of it; every older version has one here, for ever.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -62,17 +64,23 @@ class RunFolder:
             self.logs_path.mkdir(exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+            raise StorageError(
+                f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             self.close()
-            raise StorageError(f"{self.path}: in use by {shorten(owner)}; wait for it or choose another folder with --out") from None
+            raise StorageError(
+                f"{self.path}: in use by {shorten(owner)}; wait for it or choose another folder with --out"
+            ) from None
         except OSError as error:
             self.close()
-            raise StorageError(f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out") from None
+            raise StorageError(
+                f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out"
+            ) from None
         try:
             self._lock.seek(0)
             self._lock.truncate()
@@ -81,7 +89,9 @@ class RunFolder:
             for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
                 left.unlink()  # half written by a process that was killed; nobody else writes here
         except OSError as error:
-            raise StorageError(f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out") from None
+            raise StorageError(
+                f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out"
+            ) from None
 
     def close(self) -> None:
         """Let others write; a folder that is no longer used is closed by itself."""
@@ -98,7 +108,9 @@ class RunFolder:
 
     def write_record(self, record: Record) -> Path:
         """Store one record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
-        names = (f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1))
+        names = (
+            f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1)
+        )
         path = next(path for name in names if not os.path.lexists(path := self.records_path / name))
         self._write(path, record.model_dump())
         return path
@@ -144,7 +156,9 @@ class RunFolder:
         try:
             write_json(path, value)
         except OSError as error:
-            raise StorageError(f"{path}: cannot be written: {error.strerror}; what was measured before is safe") from None
+            raise StorageError(
+                f"{path}: cannot be written: {error.strerror}; what was measured before is safe"
+            ) from None
 
 
 def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
@@ -186,7 +200,11 @@ def require_json(value: Any, *, where: str, name: str) -> int:
 
 def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:
     """A record (or run.json) of an older schema as one of the current schema, version by version; raises UsageError."""
-    while isinstance(values, dict) and type(values.get("schema_version")) is int and values["schema_version"] in migrations:
+    while (
+        isinstance(values, dict)
+        and type(values.get("schema_version")) is int
+        and values["schema_version"] in migrations
+    ):
         version = values["schema_version"]
         try:
             values = {**migrations[version](values), "schema_version": version + 1}
@@ -200,7 +218,9 @@ def require_version(values: Any, *, where: str) -> None:
     """Raise UsageError unless `values` is an object of the schema that this hvbench reads."""
     version = values.get("schema_version") if isinstance(values, dict) else None
     if type(version) is int and version > SCHEMA_VERSION:
-        raise UsageError(f"{where}: schema_version {shorten(version)} is newer than this hvbench reads ({SCHEMA_VERSION}): upgrade hvbench")
+        raise UsageError(
+            f"{where}: schema_version {shorten(version)} is newer than this hvbench reads ({SCHEMA_VERSION}): upgrade hvbench"
+        )
     if type(version) is not int or version != SCHEMA_VERSION:
         raise UsageError(f"{where}: schema_version {shorten(version)}; this hvbench reads {SCHEMA_VERSION}")
 
@@ -215,7 +235,7 @@ def require_name(path: Path, record: Record) -> int:
 
 def new_run_path(root: Path, suite: str) -> Path:
     """`ROOT/SUITE/UTC-TIME`, numbered on if it exists."""
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     candidates = [root / suite / stamp, *(root / suite / f"{stamp}-{number}" for number in range(2, 100))]
     return next(path for path in candidates if not path.exists())
 

@@ -50,4 +50,12 @@ def _split(points: list[Point], name: str) -> list[list[Point]]:
 
 
 def _show(value: object) -> str:
-    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    return (
+        "default"
+        if value is None
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value).lower()
+        if isinstance(value, bool)
+        else str(value)
+    )

@@ -21,7 +21,13 @@ MODEL_PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": 256, "sequence_length": 32},
     "small": {"num_layers": 4, "num_heads": 4, "hidden_size": 256, "vocab_size": 4096, "sequence_length": 128},
     "gpt2": {"num_layers": 12, "num_heads": 12, "hidden_size": 768, "vocab_size": 50257, "sequence_length": 1024},
-    "gpt2-medium": {"num_layers": 24, "num_heads": 16, "hidden_size": 1024, "vocab_size": 50257, "sequence_length": 1024},
+    "gpt2-medium": {
+        "num_layers": 24,
+        "num_heads": 16,
+        "hidden_size": 1024,
+        "vocab_size": 50257,
+        "sequence_length": 1024,
+    },
 }
 
 # What an optimizer's own paper sets otherwise than the defaults below, which are AdamW's for a GPT. Rates: 1e-2 of
@@ -35,7 +41,9 @@ OPTIMIZER_PRESETS: dict[str, dict[str, float]] = {
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Text = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")]
+Text = Annotated[
+    str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")
+]
 
 
 class Spec(BaseModel):
@@ -61,14 +69,20 @@ class Point(Spec):
         "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
     )
     num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
-    pretraining: Literal["none", "causal_lm", "masked_lm"] = Field("none", description="what the weights learn before; classification only")
-    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(200, description="steps of that, in the same worker, before the first measured one")
+    pretraining: Literal["none", "causal_lm", "masked_lm"] = Field(
+        "none", description="what the weights learn before; classification only"
+    )
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000)] = Field(
+        200, description="steps of that, in the same worker, before the first measured one"
+    )
 
     world_size: Count | None = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Count = Field(8, description="samples per rank per backward pass")
     gradient_accumulation_steps: Count = Field(1, description="backward passes per optimizer update")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of matrix products; weights stay fp32")
-    compression: Literal["none", "fp16", "bf16"] = Field("none", description="what goes on the wire; bf16: hvbench's own")
+    compression: Literal["none", "fp16", "bf16"] = Field(
+        "none", description="what goes on the wire; bf16: hvbench's own"
+    )
     gemm: Literal["default", "onednn"] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the framework sees one")
 
@@ -120,7 +134,9 @@ class Point(Spec):
 
     data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
-    initial_checkpoint: Text | None = Field(None, description="path of a checkpoint to go on from; left out: from the seed")
+    initial_checkpoint: Text | None = Field(
+        None, description="path of a checkpoint to go on from; left out: from the seed"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -172,25 +188,44 @@ class Point(Spec):
 class MeasureSettings(Spec):
     """How a suite's points are measured. Part of a record, not of a point's identity."""
 
-    warmup_steps: Annotated[int, Field(ge=1, le=10_000)] = Field(3, description="leading steps left out, the first included")
+    warmup_steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        3, description="leading steps left out, the first included"
+    )
     steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(10, description="timed steps")
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="launches with fresh workers, interleaved")
-    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between evaluations; 0: none")
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="steps between evaluations; 0: none"
+    )
     evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
     target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
     stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
-    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="evaluations without a better loss before giving up; 0: never")
+    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="evaluations without a better loss before giving up; 0: never"
+    )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
-    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between checkpoints; 0: none")
-    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="steps between looks at the gradient noise; 0: none")
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="steps between checkpoints; 0: none"
+    )
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        0, description="steps between looks at the gradient noise; 0: none"
+    )
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
-    ceilings: bool = Field(True, description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without")
-    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
+    ceilings: bool = Field(
+        True,
+        description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without",
+    )
+    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(
+        0, description="rounds of steps with parts left out, spread over the timed steps; 0: none"
+    )
     precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
         None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
     )
-    budget_seconds: Annotated[float, Field(gt=0.0)] | None = Field(None, description="time for those launches; left out: 1800")
-    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(None, description="of one point; left out: from the plan")
+    budget_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="time for those launches; left out: 1800"
+    )
+    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="of one point; left out: from the plan"
+    )
 
 
 def validate(cls: type[SpecT], values: Mapping[str, Any], *, where: str) -> SpecT:
@@ -228,7 +263,11 @@ def shorten(value: Any, *, limit: int = 60) -> str:
     """`value` as it may appear in an error message: one line, printable, at most `limit` characters."""
     text = value[: limit * 2] if isinstance(value, str) else value
     try:
-        text = repr(text) if isinstance(text, (list, dict)) else json.dumps(text, default=lambda other: type(other).__name__)
+        text = (
+            repr(text)
+            if isinstance(text, (list, dict))
+            else json.dumps(text, default=lambda other: type(other).__name__)
+        )
     except ValueError:  # Python writes out no integer of more than 4300 digits
         text = "a number with thousands of digits"
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -23,7 +23,11 @@ def suite_schema() -> dict[str, Any]:
         "properties": {
             "question": {"type": "string", "maxLength": MAX_QUESTION, "description": "what the suite asks, one line"},
             **tables,
-            "scale": {"type": "object", "additionalProperties": parts, "description": "other sizes of the same question: --scale NAME"},
+            "scale": {
+                "type": "object",
+                "additionalProperties": parts,
+                "description": "other sizes of the same question: --scale NAME",
+            },
         },
     }
 
@@ -34,7 +38,12 @@ def describe_tables() -> dict[str, Any]:
     return {
         "point": {**table(fields), "description": "the base of every point"},
         "axes": {
-            **table({name: {"type": "array", "minItems": 1, "uniqueItems": True, "items": one} for name, one in fields.items()}),
+            **table(
+                {
+                    name: {"type": "array", "minItems": 1, "uniqueItems": True, "items": one}
+                    for name, one in fields.items()
+                }
+            ),
             "description": "the cartesian product, in this order",
         },
         "exclude": {

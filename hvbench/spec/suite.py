@@ -47,9 +47,13 @@ class Suite:
     def points(self) -> list[Point]:
         """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
         if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
-            raise UsageError(f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites")
+            raise UsageError(
+                f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites"
+            )
         if math.prod(len(choices) for choices in self.axes.values()) * self.measure.repeats > MAX_LAUNCHES:
-            raise UsageError(f"{self.where}: more than {MAX_LAUNCHES} launches; ask for fewer repeats, or split the question")
+            raise UsageError(
+                f"{self.where}: more than {MAX_LAUNCHES} launches; ask for fewer repeats, or split the question"
+            )
         combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
         points = []
         for values in combinations:
@@ -85,7 +89,9 @@ def find_suite(name: str) -> Path:
     paths = {path.stem: path for path in list_suites()}
     if name not in paths:
         known = ", ".join(paths)
-        raise UsageError(f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}; known: {known}, or a path ending in .toml")
+        raise UsageError(
+            f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}; known: {known}, or a path ending in .toml"
+        )
     return paths[name]
 
 
@@ -127,7 +133,9 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     check_tables(values, allowed=TABLES, where=where)
     question = values.get("question", "")
     if len(question) > MAX_QUESTION or not question.isprintable():
-        raise UsageError(f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters")
+        raise UsageError(
+            f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters"
+        )
     check_contents(values, where=where)
     suite = Suite(
         name=name,
@@ -148,7 +156,9 @@ def check_tables(values: Mapping[str, Any], *, allowed: Sequence[str], where: st
     """Raise UsageError for a key that is not `allowed`, or that is no text, table or list of tables as it should be."""
     for key in values:
         if key not in allowed:
-            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(allowed))}; allowed: {', '.join(allowed)}")
+            raise UsageError(
+                f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(allowed))}; allowed: {', '.join(allowed)}"
+            )
         kind = KINDS[key]
         if not isinstance(values[key], kind):
             name = f"{prefix}{key}"
@@ -160,7 +170,9 @@ def check_contents(values: Mapping[str, Any], *, where: str, prefix: str = "") -
     """Raise UsageError where `point`, `axes` or `exclude` hold what no point can have."""
     base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
     if len(exclude) > MAX_EXCLUDES:
-        raise UsageError(f"{where}: more than {MAX_EXCLUDES} tables [[{prefix}exclude]]; split the question into several suites")
+        raise UsageError(
+            f"{where}: more than {MAX_EXCLUDES} tables [[{prefix}exclude]]; split the question into several suites"
+        )
     check_keys(base, where=f"{where}: [{prefix}point]")
     check_axes(axes, where=f"{where}: [{prefix}axes]")
     for index, excluded in enumerate(exclude):
@@ -198,7 +210,9 @@ def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
     count = 1
     for key, choices in axes.items():
         if not isinstance(choices, list):
-            raise UsageError(f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]")
+            raise UsageError(
+                f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]"
+            )
         if not choices:
             raise UsageError(f"{where} {key} = []: an axis needs at least one value")
         if len(choices) > MAX_POINTS:
@@ -227,7 +241,9 @@ def check_keys(values: Mapping[str, Any], *, where: str) -> None:
     allowed = list(Point.model_fields)
     for key in values:
         if key not in allowed:
-            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+            raise UsageError(
+                f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+            )
 
 
 def matches(point: Point, excluded: Mapping[str, Any]) -> bool:
@@ -263,7 +279,9 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             continue
         if key not in Point.model_fields:
             allowed = [*Point.model_fields, *MeasureSettings.model_fields]
-            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}")
+            raise UsageError(
+                f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+            )
         check_axes({key: values}, where=where)
         axes = {name: choices for name, choices in suite.axes.items() if name != key}
         if len(values) == 1:
@@ -275,7 +293,9 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
 
 def parse_value(key: str, text: str) -> Any:
     """A command line value as the TOML value it looks like, or as text."""
-    annotation = str((Point.model_fields | MeasureSettings.model_fields)[key].annotation) if key in Point.model_fields else ""
+    annotation = (
+        str((Point.model_fields | MeasureSettings.model_fields)[key].annotation) if key in Point.model_fields else ""
+    )
     if "str" in annotation:
         return text
     try:

@@ -53,7 +53,9 @@ def _launches(run: Mapping[str, Any]) -> set[str]:
     """Every launch that the suite means, skipped points included."""
     jobs, skipped = run.get("jobs"), run.get("skipped")
     names = [str(job) for job in jobs] if isinstance(jobs, list) else []
-    names += [str(one.get("point_id")) for one in skipped if isinstance(one, Mapping)] if isinstance(skipped, list) else []
+    names += (
+        [str(one.get("point_id")) for one in skipped if isinstance(one, Mapping)] if isinstance(skipped, list) else []
+    )
     return set(names)
 
 

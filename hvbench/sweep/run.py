@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -117,7 +117,11 @@ class Sweep:
         places = number_places(self.suite.points(), jobs)
         tasks = [
             make_task(
-                job, self.settings, place=places.get(job.key), memory_limit_bytes=self.memory_limit_bytes, checkpoints=checkpoints
+                job,
+                self.settings,
+                place=places.get(job.key),
+                memory_limit_bytes=self.memory_limit_bytes,
+                checkpoints=checkpoints,
             )
             for job in jobs
         ]
@@ -144,7 +148,7 @@ class Sweep:
         message = str(reason).partition(";")[0]
         failure = reason.failure if isinstance(reason, StartFailed) else {"status": "interrupted", "message": message}
         began = datetime.fromisoformat(started_at)
-        seconds = max(0.0, (datetime.now(timezone.utc) - began).total_seconds())
+        seconds = max(0.0, (datetime.now(UTC) - began).total_seconds())
         end = TaskEnd(results=[], failure=failure, generation=-1, seconds=seconds)
         with contextlib.suppress(StorageError):
             self.write(self.make_record(job, end, started_at=started_at))
@@ -157,8 +161,12 @@ class Sweep:
     def make_record(self, job: Job, end: TaskEnd, *, started_at: str) -> Record:
         """Join what all ranks left of one job."""
         ranks, garbage = read_samples(end.results)
-        outcome = end.failure or garbage or join_outcomes(end.results) or find_explosion(job.point, ranks) or {"status": "ok"}
-        environment = end.results[0]["environment"] | describe_other_hosts(end.results) if ranks else describe_environment()
+        outcome = (
+            end.failure or garbage or join_outcomes(end.results) or find_explosion(job.point, ranks) or {"status": "ok"}
+        )
+        environment = (
+            end.results[0]["environment"] | describe_other_hosts(end.results) if ranks else describe_environment()
+        )
         log = outcome.get("log")
         if log and log.startswith(str(self.folder.path)):
             outcome = {**outcome, "log": log.removeprefix(str(self.folder.path)).lstrip("/")}
@@ -205,7 +213,11 @@ def describe_other_hosts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         host = result["samples"]["host"]
         if host != first["samples"]["host"] and host not in others:
             facts = result["environment"].items()
-            kept = {key: value for key, value in facts if key not in PASSING_FACTS and value != first["environment"].get(key)}
+            kept = {
+                key: value
+                for key, value in facts
+                if key not in PASSING_FACTS and value != first["environment"].get(key)
+            }
             others[host] = kept
     return {"other_hosts": others} if others else {}
 
@@ -220,7 +232,10 @@ def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any]
     if not steps or any(steps - 1 in rank.skipped_steps for rank in ranks):
         return None
     losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
-    mean, guessing = sum(losses) / len(losses), math.log(point.num_classes if point.objective == "classification" else point.vocab_size)
+    mean, guessing = (
+        sum(losses) / len(losses),
+        math.log(point.num_classes if point.objective == "classification" else point.vocab_size),
+    )
     if mean <= EXPLODED * guessing:
         return None
     rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])
@@ -262,7 +277,9 @@ def prepare_sweep(
     folder.open_for_writing()
     before = folder.read_run() if (folder.path / "run.json").exists() else None
     if before is not None and not resume:
-        raise StorageError(f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out")
+        raise StorageError(
+            f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out"
+        )
     plan = make_plan(
         points,
         suite.measure,
@@ -400,4 +417,4 @@ def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence
 
 def utc_now() -> str:
     """The time as ISO 8601 to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -147,7 +147,9 @@ def propose(base: Point, *, knobs: Sequence[str], seed: int) -> Iterator[tuple[P
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
     # Categories are told apart by their place in CHOICES: optuna keeps None and numbers apart by their text otherwise.
     space = {name: optuna.distributions.CategoricalDistribution(range(len(CHOICES[name]))) for name in knobs}
-    study.enqueue_trial({name: list(CHOICES[name]).index(getattr(base, name)) for name in knobs if getattr(base, name) in CHOICES[name]})
+    study.enqueue_trial(
+        {name: list(CHOICES[name]).index(getattr(base, name)) for name in knobs if getattr(base, name) in CHOICES[name]}
+    )
     while True:
         trial = study.ask(space)
         point = base.model_copy(update={name: CHOICES[name][trial.params[name]] for name in knobs})
@@ -179,7 +181,9 @@ def describe_gain(tuned: Tuned) -> str:
     gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.n_a
     interval = "no interval"
     if tuned.ratio.low is not None and tuned.ratio.high is not None:
-        interval = f"95 % interval of the gain {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
+        interval = (
+            f"95 % interval of the gain {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
+        )
     sure = tuned.ratio.high is not None and tuned.ratio.high < 1
     which = "shorter" if gain >= 0 else "longer"
     return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"

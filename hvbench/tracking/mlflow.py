@@ -46,7 +46,11 @@ def write_run(run: TrackedRun, client: MlflowClient, experiment_id: str) -> None
     begun = client.create_run(experiment_id, start_time=milliseconds(run.start_seconds), run_name=run.name, tags=tags)
     last = max((values[-1].step for values in run.curves.values()), default=0)
     metrics = [
-        *(Metric(name, one.value, milliseconds(one.seconds), one.step) for name, values in run.curves.items() for one in values),
+        *(
+            Metric(name, one.value, milliseconds(one.seconds), one.step)
+            for name, values in run.curves.items()
+            for one in values
+        ),
         *(Metric(f"figures/{name}", value, milliseconds(run.end_seconds), last) for name, value in run.figures.items()),
     ]
     params = [Param(name, str(value)) for name, value in run.settings.items()]

@@ -30,7 +30,12 @@ def write_run(run: TrackedRun, folder: Path, *, mode: str) -> None:
     """Curves as history over the steps, settings as the configuration, figures as the summary."""
     # Nothing of the machine that writes the run, which may not be the one that measured it.
     quiet = wandb.Settings(
-        console="off", silent=True, x_disable_stats=True, x_disable_meta=True, x_disable_machine_info=True, disable_git=True
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        x_disable_meta=True,
+        x_disable_machine_info=True,
+        disable_git=True,
     )
     session = wandb.init(
         mode=mode, dir=folder, project=os.environ.get("WANDB_PROJECT", "hvbench"), id=run.id, name=run.name,

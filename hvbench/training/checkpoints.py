@@ -97,7 +97,9 @@ def require_fitting(
                 "set the same model sizes"
             )
     wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
-    wanted["samples"] = samples_before(point, standing.step)  # a batch that warmed up otherwise stands elsewhere in the text
+    wanted["samples"] = samples_before(
+        point, standing.step
+    )  # a batch that warmed up otherwise stands elsewhere in the text
     if tokens_digest is not None:
         wanted["tokens_digest"] = tokens_digest
     for name, value in wanted.items():

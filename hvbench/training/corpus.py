@@ -129,10 +129,14 @@ def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) 
         counts = []
         for held_out in (False, True):
             parts = ((file, list(chunks)) for file, chunks in cut_files(text, held_out=held_out))
-            counts.append([(file.relative, len(_encode(chunks, tokenizer=tokenizer)) if chunks else 0) for file, chunks in parts])
+            counts.append(
+                [(file.relative, len(_encode(chunks, tokenizer=tokenizer)) if chunks else 0) for file, chunks in parts]
+            )
         totals = [sum(count for _, count in side) for side in counts]
         if totals != [len(prepared.train), len(prepared.validation)]:
-            raise DataError(f"{source}: its files have {totals} tokens, its corpus another number; it changed meanwhile")
+            raise DataError(
+                f"{source}: its files have {totals} tokens, its corpus another number; it changed meanwhile"
+            )
         found = [(name, train, held) for (name, train), (_, held) in zip(*counts, strict=True)]
         if tokenizer:
             building = path.with_name(f"{path.name}.{os.getpid()}")

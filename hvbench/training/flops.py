@@ -20,7 +20,9 @@ def model_facts(point: Point) -> ModelFacts:
     looks the embedding up, and its own projection is a product per sample: neither is counted.
     """
     # All blocks are alike, and a suite from anybody may ask for a million of them.
-    sizes = {name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()}
+    sizes = {
+        name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()
+    }
     block = sum(size for name, size in sizes.items() if name.startswith("block0."))
     parameters = sum(sizes.values()) + (point.num_layers - 1) * block
     parameters_in_flops = parameters - sizes["position_embedding"]

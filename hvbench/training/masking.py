@@ -32,7 +32,9 @@ def chosen_tokens(sequence_length: int) -> int:
     return max(1, round(CHOSEN_SHARE * sequence_length))
 
 
-def mask_samples(tokens: np.ndarray, numbers: np.ndarray, *, point: Point, stream: int) -> tuple[np.ndarray, np.ndarray]:
+def mask_samples(
+    tokens: np.ndarray, numbers: np.ndarray, *, point: Point, stream: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets, int32, (samples, time), of `tokens`; `numbers` are the samples', `stream` tells splits apart."""
     count, length = chosen_tokens(point.sequence_length), tokens.shape[1]
     inputs, targets = tokens.astype(np.int32), np.full(tokens.shape, IGNORED, dtype=np.int32)
@@ -41,7 +43,9 @@ def mask_samples(tokens: np.ndarray, numbers: np.ndarray, *, point: Point, strea
         places = random.permutation(length)[:count]
         targets[row, places] = tokens[row, places]
         kind = random.random(count)
-        replaced = np.where(kind < MASK_SHARE, mask_token(point.vocab_size), random.integers(point.vocab_size, size=count))
+        replaced = np.where(
+            kind < MASK_SHARE, mask_token(point.vocab_size), random.integers(point.vocab_size, size=count)
+        )
         is_kept = kind >= MASK_SHARE + RANDOM_SHARE
         inputs[row, places] = np.where(is_kept, tokens[row, places], replaced)
     return inputs, targets

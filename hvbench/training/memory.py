@@ -82,11 +82,16 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     is_lower = PRECISIONS[point.precision].compute_dtype != "float32"
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
 
-    block_bytes = tokens * point.hidden_size * (kept.parameter_values * VALUE_BYTES + kept.compute_values * compute_bytes)
+    block_bytes = (
+        tokens * point.hidden_size * (kept.parameter_values * VALUE_BYTES + kept.compute_values * compute_bytes)
+    )
     matrix_bytes = tokens * point.num_heads * point.sequence_length * kept.attention_values
     matrix_bytes *= VALUE_BYTES + (compute_bytes if is_lower and is_native else 0)
     if point.dropout:
-        masks = kept.dropout_values * point.hidden_size + kept.dropout_attention_values * point.num_heads * point.sequence_length
+        masks = (
+            kept.dropout_values * point.hidden_size
+            + kept.dropout_attention_values * point.num_heads * point.sequence_length
+        )
         block_bytes += int(tokens * masks * VALUE_BYTES)
     logits = 0 if point.objective == "classification" else tokens * point.vocab_size
     logits_bytes = kept.logits * logits * VALUE_BYTES

@@ -54,11 +54,15 @@ def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
             "lower num_classes or bring more folders"
         )
     names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[: point.num_classes])
-    packages = Packages(names=names, train=_cut(files, names, side=1, point=point), validation=_cut(files, names, side=2, point=point))
+    packages = Packages(
+        names=names, train=_cut(files, names, side=1, point=point), validation=_cut(files, names, side=2, point=point)
+    )
     without = [name for label, name in enumerate(names) if not (packages.train.labels == label).any()]
     if without or not packages.validation.starts.size:
         what = f"package {without[0]} has no training sample" if without else "no sample is held out"
-        raise DataError(f"data = {point.data!r}: {what} of {point.sequence_length} tokens; lower sequence_length or num_classes")
+        raise DataError(
+            f"data = {point.data!r}: {what} of {point.sequence_length} tokens; lower sequence_length or num_classes"
+        )
     if packages.train.starts.size < point.global_batch_size:
         raise DataError(
             f"data = {point.data!r}: {packages.train.starts.size} training samples are fewer than the global batch, "

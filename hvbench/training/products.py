@@ -45,7 +45,12 @@ def square(size: int) -> Product:
 def linear_layers(point: Point) -> list[tuple[int, int, int]]:
     """(inputs, outputs, count) of qkv, out, up and down of all blocks, and of the logits last."""
     width, layers = point.hidden_size, point.num_layers
-    blocks = [(width, 3 * width, layers), (width, width, layers), (width, 4 * width, layers), (4 * width, width, layers)]
+    blocks = [
+        (width, 3 * width, layers),
+        (width, width, layers),
+        (width, 4 * width, layers),
+        (4 * width, width, layers),
+    ]
     return [*blocks, (width, point.vocab_size, 1)]
 
 

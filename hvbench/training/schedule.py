@@ -10,9 +10,7 @@ FINAL_FRACTION = 0.1
 ENDING_SCHEDULES = ("cosine", "linear")  # those that know `schedule_steps`
 
 
-def learning_rate_at(
-    step: int, *, peak: float, schedule: str, lr_warmup_steps: int, schedule_steps: int
-) -> float:
+def learning_rate_at(step: int, *, peak: float, schedule: str, lr_warmup_steps: int, schedule_steps: int) -> float:
     """Learning rate of 0-based `step`.
 
     Warm-up reaches `peak` at step `lr_warmup_steps`. From there the cosine (SGDR without restarts, arXiv:1608.03983

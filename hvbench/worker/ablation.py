@@ -47,7 +47,9 @@ class Ablations:
     def due(self) -> range:
         """Numbers of the rounds that are due after the timed steps so far: the n-th after n / rounds of them."""
         settings = self.loop.settings
-        return range(len(self.samples["step_seconds"]), self.loop.timed_steps * settings.ablation_rounds // settings.steps)
+        return range(
+            len(self.samples["step_seconds"]), self.loop.timed_steps * settings.ablation_rounds // settings.steps
+        )
 
     def round(self, number: int, batch: Batch) -> None:
         """Time every kind once; the first time also run each untimed, since TensorFlow traces a graph for each."""

@@ -40,7 +40,10 @@ def load_faults(rank: int) -> list[Fault]:
 def strike(faults: list[Fault], state: State, *, directory: Path) -> None:
     """Commit the faults that are meant for the point and the phase that `state` (the worker's progress) names."""
     for fault in faults:
-        is_here = fault.get("point", "") in (state.get("point") or "") and fault.get("phase", state["phase"]) == state["phase"]
+        is_here = (
+            fault.get("point", "") in (state.get("point") or "")
+            and fault.get("phase", state["phase"]) == state["phase"]
+        )
         if is_here and fault.get("job", "measure") == state.get("job", "measure"):
             KINDS[fault["kind"]](fault, state, directory)
 

@@ -107,7 +107,9 @@ class Worker:
                 continue
             point = Point.model_validate(job["point"])
             first = "ceiling" if job["kind"] == "measure" else "data"
-            self.progress.enter(first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"])
+            self.progress.enter(
+                first, index=index, step=0, loss=None, timed_steps=0, point=point.point_id, job=job["kind"]
+            )
             settings = MeasureSettings.model_validate(job["measure"])
             with self.turns.at(job.get("place"), steps=settings.steps):
                 result = JOBS[job["kind"]](self, point, settings)
@@ -241,7 +243,17 @@ class Worker:
                 "tokens_digest": None,  # no text was read
             },
             "samples": {
-                **{name: [] for name in (*per_step, "step_tokens", "skipped_steps", "evaluations", "gradient_noise", "overflows")},
+                **{
+                    name: []
+                    for name in (
+                        *per_step,
+                        "step_tokens",
+                        "skipped_steps",
+                        "evaluations",
+                        "gradient_noise",
+                        "overflows",
+                    )
+                },
                 **self.describe_place(),
                 "data_prepare_seconds": 0.0,
                 "build_seconds": 0.0,
@@ -391,4 +403,3 @@ def find_directory(argument: str) -> Path:
     """The folder that an agent has made for this process; under mpirun, which starts all alike, its rank's below that."""
     rank = os.environ.get("OMPI_COMM_WORLD_RANK")
     return Path(argument) if rank is None else Path(argument) / f"rank{rank}"
-

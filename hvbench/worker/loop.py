@@ -191,7 +191,9 @@ class Loop:
     def _look_at_noise(self, *, loss_scale: float) -> None:
         """Norms of the gradients of the batch that comes next, before and after averaging."""
         begun = time.perf_counter()
-        norms = self.trainer.gradient_norms(*self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale)
+        norms = self.trainer.gradient_norms(
+            *self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale
+        )
         ended = time.perf_counter()
         self.paused_seconds += ended - begun
         self.samples.gradient_noise.append(
@@ -229,7 +231,6 @@ class Loop:
         if self.step > self.settings.warmup_steps:  # at least one step has been timed
             self.samples.stopped_by = reason
 
-
     def _measure_accuracy(self, batches: list[Batch]) -> float:
         """The share of samples of which the largest logit is that of their class."""
         hits = [self.trainer.logits(inputs).argmax(axis=-1) == labels for inputs, labels in batches]
@@ -258,7 +259,6 @@ def read_peaks(runtime: Runtime) -> dict[str, int | None]:
 def rss_bytes() -> int:
     """Resident memory of this process now."""
     return _status_bytes("VmRSS") or peak_rss_bytes()
-
 
 
 def _status_bytes(key: str) -> int | None:

@@ -39,7 +39,9 @@ def open_page(browser: Browser) -> Iterator[Open]:
     pages: list[Page] = []
 
     def open_file(path: Path, *, width: int = 1280, scheme: str = "light", scripts: bool = True) -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts)
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
+        )
         page = context.new_page()
         page.set_default_timeout(10_000)  # milliseconds
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))

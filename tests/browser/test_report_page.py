@@ -31,12 +31,22 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_page(tmp_path_factory.mktemp("real") / "report.html", folder.read_records()[0], folder.read_run())
 
 
-RUNS = {"failed points": make_failed, "one point": lambda: [make_launch({"framework": "pytorch"})], "empty": list, "1,000 points": make_many}
+RUNS = {
+    "failed points": make_failed,
+    "one point": lambda: [make_launch({"framework": "pytorch"})],
+    "empty": list,
+    "1,000 points": make_many,
+}
 
 
 @pytest.fixture(scope="session", params=RUNS)
 def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    hostile = {"suite": HOSTILE, "question": HOSTILE, "command": HOSTILE, "skipped": [{"point_id": HOSTILE, "reason": HOSTILE}]}
+    hostile = {
+        "suite": HOSTILE,
+        "question": HOSTILE,
+        "command": HOSTILE,
+        "skipped": [{"point_id": HOSTILE, "reason": HOSTILE}],
+    }
     run = hostile if request.param == "failed points" else None
     return write_page(tmp_path_factory.mktemp("page") / "report.html", RUNS[request.param](), run)
 
@@ -148,7 +158,11 @@ def test_without_scripts_everything_is_there(real: Path, open_page) -> None:
 
 def test_a_reader_of_the_first_screen_knows_what_to_use_and_how_sure_it_is(real: Path, open_page) -> None:
     page = open_page(real)
-    for text in (page.locator(".headlines p").first, page.get_by_text("How sure is this?"), page.locator(".sure li").first):
+    for text in (
+        page.locator(".headlines p").first,
+        page.get_by_text("How sure is this?"),
+        page.locator(".sure li").first,
+    ):
         box = text.bounding_box()
         assert box["y"] + box["height"] < 900
 
@@ -160,7 +174,9 @@ def test_it_can_be_read_with_a_screen_reader(real: Path, open_page) -> None:
     assert page.locator("th:not([scope=col])").count() == 0
     assert page.locator(".panel svg:not([role=img][aria-label])").count() == 0
     assert page.locator("html[lang]").count() == 1
-    assert page.evaluate("(() => { const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length === new Set(ids).size; })()")
+    assert page.evaluate(
+        "(() => { const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length === new Set(ids).size; })()"
+    )
 
 
 def test_every_kind_of_run_renders(page_file: Path, open_page) -> None:
@@ -175,7 +191,11 @@ def test_every_kind_of_run_renders(page_file: Path, open_page) -> None:
 def test_it_prints_every_row_on_white(tmp_path: Path, open_page) -> None:
     page = open_page(write_page(tmp_path / "report.html", make_quickstart(), with_charts=False), scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
-    assert brightness(page.evaluate("getComputedStyle(document.querySelector('main > section')).backgroundColor")) == 1.0
-    height, content = page.evaluate("(() => { const s = document.querySelector('.grid[data-name=throughput] .scroll'); return [s.clientHeight, s.scrollHeight]; })()")
+    assert (
+        brightness(page.evaluate("getComputedStyle(document.querySelector('main > section')).backgroundColor")) == 1.0
+    )
+    height, content = page.evaluate(
+        "(() => { const s = document.querySelector('.grid[data-name=throughput] .scroll'); return [s.clientHeight, s.scrollHeight]; })()"
+    )
     assert height == content
     assert page.pdf().startswith(b"%PDF")

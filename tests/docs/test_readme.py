@@ -40,20 +40,35 @@ def test_both_make_targets_exist(target: str) -> None:
 
 def test_quoted_tables_are_those_of_the_committed_runs() -> None:
     pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
-    quotes = [quote for page in pages for quote in re.findall(r"<!-- from (\S+\.md) -->\n(.*?)\n<!-- end -->", page, re.S)]
+    quotes = [
+        quote for page in pages for quote in re.findall(r"<!-- from (\S+\.md) -->\n(.*?)\n<!-- end -->", page, re.S)
+    ]
     assert len(quotes) >= 5
     for path, quoted in quotes:
         table = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
         assert [line for line in quoted.splitlines() if line.strip()] == table
 
 
-@pytest.mark.parametrize("document", ["README.md", "suites/README.md", "results/README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_generated" not in path.parts)])
+@pytest.mark.parametrize(
+    "document",
+    [
+        "README.md",
+        "suites/README.md",
+        "results/README.md",
+        "CONTRIBUTING.md",
+        *sorted(
+            str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_generated" not in path.parts
+        ),
+    ],
+)
 def test_local_links_lead_somewhere(document: str) -> None:
     path = ROOT / document
     text = path.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", text)
     assert [link for link, _ in links if not (path.parent / link).exists()] == []
-    anchors = [(path.parent / link, anchor) for link, anchor in links if anchor] + [(path, anchor) for anchor in re.findall(r"\]\(#([^)]+)\)", text)]
+    anchors = [(path.parent / link, anchor) for link, anchor in links if anchor] + [
+        (path, anchor) for anchor in re.findall(r"\]\(#([^)]+)\)", text)
+    ]
     assert [(page.name, anchor) for page, anchor in anchors if anchor not in list_anchors(page)] == []
 
 
@@ -69,7 +84,9 @@ def test_a_committed_run_is_complete_and_readable(folder: Path) -> None:
     assert problems == []
     assert sorted(f"{each.point_id}.r{each.repeat}" for each in records) == sorted(RunFolder(folder).read_run()["jobs"])
     # One of its rules asks for 64 times the rate at the largest batch, and says so.
-    assert {each.outcome.status for each in records} - ({"diverged"} if folder.name == "large_batch" else set()) == {"ok"}
+    assert {each.outcome.status for each in records} - ({"diverged"} if folder.name == "large_batch" else set()) == {
+        "ok"
+    }
 
 
 def test_every_suite_is_listed_with_its_question() -> None:

@@ -1,8 +1,8 @@
 """A sweep in which a third of the points are made to fail, each in its own way: does any of them cost another?
 
-    python -m tests.faults.chaos --points 60 --launcher gloo
-    python -m tests.faults.chaos --points 60 --launcher mpi --kinds kill hang oom raise
-    python -m tests.faults.chaos --points 6 --np 8 --launcher gloo --kinds kill
+python -m tests.faults.chaos --points 60 --launcher gloo
+python -m tests.faults.chaos --points 60 --launcher mpi --kinds kill hang oom raise
+python -m tests.faults.chaos --points 6 --np 8 --launcher gloo --kinds kill
 """
 
 from __future__ import annotations
@@ -68,14 +68,19 @@ class Chaos:
             warm = [
                 seconds[place]
                 for place in range(1, len(keys))
-                if frameworks[place - 1] == frameworks[place] == framework and not self.faults.keys() & {keys[place], keys[place - 1]}
+                if frameworks[place - 1] == frameworks[place] == framework
+                and not self.faults.keys() & {keys[place], keys[place - 1]}
             ]
             usual[framework] = statistics.median(warm) if warm else 0.0
         lost: dict[str, list[float]] = {}
         for place, key in enumerate(keys):
             if key in self.faults:
                 following = place + 1
-                is_followed = following < len(keys) and keys[following] not in self.faults and frameworks[following] == frameworks[place]
+                is_followed = (
+                    following < len(keys)
+                    and keys[following] not in self.faults
+                    and frameworks[following] == frameworks[place]
+                )
                 restart = max(0.0, seconds[following] - usual[frameworks[following]]) if is_followed else 0.0
                 own = max(0.0, seconds[place] - usual[frameworks[place]])
                 lost.setdefault(self.faults[key]["kind"], []).append(own + restart)
@@ -103,7 +108,14 @@ def choose_faults(text: str, kinds: Sequence[str], *, np: int, chance: random.Ra
 
 
 def run_chaos(
-    folder: Path, *, points: int, kinds: Sequence[str], launcher: str, timeout: float, chance: random.Random, np: int = NP
+    folder: Path,
+    *,
+    points: int,
+    kinds: Sequence[str],
+    launcher: str,
+    timeout: float,
+    chance: random.Random,
+    np: int = NP,
 ) -> Chaos:
     """Sweep with faults and compare every record with what its fault, or none, must lead to."""
     text = suite_text(points)
@@ -118,13 +130,21 @@ def run_chaos(
     jobs = [job.key for job in plan_jobs(text, np=np)]
     records = {key: found[key] for key in jobs if key in found}
     chaos = Chaos(
-        launcher=launcher, points=points, faults=faults, records=records, exit_code=code, output=output, wall_seconds=wall_seconds
+        launcher=launcher,
+        points=points,
+        faults=faults,
+        records=records,
+        exit_code=code,
+        output=output,
+        wall_seconds=wall_seconds,
     )
     chaos.mistakes += [f"{key}: no record" for key in jobs if key not in found]
     chaos.mistakes += [f"{key}: not asked for" for key in found if key not in jobs]
     for key, record in records.items():
         chaos.mistakes += check_outcome(key, record, faults.get(key), logs=sweep.folder.path)
-    if f'File "{Path(hvbench.__file__).parent}' in output:  # horovodrun shows its own traceback when a rank exits with 1
+    if (
+        f'File "{Path(hvbench.__file__).parent}' in output
+    ):  # horovodrun shows its own traceback when a rank exits with 1
         chaos.mistakes.append(f"a traceback was shown: {output}")
     return chaos
 
@@ -135,7 +155,9 @@ def check_outcome(key: str, record: Record, fault: dict[str, Any] | None, *, log
     if fault is None:
         return [] if outcome.status == "ok" else [f"{key}: {outcome} without a fault"]
     status, message = EXPECTED[fault["kind"]]
-    wanted = {"status": status, "rank": fault["rank"]} | ({} if fault["kind"] == "garbage" else {"phase": fault["phase"]})
+    wanted = {"status": status, "rank": fault["rank"]} | (
+        {} if fault["kind"] == "garbage" else {"phase": fault["phase"]}
+    )
     mistakes = [
         f"{key}: {name} {getattr(outcome, name)!r}, not {value!r}, after {fault}"
         for name, value in wanted.items()
@@ -173,8 +195,13 @@ def main() -> None:
     print(f"  {chaos.points} points, {len(chaos.faults)} faults, {healthy} ok, {chaos.wall_seconds:.0f} s in all")
     for kind, seconds in sorted(chaos.lost_seconds().items()):
         worst = max(seconds)
-        print(f"  {kind:15} {len(seconds):3} times  lost {statistics.median(seconds):5.1f} s each (median), {worst:5.1f} s at most")
-    print("\n".join([*chaos.mistakes, chaos.output] if chaos.mistakes else []) or "  every point ended as it should, and nothing was left running")
+        print(
+            f"  {kind:15} {len(seconds):3} times  lost {statistics.median(seconds):5.1f} s each (median), {worst:5.1f} s at most"
+        )
+    print(
+        "\n".join([*chaos.mistakes, chaos.output] if chaos.mistakes else [])
+        or "  every point ended as it should, and nothing was left running"
+    )
     exhausted = Counter(record.outcome.message for record in chaos.records.values() if record.outcome.status == "oom")
     for message, count in exhausted.items():
         print(f"  oom, {count} times: {message}")

@@ -64,7 +64,9 @@ SCALAR = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), HOSTILE_TEXT, HOSTILE_NUMBER,
     st.sampled_from(["pytorch", "tensorflow", "tiny", "small", "fp32", "bf16", "cosine", "ok", "failed", "cpu"]),
 )  # fmt: skip
-FACTS = sorted({*describe_environment(), "peak_flops_per_second_per_rank", "framework_versions", "load_before", "tokens_digest"})
+FACTS = sorted(
+    {*describe_environment(), "peak_flops_per_second_per_rank", "framework_versions", "load_before", "tokens_digest"}
+)
 RUN_KEYS = (
     "suite", "question", "command", "hvbench_version", "created_at", "world_size", "base", "axes", "exclude", "measure", "jobs",
     "skipped", "environment", "data", "sessions",
@@ -74,7 +76,15 @@ KEYS = st.one_of(
     HOSTILE_TEXT,
     st.sampled_from(FACTS),
     st.sampled_from(
-        sorted({*Point.model_fields, *MeasureSettings.model_fields, *Record.model_fields, *RankSamples.model_fields, "schema_version"})
+        sorted(
+            {
+                *Point.model_fields,
+                *MeasureSettings.model_fields,
+                *Record.model_fields,
+                *RankSamples.model_fields,
+                "schema_version",
+            }
+        )
     ),
 )
 TREE = st.recursive(
@@ -153,7 +163,11 @@ def plausible_records(draw: st.DrawFn) -> bytes:
             }
             for _ in range(draw(st.integers(0, 2)))
         ]  # fmt: skip
-    tree["measure"] |= {"warmup_steps": 1, "steps": 2, "target_loss": draw(st.none() | st.floats(min_value=1e-9, max_value=1e99))}
+    tree["measure"] |= {
+        "warmup_steps": 1,
+        "steps": 2,
+        "target_loss": draw(st.none() | st.floats(min_value=1e-9, max_value=1e99)),
+    }
     return json.dumps(tree).encode()
 
 
@@ -169,7 +183,9 @@ def damaged(content: bytes) -> st.SearchStrategy[bytes]:
 
     whole = st.just(content)
     places = st.integers(0, 1 << 16)
-    return st.one_of(whole, whole, whole, places.map(cut), st.tuples(places, st.binary(min_size=1, max_size=8)).map(put))
+    return st.one_of(
+        whole, whole, whole, places.map(cut), st.tuples(places, st.binary(min_size=1, max_size=8)).map(put)
+    )
 
 
 # fmt: off
@@ -179,7 +195,9 @@ EXTREME_RECORDS = [
     b'{"schema_version": 1, "suite": "' + b"y" * 10_000_000 + b'"}', b"[1," * 30_000 + b"1" + b"]" * 30_000,
 ]
 # fmt: on
-RECORDS = st.one_of(mutated_records(), plausible_records(), TREE.map(lambda tree: json.dumps(tree).encode()), st.binary(max_size=200))
+RECORDS = st.one_of(
+    mutated_records(), plausible_records(), TREE.map(lambda tree: json.dumps(tree).encode()), st.binary(max_size=200)
+)
 RUNS = st.one_of(
     st.dictionaries(st.sampled_from(RUN_KEYS) | KEYS, TREE, max_size=6).map(
         lambda tree: json.dumps({**tree, "schema_version": 3}).encode()
@@ -224,7 +242,10 @@ def nearly_right_suites(draw: st.DrawFn) -> str:
     """Mostly valid: the checks behind the first one are reached too."""
     keys = list(VALUES)
     lines = ["[point]"]
-    lines += [f"{key} = {toml_value(draw(st.sampled_from(VALUES[key])))}" for key in draw(st.lists(st.sampled_from(keys), max_size=3))]
+    lines += [
+        f"{key} = {toml_value(draw(st.sampled_from(VALUES[key])))}"
+        for key in draw(st.lists(st.sampled_from(keys), max_size=3))
+    ]
     lines.append("[axes]")
     for key in draw(st.lists(st.sampled_from(keys), max_size=3)):
         lines.append(f"{key} = {toml_value(draw(st.lists(st.sampled_from(VALUES[key]), max_size=3)))}")
@@ -298,7 +319,15 @@ def load_run(content: bytes) -> dict[str, Any]:
 def sample_run() -> str:
     """What a sweep would write into run.json, as JSON."""
     lists = {"jobs": ["a.r0"], "skipped": [], "base": {}, "axes": {"seed": [1]}, "exclude": []}
-    return json.dumps({**lists, "world_size": 2, "measure": MeasureSettings().model_dump(), "environment": {"cpu_model": "x"}, "data": {}})
+    return json.dumps(
+        {
+            **lists,
+            "world_size": 2,
+            "measure": MeasureSettings().model_dump(),
+            "environment": {"cpu_model": "x"},
+            "data": {},
+        }
+    )
 
 
 def load_and_report(contents: tuple[list[bytes], bytes]) -> None:
@@ -408,7 +437,9 @@ def main() -> None:
     """Run the slow version and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000, help="of each loader")
-    parser.add_argument("--drawn", type=int, default=3_000, help="of these, drawn by hypothesis; the others are mutations")
+    parser.add_argument(
+        "--drawn", type=int, default=3_000, help="of these, drawn by hypothesis; the others are mutations"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--loaders", nargs="+", choices=LOADERS, default=list(LOADERS))
     options = parser.parse_args()
@@ -418,7 +449,10 @@ def main() -> None:
         tally = fuzz(name, inputs=drawn, derandomize=False, mutations=options.inputs - drawn, seed=options.seed)
         total, seconds = sum(tally.endings.values()), time.monotonic() - begun
         endings = ", ".join(f"{count} {ending}" for ending, count in sorted(tally.endings.items()))
-        print(f"{name}: {total} inputs in {seconds:.0f} s: {endings}; slowest {tally.slowest_seconds:.2f} s: {tally.slowest}", flush=True)
+        print(
+            f"{name}: {total} inputs in {seconds:.0f} s: {endings}; slowest {tally.slowest_seconds:.2f} s: {tally.slowest}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """`kill -9` of a sweep's whole process tree at random instants, each time followed by --resume.
 
-    python -m tests.faults.kill_and_resume --kills 50 --points 12 --launcher alone
+python -m tests.faults.kill_and_resume --kills 50 --points 12 --launcher alone
 """
 
 from __future__ import annotations

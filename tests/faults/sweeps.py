@@ -136,7 +136,9 @@ def start_sweep(
     return RunningSweep(process=process, folder=RunFolder(folder / "run"), mark=mark)
 
 
-def start_and_hang(folder: Path, *, launcher: str = "alone", options: Sequence[str] = ()) -> tuple[RunningSweep, list[str]]:
+def start_and_hang(
+    folder: Path, *, launcher: str = "alone", options: Sequence[str] = ()
+) -> tuple[RunningSweep, list[str]]:
     """A sweep of three PyTorch points whose second one hangs; returns, with the keys of the three, when that one runs."""
     text = suite_text(3, frameworks=("pytorch",))
     jobs = plan_jobs(text)

@@ -53,7 +53,10 @@ def test_a_killed_launcher_takes_everything_along(launcher: str, tmp_path: Path)
     records = read_outcomes(sweep.folder)
     assert records[keys[0]].outcome.status == "ok"
     if launcher != "gloo":  # where horovodrun's own helpers end the ranks at once
-        assert (records[keys[1]].outcome.status, records[keys[1]].outcome.message) == ("interrupted", "the launcher is gone")
+        assert (records[keys[1]].outcome.status, records[keys[1]].outcome.message) == (
+            "interrupted",
+            "the launcher is gone",
+        )
 
 
 @pytest.mark.slow
@@ -73,10 +76,16 @@ def test_workers_that_never_start_end_the_sweep_after_three_tries(tmp_path: Path
     code, output = run_sweep(text, tmp_path, faults=[{"kind": "raise", "rank": 1, "phase": "start"}])
     assert code == 5
     line = next(line for line in output.splitlines() if line.startswith("hvbench:"))
-    assert line.startswith("hvbench: pytorch workers failed to start 3 times in a row: rank 1: RuntimeError: a fault on purpose in start (log: ")
+    assert line.startswith(
+        "hvbench: pytorch workers failed to start 3 times in a row: rank 1: RuntimeError: a fault on purpose in start (log: "
+    )
     assert "Traceback" not in output
     (record,) = read_outcomes(RunFolder(tmp_path / "run")).values()
-    assert (record.point_id, record.outcome.status, record.outcome.rank) == (plan_jobs(text)[0].point.point_id, "failed", 1)
+    assert (record.point_id, record.outcome.status, record.outcome.rank) == (
+        plan_jobs(text)[0].point.point_id,
+        "failed",
+        1,
+    )
     assert record.outcome.phase == "start"
     assert len(list((tmp_path / "run" / "logs").glob("generation*-rank1.log"))) == 3
 

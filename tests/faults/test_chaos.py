@@ -20,9 +20,12 @@ LONG = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "points", "kinds", "timeout"), [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)]
+    ("launcher", "points", "kinds", "timeout"),
+    [*SHORT, *(pytest.param(*case, marks=pytest.mark.long) for case in LONG)],
 )
-def test_no_bad_point_costs_another(launcher: str, points: int, kinds: list[str], timeout: float, tmp_path: Path) -> None:
+def test_no_bad_point_costs_another(
+    launcher: str, points: int, kinds: list[str], timeout: float, tmp_path: Path
+) -> None:
     chaos = run_chaos(tmp_path, points=points, kinds=kinds, launcher=launcher, timeout=timeout, chance=random.Random(4))
     assert chaos.mistakes == [], chaos.output
     assert chaos.exit_code == 1

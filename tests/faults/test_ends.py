@@ -49,7 +49,9 @@ def outcomes(path: Path) -> list[Outcome]:
 
 def test_a_frozen_worker_is_blamed(tmp_path: Path) -> None:
     text = suite_text(4)
-    faults = [{"kind": "freeze", "rank": 1, "point": job.point.point_id, "phase": "measure"} for job in plan_jobs(text)[::2]]
+    faults = [
+        {"kind": "freeze", "rank": 1, "point": job.point.point_id, "phase": "measure"} for job in plan_jobs(text)[::2]
+    ]
     code, output = run_sweep(text, tmp_path, faults=faults, options=["--timeout", "25"])
     assert code == 1, output
     first, second, third, fourth = outcomes(tmp_path)
@@ -76,7 +78,9 @@ def test_an_agent_that_answers_no_more_ends_the_sweep(tmp_path: Path) -> None:
     code, output = sweep.wait(300)
     print(f"ended after {time.monotonic() - begun:.0f} s")
     sweep.wait_for_nobody()
-    assert code == 5 and "its agent is gone or does not answer; what was measured is safe, go on with --resume" in output
+    assert (
+        code == 5 and "its agent is gone or does not answer; what was measured is safe, go on with --resume" in output
+    )
     assert "Traceback" not in output
     assert [record.outcome.status for record in read_outcomes(sweep.folder).values()][:2] == ["ok", "timeout"]
     code, output = run_sweep((tmp_path / "chaos.toml").read_text(), tmp_path, options=["--resume"])
@@ -84,7 +88,11 @@ def test_an_agent_that_answers_no_more_ends_the_sweep(tmp_path: Path) -> None:
 
 
 def test_a_learning_rate_of_a_hundred_diverges(tmp_path: Path) -> None:
-    text = suite_text(2).replace("[axes]", "learning_rate = 100.0\nlr_warmup_steps = 0\n[axes]").replace("steps = 3", "steps = 20")
+    text = (
+        suite_text(2)
+        .replace("[axes]", "learning_rate = 100.0\nlr_warmup_steps = 0\n[axes]")
+        .replace("steps = 3", "steps = 20")
+    )
     code, output = run_sweep(text, tmp_path)
     assert code == 1, output
     assert [outcome.status for outcome in outcomes(tmp_path)] == ["diverged"] * 2, output

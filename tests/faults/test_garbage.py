@@ -17,7 +17,16 @@ from hvbench.launch.context import Context
 from hvbench.launch.coordinator import Coordinator, Generation
 from hvbench.launch.process import WorkerProcess
 
-DESCRIPTION = {"framework": "jax", "rank": 0, "world_size": 1, "local_rank": 0, "host": "a", "threads": 1, "device": "cpu", "jobs": []}
+DESCRIPTION = {
+    "framework": "jax",
+    "rank": 0,
+    "world_size": 1,
+    "local_rank": 0,
+    "host": "a",
+    "threads": 1,
+    "device": "cpu",
+    "jobs": [],
+}
 GARBAGE = [
     "", "{", "[]", "null", "3", "\x00\x01", '{"phase": 3, "index": "x"}', '{"phase": "start"}', '{"status": "great", "message": "x"}',
     '{"status": "ok", "message": "x"}', '{"status": "failed", "message": ["x"]}', "[" * 100_000, '{"phase": "start", "index": NaN}',
@@ -45,8 +54,15 @@ def end_of_worker(tmp_path: Path, faults: list[dict[str, Any]]) -> dict[str, Any
 
 
 def test_garbage_in_the_failure_file_is_an_end_without_a_word(tmp_path: Path) -> None:
-    end = end_of_worker(tmp_path, [{"kind": "garbage", "file": "failure", "phase": "start", "content": '{"status": "great"}'}])
-    assert end["failure"] == {"phase": "start", "index": -1, "status": "failed", "message": "exited with code 1 and without a word"}
+    end = end_of_worker(
+        tmp_path, [{"kind": "garbage", "file": "failure", "phase": "start", "content": '{"status": "great"}'}]
+    )
+    assert end["failure"] == {
+        "phase": "start",
+        "index": -1,
+        "status": "failed",
+        "message": "exited with code 1 and without a word",
+    }
 
 
 def test_garbage_in_the_progress_file_is_no_progress(tmp_path: Path) -> None:
@@ -59,7 +75,13 @@ def test_garbage_in_the_progress_file_is_no_progress(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", GARBAGE)
 def test_no_content_of_a_workers_files_surprises_its_agent(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    message = {"generation": 0, "logs": str(tmp_path / "logs"), "token": "none", "description": DESCRIPTION, "environment": {}}
+    message = {
+        "generation": 0,
+        "logs": str(tmp_path / "logs"),
+        "token": "none",
+        "description": DESCRIPTION,
+        "environment": {},
+    }
     worker = WorkerProcess(message, scratch=tmp_path)
     try:
         (worker.folder / name).write_text(content)
@@ -101,7 +123,9 @@ def test_a_defect_in_an_agent_ends_the_sweep_with_its_reason(hub: Hub, tmp_path:
     coordinator = make_coordinator(hub, tmp_path)
     coordinator.wait_for_members()
     hub.send(0, {"type": "start"})  # an order that no agent can follow
-    with pytest.raises(LaunchError, match=r"rank 0 on .*: its agent is gone \(KeyError: .*\); what was measured is safe"):
+    with pytest.raises(
+        LaunchError, match=r"rank 0 on .*: its agent is gone \(KeyError: .*\); what was measured is safe"
+    ):
         while True:
             coordinator._note(Generation(number=0, ranks=[0]), *hub.receive(30.0))
     thread.join(30)
@@ -126,7 +150,14 @@ def test_an_agent_that_cannot_start_a_worker_says_so_and_lives_on(hub: Hub, tmp_
     coordinator = make_coordinator(hub, tmp_path)
     coordinator.wait_for_members()
     (agent.scratch / "generation-0").write_text("in the way, as a full disk would be")
-    order = {"type": "start", "generation": 0, "logs": str(tmp_path), "token": "t", "environment": {}, "description": DESCRIPTION}
+    order = {
+        "type": "start",
+        "generation": 0,
+        "logs": str(tmp_path),
+        "token": "t",
+        "environment": {},
+        "description": DESCRIPTION,
+    }
     hub.send(0, order)
     rank, message = hub.receive(30.0)
     assert (rank, message["type"], message["failure"]["phase"]) == (0, "exited", "start")

@@ -18,13 +18,17 @@ def second_sweep_is_refused(first: RunningSweep, folder: Path) -> None:
     """Another sweep into the same folder ends at once, and names the first one's process and host."""
     code, output = start_sweep(suite_text(2, frameworks=("pytorch",)), folder, options=["--resume"]).wait(60)
     assert code == 5
-    found = re.search(r'run: in use by "process (\d+) on ([^"]+)"; wait for it or choose another folder with --out', output)
+    found = re.search(
+        r'run: in use by "process (\d+) on ([^"]+)"; wait for it or choose another folder with --out', output
+    )
     assert found and found[2] == socket.gethostname()
     assert first.mark in Path(f"/proc/{found[1]}/environ").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["alone", *(pytest.param(name, marks=pytest.mark.long) for name in LAUNCHERS if name != "alone")])
+@pytest.mark.parametrize(
+    "launcher", ["alone", *(pytest.param(name, marks=pytest.mark.long) for name in LAUNCHERS if name != "alone")]
+)
 def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing(launcher: str, tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path, launcher=launcher)
     second_sweep_is_refused(sweep, tmp_path)

@@ -79,7 +79,9 @@ def test_a_file_name_cannot_colour_the_terminal_that_lists_it(folder: RunFolder)
 def test_a_description_of_a_run_may_hold_anything(folder: RunFolder) -> None:
     folder.write_record(GOOD)
     measure = {"steps": [1, 2], "repeats": [], "warmup_steps": {"x": "<script>"}, "x": None}
-    folder.write_run({"measure": measure, "suite": ["<b>"], "question": {"a": 1}, "jobs": 3, "skipped": "x", "command": 1e300})
+    folder.write_run(
+        {"measure": measure, "suite": ["<b>"], "question": {"a": 1}, "jobs": 3, "skipped": "x", "command": 1e300}
+    )
     write_report(folder.path)
     report = (folder.path / "report.md").read_text()
     assert "# hvbench: " in report and "<b>" not in report and "<script>" not in report
@@ -105,7 +107,9 @@ def test_a_name_that_leads_outside_is_never_written_or_believed(folder: RunFolde
 
 
 def test_attempts_follow_each_other_and_the_newest_counts(folder: RunFolder) -> None:
-    names = [folder.write_record(make_record(status=status, message="x")).name for status in ("failed", "oom", "interrupted")]
+    names = [
+        folder.write_record(make_record(status=status, message="x")).name for status in ("failed", "oom", "interrupted")
+    ]
     key = f"{make_record().point_id}.r0"
     assert names == [f"{key}.json", f"{key}.a2.json", f"{key}.a3.json"]
     assert [record.outcome.status for record in folder.read_records()[0]] == ["interrupted"]

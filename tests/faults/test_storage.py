@@ -26,7 +26,11 @@ PYTORCH = ("pytorch",)
 def can_mount() -> bool:
     """Whether this process may mount a file system of its own (root, and not confined)."""
     probe = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
-    return os.geteuid() == 0 and shutil.which("unshare") is not None and not subprocess.run(probe, capture_output=True).returncode
+    return (
+        os.geteuid() == 0
+        and shutil.which("unshare") is not None
+        and not subprocess.run(probe, capture_output=True).returncode
+    )
 
 
 needs_mounts = pytest.mark.skipif(not can_mount(), reason="needs root, to mount small and read-only file systems")
@@ -107,7 +111,9 @@ def test_a_record_that_does_not_fit_leaves_nothing_half_written(tmp_path: Path) 
     first.open_for_writing()
     first.write_record(make_record())
     first.close()
-    done = subprocess.run([sys.executable, "-c", WRITE_UNDER_A_LIMIT, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", WRITE_UNDER_A_LIMIT, str(tmp_path)], capture_output=True, text=True, check=True
+    )
     assert done.stdout.rstrip().endswith("cannot be written: File too large; what was measured before is safe")
     assert [path.name for path in first.records_path.iterdir()] == [f"{make_record().point_id}.r0.json"]
 
@@ -141,8 +147,12 @@ def test_a_run_that_changed_is_refused_field_by_field_unless_forced(tmp_path: Pa
     code, output = run_sweep(longer, tmp_path, options=["--resume"])
     assert code == 2
     (line,) = output.splitlines()
-    assert line.startswith("hvbench: run: has changed since it was begun: measure.steps was 3, is 4; base.micro_batch_size was 2, is 4; ")
-    assert 'environment.cpu_model was "Another CPU", is "' in line and 'environment.packages.torch was "1.0", is "' in line
+    assert line.startswith(
+        "hvbench: run: has changed since it was begun: measure.steps was 3, is 4; base.micro_batch_size was 2, is 4; "
+    )
+    assert (
+        'environment.cpu_model was "Another CPU", is "' in line and 'environment.packages.torch was "1.0", is "' in line
+    )
     assert line.endswith("start a new run, or go on all the same with --force")
     assert json.loads((folder.path / "run.json").read_text()) == changed
 
@@ -165,13 +175,21 @@ def test_another_text_under_the_same_path_is_a_change(tmp_path: Path) -> None:
     book.write_text("It was the best of times. " * 4000)
     begin(text, tmp_path / "run")
     book.write_text("It was the worst of times. " * 4000)
-    with pytest.raises(UsageError, match="its text has changed since it was begun: data.*; start a new run, or go on all the same"):
+    with pytest.raises(
+        UsageError, match="its text has changed since it was begun: data.*; start a new run, or go on all the same"
+    ):
         begin(text, tmp_path / "run")
     begin(text, tmp_path / "run", force=True)
 
 
 def test_options_of_resume_alone_are_refused_without_it(tmp_path: Path) -> None:
-    for option in (["--force"], ["--retry", "oom"], ["--resume", "--retry", "slow"], ["--memory-limit", "much"], ["--timeout", "0"]):
+    for option in (
+        ["--force"],
+        ["--retry", "oom"],
+        ["--resume", "--retry", "slow"],
+        ["--memory-limit", "much"],
+        ["--timeout", "0"],
+    ):
         code, output = run_sweep(suite_text(2, frameworks=PYTORCH), tmp_path, options=option)
         assert code == 2 and len(output.splitlines()) == 1, output
 
@@ -183,9 +201,11 @@ def test_only_the_outcomes_that_are_asked_for_are_retried(tmp_path: Path) -> Non
         folder.write_record(make_record(status=status, message="x", seed=seed))
     done = {record.outcome.status for record in folder.read_records()[0]}
     assert done == {"ok", "failed", "oom", "timeout", "interrupted"}
-    keys = {status: f"{make_record(seed=seed).point_id}.r0" for seed, status in enumerate(("ok", "failed", "oom", "timeout", "interrupted"))}
+    keys = {
+        status: f"{make_record(seed=seed).point_id}.r0"
+        for seed, status in enumerate(("ok", "failed", "oom", "timeout", "interrupted"))
+    }
     assert folder.done_keys() == {keys["ok"]}
     assert folder.done_keys(retry={"oom", "failed"}) == {keys["ok"], keys["timeout"], keys["interrupted"]}
     assert folder.done_keys(retry=set()) == set(keys.values())
     folder.close()
-

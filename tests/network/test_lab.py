@@ -41,7 +41,12 @@ steps = {steps}
 
 
 def write_suite(
-    folder: Path, *, frameworks: tuple[str, ...] = ("pytorch",), links: tuple[int, ...], compressions: tuple[str, ...] = ("none",), steps: int = 4
+    folder: Path,
+    *,
+    frameworks: tuple[str, ...] = ("pytorch",),
+    links: tuple[int, ...],
+    compressions: tuple[str, ...] = ("none",),
+    steps: int = 4,
 ) -> Path:
     path = folder / "hosts.toml"
     choices = {"frameworks": frameworks, "links": links, "compressions": compressions}
@@ -57,8 +62,12 @@ def lab(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         yield made
 
 
-def run(lab: Lab, words: list[str], *, folder: Path, seconds: float = 550.0, ranks_per_host: int = 1) -> subprocess.CompletedProcess[str]:
-    process = lab.start(words, cwd=folder, ranks_per_host=ranks_per_host, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(
+    lab: Lab, words: list[str], *, folder: Path, seconds: float = 550.0, ranks_per_host: int = 1
+) -> subprocess.CompletedProcess[str]:
+    process = lab.start(
+        words, cwd=folder, ranks_per_host=ranks_per_host, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     output, errors = process.communicate(timeout=seconds)
     return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
@@ -66,7 +75,13 @@ def run(lab: Lab, words: list[str], *, folder: Path, seconds: float = 550.0, ran
 def test_a_machine_without_what_a_lab_needs_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(UsageError, match=r"no lab on this machine: network namespaces need root; ip is not installed \(Debian: iproute2\)"), open_lab():
+    with (
+        pytest.raises(
+            UsageError,
+            match=r"no lab on this machine: network namespaces need root; ip is not installed \(Debian: iproute2\)",
+        ),
+        open_lab(),
+    ):
         pass
 
 
@@ -111,7 +126,9 @@ def test_two_hosts_train_over_ssh_and_a_shaped_link_is_as_slow_as_it_says(lab: L
 @pytest.mark.long
 @pytest.mark.parametrize("lab", [4], indirect=True)
 def test_four_hosts_train_both_frameworks_with_every_compression(lab: Lab, tmp_path: Path) -> None:
-    suite = write_suite(tmp_path, frameworks=("pytorch", "tensorflow"), links=(50_000_000,), compressions=("none", "fp16", "bf16"))
+    suite = write_suite(
+        tmp_path, frameworks=("pytorch", "tensorflow"), links=(50_000_000,), compressions=("none", "fp16", "bf16")
+    )
     done = run(lab, ["hvbench", "sweep", str(suite), "--out", "run"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     records, _ = RunFolder(tmp_path / "run").read_records()
@@ -126,7 +143,16 @@ def test_horovodrun_on_several_hosts(lab: Lab, tmp_path: Path, ranks_per_host: i
     suite = write_suite(tmp_path, frameworks=("pytorch", "tensorflow"), links=(100_000_000,))
     hosts = ",".join(f"{host.address}:{ranks_per_host}" for host in lab.hosts)
     words = ["horovodrun", "--gloo", "-np", str(2 * ranks_per_host), "-H", hosts, "--network-interfaces", "eth0"]
-    words += ["--ssh-identity-file", str(lab.folder / "key"), "hvbench", "sweep", str(suite), "--no-parity", "--out", "run"]
+    words += [
+        "--ssh-identity-file",
+        str(lab.folder / "key"),
+        "hvbench",
+        "sweep",
+        str(suite),
+        "--no-parity",
+        "--out",
+        "run",
+    ]
     done = run(lab, words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     records, _ = RunFolder(tmp_path / "run").read_records()
@@ -137,7 +163,20 @@ def test_horovodrun_on_several_hosts(lab: Lab, tmp_path: Path, ranks_per_host: i
 @needs_lab
 @pytest.mark.long
 def test_all_reduces_between_hosts(lab: Lab, tmp_path: Path) -> None:
-    words = ["hvbench", "allreduce", "--controller", "gloo", "-b", "2MiB", "-e", "4MiB", "--link", "100Mbit", "--out", "run"]
+    words = [
+        "hvbench",
+        "allreduce",
+        "--controller",
+        "gloo",
+        "-b",
+        "2MiB",
+        "-e",
+        "4MiB",
+        "--link",
+        "100Mbit",
+        "--out",
+        "run",
+    ]
     done = run(lab, words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "link 100 Mbit/s" in done.stdout and "# pytorch gloo bf16: 2 ranks" in done.stdout
@@ -175,6 +214,8 @@ def test_a_cable_that_is_pulled_costs_a_point_and_resume_completes(lab: Lab, tmp
 
 def run_on(lab: Lab, host: int, words: list[str]) -> str:
     """What a command says that sees the processes of one host's namespace only."""
-    pids = subprocess.run(["ip", "netns", "pids", lab.hosts[host].namespace], capture_output=True, text=True).stdout.split()
+    pids = subprocess.run(
+        ["ip", "netns", "pids", lab.hosts[host].namespace], capture_output=True, text=True
+    ).stdout.split()
     found = subprocess.run(words, capture_output=True, text=True).stdout.split()
     return " ".join(sorted(set(pids) & set(found)))

@@ -77,7 +77,10 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     options += [f"--log-file={munge}/log", f"--seed-file={munge}/seed", "--foreground", "--force"]
     processes = [subprocess.Popen(["munged", *options], user="munge", group="munge")]
     time.sleep(1)
-    processes += [subprocess.Popen([name, "-D"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for name in ("slurmctld", "slurmd")]
+    processes += [
+        subprocess.Popen([name, "-D"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in ("slurmctld", "slurmd")
+    ]
     try:
         deadline = time.monotonic() + 60
         while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout:
@@ -91,7 +94,19 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_sbatch_finishes_a_sweep_of_two_ranks(slurm: Path, tmp_path: Path) -> None:
-    words = ["hvbench", "submit", "--scheduler", "slurm", "--ranks-per-host", "2", "--time", "15m", "--out", "job.sh", "--"]
+    words = [
+        "hvbench",
+        "submit",
+        "--scheduler",
+        "slurm",
+        "--ranks-per-host",
+        "2",
+        "--time",
+        "15m",
+        "--out",
+        "job.sh",
+        "--",
+    ]
     words += ["sweep", "smoke", "-s", "precision=fp32", "-s", "compression=none", "--no-parity", "--out", "run"]
     subprocess.run(words, cwd=tmp_path, check=True)
     done = subprocess.run(["sbatch", "--wait", "job.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=900)

@@ -41,7 +41,9 @@ def train(
 ) -> tuple[Loop, Ablations, Arrays]:
     """A point's training, interrupted by `rounds` of ablations: its samples, theirs, and the state at its end."""
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=runtime.rank)
-    settings = MeasureSettings(warmup_steps=1, steps=STEPS - 1, ablation_rounds=rounds, evaluate_every=2, evaluate_samples=4)
+    settings = MeasureSettings(
+        warmup_steps=1, steps=STEPS - 1, ablation_rounds=rounds, evaluate_every=2, evaluate_samples=4
+    )
     loop = Loop(point, settings, trainer=build(point), batches=batches, runtime=runtime)
     if loop.loss_scale.enabled:
         loop.loss_scale.scale = FIRST_LOSS_SCALE
@@ -83,7 +85,9 @@ def main(framework: str, folder: Path) -> None:
             loop, ablations, state = train(point.model_copy(update=fields), rounds=rounds, runtime=runtime, build=build)
             lists = {key: getattr(loop.samples, key) for key in SAME}
             note(f"{name}/{kind}", {**state, **{key: np.array(values, dtype="f8") for key, values in lists.items()}})
-            arrays[f"{name}/{kind}/evaluated"] = np.array([each["loss"] for each in loop.samples.evaluations], dtype="f8")
+            arrays[f"{name}/{kind}/evaluated"] = np.array(
+                [each["loss"] for each in loop.samples.evaluations], dtype="f8"
+            )
             arrays[f"{name}/{kind}/paused_seconds"] = np.array(loop.paused_seconds)
         note(f"{name}/rounds", {key: np.array(values) for key, values in ablations.samples.items()})
 
@@ -96,10 +100,15 @@ def main(framework: str, folder: Path) -> None:
     arrays["scaled_norm"] = np.array(trainer.gradient_norms(*batch, loss_scale=8.0).averaged)
     note("averaged_after_norms", trainer.gradients(*batch, loss_scale=1.0))
     for index in range(point.gradient_accumulation_steps):
-        one = trainer_of_one.gradients(batch[0][index : index + 1], batch[1][index : index + 1], loss_scale=1.0, with_allreduce=False)
+        one = trainer_of_one.gradients(
+            batch[0][index : index + 1], batch[1][index : index + 1], loss_scale=1.0, with_allreduce=False
+        )
         note(f"micro{index}", one)
     compressing = step.Trainer(
-        point.model_copy(update={"compression": "fp16"}), trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime
+        point.model_copy(update={"compression": "fp16"}),
+        trainer.parameters(),
+        precision=PRECISIONS["fp32"],
+        runtime=runtime,
     )
     overflowing = compressing.gradient_norms(*batch, loss_scale=2.0**30)
     arrays["wire_norms"] = np.array([*overflowing.micro_batches, overflowing.averaged])

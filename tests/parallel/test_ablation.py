@@ -42,8 +42,22 @@ Ranks = list[dict[str, np.ndarray]]
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     """What both ranks of one twin recorded, under Horovod's own launcher."""
     folder = tmp_path_factory.mktemp(request.param)
-    words = ["horovodrun", "--gloo", "-np", "2", sys.executable, "-m", "tests.parallel.ablated", request.param, str(folder)]
-    environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    words = [
+        "horovodrun",
+        "--gloo",
+        "-np",
+        "2",
+        sys.executable,
+        "-m",
+        "tests.parallel.ablated",
+        request.param,
+        str(folder),
+    ]
+    environment = os.environ | {
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     files = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(2)]
@@ -131,7 +145,19 @@ def test_every_kind_takes_time_that_is_no_trainings(ranks: Ranks, name: str) -> 
 @pytest.mark.slow
 def test_a_sweep_records_ablations_and_a_timeline_of_both_twins(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
-    words = ["hvbench", "sweep", "suite.toml", "--np", "2", "--out", "run", "--timeline", "--no-parity", "-s", "ceilings=false"]
+    words = [
+        "hvbench",
+        "sweep",
+        "suite.toml",
+        "--np",
+        "2",
+        "--out",
+        "run",
+        "--timeline",
+        "--no-parity",
+        "-s",
+        "ceilings=false",
+    ]
     environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr

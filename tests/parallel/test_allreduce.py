@@ -32,7 +32,9 @@ def test_every_compression_over_gloo_beside_a_ring_over_mpi(tmp_path: Path) -> N
     for record in records:
         assert [rank.rank for rank in record.ranks] == [0, 1]
         assert all(rank.wrong_elements == 0 and len(rank.call_seconds) >= 5 for rank in record.ranks)
-        assert {rank.largest_relative_error for rank in record.ranks} == {0.0}, "halves of small whole numbers are exact"
+        assert {rank.largest_relative_error for rank in record.ranks} == {0.0}, (
+            "halves of small whole numbers are exact"
+        )
     assert done.stdout.count("# Best bus bandwidth") == 7
     for name in ("allreduce.json", "allreduce.txt", "allreduce.csv", "allreduce.png"):
         assert (tmp_path / "run" / name).is_file(), name
@@ -57,7 +59,9 @@ def test_every_way_there_is(tmp_path: Path, np: int) -> None:
 @pytest.mark.slow
 def test_an_asynchronous_server_trains_without_waiting_for_anybody(tmp_path: Path) -> None:
     words = ["hvbench", "run", "strategy=parameter_server_async", "model=tiny", "data=synthetic", "micro_batch_size=2"]
-    done = run([*words, "steps=30", "warmup_steps=1", "lr_warmup_steps=1", "--np", "2", "--out", "run"], folder=tmp_path)
+    done = run(
+        [*words, "steps=30", "warmup_steps=1", "lr_warmup_steps=1", "--np", "2", "--out", "run"], folder=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     (record,), _ = RunFolder(tmp_path / "run").read_records()
     losses = [rank.loss for rank in record.ranks]

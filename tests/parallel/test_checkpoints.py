@@ -67,8 +67,13 @@ def whole(folder: Path) -> dict[str, Record]:
 @pytest.fixture(scope="module")
 def resumed(folder: Path, whole: dict[str, Record]) -> dict[tuple[str, str], Record]:
     """(framework, framework that began) -> the second half, from the checkpoint half way."""
-    paths = {framework: f"whole/checkpoints/{record.point_id}.r0/step-{HALF:07d}.safetensors" for framework, record in whole.items()}
-    records = sweep(folder, "resumed", steps=STEPS - HALF - 1, axes=f"initial_checkpoint = {list(paths.values())}", every=HALF)
+    paths = {
+        framework: f"whole/checkpoints/{record.point_id}.r0/step-{HALF:07d}.safetensors"
+        for framework, record in whole.items()
+    }
+    records = sweep(
+        folder, "resumed", steps=STEPS - HALF - 1, axes=f"initial_checkpoint = {list(paths.values())}", every=HALF
+    )
     began = {path: framework for framework, path in paths.items()}
     return {(framework, began[path]): record for (framework, path), record in records.items()}
 
@@ -87,7 +92,9 @@ def test_going_on_is_bit_for_bit_what_was_never_interrupted(folder, whole, resum
     assert {rank.first_step for rank in record.ranks} == {HALF}
     assert np.array_equal(losses(record), losses(whole[framework])[:, HALF:])
     for name in ("gradient_norm", "learning_rate"):
-        assert [getattr(rank, name) for rank in record.ranks] == [getattr(rank, name)[HALF:] for rank in whole[framework].ranks]
+        assert [getattr(rank, name) for rank in record.ranks] == [
+            getattr(rank, name)[HALF:] for rank in whole[framework].ranks
+        ]
     left, right = (final_checkpoint(folder, each) for each in (record, whole[framework]))
     assert left.keys() == right.keys()
     assert all(np.array_equal(left[name], right[name]) for name in left), "parameters and moments after the last step"
@@ -105,7 +112,10 @@ def test_a_checkpoint_has_the_canonical_names_and_nothing_of_a_framework(folder,
     files = {framework: final_checkpoint(folder, record) for framework, record in whole.items()}
     shapes = parameter_shapes(whole["pytorch"].point)
     kinds = ("parameters", "optimizer/first_moments", "optimizer/second_moments")
-    expected = {f"{kind}/{name}": shape for kind in kinds for name, shape in shapes.items()} | {"optimizer/updates": (), "passes": ()}
+    expected = {f"{kind}/{name}": shape for kind in kinds for name, shape in shapes.items()} | {
+        "optimizer/updates": (),
+        "passes": (),
+    }
     for arrays in files.values():
         assert {name: value.shape for name, value in arrays.items()} == expected
         assert int(arrays["optimizer/updates"]) == STEPS and int(arrays["passes"]) == 2 * STEPS

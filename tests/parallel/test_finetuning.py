@@ -46,6 +46,8 @@ def test_both_twins_start_from_what_the_suite_has_pretrained(tmp_path: Path) -> 
     for pretraining in ("none", "masked_lm"):
         losses = [by_point[framework, pretraining].ranks[1].loss for framework in FRAMEWORKS]
         assert losses[0] == pytest.approx(losses[1], rel=2e-5), "six steps of pretraining and eight of tuning later"
-    kept = sorted(path.relative_to(tmp_path / "run").parts for path in (tmp_path / "run" / "checkpoints").rglob("*.safetensors"))
+    kept = sorted(
+        path.relative_to(tmp_path / "run").parts for path in (tmp_path / "run" / "checkpoints").rglob("*.safetensors")
+    )
     assert [(parts[1], parts[-1]) for parts in kept] == [("pretraining", "step-0000006.safetensors")] * 2
     assert "accuracy" in (tmp_path / "run" / "report.md").read_text()

@@ -58,7 +58,9 @@ def suite(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [name if name != SAME else pytest.param(name, marks=pytest.mark.long) for name in LAUNCHERS])
+@pytest.mark.parametrize(
+    "launcher", [name if name != SAME else pytest.param(name, marks=pytest.mark.long) for name in LAUNCHERS]
+)
 def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, suite: Path, tmp_path: Path) -> None:
     words = [*LAUNCHERS[launcher], "sweep", str(suite), "--out", "run", *UNCHECKED]
     words += ["--np", "2"] if launcher == "hvbench alone" else []
@@ -134,7 +136,9 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
     assert {record.point.framework for record in records} == {"pytorch", "tensorflow"}
     for record in records:
         assert [rank.rank for rank in record.ranks] == list(range(ranks))
-        assert all(len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks)
+        assert all(
+            len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks
+        )
         assert record.environment["controller"] == "gloo"
         ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling is not None]
         assert len(ceilings) == (ranks if is_stamped else 0)
@@ -148,6 +152,8 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
     assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
     generations = 4 if is_stamped else 2
-    assert len(list((path / "logs").glob("*.log"))) == generations * ranks, "a log a worker: each generation of each rank"
+    assert len(list((path / "logs").glob("*.log"))) == generations * ranks, (
+        "a log a worker: each generation of each rank"
+    )
     proven = "NOT proven" not in (path / "report.md").read_text()
     assert proven == is_stamped

@@ -15,12 +15,21 @@ RANKS = 3
 
 
 def make_point(framework: str, **knobs: object) -> Point:
-    return Point(**{"model": "tiny", "micro_batch_size": 2, "compression": "fp16", "world_size": RANKS} | knobs, framework=framework)
+    return Point(
+        **{"model": "tiny", "micro_batch_size": 2, "compression": "fp16", "world_size": RANKS} | knobs,
+        framework=framework,
+    )
 
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"world_size": 2}, {"world_size": 1, "compression": "none"}, {"compression": "none"}, {"compression": "bf16"}, {"compression": "none", "strategy": "native"}],
+    [
+        {"world_size": 2},
+        {"world_size": 1, "compression": "none"},
+        {"compression": "none"},
+        {"compression": "bf16"},
+        {"compression": "none", "strategy": "native"},
+    ],
     ids=str,
 )
 def test_traces_are_launched_as_their_points_where_the_order_of_a_sum_does_not_show(knobs: dict[str, object]) -> None:

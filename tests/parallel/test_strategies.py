@@ -15,7 +15,18 @@ OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly eve
 
 @pytest.mark.slow
 def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> None:
-    smaller = ["-s", "model=tiny", "-s", f"strategy={','.join(OTHERS)}", "-s", "steps=2", "-s", "warmup_steps=1", "-s", "repeats=1"]
+    smaller = [
+        "-s",
+        "model=tiny",
+        "-s",
+        f"strategy={','.join(OTHERS)}",
+        "-s",
+        "steps=2",
+        "-s",
+        "warmup_steps=1",
+        "-s",
+        "repeats=1",
+    ]
     words = ["hvbench", "sweep", "strategies", "--np", "2", "--out", "run", "--no-parity", *smaller]
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -23,10 +34,12 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
     assert problems == []
     found = {(record.point.framework, record.point.strategy): record for record in records}
     assert set(found) == {(framework, strategy) for framework in FRAMEWORKS for strategy in OTHERS}
-    for (framework, strategy), record in found.items():
+    for (_, strategy), record in found.items():
         busbw = record.ranks[0].ceiling.allreduce_busbw_bytes_per_second
         assert (busbw is None) == (strategy == "parameter_server"), "a server's ranks know no all-reduce"
         for rank in (0, 1):
             assert record.ranks[rank].loss == pytest.approx(found["pytorch", "native"].ranks[rank].loss, rel=2e-5)
-    logs = [path for path in (tmp_path / "run" / "logs").glob("*.log") if "Traceback" in path.read_text(errors="replace")]
+    logs = [
+        path for path in (tmp_path / "run" / "logs").glob("*.log") if "Traceback" in path.read_text(errors="replace")
+    ]
     assert logs == [], "no worker ended badly after its work"

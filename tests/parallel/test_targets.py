@@ -60,7 +60,9 @@ def test_both_twins_stop_at_the_target_and_measure_the_same_noise(tmp_path: Path
         assert looks[0] == looks[1] == list(range(0, steps[0], 2))
         assert all(len(look.micro_gradient_norms) == 2 for rank in record.ranks for look in rank.gradient_noise)
         clock = max(sum(rank.step_seconds) for rank in record.ranks)
-        paused = sum(each.seconds for each in record.ranks[0].evaluations[1:]) + sum(each.seconds for each in record.ranks[0].gradient_noise)
+        paused = sum(each.seconds for each in record.ranks[0].evaluations[1:]) + sum(
+            each.seconds for each in record.ranks[0].gradient_noise
+        )
         reached = points.loc[points["point_id"] == record.point_id, "seconds_to_target"].item()
         assert clock <= reached < clock + paused, "neither evaluations nor looks at the noise are on the clock"
     a, b = (read_looks(record) for record in records)

@@ -17,7 +17,22 @@ from tests.parallel.test_launchers import launch
 def test_a_slow_cycle_is_tuned_and_every_launch_leaves_a_record(tmp_path: Path) -> None:
     point = ["framework=pytorch", "model=tiny", "data=synthetic", "cycle_time_seconds=0.01"]
     settings = ["steps=3", "warmup_steps=1", "ceilings=false"]
-    words = ["hvbench", "tune", *point, *settings, "--knob", "cycle_time_seconds", "--np", "2", "--budget", "1s", "--pairs", "1", "--out", "run"]
+    words = [
+        "hvbench",
+        "tune",
+        *point,
+        *settings,
+        "--knob",
+        "cycle_time_seconds",
+        "--np",
+        "2",
+        "--budget",
+        "1s",
+        "--pairs",
+        "1",
+        "--out",
+        "run",
+    ]
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()

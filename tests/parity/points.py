@@ -120,9 +120,7 @@ def other_point(framework: str, objective: str, configuration: tuple[int, str, s
     """A configured point with another objective than causal language modelling."""
     world_size, precision, compression = configuration
     knobs = {"micro_batch_size": CLASSIFIED_MICRO_BATCH_SIZE[world_size]} if objective == "classification" else {}
-    return make_point(
-        framework, world_size, objective=objective, precision=precision, compression=compression, **knobs
-    )
+    return make_point(framework, world_size, objective=objective, precision=precision, compression=compression, **knobs)
 
 
 def onednn_point() -> Point:

@@ -22,7 +22,9 @@ def reference_logits(
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
     for layer in range(num_layers):
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
-        x = x + _attention(_layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal)
+        x = x + _attention(
+            _layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal
+        )
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
         x = x + (0.5 * up * (1 + erf(up / math.sqrt(2)))) @ w["mlp.down.weight"] + w["mlp.down.bias"]
     x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])

@@ -61,7 +61,9 @@ def test_an_update_is_compared_by_the_way_of_its_rows():
 @pytest.mark.parametrize("shape", [(), (7,), (40, 7), (3, 5, 7)])
 def test_large_tensors_are_compared_in_pieces(monkeypatch, shape):
     a, b = np.random.default_rng(0).standard_normal((2, *shape)).astype(np.float32)
-    rows = [np.abs(np.float64(each)).reshape(-1, shape[-1] if shape else 1).sum(axis=1) for each in (a - np.float64(b), b)]
+    rows = [
+        np.abs(np.float64(each)).reshape(-1, shape[-1] if shape else 1).sum(axis=1) for each in (a - np.float64(b), b)
+    ]
     expected = np.linalg.norm(np.float64(a) - b) / np.linalg.norm(b), np.linalg.norm(rows[0]) / np.linalg.norm(rows[1])
     for size in (parity_module.CHUNK, 10, 1):
         monkeypatch.setattr(parity_module, "CHUNK", size)
@@ -113,8 +115,7 @@ def test_ranks_with_other_parameters_disprove_parity():
     ranks = {rank: make_trace() for rank in range(2)}
     same = {"gradients": "x", "parameters": "x"}
     a, b = (
-        TracedPoint(point=point, ranks=ranks, digests=[same, same], is_native=False, failure=None)
-        for point in points
+        TracedPoint(point=point, ranks=ranks, digests=[same, same], is_native=False, failure=None) for point in points
     )
     assert compare_points(a, b).is_proven
     parity = compare_points(a, replace(b, digests=[same, {**same, "parameters": "y"}]))
@@ -129,6 +130,8 @@ def test_check_parity_from_points_to_verdicts(tmp_path):
     with open_launch(resolve_context(1), run_path=tmp_path) as coordinator:
         parities = check_parity(coordinator, [good, missing, missing], steps=2)
     proven, failed = (parities[: len(FRAMEWORKS) - 1], parities[len(FRAMEWORKS) - 1 :])
-    assert [[point.framework for point in each.points] for each in proven] == [[FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]]
+    assert [[point.framework for point in each.points] for each in proven] == [
+        [FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]
+    ]
     assert all(each.is_proven for each in proven)
     assert failed and all(not each.is_proven and "missing.txt" in each.problem for each in failed)

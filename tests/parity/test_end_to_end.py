@@ -99,7 +99,16 @@ def test_a_sweep_with_a_broken_twin_is_stamped_and_says_so_across_its_report(bro
 
 @pytest.mark.slow
 def test_hvbench_parity_is_red_for_a_broken_twin(broken: Path) -> None:
-    words = ["parity", "suite.toml", "gradient_accumulation_steps=1", "--steps", "2", "--full", "--json", "figures.json"]
+    words = [
+        "parity",
+        "suite.toml",
+        "gradient_accumulation_steps=1",
+        "--steps",
+        "2",
+        "--full",
+        "--json",
+        "figures.json",
+    ]
     done = run(broken, *words)
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == "hvbench: 1 of 2 configurations are not proven to be the same work"

@@ -12,9 +12,7 @@ from tests.parity.points import SPLITS, split_point
 
 # Worst of both twins, four splits and three seeds: logits 2.3e-8, loss 1.9e-7, gradients 5.9e-7, updates 4.1e-6,
 # keys 3.3e-5. What is allowed is at least twice as much.
-ROUND_OFF = Tolerances(
-    logits=1e-7, loss=5e-7, gradients=2e-6, updates=1e-5, update_length=5e-7, key_bias_updates=1e-4
-)
+ROUND_OFF = Tolerances(logits=1e-7, loss=5e-7, gradients=2e-6, updates=1e-5, update_length=5e-7, key_bias_updates=1e-4)
 COMMON_SAMPLES = 4  # of the first micro-batch
 
 

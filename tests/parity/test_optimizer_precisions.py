@@ -27,7 +27,9 @@ def lower_pair(optimizer: str, configuration: tuple[int, str, str]) -> Pair:
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)
-def proofs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str, str], Parity]:
+def proofs(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[int, str, str], Parity]:
     """Of one optimizer: every configuration's comparison, on every rank."""
     run_path = tmp_path_factory.mktemp("lower")
     (run_path / "logs").mkdir()

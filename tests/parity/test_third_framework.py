@@ -67,7 +67,9 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "frameworks" / "pytorch").glob("*.py")), ids=lambda path: path.name)
 def test_it_has_the_files_and_the_public_names_of_the_twins(path: Path) -> None:
-    twin, third = (public_interface(ast.parse(each.read_text(encoding="utf-8")).body) for each in (path, TWIN / path.name))
+    twin, third = (
+        public_interface(ast.parse(each.read_text(encoding="utf-8")).body) for each in (path, TWIN / path.name)
+    )
     assert third == twin
 
 
@@ -82,7 +84,9 @@ def test_its_optimizers_follow_their_papers_and_keep_what_the_twins_keep(name: s
         optimizer.load_state(state)
         optimizer.update(optimizer_gradients(point, step), learning_rate=rate)
         for key, value in values.items():
-            np.testing.assert_allclose(value, expected[key][step], rtol=1e-12, atol=1e-12, err_msg=f"{key}, step {step}")
+            np.testing.assert_allclose(
+                value, expected[key][step], rtol=1e-12, atol=1e-12, err_msg=f"{key}, step {step}"
+            )
     kept = {f"{slot}/{key}": shape for slot, shapes in state_shapes(point).items() for key, shape in shapes.items()}
     assert {key: value.shape for key, value in state.items()} == kept | {"updates": ()}
 
@@ -103,7 +107,8 @@ def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: P
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((extended / "figures.json").read_text())
     compared = {
-        (each["configuration"]["precision"], each["configuration"]["optimizer"], *each["frameworks"]) for each in figures
+        (each["configuration"]["precision"], each["configuration"]["optimizer"], *each["frameworks"])
+        for each in figures
     }
     trained = itertools.product(("fp32", "fp16"), ("lamb",), ALL[:1], ALL[1:])
     assert compared == set(trained)
@@ -134,7 +139,9 @@ def test_a_sweep_over_all_three_is_stamped_and_its_report_names_them(extended: P
         (("dropout=0.1",), "1", "numpy has no dropout: give dropout=0"),
     ],
 )
-def test_what_it_cannot_train_ends_its_point_with_one_line(extended: Path, words: tuple[str, ...], np_: str, line: str) -> None:
+def test_what_it_cannot_train_ends_its_point_with_one_line(
+    extended: Path, words: tuple[str, ...], np_: str, line: str
+) -> None:
     out = f"refused{np_}"
     done = run(extended, "run", "framework=numpy", "model=tiny", "steps=1", *words, "--np", np_, "--out", out)
     assert line in done.stderr and "Traceback" not in done.stderr

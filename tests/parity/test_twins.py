@@ -19,7 +19,9 @@ each_other = pytest.mark.parametrize("other", FRAMEWORKS[1:])
 @each_configuration
 @each_other
 def test_twins_agree(traced, other, configuration):
-    parity = compare_points(*(traced[configured_point(framework, configuration)] for framework in (FRAMEWORKS[0], other)))
+    parity = compare_points(
+        *(traced[configured_point(framework, configuration)] for framework in (FRAMEWORKS[0], other))
+    )
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
     assert parity.is_proven
@@ -42,7 +44,9 @@ def test_twins_agree_on_other_objectives(traced, objective, configuration):
 
 
 def test_onednn_does_the_same_work_in_another_library(traced):
-    pytorch, tensorflow = (traced[configured_point(framework, (1, "fp32", "none"))] for framework in ("pytorch", "tensorflow"))
+    pytorch, tensorflow = (
+        traced[configured_point(framework, (1, "fp32", "none"))] for framework in ("pytorch", "tensorflow")
+    )
     onednn = traced[onednn_point()]
     assert compare_points(onednn, tensorflow).is_proven
     gradients = [name for name in onednn.ranks[0] if name.startswith("gradient/")]

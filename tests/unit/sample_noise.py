@@ -35,7 +35,9 @@ def quadratic_record(
     random = np.random.default_rng(seed)
     shape = {"ranks": ranks, "accumulation": accumulation, "micro_batch": micro_batch, "random": random}
     seen = [look_at_quadratic(step, **shape) for step in range(looks)]
-    samples = [make_rank(rank, step_seconds=[1.0] * 3, gradient_noise=[look[rank] for look in seen]) for rank in range(ranks)]
+    samples = [
+        make_rank(rank, step_seconds=[1.0] * 3, gradient_noise=[look[rank] for look in seen]) for rank in range(ranks)
+    ]
     return make_record(
         samples, micro_batch_size=micro_batch, gradient_accumulation_steps=accumulation, world_size=ranks, **changes
     )
@@ -48,5 +50,10 @@ def batch_record(batch: int, steps: int | None, *, framework: str = "pytorch", r
     evaluations = [make_evaluation(mark, loss) for mark, loss in marks]
     rank = make_rank(step_seconds=[1.0] * (steps or 400), evaluations=evaluations, gradient_noise=seen)
     return make_record(
-        [rank], repeat=repeat, target_loss=3.0, framework=framework, micro_batch_size=4, gradient_accumulation_steps=batch // 4
+        [rank],
+        repeat=repeat,
+        target_loss=3.0,
+        framework=framework,
+        micro_batch_size=4,
+        gradient_accumulation_steps=batch // 4,
     )

@@ -74,7 +74,13 @@ def arm(tmp_path: Path) -> Callable[..., str]:
     """Makes a Python environment whose hvbench leaves records without training anything; `env=PATH` of it."""
 
     def make(
-        name: str, *, exit_code: int = 0, version_exit_code: int = 0, crash_in_pair: int = -1, knows_turns: bool = False, **settings: Any
+        name: str,
+        *,
+        exit_code: int = 0,
+        version_exit_code: int = 0,
+        crash_in_pair: int = -1,
+        knows_turns: bool = False,
+        **settings: Any,
     ) -> str:
         launches = tmp_path / name / "launches"
         for pair in range(LOOKS[-1]):
@@ -195,7 +201,13 @@ def test_launches_that_know_turns_are_alive_together(hvbench: Callable[..., Answ
     assert answer.code == 0 and "note: the two launches of each pair took turns, a few steps each" in answer.out, answer
     run = read_ab(Path("out"))
     assert run.pairs == 6 and run.apart_because is None and all(each.in_turns for each in run.launches)
-    assert sorted(path.name for path in Path("out/pairs").iterdir())[:5] == ["00-a", "00-a.log", "00-b", "00-b.log", "00-turns.json"]
+    assert sorted(path.name for path in Path("out/pairs").iterdir())[:5] == [
+        "00-a",
+        "00-a.log",
+        "00-b",
+        "00-b.log",
+        "00-turns.json",
+    ]
 
 
 def test_a_pair_that_fails_in_turns_is_launched_again_and_so_are_those_after_it(

@@ -65,9 +65,15 @@ def test_with_dropout_losses_of_different_frameworks_say_nothing() -> None:
 
 
 def test_an_asynchronous_server_proves_nothing_and_disproves_nothing() -> None:
-    alike = [launch("pytorch", [8.0, 7.0], parity=make_stamp()), launch("tensorflow", [8.0, 7.0], parity=make_stamp("pytorch"))]
+    alike = [
+        launch("pytorch", [8.0, 7.0], parity=make_stamp()),
+        launch("tensorflow", [8.0, 7.0], parity=make_stamp("pytorch")),
+    ]
     choices = {"strategy": "parameter_server_async"}
     wild = [launch("pytorch", [8.0, 7.0], **choices), launch("tensorflow", [8.0, 6.0], **choices)]
     assert check_verdict([*alike, *wild]).is_proven
-    synchronous = [launch("pytorch", [8.0, 7.0], strategy="native"), launch("tensorflow", [8.0, 6.0], strategy="native")]
+    synchronous = [
+        launch("pytorch", [8.0, 7.0], strategy="native"),
+        launch("tensorflow", [8.0, 6.0], strategy="native"),
+    ]
     assert not check_verdict([*alike, *synchronous]).is_proven

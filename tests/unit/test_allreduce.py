@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -68,14 +69,17 @@ def test_cases_that_share_workers_follow_each_other_and_repeats_lie_apart() -> N
     cases = list_cases(**choices, world_sizes=(2,), sizes=(1024, 4096))
     jobs = plan_jobs(cases, repeats=2)
     groups = [make_task(job, SETTINGS).group for job in jobs]
-    assert len(jobs) == 2 * len(cases) and len(set(groups)) == sum(a != b for a, b in zip(groups, groups[1:])) + 1
+    assert len(jobs) == 2 * len(cases) and len(set(groups)) == sum(a != b for a, b in itertools.pairwise(groups)) + 1
     assert [job.repeat for job in jobs] == sorted(job.repeat for job in jobs)
     left = plan_jobs(cases, repeats=2, done={jobs[0].key})
     assert [job.key for job in left] == [job.key for job in jobs[1:]]
 
 
 def test_a_task_says_who_starts_its_workers() -> None:
-    tasks = {job.case.controller: make_task(job, SETTINGS) for job in plan_jobs([CASE, CASE.model_copy(update={"controller": "mpi"})], repeats=1)}
+    tasks = {
+        job.case.controller: make_task(job, SETTINGS)
+        for job in plan_jobs([CASE, CASE.model_copy(update={"controller": "mpi"})], repeats=1)
+    }
     assert not tasks["gloo"].by_mpirun and tasks["mpi"].by_mpirun
     assert tasks["mpi"].world_size == 2 and tasks["mpi"].job["case"] == {**CASE.model_dump(), "controller": "mpi"}
 
@@ -166,7 +170,9 @@ def test_records_are_written_once_and_read_again(tmp_path: Path) -> None:
     assert write_record(tmp_path, second).name == f"{CASE.case_id}.r0.a2.json"
     (tmp_path / "records" / "zz.json").write_text("{")
     changed = json.loads((tmp_path / "records" / f"{CASE.case_id}.r0.json").read_text())
-    (tmp_path / "records" / "zy.json").write_text(json.dumps({**changed, "case": {**changed["case"], "world_size": -1}}))
+    (tmp_path / "records" / "zy.json").write_text(
+        json.dumps({**changed, "case": {**changed["case"], "world_size": -1}})
+    )
     records, problems = read_records(tmp_path)
     assert sorted(record.ranks[0].call_seconds[0] for record in records) == [0.1, 0.3]
     assert len(problems) == 2 and "case.world_size" in problems[0] and "not JSON" in problems[1]
@@ -191,7 +197,11 @@ def test_bandwidths_are_those_of_nccl_tests() -> None:
 
 
 def test_launches_are_averaged_and_a_failed_one_is_named() -> None:
-    records = [make([[1e-3], [1e-3]]), make([[4e-3], [4e-3]], repeat=1), make([], repeat=2, status="failed", message="gone")]
+    records = [
+        make([[1e-3], [1e-3]]),
+        make([[4e-3], [4e-3]], repeat=1),
+        make([], repeat=2, status="failed", message="gone"),
+    ]
     (row,) = summarize(records).to_dict("records")
     assert row["p50_seconds"] == pytest.approx(2e-3) and row["p50_seconds_low"] < 1e-3 < 4e-3 < row["p50_seconds_high"]
     assert (row["launches"], row["status"], row["message"]) == (2, "failed", "gone")
@@ -229,7 +239,9 @@ def test_the_plot_shows_every_path_below_the_ceiling_of_uncompressed_ones() -> N
         (["--np", "2", "--implementation", "ring", "--controller", "gloo"], "none of these cases exists"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(hvbench, ["allreduce", *arguments])
     assert result.exit_code != 0

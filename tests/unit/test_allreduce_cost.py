@@ -11,7 +11,16 @@ from hvbench.communication.cost_report import fit_all, render_allreduces, render
 from hvbench.communication.summary import COLUMNS, busbw_factor
 
 SIZES = [4**power for power in range(5, 15)]
-TRUTH = {"call": 8e-4, "queue": 1.5e-3, "hop": 5e-5, "byte": 6e-10, "fp16": 9e-10, "bf16": 2e-9, "wire": 1.1, "rest": 2e-3}
+TRUTH = {
+    "call": 8e-4,
+    "queue": 1.5e-3,
+    "hop": 5e-5,
+    "byte": 6e-10,
+    "fp16": 9e-10,
+    "bf16": 2e-9,
+    "wire": 1.1,
+    "rest": 2e-3,
+}
 
 
 def gathered(link: float) -> float:

@@ -70,7 +70,9 @@ def test_parts_of_a_hand_computed_step() -> None:
             "barrier_seconds": 1e-3,
         }
     )
-    assert sum(values[name] for name in PARTS if name != "data_seconds_median") + 0.02 == pytest.approx(values["parts_seconds"])
+    assert sum(values[name] for name in PARTS if name != "data_seconds_median") + 0.02 == pytest.approx(
+        values["parts_seconds"]
+    )
 
 
 def test_the_slowest_rank_of_each_round_counts_and_not_the_slowest_median() -> None:
@@ -173,7 +175,10 @@ def test_the_plot_stacks_the_parts_of_every_configuration_of_each_framework() ->
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["PyTorch", "TensorFlow"]
     for panel in figure.axes:
         assert len(panel.patches) == len(PARTS) * 2
-        tops = [max(bar.get_y() + bar.get_height() for bar in panel.patches if bar.get_x() + 0.3 == pytest.approx(place)) for place in (0, 1)]
+        tops = [
+            max(bar.get_y() + bar.get_height() for bar in panel.patches if bar.get_x() + 0.3 == pytest.approx(place))
+            for place in (0, 1)
+        ]
         assert tops == pytest.approx([1020 * 1.05] * 2)
     assert figure.get_suptitle().splitlines()[0].endswith("?") and "(ms)" in figure.get_supylabel()
 
@@ -203,7 +208,9 @@ def test_parts_can_be_seen_on_a_dark_page_and_the_first_one_on_paper_too() -> No
 def contrast(one: str, other: str) -> float:
     """Of two colours, 1 to 21 (WCAG 2.2)."""
     values = [[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in (one, other)]
-    linear = [[value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in each] for each in values]
+    linear = [
+        [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in each] for each in values
+    ]
     low, high = sorted(0.2126 * red + 0.7152 * green + 0.0722 * blue for red, green, blue in linear)
     return (high + 0.05) / (low + 0.05)
 

@@ -66,7 +66,11 @@ def test_another_text_is_refused(tmp_path: Path) -> None:
 
 def test_the_split_of_the_batch_and_the_framework_may_change(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors")
-    for changes in ({"world_size": 1, "micro_batch_size": 8}, {"framework": "tensorflow"}, {"micro_batch_size": 2, "gradient_accumulation_steps": 2}):
+    for changes in (
+        {"world_size": 1, "micro_batch_size": 8},
+        {"framework": "tensorflow"},
+        {"micro_batch_size": 2, "gradient_accumulation_steps": 2},
+    ):
         assert check_checkpoint(path, Point(**POINT.model_dump() | changes)).step == 7
 
 

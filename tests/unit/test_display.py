@@ -23,7 +23,10 @@ from hvbench.records.record import Outcome, Record
 from hvbench.spec.point import Point
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
-MEMBERS = [Member(**{name: {"rank": rank, "host": "host", "cores": [rank]}.get(name) for name in Member.__dataclass_fields__}) for rank in (0, 1)]
+MEMBERS = [
+    Member(**{name: {"rank": rank, "host": "host", "cores": [rank]}.get(name) for name in Member.__dataclass_fields__})
+    for rank in (0, 1)
+]
 
 SPEAK = """
 import sys
@@ -42,7 +45,9 @@ raise SystemExit(3)
 
 def make_sweep() -> tuple[Plan, list[Record]]:
     """Two launches of two points, the second of which fails the second time; and a point that is skipped."""
-    records = [make_launch({"framework": name}, repeat=repeat) for repeat in (0, 1) for name in ("pytorch", "tensorflow")]
+    records = [
+        make_launch({"framework": name}, repeat=repeat) for repeat in (0, 1) for name in ("pytorch", "tensorflow")
+    ]
     lost = Outcome(status="failed", rank=1, phase="measure", message="RuntimeError: a reason")
     records[3] = records[3].model_copy(update={"outcome": lost, "ranks": []})
     jobs = [Job(point=record.point, repeat=record.repeat) for record in records]
@@ -51,7 +56,15 @@ def make_sweep() -> tuple[Plan, list[Record]]:
 
 
 def message(**changes: object) -> dict:
-    return {"phase": "measure", "index": 0, "step": 5, "steps": 13, "loss": 4.5, "timed_steps": 2, "timed_seconds": 1.0} | changes
+    return {
+        "phase": "measure",
+        "index": 0,
+        "step": 5,
+        "steps": 13,
+        "loss": 4.5,
+        "timed_steps": 2,
+        "timed_seconds": 1.0,
+    } | changes
 
 
 def show_on(display: Display, *, width: int = 110, height: int = 30, **console: object) -> io.StringIO:
@@ -118,7 +131,9 @@ def test_the_live_view_shows_the_plan_the_current_point_and_the_rest() -> None:
     display.progress(plan.jobs[2], message())
     view = drawn(display)
     assert re.search(r"2/4 launches.*2 ok  2 to go  1 skipped   ~\S+ \S+ left", view)
-    assert re.search(r"(?m)^▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  4,096 tokens/s   before: [\d,]+ tokens/s", view)
+    assert re.search(
+        r"(?m)^▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  4,096 tokens/s   before: [\d,]+ tokens/s", view
+    )
     assert re.search(r"^✓▶ +pytorch-small\S* +[\d,]+ tokens/s", view, re.M)
     assert re.search(r"^✓· +tensorflow-small\S* +[\d,]+ tokens/s", view, re.M)
     display.finish_job(plan.jobs[2], records[2])
@@ -170,11 +185,27 @@ def test_events_are_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in out.splitlines()]
     assert err == ""
-    assert [event["event"] for event in events] == ["prepare", "skipped", "start", *["progress", "launch"] * 4, "report"]
+    assert [event["event"] for event in events] == [
+        "prepare",
+        "skipped",
+        "start",
+        *["progress", "launch"] * 4,
+        "report",
+    ]
     start, progress, last, report = events[2], events[3], events[-2], events[-1]
     assert (start["launches"], start["ranks"], start["hosts"], start["skipped"]) == (4, 2, 1, 1)
-    assert (progress["step"], progress["steps"], progress["loss"], progress["tokens_per_second"]) == (5, 13, 4.5, 4096.0)
-    assert (last["status"], last["rank"], last["phase"], last["message"]) == ("failed", 1, "measure", "RuntimeError: a reason")
+    assert (progress["step"], progress["steps"], progress["loss"], progress["tokens_per_second"]) == (
+        5,
+        13,
+        4.5,
+        4096.0,
+    )
+    assert (last["status"], last["rank"], last["phase"], last["message"]) == (
+        "failed",
+        1,
+        "measure",
+        "RuntimeError: a reason",
+    )
     assert events[8]["tokens_per_second_interval"][0] < events[8]["tokens_per_second"]
     assert report["outcomes"] == {"ok": 3, "failed": 1} and report["html"] == str(tmp_path / "report.html")
     assert [event["seconds"] for event in events] == sorted(event["seconds"] for event in events)

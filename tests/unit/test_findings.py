@@ -80,7 +80,9 @@ def seconds_of(records: list[Record], point_id: str, name: str) -> list[float]:
     for record in records:
         if record.point_id == point_id:
             by_step = zip(*(rank.evaluations for rank in record.ranks), strict=True)
-            hit = next(marks for marks in by_step if np.mean([mark.loss for mark in marks]) <= record.measure.target_loss)
+            hit = next(
+                marks for marks in by_step if np.mean([mark.loss for mark in marks]) <= record.measure.target_loss
+            )
             values.append(max(getattr(mark, name) for mark in hit))
     return values
 
@@ -147,7 +149,10 @@ def test_every_comparison_is_true_and_beyond_both_intervals(name: str) -> None:
         for claim in finding.claims:
             is_rate = claim.metric == "tokens_per_second"
             ends = [
-                interval(rates_of(records, which) if is_rate else seconds_of(records, which, "training_seconds"), is_rate=is_rate)
+                interval(
+                    rates_of(records, which) if is_rate else seconds_of(records, which, "training_seconds"),
+                    is_rate=is_rate,
+                )
                 for which in (claim.larger, claim.smaller)
             ]
             assert ends[0][0] > ends[1][1], finding.sentence
@@ -160,7 +165,11 @@ def test_the_fastest_of_all_is_faster_than_all_others(name: str) -> None:
     records = SCENARIOS[name]
     points = {record.point_id for record in records if record.outcome.status == "ok"}
     for finding in found_in(name):
-        if "is the fastest of" in finding.sentence and "both frameworks" not in finding.sentence and "'s " not in finding.sentence:
+        if (
+            "is the fastest of" in finding.sentence
+            and "both frameworks" not in finding.sentence
+            and "'s " not in finding.sentence
+        ):
             assert {claim.smaller for claim in finding.claims} == points - {finding.claims[0].larger}
         if "highest measured rate of" in finding.sentence and "'s " not in finding.sentence:
             best = max(points, key=lambda point_id: stats.gmean(rates_of(records, point_id)))
@@ -179,7 +188,10 @@ def test_one_launch_a_point_ranks_nothing() -> None:
 
 def test_noise_ranks_nothing() -> None:
     """Four points at one speed: whatever came out ahead, came out ahead by chance."""
-    rates = {(framework, precision): 1000.0 + 3 * i for i, (framework, precision) in enumerate(product(FRAMEWORKS, ("fp32", "bf16")))}
+    rates = {
+        (framework, precision): 1000.0 + 3 * i
+        for i, (framework, precision) in enumerate(product(FRAMEWORKS, ("fp32", "bf16")))
+    }
     said = sentences(make_alike(make_steady(rates, noise=0.05)))
     assert "No point is shown to be the fastest" in said and "cannot be told apart in speed" in said
     assert "faster" not in said
@@ -202,7 +214,9 @@ def test_the_answer_comes_first() -> None:
     first, second, third = (finding.sentence for finding in found.headlines)
     assert first.startswith("bf16 (emulated) is the fastest of the 2 configurations in both frameworks: PyTorch 200")
     assert second.startswith("TensorFlow is faster than PyTorch in both configurations, by a factor of 2.50 to 3.00")
-    assert third.startswith("bf16 (emulated) is faster than fp32 in both frameworks in both pairs of points that differ in nothing else")
+    assert third.startswith(
+        "bf16 (emulated) is faster than fp32 in both frameworks in both pairs of points that differ in nothing else"
+    )
 
 
 def test_a_target_is_what_its_run_is_about() -> None:
@@ -215,7 +229,10 @@ def test_a_target_is_what_its_run_is_about() -> None:
 def test_failures_are_counted() -> None:
     assert "1 of 65 launches did not end in ok: 1 oom." in sentences(SCENARIOS["a failed point"])
     lost = [make_record(status="failed")]
-    assert sentences(lost) == "No launch ended in ok, so no speed was measured. 1 of 1 launches did not end in ok: 1 failed."
+    assert (
+        sentences(lost)
+        == "No launch ended in ok, so no speed was measured. 1 of 1 launches did not end in ok: 1 failed."
+    )
 
 
 def test_no_records_say_nothing() -> None:

@@ -312,7 +312,9 @@ def test_values_have_the_order_of_their_choices() -> None:
 def warming_record(**changes):
     """Micro-batches of 2 x 32 tokens on 2 ranks: 128 tokens a pass; 1, 2, 3, 4, 4 passes; one warm-up step."""
     tokens = [128, 256, 384, 512, 512]
-    ranks = [make_rank(rank, step_seconds=[9.0, 1.0, 2.0, 3.0, 4.0], step_tokens=tokens, **changes) for rank in range(2)]
+    ranks = [
+        make_rank(rank, step_seconds=[9.0, 1.0, 2.0, 3.0, 4.0], step_tokens=tokens, **changes) for rank in range(2)
+    ]
     return make_record(ranks, micro_batch_size=2, gradient_accumulation_steps=4, batch_warmup_steps=3, target_loss=2.0)
 
 

@@ -95,9 +95,19 @@ def recorded(*, slowdown: float, name: str, b: str = "nothing") -> Recorded:
 
 
 def test_real_decisions_are_counted_by_what_arm_b_did() -> None:
-    runs = [recorded(slowdown=0.0, name="aa"), recorded(slowdown=0.1, name="slow", b="a delay"), recorded(slowdown=0.0, name="ab")]
+    runs = [
+        recorded(slowdown=0.0, name="aa"),
+        recorded(slowdown=0.1, name="slow", b="a delay"),
+        recorded(slowdown=0.0, name="ab"),
+    ]
     nothing, delayed = count_decisions(runs, margin=0.03)
-    assert (nothing["b"], nothing["runs"], nothing["decisions"], nothing["regression"], nothing["pass"]) == ("nothing", 2, 16, 0, 16)
+    assert (nothing["b"], nothing["runs"], nothing["decisions"], nothing["regression"], nothing["pass"]) == (
+        "nothing",
+        2,
+        16,
+        0,
+        16,
+    )
     assert (delayed["b"], delayed["decisions"], delayed["regression"], delayed["mean_pairs"]) == ("a delay", 8, 8, 6.0)
     assert delayed["regression_low"] < 1.0 == delayed["regression_high"]
 
@@ -123,7 +133,13 @@ def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"python": "/other/bin/python"}, {"revision": "v1"}, {"overrides": ["seed=1"]}, {"variables": {"OMP_NUM_THREADS": "2"}}]
+    "change",
+    [
+        {"python": "/other/bin/python"},
+        {"revision": "v1"},
+        {"overrides": ["seed=1"]},
+        {"variables": {"OMP_NUM_THREADS": "2"}},
+    ],
 )
 def test_only_arms_that_do_the_same_are_alike(change: dict) -> None:
     plain = {"description": "as it is", "python": None, "revision": None, "variables": {}, "overrides": []}

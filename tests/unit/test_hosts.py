@@ -36,7 +36,9 @@ def test_hosts_become_ranks_in_order() -> None:
     assert describe_hosts(parse_hosts("a:2,b:1")) == "a:2,b:1"
 
 
-@pytest.mark.parametrize("text", ["", "a", "a:0", "a:-1", "a:1,,b:1", "a:1,a:2", "-oProxyCommand=x:1", "a b:1", "a:1;rm:1"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "a:0", "a:-1", "a:1,,b:1", "a:1,a:2", "-oProxyCommand=x:1", "a b:1", "a:1;rm:1"]
+)
 def test_what_is_no_list_of_hosts_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="-H"):
         parse_hosts(text)
@@ -72,7 +74,9 @@ def test_the_secret_goes_over_standard_input_and_nothing_of_it_is_an_argument(
     assert start_remote_agent(address.to_json(), host="second", rank=3, size=4).wait(timeout=30) == 0
     words = (tmp_path / "seen.arguments").read_text().splitlines()
     assert words[:3] == ["-p", "2222", "second"]
-    assert words[3].startswith(f"cd {tmp_path} && exec env ") and words[3].endswith(f"{sys.executable} -P -m hvbench.launch")
+    assert words[3].startswith(f"cd {tmp_path} && exec env ") and words[3].endswith(
+        f"{sys.executable} -P -m hvbench.launch"
+    )
     for setting in ("HVBENCH_RANK=3", "HVBENCH_SIZE=4", "HOROVOD_HOSTNAME=second", "HVBENCH_COORDINATOR=-"):
         assert f" {setting} " in words[3]
     assert "HVBENCH_CACHE='/a path/it'\"'\"'s'" in words[3]
@@ -137,7 +141,10 @@ def test_knobs_become_horovods_variables() -> None:
     [
         ({"world_size": 1, "strategy": "native"}, "one rank has nothing to all-reduce"),
         ({"world_size": 1, "autotune": True}, "one rank has nothing to all-reduce: autotune changes nothing"),
-        ({"strategy": "native", "compression": "fp16"}, "compression: a choice of Horovod's, and the strategy is native"),
+        (
+            {"strategy": "native", "compression": "fp16"},
+            "compression: a choice of Horovod's, and the strategy is native",
+        ),
         ({"reduction": "adasum"}, "needs controller mpi"),
         ({"reduction": "adasum", "controller": "mpi", "world_size": 3}, "2, 4, 8"),
         ({"reduction": "adasum", "controller": "mpi", "gradient_predivide": 2.0}, "adasum is no sum"),
@@ -145,7 +152,9 @@ def test_knobs_become_horovods_variables() -> None:
         ({"link_bits_per_second": 10**8}, "no link may be shaped here"),
     ],
 )
-def test_what_makes_no_sense_is_skipped_with_its_reason(fields: dict, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_makes_no_sense_is_skipped_with_its_reason(
+    fields: dict, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     point = Point(**({"world_size": 2} | fields))
     assert reason in reason_to_skip(point, world_size=4)
@@ -163,7 +172,10 @@ def test_what_makes_sense_is_run(fields: dict) -> None:
 
 
 def test_one_message_starts_all_ranks_of_mpi() -> None:
-    messages = [{"type": "start", "environment": {"A": str(rank)}, "description": {"rank": rank, "local_rank": rank}} for rank in range(2)]
+    messages = [
+        {"type": "start", "environment": {"A": str(rank)}, "description": {"rank": rank, "local_rank": rank}}
+        for rank in range(2)
+    ]
     joined = join_ranks(messages, servers=1)
     assert joined["environment"] == {"A": "0"}
     assert [each["rank"] for each in joined["ranks"]] == [0, 1, 2]

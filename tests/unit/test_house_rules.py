@@ -120,7 +120,9 @@ def test_folders_do_not_import_each_other() -> None:
     for module in set(MODULES) - ENTRANCES:
         here = folder(module)
         there = {folder(name) for name in imported_names(MODULES[module]) if name in MODULES and name not in ENTRANCES}
-        apart = {each for each in there if not f"{each}.".startswith(f"{here}.") and not f"{here}.".startswith(f"{each}.")}
+        apart = {
+            each for each in there if not f"{each}.".startswith(f"{here}.") and not f"{here}.".startswith(f"{each}.")
+        }
         graph.setdefault(here, set()).update(apart)
     list(graphlib.TopologicalSorter(graph).static_order())
 
@@ -141,7 +143,13 @@ MAY_IMPORT = {
 
 @pytest.mark.parametrize("stage", MAY_IMPORT)
 def test_a_stage_imports_only_what_it_needs(stage: str) -> None:
-    allowed = {"hvbench", "hvbench.io", "hvbench.records", *below(stage), *below(*(f"hvbench.{name}" for name in MAY_IMPORT[stage]))}
+    allowed = {
+        "hvbench",
+        "hvbench.io",
+        "hvbench.records",
+        *below(stage),
+        *below(*(f"hvbench.{name}" for name in MAY_IMPORT[stage])),
+    }
     for module in below(stage):
         found = {name for name in imported_names(MODULES[module]) if name in MODULES}
         packages = {name for name in found if any(other.startswith(f"{name}.") for other in allowed)}
@@ -177,7 +185,8 @@ def test_nothing_else_in_hvbench_lists_the_frameworks() -> None:
         for name in set(MODULES) - MAY_LIST
         for node in ast.walk(MODULES[name])
         if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict)
-        and set(TWINS) <= {getattr(item, "value", None) for item in getattr(node, "elts", None) or getattr(node, "keys", ())}
+        and set(TWINS)
+        <= {getattr(item, "value", None) for item in getattr(node, "elts", None) or getattr(node, "keys", ())}
     }
     assert not listed
 
@@ -202,7 +211,9 @@ OUTSIDE_WORLD = (
     "os", "io", "sys", "pathlib", "shutil", "tempfile", "fcntl", "socket", "subprocess", "signal", "threading",
     "multiprocessing", "urllib", "logging", "resource", "ctypes", "platform", "sysconfig", "glob", "random",
 )  # fmt: skip
-READ_FILES_BY_NATURE = {f"hvbench.training.{name}" for name in ("corpus", "text", "packages", "checkpoints")}  # and still have no clock
+READ_FILES_BY_NATURE = {
+    f"hvbench.training.{name}" for name in ("corpus", "text", "packages", "checkpoints")
+}  # and still have no clock
 
 
 @pytest.mark.parametrize("module", below(*PURE))
@@ -428,7 +439,9 @@ def is_number(annotation: typing.Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "model", [RankSamples, Evaluation, GradientNoise, Overflow, ModelFacts, MeasureSettings, Outcome, Record], ids=lambda m: m.__name__
+    "model",
+    [RankSamples, Evaluation, GradientNoise, Overflow, ModelFacts, MeasureSettings, Outcome, Record],
+    ids=lambda m: m.__name__,
 )
 def test_every_number_in_a_record_has_its_unit_in_its_name(model: type[Spec]) -> None:
     numbers = [name for name, field in model.model_fields.items() if is_number(field.annotation)]

@@ -28,7 +28,9 @@ def test_a_signal_is_raised_where_rank_0_waits(hub: Hub, number: signal.Signals)
     try:
         with interruptible(hub):
             os.kill(os.getpid(), number)
-            with pytest.raises(Interrupted, match=f"^stopped by {number.name}; what was measured is safe, go on with --resume$"):
+            with pytest.raises(
+                Interrupted, match=f"^stopped by {number.name}; what was measured is safe, go on with --resume$"
+            ):
                 hub.receive(SECONDS)
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:

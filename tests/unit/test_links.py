@@ -114,7 +114,10 @@ def test_the_report_opens_with_the_break_even_and_its_interval() -> None:
     records = make_records()
     (finding,) = describe_break_evens([model_of(records)])
     span = model_of(records).break_even_span("fp16")
-    assert f"PyTorch breaks even at {show_bandwidth(span.centre)} (95 % interval {show_bandwidth(span.low)} to" in finding.sentence
+    assert (
+        f"PyTorch breaks even at {show_bandwidth(span.centre)} (95 % interval {show_bandwidth(span.low)} to"
+        in finding.sentence
+    )
     assert f"n = {len(records)}" in finding.sentence
     points = point_frame(records)
     assert find_all(points, verdict=None, answers=[finding]).headlines[0] is finding

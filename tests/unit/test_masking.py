@@ -61,7 +61,9 @@ def test_the_mask_of_a_bpe_is_the_token_of_nul() -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(["some text"] * 9, trainer=trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        ["some text"] * 9, trainer=trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    )
     assert tokenizer.encode("\0").ids == [mask_token(300)]
 
 
@@ -69,7 +71,9 @@ def test_the_mask_of_a_bpe_is_the_token_of_nul() -> None:
 def test_batches_mask_the_global_batch_however_it_is_cut(text, tmp_path, world_size, micro, accumulation) -> None:
     found = corpus.prepare(str(text), vocab_size=256, cache=tmp_path)
     whole = Batches(POINT, found, rank=0).train_batch(3)
-    cut = POINT.model_copy(update={"world_size": world_size, "micro_batch_size": micro, "gradient_accumulation_steps": accumulation})
+    cut = POINT.model_copy(
+        update={"world_size": world_size, "micro_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    )
     ranks = [Batches(cut, found, rank=rank).train_batch(3) for rank in range(world_size)]
     for index in (0, 1):
         joined = np.concatenate([rank[index].reshape(-1, 32) for rank in ranks])

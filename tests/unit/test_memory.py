@@ -67,7 +67,9 @@ def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
     assert found.copies_bytes == V * W * 4 + 4 * PARAMETERS  # the clipped gradients
 
 
-@pytest.mark.parametrize(("framework", "values"), [("pytorch", 2 * W + 3 * H * T), ("tensorflow", 0.5 * W + 1.25 * H * T)])
+@pytest.mark.parametrize(
+    ("framework", "values"), [("pytorch", 2 * W + 3 * H * T), ("tensorflow", 0.5 * W + 1.25 * H * T)]
+)
 def test_dropout_keeps_its_masks_and_what_attention_is_made_of(framework: str, values: float) -> None:
     more = estimate(framework, dropout=0.1).activation_bytes - estimate(framework).activation_bytes
     assert more == L * S * values * 4
@@ -98,7 +100,9 @@ def test_compression_holds_the_wire_format() -> None:
 
 def test_the_peak_is_the_sum_of_its_parts() -> None:
     found = estimate("pytorch")
-    assert found.peak_bytes == 16 * PARAMETERS + L * 17 * S * W * 4 + 16 * S * V + V * W * 4 + KEPT["pytorch"].base_bytes
+    assert (
+        found.peak_bytes == 16 * PARAMETERS + L * 17 * S * W * 4 + 16 * S * V + V * W * 4 + KEPT["pytorch"].base_bytes
+    )
 
 
 def test_twice_the_micro_batch_is_twice_the_activations_and_nothing_else() -> None:
@@ -152,6 +156,8 @@ def test_the_estimate_is_near_what_the_committed_runs_measured(folder: Path) -> 
     records = RunFolder(folder).read_records()[0]
     points = point_frame(records).dropna(subset=["estimated_peak_bytes"])
     assert len(points)
-    imported_all = points["framework"].eq("tensorflow") & (max(record.started_at for record in records) < UNNEEDED_SINCE)
+    imported_all = points["framework"].eq("tensorflow") & (
+        max(record.started_at for record in records) < UNNEEDED_SINCE
+    )
     ratio = (points["estimated_peak_bytes"] + UNNEEDED_BYTES * imported_all) / points["peak_rss_bytes"]
     assert ratio.between(0.85, 1.15).all(), ratio.tolist()

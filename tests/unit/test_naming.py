@@ -16,12 +16,20 @@ def test_short_names() -> None:
 
 
 def test_what_the_short_name_says_is_not_said_again() -> None:
-    points = [Point(model="tiny", micro_batch_size=size, precision=precision) for size in (1, 2) for precision in ("fp32", "bf16")]
+    points = [
+        Point(model="tiny", micro_batch_size=size, precision=precision)
+        for size in (1, 2)
+        for precision in ("fp32", "bf16")
+    ]
     assert set(tell_apart(points).values()) == {""}
 
 
 def test_fields_that_differ_are_named_and_those_that_only_follow_are_not() -> None:
-    points = [Point(model="tiny", optimizer=optimizer, autotune=tuned) for optimizer in ("adamw", "lamb") for tuned in (False, True)]
+    points = [
+        Point(model="tiny", optimizer=optimizer, autotune=tuned)
+        for optimizer in ("adamw", "lamb")
+        for tuned in (False, True)
+    ]
     assert [tell_apart(points)[point] for point in points] == [
         " autotune=false optimizer=adamw", " autotune=true optimizer=adamw", " autotune=false optimizer=lamb", " autotune=true optimizer=lamb",
     ]  # fmt: skip
@@ -30,7 +38,11 @@ def test_fields_that_differ_are_named_and_those_that_only_follow_are_not() -> No
 def test_a_point_that_is_the_only_one_of_its_name_needs_nothing() -> None:
     points = [Point(model="tiny", cycle_time_seconds=time) for time in (None, 5e-4)]
     alone = Point(framework="tensorflow", model="tiny")
-    assert tell_apart([*points, alone, alone]) == {points[0]: " cycle_time_seconds=default", points[1]: " cycle_time_seconds=0.0005", alone: ""}
+    assert tell_apart([*points, alone, alone]) == {
+        points[0]: " cycle_time_seconds=default",
+        points[1]: " cycle_time_seconds=0.0005",
+        alone: "",
+    }
 
 
 def test_every_point_of_every_suite_has_a_name_of_its_own() -> None:

@@ -70,6 +70,7 @@ def test_the_table_pools_launches_and_states_the_later_half() -> None:
 
 # The trade-off
 
+
 def test_the_fit_returns_what_the_steps_were_made_of() -> None:
     fit = fit_tradeoff(BATCHES, [50 * (1 + 90 / batch) for batch in BATCHES])
     assert fit.fewest_steps.centre == pytest.approx(50)
@@ -89,7 +90,9 @@ def test_the_fits_interval_covers_the_answer_as_often_as_it_says() -> None:
 
 def test_two_batches_are_no_curve_and_a_line_without_a_bend_is_open() -> None:
     assert fit_tradeoff([16, 32], [100, 50]) is None
-    straight = fit_tradeoff(BATCHES, [1000 / batch * scatter for batch, scatter in zip(BATCHES, (1, 1.1, 0.9, 1.1, 0.9), strict=True)])
+    straight = fit_tradeoff(
+        BATCHES, [1000 / batch * scatter for batch, scatter in zip(BATCHES, (1, 1.1, 0.9, 1.1, 0.9), strict=True)]
+    )
     assert straight.critical_batch.high is None and straight.fewest_steps.low is None
 
 
@@ -114,7 +117,11 @@ def test_the_curve_and_its_table_leave_out_batches_that_missed_the_target() -> N
 def test_batches_without_a_target_are_no_curve() -> None:
     records = [make_record([make_rank(step_seconds=[1.0] * 3)], micro_batch_size=batch) for batch in BATCHES]
     points = point_frame(records)
-    assert find_curves(points, records) == [] and tradeoff_table(points, records) is None and plot_tradeoff(points, records) is None
+    assert (
+        find_curves(points, records) == []
+        and tradeoff_table(points, records) is None
+        and plot_tradeoff(points, records) is None
+    )
 
 
 def test_looks_that_are_all_alike_or_without_noise_have_no_bound() -> None:

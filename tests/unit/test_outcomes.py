@@ -106,7 +106,9 @@ def test_an_error_of_its_own_is_no_echo() -> None:
 
 
 def test_of_a_long_message_the_line_that_tells_of_memory_is_kept() -> None:
-    failure = describe_failure(RuntimeError("Graph execution error:\nOOM when allocating tensor of shape [9]\n\t [[{{node x}}]]"))
+    failure = describe_failure(
+        RuntimeError("Graph execution error:\nOOM when allocating tensor of shape [9]\n\t [[{{node x}}]]")
+    )
     assert (failure["status"], failure["message"]) == ("oom", "OOM when allocating tensor of shape [9]")
 
 

@@ -36,7 +36,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_point(text: Path, **changes) -> Point:
-    fields = {"model": "tiny", "objective": "classification", "num_classes": 3, "data": str(text), "world_size": 1, "micro_batch_size": 8}
+    fields = {
+        "model": "tiny",
+        "objective": "classification",
+        "num_classes": 3,
+        "data": str(text),
+        "world_size": 1,
+        "micro_batch_size": 8,
+    }
     return Point(**fields | changes)
 
 
@@ -113,8 +120,12 @@ def test_a_classifier_adds_a_projection_and_changes_no_other_weight() -> None:
     assert set(parameter_shapes(point)) - set(parameter_shapes(source)) == {"classifier.weight", "classifier.bias"}
     mine, theirs = initial_weights(point), initial_weights(source)
     assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
-    assert [point.model_copy(update={"pretraining": name}).is_causal for name in ("none", "causal_lm", "masked_lm")] == [False, True, False]
+    assert [
+        point.model_copy(update={"pretraining": name}).is_causal for name in ("none", "causal_lm", "masked_lm")
+    ] == [False, True, False]
 
 
 def test_pretraining_comes_before_classification_alone() -> None:
-    assert "comes before classification" in reason_to_skip(Point(model="tiny", pretraining="causal_lm", world_size=1), world_size=1)
+    assert "comes before classification" in reason_to_skip(
+        Point(model="tiny", pretraining="causal_lm", world_size=1), world_size=1
+    )

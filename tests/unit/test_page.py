@@ -64,12 +64,22 @@ def test_every_name_on_the_page_is_there_once_and_every_reference_leads_somewher
     names = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(names) == len(set(names))
     targets = {attributes["href"][1:] for _, attributes in page.tags if (attributes.get("href") or "").startswith("#")}
-    targets |= {found for _, attributes in page.tags for value in attributes.values() for found in re.findall(r"url\(#([^)]+)\)", value or "")}
+    targets |= {
+        found
+        for _, attributes in page.tags
+        for value in attributes.values()
+        for found in re.findall(r"url\(#([^)]+)\)", value or "")
+    }
     assert targets <= set(names)
 
 
 def test_hostile_strings_stay_text(tmp_path) -> None:
-    run = {"suite": HOSTILE, "question": HOSTILE, "command": HOSTILE, "skipped": [{"point_id": HOSTILE, "reason": HOSTILE}]}
+    run = {
+        "suite": HOSTILE,
+        "question": HOSTILE,
+        "command": HOSTILE,
+        "skipped": [{"point_id": HOSTILE, "reason": HOSTILE}],
+    }
     text = page_of(tmp_path, make_failed(), run, with_charts=False)
     page = Checker(text)
     assert [tag for tag, _ in page.tags].count("script") == 1
@@ -112,7 +122,17 @@ def test_a_figure_of_the_same_name_goes_with_its_table() -> None:
     assert section.title == "Scaling" and len(section.charts) == len(section.tables) == 1
 
 
-@pytest.mark.parametrize(("text", "value"), [("2,372", 2372.0), ("886.3 to 6,348", 886.3), ("–", None), ("n=1", None), ("1.2e-05", 1.2e-5), ("not reached", None)])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2,372", 2372.0),
+        ("886.3 to 6,348", 886.3),
+        ("–", None),
+        ("n=1", None),
+        ("1.2e-05", 1.2e-5),
+        ("not reached", None),
+    ],
+)
 def test_cells_sort_by_the_number_that_they_start_with(text: str, value: float | None) -> None:
     table = throughput_table(point_frame(make_quickstart()[:1]))
     column = table.header.index("tokens/s")

@@ -40,7 +40,10 @@ def test_it_begins_with_the_weights_that_every_rank_begins_with() -> None:
 def test_its_updates_are_clipped_adamw() -> None:
     server, random = make_server(), np.random.default_rng(5)
     gradients = [random.standard_normal(server.parameters.size).astype(np.float32) for _ in RATES]
-    norms = [server.update(gradient.copy(), learning_rate=rate, loss_scale=1.0) for gradient, rate in zip(gradients, RATES, strict=True)]
+    norms = [
+        server.update(gradient.copy(), learning_rate=rate, loss_scale=1.0)
+        for gradient, rate in zip(gradients, RATES, strict=True)
+    ]
     clipped = []
     for gradient, (norm, skipped) in zip(gradients, norms, strict=True):
         length = np.linalg.norm(gradient.astype(np.float64))

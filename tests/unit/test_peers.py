@@ -56,7 +56,9 @@ def test_a_ratio_pairs_the_rounds_and_compares_medians() -> None:
     peer[1] = make_launch("huggingface", number=1, step_seconds=80.0)
     estimate = compare_steps(twin, peer)
     assert estimate.centre == pytest.approx(4.0)  # of 2 and 8, on the log scale
-    assert math.log(estimate.high / 4.0) == pytest.approx(12.706 * math.log(2.0), rel=1e-4)  # t of one degree of freedom
+    assert math.log(estimate.high / 4.0) == pytest.approx(
+        12.706 * math.log(2.0), rel=1e-4
+    )  # t of one degree of freedom
     assert compare_steps(twin, peer, clock="cpu_seconds").centre == pytest.approx(4.0)
 
 
@@ -72,7 +74,8 @@ def test_every_published_row_has_n_and_an_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(1.21, 1.4, "reached"), (1.1, 1.19, "missed"), (1.1, 1.3, "undecided"), (None, None, "n=1")]
+    ("low", "high", "verdict"),
+    [(1.21, 1.4, "reached"), (1.1, 1.19, "missed"), (1.1, 1.3, "undecided"), (None, None, "n=1")],
 )
 def test_a_goal_is_judged_by_the_whole_interval(low: float | None, high: float | None, verdict: str) -> None:
     assert judge(Estimate(centre=1.2, low=low, high=high, n=3)) == verdict
@@ -90,7 +93,10 @@ def test_orders_are_balanced_in_pairs_and_follow_the_seed() -> None:
 
 @pytest.mark.parametrize("changes", [{"parameters": 999}, {"tokens_per_step": 59}])
 def test_unequal_work_is_refused(changes: dict[str, int]) -> None:
-    launches = [make_launch("pytorch", number=0, step_seconds=1.0), make_launch("x", number=0, step_seconds=1.0, **changes)]
+    launches = [
+        make_launch("pytorch", number=0, step_seconds=1.0),
+        make_launch("x", number=0, step_seconds=1.0, **changes),
+    ]
     with pytest.raises(ValueError, match="x trains"):
         check_equal_work(launches)
     check_equal_work(launches[:1])

@@ -45,7 +45,9 @@ def plan(chosen: list[Point], *, world_size: int = 2, repeats: int = 1, done: tu
 def test_a_job_of_another_point_than_the_suites_has_no_place() -> None:
     chosen = points(seed=[0, 1])
     jobs = plan(chosen, repeats=2).jobs
-    other = Job(point=jobs[0].point.model_copy(update={"cycle_time_seconds": 0.005}), repeat=0)  # as hvbench tune proposes
+    other = Job(
+        point=jobs[0].point.model_copy(update={"cycle_time_seconds": 0.005}), repeat=0
+    )  # as hvbench tune proposes
     places = number_places(chosen, [*jobs, other])
     assert sorted(places.values()) == list(range(8)) and other.key not in places
 

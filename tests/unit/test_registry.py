@@ -31,12 +31,16 @@ def test_what_the_twins_say_of_themselves() -> None:
 
 def test_a_framework_without_a_look_gets_one_that_nothing_else_has() -> None:
     known = {name: describe_framework(name) for name in ("pytorch", "tensorflow")}
-    styles = choose_styles(known | {f"new{number}": Framework(title="New", module="new") for number in range(len(FREE_LOOKS))})
+    styles = choose_styles(
+        known | {f"new{number}": Framework(title="New", module="new") for number in range(len(FREE_LOOKS))}
+    )
     assert len(styles) == 2 + len(FREE_LOOKS)
     for part in ("colour", "page_colour", "dark_page_colour", "marker", "line"):
         values = [getattr(style, part) for style in styles.values()]
         assert len(set(values)) == len(values), part
-    assert not {style.colour.lower() for style in styles.values()} & {colour.lower() for colour in PART_COLOURS.values()}
+    assert not {style.colour.lower() for style in styles.values()} & {
+        colour.lower() for colour in PART_COLOURS.values()
+    }
 
 
 @pytest.mark.parametrize(("part", "paper"), [("page_colour", "#ffffff"), ("dark_page_colour", "#171b21")])
@@ -68,7 +72,9 @@ def test_a_framework_that_says_nothing_of_its_memory_gets_the_more_of_what_the_t
 def test_a_plan_compares_the_first_of_its_frameworks_with_the_others() -> None:
     jobs = [Job(point=Point(framework=name, model="tiny", world_size=1), repeat=0) for name in reversed(FRAMEWORKS)]
     pairs = find_pairs(Plan(jobs=jobs, skipped=[], done=[]))
-    assert [[point.framework for point in pair] for pair in pairs] == [[FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]]
+    assert [[point.framework for point in pair] for pair in pairs] == [
+        [FRAMEWORKS[0], other] for other in FRAMEWORKS[1:]
+    ]
 
 
 def test_what_a_framework_does_not_need_is_hidden_from_it_and_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

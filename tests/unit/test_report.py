@@ -45,15 +45,15 @@ def report_of(records, run=RUN) -> str:
 def with_losses(*losses: list[float | None]) -> list:
     """One launch a framework, with these losses."""
     ranks = [make_rank(step_seconds=[0.1] * len(values), loss=values) for values in losses]
-    return [
-        make_record([rank], framework=name, world_size=1) for name, rank in zip(FRAMEWORKS, ranks, strict=True)
-    ]
+    return [make_record([rank], framework=name, world_size=1) for name, rank in zip(FRAMEWORKS, ranks, strict=True)]
 
 
 def stamped(records, make=make_stamp) -> list:
     """The records with the stamp of a check before the sweep."""
     return [
-        record.model_copy(update={"parity": make("pytorch" if record.point.framework == "tensorflow" else "tensorflow")})
+        record.model_copy(
+            update={"parity": make("pytorch" if record.point.framework == "tensorflow" else "tensorflow")}
+        )
         for record in records
     ]
 
@@ -130,7 +130,11 @@ def test_fastest_point_with_its_interval() -> None:
 
 
 def test_the_page_says_what_is_fastest_in_the_same_words(tmp_path) -> None:
-    records = [make_launch({"framework": "pytorch", "micro_batch_size": batch}, repeat=repeat) for batch in (2, 32) for repeat in range(3)]
+    records = [
+        make_launch({"framework": "pytorch", "micro_batch_size": batch}, repeat=repeat)
+        for batch in (2, 32)
+        for repeat in range(3)
+    ]
     records += [make_record(status="oom", framework="tensorflow", micro_batch_size=batch) for batch in (2, 32)]
     write_report(tmp_path, records=records, run=RUN)
     page, report = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))

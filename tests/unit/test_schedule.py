@@ -68,7 +68,8 @@ def test_the_rate_never_rises_after_the_warm_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "rate"), [(0, 0.2), (3, 0.8), (4, 1.0), (6, 0.775), (8, 0.55), (10, 0.325), (12, 0.1), (13, 0.1), (10**6, 0.1)]
+    ("step", "rate"),
+    [(0, 0.2), (3, 0.8), (4, 1.0), (6, 0.775), (8, 0.55), (10, 0.325), (12, 0.1), (13, 0.1), (10**6, 0.1)],
 )
 def test_the_line_falls_to_a_tenth_of_the_peak(step: int, rate: float) -> None:
     """Peak 1, 4 steps of warm-up, 8 of decay: 0.9 / 8 = 0.1125 a step."""

@@ -46,7 +46,9 @@ def test_every_configuration_of_both_frameworks_is_checked_once() -> None:
 
 def test_an_asynchronous_server_is_not_checked() -> None:
     strategies = ("horovod", "parameter_server_async", "local")
-    pairs = find_pairs(plan([job(name, strategy=strategy) for strategy in strategies for name in ("pytorch", "tensorflow")]))
+    pairs = find_pairs(
+        plan([job(name, strategy=strategy) for strategy in strategies for name in ("pytorch", "tensorflow")])
+    )
     assert [pair[0].strategy for pair in pairs] == ["horovod", "local"]
 
 

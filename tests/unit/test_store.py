@@ -100,7 +100,7 @@ def as_json(**changes: Any) -> bytes:
         (as_json(duration_seconds=float("nan")), "duration_seconds = NaN: must be a finite number"),
         (
             as_json(outcome={"status": "great"}),
-            "outcome.status = \"great\": must be "
+            'outcome.status = "great": must be '
             "'ok', 'oom', 'failed', 'timeout', 'diverged', 'skipped' or 'interrupted'",
         ),
     ],

@@ -12,7 +12,9 @@ from tests.unit.sample_records import make_rank, make_record
 SECONDS = {"horovod": 0.200, "native": 0.180, "local": 0.120}
 
 
-def launches(strategies: tuple[str, ...] = tuple(SECONDS), *, framework: str = "pytorch", **fields: object) -> list[Record]:
+def launches(
+    strategies: tuple[str, ...] = tuple(SECONDS), *, framework: str = "pytorch", **fields: object
+) -> list[Record]:
     """Three repeats on a machine that becomes slower: every strategy by the same factor."""
     return [
         make_record(

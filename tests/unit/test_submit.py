@@ -47,7 +47,11 @@ def test_words_stay_words_in_the_shell(tmp_path: Path) -> None:
 
 def test_an_mpi_job_has_the_shape_of_kubeflows_schema() -> None:
     manifest = json.loads(render_kubernetes(change(image="me/hvbench:1", command=("hvbench", "sweep", "batch"))))
-    assert (manifest["apiVersion"], manifest["kind"], manifest["metadata"]) == ("kubeflow.org/v2beta1", "MPIJob", {"name": "hvbench"})
+    assert (manifest["apiVersion"], manifest["kind"], manifest["metadata"]) == (
+        "kubeflow.org/v2beta1",
+        "MPIJob",
+        {"name": "hvbench"},
+    )
     jsonschema.validate(manifest, SCHEMA)
     spec = manifest["spec"]
     assert spec["slotsPerWorker"] == 4 and spec["runPolicy"]["activeDeadlineSeconds"] == 5400
@@ -99,7 +103,22 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str) -> None:
 
 def test_the_command_line_writes_the_script(tmp_path: Path) -> None:
     out = tmp_path / "job.sh"
-    words = ["submit", "--scheduler", "slurm", "--ranks-per-host", "2", "--time", "10m", "--out", str(out), "--", "sweep", "smoke", "-s", "steps=2"]
+    words = [
+        "submit",
+        "--scheduler",
+        "slurm",
+        "--ranks-per-host",
+        "2",
+        "--time",
+        "10m",
+        "--out",
+        str(out),
+        "--",
+        "sweep",
+        "smoke",
+        "-s",
+        "steps=2",
+    ]
     result = CliRunner().invoke(hvbench, words)
     assert result.exit_code == 0, result.output
     text = out.read_text()

@@ -113,7 +113,10 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[pont]", 'unknown key "pont" (did you mean "point"?); allowed: question, point, axes, exclude, measure, scale'),
+        (
+            "[pont]",
+            'unknown key "pont" (did you mean "point"?); allowed: question, point, axes, exclude, measure, scale',
+        ),
         ("point = 3", "point = 3: must be a table, [point]"),
         ("axes = []", "axes = []: must be a table, [axes]"),
         ("exclude = {}", "exclude = {}: must be a list of tables, [[exclude]]"),
@@ -259,7 +262,10 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     [
         ("missing.toml", "cannot be read: No such file or directory"),
         ("folder.toml", "not a regular file; a suite is a short TOML file"),
-        ("pipe.toml", "not a regular file; a suite is a short TOML file"),  # nobody writes to it: it must not be waited for
+        (
+            "pipe.toml",
+            "not a regular file; a suite is a short TOML file",
+        ),  # nobody writes to it: it must not be waited for
         ("n" * 300 + ".toml", "cannot be read: File name too long"),
     ],
 )

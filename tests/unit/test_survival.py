@@ -64,7 +64,9 @@ def test_the_interval_of_the_median_covers_it_as_often_as_it_says() -> None:
     truth, hits, rounds = math.log(2), 0, 300
     for _ in range(rounds):
         arrivals, ends = random.exponential(1.0, 20), random.uniform(0.5, 4.0, 20)
-        launches = [Observed(value=float(min(a, e)), is_reached=bool(a <= e)) for a, e in zip(arrivals, ends, strict=True)]
+        launches = [
+            Observed(value=float(min(a, e)), is_reached=bool(a <= e)) for a, e in zip(arrivals, ends, strict=True)
+        ]
         arrival = estimate_arrival(launches)
         low = 0.0 if arrival.low is None else arrival.low
         hits += low <= truth <= (math.inf if arrival.high is None else arrival.high)

@@ -377,7 +377,8 @@ def test_a_wide_point_is_launched_again_until_it_is_narrow_and_a_narrow_one_is_n
     assert machine.launched.count(1) == 5
     assert sweep.statuses == {"ok": 8}
     assert json.loads((tmp_path / "run" / "run.json").read_text())["jobs"] == [
-        f"{record.point_id}.r{record.repeat}" for record in sorted(records, key=lambda one: (one.repeat, one.point.seed))
+        f"{record.point_id}.r{record.repeat}"
+        for record in sorted(records, key=lambda one: (one.repeat, one.point.seed))
     ]
     assert [len(heard[1]) for heard in witness.heard if heard[0] == "extend"] == [2, 1, 1]
 
@@ -459,6 +460,11 @@ def test_a_record_says_in_what_other_hosts_differ() -> None:
         return {**one, "environment": one["environment"] | facts, "samples": one["samples"] | {"host": place}}
 
     alike = {"cpu_model": "X", "packages": {"torch": "1"}, "load_before": {"load_average": [0.1]}}
-    ranks = [on("a", 0, **alike), on("a", 1, **alike), on("b", 2, **alike), on("c", 3, **(alike | {"cpu_model": "Y", "host": "c"}))]
+    ranks = [
+        on("a", 0, **alike),
+        on("a", 1, **alike),
+        on("b", 2, **alike),
+        on("c", 3, **(alike | {"cpu_model": "Y", "host": "c"})),
+    ]
     assert describe_other_hosts(ranks) == {"other_hosts": {"b": {}, "c": {"cpu_model": "Y"}}}
     assert describe_other_hosts(ranks[:2]) == {}

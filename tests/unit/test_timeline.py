@@ -57,5 +57,7 @@ def test_what_is_no_timeline_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_workers_are_told_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert timeline_settings(Path("run/timelines/a.json")) == {"HOROVOD_TIMELINE": str(tmp_path / "run/timelines/a.json")}
+    assert timeline_settings(Path("run/timelines/a.json")) == {
+        "HOROVOD_TIMELINE": str(tmp_path / "run/timelines/a.json")
+    }
     assert (tmp_path / "run" / "timelines").is_dir()

@@ -29,7 +29,9 @@ def make_some() -> list[Record]:
     """Two launches with evaluations, one that failed without a sample, and one whose loss is no number."""
     lost = make_record(status="oom", message="no memory", model="small", micro_batch_size=64)
     wild = make_launch({"framework": "pytorch", "seed": 9}, steps=4)
-    wild = wild.model_copy(update={"ranks": [rank.model_copy(update={"loss": [None, *rank.loss[1:]]}) for rank in wild.ranks]})
+    wild = wild.model_copy(
+        update={"ranks": [rank.model_copy(update={"loss": [None, *rank.loss[1:]]}) for rank in wild.ranks]}
+    )
     return [*make_convergence(), lost, wild]
 
 
@@ -122,10 +124,14 @@ def test_wandb_reads_it_back(tmp_path: Path) -> None:
         (begun,) = (message.run for message in messages if message.WhichOneof("record_type") == "run")
         losses, summary = {}, {}
         for message in messages:
-            items = {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.history.item}
+            items = {
+                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.history.item
+            }
             if "loss" in items:
                 losses[items["_step"] if "_step" in items else message.history.step.num] = items["loss"]
-            summary |= {(item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.summary.update}
+            summary |= {
+                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.summary.update
+            }
         config = {item.key: json.loads(item.value_json) for item in begun.config.update}
         assert begun.display_name not in found, "the second time added a run"
         found[begun.display_name] = losses, summary, config
@@ -141,7 +147,11 @@ def test_a_missing_library_is_one_line_with_the_command(name: str, tmp_path: Pat
     hide = "import sys; sys.modules.update(dict.fromkeys(sys.argv[1].split(',')))"  # None: cannot be imported
     code = f"{hide}; sys.argv = ['hvbench', 'report', '.', '--track', '{name}']; from hvbench.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, ",".join(LIBRARIES[name])], capture_output=True, text=True, cwd=tmp_path, timeout=60
+        [sys.executable, "-c", code, ",".join(LIBRARIES[name])],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=60,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"pip install 'hvbench[{name}]'" in done.stderr

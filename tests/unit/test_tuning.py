@@ -134,7 +134,9 @@ def test_a_session_that_goes_on_repeats_no_launch_and_finds_the_same(stop_after:
     assert first.jobs == begun and not {job.key for job in second.jobs} & {job.key for job in begun}
     if settled is not None:
         pairs = [second.jobs[i : i + 2] for i in range(0, len(second.jobs), 2)]
-        assert all({job.point for job in pair} == {BASE, tuned.point} for pair in pairs), "half a pair is launched anew, whole"
+        assert all({job.point for job in pair} == {BASE, tuned.point} for pair in pairs), (
+            "half a pair is launched anew, whole"
+        )
         assert tuned.ratio.n_a == (stop_after - settled) // 2 + len(pairs), "whole pairs of before count"
 
 
@@ -183,7 +185,10 @@ def test_every_choice_is_a_point() -> None:
 
 
 def test_knobs_are_named() -> None:
-    assert describe_values({"fusion_threshold_bytes": None, "controller": "mpi"}) == "fusion_threshold_bytes=default controller=mpi"
+    assert (
+        describe_values({"fusion_threshold_bytes": None, "controller": "mpi"})
+        == "fusion_threshold_bytes=default controller=mpi"
+    )
 
 
 @pytest.mark.parametrize("name", DEFAULT_KNOBS)

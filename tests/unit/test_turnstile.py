@@ -81,8 +81,12 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     assert all([each.returncode for each in ranks] == [0, 0] for ranks in arms.values())
     for ranks in told.values():
         assert [[place, step] for place, step, *_ in ranks[0]] == [[p, s] for p, steps in places for s in range(steps)]
-    steps = sorted((begun, ended, name) for name, ranks in told.items() for rank in ranks for _, _, begun, ended, _ in rank)
-    overlaps = [one for one, next_one in zip(steps, steps[1:], strict=False) if one[1] > next_one[0] and one[2] != next_one[2]]
+    steps = sorted(
+        (begun, ended, name) for name, ranks in told.items() for rank in ranks for _, _, begun, ended, _ in rank
+    )
+    overlaps = [
+        one for one, next_one in zip(steps, steps[1:], strict=False) if one[1] > next_one[0] and one[2] != next_one[2]
+    ]
     assert not overlaps
     last_of_first = max(each[3] for ranks in told.values() for rank in ranks for each in rank if each[0] == 0)
     assert last_of_first < min(each[2] for ranks in told.values() for rank in ranks for each in rank if each[0] == 1)
@@ -100,7 +104,9 @@ def test_who_waits_stands_still_threads_and_all(start: Start) -> None:
     with Turnstile("ab", still_seconds=600.0) as turnstile:
         environment = os.environ | {VARIABLE: turnstile.variable("a")}
         words = ["0", "1", "[[0, 2]]", "{}"]
-        with subprocess.Popen([sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE) as rank:
+        with subprocess.Popen(
+            [sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE
+        ) as rank:
             with connect(turnstile, "b") as other, other.at(0, steps=2):
                 other.step()
                 wait_until_stopped(rank.pid)
@@ -264,7 +270,9 @@ def test_the_verdict_says_how_the_pairs_were_launched() -> None:
     run = AbRun(path=Path(), suite="x", arms={}, orders=[], seed=0, command="", created_at="", launches=launches[:4])
     assert describe_launching(run) == "the two launches of each pair took turns, a few steps each"
     run.launches, run.apart_because = launches, "arm b did not get to its end in pair 3"
-    assert describe_launching(run) == "1 pairs were launched one after the other: arm b did not get to its end in pair 3"
+    assert (
+        describe_launching(run) == "1 pairs were launched one after the other: arm b did not get to its end in pair 3"
+    )
 
 
 def test_a_stop_signal_is_no_end(start: Start) -> None:

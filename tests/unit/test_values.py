@@ -10,13 +10,22 @@ from hvbench.cli.options import Duration, Memory, Outcomes, Share
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("2GiB", 2 * 2**30), ("512m", 512 * 10**6), ("1.5 GB", 1_500_000_000), ("100000000", 10**8), ("64MiB", 2**26), ("1TiB", 2**40)],
+    [
+        ("2GiB", 2 * 2**30),
+        ("512m", 512 * 10**6),
+        ("1.5 GB", 1_500_000_000),
+        ("100000000", 10**8),
+        ("64MiB", 2**26),
+        ("1TiB", 2**40),
+    ],
 )
 def test_a_size_is_read(text: str, size: int) -> None:
     assert Memory().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["", "much", "-1GiB", "2XiB", "2iB", "1e3GiB", "nan", "63MiB", "9" * 30, "999999999TiB"])
+@pytest.mark.parametrize(
+    "text", ["", "much", "-1GiB", "2XiB", "2iB", "1e3GiB", "nan", "63MiB", "9" * 30, "999999999TiB"]
+)
 def test_what_is_no_size_or_holds_no_worker_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Memory().convert(text, None, None)
@@ -32,7 +41,9 @@ def test_an_outcome_that_cannot_be_retried_is_refused(text: str) -> None:
         Outcomes().convert(text, None, None)
 
 
-@pytest.mark.parametrize(("text", "share"), [("2%", 0.02), ("0.02", 0.02), ("0.5 %", 0.005), (".1", 0.1), ("99%", 0.99)])
+@pytest.mark.parametrize(
+    ("text", "share"), [("2%", 0.02), ("0.02", 0.02), ("0.5 %", 0.005), (".1", 0.1), ("99%", 0.99)]
+)
 def test_a_share_is_read(text: str, share: float) -> None:
     assert Share().convert(text, None, None) == pytest.approx(share)
 

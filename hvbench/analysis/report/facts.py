@@ -72,7 +72,9 @@ def read_command(run: Mapping[str, Any]) -> str | None:
 def list_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> list[Failure]:
     """Every launch that is not `ok`, then every point that was skipped."""
     failures = [
-        Failure(point_id=row["point_id"], launch=int(row["repeat"]), status=row["status"], reason=describe_end(row) or "")
+        Failure(
+            point_id=row["point_id"], launch=int(row["repeat"]), status=row["status"], reason=describe_end(row) or ""
+        )
         for _, row in points[points["status"] != "ok"].iterrows()
     ]
     skipped = run.get("skipped")

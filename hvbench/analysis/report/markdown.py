@@ -59,7 +59,12 @@ ALWAYS = ("throughput", "convergence")  # tables that are written even with noth
 
 
 def write_report(
-    run_dir: Path, *, records: Iterable[Record], run: Mapping[str, Any], style: Path | None = None, with_parquet: bool = False
+    run_dir: Path,
+    *,
+    records: Iterable[Record],
+    run: Mapping[str, Any],
+    style: Path | None = None,
+    with_parquet: bool = False,
 ) -> list[Path]:
     """Write tables, plots, `report.md` and `report.html` below `run_dir`; the paths written. Raises StorageError.
 
@@ -142,7 +147,9 @@ def render_report(
     if len(points):
         blocks += ["## The answer", *(escape_markdown(finding.sentence, limit=2000) for finding in findings.headlines)]
         details = [*findings.details, *findings.certainty]
-        blocks += ["\n".join(f"- {escape_markdown(finding.sentence, limit=2000)}" for finding in details)] if details else []
+        blocks += (
+            ["\n".join(f"- {escape_markdown(finding.sentence, limit=2000)}" for finding in details)] if details else []
+        )
     if verdict and verdict.is_proven:
         blocks.append(escape_markdown(f"{verdict.title} {verdict.text}", limit=4000))
     if points.empty:
@@ -154,7 +161,10 @@ def render_report(
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
         blocks.append(f"Raw values and all intervals: [{table.name}.csv](tables/{table.name}.csv)")
     if sentences := describe_quality(points, run):
-        blocks += ["## How sure the figures are", "\n".join(f"- {escape_markdown(one, limit=4000)}" for one in sentences)]
+        blocks += [
+            "## How sure the figures are",
+            "\n".join(f"- {escape_markdown(one, limit=4000)}" for one in sentences),
+        ]
     if plots:
         blocks.append("## Plots")
         blocks += [f"![{title}](plots/{name}.svg)" for name, title in plots.items()]
@@ -165,7 +175,10 @@ def render_report(
 
 def render_warnings(records: list[Record], verdict: Verdict | None) -> list[str]:
     """What must be known before any figure is read, each as one line of Markdown."""
-    parts = [(escape_markdown(title), escape_markdown(text, limit=4000)) for title, text in list_warnings(records, verdict=verdict)]
+    parts = [
+        (escape_markdown(title), escape_markdown(text, limit=4000))
+        for title, text in list_warnings(records, verdict=verdict)
+    ]
     return [f"**{title}** {text}" if title else text for title, text in parts]
 
 

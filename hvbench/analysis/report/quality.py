@@ -43,7 +43,9 @@ def describe_precision(points: pd.DataFrame, target: float) -> list[str]:
         if width > target:
             known = f"± {format_percent(width)} %" if np.isfinite(width) else "no interval"
             wide.append(f"{row['point_id']} ({known}, n = {row['launches_ok']})")
-    reached = f"{len(summary) - len(wide)} of {len(summary)} points reached the precision target of ± {100 * target:g} %"
+    reached = (
+        f"{len(summary) - len(wide)} of {len(summary)} points reached the precision target of ± {100 * target:g} %"
+    )
     return [f"{reached}." if not wide else f"{reached}; not: {'; '.join(wide)}."] if len(summary) else []
 
 

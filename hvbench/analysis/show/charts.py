@@ -161,7 +161,12 @@ def _crop(artist: Artist, figure: Figure) -> Bbox:
     """The artist's box in the SVG's units: points, y downwards."""
     box = artist.get_tightbbox()
     height = figure.get_figheight() * POINTS_PER_INCH
-    return Bbox([[box.x0 - PADDING_POINTS, height - box.y1 - PADDING_POINTS], [box.x1 + PADDING_POINTS, height - box.y0 + PADDING_POINTS]])
+    return Bbox(
+        [
+            [box.x0 - PADDING_POINTS, height - box.y1 - PADDING_POINTS],
+            [box.x1 + PADDING_POINTS, height - box.y0 + PADDING_POINTS],
+        ]
+    )
 
 
 def _frame(parts: list[ElementTree.Element], box: Bbox, *, label: str | None) -> Panel:
@@ -209,7 +214,12 @@ def _describe_artists(panel: Axes, quantity: str, *, prefix: str) -> dict[str, l
             for place, (x, y) in zip(places, data, strict=True)
             if np.isfinite(place).all()
         ]
-    bars = [(container, patch) for container in panel.containers if isinstance(container, BarContainer) for patch in container.patches]
+    bars = [
+        (container, patch)
+        for container in panel.containers
+        if isinstance(container, BarContainer)
+        for patch in container.patches
+    ]
     for index, (container, bar) in enumerate(bars):
         gid = f"{prefix}-bar{index}"
         bar.set_gid(gid)

@@ -18,7 +18,9 @@ UNICODE = {"–": "--", "…": r"\ldots{}", "✓": r"\checkmark{}"}
 def render_latex(table: Table) -> str:
     """A `tabular` with rules of `booktabs`, caption and label; every text is escaped."""
     cells = [[clean_text(cell) for cell in row] for row in table.cells]
-    frame = pd.DataFrame([[escape_latex(cell) for cell in row] for row in cells], columns=[escape_latex(name) for name in table.header])
+    frame = pd.DataFrame(
+        [[escape_latex(cell) for cell in row] for row in cells], columns=[escape_latex(name) for name in table.header]
+    )
     text = frame.to_latex(
         index=False,
         escape=False,
@@ -31,7 +33,12 @@ def render_latex(table: Table) -> str:
 
 def escape_latex(text: str) -> str:
     """`text` as literal LaTeX."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: f"\\{c}" for c in "&%$#_{}"}}
+    special = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+    }
     return "".join(special.get(c) or UNICODE.get(c) or c for c in text)
 
 

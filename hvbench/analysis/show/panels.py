@@ -39,12 +39,12 @@ RC = {
 }  # fmt: skip
 
 
-_own_style: ContextVar[Mapping[str, Any]] = ContextVar("own_style", default={})
+_own_style: ContextVar[Mapping[str, Any] | None] = ContextVar("own_style", default=None)
 
 
 def drawing_settings() -> dict[str, Any]:
     """matplotlib's settings for everything that is drawn: ours, then those of `own_style`."""
-    return RC | dict(_own_style.get())
+    return RC | dict(_own_style.get() or {})
 
 
 @contextmanager
@@ -53,13 +53,18 @@ def own_style(path: Path | None) -> Iterator[None]:
     settings: Mapping[str, Any] = {}
     if path is not None:
         try:
-            keys = [line.partition("#")[0].partition(":")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            keys = [
+                line.partition("#")[0].partition(":")[0].strip()
+                for line in path.read_text(encoding="utf-8").splitlines()
+            ]
             if unknown := [key for key in keys if key and key not in matplotlib.rcParams]:
                 raise ValueError(f"unknown setting {shorten(unknown[0])}")
             settings = matplotlib.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
         except (OSError, ValueError) as error:
             reason = str(getattr(error, "strerror", None) or error).strip().splitlines()
-            raise UsageError(f"{path}: not a matplotlib style: {reason[0] if reason else type(error).__name__}") from None
+            raise UsageError(
+                f"{path}: not a matplotlib style: {reason[0] if reason else type(error).__name__}"
+            ) from None
     token = _own_style.set({key: value for key, value in settings.items() if not key.startswith("backend")})
     try:
         yield

@@ -115,9 +115,7 @@ def convergence_table(points: pd.DataFrame) -> Table:
     metrics = ["final_loss", "final_validation_loss", accuracy, "steps_to_target", "tokens_to_target", "seconds_to_target",
                "evaluation_seconds_to_target", "clipped_fraction"]  # fmt: skip
     extra = ["target_loss", "target", "loss_digests"]
-    return build_table(
-        "convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes
-    )
+    return build_table("convergence", "Convergence", points, columns=columns, metrics=metrics, extra=extra, notes=notes)
 
 
 def memory_table(points: pd.DataFrame) -> Table:

@@ -186,7 +186,8 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
         "launches": len(launches),
         "launches_ok": len(good),
         "status": ", ".join(
-            status if count == len(launches) else f"{count} of {len(launches)} {status}" for status, count in counts.items()
+            status if count == len(launches) else f"{count} of {len(launches)} {status}"
+            for status, count in counts.items()
         ),
         "reason": next((describe_end(launch) for launch in bad), None),
         "parity": min(parities, default=None),  # `not proven` comes first

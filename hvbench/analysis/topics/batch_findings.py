@@ -30,7 +30,9 @@ def name_axes(points: pd.DataFrame) -> list[str]:
     """Of `curve_axes` those that tell the curves apart: none that follows from the others."""
     axes = curve_axes(points)
     wanted = len(points[axes].drop_duplicates()) if axes else 0
-    for axis in sorted(axes, key=lambda axis: not pd.api.types.is_numeric_dtype(points[axis])):  # words say more than numbers
+    for axis in sorted(
+        axes, key=lambda axis: not pd.api.types.is_numeric_dtype(points[axis])
+    ):  # words say more than numbers
         fewer = [each for each in axes if each != axis]
         if fewer and len(points[fewer].drop_duplicates()) == wanted:
             axes = fewer
@@ -75,7 +77,11 @@ def describe_batches(points: pd.DataFrame) -> list[Finding]:
     every = f"every global batch from {ends[0]} to {ends[1]} samples"
     rest = "; ".join(text for _, text in sorted(partly, key=lambda each: -each[0]))
     if not whole:
-        return [draft.finish("batches", f"No choice reached the target with {every} in all of its launches: {rest or 'none did'}.")]
+        return [
+            draft.finish(
+                "batches", f"No choice reached the target with {every} in all of its launches: {rest or 'none did'}."
+            )
+        ]
     names = f": {' and '.join(whole)}" if any(whole) else ""
     sentence = f"The target was reached with {every} in all launches{names}"
     return [draft.finish("batches", f"{sentence}{f'; {rest}' if rest else ''}.")]

@@ -70,7 +70,9 @@ def plot_breakdown(points: pd.DataFrame, *, summary: pd.DataFrame) -> Figure:
             f"bars: {CONFIDENCE * 100:g} % interval over launches{more}"
         )
         parts = [Patch(facecolor=colour, label=PARTS[name]) for name, colour in PART_COLOURS.items()]
-        extra = [legend_mark("timed steps, with data", marker="D", markerfacecolor="white", color="black", markersize=5)]
+        extra = [
+            legend_mark("timed steps, with data", marker="D", markerfacecolor="white", color="black", markersize=5)
+        ]
         if (points["status"] != "ok").any():
             extra.append(legend_mark("did not end in ok", marker="x"))
         add_legend(figure, [], [*parts, *extra])

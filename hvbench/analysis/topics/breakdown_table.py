@@ -59,7 +59,9 @@ def breakdown_table(points: pd.DataFrame) -> Table:
         *describe_cost(points),
     )
     metrics = ["data_seconds_median", *BREAKDOWN, step]
-    return build_table("breakdown", "Where the time goes", points, columns=columns, metrics=metrics, extra=[], notes=notes)
+    return build_table(
+        "breakdown", "Where the time goes", points, columns=columns, metrics=metrics, extra=[], notes=notes
+    )
 
 
 def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None) -> Callable[[pd.Series], str]:

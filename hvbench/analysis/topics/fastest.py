@@ -60,7 +60,9 @@ def describe_interval(estimate: Estimate) -> str:
     if estimate.low is None or estimate.high is None:
         return f"n = {estimate.n}, no interval"
     plural = "es" * (estimate.n != 1)
-    return f"{INTERVAL} {format_number(estimate.low)} to {format_number(estimate.high)}, n = {estimate.n} launch{plural}"
+    return (
+        f"{INTERVAL} {format_number(estimate.low)} to {format_number(estimate.high)}, n = {estimate.n} launch{plural}"
+    )
 
 
 def describe_rivals(has_interval: bool, *, beaten: int, others: int) -> str:
@@ -70,7 +72,11 @@ def describe_rivals(has_interval: bool, *, beaten: int, others: int) -> str:
     if not has_interval:
         return "The highest rate measured; one launch per point does not tell close points apart."
     if beaten == others:
-        return f"Its interval lies above those of all {others} others." if others > 1 else "Its interval lies above the other's."
+        return (
+            f"Its interval lies above those of all {others} others."
+            if others > 1
+            else "Its interval lies above the other's."
+        )
     if not beaten:
         return "The highest rate measured, but its interval overlaps with all others: the order is not certain."
     return f"Its interval lies above those of {beaten} others; the other {others - beaten} cannot be told from it."

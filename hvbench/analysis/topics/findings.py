@@ -61,13 +61,17 @@ def find_all(points: pd.DataFrame, *, verdict: Verdict | None, answers: Sequence
     `verdict` decides whether the frameworks may be compared; `answers` come from models of the launches, and first.
     """
     if points.empty:
-        return Findings(headlines=(Draft().finish("nothing", "No launch has left a record yet, so there is nothing to say."),))
+        return Findings(
+            headlines=(Draft().finish("nothing", "No launch has left a record yet, so there is nothing to say."),)
+        )
     summary = summarize_launches(points)
     measured = summary[summary[RATE].notna()]
     axes = [axis for axis in varying_axes(points) if axis != "framework"]
     failures = describe_failures(points)
     if measured.empty:
-        return Findings(headlines=(Draft().finish("nothing", "No launch ended in ok, so no speed was measured."), *failures))
+        return Findings(
+            headlines=(Draft().finish("nothing", "No launch ended in ok, so no speed was measured."), *failures)
+        )
     is_comparison = measured["framework"].nunique() > 1
     comparable = is_comparison and verdict is not None and verdict.is_proven
     converged = describe_convergence(summary, axes=axes, comparable=comparable)
@@ -118,7 +122,11 @@ def describe_fastest(measured: pd.DataFrame, *, axes: Sequence[str], comparable:
         return [describe_single_launches(measured)]
     best = [pick_best(rows) for rows in groups]
     shared = {describe_point(row, axes) for row, _ in best}
-    if len(best) > 1 and len(shared) == 1 and all(len(beaten) + 1 == len(rows) for (_, beaten), rows in zip(best, groups, strict=True)):
+    if (
+        len(best) > 1
+        and len(shared) == 1
+        and all(len(beaten) + 1 == len(rows) for (_, beaten), rows in zip(best, groups, strict=True))
+    ):
         draft = Draft()
         where = draft.label(shared.pop())
         rates = []
@@ -128,7 +136,12 @@ def describe_fastest(measured: pd.DataFrame, *, axes: Sequence[str], comparable:
                 draft.claim(row, loser)
         counts = sorted({len(rows) for rows in groups})
         of = " and ".join(draft.count(count) for count in counts)
-        return [draft.finish("fastest", f"{where} is the fastest of the {of} configurations in {draft.all_of(len(best), 'frameworks')}: {', '.join(rates)}.")]
+        return [
+            draft.finish(
+                "fastest",
+                f"{where} is the fastest of the {of} configurations in {draft.all_of(len(best), 'frameworks')}: {', '.join(rates)}.",
+            )
+        ]
     if comparable:
         return [describe_best(measured, axes=axes, name="")]
     return [describe_best(rows, axes=axes, name=label_of(rows.iloc[0])) for rows in groups]
@@ -160,7 +173,10 @@ def describe_best(rows: pd.DataFrame, *, axes: Sequence[str], name: str) -> Find
     if len(beaten) == others:
         return draft.finish("fastest", f"{subject} is the fastest of {whole}: {rate}.")
     if not beaten:
-        return draft.finish("fastest", f"No point is shown to be the fastest of {whole}: {subject} has the highest measured rate, {rate}, and that interval overlaps with all others.")
+        return draft.finish(
+            "fastest",
+            f"No point is shown to be the fastest of {whole}: {subject} has the highest measured rate, {rate}, and that interval overlaps with all others.",
+        )
     return draft.finish(
         "fastest",
         f"{subject} has the highest measured rate of {whole}, {rate}; that interval lies above those of {draft.count(len(beaten))} "
@@ -176,13 +192,21 @@ def describe_single_launches(measured: pd.DataFrame) -> Finding:
     whole = "every point" if once == len(measured) else f"{draft.count(once)} of {draft.count(len(measured))} points"
     low, high = (draft.number(row[RATE], "centre", row) for row in (slow, fast))
     span = f"between {low} and {high} tokens/s were measured" if len(measured) > 1 else f"{high} tokens/s were measured"
-    return draft.finish("fastest", f"No configuration is called the fastest: {span}, but {whole} ended in ok once only, and one launch says nothing about chance.")
+    return draft.finish(
+        "fastest",
+        f"No configuration is called the fastest: {span}, but {whole} ended in ok once only, and one launch says nothing about chance.",
+    )
 
 
 def describe_frameworks(measured: pd.DataFrame, *, verdict: Verdict | None) -> list[Finding]:
     """Which framework is faster, over the configurations that both ran; only where they provably trained alike."""
     if verdict is None or not verdict.is_proven:
-        return [Draft().finish("frameworks", "The frameworks' speeds are not compared, because they were not proven to do the same work in this run.")]
+        return [
+            Draft().finish(
+                "frameworks",
+                "The frameworks' speeds are not compared, because they were not proven to do the same work in this run.",
+            )
+        ]
     names = order_values("framework", measured["framework"])
     findings = []
     for index, other in enumerate(names):
@@ -194,8 +218,17 @@ def describe_frameworks(measured: pd.DataFrame, *, verdict: Verdict | None) -> l
                 findings.append(said)
             elif pairs and all(pair.low is not None for pair in pairs):
                 draft = Draft()
-                many = draft.all_of(len(pairs), "configurations that both ran") if len(pairs) > 1 else "the configuration that both ran"
-                findings.append(draft.finish("frameworks", f"{labels[0]} and {labels[1]} cannot be told apart in speed: their intervals overlap in {many}."))
+                many = (
+                    draft.all_of(len(pairs), "configurations that both ran")
+                    if len(pairs) > 1
+                    else "the configuration that both ran"
+                )
+                findings.append(
+                    draft.finish(
+                        "frameworks",
+                        f"{labels[0]} and {labels[1]} cannot be told apart in speed: their intervals overlap in {many}.",
+                    )
+                )
     return findings
 
 
@@ -207,28 +240,39 @@ def describe_choices(measured: pd.DataFrame, *, axes: Sequence[str], emulated: f
         if pd.api.types.is_numeric_dtype(measured[axis]):
             others = others[-1:]
         for other in (value for value in others if value is not None and first is not None):
-            by_framework = {name: compare_values(rows, axis, other, first) for name, rows in measured.groupby("framework", sort=False)}
+            by_framework = {
+                name: compare_values(rows, axis, other, first)
+                for name, rows in measured.groupby("framework", sort=False)
+            }
             findings += describe_choice_of(axis, (other, first), by_framework, emulated=emulated)
     return sorted(findings, key=lambda finding: -finding.strength)
 
 
-def describe_choice_of(axis: str, values: tuple[object, object], by_framework: dict[str, list[Pair]], *, emulated: frozenset[str]) -> list[Finding]:
+def describe_choice_of(
+    axis: str, values: tuple[object, object], by_framework: dict[str, list[Pair]], *, emulated: frozenset[str]
+) -> list[Finding]:
     """One sentence for all frameworks where they show the same, else one each."""
     labels = (describe_value(axis, values[0], emulated=emulated), describe_value(axis, values[1], emulated=emulated))
-    directions = {name: (any(p.is_faster for p in pairs), any(p.is_slower for p in pairs)) for name, pairs in by_framework.items()}
+    directions = {
+        name: (any(p.is_faster for p in pairs), any(p.is_slower for p in pairs)) for name, pairs in by_framework.items()
+    }
     if len(directions) > 1 and set(directions.values()) in ({(True, False)}, {(False, True)}):
         whole = "both" if len(directions) == 2 else "all"
         groups = {f"in {whole} frameworks": [pair for pairs in by_framework.values() for pair in pairs]}
     else:
         groups = {f"in {STYLES[name].label}": pairs for name, pairs in by_framework.items()}
     said = [
-        describe_contrast(axis, pairs, labels=labels, things="pairs of points that differ in nothing else", differ=f" {where}")
+        describe_contrast(
+            axis, pairs, labels=labels, things="pairs of points that differ in nothing else", differ=f" {where}"
+        )
         for where, pairs in groups.items()
     ]
     return [finding for finding in said if finding]
 
 
-def describe_contrast(topic: str, pairs: list[Pair], *, labels: tuple[str, str], things: str, differ: str = "") -> Finding | None:
+def describe_contrast(
+    topic: str, pairs: list[Pair], *, labels: tuple[str, str], things: str, differ: str = ""
+) -> Finding | None:
     """`A is faster than B in 5 of 8 pairs, by a factor of 1.2 to 1.8`; None where no pair can be told apart."""
     draft = Draft()
     up, down = [pair for pair in pairs if pair.is_faster], [pair.turned() for pair in pairs if pair.is_slower]
@@ -241,8 +285,14 @@ def describe_contrast(topic: str, pairs: list[Pair], *, labels: tuple[str, str],
         draft.claim(pair.one, pair.other)
     strength = sum(abs(float(np.log(pair.ratio))) for pair in [*up, *down]) / len(pairs)
     if len(pairs) == 1:
-        return draft.finish(topic, f"{one} is faster than {other}{differ}, by {describe_factor(draft, up)}.", strength=strength)
-    whole = draft.all_of(len(pairs), things) if len(up) == len(pairs) else f"{draft.count(len(up))} of {draft.count(len(pairs))} {things}"
+        return draft.finish(
+            topic, f"{one} is faster than {other}{differ}, by {describe_factor(draft, up)}.", strength=strength
+        )
+    whole = (
+        draft.all_of(len(pairs), things)
+        if len(up) == len(pairs)
+        else f"{draft.count(len(up))} of {draft.count(len(pairs))} {things}"
+    )
     sentence = f"{one} is faster than {other}{differ} in {whole}, by {describe_factor(draft, up)}"
     if down:
         sentence += f"; it is slower in {draft.count(len(down))}, by {describe_factor(draft, down)}"
@@ -270,11 +320,19 @@ def describe_convergence(summary: pd.DataFrame, *, axes: Sequence[str], comparab
     name = f"the target loss {draft.label(show_value(float(targets[0])))}" if len(targets) == 1 else "their target loss"
     if reached.empty:
         return [draft.finish("convergence", f"No point reached {name} in all of its launches.")]
-    whole = draft.all_of(len(asked), "points") if len(reached) == len(asked) > 1 else f"{draft.count(len(reached))} of {draft.count(len(asked))} points"
+    whole = (
+        draft.all_of(len(asked), "points")
+        if len(reached) == len(asked) > 1
+        else f"{draft.count(len(reached))} of {draft.count(len(asked))} points"
+    )
     steps = [(float(row["steps_to_target"]), (row,)) for _, row in reached.iterrows()]
     sentence = f"{whole} reached {name}, after {draft.span(steps, 'centre', metric='steps_to_target')} steps"
     each = [row for _, row in reached.iterrows()]
-    groups = {"": each} if comparable else {label_of(row): [r for r in each if r["framework"] == row["framework"]] for row in each}
+    groups = (
+        {"": each}
+        if comparable
+        else {label_of(row): [r for r in each if r["framework"] == row["framework"]] for row in each}
+    )
     for of, rows in groups.items():
         best = min(rows, key=lambda row: row[TO_TARGET])
         estimate = read_estimate(best, TO_TARGET)

@@ -38,9 +38,7 @@ def framework_table(points: pd.DataFrame) -> Table:
     summary = summarize_launches(points)
     axes = [axis for axis in varying_axes(points) if axis != "framework"]
     names = order_values("framework", points["framework"])
-    pairs = [
-        pair for other, one in combinations(names, 2) for pair in compare_values(summary, "framework", one, other)
-    ]
+    pairs = [pair for other, one in combinations(names, 2) for pair in compare_values(summary, "framework", one, other)]
     rates = [STYLES[name].label for name in names]
     rows = []
     for pair in pairs:
@@ -54,7 +52,14 @@ def framework_table(points: pd.DataFrame) -> Table:
     allowed = f"{INTERVAL}s allow"
     shown = (*(HEADERS.get(axis, axis) for axis in axes), "n", *(f"{rate} (tokens/s)" for rate in rates))
     header = (*shown, ratio, allowed, "faster")
-    is_number = (*(pd.api.types.is_numeric_dtype(summary[axis]) for axis in axes), True, *(True for _ in rates), True, True, False)
+    is_number = (
+        *(pd.api.types.is_numeric_dtype(summary[axis]) for axis in axes),
+        True,
+        *(True for _ in rates),
+        True,
+        True,
+        False,
+    )
     return Table(
         name="frameworks",
         title="Framework comparison",

@@ -64,7 +64,10 @@ class LinkModel:
         """The same with its interval over the draws."""
         return spread(
             self.step_seconds(compression, bits_per_second=bits_per_second, world_size=world_size),
-            [each.step_seconds(compression, bits_per_second=bits_per_second, world_size=world_size) for each in self.draws],
+            [
+                each.step_seconds(compression, bits_per_second=bits_per_second, world_size=world_size)
+                for each in self.draws
+            ],
         )
 
     def break_even(self, compression: str, *, world_size: int | None = None) -> float:
@@ -168,7 +171,10 @@ def break_even_from_afar(points: pd.DataFrame, payloads: Mapping[str, float]) ->
     for model in link_models(good, payloads, draws=0):
         for compression in (name for name in model.local_seconds if name != "none"):
             found = model.break_even(compression)
-            near = {max((each for each in links if each <= found), default=None), min((each for each in links if each > found), default=None)}
+            near = {
+                max((each for each in links if each <= found), default=None),
+                min((each for each in links if each > found), default=None),
+            }
             for far in link_models(good[~good["link_bits_per_second"].isin(near - {None})], payloads, draws=0):
                 if far.point == model.point and compression in far.local_seconds and 0 < found < math.inf:
                     guess = far.break_even(compression)

@@ -40,7 +40,9 @@ def payloads_of(records: Sequence[Record]) -> dict[str, float]:
 
 def break_even_table(points: pd.DataFrame, models: Sequence[LinkModel]) -> Table | None:
     """One row per configuration and compression: where it breaks even, and what the model consists of; None without."""
-    varying = [name for name in varying_axes(points) if name not in ("framework", "compression", "link_bits_per_second")]
+    varying = [
+        name for name in varying_axes(points) if name not in ("framework", "compression", "link_bits_per_second")
+    ]
     rows, data = [], []
     for model in models:
         for compression in (name for name in model.local_seconds if name != "none"):
@@ -82,7 +84,9 @@ def break_even_table(points: pd.DataFrame, models: Sequence[LinkModel]) -> Table
         name="break_even",
         title="Where compression breaks even",
         constants={
-            name: value for name, value in describe_constants(points).items() if name not in ("framework", "compression")
+            name: value
+            for name, value in describe_constants(points).items()
+            if name not in ("framework", "compression")
         },
         notes=(
             "Below that bandwidth of every link compressing makes a step shorter, above it longer. Fitted to the medians of "
@@ -107,7 +111,9 @@ def plot_links(points: pd.DataFrame, models: Sequence[LinkModel]) -> Figure | No
     emulated = emulated_precisions(points)
     cells = [
         Cell(
-            title=describe_choice({name: model.point.get(name) for name in others}, emulated=emulated).replace("\n", ", "),
+            title=describe_choice({name: model.point.get(name) for name in others}, emulated=emulated).replace(
+                "\n", ", "
+            ),
             chosen={"model": model},
         )
         for model in shown
@@ -190,4 +196,3 @@ def show_interval(span: Span) -> str:
     if math.isnan(span.low) or math.isnan(span.high):
         return "–"
     return f"{show_bandwidth(span.low)} to {show_bandwidth(span.high)}"
-

@@ -134,7 +134,12 @@ def noise_table(records: Sequence[Record]) -> Table | None:
         cell += [str(batch), str(len(same)), str(scales[""].noise.size)]
         for suffix, each in scales.items():
             scale, name = estimate_noise_scale(each), f"noise_scale{suffix}_samples"
-            row |= {f"looks{suffix}": scale.looks, name: scale.centre, f"{name}_low": scale.low, f"{name}_high": scale.high}
+            row |= {
+                f"looks{suffix}": scale.looks,
+                name: scale.centre,
+                f"{name}_low": scale.low,
+                f"{name}_high": scale.high,
+            }
             cell += [show_scale(scale), show_ends(scale)]
         rows.append(row)
         cells.append(cell)

@@ -119,9 +119,22 @@ def plot_loss_scale(points: pd.DataFrame, records: Sequence[Record]) -> Figure |
                 rank, style = launches[launch["launch"]].ranks[0], STYLES[launch["framework"]]
                 look = {"color": style.colour}
                 steps = range(1, len(rank.loss_scale) + 1)
-                panel.plot(steps, rank.loss_scale, drawstyle="steps-mid", linestyle=style.line, linewidth=style.line_width, **look)
+                panel.plot(
+                    steps,
+                    rank.loss_scale,
+                    drawstyle="steps-mid",
+                    linestyle=style.line,
+                    linewidth=style.line_width,
+                    **look,
+                )
                 skipped = [step for step in rank.skipped_steps if step < len(rank.loss_scale)]
-                panel.plot([step + 1 for step in skipped], [rank.loss_scale[step] for step in skipped], "x", markersize=5, **look)
+                panel.plot(
+                    [step + 1 for step in skipped],
+                    [rank.loss_scale[step] for step in skipped],
+                    "x",
+                    markersize=5,
+                    **look,
+                )
             panel.set_yscale("log", base=2)
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             panel.yaxis.set_major_formatter(FuncFormatter(format_large))

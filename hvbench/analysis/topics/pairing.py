@@ -39,7 +39,9 @@ def step_difference(launches: pd.DataFrame, base: pd.DataFrame) -> Estimate | No
     return estimate_mean((pairs[STEP] - pairs[f"{STEP}_base"]).astype(float).tolist()) if len(pairs) else None
 
 
-def spread_columns(name: str, centre: float | None = None, low: float | None = None, high: float | None = None) -> dict[str, float | None]:
+def spread_columns(
+    name: str, centre: float | None = None, low: float | None = None, high: float | None = None
+) -> dict[str, float | None]:
     """A figure and its interval as columns of raw values."""
     return {name: centre, f"{name}_low": low, f"{name}_high": high}
 
@@ -55,7 +57,9 @@ def show_ratio(ratio: Ratio | None) -> str:
     """`1.06 (1.01 … 1.12)`."""
     if ratio is None:
         return NOT_AVAILABLE
-    return f"{ratio.ratio:.2f}" + (f" ({ratio.low:.2f} … {ratio.high:.2f})" if ratio.low is not None else f" (n={ratio.n_a})")
+    return f"{ratio.ratio:.2f}" + (
+        f" ({ratio.low:.2f} … {ratio.high:.2f})" if ratio.low is not None else f" (n={ratio.n_a})"
+    )
 
 
 def show_difference(difference: Estimate | None) -> str:

@@ -154,7 +154,9 @@ def plot_loss_curves(points: pd.DataFrame, steps: pd.DataFrame, *, evaluations: 
     ended_ok = seen.loc[seen["status"] == "ok", "launch"]
     mine, marks = (frame[frame["launch"].isin(ended_ok)] for frame in (steps, evaluations))
     drawn = pd.concat([mine["loss"], marks["validation_loss"]])
-    drawn = drawn[drawn <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]  # what blew up says nothing of the rest
+    drawn = drawn[
+        drawn <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()
+    ]  # what blew up says nothing of the rest
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )

@@ -134,7 +134,9 @@ def _find_base(point: dict[str, Any], axes: dict[str, dict[str, Any]], *, kind: 
         if other["world_size"] != baseline or (kind == "strong" and _global_batch(other) != _global_batch(point)):
             return False
         pairs = ((other[name], point[name]) for name in AXES if name not in free)
-        return all((pd.isna(one) and pd.isna(two)) if pd.isna(one) or pd.isna(two) else one == two for one, two in pairs)
+        return all(
+            (pd.isna(one) and pd.isna(two)) if pd.isna(one) or pd.isna(two) else one == two for one, two in pairs
+        )
 
     bases = [point_id for point_id, other in axes.items() if is_base(other)]
     # One rank has no all-reduce to choose anything of. Of several global batches, the one that accumulates as often comes first.

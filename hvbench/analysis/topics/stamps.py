@@ -79,7 +79,9 @@ def find_standings(records: Iterable[Record]) -> list[Standing]:
     for same in groups.values():
         if len({record.point.framework for record in same}) > 1:
             point = same[0].point
-            shown = [describe_value(axis, getattr(point, axis), emulated=emulated) for axis in varying if axis != "gemm"]
+            shown = [
+                describe_value(axis, getattr(point, axis), emulated=emulated) for axis in varying if axis != "gemm"
+            ]
             name = ", ".join(shown) or "the only configuration"
             verdict, stamp = judge(record.parity for record in same)
             standings.append(Standing(configuration=name, records=same, verdict=verdict, stamp=stamp))
@@ -159,8 +161,7 @@ def name_all(standings: list[Standing], *, of: int) -> str:
     """`2 of 8 configurations: …`, each with what decided; the worst first, many cut short."""
     ordered = sorted(standings, key=lambda each: -(usage(each.stamp) if each.stamp else 0.0))
     shown = [
-        each.configuration + (f" ({describe_worst(each.stamp)})" if each.stamp else "")
-        for each in ordered[:MAX_NAMED]
+        each.configuration + (f" ({describe_worst(each.stamp)})" if each.stamp else "") for each in ordered[:MAX_NAMED]
     ]
     more = [f"{len(ordered) - MAX_NAMED} more"] if len(ordered) > MAX_NAMED else []
     return f"{len(standings)} of {of} configuration{'s' * (of != 1)}: {'; '.join([*shown, *more])}"

@@ -37,7 +37,9 @@ def strategy_table(points: pd.DataFrame) -> Table | None:
         base = find_launches(good, point, changed={"strategy": BASE})
         if base.empty:
             continue
-        alone = find_launches(good, point, changed={"strategy": ALONE}, free=OF_MANY_RANKS)  # which has none of Horovod's choices
+        alone = find_launches(
+            good, point, changed={"strategy": ALONE}, free=OF_MANY_RANKS
+        )  # which has none of Horovod's choices
         ratio = step_ratio(launches, base) if point["strategy"] != BASE else None
         cost = step_difference(launches, alone) if point["strategy"] != ALONE else None
         step = estimate_rate(launches[STEP].astype(float).tolist())

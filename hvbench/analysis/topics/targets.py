@@ -116,7 +116,9 @@ def show_bounds(arrival: Arrival, *, decimals: int | None) -> str:
     """`12 to 40`, `12 to open`, or `n=1`."""
     if arrival.n == 1:
         return "n=1"
-    low, high = ("open" if end is None else format_number(end, decimals=decimals) for end in (arrival.low, arrival.high))
+    low, high = (
+        "open" if end is None else format_number(end, decimals=decimals) for end in (arrival.low, arrival.high)
+    )
     return f"{low} to {high}"
 
 
@@ -127,7 +129,10 @@ def plot_targets(points: pd.DataFrame) -> Figure | None:
     choices = combine_axes(points, [name for name in varying_axes(points) if name != "framework"])[:MAX_ROWS]
     emulated = emulated_precisions(points)
     cells = [
-        [Cell(title="" if column else describe_choice(chosen, emulated=emulated), chosen=chosen) for column in range(len(CLOCKS))]
+        [
+            Cell(title="" if column else describe_choice(chosen, emulated=emulated), chosen=chosen)
+            for column in range(len(CLOCKS))
+        ]
         for chosen in choices
     ]
     with draw_panels(cells, width=3.2, height=1.9) as (figure, panels):
@@ -149,7 +154,9 @@ def plot_targets(points: pd.DataFrame) -> Figure | None:
             panel.xaxis.set_major_formatter(FuncFormatter(format_large))
             panel.set_xlabel({"steps": "steps", "tokens": "tokens", "seconds": "training seconds"}[clock])
         figure.supylabel("launches at the target (%)")
-        figure.suptitle("Which share of the launches has reached the target?\nticks below: launches that ended without it")
+        figure.suptitle(
+            "Which share of the launches has reached the target?\nticks below: launches that ended without it"
+        )
         add_legend(figure, list_frameworks(points), [])
     return figure
 

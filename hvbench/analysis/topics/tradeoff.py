@@ -91,7 +91,10 @@ def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None
         covariance = np.full((2, 2), math.nan)
     variances = (covariance[0, 0], covariance[1, 1], covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     factor = float(special.stdtrit(y.size - 2, (1 + CONFIDENCE) / 2))
-    found = [_estimate(log, variance, factor=factor, n=y.size) for log, variance in zip((a, b, b - a), variances, strict=True)]
+    found = [
+        _estimate(log, variance, factor=factor, n=y.size)
+        for log, variance in zip((a, b, b - a), variances, strict=True)
+    ]
     return Fit(fewest_steps=found[0], fewest_samples=found[1], critical_batch=found[2])
 
 
@@ -111,7 +114,9 @@ def find_curves(points: pd.DataFrame, records: Sequence[Record]) -> list[Curve]:
         arrivals = [(size, one.value) for size, each in complete.items() for one in each]
         # Gradients of a training that goes astray say nothing of those on the way to the target.
         ids = set(mine.loc[batch[mine.index].isin(list(complete)), "point_id"])
-        looks = [read_looks(record).late() for record in records if record.point_id in ids and record.outcome.status == "ok"]
+        looks = [
+            read_looks(record).late() for record in records if record.point_id in ids and record.outcome.status == "ok"
+        ]
         curves.append(
             Curve(
                 chosen=chosen,
@@ -134,7 +139,12 @@ def tradeoff_table(points: pd.DataFrame, records: Sequence[Record]) -> Table | N
     for curve in curves:
         complete = curve.complete
         n = sum(len(each) for each in complete.values())
-        row: dict[str, Any] = {**curve.chosen, "n": n, "batches": len(complete), "batches_not_reached": len(curve.launches) - len(complete)}
+        row: dict[str, Any] = {
+            **curve.chosen,
+            "n": n,
+            "batches": len(complete),
+            "batches_not_reached": len(curve.launches) - len(complete),
+        }
         cell = [show_axis(axis, value, is_emulated=curve.is_emulated) for axis, value in curve.chosen.items()]
         cell += [str(n), f"{len(complete)} of {len(curve.launches)}"]
         for name in ("fewest_steps", "fewest_samples", "critical_batch"):
@@ -145,7 +155,11 @@ def tradeoff_table(points: pd.DataFrame, records: Sequence[Record]) -> Table | N
             centre = NOT_AVAILABLE if estimate is None or estimate.low is None else format_number(estimate.centre)
             cell += [centre, " to ".join(ends) if estimate else "no fit"]
         noise = curve.noise
-        row |= {"noise_scale_samples": noise.centre, "noise_scale_samples_low": noise.low, "noise_scale_samples_high": noise.high}
+        row |= {
+            "noise_scale_samples": noise.centre,
+            "noise_scale_samples_low": noise.low,
+            "noise_scale_samples_high": noise.high,
+        }
         rows.append(row)
         cells.append([*cell, show_scale(noise), show_ends(noise)])
     return Table(

@@ -46,7 +46,10 @@ def plot_tradeoff(points: pd.DataFrame, records: Sequence[Record]) -> Figure | N
     cells = [Cell(title=title, chosen={"key": key}) for title, key in zip(titles, keys, strict=True)]
     grid = [cells[start : start + columns] for start in range(0, len(cells), columns)]
     batches = sorted({batch for key in keys for curve in panels_of[key] for batch in curve.launches})
-    with draw_panels(grid, width=max(3.4, 6.5 / columns), height=3.0, x_label="global batch (samples)") as (figure, panels):
+    with draw_panels(grid, width=max(3.4, 6.5 / columns), height=3.0, x_label="global batch (samples)") as (
+        figure,
+        panels,
+    ):
         for panel, chosen in panels:
             for curve in panels_of[chosen["key"]]:
                 draw_curve(panel, curve, batches=batches)
@@ -58,7 +61,9 @@ def plot_tradeoff(points: pd.DataFrame, records: Sequence[Record]) -> Figure | N
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             panel.yaxis.set_major_formatter(FuncFormatter(format_large))
         figure.supylabel("steps to the target")
-        figure.suptitle("From which batch on does a larger one save no steps?\nsquares and circles: medians; dots: launches")
+        figure.suptitle(
+            "From which batch on does a larger one save no steps?\nsquares and circles: medians; dots: launches"
+        )
         add_legend(
             figure,
             list_frameworks(points),
@@ -87,7 +92,9 @@ def draw_curve(panel: Axes, curve: Curve, *, batches: Sequence[int]) -> None:
     medians = {batch: estimate_arrival(launches).median for batch, launches in curve.launches.items()}
     known = {batch: median for batch, median in medians.items() if median is not None}
     face = "none" if style.is_hollow else style.colour
-    panel.plot(list(known), list(known.values()), style.marker, markersize=style.marker_size, markerfacecolor=face, **look)
+    panel.plot(
+        list(known), list(known.values()), style.marker, markersize=style.marker_size, markerfacecolor=face, **look
+    )
     if curve.fit:
         x = np.geomspace(min(batches), max(batches), 60)
         y = curve.fit.fewest_steps.centre + curve.fit.fewest_samples.centre / x

@@ -66,8 +66,14 @@ class Events(Display):
         estimate = self.ledger.estimate(job)
         interval = None if estimate is None or estimate.low is None else [estimate.low, estimate.high]
         outcome = record.outcome.model_dump()
-        facts = {"done": self.ledger.done, "launches": len(self.ledger.jobs), "seconds_left": self.ledger.seconds_left()}
-        self.emit("launch", **name_job(job), **outcome, tokens_per_second=rate, tokens_per_second_interval=interval, **facts)
+        facts = {
+            "done": self.ledger.done,
+            "launches": len(self.ledger.jobs),
+            "seconds_left": self.ledger.seconds_left(),
+        }
+        self.emit(
+            "launch", **name_job(job), **outcome, tokens_per_second=rate, tokens_per_second_interval=interval, **facts
+        )
 
 
 def name_job(job: Job) -> dict[str, Any]:

@@ -51,7 +51,9 @@ class Display:
     def __enter__(self) -> Display:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pass
 
     def show(self, text: str, *, path: Path) -> None:
@@ -80,7 +82,9 @@ class Display:
 
     def finish_job(self, job: Job, record: Record) -> None:
         self.ledger.finish(job, record)
-        self.say(f"{describe_count(self.ledger)} {self.describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}")
+        self.say(
+            f"{describe_count(self.ledger)} {self.describe_job(job)}  {describe_record(record)}{describe_rest(self.ledger)}"
+        )
 
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
         """More launches than planned."""

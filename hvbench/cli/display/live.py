@@ -40,7 +40,9 @@ class Live(Display):
         self.screen.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.screen.stop()
 
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
@@ -89,14 +91,22 @@ class Live(Display):
         """The launch that is running, and what its point's launches before it showed."""
         now = self.ledger.now
         if now is None:
-            return Text("starting workers" if self.ledger.done < len(self.ledger.jobs) else "writing the report", style="dim")
+            return Text(
+                "starting workers" if self.ledger.done < len(self.ledger.jobs) else "writing the report", style="dim"
+            )
         estimate = self.ledger.estimate(now.job)
         before = ""
         if estimate is not None:
             before = f"   before: {estimate.centre:,.0f} tokens/s"
             if estimate.low is not None and estimate.high is not None:
                 before += f" ({estimate.confidence * 100:g} % interval {estimate.low:,.0f} to {estimate.high:,.0f})"
-        return Text.assemble(("▶ ", MARKS["running"][1]), (self.describe_job(now.job), "bold"), f"  {describe_now(now)}{before}", no_wrap=True, overflow="ellipsis")
+        return Text.assemble(
+            ("▶ ", MARKS["running"][1]),
+            (self.describe_job(now.job), "bold"),
+            f"  {describe_now(now)}{before}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
 
     def draw_plan(self) -> RenderableType:
         """A line a point, with a mark a launch; as many as fit, around the current one."""
@@ -112,7 +122,11 @@ class Live(Display):
             marks = Text()
             for job in launches[name]:
                 marks.append(*self.mark(job, current=current))
-            table.add_row(marks, Text(self.ledger.name(launches[name][0].point), no_wrap=True, overflow="ellipsis"), self.describe_rate(launches[name][0]))
+            table.add_row(
+                marks,
+                Text(self.ledger.name(launches[name][0].point), no_wrap=True, overflow="ellipsis"),
+                self.describe_rate(launches[name][0]),
+            )
         hidden = len(names) - min(room, len(names))
         return Group(table, Text(f"and {hidden} more points", style="dim")) if hidden else table
 

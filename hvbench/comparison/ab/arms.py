@@ -134,7 +134,12 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
 
 def ask_for_turns(prepared: Prepared) -> bool:
     """Whether the arm's hvbench takes turns as this one does: a revision from before turns has no such module."""
-    command = [str(prepared.python), "-P", "-c", f"import hvbench.worker.turns as t; raise SystemExit(t.PROTOCOL != {PROTOCOL})"]
+    command = [
+        str(prepared.python),
+        "-P",
+        "-c",
+        f"import hvbench.worker.turns as t; raise SystemExit(t.PROTOCOL != {PROTOCOL})",
+    ]
     try:
         answer = subprocess.run(
             command, env=prepared.environment, capture_output=True, timeout=120, stdin=subprocess.DEVNULL

@@ -52,7 +52,11 @@ def launch_pair(
             last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
             raise LaunchError(f"arm {arm}: its launch left no record: {last} (see {log})")
         launched = Launched(
-            pair=pair, arm=arm, control_seconds=[control, measure_control_seconds()], seconds=seconds, exit_code=exit_code
+            pair=pair,
+            arm=arm,
+            control_seconds=[control, measure_control_seconds()],
+            seconds=seconds,
+            exit_code=exit_code,
         )
         run.launches.append(launched)
         run.write()
@@ -83,7 +87,9 @@ def launch_in_turns(
             stop(processes)
             raise
         exit_codes = wait_for(processes, on_end=end, stops_at_failure=True)
-    failed = [arm for arm, code in exit_codes.items() if code or not has_records(run.folder(pair, arm))]  # the first to end first
+    failed = [
+        arm for arm, code in exit_codes.items() if code or not has_records(run.folder(pair, arm))
+    ]  # the first to end first
     reason = turnstile.given_up or (f"arm {failed[0]} did not get to its end" if failed else None)
     keep_turns(run, pair, turnstile, has_failed=reason is not None)
     if reason:
@@ -104,7 +110,9 @@ def keep_turns(run: AbRun, pair: int, turnstile: Turnstile, *, has_failed: bool)
     turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": turnstile.log, "given_up": turnstile.given_up}
     folder = run.folder(pair, "turns")
     try:
-        write_text(folder.with_name(f"{folder.name}.json"), json.dumps(turns, separators=(",", ":")) + "\n", durable=False)
+        write_text(
+            folder.with_name(f"{folder.name}.json"), json.dumps(turns, separators=(",", ":")) + "\n", durable=False
+        )
         for launch in (run.folder(pair, arm) for arm in turnstile.arms) if has_failed else ():
             for path in (launch, log_of(launch)):
                 if path.exists():
@@ -136,7 +144,10 @@ def begin(
 
 
 def wait_for(
-    processes: Mapping[str, subprocess.Popen], *, on_end: Callable[[str], None] = lambda arm: None, stops_at_failure: bool = False
+    processes: Mapping[str, subprocess.Popen],
+    *,
+    on_end: Callable[[str], None] = lambda arm: None,
+    stops_at_failure: bool = False,
 ) -> dict[str, int]:
     """Exit codes of sweeps: 0, or 1 with points that failed. When this process is stopped they end their workers first."""
     codes: dict[str, int] = {}

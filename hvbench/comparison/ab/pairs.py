@@ -133,7 +133,12 @@ def require_plausible(run: AbRun) -> None:
     kinds += [field_name in Point.model_fields for field_name in run.changed_fields]
     kinds += [run.apart_because is None or isinstance(run.apart_because, str)]
     for each in run.launches:
-        kinds += [type(each.in_turns) is bool, each.arm in ARMS, type(each.pair) is int and 0 <= each.pair < 1000, len(each.control_seconds) == 2]
+        kinds += [
+            type(each.in_turns) is bool,
+            each.arm in ARMS,
+            type(each.pair) is int and 0 <= each.pair < 1000,
+            len(each.control_seconds) == 2,
+        ]
         kinds += [isinstance(value, float) and 0 < value < math.inf for value in each.control_seconds]
     if not all(kinds):
         raise ValueError

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -58,7 +58,7 @@ def run_ab(
         raise UsageError(
             f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
         )
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     run = AbRun(
         path=path, suite=suite.name, arms={arm.name: describe_arm(arm) for arm in arms}, orders=plan_orders(seed), seed=seed,
         command=command, created_at=now.isoformat(timespec="seconds"),
@@ -92,11 +92,7 @@ def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | Non
         return "asked for by --no-turns"
     if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
         return f"the hvbench of arm {' and '.join(unable)} knows no turns"
-    points = [
-        point
-        for arm in arms.values()
-        for point in apply_overrides(suite, arm.arm.overrides).points()
-    ]
+    points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
     has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
     return find_obstacle(points, is_single_host="HVBENCH_HOSTS" not in os.environ, has_gpu=has_gpu)
 

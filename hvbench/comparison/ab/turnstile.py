@@ -108,7 +108,9 @@ class Turnstile:
     ) -> None:  # fmt: skip
         self.arms = {name: Arm(name=name) for name in names}
         self.given_up: str | None = None
-        self.log: list[tuple[int, str, int, float]] = []  # every turn: place, arm, steps, and the seconds that it was held for
+        self.log: list[
+            tuple[int, str, int, float]
+        ] = []  # every turn: place, arm, steps, and the seconds that it was held for
         self._random = random.Random(repr(tuple(seed)))
         self._block_seconds = block_seconds
         self._give_up_seconds = give_up_seconds

@@ -66,7 +66,9 @@ class Model:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
+        q, k, v = qkv.permute(
+            2, 0, 3, 1, 4
+        ).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
         is_causal = self.point.is_causal
         heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=rate)  # (B, H, T, Q)
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")

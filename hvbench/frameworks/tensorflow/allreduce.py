@@ -105,10 +105,7 @@ def make_allreduce(
     world_size = peers.world_size if isinstance(peers, HorovodPeers) else 1
     if compression == "bf16" and world_size > 1:
         return Bf16AllReduce(world_size=world_size)
-    return GradientAllReduce(
-        compression=compression, world_size=world_size, reduction=reduction, predivide=predivide
-    )
-
+    return GradientAllReduce(compression=compression, world_size=world_size, reduction=reduction, predivide=predivide)
 
 
 def _average(gradients: list[tf.Tensor]) -> list[tf.Tensor]:

@@ -69,9 +69,7 @@ class Trainer:
             "_update", last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
-        return StepResult(
-            loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped)
-        )
+        return StepResult(loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped))
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         total = tf.zeros((), self.model.parameter_dtype)
@@ -203,7 +201,9 @@ class Trainer:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Graph: the last backward pass; gradients (times `scale`) averaged over accumulation steps and ranks."""
         loss, gradients = self._backward(batch, scale)
-        gradients = {name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()}
+        gradients = {
+            name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
+        }
         if with_allreduce:
             gradients = self._allreduce(gradients)
         for name, value in self.sums.items():

@@ -36,7 +36,9 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
-        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)
+        loss, gradients = self._averaged_gradients(
+            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+        )
         self.passes += len(inputs)
         gradient_norm = global_norm(list(gradients.values())) / loss_scale
         skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)

@@ -104,7 +104,9 @@ def render_page(
         details=[finding.sentence for finding in findings.details],
         certainty=[finding.sentence for finding in findings.certainty],
         verdict=remark,
-        warnings=[(clean_text(title), clean_text(text, limit=4000)) for title, text in list_warnings(records, verdict=verdict)],
+        warnings=[
+            (clean_text(title), clean_text(text, limit=4000)) for title, text in list_warnings(records, verdict=verdict)
+        ],
         advice=describe_slow_libraries(points),
         quality=[clean_text(line, limit=4000) for line in describe_quality(points, run)],
         facts=list_facts(points, records=records, run=run),
@@ -128,20 +130,23 @@ def style_frameworks() -> str:
         for scheme in ("page_colour", "dark_page_colour")
     )
     own = [f".{name} {{ --own: var(--{name}); }}" for name in STYLES]
-    round_marks = [f"td.{name}::before {{ border-radius: {'50%' if style.marker == 'o' else '1px'}; }}" for name, style in STYLES.items()]
+    round_marks = [
+        f"td.{name}::before {{ border-radius: {'50%' if style.marker == 'o' else '1px'}; }}"
+        for name, style in STYLES.items()
+    ]
     schemes = [f":root {{ {light} }}", f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"]
     return "\n".join([*schemes, *own, *round_marks, ""])
 
 
 def arrange(tables: Iterable[Table], charts: Iterable[Chart]) -> list[Section]:
     """Every table and chart in the section that names it, or else in one of its own; empty ones are left out."""
-    sections = {
-        title: Section(id=slug(title), title=title, short=short) for title, (short, _, _) in SECTIONS.items()
-    }
+    sections = {title: Section(id=slug(title), title=title, short=short) for title, (short, _, _) in SECTIONS.items()}
 
     def place(name: str, title: str, which: int) -> Section:
         # The longest name wins: `throughput_by_framework` before `throughput_by_`.
-        fitting = [(len(known), home) for home, names in SECTIONS.items() for known in names[which] if name.startswith(known)]
+        fitting = [
+            (len(known), home) for home, names in SECTIONS.items() for known in names[which] if name.startswith(known)
+        ]
         home = max(fitting)[1] if fitting else next((own for own in sections if slug(own) == slug(title)), title)
         short = " ".join(clean_text(title, limit=40).rstrip("?").split()[:3])
         return sections.setdefault(home, Section(id=slug(title), title=clean_text(title), short=short))
@@ -150,7 +155,9 @@ def arrange(tables: Iterable[Table], charts: Iterable[Chart]) -> list[Section]:
         if table.cells:
             place(table.name, table.title, 1).tables.append(show_table(table))
     for chart in charts:
-        named = [section for section in sections.values() if any(table["name"] == chart.name for table in section.tables)]
+        named = [
+            section for section in sections.values() if any(table["name"] == chart.name for table in section.tables)
+        ]
         (named[0] if named else place(chart.name, chart.title, 2)).charts.append(chart)
     kept = [section for section in sections.values() if section.tables or section.charts]
     own = [section for section in kept if section.title not in SECTIONS]
@@ -172,7 +179,10 @@ def show_table(table: Table) -> dict[str, Any]:
         "name": table.name,
         "title": table.title,
         "caption": f"{table.title}: {len(rows)} row{'' if len(rows) == 1 else 's'}",
-        "columns": [{"header": header, "is_number": number} for header, number in zip(table.header, table.is_number, strict=True)],
+        "columns": [
+            {"header": header, "is_number": number}
+            for header, number in zip(table.header, table.is_number, strict=True)
+        ],
         "rows": rows,
         "notes": table.notes,
     }
@@ -195,7 +205,9 @@ def plain_table(name: str, title: str, header: Sequence[str], rows: Sequence[Seq
         "title": title,
         "caption": f"{title}: {len(rows)} row{'' if len(rows) == 1 else 's'}",
         "columns": [{"header": each, "is_number": False} for each in header],
-        "rows": [{"cells": [show_cell(cell, header="", is_number=False) for cell in row], "is_bad": False} for row in rows],
+        "rows": [
+            {"cells": [show_cell(cell, header="", is_number=False) for cell in row], "is_bad": False} for row in rows
+        ],
         "notes": (),
     }
 
@@ -211,14 +223,19 @@ def show_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, Any
 
 def show_environment(records: Sequence[Record]) -> dict[str, Any]:
     """Machine, software and settings, as a table."""
-    return plain_table("environment", "Machine, software and settings", ("field", "value"), list(list_environment(records).items()))
+    return plain_table(
+        "environment", "Machine, software and settings", ("field", "value"), list(list_environment(records).items())
+    )
 
 
 def describe_verdict(verdict: Verdict | None) -> Remark | None:
     """Whether the frameworks may be compared; None where there is only one."""
     if verdict is None:
         return None
-    return Remark(kind="proven" if verdict.is_proven else "warning", text=clean_text(f"{verdict.title} {verdict.text}", limit=4000))
+    return Remark(
+        kind="proven" if verdict.is_proven else "warning",
+        text=clean_text(f"{verdict.title} {verdict.text}", limit=4000),
+    )
 
 
 def list_facts(points: pd.DataFrame, *, records: Sequence[Record], run: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -228,7 +245,14 @@ def list_facts(points: pd.DataFrame, *, records: Sequence[Record], run: Mapping[
     known = list_environment(records)
     ended_ok = int((points["status"] == "ok").sum())
     cores = f", {known['usable_cores']} cores" if "usable_cores" in known else ""
-    versions = [f"{label} {known[key]}" for label, key in [*((style.label, f"framework_versions {name}") for name, style in STYLES.items()), ("Horovod", "packages horovod")] if key in known]
+    versions = [
+        f"{label} {known[key]}"
+        for label, key in [
+            *((style.label, f"framework_versions {name}") for name, style in STYLES.items()),
+            ("Horovod", "packages horovod"),
+        ]
+        if key in known
+    ]
     facts = {
         "launches": f"{len(points)}, {'all' if ended_ok == len(points) else ended_ok} ok",
         "points": str(points["point_id"].nunique()),
