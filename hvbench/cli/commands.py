@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -14,7 +13,7 @@ from hvbench.cli.communicating import allreduce, predict
 from hvbench.cli.comparing import baseline, compare, history
 from hvbench.cli.gating import ab, gate
 from hvbench.cli.lab import hosts_option, lab
-from hvbench.cli.options import Duration, Memory, Outcomes, Share, Trackers
+from hvbench.cli.options import Duration, Memory, Outcomes, Share, Trackers, typed_words
 from hvbench.cli.submit import submit
 from hvbench.cli.tune import tune
 
@@ -182,28 +181,26 @@ def sweep(
         raise click.UsageError("--retry and --force go with --resume")
     from hvbench.cli.running import run_sweep
     from hvbench.spec.suite import choose_suite
+    from hvbench.sweep.options import SweepOptions
 
     def load():
         return choose_suite(suite, scale=scale, overrides=overrides)
 
-    return run_sweep(
-        load,
-        np=np,
+    options = SweepOptions(
+        command=typed_words(),
         out=out,
-        root=RESULTS,
-        command=sys.argv,
         resume=resume,
         retry=retry,
         force=force,
-        with_report=with_report,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
         timeline=timeline,
         checks_parity=parity,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
-        trackers=trackers,
-        output=output or "auto",
+    )
+    return run_sweep(
+        load, options, np=np, root=RESULTS, with_report=with_report, trackers=trackers, output=output or "auto"
     )
 
 
@@ -234,24 +231,21 @@ def run(
     """
     from hvbench.cli.running import run_sweep
     from hvbench.spec.suite import apply_overrides, parse_suite
+    from hvbench.sweep.options import SweepOptions
 
     def load():
         return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
 
-    return run_sweep(
-        load,
-        np=np,
+    options = SweepOptions(
+        command=typed_words(),
         out=out,
-        root=RESULTS,
-        command=sys.argv,
         timeout_seconds=timeout,
         memory_limit_bytes=memory_limit,
         timeline=timeline,
         precision_target=precision_target,
         budget_seconds=budget_seconds,
-        trackers=trackers,
-        output=output or "auto",
     )
+    return run_sweep(load, options, np=np, root=RESULTS, trackers=trackers, output=output or "auto")
 
 
 @hvbench.command()

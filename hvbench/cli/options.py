@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -140,6 +141,11 @@ class Trackers(click.ParamType):
             self.fail(f"{unknown[0]!r} is no tracker; allowed: {', '.join(LIBRARIES)}")
         require_trackers(chosen)
         return chosen
+
+
+def typed_words() -> list[str]:
+    """The command line as it was typed, with the program's name in place of its path, for run.json."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def write_output(text: str, out: Path | None) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hvbench.cli.display.choose import choose_display
@@ -18,32 +17,22 @@ from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_
 from hvbench.plan.jobs import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.records.environment import usable_memory_bytes
-from hvbench.records.record import Status
-from hvbench.records.store import RunFolder, latest_run_path, new_run_path
+from hvbench.records.store import RunFolder
 from hvbench.spec.labels import tell_apart
 from hvbench.spec.point import OPTIMIZER_PRESETS, MeasureSettings, Point
 from hvbench.spec.suite import Suite
+from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.run import prepare_sweep
 from hvbench.training import text
 
 
 def run_sweep(
     load: Callable[[], Suite],
+    options: SweepOptions,
     *,
     np: int | None,
-    out: Path | None,
     root: Path,
-    command: Sequence[str],
-    resume: bool = False,
-    retry: Collection[Status] | None = None,
-    force: bool = False,
     with_report: bool = True,
-    timeout_seconds: float | None = None,
-    memory_limit_bytes: int | None = None,
-    timeline: bool = False,
-    checks_parity: bool = True,
-    precision_target: float | None = None,
-    budget_seconds: float | None = None,
     trackers: Sequence[str] = (),
     output: str = "auto",
 ) -> int:
@@ -53,40 +42,19 @@ def run_sweep(
         return 0
     display = choose_display(output)
     try:
-        suite = load()
-        options = {
-            "timeout_seconds": timeout_seconds,
-            "precision_target": precision_target,
-            "budget_seconds": budget_seconds,
-        }
-        given = {name: value for name, value in options.items() if value is not None}
-        suite = replace(suite, measure=suite.measure.model_copy(update=given))
-        if budget_seconds is not None and suite.measure.precision_target is None:
-            raise UsageError("--budget goes with --precision-target, such as --precision-target 2%")
-        path = out or (resume and latest_run_path(root, suite.name)) or new_run_path(root, suite.name)
-        words = [Path(command[0]).name, *command[1:]]
-        sweep = prepare_sweep(
-            suite,
-            RunFolder(path),
-            world_size=context.size,
-            command=words,
-            observer=display,
-            resume=resume,
-            retry=retry,
-            force=force,
-            memory_limit_bytes=memory_limit_bytes,
-            checks_parity=checks_parity,
-        )
+        suite = options.apply_to(load())
+        path = options.run_path(root, suite.name)
+        sweep = prepare_sweep(suite, RunFolder(path), options, world_size=context.size, observer=display)
     except BaseException:
         dismiss(context)
         raise
     host = {"memory_bytes": usable_memory_bytes(), "is_single_host": context.is_single_host}
-    for line in describe_shortages(sweep.plan.jobs, limit_bytes=memory_limit_bytes, **host):
+    for line in describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host):
         display.warn(line)
     try:
         if sweep.has_work:
             with open_launch(context, run_path=path) as coordinator, display:
-                coordinator.timelines = path / "timelines" if timeline else None
+                coordinator.timelines = path / "timelines" if options.timeline else None
                 sweep.run(coordinator, display)
         else:
             dismiss(context)  # the launcher's other ranks wait to be told

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hvbench.cli.lab import hosts_option
-from hvbench.cli.options import Choices, Duration
+from hvbench.cli.options import Choices, Duration, typed_words
 
 if TYPE_CHECKING:
     from hvbench.plan.jobs import Job
@@ -73,9 +72,10 @@ def tune(
     from hvbench.cli.display.lines import Display, describe_record
     from hvbench.errors import HvbenchError, UsageError
     from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-    from hvbench.records.store import RunFolder, latest_run_path, new_run_path
+    from hvbench.records.store import RunFolder
     from hvbench.spec.labels import describe_values
     from hvbench.spec.suite import apply_overrides, parse_suite
+    from hvbench.sweep.options import SweepOptions
     from hvbench.sweep.run import prepare_sweep
     from hvbench.sweep.tune import SEARCH, Search, describe_gain, read_search
     from hvbench.sweep.tune import tune as search
@@ -103,19 +103,10 @@ def tune(
             raise UsageError("hvbench tune: one point at a time: give each field one value")
         if suite.points()[0].strategy != "horovod":
             raise UsageError(f"hvbench tune: the knobs are Horovod's, and the strategy is {suite.points()[0].strategy}")
-        path = out or (resume and latest_run_path(RESULTS, "tune")) or new_run_path(RESULTS, "tune")
+        options = SweepOptions(command=typed_words(), out=out, resume=resume, force=force, checks_parity=False)
+        path = options.run_path(RESULTS, "tune")
         folder = RunFolder(path)
-        words = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        sweep = prepare_sweep(
-            suite,
-            folder,
-            world_size=context.size,
-            command=words,
-            observer=display,
-            resume=resume,
-            force=force,
-            checks_parity=False,
-        )
+        sweep = prepare_sweep(suite, folder, options, world_size=context.size, observer=display)
         before = read_search(folder.read_run(), where=path) or Search(knobs=knobs)
         if before.knobs != knobs:
             raise UsageError(

@@ -7,7 +7,7 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,10 +22,11 @@ from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, estimate_seconds, launch_facts, make_plan, number_places, worker_group
 from hvbench.plan.repeats import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.records.environment import describe_environment
-from hvbench.records.record import Outcome, ParityStamp, RankSamples, Record, Status
+from hvbench.records.record import Outcome, ParityStamp, RankSamples, Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import MeasureSettings, Point, shorten
 from hvbench.spec.suite import Suite
+from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, fingerprint
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
@@ -72,9 +73,7 @@ class Sweep:
     settings: MeasureSettings
     folder: RunFolder
     plan: Plan
-    command: Sequence[str]
-    memory_limit_bytes: int | None = None
-    checks_parity: bool = True
+    options: SweepOptions
     statuses: dict[str, int] = field(default_factory=dict)
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
 
@@ -90,8 +89,8 @@ class Sweep:
 
     def run(self, coordinator: Coordinator, observer: Observer) -> None:
         """Run every job of the plan, then those that the precision target asks for; raises HvbenchError."""
-        if self.checks_parity:
-            limits = Limits(timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.memory_limit_bytes)
+        if self.options.checks_parity:
+            limits = Limits(timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.options.memory_limit_bytes)
             self.stamps = stamp_plan(coordinator, self.plan, limits=limits, report=observer.prepare)
         observer.start(self.plan, list(coordinator.members.values()))
         self.run_jobs(self.plan.jobs, coordinator, observer)
@@ -120,7 +119,7 @@ class Sweep:
                 job,
                 self.settings,
                 place=places.get(job.key),
-                memory_limit_bytes=self.memory_limit_bytes,
+                memory_limit_bytes=self.options.memory_limit_bytes,
                 checkpoints=checkpoints,
             )
             for job in jobs
@@ -254,29 +253,15 @@ def join_outcomes(results: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def prepare_sweep(
-    suite: Suite,
-    folder: RunFolder,
-    *,
-    world_size: int,
-    command: Sequence[str],
-    observer: Observer,
-    resume: bool = False,
-    retry: Collection[Status] | None = None,
-    force: bool = False,
-    memory_limit_bytes: int | None = None,
-    checks_parity: bool = True,
+    suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer
 ) -> Sweep:
-    """Plan the sweep, take the folder and read the data; raises UsageError, DataError or StorageError before any launch.
-
-    `checks_parity` has the frameworks compared before the first point; `resume` leaves out the launches that have an `ok` record, or an outcome that `retry` does not name; `force` does so
-    even when the suite or the machine has changed since the run was begun.
-    """
+    """Plan the sweep, take the folder and read the data; raises UsageError, DataError or StorageError before any launch."""
     points = suite.points()
     for source in dict.fromkeys(point.data for point in points):
         text.check(source)
     folder.open_for_writing()
     before = folder.read_run() if (folder.path / "run.json").exists() else None
-    if before is not None and not resume:
+    if before is not None and not options.resume:
         raise StorageError(
             f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out"
         )
@@ -284,19 +269,19 @@ def prepare_sweep(
         points,
         suite.measure,
         world_size=world_size,
-        done=folder.done_keys(retry=retry) if before else (),
+        done=folder.done_keys(retry=options.retry) if before else (),
         extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
     )
     if not plan.jobs and not plan.done:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(points)} points can run: {reasons}")
-    run = describe_run(suite, plan, world_size=world_size, command=command)
+    run = describe_run(suite, plan, world_size=world_size, command=options.command)
     if before is not None:
-        run = continue_run(before, run, folder=folder, observer=observer, force=force)
+        run = continue_run(before, run, folder=folder, observer=observer, force=options.force)
     check_checkpoints(plan, suite.measure)
     digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
     if before is not None:
-        require_same_data(before.get("data"), digests, folder=folder, force=force)
+        require_same_data(before.get("data"), digests, folder=folder, force=options.force)
     known = before.get("data") if before and isinstance(before.get("data"), Mapping) else {}
     folder.write_run({**run, "data": {**known, **digests}})
     return Sweep(
@@ -304,9 +289,7 @@ def prepare_sweep(
         settings=suite.measure,
         folder=folder,
         plan=plan,
-        command=command,
-        memory_limit_bytes=memory_limit_bytes,
-        checks_parity=checks_parity,
+        options=options,
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from hvbench.errors import UsageError
 from hvbench.records.store import RunFolder
 from hvbench.spec.suite import parse_suite
+from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.run import prepare_sweep
 from tests.faults.sweeps import read_outcomes, run_sweep, suite_text
 from tests.unit.sample_records import make_record
@@ -132,7 +133,7 @@ def begin(text: str, path: Path, *, force: bool = False) -> tuple[RunFolder, Sil
     """Everything that happens before workers start."""
     folder, observer = RunFolder(path), Silent()
     suite = parse_suite(text, name="chaos", where="chaos.toml")
-    prepare_sweep(suite, folder, world_size=2, command=["hvbench"], observer=observer, resume=True, force=force)
+    prepare_sweep(suite, folder, SweepOptions(resume=True, force=force), world_size=2, observer=observer)
     folder.close()
     return folder, observer
 

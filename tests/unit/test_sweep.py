@@ -19,6 +19,7 @@ from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
 from hvbench.spec.suite import Suite, parse_suite
+from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.run import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep
 from tests.unit.sample_records import make_rank
 
@@ -104,11 +105,9 @@ def prepare(
     return prepare_sweep(
         parse(text),
         RunFolder(path),
+        SweepOptions(command=["hvbench", "sweep", "a b"], resume=resume, checks_parity=checks_parity),
         world_size=world_size,
-        command=["hvbench", "sweep", "a b"],
         observer=Witness(),
-        resume=resume,
-        checks_parity=checks_parity,
     )
 
 
