@@ -78,7 +78,7 @@ def set_(run: str) -> None:
 def show() -> None:
     """List the stored baselines."""
     from hvbench.comparison.baseline import list_baselines
-    from hvbench.spec.point import shorten
+    from hvbench.spec.messages import shorten
 
     for one in list_baselines(RESULTS):
         versions = ", ".join(f"{name} {version}" for name, version in (one.facts.get("packages") or {}).items())

@@ -166,7 +166,7 @@ def find_metric(name: str) -> Metric:
     """The metric of that name; raises UsageError."""
     from hvbench.analysis.frame.metrics import METRICS
     from hvbench.errors import UsageError
-    from hvbench.spec.point import did_you_mean, shorten
+    from hvbench.spec.messages import did_you_mean, shorten
 
     known = {metric.name: metric for metric in METRICS}
     if name not in known:

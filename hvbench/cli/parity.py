@@ -23,7 +23,8 @@ from hvbench.parity.trace import Deviation, worst, worst_by_kind
 from hvbench.plan.jobs import is_installed, make_plan
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
 from hvbench.sweep.run import check_data
 

@@ -19,7 +19,8 @@ from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.records.store import RunFolder
 from hvbench.spec.labels import tell_apart
-from hvbench.spec.point import OPTIMIZER_PRESETS, MeasureSettings, Point
+from hvbench.spec.point import OPTIMIZER_PRESETS, Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.run import prepare_sweep

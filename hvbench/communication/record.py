@@ -17,7 +17,8 @@ from hvbench.errors import UsageError
 from hvbench.io.untrusted import load_json, read_regular_file
 from hvbench.records.record import Line, Outcome, Real, Seconds, Whole
 from hvbench.registry import FRAMEWORKS
-from hvbench.spec.point import Spec, describe_validation_error
+from hvbench.spec.knob import Spec
+from hvbench.spec.messages import describe_validation_error
 
 SCHEMA_VERSION = 1
 MAX_RECORD_BYTES = 64_000_000

@@ -20,7 +20,7 @@ from hvbench.launch.coordinator import Coordinator, TaskEnd
 from hvbench.launch.placement import Member
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 MAX_MESSAGE = 1000
 ASKED = "allreduce.json"

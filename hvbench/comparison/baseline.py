@@ -17,7 +17,7 @@ from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
 from hvbench.records.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from hvbench.comparison.ab.test import compare_pairs, is_ab
 from hvbench.comparison.compare import MARGIN, Comparison, LaunchSet, compare, split_by
 from hvbench.comparison.runs import find_run, load_launches
 from hvbench.errors import UsageError
-from hvbench.spec.point import Point, did_you_mean, shorten
+from hvbench.spec.messages import did_you_mean, shorten
+from hvbench.spec.point import Point
 
 
 def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Comparison, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hvbench.comparison.compare import LaunchSet
 from hvbench.errors import MissingData, UsageError
 from hvbench.records.store import RunFolder, latest_run_path
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 BASELINES = "baselines"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvbench.errors import UsageError
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")  # what Kubernetes allows, and Slurm takes
 OPTION = re.compile(r"[A-Za-z][\w-]*(=[^\n\r]*)?")

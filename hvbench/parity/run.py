@@ -23,7 +23,8 @@ from hvbench.parity.trace import MAX_LOGITS, Deviation, Trace, compare_traces, t
 from hvbench.plan.jobs import Job, estimate_seconds, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import short_name, tell_apart
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 
 DIGESTS = ("gradients", "parameters")

@@ -14,7 +14,8 @@ from typing import Any
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.records.environment import multiplies_natively, usable_cores
 from hvbench.registry import describe_framework
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 from hvbench.training.precision import PRECISIONS

@@ -18,7 +18,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hvbench.spec.point import MeasureSettings, Point, Spec
+from hvbench.spec.knob import Spec
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 
 SCHEMA_VERSION = 3
 

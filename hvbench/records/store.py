@@ -29,7 +29,7 @@ from hvbench.errors import StorageError, UsageError
 from hvbench.io.atomic import write_json
 from hvbench.io.untrusted import load_json, read_regular_file, refuse_links
 from hvbench.records.record import SCHEMA_VERSION, Record, Status
-from hvbench.spec.point import describe_validation_error, shorten
+from hvbench.spec.messages import describe_validation_error, shorten
 
 MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000

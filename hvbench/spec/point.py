@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from hvbench.errors import UsageError
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.knob import Count, Fraction, Spec, Text
 
 MODEL_PRESETS: dict[str, dict[str, int]] = {
     "tiny": {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": 256, "sequence_length": 32},
@@ -38,21 +37,6 @@ OPTIMIZER_PRESETS: dict[str, dict[str, float]] = {
     "lamb": {"learning_rate": 2e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6},
     "lars": {"learning_rate": 1.0, "weight_decay": 1e-4},
 }
-
-Count = Annotated[int, Field(ge=1, le=1_000_000)]
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Text = Annotated[
-    str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")
-]
-
-
-class Spec(BaseModel):
-    """Base of all configuration: immutable, no unknown keys, no silent conversion, no NaN."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-SpecT = TypeVar("SpecT", bound=Spec)
 
 
 class Point(Spec):
@@ -183,91 +167,3 @@ class Point(Spec):
     def tokens_per_step(self) -> int:
         """Tokens per step over all ranks; needs a resolved `world_size`."""
         return self.global_batch_size * self.sequence_length
-
-
-class MeasureSettings(Spec):
-    """How a suite's points are measured. Part of a record, not of a point's identity."""
-
-    warmup_steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        3, description="leading steps left out, the first included"
-    )
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(10, description="timed steps")
-    repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="launches with fresh workers, interleaved")
-    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="steps between evaluations; 0: none"
-    )
-    evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
-    target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
-    stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
-    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="evaluations without a better loss before giving up; 0: never"
-    )
-    seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
-    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="steps between checkpoints; 0: none"
-    )
-    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="steps between looks at the gradient noise; 0: none"
-    )
-    force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
-    ceilings: bool = Field(
-        True,
-        description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without",
-    )
-    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(
-        0, description="rounds of steps with parts left out, spread over the timed steps; 0: none"
-    )
-    precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
-        None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
-    )
-    budget_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="time for those launches; left out: 1800"
-    )
-    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="of one point; left out: from the plan"
-    )
-
-
-def validate(cls: type[SpecT], values: Mapping[str, Any], *, where: str) -> SpecT:
-    """Build `cls` from `values`; raise UsageError with one line that names the place, the key, what was found and what is allowed."""
-    try:
-        return cls.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UsageError(f"{where}: {describe_validation_error(first, allowed=list(cls.model_fields))}") from None
-
-
-def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -> str:
-    """One line for one pydantic error: key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in error["loc"]) or "value"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
-    name = key if re.fullmatch(r"[\w.]{1,100}", key) else shorten(key)
-    if error["type"] == "missing":
-        return f"{name} is missing"
-    message = re.sub(r"^(Input|String) should ", "must ", error["msg"])
-    if error["type"] == "string_pattern_mismatch":
-        message = "must be text without control characters"
-    return f"{name} = {shorten(error['input'])}: {message}"
-
-
-def did_you_mean(word: str, choices: list[str]) -> str:
-    """A hint such as ` (did you mean "steps"?)`, or nothing when no choice is close."""
-    import difflib
-
-    close = difflib.get_close_matches(word[:100], choices, n=1)
-    return f' (did you mean "{close[0]}"?)' if close else ""
-
-
-def shorten(value: Any, *, limit: int = 60) -> str:
-    """`value` as it may appear in an error message: one line, printable, at most `limit` characters."""
-    text = value[: limit * 2] if isinstance(value, str) else value
-    try:
-        text = (
-            repr(text)
-            if isinstance(text, (list, dict))
-            else json.dumps(text, default=lambda other: type(other).__name__)
-        )
-    except ValueError:  # Python writes out no integer of more than 4300 digits
-        text = "a number with thousands of digits"
-    return text if len(text) <= limit else text[: limit - 1] + "…"

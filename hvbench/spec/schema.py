@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvbench.spec.point import MeasureSettings, Point, Spec
+from hvbench.spec.knob import Spec
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import MAX_EXCLUDES, MAX_QUESTION
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -16,7 +16,9 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
-from hvbench.spec.point import MeasureSettings, Point, did_you_mean, shorten, validate
+from hvbench.spec.messages import did_you_mean, shorten, validate
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 
 KIND = "a suite is a short TOML file"
 MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 # Of the environment, what changes a measurement; names of hosts and what other processes do are not among it.
 ENVIRONMENT_FIELDS = (

@@ -24,7 +24,9 @@ from hvbench.plan.repeats import BUDGET_SECONDS, extra_keys, next_jobs, points_t
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, RankSamples, Record
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import MeasureSettings, Point, shorten
+from hvbench.spec.messages import shorten
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, fingerprint

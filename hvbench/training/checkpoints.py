@@ -18,7 +18,9 @@ from pydantic import Field, ValidationError
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
 from hvbench.io.untrusted import load_json
-from hvbench.spec.point import Count, Point, Spec, describe_validation_error, shorten
+from hvbench.spec.knob import Count, Spec
+from hvbench.spec.messages import describe_validation_error, shorten
+from hvbench.spec.point import Point
 from hvbench.training.schedule import samples_before
 from hvbench.training.weights import parameter_shapes
 

@@ -32,7 +32,8 @@ from hvbench.io.atomic import write_json
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
 from hvbench.parity import trace as parity
 from hvbench.records.environment import describe_environment, describe_load, multiplies_natively
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import PARAMETERS, load_checkpoint, name_checkpoint

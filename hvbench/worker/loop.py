@@ -20,7 +20,8 @@ import numpy as np
 
 from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.records.record import finite_or_none
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batch, Batches
 from hvbench.training.checkpoints import Checkpoint, Standing, name_checkpoint, save_checkpoint
 from hvbench.training.loss_scale import LossScale

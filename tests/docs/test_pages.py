@@ -14,8 +14,9 @@ import pytest
 from nbclient import NotebookClient
 
 from hvbench.cli.commands import hvbench as command_line
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import list_suites
 
 ROOT = Path(__file__).parents[2]

@@ -43,7 +43,8 @@ from hvbench.plan.jobs import estimate_sweep_seconds, make_plan
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
 from hvbench.records.store import parse_record, parse_run
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import list_suites, parse_suite
 from hvbench.sweep.resume import describe_changes, find_changes
 from hvbench.training.flops import model_facts

@@ -14,7 +14,8 @@ import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.precision import PRECISIONS

@@ -13,7 +13,7 @@ import pytest
 
 from hvbench.records.record import Ablation
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parallel.ablated import FIRST_LOSS_SCALE, ROUNDS, STEPS, TRAININGS
 
 ROOT = Path(__file__).parents[2]

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from hvbench.parity.trace import TOLERANCES, relative_error
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
 
 SCRIPTS = Path(sys.executable).parent

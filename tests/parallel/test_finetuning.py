@@ -8,7 +8,7 @@ import pytest
 
 from hvbench.analysis.frame.samples import evaluations_of
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parallel.test_launchers import launch
 
 SUITE = """

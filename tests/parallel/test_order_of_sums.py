@@ -9,7 +9,8 @@ import pytest
 from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity.run import compare_points, launched_as, trace_points
 from hvbench.plan.jobs import worker_group
-from hvbench.spec.point import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
 
 RANKS = 3
 

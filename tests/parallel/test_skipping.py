@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.run import join_outcomes, read_samples
 
 ROOT = Path(__file__).parents[2]

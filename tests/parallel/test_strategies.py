@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parallel.test_launchers import launch
 
 OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures

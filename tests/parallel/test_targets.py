@@ -12,7 +12,7 @@ import pytest
 from hvbench.analysis.frame.frames import evaluation_frame, point_frame
 from hvbench.analysis.topics.noise import read_looks
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 
 SCRIPTS = Path(sys.executable).parent
 

@@ -12,7 +12,8 @@ import pytest
 from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity.run import TracedPoint, read_trace, trace_points
 from hvbench.parity.trace import Trace
-from hvbench.spec.point import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
 from tests.parity.points import STEPS, WORLD_SIZES, all_points
 
 ROOT = Path(__file__).parents[2]

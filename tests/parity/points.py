@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvbench.spec.point import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
 
 STEPS = 20
 WORLD_SIZES = (1, 2)

@@ -7,7 +7,7 @@ import pytest
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.parity.trace import relative_error
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import is_decayed
 from tests.parity.alone import DIRECTIONS, FINITE_STEP, UPDATE_KNOBS, lively_weights, random_direction, small_point
 from tests.parity.reference import reference_logits, reference_loss, reference_updates

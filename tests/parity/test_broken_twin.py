@@ -8,7 +8,7 @@ import pytest
 
 from hvbench.parity.run import compare_points
 from hvbench.parity.trace import TOLERANCES, compare_traces
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.points import BROKEN, MISTAKES, broken_point, configured_point
 
 SOUND = next(name for name in FRAMEWORKS if name != BROKEN)

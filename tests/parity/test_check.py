@@ -11,7 +11,7 @@ from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity import trace as parity_module
 from hvbench.parity.run import TracedPoint, check_parity, compare_points
 from hvbench.parity.trace import TOLERANCES, Deviation, Tolerances, compare_traces, digest, relative_error, way, worst
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.points import configured_point, make_point
 
 EXACT = Tolerances(logits=0.0, loss=0.0, gradients=0.0, updates=0.0, update_length=0.0, key_bias_updates=0.0)

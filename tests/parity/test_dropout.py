@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, ks_2samp
 
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.alone import DROPOUT, MASKED_PASSES, MASKS
 
 CHANCE = 0.001  # of twins that agree to be called different, by any one of these tests, once

@@ -7,7 +7,7 @@ import pytest
 
 from hvbench.parity.run import TracedPoint
 from hvbench.parity.trace import Tolerances, Trace, compare_traces
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.points import SPLITS, split_point
 
 # Worst of both twins, four splits and three seeds: logits 2.3e-8, loss 1.9e-7, gradients 5.9e-7, updates 4.1e-6,

@@ -7,7 +7,8 @@ import pytest
 from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity.horizon import prove_pairs
 from hvbench.parity.run import Pair, Parity
-from hvbench.spec.point import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
 from tests.parity.points import CONFIGURATIONS, OPTIMIZERS, STEPS, WORLD_SIZES, optimizer_point
 
 LOWER = [configuration for configuration in CONFIGURATIONS if configuration[1:] != ("fp32", "none")]

@@ -7,7 +7,7 @@ import pytest
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.parity.run import compare_points
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from hvbench.training.optimizers import is_adapted, state_shapes
 from tests.parity.alone import (
     OPTIMIZER_KNOBS,

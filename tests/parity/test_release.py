@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 
 PROGRAM = """
 import gc, sys, weakref

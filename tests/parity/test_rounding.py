@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 
 from hvbench.parity.trace import TOLERANCES, Tolerances, compare_traces
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.alone import ROUNDED
 from tests.parity.points import BROKEN
 

@@ -7,7 +7,7 @@ import pytest
 
 from hvbench.parity.run import compare_points
 from hvbench.parity.trace import relative_error
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from tests.parity.points import ADASUM, SAME_AS_HOROVOD, configured_point, exchanged_point
 
 each_strategy = pytest.mark.parametrize("choices", SAME_AS_HOROVOD, ids=lambda choices: choices["strategy"])

@@ -7,7 +7,7 @@ import pytest
 
 from hvbench.parity.run import compare_points
 from hvbench.parity.trace import TOLERANCES, relative_error
-from hvbench.spec.point import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
 from tests.parity.points import CONFIGURATIONS, OTHER_OBJECTIVES, STEPS, configured_point, onednn_point, other_point
 

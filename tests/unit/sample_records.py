@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from hvbench.records.record import Ceiling, Evaluation, Outcome, ParityStamp, RankSamples, Record
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 
 ENVIRONMENT = {"cpu": {"model": "Example CPU", "cores": 2}, "software": {"horovod": "0.28.1"}, "load_average": 0.4}

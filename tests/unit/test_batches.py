@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvbench.errors import DataError
-from hvbench.spec.point import Point, validate
+from hvbench.spec.messages import validate
+from hvbench.spec.point import Point
 from hvbench.training.batches import Batches
 from hvbench.training.corpus import Corpus
 

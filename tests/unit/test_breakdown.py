@@ -20,7 +20,8 @@ from hvbench.analysis.topics.breakdown_table import breakdown_table, has_breakdo
 from hvbench.analysis.topics.plots import all_plots
 from hvbench.frameworks.contract import GradientNorms, StepResult
 from hvbench.records.record import Ablation, Record
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.worker.ablation import Ablations, rotate

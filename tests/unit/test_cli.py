@@ -24,7 +24,9 @@ from hvbench.cli.commands import EPILOG
 from hvbench.cli.commands import hvbench as command_line
 from hvbench.plan.jobs import LINK_VARIABLE, is_installed
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_records import make_quickstart, make_record
 
 COMMANDS = sorted(command_line.commands)

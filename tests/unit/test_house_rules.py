@@ -25,7 +25,9 @@ from hvbench.records.environment import describe_environment, describe_load
 from hvbench.records.record import Evaluation, GradientNoise, ModelFacts, Outcome, Overflow, RankSamples, Record
 from hvbench.registry import FRAMEWORKS as TWINS
 from hvbench.registry import describe_framework
-from hvbench.spec.point import MeasureSettings, Point, Spec
+from hvbench.spec.knob import Spec
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 
 PACKAGE = Path(hvbench.__file__).parent
 
@@ -200,7 +202,7 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 # Pure: no file, no clock, no process, no network
 
 PURE = (
-    "hvbench.training", "hvbench.spec.point", "hvbench.plan.repeats", "hvbench.records.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate.rule",
+    "hvbench.training", "hvbench.spec.point", "hvbench.spec.knob", "hvbench.spec.settings", "hvbench.spec.messages", "hvbench.plan.repeats", "hvbench.records.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate.rule",
     "hvbench.comparison.gate.judge", "hvbench.analysis.stats.estimates", "hvbench.analysis.topics.scaling", "hvbench.analysis.report.quality",
     "hvbench.analysis.topics.links", "hvbench.communication.cost", "hvbench.communication.predict", "hvbench.communication.summary",
     "hvbench.analysis.frame.shape", "hvbench.analysis.stats.ratios", "hvbench.analysis.topics.losses", "hvbench.analysis.frame.metrics",

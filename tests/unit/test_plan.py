@@ -20,7 +20,8 @@ from hvbench.plan.jobs import (
     worker_group,
 )
 from hvbench.registry import FRAMEWORKS, describe_framework
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
 

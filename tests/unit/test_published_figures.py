@@ -21,7 +21,8 @@ from hvbench.analysis.report.markdown import write_report
 from hvbench.analysis.show.tables import HEADERS
 from hvbench.analysis.stats.estimates import CONFIDENCE
 from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 

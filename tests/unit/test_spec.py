@@ -9,16 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from hvbench.errors import UsageError
-from hvbench.spec.point import (
-    FRAMEWORKS,
-    MODEL_PRESETS,
-    OPTIMIZER_PRESETS,
-    MeasureSettings,
-    Point,
-    did_you_mean,
-    shorten,
-    validate,
-)
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.messages import did_you_mean, shorten, validate
+from hvbench.spec.point import MODEL_PRESETS, OPTIMIZER_PRESETS, Point
+from hvbench.spec.settings import MeasureSettings
 
 
 def refuse(cls: type, **values: object) -> str:

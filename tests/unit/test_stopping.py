@@ -7,7 +7,8 @@ import math
 import pytest
 
 from hvbench.plan.jobs import Job
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.run import seeded_point
 from hvbench.training.stopping import EarlyStopping
 

@@ -17,7 +17,9 @@ from hvbench.launch.coordinator import StartFailed, Task, TaskEnd
 from hvbench.plan.jobs import Job, is_installed
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
-from hvbench.spec.point import FRAMEWORKS, MeasureSettings, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.run import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep

@@ -28,7 +28,7 @@ from hvbench.analysis.show.tables import clean_text, show_axis
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
 from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 GREY = "#555555"
 RC = {

@@ -12,7 +12,8 @@ from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan, estimate_sweep_seconds
 from hvbench.records.record import Record
 from hvbench.spec.labels import short_name, tell_apart
-from hvbench.spec.point import MeasureSettings, Point
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 
 if TYPE_CHECKING:

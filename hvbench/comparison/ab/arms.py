@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.errors import LaunchError, UsageError
-from hvbench.spec.point import MeasureSettings, Point, did_you_mean, shorten
+from hvbench.spec.messages import did_you_mean, shorten
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import check_axes, parse_value
 from hvbench.worker.turns import PROTOCOL
 

@@ -12,7 +12,7 @@ from hvbench.analysis.stats.ratios import adjust_holm
 from hvbench.comparison.compare import MIN_LAUNCHES, Change, Comparison, PointComparison
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, is_final
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 # Kinds of findings, the gravest first, each with the exit code that it asks for.
 EXIT_CODES = {

@@ -30,7 +30,8 @@ from pydantic import Field
 from hvbench.analysis.frame.metrics import METRICS
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import require_shallow
-from hvbench.spec.point import Spec, Text, did_you_mean, shorten, validate
+from hvbench.spec.knob import Spec, Text
+from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.suite import MAX_DEPTH, read_text
 
 DEFAULT_MARGIN = 0.03

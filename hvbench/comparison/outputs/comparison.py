@@ -16,7 +16,7 @@ from hvbench.analysis.show.tables import NOT_AVAILABLE, clean_text, escape_markd
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import Ratio
 from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
-from hvbench.spec.point import shorten
+from hvbench.spec.messages import shorten
 
 MOST = 5
 WORDS = {
