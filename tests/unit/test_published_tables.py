@@ -1,0 +1,83 @@
+"""The tables and the text of every published run are today what they were when their digests were taken.
+
+`published_tables.json` holds them. A change of analysis that should move no figure is held to that here; one that should
+takes new digests (`python -m tests.unit.test_published_tables`) and says in the change log which figures moved and why.
+Raw values are compared to six significant digits: the last digits of a logarithm or a fit are the processor's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.report.markdown import render_report, report_tables
+from hvbench.analysis.show.tables import frame_to_csv, render_csv, render_markdown
+from hvbench.analysis.topics.fastest import list_fastest
+from hvbench.analysis.topics.findings import find_all
+from hvbench.analysis.topics.links_findings import describe_break_evens
+from hvbench.analysis.topics.links_report import models_of
+from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.records.store import RunFolder
+
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
+DIGESTS = Path(__file__).with_name("published_tables.json")
+RUNS = sorted(path.parent.name for path in REFERENCE.glob("*/run.json"))
+SIGNIFICANT_DIGITS = 6
+
+
+def write_texts(name: str) -> dict[str, str]:
+    """File below the run's folder -> its text: tables and report, without the figures that the report shows."""
+    folder = RunFolder(REFERENCE / name)
+    records, problems = folder.read_records()
+    assert not problems
+    run, points = folder.read_run(), point_frame(records)
+    tables, verdict = report_tables(points, records), check_verdict(records)
+    texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
+    texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
+    texts["tables/launches.csv"] = frame_to_csv(points)
+    findings = find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records)))
+    said = {"findings": findings, "fastest": list_fastest(points), "verdict": verdict}
+    texts["report.md"] = render_report(points, tables=tables, plots={}, records=records, run=run, **said)
+    return texts
+
+
+def digest(name: str, text: str) -> str:
+    """First 16 hex digits of the SHA-256 of a text; of a CSV file the figures are rounded before."""
+    if name.endswith(".csv"):
+        text = "\n".join("\x00".join(map(round_figure, row)) for row in csv.reader(io.StringIO(text)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def round_figure(cell: str) -> str:
+    """A decimal number to six significant digits; every other cell as it is."""
+    is_decimal = re.fullmatch(r"-?\d+\.\d+(e[-+]?\d+)?|-?\d+e[-+]?\d+", cell)
+    return f"{float(cell):.{SIGNIFICANT_DIGITS}g}" if is_decimal else cell
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_published_run_still_gives_the_same_tables(name: str) -> None:
+    held = json.loads(DIGESTS.read_text(encoding="utf-8"))
+    assert {file: digest(file, text) for file, text in write_texts(name).items()} == held[name]
+
+
+def test_every_published_run_has_its_digests() -> None:
+    assert sorted(json.loads(DIGESTS.read_text(encoding="utf-8"))) == RUNS
+
+
+def test_a_changed_figure_changes_the_digest() -> None:
+    assert digest("a.csv", "x\n0.123456\n") != digest("a.csv", "x\n0.123457\n")
+    assert digest("a.csv", "x\n0.12345600000000001\n") == digest("a.csv", "x\n0.12345599999999999\n")
+    assert digest("a.csv", "x\n12345678\n") != digest("a.csv", "x\n12345679\n")  # a count is held exactly
+    assert digest("a.md", "0.12345600000000001") != digest("a.md", "0.12345599999999999")
+
+
+if __name__ == "__main__":
+    taken = {name: {file: digest(file, text) for file, text in write_texts(name).items()} for name in RUNS}
+    DIGESTS.write_text(json.dumps(taken, indent=1) + "\n", encoding="utf-8")
