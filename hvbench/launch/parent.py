@@ -47,7 +47,7 @@ def find_launchers(context: Context) -> list[Process]:
     """The processes without which this launch is over: this one's parent, and the shell that `horovodrun --mpi` became.
 
     None where nothing launched this process: whoever started it by hand may leave (nohup, a closed terminal). In turns
-    `hvbench ab` did, and without its turnstile no rank goes on.
+    `hvbench ab` did, and without its turn server no rank continues.
     """
     if context.launcher == "none" and "HVBENCH_TURNS" not in os.environ:
         return []

@@ -1,6 +1,6 @@
 """A rank's side of taking turns: the launches that `hvbench ab` compares live at the same time, and one of them runs.
 
-`hvbench.comparison.ab.turnstile` serves the turns on a Unix socket, which HVBENCH_TURNS names: ARM:PATH. Every rank asks
+`hvbench.comparison.ab.turn_server` serves the turns on a Unix socket, which HVBENCH_TURNS names: ARM:PATH. Every rank asks
 for itself, one JSON object a line, and waits for the answer; all ranks of an arm get the same one, so that they need not
 talk to each other to agree, and a rank that waits sleeps in the kernel.
 
@@ -26,7 +26,7 @@ GIVE_UP_SECONDS = 120.0  # for a turn, and for the other arm to come to the same
 
 
 class Turns:
-    """Turns of this rank; without a turnstile it never waits."""
+    """Turns of this rank; without a turn server it never waits."""
 
     def __init__(self, connection: socket.socket | None = None) -> None:
         self._connection = connection
@@ -57,7 +57,7 @@ class Turns:
         self._is_inside = True
         try:
             yield
-        finally:  # an error ends the worker; the turnstile then hears the connection close
+        finally:  # an error ends the worker; the server then sees the connection close
             self._is_inside = False
         self._ask({"ask": "leave"})
 
@@ -79,7 +79,7 @@ class Turns:
             self._stream.flush()
             answer = self._stream.readline()
         if not answer:
-            raise ConnectionError("the turnstile of hvbench ab is gone")
+            raise ConnectionError("the turn server of hvbench ab is gone")
         self._steps = json.loads(answer)["steps"]
         if self._steps is None and question["ask"] != "leave":
             self._is_free = True
@@ -95,7 +95,7 @@ def join_turns(*, rank: int, world_size: int) -> Turns:
         connection.connect(path)
     except OSError as error:
         connection.close()
-        raise ConnectionError(f"{VARIABLE}={arm}:{path}: no turnstile there: {error.strerror}") from None
+        raise ConnectionError(f"{VARIABLE}={arm}:{path}: no turn server there: {error.strerror}") from None
     connection.sendall(json.dumps({"arm": arm, "rank": rank, "ranks": world_size}).encode() + b"\n")
     return Turns(connection)
 

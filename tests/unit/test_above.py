@@ -74,5 +74,5 @@ def test_a_process_that_nobody_launched_watches_nobody(monkeypatch: pytest.Monke
     alone = Context(launcher="none", rank=0, size=2, is_single_host=True)
     assert find_launchers(alone) == []
     assert find_launchers(replace(alone, launcher="mpi")) == [read_process(os.getppid())]
-    monkeypatch.setenv("HVBENCH_TURNS", "a:/tmp/socket")  # without its turnstile no rank goes on
+    monkeypatch.setenv("HVBENCH_TURNS", "a:/tmp/socket")  # without its turn server no rank continues
     assert find_launchers(alone) == [read_process(os.getppid())]

@@ -202,12 +202,32 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 # Pure: no file, no clock, no process, no network
 
 PURE = (
-    "hvbench.training", "hvbench.spec.point", "hvbench.spec.knob", "hvbench.spec.settings", "hvbench.spec.messages", "hvbench.plan.repeats", "hvbench.records.fingerprint", "hvbench.comparison.compare", "hvbench.comparison.gate.rule",
-    "hvbench.comparison.gate.judge", "hvbench.analysis.stats.estimates", "hvbench.analysis.topics.scaling", "hvbench.analysis.report.quality",
-    "hvbench.analysis.topics.links", "hvbench.communication.cost", "hvbench.communication.predict", "hvbench.communication.summary",
-    "hvbench.analysis.frame.shape", "hvbench.analysis.stats.ratios", "hvbench.analysis.topics.losses", "hvbench.analysis.frame.metrics",
-    "hvbench.analysis.stats.survival", "hvbench.analysis.topics.noise", "hvbench.analysis.topics.tradeoff",
-)  # fmt: skip
+    "hvbench.analysis.frame.metrics",
+    "hvbench.analysis.frame.shape",
+    "hvbench.analysis.report.quality",
+    "hvbench.analysis.stats.estimates",
+    "hvbench.analysis.stats.ratios",
+    "hvbench.analysis.stats.survival",
+    "hvbench.analysis.topics.links",
+    "hvbench.analysis.topics.losses",
+    "hvbench.analysis.topics.noise",
+    "hvbench.analysis.topics.scaling",
+    "hvbench.analysis.topics.tradeoff",
+    "hvbench.communication.cost",
+    "hvbench.communication.predict",
+    "hvbench.communication.summary",
+    "hvbench.comparison.ab.turn_scheduler",
+    "hvbench.comparison.compare",
+    "hvbench.comparison.gate.judge",
+    "hvbench.comparison.gate.rule",
+    "hvbench.plan.repeats",
+    "hvbench.records.fingerprint",
+    "hvbench.spec.knob",
+    "hvbench.spec.messages",
+    "hvbench.spec.point",
+    "hvbench.spec.settings",
+    "hvbench.training",
+)
 CLOCKS = ("time", "datetime")
 OUTSIDE_WORLD = (
     "os", "io", "sys", "pathlib", "shutil", "tempfile", "fcntl", "socket", "subprocess", "signal", "threading",

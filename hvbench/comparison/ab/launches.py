@@ -1,6 +1,6 @@
 """The two launches of a pair: in turns, both alive and one running at any moment, or one after the other.
 
-Machines drift within seconds, and launches that follow each other see two machines. In turns (`hvbench.comparison.ab.turnstile`)
+Machines drift within seconds, and launches that follow each other see two machines. In turns (`hvbench.comparison.ab.turn_server`)
 both see the same one, and the ratio of their median steps says what the program does.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from hvbench.comparison.ab.arms import Prepared
 from hvbench.comparison.ab.control import measure_control_seconds
 from hvbench.comparison.ab.pairs import AbRun, Launched
-from hvbench.comparison.ab.turnstile import Turnstile
+from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.errors import LaunchError, StorageError
 from hvbench.io.atomic import write_text
 from hvbench.spec.point import Point
@@ -72,16 +72,16 @@ def launch_in_turns(
     """
     control, begun = measure_control_seconds(), time.monotonic()
     seconds: dict[str, float] = {}
-    with Turnstile(run.orders[pair], seed=(run.seed, pair)) as turnstile:
+    with TurnServer(run.orders[pair], seed=(run.seed, pair)) as server:
 
         def end(arm: str) -> None:
             seconds[arm] = time.monotonic() - begun
-            turnstile.retire(arm)
+            server.retire(arm)
 
         processes: dict[str, subprocess.Popen] = {}
         try:
             for arm in run.orders[pair]:
-                variables = {VARIABLE: turnstile.variable(arm)}
+                variables = {VARIABLE: server.variable(arm)}
                 processes[arm] = begin(arms[arm], run.folder(pair, arm), arguments=arguments, variables=variables)
         except BaseException:
             stop(processes)
@@ -90,8 +90,8 @@ def launch_in_turns(
     failed = [
         arm for arm, code in exit_codes.items() if code or not has_records(run.folder(pair, arm))
     ]  # the first to end first
-    reason = turnstile.given_up or (f"arm {failed[0]} did not get to its end" if failed else None)
-    keep_turns(run, pair, turnstile, has_failed=reason is not None)
+    reason = server.given_up or (f"arm {failed[0]} did not get to its end" if failed else None)
+    keep_turns(run, pair, server, has_failed=reason is not None)
     if reason:
         return f"{reason} in pair {pair + 1}"
     controls = [control, measure_control_seconds()]
@@ -105,15 +105,16 @@ def launch_in_turns(
     return None
 
 
-def keep_turns(run: AbRun, pair: int, turnstile: Turnstile, *, has_failed: bool) -> None:
+def keep_turns(run: AbRun, pair: int, server: TurnServer, *, has_failed: bool) -> None:
     """Write down whose turn it was, and put what a failed pair has left out of the way; raises StorageError."""
-    turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": turnstile.log, "given_up": turnstile.given_up}
+    rows = [[turn.place, turn.arm, turn.steps, round(turn.seconds, 6)] for turn in server.turns]
+    turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": rows, "given_up": server.given_up}
     folder = run.folder(pair, "turns")
     try:
         write_text(
             folder.with_name(f"{folder.name}.json"), json.dumps(turns, separators=(",", ":")) + "\n", durable=False
         )
-        for launch in (run.folder(pair, arm) for arm in turnstile.arms) if has_failed else ():
+        for launch in (run.folder(pair, arm) for arm in server.names) if has_failed else ():
             for path in (launch, log_of(launch)):
                 if path.exists():
                     path.rename(path.with_name(f"in-turns-{path.name}"))

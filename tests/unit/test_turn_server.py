@@ -1,4 +1,4 @@
-"""The turnstile with real processes: one arm runs at a time, and no arm waits for ever for another that is gone."""
+"""Turns with real processes: one arm runs at a time, and no arm waits without end for another that is gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import pytest
 
 from hvbench.comparison.ab.launches import find_obstacle
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching
-from hvbench.comparison.ab.turnstile import LEAST_TURNS, Turnstile
+from hvbench.comparison.ab.turn_scheduler import LEAST_TURNS, TurnLimits
+from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.spec.point import Point
 from hvbench.worker.turns import VARIABLE, Turns, join_turns, stretch_timeout
 
@@ -47,9 +48,9 @@ def start() -> Iterator[Start]:
     started: list[subprocess.Popen] = []
 
     def begin(
-        turnstile: Turnstile, arm: str, places: list[list[int]], *, size: int = 2, **mishap: object
+        server: TurnServer, arm: str, places: list[list[int]], *, size: int = 2, **mishap: object
     ) -> list[subprocess.Popen]:
-        environment = os.environ | {VARIABLE: turnstile.variable(arm)}
+        environment = os.environ | {VARIABLE: server.variable(arm)}
         ranks = [
             subprocess.Popen(
                 [sys.executable, "-c", RANK, str(rank), str(size), json.dumps(places), json.dumps(mishap)],
@@ -74,10 +75,10 @@ def finish(ranks: list[subprocess.Popen]) -> list[list[list[float]]]:
 
 def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     places = [[0, 30], [1, 17]]
-    with Turnstile("ab", block_seconds=0.05) as turnstile:
-        arms = {name: start(turnstile, name, places) for name in "ab"}
+    with TurnServer("ab", limits=TurnLimits(block_seconds=0.05)) as server:
+        arms = {name: start(server, name, places) for name in "ab"}
         told = {name: finish(ranks) for name, ranks in arms.items()}
-        assert turnstile.given_up is None
+        assert server.given_up is None
     assert all([each.returncode for each in ranks] == [0, 0] for ranks in arms.values())
     for ranks in told.values():
         assert [[place, step] for place, step, *_ in ranks[0]] == [[p, s] for p, steps in places for s in range(steps)]
@@ -91,23 +92,23 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     last_of_first = max(each[3] for ranks in told.values() for rank in ranks for each in rank if each[0] == 0)
     assert last_of_first < min(each[2] for ranks in told.values() for rank in ranks for each in rank if each[0] == 1)
     # Blocks of several steps, as many for one arm as for the other, and each goes first in half of the rounds.
-    turns = [each for each in turnstile.log if each[0] == 0]
-    assert {steps for _, _, steps, _ in turns} >= {1, 3} and max(steps for _, _, steps, _ in turns) == 30 // LEAST_TURNS
-    order = [arm for _, arm, _, _ in turns]
+    turns = [turn for turn in server.turns if turn.place == 0]
+    assert {turn.steps for turn in turns} >= {1, 3} and max(turn.steps for turn in turns) == 30 // LEAST_TURNS
+    order = [turn.arm for turn in turns]
     assert all(set(order[n : n + 2]) == {"a", "b"} for n in range(0, len(order) - 2, 2))
     assert all(order[n : n + 4] in (list("abba"), list("baab")) for n in range(0, len(order) - 4, 4))
 
 
-def test_who_waits_stands_still_threads_and_all(start: Start) -> None:
+def test_a_waiting_rank_is_suspended_with_all_its_threads(start: Start) -> None:
     """A rank that spins in another thread takes no processor time while the other arm has its turn."""
     spinning = "import threading\ndef spin():\n while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
-    with Turnstile("ab", still_seconds=600.0) as turnstile:
-        environment = os.environ | {VARIABLE: turnstile.variable("a")}
+    with TurnServer("ab", limits=TurnLimits(suspend_seconds=600.0)) as server:
+        environment = os.environ | {VARIABLE: server.variable("a")}
         words = ["0", "1", "[[0, 2]]", "{}"]
         with subprocess.Popen(
             [sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE
         ) as rank:
-            with connect(turnstile, "b") as other, other.at(0, steps=2):
+            with connect(server, "b") as other, other.at(0, steps=2):
                 other.step()
                 wait_until_stopped(rank.pid)
                 used = [used_ticks(rank.pid)]
@@ -119,10 +120,10 @@ def test_who_waits_stands_still_threads_and_all(start: Start) -> None:
 
 
 @contextlib.contextmanager
-def connect(turnstile: Turnstile, arm: str) -> Iterator[Turns]:
-    """This process as the one rank of an arm: it holds the turnstile, which therefore does not stop it."""
+def connect(server: TurnServer, arm: str) -> Iterator[Turns]:
+    """This process as the one rank of an arm: it holds the turn server, which therefore does not suspend it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, turnstile.variable(arm))
+        patch.setenv(VARIABLE, server.variable(arm))
         with join_turns(rank=0, world_size=1) as turns:
             yield turns
 
@@ -141,65 +142,65 @@ def used_ticks(pid: int) -> int:
 
 @pytest.mark.parametrize("at", [[0, 0, 1], [1, 0, 9]], ids=["rank 0, early", "rank 1, late"])
 def test_a_rank_that_dies_ends_its_arms_point_alone(start: Start, at: list[int]) -> None:
-    with Turnstile("ab") as turnstile:
-        dying = start(turnstile, "b", [[0, 12]], kind="die", at=at)
-        healthy = start(turnstile, "a", [[0, 12]])
+    with TurnServer("ab") as server:
+        dying = start(server, "b", [[0, 12]], kind="die", at=at)
+        healthy = start(server, "a", [[0, 12]])
         assert [len(rank) for rank in finish(healthy)] == [12, 12]
         # What its agent does next: end the rest, and start fresh ranks at the next point.
         for each in dying:
             each.kill()
             each.wait()
-        again = start(turnstile, "b", [[1, 5]])
-        other = start(turnstile, "a", [[1, 5]])
+        again = start(server, "b", [[1, 5]])
+        other = start(server, "a", [[1, 5]])
         assert [len(rank) for rank in finish(again) + finish(other)] == [5] * 4
-        assert turnstile.given_up is None
+        assert server.given_up is None
 
 
 def test_a_rank_that_hangs_frees_the_other_arm_after_a_while(start: Start) -> None:
-    with Turnstile("ab", give_up_seconds=1.0) as turnstile:
-        start(turnstile, "b", [[0, 12]], kind="hang", at=[0, 0, 5])
-        assert [len(rank) for rank in finish(start(turnstile, "a", [[0, 12], [1, 3]]))] == [15, 15]
-        assert turnstile.given_up == "arm b held its turn for 1 s"
+    with TurnServer("ab", limits=TurnLimits(give_up_seconds=1.0)) as server:
+        start(server, "b", [[0, 12]], kind="hang", at=[0, 0, 5])
+        assert [len(rank) for rank in finish(start(server, "a", [[0, 12], [1, 3]]))] == [15, 15]
+        assert server.given_up == "arm b held its turn for 1 s"
 
 
 def test_an_arm_that_never_comes_frees_the_other_after_a_while(start: Start) -> None:
-    with Turnstile("ab", give_up_seconds=0.5) as turnstile:
-        assert [len(rank) for rank in finish(start(turnstile, "a", [[0, 3]]))] == [3, 3]
-        assert turnstile.given_up == "arm a waited for the other arm for 0.5 s"
+    with TurnServer("ab", limits=TurnLimits(give_up_seconds=0.5)) as server:
+        assert [len(rank) for rank in finish(start(server, "a", [[0, 3]]))] == [3, 3]
+        assert server.given_up == "arm a waited for the other arm for 0.5 s"
 
 
 def test_an_arm_that_has_ended_is_not_waited_for(start: Start) -> None:
-    with Turnstile("ab") as turnstile:
-        ranks = start(turnstile, "a", [[0, 3], [1, 3]])
-        assert [len(rank) for rank in finish(start(turnstile, "b", [[0, 3]]))] == [3, 3]
-        turnstile.retire("b")
+    with TurnServer("ab") as server:
+        ranks = start(server, "a", [[0, 3], [1, 3]])
+        assert [len(rank) for rank in finish(start(server, "b", [[0, 3]]))] == [3, 3]
+        server.retire("b")
         assert [len(rank) for rank in finish(ranks)] == [6, 6]
 
 
 def test_an_arm_with_fewer_steps_or_points_leaves_earlier(start: Start) -> None:
     """Point 1 is only in one arm, point 2 in the other, and point 3 has fewer steps in one."""
-    with Turnstile("ab") as turnstile:
-        arms = [start(turnstile, "a", [[0, 2], [1, 4], [3, 9]]), start(turnstile, "b", [[0, 2], [2, 4], [3, 2]])]
+    with TurnServer("ab") as server:
+        arms = [start(server, "a", [[0, 2], [1, 4], [3, 9]]), start(server, "b", [[0, 2], [2, 4], [3, 2]])]
         assert [len(rank) for ranks in arms for rank in finish(ranks)] == [15, 15, 8, 8]
-        assert turnstile.given_up is None
-    assert {arm for place, arm, *_ in turnstile.log if place == 1} == {"a"}
-    assert {arm for place, arm, *_ in turnstile.log if place == 2} == {"b"}
-    assert {arm for place, arm, *_ in turnstile.log if place == 3} == {"a", "b"}
+        assert server.given_up is None
+    assert {turn.arm for turn in server.turns if turn.place == 1} == {"a"}
+    assert {turn.arm for turn in server.turns if turn.place == 2} == {"b"}
+    assert {turn.arm for turn in server.turns if turn.place == 3} == {"a", "b"}
 
 
-def test_the_end_of_the_turnstile_wakes_who_stood_still(start: Start) -> None:
-    with Turnstile("ab") as turnstile:
-        (rank,) = start(turnstile, "a", [[0, 2]], size=1)
-        with connect(turnstile, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
+def test_the_end_of_the_server_resumes_suspended_ranks(start: Start) -> None:
+    with TurnServer("ab") as server:
+        (rank,) = start(server, "a", [[0, 2]], size=1)
+        with connect(server, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
             wait_until_stopped(rank.pid)
-            turnstile.__exit__()
-            assert rank.wait(timeout=30) == 1  # "the turnstile of hvbench ab is gone"
+            server.__exit__()
+            assert rank.wait(timeout=30) == 1  # "the turn server of hvbench ab is gone"
             while True:
                 other.step()
-    assert not turnstile.path.exists()
+    assert not server.path.exists()
 
 
-def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_turn_server_no_rank_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     turns = join_turns(rank=0, world_size=1)
     with turns.at(0, steps=1):
@@ -208,7 +209,7 @@ def test_without_a_turnstile_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert stretch_timeout(300.0) == 300.0
     monkeypatch.setenv(VARIABLE, f"a:{tmp_path / 'nowhere'}")
     assert stretch_timeout(300.0) > 600.0
-    with pytest.raises(ConnectionError, match="no turnstile there: No such file"):
+    with pytest.raises(ConnectionError, match="no turn server there: No such file"):
         join_turns(rank=0, world_size=1)
 
 
@@ -233,17 +234,17 @@ def test_ranks_in_turns_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.parametrize("words", [b"\n", b"[]\n", b'"x"\n', b'{"arm": "c", "rank": 0, "ranks": 1}\n', b"x" * 5000])
-def test_who_is_no_rank_is_sent_away(words: bytes, start: Start) -> None:
+def test_a_stranger_is_disconnected(words: bytes, start: Start) -> None:
     import socket
 
-    with Turnstile("ab") as turnstile:
+    with TurnServer("ab") as server:
         with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.connect(str(turnstile.path))
+            stranger.connect(str(server.path))
             stranger.sendall(words)
             stranger.settimeout(30)
             assert stranger.recv(1) == b""
-        (rank,) = start(turnstile, "a", [[0, 1]], size=1)
-        turnstile.retire("b")
+        (rank,) = start(server, "a", [[0, 1]], size=1)
+        server.retire("b")
         assert len(finish([rank])[0]) == 1
 
 
@@ -277,8 +278,8 @@ def test_the_verdict_says_how_the_pairs_were_launched() -> None:
 
 def test_a_stop_signal_is_no_end(start: Start) -> None:
     """A rank that somebody else stops and continues goes on where it was."""
-    with Turnstile("ab") as turnstile:
-        arms = [start(turnstile, name, [[0, 20]], size=1) for name in "ab"]
+    with TurnServer("ab") as server:
+        arms = [start(server, name, [[0, 20]], size=1) for name in "ab"]
         arms[0][0].send_signal(signal.SIGSTOP)
         time.sleep(0.1)
         arms[0][0].send_signal(signal.SIGCONT)

@@ -1,0 +1,230 @@
+"""Serves the turns of a pair of launches on a Unix socket: reads what ranks ask, and does what the scheduler decides.
+
+`hvbench.worker.turns` is the other end and has the protocol; `hvbench.comparison.ab.turn_scheduler` decides. Processes
+are suspended by SIGSTOP and resumed by SIGCONT, through a pidfd of the process at the other end of a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvbench.comparison.ab.turn_scheduler import (
+    Answer,
+    Decision,
+    Leave,
+    Meet,
+    Request,
+    Resume,
+    Steps,
+    Suspend,
+    Turn,
+    TurnLimits,
+    TurnScheduler,
+)
+
+TICK_SECONDS = 0.5  # between ticks of the scheduler at most
+MAX_LINE = 4096
+
+
+@dataclass(eq=False, kw_only=True)
+class Connection:
+    """The connection of one rank."""
+
+    socket: socket.socket
+    process: int | None  # its pidfd; None: never suspended
+    arm: str | None = None  # None until it has said so
+    rank: int = 0
+    received: bytes = b""
+    is_suspended: bool = False
+
+    def suspend(self, is_suspended: bool) -> None:
+        """Suspend or resume its process, where that is possible and not done yet."""
+        if self.process is None or self.is_suspended == is_suspended:
+            return
+        with contextlib.suppress(OSError):
+            signal.pidfd_send_signal(self.process, signal.SIGSTOP if is_suspended else signal.SIGCONT)
+            self.is_suspended = is_suspended
+
+    def answer(self, steps: int | None) -> None:
+        """Let it continue."""
+        with contextlib.suppress(OSError):  # it is gone; its end of the connection will say so
+            self.socket.sendall(json.dumps({"steps": steps}).encode() + b"\n")
+
+    def close(self) -> None:
+        """Close the connection; the process, if it still lives, runs."""
+        self.suspend(False)
+        self.socket.close()
+        if self.process is not None:
+            os.close(self.process)
+
+
+class TurnServer:
+    """Serves the turns of one pair of launches from a thread of its own, from `__enter__` to `__exit__`."""
+
+    def __init__(self, names: Sequence[str], *, seed: Sequence[int] = (0,), limits: TurnLimits | None = None) -> None:
+        self._limits = limits or TurnLimits()
+        self._scheduler = TurnScheduler(names, seed=seed, limits=self._limits)
+        self._connections: dict[tuple[str, int], Connection] = {}  # by arm and rank
+        self._retired: list[str] = []
+        self._folder = Path(tempfile.mkdtemp(prefix="hvbench-turns-"))  # of this user alone
+        self.path = self._folder / "socket"
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._wake, self._waker = socket.socketpair()
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._serve, name="hvbench-turns", daemon=True)
+
+    def __enter__(self) -> TurnServer:
+        self._listener.bind(str(self.path))
+        self._listener.listen(64)
+        for own in (self._listener, self._wake):
+            own.setblocking(False)
+            self._selector.register(own, selectors.EVENT_READ)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._waker.send(b".")
+        self._thread.join()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arms."""
+        return self._scheduler.names
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """Every turn so far, in order."""
+        return self._scheduler.turns
+
+    @property
+    def given_up(self) -> str | None:
+        """Why the arms take no turns any more; None while they do."""
+        return self._scheduler.given_up
+
+    def variable(self, arm: str) -> str:
+        """What HVBENCH_TURNS says to the ranks of `arm`."""
+        return f"{arm}:{self.path}"
+
+    def retire(self, arm: str) -> None:
+        """The launch of `arm` has ended: the other arm does not wait for it any more."""
+        self._retired.append(arm)
+        self._waker.send(b".")
+
+    def _serve(self) -> None:
+        try:
+            while not self._is_closing:
+                for key, _ in self._selector.select(timeout=TICK_SECONDS):
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif key.fileobj is self._wake:
+                        os.read(self._wake.fileno(), 64)
+                    else:
+                        self._read(key.data)
+                while self._retired:
+                    self._do(self._scheduler.retire(self._retired.pop(), at=time.monotonic()))
+                self._do(self._scheduler.tick(at=time.monotonic()))
+        finally:
+            self._close()
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        pid = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        process = None
+        if self._limits.suspend_seconds and pid not in (0, os.getpid()):
+            with contextlib.suppress(OSError):
+                process = os.pidfd_open(pid)
+        self._selector.register(connection, selectors.EVENT_READ, Connection(socket=connection, process=process))
+
+    def _read(self, connection: Connection) -> None:
+        """Take in what a rank has sent; whoever is gone, or does not speak the protocol, is disconnected."""
+        if connection.socket.fileno() < 0:
+            return  # dropped since the selector reported it
+        try:
+            content = os.read(connection.socket.fileno(), MAX_LINE)
+        except OSError:
+            content = b""
+        connection.received += content
+        *lines, connection.received = connection.received.split(b"\n")
+        try:
+            if not content or len(connection.received) > MAX_LINE:
+                raise ValueError
+            for line in lines:
+                self._take(connection, json.loads(line))
+        except (ValueError, KeyError, TypeError):
+            self._drop(connection)
+
+    def _take(self, connection: Connection, message: dict[str, Any]) -> None:
+        """One message of a rank: who it is, or what it asks."""
+        if connection.arm is not None:
+            request = parse_request(message)
+            self._do(self._scheduler.ask(connection.arm, connection.rank, request, at=time.monotonic()))
+            return
+        arm, rank, world_size = message["arm"], int(message["rank"]), int(message["ranks"])
+        if arm not in self._scheduler.names:
+            raise ValueError
+        if former := self._connections.get((arm, rank)):  # of workers that were ended and replaced by these
+            self._drop(former)
+        connection.arm, connection.rank = arm, rank
+        self._connections[arm, rank] = connection
+        self._scheduler.join(arm, rank, world_size=world_size)
+
+    def _drop(self, connection: Connection) -> None:
+        """Close a connection, and tell the scheduler."""
+        self._selector.unregister(connection.socket)
+        connection.close()
+        if connection.arm is not None and self._connections.get((connection.arm, connection.rank)) is connection:
+            del self._connections[connection.arm, connection.rank]
+            self._do(self._scheduler.lose(connection.arm, connection.rank, at=time.monotonic()))
+
+    def _do(self, decisions: Iterable[Decision]) -> None:
+        """Do what was decided, in order."""
+        for decision in decisions:
+            ranks = [each for (arm, _), each in self._connections.items() if arm == decision.arm]
+            match decision:
+                case Answer(_, asked, steps):
+                    for rank in ranks:
+                        if rank.rank in asked:
+                            rank.answer(steps)
+                case Suspend() | Resume():
+                    for rank in ranks:
+                        rank.suspend(isinstance(decision, Suspend))
+
+    def _close(self) -> None:
+        for key in list(self._selector.get_map().values()):
+            if key.data:
+                key.data.close()
+        self._selector.close()
+        for own in (self._listener, self._wake, self._waker):
+            own.close()
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+            self._folder.rmdir()
+
+
+def parse_request(message: dict[str, Any]) -> Request:
+    """What a rank asks, from its message; raises ValueError, KeyError or TypeError when it asks for nothing known."""
+    match message["ask"]:
+        case "meet":
+            return Meet(int(message["place"]), int(message["steps"]))
+        case "steps":
+            return Steps()
+        case "leave":
+            return Leave()
+    raise ValueError(f"unknown request {message['ask']!r}")
