@@ -24,7 +24,8 @@ from hvbench.analysis.stats.estimates import estimate_rate  # noqa: E402
 from hvbench.frameworks import load_framework  # noqa: E402
 from hvbench.records.environment import describe_environment  # noqa: E402
 from hvbench.registry import FRAMEWORKS  # noqa: E402
-from hvbench.spec.point import MODEL_PRESETS, Point  # noqa: E402
+from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
+from hvbench.spec.point import Point  # noqa: E402
 from hvbench.spec.settings import MeasureSettings  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 from hvbench.training.batches import Batches  # noqa: E402

@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and th
 from benchmarks.contender import CONTENDERS  # noqa: E402
 from benchmarks.ratios import check_equal_work, plan_rounds, to_markdown  # noqa: E402
 from hvbench.records.environment import describe_environment, package_version  # noqa: E402
-from hvbench.spec.point import MODEL_PRESETS, Point  # noqa: E402
+from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
+from hvbench.spec.point import Point  # noqa: E402
 
 NEEDS = {
     "pytorch": ["torch"],

@@ -18,8 +18,9 @@ from hvbench.plan.jobs import describe_shortages, estimate_seconds, estimate_swe
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.records.store import RunFolder
+from hvbench.spec.knob import presets_of
 from hvbench.spec.labels import tell_apart
-from hvbench.spec.point import OPTIMIZER_PRESETS, Point
+from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
@@ -170,7 +171,7 @@ def describe_fields() -> str:
             default = "from model" if field.is_required() else str(field.default)
             lines.append(f"  {name:28} {default:12} {field.description}")
         if model is Point:
-            for optimizer, preset in OPTIMIZER_PRESETS.items():
+            for optimizer, preset in presets_of(Point)["optimizer"].items():
                 values = ", ".join(f"{name} {value:g}" for name, value in preset.items())
-                lines.append(f"  with optimizer = {optimizer}: {values}")
+                lines += [f"  with optimizer = {optimizer}: {values}"] if values else []
     return "\n".join(lines)

@@ -1,10 +1,23 @@
-"""What every table of the configuration is made of: an immutable pydantic model, and the types that its fields share."""
+"""What one field of the configuration is: pydantic's type, bounds, default and description, and the `Knob` beside them.
+
+A field is declared once, in the part of a point (or in the settings of a measurement) that it belongs to:
+
+    world_size: Annotated[Count | None, Knob(label="ranks", is_of_launch=True)] = Field(None, description="ranks that train")
+
+Help, schema, documentation, labels, columns of tables, groups of workers and reasons to skip a point are read from there.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import enum
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -12,8 +25,123 @@ Text = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")
 ]
 
+AnyPoint = Any  # a Point: its parts cannot import what is made of them
+AnySettings = Any  # MeasureSettings, likewise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What the place offers at which a point should run."""
+
+    world_size: int  # ranks that were launched
+    frameworks: frozenset[str]  # those that can be imported
+    no_mpi: str | None  # why ranks of MPI cannot be started; None: they can
+    no_shaped_links: str | None  # why no link may be shaped; None: one may
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """What hvbench knows of a field beside what pydantic holds. A rule returns the reason as one line, or None."""
+
+    label: str | None = None  # heads its column in tables for readers; None: the field's name
+    in_words: Callable[[str], str] | None = None  # a value in titles and sentences; None: `NAME VALUE`
+    unit: str = ""
+    column: int | None = None  # its place among the columns that tables begin with; None: behind them, as fields stand
+    is_of_launch: bool = False  # a set of workers cannot change it once it runs
+    is_of_horovod: bool = False  # means something to Horovod's own strategy only
+    variable: str | None = None  # environment variable by which Horovod is told a value that is not the default
+    variable_scale: float = 1.0  # from the field's unit to the variable's
+    impossible: Callable[[AnyPoint], str | None] | None = None  # why such a point makes no sense anywhere
+    unavailable: Callable[[AnyPoint, Site], str | None] | None = None  # why it cannot run at a place
+    unmeasurable: Callable[[AnySettings, AnyPoint], str | None] | None = None  # a setting's: why a point cannot give it
+
+
+class Kind(enum.Enum):
+    """What values of a field are."""
+
+    TEXT = enum.auto()
+    CHOICE = enum.auto()  # one of a few names
+    INTEGER = enum.auto()
+    NUMBER = enum.auto()
+    SWITCH = enum.auto()
+
+
+KINDS = {str: Kind.TEXT, int: Kind.INTEGER, float: Kind.NUMBER, bool: Kind.SWITCH}
+
 
 class Spec(BaseModel):
     """Base of all configuration: immutable, no unknown keys, no silent conversion, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Part(Spec):
+    """Fields that belong together. A Point inherits from all parts, so its fields stay one flat table."""
+
+    title: ClassVar[str]
+    # Field -> its value -> what that sets of other fields, unless they are set by hand.
+    presets: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_presets(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        filled: dict[str, Any] = {}
+        for name, presets in presets_of(cls).items():
+            filled |= presets.get(str(values.get(name, cls.model_fields[name].default)), {})
+        return filled | dict(values)
+
+
+@cache
+def knobs_of(model: type[Spec]) -> dict[str, Knob]:
+    """Field -> its knob, in the order of the fields; a field that declares none has a plain one."""
+    return {
+        name: next((item for item in field.metadata if isinstance(item, Knob)), Knob())
+        for name, field in model.model_fields.items()
+    }
+
+
+@cache
+def presets_of(model: type[Part]) -> dict[str, Mapping[str, Mapping[str, Any]]]:
+    """The presets of all parts that `model` is made of."""
+    return {
+        name: presets for part in reversed(model.__mro__) for name, presets in vars(part).get("presets", {}).items()
+    }
+
+
+@cache
+def parts_of(model: type[Part]) -> dict[type[Part], tuple[str, ...]]:
+    """Part -> the names of the fields that it declares, in the order of the fields."""
+    parts = [part for part in reversed(model.__mro__) if issubclass(part, Part) and "title" in vars(part)]
+    return {part: tuple(name for name in model.model_fields if name in part.__annotations__) for part in parts}
+
+
+def kind_of(field: FieldInfo) -> Kind:
+    """What values of `field` are, from its type; None beside them does not matter."""
+    (kind,) = {Kind.CHOICE if get_origin(each) is Literal else KINDS[each] for each in _plain_types(field.annotation)}
+    return kind
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The names that a choice has, as declared; of any other field none."""
+    return tuple(
+        choice for each in _plain_types(field.annotation) if get_origin(each) is Literal for choice in get_args(each)
+    )
+
+
+def changed_fields(point: Part, *, among: Callable[[Knob], bool]) -> list[str]:
+    """Fields of `point` that are not at their default, of those whose knob is `among` the asked for."""
+    fields = type(point).model_fields
+    knobs = knobs_of(type(point))
+    return [name for name, knob in knobs.items() if among(knob) and getattr(point, name) != fields[name].default]
+
+
+def _plain_types(annotation: Any) -> list[Any]:
+    """The types of a union, without their metadata and without None."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _plain_types(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [plain for each in get_args(annotation) for plain in _plain_types(each)]
+    return [] if annotation is type(None) else [annotation]

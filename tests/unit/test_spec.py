@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from hvbench.errors import UsageError
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.knob import presets_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
-from hvbench.spec.point import MODEL_PRESETS, OPTIMIZER_PRESETS, Point
+from hvbench.spec.model import MODEL_PRESETS
+from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
 
@@ -100,8 +102,8 @@ def test_an_optimizer_brings_its_defaults_and_what_is_set_by_hand_stays() -> Non
 
 def test_every_optimizers_defaults_are_fields_that_may_have_these_values() -> None:
     (optimizers,) = (get_args(Point.model_fields["optimizer"].annotation),)
-    assert set(OPTIMIZER_PRESETS) == set(optimizers) - {"adamw"}
-    for name, preset in OPTIMIZER_PRESETS.items():
+    assert list(presets_of(Point)["optimizer"]) == list(optimizers)
+    for name, preset in presets_of(Point)["optimizer"].items():
         point = Point(optimizer=name)
         assert {key: getattr(point, key) for key in preset} == preset
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
 
-from hvbench.spec.point import OPTIMIZER_PRESETS, Point
+from hvbench.spec.knob import choices_of, knobs_of, presets_of
+from hvbench.spec.point import Point
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
-LEADING_AXES = (
-    "framework", "model", "micro_batch_size", "gradient_accumulation_steps", "precision", "compression", "world_size",
-)  # fmt: skip
-AXES = LEADING_AXES + tuple(name for name in Point.model_fields if name not in LEADING_AXES)
-PRESET_SIZES = ("num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length")
+KNOBS = knobs_of(Point)
+LEADING_AXES = tuple(
+    sorted((name for name, knob in KNOBS.items() if knob.column is not None), key=lambda name: KNOBS[name].column)
+)
+AXES = LEADING_AXES + tuple(name for name in KNOBS if name not in LEADING_AXES)
 # Fields that a choice of another one sets, unless they were set by hand.
-FOLLOWS = dict.fromkeys(PRESET_SIZES, "model") | {
-    name: "optimizer" for preset in OPTIMIZER_PRESETS.values() for name in preset
+FOLLOWS = {
+    name: field for field, presets in presets_of(Point).items() for preset in presets.values() for name in preset
 }
+PRESET_SIZES = tuple(name for name, field in FOLLOWS.items() if field == "model")
 
 
 def varying_axes(points: pd.DataFrame) -> list[str]:
@@ -34,7 +36,7 @@ def varying_axes(points: pd.DataFrame) -> list[str]:
 
 def order_values(name: str, values: Iterable[Any]) -> list[Any]:
     """Distinct values of a point's field: in the order that `Point` declares choices, else ascending."""
-    declared = get_args(Point.model_fields[name].annotation)
+    declared = choices_of(Point.model_fields[name])
     distinct = {None if pd.isna(value) else value for value in values}
     return sorted(
         distinct, key=lambda v: (v is None, declared.index(v) if v in declared else 0, v if v is not None else 0)

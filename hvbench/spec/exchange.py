@@ -1,0 +1,154 @@
+"""How the ranks exchange gradients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import AnyPoint, Knob, Part, Site, changed_fields
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.optimizer import OPTIMIZERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy:
+    """Who brings the ranks together, and what becomes of their gradients."""
+
+    is_horovod: bool = False  # Horovod averages, so its settings apply
+    is_native: bool = False  # the framework's own data parallelism averages
+    is_served: bool = False  # a parameter server beside the ranks updates the parameters
+    is_repeatable: bool = True  # another run gives the same losses: no update depends on which rank comes first
+    exchanges: bool = True  # else each rank trains for itself, among ranks that Horovod has brought together
+
+    @property
+    def is_joined_by_horovod(self) -> bool:
+        """Whether Horovod brings the ranks together."""
+        return not (self.is_native or self.is_served)
+
+
+STRATEGIES = {
+    "horovod": Strategy(is_horovod=True),
+    "native": Strategy(is_native=True),
+    "parameter_server": Strategy(is_served=True),
+    "parameter_server_async": Strategy(is_served=True, is_repeatable=False),
+    "local": Strategy(exchanges=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """What Horovod makes of the ranks' gradients."""
+
+    is_average: bool  # else Adasum (Maleki et al., arXiv:2006.02924)
+
+
+REDUCTIONS = {"average": Reduction(is_average=True), "adasum": Reduction(is_average=False)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controller:
+    """What Horovod's ranks talk over."""
+
+    needs_mpirun: bool
+
+
+CONTROLLERS = {"gloo": Controller(needs_mpirun=False), "mpi": Controller(needs_mpirun=True)}
+
+
+def _fits_the_ranks_and_settings(point: AnyPoint) -> str | None:
+    strategy = STRATEGIES[point.strategy]
+    changed = changed_fields(point, among=lambda knob: knob.is_of_horovod)
+    if point.world_size == 1 and (changed or not strategy.is_horovod):
+        return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
+    if changed and not strategy.is_horovod:
+        return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
+    if strategy.is_served and (
+        not OPTIMIZERS[point.optimizer].is_known_to_server or point.initial_checkpoint or point.is_pretrained
+    ):
+        known = " or ".join(name for name, optimizer in OPTIMIZERS.items() if optimizer.is_known_to_server)
+        return f"{point.strategy}: the server updates by {known}, and from the seed"
+    return None
+
+
+def _sums_as_it_can(point: AnyPoint) -> str | None:
+    is_average, is_predivided = REDUCTIONS[point.reduction].is_average, point.gradient_predivide != 1.0
+    is_power_of_two = not point.world_size & (point.world_size - 1)
+    if not is_average and not (CONTROLLERS[point.controller].needs_mpirun and is_power_of_two):
+        return "Horovod's adasum on processors needs controller mpi and 2, 4, 8, … ranks"
+    if not WIRE_FORMATS[point.compression].is_summed_by_horovod and (is_predivided or not is_average):
+        return "bf16 sums outside Horovod: it knows no adasum and needs no gradient_predivide"
+    if not is_average and is_predivided:
+        return "adasum is no sum: gradient_predivide does not apply"
+    return None
+
+
+def _needs_mpi(point: AnyPoint, site: Site) -> str | None:
+    return site.no_mpi if point.needs_mpirun else None
+
+
+def _needs_a_link_to_shape(point: AnyPoint, site: Site) -> str | None:
+    return None if point.link_bits_per_second is None else site.no_shaped_links
+
+
+class ExchangePart(Part):
+    """How the ranks exchange gradients, and Horovod's settings for it."""
+
+    title = "Exchange"
+
+    strategy: Annotated[Literal[*STRATEGIES], Knob(is_of_launch=True, impossible=_fits_the_ranks_and_settings)] = Field(
+        "horovod", description="native: DistributedDataParallel or MultiWorkerMirroredStrategy; local: no exchange"
+    )
+    reduction: Annotated[Literal[*REDUCTIONS], Knob(is_of_horovod=True, impossible=_sums_as_it_can)] = Field(
+        "average", description="what Horovod makes of the ranks' gradients"
+    )
+    controller: Annotated[
+        Literal[*CONTROLLERS], Knob(is_of_launch=True, is_of_horovod=True, unavailable=_needs_mpi)
+    ] = Field("gloo", description="what Horovod's ranks talk over")
+    fusion_threshold_bytes: Annotated[
+        Annotated[int, Field(ge=0, lt=2**40)] | None,
+        Knob(
+            label="fusion (B)",
+            unit="B",
+            is_of_launch=True,
+            is_of_horovod=True,
+            variable="HOROVOD_FUSION_THRESHOLD",
+        ),
+    ] = Field(None, description="HOROVOD_FUSION_THRESHOLD; left out: Horovod's own")
+    cycle_time_seconds: Annotated[
+        Annotated[float, Field(gt=0.0, le=10.0)] | None,
+        Knob(
+            label="cycle (s)",
+            unit="s",
+            is_of_launch=True,
+            is_of_horovod=True,
+            variable="HOROVOD_CYCLE_TIME",
+            variable_scale=1e3,  # Horovod counts milliseconds
+        ),
+    ] = Field(None, description="HOROVOD_CYCLE_TIME; left out: Horovod's own")
+    autotune: Annotated[bool, Knob(is_of_launch=True, is_of_horovod=True, variable="HOROVOD_AUTOTUNE")] = Field(
+        False, description="HOROVOD_AUTOTUNE: Horovod tries its own knobs while it trains"
+    )
+    gradient_predivide: Annotated[float, Field(gt=0.0, le=1e6), Knob(label="predivide", is_of_horovod=True)] = Field(
+        1.0, description="divides gradients before the sum, and the sum by world_size / this"
+    )
+    link_bits_per_second: Annotated[
+        Annotated[int, Field(ge=10_000, lt=2**40)] | None,
+        Knob(label="link (bit/s)", unit="bit/s", is_of_launch=True, unavailable=_needs_a_link_to_shape),
+    ] = Field(None, description="what the hosts' links are shaped to (see hvbench lab); left out: as they are")
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a parameter server beside the ranks updates the parameters."""
+        return STRATEGIES[self.strategy].is_served
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether another run gives the same losses: not where updates depend on which rank comes first."""
+        return STRATEGIES[self.strategy].is_repeatable
+
+    @property
+    def needs_mpirun(self: AnyPoint) -> bool:
+        """Whether its workers have to be ranks of MPI."""
+        return (CONTROLLERS[self.controller].needs_mpirun or self.is_served) and (self.world_size or 1) > 1

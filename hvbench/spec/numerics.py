@@ -1,0 +1,99 @@
+"""In which numbers products are computed and gradients travel, and what computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import AnyPoint, Knob, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Mixed precision, the same in every framework. Dtypes have the names of numpy and the frameworks: `bfloat16`.
+
+    Parameters, their gradients, the optimizer's state, the residual stream, layer norms, the softmax of the loss and the
+    loss itself are in `parameter_dtype`; the operands of every matrix product (linear layers, attention, logits) are
+    cast to `compute_dtype`.
+
+    A processor without instructions for a compute dtype falls back to scalar loops in PyTorch (10 to 50 times slower) and
+    to low-precision sums in TensorFlow. There both frameworks *emulate*: operands and products are rounded to the compute
+    dtype and carried in float32, which is the arithmetic of a native product (exact products, float32 sums, one rounding).
+    """
+
+    parameter_dtype: str = "float32"
+    compute_dtype: str = "float32"
+    loss_scaling: bool = False  # dynamic: small gradients would be lost otherwise
+
+    @property
+    def is_lower(self) -> bool:
+        """Whether products are computed in fewer bits than parameters have."""
+        return self.compute_dtype != self.parameter_dtype
+
+
+PRECISIONS = {
+    "fp32": Precision(),
+    "bf16": Precision(compute_dtype="bfloat16"),
+    "fp16": Precision(compute_dtype="float16", loss_scaling=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WireFormat:
+    """What the all-reduce of gradients sends for one float32 value, and how."""
+
+    value_bytes: int
+    operations: int = 1  # of Horovod, each negotiated between the ranks
+    is_summed_by_horovod: bool = True  # else hvbench sums, between two of Horovod's copies
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether gradients are cast on their way."""
+        return self.value_bytes < 4
+
+
+WIRE_FORMATS = {
+    "none": WireFormat(value_bytes=4),
+    "fp16": WireFormat(value_bytes=2),
+    "bf16": WireFormat(value_bytes=2, operations=2, is_summed_by_horovod=False),
+}
+
+
+def _has_gradients_to_compress(point: AnyPoint) -> str | None:
+    if point.world_size == 1 and WIRE_FORMATS[point.compression].is_compressed:
+        return "one rank has nothing to all-reduce: Horovod skips compression"
+    return None
+
+
+def _is_a_choice_of_pytorch(point: AnyPoint) -> str | None:
+    if point.gemm != "default" and (
+        point.framework != "pytorch" or PRECISIONS[point.precision].is_lower or point.device == "cuda"
+    ):
+        return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
+    return None
+
+
+def _on_the_wire(text: str) -> str:
+    return "uncompressed" if text == "none" else f"{text} on the wire"
+
+
+class NumericsPart(Part):
+    """Number formats, and the library and device that compute in them."""
+
+    title = "Numerics"
+
+    precision: Annotated[Literal[*PRECISIONS], Knob(in_words="{}".format, column=4)] = Field(
+        "fp32", description="of matrix products; weights stay fp32"
+    )
+    compression: Annotated[
+        Literal[*WIRE_FORMATS],
+        Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_has_gradients_to_compress),
+    ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
+    gemm: Annotated[Literal["default", "onednn"], Knob(impossible=_is_a_choice_of_pytorch)] = Field(
+        "default", description="library of PyTorch's fp32 products on a CPU"
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True)] = Field(
+        "auto", description="auto: cuda where the framework sees one"
+    )

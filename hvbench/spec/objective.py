@@ -1,0 +1,66 @@
+"""What the model learns, and what its weights learn before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import AnyPoint, Knob, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a loss is computed from. Language models predict tokens, a classifier one class for a whole sample."""
+
+    is_classification: bool = False
+    is_causal: bool = False  # a position attends to itself and what came before only
+    hides_tokens: bool = False  # and predicts them from all others
+
+
+OBJECTIVES = {
+    "causal_lm": Objective(is_causal=True),
+    "masked_lm": Objective(hides_tokens=True),
+    "classification": Objective(is_classification=True),
+}
+LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_classification)
+
+
+def _pretraining_needs_a_classifier(point: AnyPoint) -> str | None:
+    if point.is_pretrained and (not point.is_classifier or point.initial_checkpoint):
+        return f"pretraining {point.pretraining} comes before classification, from the seed"
+    return None
+
+
+class ObjectivePart(Part):
+    """What the model learns."""
+
+    title = "Objective"
+
+    objective: Literal[*OBJECTIVES] = Field(
+        "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
+    )
+    num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
+    pretraining: Annotated[Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_needs_a_classifier)] = Field(
+        "none", description="what the weights learn before; classification only"
+    )
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps")] = Field(
+        200, description="steps of that, in the same worker, before the first measured one"
+    )
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the model predicts one class for each sample."""
+        return OBJECTIVES[self.objective].is_classification
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether the weights learn something before the first measured step."""
+        return self.pretraining != "none"
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        learned = (self.objective, self.pretraining) if self.is_pretrained else (self.objective,)
+        return any(OBJECTIVES[name].is_causal for name in learned)

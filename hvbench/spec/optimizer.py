@@ -1,0 +1,42 @@
+"""The update rule, and what its paper sets otherwise than the defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """An update rule; `hvbench.training.optimizers` says how it computes."""
+
+    settings: Mapping[str, float] = field(
+        default_factory=dict
+    )  # that its paper chooses otherwise than AdamW's for a GPT
+    is_known_to_server: bool = False  # hvbench's parameter server updates by it
+
+
+# Rates: 1e-2 of Adafactor is its paper's, 0.1 of SGD Goyal et al.'s; those of LAMB and LARS train `tiny` without upsetting it.
+OPTIMIZERS = {
+    "adamw": Optimizer(is_known_to_server=True),
+    "sgd": Optimizer(settings={"learning_rate": 0.1, "weight_decay": 1e-4}),
+    "adafactor": Optimizer(settings={"learning_rate": 1e-2, "weight_decay": 0.0}),
+    "lamb": Optimizer(settings={"learning_rate": 2e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6}),
+    "lars": Optimizer(settings={"learning_rate": 1.0, "weight_decay": 1e-4}),
+}
+
+
+class OptimizerPart(Part):
+    """Which rule updates the parameters."""
+
+    title = "Optimizer"
+    presets = {"optimizer": {name: optimizer.settings for name, optimizer in OPTIMIZERS.items()}}
+
+    optimizer: Literal[*OPTIMIZERS] = Field(
+        "adamw", description="update rule; any but adamw has defaults of its own for some of the following"
+    )

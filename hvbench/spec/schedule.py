@@ -1,0 +1,59 @@
+"""What changes from step to step: the learning rate, and the size of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import AnyPoint, Count, Knob, Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A course of the learning rate after its warm-up."""
+
+    has_end: bool  # it reaches its lowest rate at `schedule_steps`
+
+
+SCHEDULES = {
+    "constant": Schedule(has_end=False),
+    "cosine": Schedule(has_end=True),
+    "linear": Schedule(has_end=True),
+    "inverse_sqrt": Schedule(has_end=False),
+}
+
+
+def _leaves_steps_after_the_warm_up(point: AnyPoint) -> str | None:
+    if SCHEDULES[point.schedule].has_end and point.lr_warmup_steps >= point.schedule_steps:
+        return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
+    return None
+
+
+def _has_passes_to_raise(point: AnyPoint) -> str | None:
+    if point.batch_warmup_steps and point.gradient_accumulation_steps == 1:
+        return "batch_warmup_steps raises gradient_accumulation_steps, which is 1"
+    return None
+
+
+class SchedulePart(Part):
+    """Learning rate and batch over the steps."""
+
+    title = "Learning rate and schedule"
+
+    learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
+    lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="of learning_rate with the global batch")
+    reference_batch_size: Annotated[Count, Knob(unit="samples")] = Field(
+        16, description="global batch size at which learning_rate is scaled by 1"
+    )
+    schedule: Literal[*SCHEDULES] = Field("cosine", description="learning rate after the warm-up")
+    lr_warmup_steps: Annotated[
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_leaves_steps_after_the_warm_up)
+    ] = Field(10, description="linear warm-up, in steps")
+    schedule_steps: Annotated[Count, Knob(unit="steps")] = Field(
+        1000, description="step at which cosine and linear reach a tenth of the peak"
+    )
+    batch_warmup_steps: Annotated[
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_has_passes_to_raise)
+    ] = Field(0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none")
