@@ -1,4 +1,4 @@
-"""The twins: one folder a framework, mirrored file by file, behind the contract of `contract.py`."""
+"""The twins: one folder per framework, with the same files and public names, behind the interfaces of `contract.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from hvbench.registry import FRAMEWORKS, describe_framework
 
 
 def load_framework(name: str, module: str) -> ModuleType:
-    """Import one module (`runtime`, `step`, …) of one twin. Only a worker calls this: it imports the framework."""
+    """Import one module of one twin, and the framework with it: only a worker calls this.
+
+    Args:
+        name: A framework, one of `hvbench.registry.FRAMEWORKS`.
+        module: A file of its folder: `runtime`, `step`, `collective`, …
+
+    Returns:
+        The module, which has the public names that `contract` describes.
+
+    Raises:
+        ValueError: There is no such framework.
+        ImportError: The framework is not installed.
+    """
     if name not in FRAMEWORKS:
         raise ValueError(f"unknown framework {name!r}; known: {', '.join(FRAMEWORKS)}")
     with without(describe_framework(name).unneeded):
@@ -21,9 +33,9 @@ def load_framework(name: str, module: str) -> ModuleType:
 
 @contextmanager
 def without(packages: Sequence[str]) -> Iterator[None]:
-    """Those of `packages` that are not imported yet cannot be, as if they were not installed, until the context ends.
+    """Make `packages` look as if they were not installed, within the context; those imported before stay.
 
-    Without pandas and matplotlib TensorFlow 2.21 is there in 0.78 (0.75 to 0.82) of the time, and 88 MiB smaller.
+    TensorFlow imports pandas and matplotlib where it finds them; without them a worker starts faster and needs less memory.
     """
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # None: an import raises ModuleNotFoundError

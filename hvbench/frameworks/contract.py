@@ -1,9 +1,12 @@
-"""What both twins fulfil, and all that the rest of hvbench knows of a framework.
+"""The interfaces that both twins implement: all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin has eight files with the same public names in the
-same order and with the same signatures: `runtime` (process, device), `peers` (who brings ranks together), `model`,
-`optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
-`ceiling` (bare products, passes over memory and all-reduces, for `hvbench.worker.ceiling` to time).
+Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of eight files with the same public names
+in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`,
+`optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
+all-reduces alone, for `hvbench.worker.ceiling` to time).
+
+Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
+are int32. Targets are tokens of the shape of the inputs; for a classifier, classes without the last dimension.
 """
 
 from __future__ import annotations
@@ -20,23 +23,23 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One optimizer update as this rank saw it."""
+    """One optimizer update, as measured on this rank."""
 
-    loss: float  # mean over this rank's samples of the step, before the update
+    loss: float  # mean over this rank's samples of the step, before the update; nats
     gradient_norm: float  # global L2 norm of the averaged gradient, unscaled, before clipping
-    skipped: bool  # fp16 overflow: the update was dropped
+    skipped: bool  # an fp16 overflow: no update was made
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientNorms:
-    """Global L2 norms, unscaled, of the gradients of one step's batch before any averaging and after all of it."""
+    """Global L2 norms of the gradients of one step's batch, unscaled: before and after averaging."""
 
-    micro_batches: list[float]  # of each of this rank's micro-batches, the mean over its own samples
-    averaged: float  # over accumulation steps and ranks: the same on every rank
+    micro_batches: list[float]  # [A]: of the mean gradient of each of this rank's micro-batches
+    averaged: float  # of the mean over accumulation steps and ranks: the same on every rank
 
 
 class Runtime(Protocol):
-    """A framework in one worker: its threads, its device and its place among the ranks."""
+    """A framework in one worker process: its threads, its device and its connection to the other ranks."""
 
     rank: int
     world_size: int
@@ -44,29 +47,29 @@ class Runtime(Protocol):
     peers: Peers
 
     def versions(self) -> dict[str, str]:
-        """Versions and build facts of the framework, for the fingerprint."""
+        """Versions and build facts of the framework, for a record's environment."""
 
     def synchronize(self) -> None:
-        """Wait until the device has done all work given to it."""
+        """Wait until the device has finished all work queued on it."""
 
     def barrier(self) -> None:
         """Wait for all ranks."""
 
     def gather(self, value: float) -> list[float]:
-        """Every rank's `value`, by rank: the same list on all ranks, bit for bit."""
+        """Every rank's `value`, ordered by rank: the same list on all ranks, bit for bit."""
 
     def peak_device_memory_bytes(self) -> int | None:
         """High-water mark of the device allocator since `release`; None on the CPU."""
 
     def release(self) -> None:
-        """Give back what the last point held, and reset the high-water mark."""
+        """Free the memory that the last point used, and reset the high-water mark."""
 
     def shutdown(self) -> None:
-        """Leave the other ranks."""
+        """Disconnect from the other ranks."""
 
 
 class Trainer(Protocol):
-    """One point in training: model, optimizer and all-reduce together."""
+    """The training of one point: model, optimizer and all-reduce together."""
 
     def train_step(
         self,
@@ -77,55 +80,63 @@ class Trainer(Protocol):
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
-        """One update from int32 arrays of shape (accumulation steps, micro-batch, sequence).
+        """One optimizer update: A forward and backward passes, one all-reduce, clipping, update.
 
-        Without the all-reduce each rank takes its own gradients for the average, in all else the step is the same.
+        Args:
+            inputs: Tokens [A, B, T] of this rank.
+            targets: Tokens [A, B, T], or classes [A, B].
+            learning_rate: Of this update.
+            loss_scale: Factor on the loss before the backward passes, divided out again before clipping.
+            with_allreduce: False: each rank updates with its own gradients; everything else is the same.
+
+        Returns:
+            Loss, gradient norm, and whether an fp16 overflow dropped the update.
         """
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        """A step's forward passes alone, keeping what backward passes would read; its mean loss. No state changes."""
+        """Forward passes alone of [A, B, T], activations kept as for backward passes; the mean loss. No state changes."""
 
     def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
-        """A step's forward and backward passes, no all-reduce, no update; its mean loss. The gradients are kept."""
+        """Forward and backward passes of [A, B, T], no all-reduce, no update; the mean loss. Keeps the gradients."""
 
     def allreduce_alone(self) -> None:
         """All-reduce the gradients that the last `backward` kept, casts for compression included."""
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        """Mean loss of int32 arrays of shape (micro-batch, sequence), without an update."""
+        """Mean loss of tokens [B, T], without an update and without dropout."""
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
-        """float32 logits (micro-batch, sequence, vocabulary) of int32 inputs (micro-batch, sequence)."""
+        """Logits [B, T, V] of tokens [B, T], or [B, classes], in the parameters' dtype (float32)."""
 
     def gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
     ) -> Arrays:
-        """Canonical name -> gradient, averaged over accumulation steps and ranks, still times `loss_scale`."""
+        """Canonical name -> gradient of [A, B, T], averaged over accumulation steps and ranks, still times `loss_scale`."""
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
-        """Norms of the gradients of a step's batch (shapes as in `train_step`), for the noise scale; no state changes."""
+        """Norms of the gradients of a step's batch [A, B, T], for the gradient noise scale; no state changes."""
 
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""
 
     def state(self) -> Arrays:
-        """All that a step changes: `parameters/NAME`, `optimizer/…` and `passes`, the same in every twin."""
+        """All that a step changes: `parameters/NAME`, `optimizer/…` and `passes`, with the same names in every twin."""
 
     def load_state(self, state: Arrays) -> None:
-        """Go on from a `state`, whichever twin it comes from. Raises KeyError where it lacks something."""
+        """Continue from a `state`, whichever twin it comes from. Raises KeyError where an array is missing."""
 
     def close(self) -> None:
-        """Say that this rank trains no more; only a parameter server has to know."""
+        """End this rank's training; a parameter server waits for that."""
 
 
 class Collective(Protocol):
-    """One all-reduce of float32 values as gradients take it, for `hvbench allreduce` to time."""
+    """One all-reduce of float32 values [elements], sent as gradients are, for `hvbench allreduce` to time."""
 
     def fill(self, values: np.ndarray) -> None:
-        """Take `values` as what this rank contributes to the next call."""
+        """Set this rank's contribution [elements] to the next call."""
 
     def run(self) -> None:
-        """Average over the ranks, compression and all."""
+        """Average over the ranks, compression included."""
 
     def result(self) -> np.ndarray:
-        """What the last call left on this rank."""
+        """The averages [elements] that the last call left on this rank."""

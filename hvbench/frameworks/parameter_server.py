@@ -1,9 +1,10 @@
-"""A parameter server on mpi4py, once for both twins: ranks push gradients, the server updates, ranks pull parameters.
+"""A parameter server on mpi4py, for both twins: ranks push gradients, the server updates, ranks pull parameters.
 
-Synchronous: the server waits for all ranks, averages in rank order, and updates as an all-reduce would have every rank
-do. Asynchronous: it updates with each rank's gradients as they come, so a gradient may belong to parameters that others
-have replaced meanwhile (Li et al., OSDI 2014; Dean et al., NeurIPS 2012). The server is a process beside the ranks; it
-needs no framework. All tensors travel as one float32 vector, in the order of the model's parameters.
+Synchronous: the server waits for all ranks, averages in rank order, and makes the update that every rank makes after an
+all-reduce. Asynchronous: it updates with each rank's gradients as they arrive, so a gradient may be stale: computed from
+parameters that other ranks' gradients have updated since (Li et al., OSDI 2014; Dean et al., NeurIPS 2012). The server is
+a process beside the ranks and imports no framework. All tensors are sent as one float32 vector, in the order of the
+model's parameters.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from hvbench.frameworks.ranks import MpiPeers
 from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
 
-AVERAGE, UPDATE, LEAVE = 0.0, 1.0, 2.0  # what a rank asks for
+AVERAGE, UPDATE, LEAVE = 0.0, 1.0, 2.0  # kinds of request
 HEADER_TAG, VECTOR_TAG, POINT_TAG, END_TAG = 1, 2, 3, 4
 
 
 class ServerClient:
-    """A rank's side, for one point. The server is the last process of MPI's world."""
+    """A rank's side of the protocol, for one point. The server is the last process of MPI's world."""
 
     def __init__(self, point: Point, peers: MpiPeers) -> None:
         self.shapes = parameter_shapes(point)
@@ -36,18 +37,19 @@ class ServerClient:
             )
 
     def average(self, gradients: Arrays) -> Arrays:
-        """Gradients averaged over the ranks; the rank's own again from an asynchronous server, for it has no average."""
-        self._ask(AVERAGE, gradients)
+        """Gradients averaged over the ranks; from an asynchronous server, which never averages, this rank's own."""
+        self._request(AVERAGE, gradients)
         return self._split()
 
     def update(self, gradients: Arrays, *, learning_rate: float, loss_scale: float) -> tuple[Arrays, float, bool]:
-        """(parameters after the server's update, gradient norm, whether it was dropped for an overflow)."""
-        norm, skipped = self._ask(UPDATE, gradients, learning_rate=learning_rate, loss_scale=loss_scale)
+        """(parameters after the server's update, gradient norm, whether an fp16 overflow dropped the update)."""
+        norm, skipped = self._request(UPDATE, gradients, learning_rate=learning_rate, loss_scale=loss_scale)
         return self._split(), norm, bool(skipped)
 
-    def _ask(self, question: float, gradients: Arrays, *, learning_rate: float = 0.0, loss_scale: float = 1.0) -> tuple:
+    def _request(self, kind: float, gradients: Arrays, *, learning_rate: float = 0.0, loss_scale: float = 1.0) -> tuple:
+        """Send a request with this rank's gradients; the numbers of the answer, its vector in `self.vector`."""
         np.concatenate([gradients[name].reshape(-1) for name in self.shapes], out=self.vector, casting="same_kind")
-        self.world.Send(np.array([question, learning_rate, loss_scale]), dest=self.server, tag=HEADER_TAG)
+        self.world.Send(np.array([kind, learning_rate, loss_scale]), dest=self.server, tag=HEADER_TAG)
         self.world.Send(self.vector, dest=self.server, tag=VECTOR_TAG)
         answer = np.empty(2)
         self.world.Recv(answer, source=self.server, tag=HEADER_TAG)
@@ -55,6 +57,7 @@ class ServerClient:
         return tuple(answer)
 
     def _split(self) -> Arrays:
+        """`self.vector` as arrays by canonical name (views)."""
         arrays, begin = {}, 0
         for name, shape in self.shapes.items():
             end = begin + math.prod(shape)
@@ -63,13 +66,13 @@ class ServerClient:
         return arrays
 
     def leave(self) -> None:
-        """Tell the server that this rank has finished the point, and wait until all have."""
+        """Tell the server that this rank has finished the point, and wait until all ranks have."""
         self.world.Send(np.array([LEAVE, 0.0, 0.0]), dest=self.server, tag=HEADER_TAG)
         self.world.Recv(np.empty(0), source=self.server, tag=END_TAG)
 
 
 class Server:
-    """The server's side, for one point: parameters and AdamW's state, as flat float32 vectors."""
+    """The server's side of the protocol, for one point: parameters and AdamW's moments, as flat float32 vectors."""
 
     def __init__(self, point: Point, peers: MpiPeers) -> None:
         self.point = point
@@ -84,7 +87,7 @@ class Server:
         self.updates = 0
 
     def serve(self) -> None:
-        """Answer until every rank has left."""
+        """Answer requests until every rank has finished the point."""
         left = set(range(self.peers.world.size - 1))
         is_synchronous = self.point.strategy == "parameter_server"
         while left:
@@ -92,44 +95,54 @@ class Server:
                 left = self._serve_all(sorted(left))
             else:
                 left -= self._serve_one()
-        for rank in range(self.peers.world.size - 1):  # not before: the next point's questions must find its own server
+        for rank in range(self.peers.world.size - 1):  # not before: requests of the next point are for its own server
             self.peers.world.Send(np.empty(0), dest=rank, tag=END_TAG)
 
     def _serve_all(self, ranks: Sequence[int]) -> set[int]:
-        """One round with all ranks, which ask for the same thing; who is left afterwards."""
-        questions = [self._hear(rank) for rank in ranks]
-        if questions[0][0] == LEAVE:
+        """Answer one request of every rank, all of the same kind; the ranks that have not finished."""
+        requests = [self._receive_request(rank) for rank in ranks]
+        if requests[0][0] == LEAVE:
             return set()
-        total = self._receive(ranks[0])
+        total = self._receive_vector(ranks[0])
         for rank in ranks[1:]:
-            total += self._receive(rank)
-        answer, vector = self._answer(questions[0], total / np.float32(len(ranks)))
+            total += self._receive_vector(rank)
+        answer, vector = self._answer(requests[0], total / np.float32(len(ranks)))
         for rank in ranks:
             self._send(rank, answer, vector)
         return set(ranks)
 
     def _serve_one(self) -> set[int]:
-        """One question of whichever rank comes first; the ranks that left by it."""
+        """Answer the request that arrives first, from whichever rank; the ranks that it says have finished."""
         status = self.peers.mpi.Status()
         header = np.empty(3)
         self.peers.world.Recv(header, source=self.peers.mpi.ANY_SOURCE, tag=HEADER_TAG, status=status)
         rank = status.Get_source()
         if header[0] == LEAVE:
             return {rank}
-        self._send(rank, *self._answer(header, self._receive(rank)))
+        self._send(rank, *self._answer(header, self._receive_vector(rank)))
         return set()
 
-    def _answer(self, question: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        kind, learning_rate, loss_scale = question
+    def _answer(self, request: np.ndarray, gradients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(numbers, vector) to send back: averages of the gradients, or what `update` returns and the new parameters."""
+        kind, learning_rate, loss_scale = request
         if kind == AVERAGE:
             return np.zeros(2), gradients
         norm, skipped = self.update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
         return np.array([norm, skipped]), self.parameters
 
     def update(self, gradients: np.ndarray, *, learning_rate: float, loss_scale: float) -> tuple[float, bool]:
-        """Clip and AdamW (Loshchilov & Hutter, arXiv:1711.05101, alg. 2), as the twins do; (norm, dropped)."""
+        """Clip and update by AdamW (Loshchilov & Hutter, arXiv:1711.05101, algorithm 2), as the twins do.
+
+        Args:
+            gradients: [parameters], averaged, times `loss_scale`; overwritten.
+            learning_rate: Of this update.
+            loss_scale: Factor of the gradients, divided out before clipping.
+
+        Returns:
+            Gradient norm, unscaled and before clipping, and whether an fp16 overflow dropped the update.
+        """
         point = self.point
-        # Summed in float64: a single float32 dot product of all values is as wrong as twins may differ.
+        # In float64: a float32 dot product over all values is off by as much as the twins are allowed to differ.
         norm = math.sqrt(np.square(gradients, dtype=np.float64).sum()) / loss_scale
         if point.precision == "fp16" and not math.isfinite(norm):
             return norm, True
@@ -146,12 +159,12 @@ class Server:
         self.parameters -= np.float32(learning_rate / correction1) * self.first / root
         return norm, False
 
-    def _hear(self, rank: int) -> np.ndarray:
+    def _receive_request(self, rank: int) -> np.ndarray:
         header = np.empty(3)
         self.peers.world.Recv(header, source=rank, tag=HEADER_TAG)
         return header
 
-    def _receive(self, rank: int) -> np.ndarray:
+    def _receive_vector(self, rank: int) -> np.ndarray:
         vector = np.empty_like(self.parameters)
         self.peers.world.Recv(vector, source=rank, tag=VECTOR_TAG)
         return vector
@@ -162,7 +175,7 @@ class Server:
 
 
 def serve_points() -> None:
-    """The server's whole life: each point that the first rank names, until it names none."""
+    """The server's main loop: serve each point that rank 0 sends (as JSON), until it sends an empty message."""
     peers = MpiPeers(is_server=True)
     status = peers.mpi.Status()
     while True:
@@ -176,10 +189,10 @@ def serve_points() -> None:
 
 
 class ServedPeers(MpiPeers):
-    """The ranks beside a server, which ends with them."""
+    """The ranks that a server updates; it ends with them."""
 
     def leave(self) -> None:
-        """Let the server end, and MPI."""
+        """End the server, then MPI."""
         if self.world.rank == 0:
             self.world.Send(np.empty(0, dtype=np.uint8), dest=self.world.size - 1, tag=POINT_TAG)
         super().leave()

@@ -1,6 +1,6 @@
-"""What the frameworks' all-reduces are held against: MPI's own, and the textbook's ring on MPI's sends and receives.
+"""Reference all-reduces without a framework: MPI's own, and the textbook's ring on MPI's sends and receives.
 
-They work on numpy arrays in processes that import no framework.
+`hvbench allreduce` times them beside the frameworks' all-reduces. They work on numpy arrays.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Runtime:
         return {"mpi": self.peers.mpi.Get_library_version().partition(",")[0]}
 
     def synchronize(self) -> None:
-        """Nothing runs beside this thread."""
+        """Nothing is queued: every call returns when its work is done."""
 
     def barrier(self) -> None:
         self.peers.barrier()
@@ -37,14 +37,14 @@ class Runtime:
         return None
 
     def release(self) -> None:
-        """Nothing is kept between cases."""
+        """Nothing is held between cases."""
 
     def shutdown(self) -> None:
         self.peers.leave()
 
 
 class MpiCollective:
-    """`MPI_Allreduce` with whichever algorithm MPI picks; the mean is part of it, as in Horovod's average."""
+    """`MPI_Allreduce` with whichever algorithm MPI picks, then the division by the number of ranks, as in Horovod's average."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         self.communicator = runtime.peers.communicator
@@ -64,7 +64,7 @@ class MpiCollective:
 
 
 class RingCollective(MpiCollective):
-    """The ring (Patarasuk & Yuan, JPDC 2009): n - 1 steps that add up a part each, n - 1 that pass the sums round."""
+    """Ring all-reduce (Patarasuk & Yuan, JPDC 2009): n - 1 steps of reduce-scatter, then n - 1 of all-gather."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         super().__init__(elements, compression=compression, runtime=runtime)

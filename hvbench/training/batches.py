@@ -1,10 +1,12 @@
-"""Which tokens a rank sees at a step: one global order of samples, dealt to ranks and micro-steps.
+"""The batches of one rank: one global order of samples, divided among steps, ranks and backward passes.
 
     sample number   i = samples of all steps before + offset,   epoch = i // samples_per_epoch
     window          order[epoch][i % samples_per_epoch],     sequence_length + 1 tokens at stride sequence_length
 
-The order depends on the text, the sequence length and the seed only, so that batch 16 x 1, 8 x 2, 4 x 4 and two ranks
-of 8 train on the same samples in the same steps, in either framework.
+The order depends only on the text, the sequence length and the seed. So equal global batches, whether 16 x 1, 8 x 2, 4 x 4
+or two ranks of 8, train on the same samples in the same steps, in both frameworks.
+
+Shapes: A accumulation steps, B micro-batch, T sequence length; token arrays are int32 and C-contiguous.
 """
 
 from __future__ import annotations
@@ -20,15 +22,25 @@ from hvbench.training.schedule import accumulation_steps_at, samples_before
 
 Batch = tuple[np.ndarray, np.ndarray]
 
-TRAIN, VALIDATION = 1, 2  # streams of random numbers
-ORDERS_KEPT = 2  # a global batch may straddle two epochs
+TRAIN, VALIDATION = 1, 2  # random number streams of the two splits
+ORDERS_KEPT = 2  # permutations in memory: a global batch may span two epochs
 
 
 class Batches:
-    """The share of one rank in the batches of a point with a resolved `world_size`."""
+    """One rank's share of the batches of a point whose `world_size` is known."""
 
     def __init__(self, point: Point, corpus: Corpus, *, rank: int) -> None:
-        """Raise DataError if `corpus` cannot fill one global batch."""
+        """Check that `corpus` fits `point`; nothing is permuted before it is needed.
+
+        Args:
+            point: Its sizes, seed, objective and world_size.
+            corpus: The tokens of both splits.
+            rank: From 0 to world_size - 1.
+
+        Raises:
+            DataError: The corpus is too small for one global batch, or for one validation sample.
+            ValueError: `rank` or the corpus' vocabulary does not fit the point.
+        """
         if point.world_size is None or not 0 <= rank < point.world_size:
             raise ValueError(f"rank {rank} of a point with world_size {point.world_size}")
         if corpus.vocab_size > point.vocab_size:
@@ -40,15 +52,14 @@ class Batches:
         self._point = point
         self._rank = rank
         self._world_size = point.world_size
-        self._train = np.asarray(corpus.train)  # sheds the memmap class, which makes indexing slow
+        self._train = np.asarray(corpus.train)  # a view that is no memmap: indexing one of those is slow
         self._validation = np.asarray(corpus.validation)
         self._orders: dict[int, np.ndarray] = {}
 
     def train_batch(self, step: int) -> Batch:
-        """Inputs and targets of 0-based `step`, int32, C-contiguous.
+        """Inputs [A, B, T] and targets [A, B, T] of 0-based `step`; A is this step's, which grows in a batch warm-up.
 
-        Shape: (accumulation steps of this step, micro_batch_size, sequence_length). Concatenated over ranks, then
-        micro-steps, they are the global batch in its order.
+        Concatenated over ranks, then over A, they are the global batch in its order.
         """
         point = self._point
         passes = accumulation_steps_at(point, step)
@@ -60,11 +71,10 @@ class Batches:
         return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
     def validation_batches(self, samples: int) -> Iterator[Batch]:
-        """Inputs and targets, int32, (micro_batch_size, sequence_length), of this rank's share of held-out windows.
+        """Inputs [B, T] and targets [B, T] of this rank's share of the first `samples` validation windows, or of all.
 
-        The first `samples` validation windows (all, if there are fewer) are dealt in order, a micro-batch to each
-        rank in turn. Every rank gets the same number of full micro-batches, at least one: what is missing to that is
-        filled with the first of those windows again.
+        Ranks take micro-batches in turn. Every rank gets the same number of full micro-batches, at least one: the last
+        ones are filled up with the first windows again.
         """
         micro_batch_size = self._point.micro_batch_size
         samples_per_round = self._world_size * micro_batch_size
@@ -75,7 +85,7 @@ class Batches:
             yield self._gather(self._validation, windows, windows, stream=VALIDATION)
 
     def _windows(self, first: int, count: int) -> np.ndarray:
-        """Window numbers of samples `first` to `first + count - 1` in the global order."""
+        """Window numbers [count] of the samples from `first` on in the global order."""
         windows = np.empty(count, dtype=np.int64)
         done = 0
         while done < count:
@@ -86,7 +96,7 @@ class Batches:
         return windows
 
     def _order(self, epoch: int) -> np.ndarray:
-        """The permutation of all windows in `epoch`: numpy's Generator(PCG64) seeded with (seed, epoch)."""
+        """The permutation [samples_per_epoch] of all windows in `epoch`, drawn by PCG64 seeded with (seed, epoch)."""
         if epoch not in self._orders:
             while len(self._orders) >= ORDERS_KEPT:
                 del self._orders[next(iter(self._orders))]  # the oldest
@@ -95,9 +105,9 @@ class Batches:
         return self._orders[epoch]
 
     def _gather(self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int) -> Batch:
-        """Inputs and targets of `windows`, int32, (len(windows), sequence_length); `numbers` are the samples'.
+        """Inputs [samples, T] and targets [samples, T] of `windows` [samples]; `numbers` [samples] are the samples' numbers.
 
-        Causal: all but the last, and all but the first token. Masked: all but the last, some of them hidden.
+        Causal: targets are the inputs one token later. Masked: some inputs are hidden, and only they are targets.
         """
         length = self._point.sequence_length
         positions = windows[:, None] * length + np.arange(length + 1)

@@ -1,8 +1,8 @@
-"""Checkpoints: where a training stands, in a file that either twin can go on from.
+"""Checkpoints: the state of a training in one safetensors file, from which either framework can continue.
 
-One safetensors file: `parameters/NAME` and `optimizer/…` with the canonical names of `training.weights`, in the precision that
-they are trained in (fp32), and in its header the step, how far the text was read, and the loss scale. Nothing in it is
-of a framework, and nothing in it is code. The learning rate and the batches follow from the step and the point.
+The arrays are `parameters/NAME` and `optimizer/…` with the canonical names of `training.weights`, in the precision of the
+master weights (fp32); the header (`CheckpointHeader`) holds the step, the samples read and the loss scale. The learning rate and
+the batches follow from the step and the point. The file depends on no framework and contains no code.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from hvbench.spec.point import Point
 from hvbench.training.schedule import samples_before
 from hvbench.training.weights import parameter_shapes
 
-KEY = "hvbench"  # of the header
+KEY = "hvbench"  # of the header's metadata
 FORMAT = 1
 MAX_DEPTH = 2
 PARAMETERS, OPTIMIZER = "parameters/", "optimizer/"
 
 
-class Standing(Spec):
-    """How far a training had come; all that is not an array."""
+class CheckpointHeader(Spec):
+    """The scalars of a checkpoint: how far the training was, and what it was a training of."""
 
     format: int = FORMAT
     step: int = Field(ge=0, lt=2**40, description="updates done, skipped ones included")
@@ -47,49 +47,55 @@ class Standing(Spec):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """A standing and the arrays that belong to it."""
+    """The whole content of a checkpoint file."""
 
-    standing: Standing
+    header: CheckpointHeader
     arrays: Mapping[str, np.ndarray]
 
 
 def name_checkpoint(step: int) -> str:
-    """File name of the checkpoint after `step` updates."""
+    """The file's name after `step` updates."""
     return f"step-{step:07d}.safetensors"
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it whole or not at all, its folder included. Raises OSError."""
+    """Write the file atomically, making its folder. Raises OSError."""
     from safetensors.numpy import save
 
     arrays = {name: np.asarray(value, order="C") for name, value in checkpoint.arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, save(arrays, metadata={KEY: checkpoint.standing.model_dump_json()}))
+    write_bytes(path, save(arrays, metadata={KEY: checkpoint.header.model_dump_json()}))
 
 
 def load_checkpoint(path: str, point: Point, *, tokens_digest: str | None = None) -> Checkpoint:
-    """Read and check a checkpoint that `point` is to go on from; raises UsageError with one line.
+    """Read a checkpoint and check that `point` can continue from it.
 
-    `tokens_digest`: of the text that it is to go on with; None: not known yet.
+    Args:
+        path: The file.
+        point: The training that continues, with a known world_size.
+        tokens_digest: Of the text that it continues on; None where it is not known yet.
+
+    Raises:
+        UsageError: The file cannot be read, or belongs to another training; one line that names the first difference.
     """
     with _open(path) as file:
-        standing = _read_standing(file, path)
-        require_fitting(standing, _read_shapes(file), point, where=path, tokens_digest=tokens_digest)
-        return Checkpoint(standing=standing, arrays={name: file.get_tensor(name) for name in file.keys()})
+        header = _read_header(file, path)
+        require_fitting(header, _read_shapes(file), point, where=path, tokens_digest=tokens_digest)
+        return Checkpoint(header=header, arrays={name: file.get_tensor(name) for name in file.keys()})
 
 
-def check_checkpoint(path: str, point: Point) -> Standing:
-    """The standing in a checkpoint's header, its arrays' shapes checked against `point`; raises UsageError."""
+def check_checkpoint(path: str, point: Point) -> CheckpointHeader:
+    """Check a checkpoint as `load_checkpoint` does, without reading its arrays; its header. Raises UsageError."""
     with _open(path) as file:
-        standing = _read_standing(file, path)
-        require_fitting(standing, _read_shapes(file), point, where=path)
-        return standing
+        header = _read_header(file, path)
+        require_fitting(header, _read_shapes(file), point, where=path)
+        return header
 
 
 def require_fitting(
-    standing: Standing, shapes: Mapping[str, Any], point: Point, *, where: str, tokens_digest: str | None = None
+    header: CheckpointHeader, shapes: Mapping[str, Any], point: Point, *, where: str, tokens_digest: str | None = None
 ) -> None:
-    """Raise UsageError unless `point` can go on from there: same sizes, optimizer, batch and order of the same text."""
+    """Raise UsageError unless the model sizes, optimizer, global batch, seed and text are those of `point`."""
     expected = {f"{PARAMETERS}{name}": shape for name, shape in parameter_shapes(point).items()}
     found = {name: tuple(shape) for name, shape in shapes.items() if name.startswith(PARAMETERS)}
     for name in sorted(expected.keys() | found.keys()):
@@ -99,14 +105,12 @@ def require_fitting(
                 "set the same model sizes"
             )
     wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
-    wanted["samples"] = samples_before(
-        point, standing.step
-    )  # a batch that warmed up otherwise stands elsewhere in the text
+    wanted["samples"] = samples_before(point, header.step)  # differs after another batch warm-up
     if tokens_digest is not None:
         wanted["tokens_digest"] = tokens_digest
     for name, value in wanted.items():
-        if getattr(standing, name) != value:
-            raise UsageError(f"{where}: {name} was {shorten(getattr(standing, name))}, the point has {shorten(value)}")
+        if getattr(header, name) != value:
+            raise UsageError(f"{where}: {name} was {shorten(getattr(header, name))}, the point has {shorten(value)}")
 
 
 def _open(path: str) -> Any:
@@ -120,15 +124,17 @@ def _open(path: str) -> Any:
         raise UsageError(f"{shorten(path)}: not a checkpoint: {shorten(str(error), limit=200)}") from None
 
 
-def _read_standing(file: Any, path: str) -> Standing:
-    header = (file.metadata() or {}).get(KEY)
-    if header is None:
+def _read_header(file: Any, path: str) -> CheckpointHeader:
+    text = (file.metadata() or {}).get(KEY)
+    if text is None:
         raise UsageError(f"{path}: a safetensors file, but no checkpoint of hvbench")
     try:
-        return Standing.model_validate(load_json(header.encode(), where=path, max_depth=MAX_DEPTH))
+        return CheckpointHeader.model_validate(load_json(text.encode(), where=path, max_depth=MAX_DEPTH))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise UsageError(f"{path}: {describe_validation_error(first, allowed=list(Standing.model_fields))}") from None
+        raise UsageError(
+            f"{path}: {describe_validation_error(first, allowed=list(CheckpointHeader.model_fields))}"
+        ) from None
 
 
 def _read_shapes(file: Any) -> dict[str, Any]:

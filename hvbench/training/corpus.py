@@ -1,15 +1,15 @@
-"""Training text, tokenised once and memory-mapped from a cache.
+"""The training corpus: text tokenised once, kept in a cache, and memory-mapped from it.
 
 `data` is one of three things:
 
 - `"stdlib"`: the .py files of the running interpreter's standard library, without what differs between installations
   of the same Python: installed packages, tests (many distributions leave them out), build-time configuration.
-- `"synthetic"`: uniformly random tokens, when only throughput matters.
+- `"synthetic"`: uniformly random tokens, for when only throughput matters.
 - a path (`~` is expanded; write `./stdlib` for a file of that name): a text file, or a folder with all text files
   below it (`text` says what counts as text).
 
-A vocabulary of 256 is the raw bytes; a larger one is a byte-level BPE trained on the training split. No token spans two
-files. Same text and settings, same `digest`, on every machine.
+With a vocabulary of 256 the tokens are the raw bytes; a larger one is a byte-level BPE trained on the training split. No
+token spans two files. The same text and settings give the same `digest` on every machine.
 
 Importing this module loads neither numpy nor tokenizers, so a launcher can `check` a path before it starts anything.
 """
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BYTE_VOCABULARY = 256
-CHUNKS_PER_BATCH = 64  # encoded in parallel; bounds the memory of the encoder
-MAX_WORD_BYTES = 64  # training a BPE on longer runs without a break would take minutes
-VOCABULARY_SAMPLE_BYTES = 1 << 22  # a BPE is trained on about this much, taken evenly from the training split
+CHUNKS_PER_BATCH = 64  # chunks that are encoded in parallel; bounds the encoder's memory
+MAX_WORD_BYTES = 64  # longer words are cut: training a BPE on them would take minutes
+VOCABULARY_SAMPLE_BYTES = 1 << 22  # the BPE's training sample, taken evenly from the training split
 
-# Written into the digest: change FORMAT whenever the same text would become other tokens.
+# Part of the digest: to be raised whenever a change of the code turns the same text into other tokens.
 FORMAT = 1
 
 SYNTHETIC_SEED = 0
@@ -56,16 +56,16 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus:
-    """Tokens of both splits, 1-D and read-only, in the smallest unsigned dtype that holds `vocab_size`.
+    """Tokens of both splits [tokens], read-only, in the smallest unsigned dtype that holds `vocab_size`.
 
-    `digest` names text and settings; `tokens_digest` names the tokens themselves, so that ranks on several hosts can
-    prove that they train on the same.
+    `digest` identifies the text and the settings; `tokens_digest` the tokens themselves, so that ranks on several hosts
+    can check that they train on the same ones.
     """
 
     train: np.ndarray
     validation: np.ndarray
     vocab_size: int
-    vocabulary_size: int  # entries that exist: fewer than vocab_size when the text is too small to fill it
+    vocabulary_size: int  # entries of the vocabulary: fewer than vocab_size where a short text yields fewer merges
     digest: str
     tokens_digest: str
     source: str
@@ -75,11 +75,21 @@ class Corpus:
 
 
 def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Report = lambda line: None) -> Corpus:
-    """Tokens of `data`, built once per host and vocabulary under `cache` and then mapped from it.
+    """The tokens of `data`: built at the first call on a host, then memory-mapped from the cache.
 
-    `cache` defaults to $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench. Any number of processes
-    may call this at once: one builds, the others wait. `report` gets a line before anything that takes seconds.
-    Raises DataError for text that cannot be used and for a cache that cannot be written.
+    Any number of processes may call this at once: one builds, the others wait for it.
+
+    Args:
+        data: `"stdlib"`, `"synthetic"`, or the path of a text file or folder.
+        vocab_size: 256 for bytes, more for a BPE.
+        cache: Its folder; None: $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench.
+        report: Called with a line of text before each thing that takes seconds.
+
+    Returns:
+        The tokens of both splits and what identifies them.
+
+    Raises:
+        DataError: The text cannot be used, or the cache cannot be written.
     """
     if vocab_size < BYTE_VOCABULARY:
         raise DataError(f"vocab_size = {vocab_size}: must be at least {BYTE_VOCABULARY}, one token per byte value")
@@ -112,7 +122,7 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
 def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) -> list[tuple[str, int, int]]:
     """(relative path, training tokens, validation tokens) of every file, in the order of the corpus' tokens.
 
-    A BPE encodes all text once more for that, and the counts are kept beside its tokens. Raises DataError.
+    With a BPE the first call encodes all text again; the counts are then kept in the cache. Raises DataError.
     """
     prepared = prepare(data, vocab_size=vocab_size, cache=cache)
     source, files = find_files(data)
@@ -164,12 +174,12 @@ def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: i
 
 
 def count_samples(tokens: np.ndarray, sequence_length: int) -> int:
-    """Windows of `sequence_length + 1` tokens at stride `sequence_length`: the last token is only ever a target."""
+    """Number of windows of `sequence_length + 1` tokens at stride `sequence_length`: a window's last token is only a target."""
     return max(0, (len(tokens) - 1) // sequence_length)
 
 
 def _describe_settings(vocab_size: int) -> str:
-    """What, besides the text, decides which tokens come out; part of the digest."""
+    """Everything besides the text that determines the tokens, as JSON; part of the digest."""
     return json.dumps(
         {
             "format": FORMAT,
@@ -181,9 +191,9 @@ def _describe_settings(vocab_size: int) -> str:
 
 
 def _train_vocabulary(text: Text, *, vocab_size: int) -> Tokenizer:
-    """A byte-level BPE (Sennrich et al., arXiv:1508.07909, over GPT-2's byte alphabet), the same from the same text.
+    """A byte-level BPE (Sennrich et al., arXiv:1508.07909, over GPT-2's byte alphabet); deterministic.
 
-    Every byte is in the alphabet, so all text can be encoded and none is unknown.
+    Every byte is in the alphabet, so any text can be encoded without an unknown token.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
@@ -204,7 +214,7 @@ def _train_vocabulary(text: Text, *, vocab_size: int) -> Tokenizer:
 
 
 def _encode(chunks: list[bytes], *, tokenizer: Tokenizer | None) -> np.ndarray:
-    """Token numbers of `chunks` one after the other; without a tokenizer, their bytes."""
+    """The concatenated tokens of `chunks`; without a tokenizer, their bytes."""
     import numpy as np
 
     if tokenizer is None:
@@ -244,7 +254,8 @@ def _join_hashes(hashes: list[str]) -> str:
 
 @contextmanager
 def _locked(path: Path, report: Report) -> Iterator[None]:
-    with open(path, "a") as lock:  # closing it, or dying, releases the lock
+    """Hold the lock file at `path`, waiting (and reporting so) while another process holds it."""
+    with open(path, "a") as lock:  # the kernel releases the lock when the file is closed or the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -254,11 +265,11 @@ def _locked(path: Path, report: Report) -> Iterator[None]:
 
 
 def _build(entry: Path, text: Text, *, vocab_size: int, report: Report) -> None:
-    """Write the cache entry beside its place and rename it there, so that no reader ever meets half of it."""
+    """Write the cache entry to a temporary folder and rename it, so that a reader never sees an incomplete one."""
     import numpy as np
 
-    # One name per host: what a killed process left is cleared here, and hosts that share the folder over a file
-    # system without common locks do not write into each other's.
+    # One name per host: leftovers of a killed process are removed here, and hosts that share the folder over a file
+    # system without shared locks do not write into each other's.
     building = entry.with_name(f"{entry.name}.building-{socket.gethostname()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
@@ -287,13 +298,13 @@ def _build(entry: Path, text: Text, *, vocab_size: int, report: Report) -> None:
             building.rename(entry)
         except OSError:
             if not entry.is_dir():
-                raise  # else a host without a common lock was faster, with the same content
+                raise  # otherwise another host, without a shared lock, was faster: with the same content
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _load(entry: Path, text: Text, *, vocab_size: int) -> Corpus | None:
-    """The corpus mapped from a cache entry, or None where there is none or its content is not what was written."""
+    """The corpus mapped from a cache entry; None where there is none or its digests do not match."""
     import numpy as np
 
     dtype = np.min_scalar_type(vocab_size - 1)

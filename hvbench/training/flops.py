@@ -1,4 +1,4 @@
-"""Model FLOPs and sizes, computed from a point alone."""
+"""FLOPs, parameters and all-reduce payload of a point."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}
 
 
 def model_facts(point: Point) -> ModelFacts:
-    """Parameters, FLOPs per token and all-reduce payload of a point with a resolved `world_size`.
+    """Parameters, FLOPs per token and all-reduce payload in bytes of a point whose `world_size` is known.
 
-    FLOPs per token = 6 N + 12 L H Q T for forward and backward, without recomputation (PaLM, arXiv:2204.02311,
-    app. B); causal masking is not discounted. N counts every parameter but the learned positions: the token embedding
-    is tied to the output projection, so its product with the hidden state is real work, counted once. A classifier only
-    looks the embedding up, and its own projection is a product per sample: neither is counted.
+    FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
+    masking (PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of size Q and T tokens. N is the number of
+    parameters without the learned positions; the token embedding counts once, because it is also the output projection.
+    For a classifier neither the embedding counts, which is only a lookup, nor the projection, which runs once a sample.
     """
-    # All blocks are alike, and a suite from anybody may ask for a million of them.
+    # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
     sizes = {
         name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()
     }

@@ -1,4 +1,4 @@
-"""Dynamic loss scaling for fp16 (Micikevicius et al., arXiv:1710.03740, section 3.2), written once for both twins."""
+"""Dynamic loss scaling for fp16 (Micikevicius et al., arXiv:1710.03740, section 3.2), for both twins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class LossScale:
-    """The factor that lifts small gradients into fp16's range; 1 and inert when `enabled` is false."""
+    """The factor on the loss that keeps small gradients within fp16's range; constantly 1 where not `enabled`."""
 
     enabled: bool
     scale: float = 2.0**15
@@ -19,7 +19,7 @@ class LossScale:
             self.scale = 1.0
 
     def update(self, *, skipped: bool) -> None:
-        """Halve after a step that overflowed; double after `growth_interval` clean steps in a row."""
+        """Halve after a step that overflowed; double after `growth_interval` steps in a row without an overflow."""
         if not self.enabled:
             return
         if skipped:

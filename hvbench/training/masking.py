@@ -1,8 +1,9 @@
-"""Masked language modelling: which tokens a sample hides, and behind what (BERT, arXiv:1810.04805, sec. 3.1).
+"""Masked language modelling: which tokens of a sample are masked, and by what (BERT, arXiv:1810.04805, section 3.1).
 
-Of every sample the same number of positions is chosen, 15 %, so that a mean over micro-batches, accumulation steps and
-ranks is the mean over all chosen tokens. A chosen token is replaced by the mask in 80 % of cases and by a random token in
-10 %, and stays in 10 %; it is what the loss asks for. The choice depends on the seed and the sample's number alone.
+In every sample the same number of positions is chosen, 15 %, so that means over micro-batches, accumulation steps and
+ranks add up to the mean over all chosen tokens. A chosen token is replaced by the mask token in 80 % of cases and by a
+random token in 10 %, and is kept in 10 %; the loss is taken at chosen positions only. The choice depends on nothing but
+the seed, the split and the sample's number.
 """
 
 from __future__ import annotations
@@ -11,31 +12,41 @@ import numpy as np
 
 from hvbench.spec.point import Point
 
-IGNORED = -1  # the target of a token that the loss does not ask for
+IGNORED = -1  # target of a position that does not count in the loss
 
 CHOSEN_SHARE = 0.15
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
-# NUL, which no text holds (`text` refuses files with it): as a byte, and as a byte's token, of which the BPE's first 256
-# are, in the order of GPT-2's alphabet: 188 bytes that are printed as they are, then the others from 0 on.
+# NUL, which occurs in no text (`text` refuses files with it): as a byte, and as a token of the BPE, whose first 256 tokens
+# are the bytes in the order of GPT-2's alphabet: the 188 printable ones, then the others from 0 on.
 MASK_BYTE = 0
 MASK_TOKEN = 188
 
 
 def mask_token(vocab_size: int) -> int:
-    """The token that hides others; no text contains it."""
+    """The mask token; no text contains it."""
     return MASK_BYTE if vocab_size == 256 else MASK_TOKEN
 
 
 def chosen_tokens(sequence_length: int) -> int:
-    """How many tokens of a sample are chosen: 15 %, rounded, and at least one."""
+    """Number of chosen positions of a sample: 15 %, rounded, at least one."""
     return max(1, round(CHOSEN_SHARE * sequence_length))
 
 
 def mask_samples(
     tokens: np.ndarray, numbers: np.ndarray, *, point: Point, stream: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets, int32, (samples, time), of `tokens`; `numbers` are the samples', `stream` tells splits apart."""
+    """Masked inputs and targets of samples.
+
+    Args:
+        tokens: [samples, T].
+        numbers: [samples], each sample's number: the seed of its mask.
+        point: Its seed, sequence length and vocabulary.
+        stream: Another number for each split, so that equal sample numbers have different masks.
+
+    Returns:
+        Inputs [samples, T] and targets [samples, T], int32; targets are IGNORED where no token was chosen.
+    """
     count, length = chosen_tokens(point.sequence_length), tokens.shape[1]
     inputs, targets = tokens.astype(np.int32), np.full(tokens.shape, IGNORED, dtype=np.int32)
     for row, number in enumerate(numbers):

@@ -1,20 +1,20 @@
-"""What both twins' optimizers share: which tensors they treat how, what they keep of the past, and constants of papers.
+"""What the optimizers of both twins have in common: papers, which tensors they treat how, state, constants.
 
     adamw      Loshchilov & Hutter, arXiv:1711.05101, algorithm 2; epsilon outside the root
     sgd        momentum as in Goyal et al., arXiv:1706.02677, eq. 9; weight decay is part of the gradient
-    lars       You, Gitman & Ginsburg, arXiv:1708.03888, algorithm 1: the rate inside the momentum
+    lars       You, Gitman & Ginsburg, arXiv:1708.03888, algorithm 1: momentum of steps, learning rate included
     lamb       You et al., arXiv:1904.00962, algorithm 2, with the identity as phi
     adafactor  Shazeer & Stern, arXiv:1804.04235, algorithms 4 and 5: no first moment, factored second moments of
                matrices, updates clipped by their RMS, steps relative to the RMS of the parameter
 
-Weight decay spares biases, gains and the learned positions; the token embedding, which is also the output projection,
-decays like any matrix. The trust ratios of LARS and LAMB spare biases and gains, whose norms say nothing of how far they
-may move (both papers' reference programs do so); embeddings have ratios. Queries, keys and values of a block are one
-matrix, hence have one ratio. A ratio whose norms are not both above 0 is 1.
+Weight decay is not applied to biases, gains and the learned positions; the token embedding, which is also the output
+projection, decays like any matrix. The trust ratios of LARS and LAMB are not applied to biases and gains, whose norms
+do not tell how far they may move (nor do the papers' reference implementations); embeddings have ratios. Queries, keys
+and values of a block are one matrix and have one ratio. A ratio is 1 unless both of its norms are above 0.
 
-`epsilon` of Adafactor is the root of its epsilon_1. The paper's 1e-30 (an epsilon of 1e-15) makes updates of full size
-out of rounding errors where the true gradient is 0, as that of the keys' biases is in any framework; 1e-8 leaves
-such elements as still as AdamW does.
+`epsilon` of Adafactor is the square root of its epsilon_1. The paper's 1e-30 (an epsilon of 1e-15) makes full-size updates
+from rounding errors where the true gradient is 0, as that of the keys' biases is in every framework; with 1e-8 such
+elements move as little as with AdamW.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Slots = dict[str, dict[str, Shape]]
 
 
 def is_adapted(name: str) -> bool:
-    """Whether LARS and LAMB scale the step of this tensor by its trust ratio: all but biases and gains."""
+    """Whether LARS and LAMB scale this parameter's step by its trust ratio: every parameter except biases and gains."""
     return not name.endswith((".bias", ".gain"))
 
 
 def is_factored(shape: Shape) -> bool:
-    """Whether Adafactor keeps means of rows and of columns instead of every second moment: of matrices."""
+    """Whether Adafactor keeps means of rows and columns instead of all second moments: for matrices."""
     return len(shape) == 2
 
 
 def state_shapes(point: Point) -> Slots:
-    """Slot -> canonical name -> shape: everything that the point's optimizer keeps between updates, but their count."""
+    """Slot -> canonical name -> shape: the state of the point's optimizer, except the number of updates."""
     shapes = parameter_shapes(point)
     match point.optimizer:
         case "adamw" | "lamb":

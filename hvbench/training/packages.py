@@ -1,8 +1,8 @@
-"""Which package does this chunk come from? Samples with labels, from the folders of the training text.
+"""Samples of the classification objective: which package does this piece of text come from?
 
-A class is a folder at the top of the text (for the standard library: a package, such as `asyncio`), the largest ones. A
-sample is `sequence_length` tokens of one file. What is held out of language modelling is held out here too, so that no
-pretraining has seen it.
+A class is a top-level folder of the text (in the standard library a package, such as `asyncio`); the largest ones are
+used. A sample is `sequence_length` tokens of one file. Validation samples are from the validation text of language
+modelling, so that pretraining has not seen them.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hvbench.training.corpus import Corpus, count_file_tokens
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Windows:
-    """Samples of one side of the split: where each starts among its tokens, and its class."""
+    """The samples of one split."""
 
-    starts: np.ndarray  # int64
-    labels: np.ndarray  # int32
+    starts: np.ndarray  # [samples], int64: index of the first token among the split's tokens
+    labels: np.ndarray  # [samples], int32: class
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Packages:
-    """The classes by name and the samples of both sides."""
+    """The names of the classes, and the samples of both splits."""
 
     names: list[str]
     train: Windows
@@ -36,9 +36,9 @@ class Packages:
 
 
 def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
-    """The `num_classes` largest folders of the point's text, cut into samples; raises DataError.
+    """The samples of the `num_classes` folders that have the most training tokens; labels number them alphabetically.
 
-    By training tokens, ties by name; their labels are their places in alphabetical order.
+    Raises DataError where the text has too few folders, or a folder too few tokens.
     """
     if point.data == "synthetic":
         raise DataError('data = "synthetic": random tokens come from no package; set data to "stdlib" or a folder')
@@ -72,7 +72,7 @@ def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
 
 
 class LabelledBatches(Batches):
-    """`Batches` of labelled samples: targets are classes, one a sample."""
+    """`Batches` of labelled samples: targets are classes instead of tokens."""
 
     def __init__(self, point: Point, corpus: Corpus, *, rank: int, packages: Packages) -> None:
         super().__init__(point, corpus, rank=rank)
@@ -81,7 +81,7 @@ class LabelledBatches(Batches):
         self._validation_samples = int(packages.validation.starts.size)
 
     def train_batch(self, step: int) -> Batch:
-        """Inputs (accumulation steps of this step, micro_batch_size, sequence_length) and classes without the last, int32."""
+        """Inputs [A, B, T] and classes [A, B] of 0-based `step`, int32."""
         return super().train_batch(step)
 
     def _gather(self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int) -> Batch:
@@ -91,20 +91,20 @@ class LabelledBatches(Batches):
 
 
 def pretraining_point(point: Point) -> Point:
-    """The language modelling whose weights a classifier of `point` starts from: in all else the same training."""
+    """The point of the pretraining of a classification `point`: the same training with its pretraining objective."""
     defaults = {name: Point.model_fields[name].default for name in ("num_classes", "pretraining", "pretraining_steps")}
     return point.model_copy(update=defaults | {"objective": point.pretraining})
 
 
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:
-    """The batches that the point's objective asks for; raises DataError."""
+    """One rank's batches of the point's objective. Raises DataError for a text that is too small."""
     if point.objective == "classification":
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
     return Batches(point, corpus, rank=rank)
 
 
 def _cut(files: list[tuple[str, int, int]], names: list[str], *, side: int, point: Point) -> Windows:
-    """Samples of the named folders; `side` is 1 for training, 2 for validation: the place of its count in `files`."""
+    """Samples of the folders `names`; `side`: index of the split's token count in an entry of `files`, 1 or 2."""
     starts, labels, position = [], [], 0
     for file in files:
         folder, slash, _ = file[0].partition("/")

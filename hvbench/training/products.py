@@ -1,7 +1,7 @@
-"""The matrix products of a training step, and what follows from the times they take: shapes, FLOPs, rates.
+"""The matrix products of a training step: their shapes and FLOPs, and bandwidths and rates from measured times.
 
-Counted are the two-dimensional products, which do nearly all the work: four linear layers a block and the logits, each
-as one forward and two backward products. Attention's batched products and everything that is no product are left out.
+These are the two-dimensional products, which do nearly all the work: four linear layers per block and the logits, each
+with one forward and two backward products. Attention's batched products and all other operations are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_SLOWDOWN = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """`count` products (rows, inner) x (inner, columns); `transposed` says which operand lies in memory transposed."""
+    """`count` products [rows, inner] x [inner, columns]; `transposed` is the operand that is stored transposed in memory."""
 
     rows: int
     inner: int
@@ -28,7 +28,7 @@ class Product:
 
     @property
     def flops(self) -> int:
-        """A multiplication and an addition for each element of `inner`, of one product."""
+        """FLOPs of one of them: a multiplication and an addition for each element of `inner`."""
         return 2 * self.rows * self.inner * self.columns
 
     @property
@@ -38,12 +38,12 @@ class Product:
 
 
 def square(size: int) -> Product:
-    """The product of two matrices of `size` rows and columns."""
+    """The product of two [size, size] matrices."""
     return Product(rows=size, inner=size, columns=size)
 
 
 def linear_layers(point: Point) -> list[tuple[int, int, int]]:
-    """(inputs, outputs, count) of qkv, out, up and down of all blocks, and of the logits last."""
+    """(inputs, outputs, count) of the linear layers qkv, out, up and down of all blocks, then of the logits."""
     width, layers = point.hidden_size, point.num_layers
     blocks = [
         (width, 3 * width, layers),
@@ -55,9 +55,9 @@ def linear_layers(point: Point) -> list[tuple[int, int, int]]:
 
 
 def model_products(point: Point) -> list[Product]:
-    """All products of one micro-batch, forward and backward: of each layer the forward one, then d input, d weight.
+    """All products of one micro-batch: for each layer the forward product, the input's gradient, the weight's gradient.
 
-    Weights lie as (inputs, outputs); the logits' weight is the token embedding, which lies as (outputs, inputs).
+    Weights are stored as [inputs, outputs]; the logits' weight is the token embedding, stored as [outputs, inputs].
     """
     products, tokens = [], point.micro_batch_size * point.sequence_length
     *blocks, (width, vocabulary, _) = linear_layers(point)
@@ -78,7 +78,7 @@ def model_products(point: Point) -> list[Product]:
 
 
 def shrink(product: Product, *, max_flops: float) -> Product:
-    """The product, its longest side halved until it has at most `max_flops`: a large one runs no faster than a part of it."""
+    """A product of at most `max_flops` by halving the longest side: a larger one reaches no higher rate, only takes longer."""
     while product.flops > max_flops and max(product.shape) > 1:
         side = max(("rows", "inner", "columns"), key=lambda name: getattr(product, name))
         product = replace(product, **{side: getattr(product, side) // 2})
@@ -86,19 +86,19 @@ def shrink(product: Product, *, max_flops: float) -> Product:
 
 
 def total_flops(products: Sequence[Product]) -> int:
-    """FLOPs of all products, each as often as it occurs."""
+    """Sum of the FLOPs of `products`, counts included."""
     return sum(product.count * product.flops for product in products)
 
 
 def total_seconds(products: Sequence[Product], flops_per_second: Sequence[float]) -> float:
-    """Time of all products, each as often as it occurs and at its own rate."""
-    return sum(each.count * each.flops / rate for each, rate in zip(products, flops_per_second, strict=True))
+    """Time of `products`, counts included, where `flops_per_second` has each one's rate."""
+    return sum(product.count * product.flops / rate for product, rate in zip(products, flops_per_second, strict=True))
 
 
 def rounded_elements(point: Point) -> int:
-    """Elements that an emulated precision rounds in the layers of one micro-batch.
+    """Number of values that an emulated precision rounds in the layers of one micro-batch.
 
-    Of each layer the input, the weight, the bias and the output on the way forward, and their gradients on the way back.
+    For each layer: input, weight, bias and output in the forward pass, and their gradients in the backward pass.
     """
     tokens = point.micro_batch_size * point.sequence_length
     *blocks, (width, vocabulary, _) = linear_layers(point)
@@ -109,21 +109,27 @@ def rounded_elements(point: Point) -> int:
 
 
 def scaling_bandwidth(size_bytes: int, *, seconds: float) -> float:
-    """Bytes per second of scaling `size_bytes` in place: each is read once and written once."""
+    """Memory bandwidth in bytes per second of scaling `size_bytes` in place: every byte is read and written once."""
     return 2 * size_bytes / seconds
 
 
 def allreduce_busbw(payload_bytes: int, *, seconds: float, world_size: int) -> float:
-    """Bus bandwidth: payload / time x 2 (n - 1) / n, what each rank's link carries at best (nccl-tests)."""
+    """Bus bandwidth in bytes per second: payload / time x 2 (n - 1) / n (nccl-tests, PERFORMANCE.md)."""
     return payload_bytes / seconds * 2 * (world_size - 1) / world_size
 
 
 def describe_slowness(
     *, precision: str, flops: int, seconds: float, fp32_seconds: float, is_emulated: bool, is_forced: bool
 ) -> str | None:
-    """Why a precision is skipped whose products take `seconds` where those of fp32 take `fp32_seconds`; None: it is not.
+    """Why a precision is skipped: a sentence where it takes more than MAX_SLOWDOWN times as long as fp32, else None.
 
-    `flops` are those of the products, `seconds` include the rounding of an emulated precision.
+    Args:
+        precision: Its name.
+        flops: Of the model's products.
+        seconds: Of those products in that precision, with the rounding of an emulated one.
+        fp32_seconds: Of the same products in fp32.
+        is_emulated: Whether the processor lacks instructions for it.
+        is_forced: Whether the user asked to run it anyway.
     """
     if is_forced or seconds <= MAX_SLOWDOWN * fp32_seconds:
         return None

@@ -1,4 +1,4 @@
-"""What changes from step to step: the learning rate, and the accumulation steps of a batch that warms up."""
+"""What changes from step to step: the learning rate, and the accumulation steps during a batch warm-up."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 from hvbench.spec.point import Point
 
 FINAL_FRACTION = 0.1
-ENDING_SCHEDULES = ("cosine", "linear")  # those that know `schedule_steps`
+ENDING_SCHEDULES = ("cosine", "linear")  # those that depend on `schedule_steps`
 
 
 def learning_rate_at(step: int, *, peak: float, schedule: str, lr_warmup_steps: int, schedule_steps: int) -> float:
-    """Learning rate of 0-based `step`.
+    """Learning rate of 0-based `step`, before it is scaled with the batch.
 
-    Warm-up reaches `peak` at step `lr_warmup_steps`. From there the cosine (SGDR without restarts, arXiv:1608.03983
-    eq. 5) or the line falls to a tenth of the peak at `schedule_steps` and stays there; the inverse square root
-    (arXiv:1706.03762 eq. 3, with steps and warm-up counted from 1) falls for ever.
+    A linear warm-up reaches `peak` at step `lr_warmup_steps`. From there, cosine (SGDR without restarts, Loshchilov &
+    Hutter, arXiv:1608.03983, eq. 5) and linear fall to a tenth of the peak at `schedule_steps` and stay there; the inverse
+    square root (Vaswani et al., arXiv:1706.03762, eq. 3, with steps and warm-up counted from 1) falls without end.
     """
     if step < lr_warmup_steps:
         return peak * (step + 1) / (lr_warmup_steps + 1)
@@ -30,17 +30,17 @@ def learning_rate_at(step: int, *, peak: float, schedule: str, lr_warmup_steps: 
 
 
 def learning_rate_factor(global_batch_size: int, *, reference_batch_size: int, lr_scaling: str) -> float:
-    """What the learning rate is multiplied by, for a batch k times the reference.
+    """Factor on the learning rate for a global batch of k times the reference batch.
 
-    k (linear: Goyal et al., arXiv:1706.02677, section 2.1), the root of k (sqrt: Krizhevsky, arXiv:1404.5997, section 5;
-    You et al., arXiv:1904.00962, section 4), or 1 (none).
+    k (linear: Goyal et al., arXiv:1706.02677, section 2.1), the square root of k (sqrt: Krizhevsky, arXiv:1404.5997,
+    section 5; You et al., arXiv:1904.00962, section 4), or 1 (none).
     """
     k = global_batch_size / reference_batch_size
     return {"none": 1.0, "linear": k, "sqrt": math.sqrt(k)}[lr_scaling]
 
 
 def point_learning_rate(point: Point, step: int) -> float:
-    """Learning rate of 0-based `step` of a point with a resolved `world_size`; it is scaled with that step's own batch."""
+    """Learning rate of 0-based `step` of a point whose `world_size` is known, scaled with the global batch of that step."""
     rate = learning_rate_at(
         step,
         peak=point.learning_rate,
@@ -55,10 +55,10 @@ def point_learning_rate(point: Point, step: int) -> float:
 
 
 def accumulation_steps_at(point: Point, step: int) -> int:
-    """Backward passes of 0-based `step`: they rise evenly, rounded up, over the batch's warm-up; then all.
+    """Backward passes of 0-based `step`: rising linearly, rounded up, over `batch_warmup_steps`, then constant.
 
-    The batch grows by passes of one size (Smith et al., arXiv:1711.00489, grow it during training): micro-batches keep
-    their shape, so no graph is traced anew and a pass costs what it always does.
+    The batch grows by the number of its micro-batches (Smith et al., arXiv:1711.00489, grow it during training), which
+    keep their shape: no graph is traced again, and a pass always costs the same.
     """
     if step >= point.batch_warmup_steps:
         return point.gradient_accumulation_steps
@@ -66,14 +66,14 @@ def accumulation_steps_at(point: Point, step: int) -> int:
 
 
 def passes_before(point: Point, step: int) -> int:
-    """Backward passes of one rank in all steps before 0-based `step`."""
+    """Number of backward passes of one rank in all steps before 0-based `step`."""
     warming = min(step, point.batch_warmup_steps)
     most, rises = point.gradient_accumulation_steps, point.batch_warmup_steps + 1
-    # Pass number k of a step, from 0, is first there at step k rises / most: so each is counted from there on.
+    # Steps have a pass number k (from 0) from step k * rises / most on: count the warm-up steps from there, for every k.
     passes = sum(max(0, warming - k * rises // most) for k in range(most)) if warming else 0
     return passes + (step - warming) * most
 
 
 def samples_before(point: Point, step: int) -> int:
-    """Training samples that all ranks have read in all steps before 0-based `step`."""
+    """Number of training samples of all ranks in all steps before 0-based `step`."""
     return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)

@@ -1,4 +1,4 @@
-"""When a training ends before its last step: at the target loss, or when it has stopped getting better."""
+"""Early stopping: at a target loss, or when the validation loss has stopped improving."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class EarlyStopping:
-    """Told every validation loss, over all ranks, in order; the same losses stop every rank at the same step."""
+    """Decides after each evaluation. Every rank judges the same losses, averaged over ranks, so all stop at the same step."""
 
-    target_loss: float | None  # None: no loss is low enough
-    patience: int  # evaluations without a better loss; 0: any number of them
+    target_loss: float | None  # nats; None: no target
+    patience: int  # evaluations without a better loss before stopping; 0: unlimited
     best: float = math.inf
     without_better: int = 0
 
     def judge(self, loss: float) -> str | None:
-        """`target`, `patience`, or None: train on. A loss that is no number is not better than any."""
+        """Why to stop, `target` or `patience`, or None to continue; NaN is never an improvement."""
         if self.target_loss is not None and loss <= self.target_loss:
             return "target"
         if loss < self.best:

@@ -1,8 +1,8 @@
-"""Text files: found, read, told from binary ones, digested and split. Only the standard library is imported.
+"""The text files of a corpus: finding, reading, digesting and splitting them. Imports only the standard library.
 
-Text is UTF-8 without NUL bytes; any other file is skipped in a folder and an error on its own. Hidden names and linked
-folders are not entered, so version control and link cycles do not matter. The files of a corpus follow each other by
-relative POSIX path with nothing between them.
+Text is UTF-8 without NUL bytes; any other file is skipped in a folder, and an error where it is the only file. Hidden
+names and links to folders are not followed, so version control and link cycles do not matter. A corpus is its files in
+the order of their relative POSIX paths, with nothing between them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from hvbench.errors import DataError
 
 VALIDATION_PERCENT = 5
-# A split by file may miss 5 % by this much, in percent of the bytes; else the text is split by position.
+# Range of the validation share, in percent of the bytes, in which the text is split by file; else it is split by position.
 VALIDATION_PERCENT_RANGE = (1, 20)
 
 MAX_FILES = 200_000
 MAX_BYTES = 1 << 30
-MIN_BYTES = 100  # less cannot be split so that both sides hold text
+MIN_BYTES = 100  # less cannot be split into two parts that both have text
 HEAD_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 16  # the tokeniser sees pieces of at most this, cut after a line's end
 
@@ -35,7 +35,7 @@ STDLIB_EXCLUDED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
 
 @dataclass(frozen=True, kw_only=True)
 class TextFile:
-    """A regular, non-empty file; `relative` is its POSIX path below the corpus, the same on every machine."""
+    """A regular, non-empty file; `relative` is its POSIX path within the corpus, the same on every machine."""
 
     relative: str
     path: str
@@ -44,7 +44,7 @@ class TextFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """The files that proved to be text, and the digest of their paths, contents and settings."""
+    """The files of a corpus that are text, and the digest of their paths, contents and the tokeniser's settings."""
 
     source: str
     files: list[TextFile]
@@ -58,7 +58,7 @@ class Text:
 
 
 def check(data: str) -> None:
-    """Raise DataError where `data` clearly cannot be trained on; reads names, sizes and the head of a file or two."""
+    """Raise DataError where `data` cannot be trained on, as far as names, sizes and the beginning of a file tell."""
     if data == "synthetic":
         return
     source, files = find_files(data)
@@ -67,7 +67,7 @@ def check(data: str) -> None:
 
 
 def find_files(data: str) -> tuple[str, list[TextFile]]:
-    """What to call the source in a sentence, and its non-empty regular files in order; contents are not read yet."""
+    """The source's name for messages, and its non-empty regular files in order, not read yet. Raises DataError."""
     if data == "stdlib":
         root = sysconfig.get_path("stdlib")
         source = f"the standard library of {platform.python_implementation()} {platform.python_version()}"
@@ -129,10 +129,10 @@ def _list_folder(
             try:
                 status = os.stat(path)
             except OSError as error:
-                if os.path.islink(path):  # it leads nowhere, or in a circle
+                if os.path.islink(path):  # broken or circular
                     continue
                 refuse(error)
-            # Nothing but a regular file is ever opened: a pipe would block. Empty ones include the kernel's.
+            # Only regular files are opened, since a pipe would block. Files of the kernel have size 0.
             if stat.S_ISREG(status.st_mode) and status.st_size > 0:
                 relative = Path(path).relative_to(root).as_posix()
                 files.append(TextFile(relative=relative, path=path, size_bytes=status.st_size))
@@ -157,7 +157,7 @@ def _read(file: TextFile, *, limit_bytes: int = MAX_BYTES) -> bytes:
 
 
 def _is_text(content: bytes, *, whole: bool = True) -> bool:
-    """Whether `content` is UTF-8 without NUL bytes; unless it is the `whole` file, its last character may be cut."""
+    """Whether `content` is UTF-8 without NUL bytes; where it is not the `whole` file, its last character may be cut off."""
     if b"\0" in content:
         return False
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -176,7 +176,7 @@ def _not_text(source: str, files: list[TextFile]) -> DataError:
 
 
 def examine(source: str, files: list[TextFile], *, settings: str) -> Text:
-    """Read every file once: keep those that are text, and digest them with the settings of whoever tokenises them."""
+    """Read every file once, keep those that are text, and digest them with the tokeniser's `settings`. Raises DataError."""
     sha256 = hashlib.sha256(settings.encode())
     kept = []
     for file in files:
@@ -200,16 +200,16 @@ def examine(source: str, files: list[TextFile], *, settings: str) -> Text:
 
 
 def _header(file: TextFile, content: bytes) -> bytes:
-    """What precedes a file's content in the digest; with both lengths, no two lists of files run together alike."""
+    """What precedes a file's content in the digest: with both lengths, different lists of files never hash the same bytes."""
     path = os.fsencode(file.relative)
     return b"%d %d\n%b" % (len(path), len(content), path)
 
 
 def _split(files: list[TextFile]) -> list[int]:
-    """Leading bytes of each file that are training text; the rest of it is validation text.
+    """Number of leading bytes of each file that are training text; the rest of the file is validation text.
 
-    A file is held out when the hash of its relative path falls into 5 %. Where that leaves too little or too much on
-    the validation side (one file; a few of unequal size), the last 5 % of the whole text are held out instead.
+    A file is validation text when the hash of its relative path falls into the first 5 %. Where that gives too little or
+    too much (a single file, or a few of unequal size), the last 5 % of the whole text are validation text instead.
     """
     total = sum(file.size_bytes for file in files)
     by_file = [0 if _is_held_out(file.relative) else file.size_bytes for file in files]
@@ -230,15 +230,15 @@ def _is_held_out(relative: str) -> bool:
 
 
 def cut_into_chunks(text: Text, *, held_out: bool) -> Iterator[bytes]:
-    """One side of the split in order, in pieces of whole lines where lines are shorter than CHUNK_BYTES.
+    """The text of one split in order, in chunks of at most CHUNK_BYTES that end at a line's end where they can.
 
-    Raises DataError at the end if the text is no longer what was examined.
+    Raises DataError at the end if the text has changed since `examine`.
     """
     return (chunk for _, chunks in cut_files(text, held_out=held_out) for chunk in chunks)
 
 
 def cut_files(text: Text, *, held_out: bool) -> Iterator[tuple[TextFile, Iterator[bytes]]]:
-    """The same, each file with its pieces of that side, of which it may have none."""
+    """The same by file: each file with its chunks of that split, which may be none."""
     sha256 = hashlib.sha256(text.settings.encode())
     for file, train_bytes in zip(text.files, _split(text.files), strict=True):
         content = _read(file)

@@ -1,7 +1,8 @@
-"""Canonical parameter names and the initial weights that both twins start from.
+"""Canonical parameter names, their shapes, and the initial weights that both twins start from.
 
-Linear weights are stored (in, out), embeddings (rows, width). GPT-2's initialisation: N(0, 0.02), the two projections
-that write into the residual stream scaled by 1/sqrt(2 L), biases 0, layer-norm gains 1.
+Linear weights are stored as [in, out], embeddings as [rows, hidden size]. Initialisation is GPT-2's (Radford et al., 2019,
+section 2.3): N(0, 0.02), the two projections into the residual stream scaled by 1/sqrt(2 L) for L blocks, biases 0,
+layer-norm gains 1.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ Shape = tuple[int, ...]
 
 
 def parameter_shapes(point: Point) -> dict[str, Shape]:
-    """Canonical name -> shape, in forward order. The token embedding is also the output projection (tied).
+    """Canonical name -> shape, in the order of the forward pass. The token embedding is also the output projection (tied).
 
-    A classifier has a projection of its own, last: all the others are named and drawn as without it.
+    A classifier has another projection, the last entry, so that all others have the same names and initial values.
     """
     width = point.hidden_size
     shapes: dict[str, Shape] = {
@@ -48,12 +49,12 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies: to matrices that multiply, not to biases, gains or positions."""
+    """Whether weight decay applies: to weight matrices and the token embedding, not to biases, gains or positions."""
     return name.endswith(".weight") or name == "token_embedding"
 
 
 def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.ndarray]:
-    """Canonical name -> array of `dtype`; depends on the point's sizes and seed only, not on the framework."""
+    """Canonical name -> initial value in `dtype`; depends only on the point's sizes and seed, not on the framework."""
     random = np.random.default_rng(point.seed)
     residual_std = 0.02 / math.sqrt(2 * point.num_layers)
     weights = {}
@@ -70,7 +71,7 @@ def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.nda
 
 
 def move_last_bits(weights: dict[str, np.ndarray], *, seed: Sequence[int]) -> dict[str, np.ndarray]:
-    """Every value but zeros replaced by the next larger or the next smaller one of its dtype, by the toss of a coin."""
+    """`weights` with every nonzero value moved by one unit in the last place, up or down at random; `seed` of the choice."""
     random = np.random.default_rng(seed)
     moved = {}
     for name, values in weights.items():

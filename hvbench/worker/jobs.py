@@ -142,7 +142,7 @@ class Worker:
         if point.initial_checkpoint:
             checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
             trainer.load_state(dict(checkpoint.arrays))
-            loop.resume(checkpoint.standing)
+            loop.resume(checkpoint.header)
         ablations = Ablations(loop)
         built = time.perf_counter()
         self.progress.enter("evaluate" if settings.evaluate_every else "first_step", steps=loop.total_steps)

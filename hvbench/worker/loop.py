@@ -23,7 +23,7 @@ from hvbench.records.record import finite_or_none
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batch, Batches
-from hvbench.training.checkpoints import Checkpoint, Standing, name_checkpoint, save_checkpoint
+from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, name_checkpoint, save_checkpoint
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping
@@ -113,17 +113,17 @@ class Loop:
         yield
         self.paused_seconds += time.perf_counter() - begun
 
-    def resume(self, standing: Standing) -> None:
+    def resume(self, header: CheckpointHeader) -> None:
         """Take over where a checkpoint stands: its step, its place in the text, its loss scale."""
-        self.first_step = standing.step
+        self.first_step = header.step
         if self.loss_scale.enabled:
-            self.loss_scale.scale, self.loss_scale.clean_steps = standing.loss_scale, standing.clean_steps
+            self.loss_scale.scale, self.loss_scale.clean_steps = header.loss_scale, header.clean_steps
 
     @property
-    def standing(self) -> Standing:
+    def checkpoint_header(self) -> CheckpointHeader:
         """Where the training stands, for a checkpoint."""
         steps = self.first_step + self.step
-        return Standing(
+        return CheckpointHeader(
             step=steps,
             samples=samples_before(self.point, steps),
             global_batch_size=self.point.global_batch_size,
@@ -173,9 +173,8 @@ class Loop:
 
     def _save(self) -> None:
         with self.paused():
-            standing = self.standing
-            checkpoint = Checkpoint(standing=standing, arrays=self.trainer.state())
-            save_checkpoint(self.folder / name_checkpoint(standing.step), checkpoint)
+            checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
+            save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0

@@ -10,26 +10,26 @@ from safetensors.numpy import save_file
 
 from hvbench.errors import UsageError
 from hvbench.spec.point import Point
-from hvbench.training.checkpoints import Checkpoint, Standing, check_checkpoint, load_checkpoint, save_checkpoint
+from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, check_checkpoint, load_checkpoint, save_checkpoint
 from hvbench.training.weights import initial_weights
 
 POINT = Point(model="tiny", world_size=2, micro_batch_size=4)
-STANDING = Standing(
+HEADER = CheckpointHeader(
     step=7, samples=56, global_batch_size=8, optimizer="adamw", loss_scale=1.0, clean_steps=7, tokens_digest="abc", seed=0,
     framework="pytorch",
 )  # fmt: skip
 
 
-def write(path: Path, *, standing: Standing = STANDING, point: Point = POINT) -> str:
+def write(path: Path, *, header: CheckpointHeader = HEADER, point: Point = POINT) -> str:
     arrays = {f"parameters/{name}": value for name, value in initial_weights(point).items()}
-    save_checkpoint(path, Checkpoint(standing=standing, arrays=arrays | {"optimizer/updates": np.array(7)}))
+    save_checkpoint(path, Checkpoint(header=header, arrays=arrays | {"optimizer/updates": np.array(7)}))
     return str(path)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "new" / "a.safetensors")
     checkpoint = load_checkpoint(path, POINT, tokens_digest="abc")
-    assert checkpoint.standing == STANDING == check_checkpoint(path, POINT)
+    assert checkpoint.header == HEADER == check_checkpoint(path, POINT)
     weights = initial_weights(POINT)
     assert all(np.array_equal(checkpoint.arrays[f"parameters/{name}"], value) for name, value in weights.items())
     assert checkpoint.arrays["optimizer/updates"].shape == () and checkpoint.arrays["optimizer/updates"] == 7
@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, content: byte
         ({"hvbench": "{"}, "not JSON"),
         ({"hvbench": "[" * 100_000}, "not JSON"),
         ({"hvbench": '{"step": 3}'}, "is missing"),
-        ({"hvbench": STANDING.model_dump_json().replace('"step":7', '"step":-7')}, "step = -7"),
+        ({"hvbench": HEADER.model_dump_json().replace('"step":7', '"step":-7')}, "step = -7"),
     ],
 )
 def test_a_header_of_somebody_else_is_told_in_one_line(tmp_path: Path, metadata: dict | None, message: str) -> None:
