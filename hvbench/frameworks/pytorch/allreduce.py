@@ -1,4 +1,7 @@
-"""The all-reduce of gradients in PyTorch, started while the backward pass still runs: Horovod's, and others beside it."""
+"""The all-reduce of gradients in PyTorch, overlapped with the backward pass: Horovod's, hvbench's in bf16, the framework's.
+
+All three have `start(name, gradient)`, called as soon as a gradient is final, and `finish()`, which returns the averages.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
 
 class GradientAllReduce:
-    """Averages gradients over ranks, by Horovod. `start` each as soon as it is final, then `finish`.
+    """Average gradients over the ranks with Horovod.
 
-    `predivide` divides before the sum and multiplies after it: the same average, less prone to overflow.
+    Gradients are divided by `predivide` before the sum, and the sum by world_size / `predivide`: the same average, and
+    less prone to overflow in fp16.
     """
 
     def __init__(
@@ -31,7 +35,7 @@ class GradientAllReduce:
             }  # fmt: skip
 
     def start(self, name: str, gradient: torch.Tensor) -> None:
-        """Put one gradient on the wire; Horovod fuses small ones."""
+        """Begin the all-reduce of one gradient; Horovod fuses small ones into one message."""
         if self.world_size == 1:
             self.pending[name] = (None, gradient)
             return
@@ -39,7 +43,7 @@ class GradientAllReduce:
         self.pending[name] = (hvd.allreduce_async_(wire, name=name, **self.choices), context)
 
     def finish(self) -> dict[str, torch.Tensor]:
-        """Wait for all; canonical name -> average."""
+        """Wait for all that were started; canonical name -> average."""
         averages = {}
         for name, (handle, context) in self.pending.items():
             averages[name] = context if handle is None else self.compressor.decompress(hvd.synchronize(handle), context)
@@ -48,11 +52,12 @@ class GradientAllReduce:
 
 
 class Bf16AllReduce:
-    """Averages gradients that are bfloat16 on the wire, for which Horovod has no sum.
+    """Average gradients that are sent as bfloat16, which Horovod cannot sum.
 
-    Each rank gets the others' values of its own part of a gradient (all-to-all), averages them in float32, rounds once
-    more, and all parts are gathered: the two halves of a ring all-reduce, 2 (n - 1) / n of the payload like there, and
-    no sum is ever rounded to 16 bits on the way. Horovod takes the bits for float16, which it only copies here.
+    A reduce-scatter and an all-gather, the two halves of a ring all-reduce: each rank receives all ranks' values of its
+    part of a gradient (all-to-all), averages them in float32 and rounds the average to bfloat16; then all parts are
+    gathered. The traffic is a ring's, 2 (n - 1) / n of the payload, and no partial sum is rounded to 16 bits. Horovod is
+    told that the bits are float16: it only copies them.
     """
 
     def __init__(self, *, world_size: int) -> None:
@@ -60,13 +65,13 @@ class Bf16AllReduce:
         self.pending: dict[str, tuple[int, torch.Tensor]] = {}
 
     def start(self, name: str, gradient: torch.Tensor) -> None:
-        """Send every rank its part of one gradient."""
+        """Begin to send every rank its part of one gradient, padded to a multiple of the number of ranks."""
         padding = -gradient.numel() % self.world_size
         wire = torch.nn.functional.pad(gradient.flatten().bfloat16(), (0, padding)).view(torch.float16)
         self.pending[name] = (hvd.alltoall_async(wire, name=f"{name}.parts"), gradient)
 
     def finish(self) -> dict[str, torch.Tensor]:
-        """Average this rank's parts, and gather everybody's; canonical name -> average."""
+        """Average this rank's parts and gather all parts; canonical name -> average."""
         gathers = {}
         for name, (handle, gradient) in self.pending.items():
             parts, _ = hvd.synchronize(handle)
@@ -82,21 +87,21 @@ class Bf16AllReduce:
 
 
 class NativeAllReduce:
-    """Averages gradients by the framework's own collective; in training DistributedDataParallel does, in its buckets."""
+    """Average gradients with torch.distributed, for ablations; in training DistributedDataParallel does, in its buckets."""
 
     def __init__(self, peers: NativePeers) -> None:
         self.world_size = peers.world_size
         self.pending: dict[str, tuple] = {}
 
     def start(self, name: str, gradient: torch.Tensor) -> None:
-        """Put one gradient on the wire."""
+        """Begin the all-reduce of one gradient."""
         self.pending[name] = (torch.distributed.all_reduce(gradient, async_op=True), gradient)
 
     def finish(self) -> dict[str, torch.Tensor]:
-        """Wait for all; canonical name -> average."""
+        """Wait for all that were started; canonical name -> average."""
         for handle, gradient in self.pending.values():
             handle.wait()
-            gradient /= self.world_size  # gloo knows no average
+            gradient /= self.world_size  # gloo has sums, no averages
         averages = {name: gradient for name, (_, gradient) in self.pending.items()}
         self.pending = {}
         return averages
@@ -105,7 +110,7 @@ class NativeAllReduce:
 def make_allreduce(
     peers: Peers, *, compression: str, reduction: str = "average", predivide: float = 1.0
 ) -> GradientAllReduce | Bf16AllReduce | NativeAllReduce:
-    """The all-reduce among `peers`; of peers that know none, one that leaves gradients as they are."""
+    """The all-reduce among `peers`; one that returns gradients unchanged where they are alone or have a parameter server."""
     if isinstance(peers, NativePeers):
         return NativeAllReduce(peers)
     world_size = peers.world_size if isinstance(peers, HorovodPeers) else 1

@@ -1,4 +1,7 @@
-"""Bare work in PyTorch for `hvbench.worker.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
+"""The ceilings' workloads in PyTorch: matrix products, memory passes and all-reduces alone, timed by `hvbench.worker.ceiling`.
+
+Each `prepare_*` allocates the operands and returns a function without arguments that does the work `repeats` times.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hvbench.training.products import Product
 
 
 def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, device: str) -> Callable[[], None]:
-    """The product in `dtype`, by the function that the model trains with."""
+    """The matrix product in `dtype`, by the function that the model's layers use."""
     left = _operand(product.rows, product.inner, is_transposed=product.transposed == "left", device=device)
     right = _operand(product.inner, product.columns, is_transposed=product.transposed == "right", device=device)
     left, right = left.to(DTYPES[dtype]), right.to(DTYPES[dtype])
@@ -27,7 +30,7 @@ def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, de
 
 
 def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[], None]:
-    """float32 elements multiplied by a number in place."""
+    """float32 values [elements] multiplied by a scalar in place: one read and one write of memory."""
     values, factor = torch.ones(elements, device=device), torch.ones((), device=device)
 
     def run() -> None:
@@ -38,7 +41,7 @@ def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[],
 
 
 def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) -> Callable[[], None]:
-    """float32 elements rounded to `dtype` and carried on in float32, as an emulated precision does."""
+    """float32 values [elements] rounded to `dtype` and back to float32, as an emulated precision does."""
     values = torch.ones(elements, device=device)
 
     def run() -> None:
@@ -49,7 +52,7 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
 
 
 def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
-    """One all-reduce of float32 elements as gradients take it, compression and all."""
+    """One all-reduce of float32 values [elements], sent as gradients are, compression included."""
     allreduce = make_allreduce(runtime.peers, compression=compression)
     values = torch.ones(elements, device=runtime.device)
 
@@ -61,7 +64,7 @@ def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> C
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool, device: str) -> torch.Tensor:
-    """Random numbers, for equal ones would let a GPU run faster than data does; few and repeated: drawing takes time."""
+    """A random matrix: a GPU multiplies equal numbers faster than real data. Few are drawn, and repeated, to save time."""
     numbers = torch.rand(min(2**16, rows * columns), device=device)
     values = numbers.repeat(-(-rows * columns // len(numbers)))[: rows * columns]
     return values.view(columns, rows) if is_transposed else values.view(rows, columns)

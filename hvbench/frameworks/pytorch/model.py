@@ -1,9 +1,9 @@
-"""The GPT decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings.
+"""The GPT-2 decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings (Radford et al., 2019).
 
-The objective `masked_lm` makes an encoder of it: every position attends to all others.
-A classifier reads the mean of all positions.
+With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
+over all positions. Which dtype each tensor has is said in `hvbench.training.precision`.
 
-Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
+Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hvbench.training.precision import Precision
 
 
 class Model:
-    """Parameters by canonical name, and the functions over them."""
+    """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
@@ -36,15 +36,12 @@ class Model:
         }
 
     def logits(self, inputs: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes).
-
-        With a seed dropout is on, as in training.
-        """
+        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
         p = self.parameters
         rate = self.point.dropout if seed else 0.0
         if seed:
             torch.manual_seed(seed[0] << 31 | seed[1])
-        x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = F.dropout(x, rate)
         for layer in range(self.point.num_layers):
             heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
@@ -53,12 +50,12 @@ class Model:
         if self.point.objective == "classification":
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
         x = self._round(self._layer_norm(x, "final_norm"))
-        embedding = self._round(p["token_embedding"]).t()  # (W, V)
+        embedding = self._round(p["token_embedding"]).t()  # [W, V]
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         return self._round(logits).to(self.parameter_dtype)
 
     def loss(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
         logits = self.logits(inputs, seed=seed)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
 
@@ -66,18 +63,17 @@ class Model:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
-        q, k, v = qkv.permute(
-            2, 0, 3, 1, 4
-        ).unbind()  # each (B, H, T, Q); an index each would cost a zeroed gradient each
+        # Not q, k, v = qkv[0], …: the gradient of every index is a tensor of qkv's size, mostly zeros.
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, H, T, Q]
         is_causal = self.point.is_causal
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=rate)  # (B, H, T, Q)
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=rate)  # [B, H, T, Q]
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:
         return self._linear(F.gelu(self._linear(x, f"{name}.up")), f"{name}.down")
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
+        weight = self._round(self.parameters[f"{name}.weight"])  # [in, out]
         bias = self._round(self.parameters[f"{name}.bias"])
         if self.point.gemm == "onednn":
             return self._round(_OneDnnLinear.apply(self._round(x), weight, bias))
@@ -88,31 +84,31 @@ class Model:
         return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
 
     def _pooled_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """The mean over positions of `_layer_norm`: (B, T, W) -> (B, W).
+        """The mean over positions of `_layer_norm`: [B, T, W] -> [B, W].
 
-        Gain and bias come after the mean. Their gradients are then sums of B rows; before it they would be sums of B·T
-        rows, T at a time alike, and float32 rounds such a sum to one side in a framework that adds row after row.
+        Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
+        sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
         """
         normal = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
         return normal.mean(dim=1) * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
 
     def _round(self, x: torch.Tensor) -> torch.Tensor:
-        """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
+        """Cast to the compute dtype; where the processor cannot multiply in it, rounded to it in the parameters' dtype."""
         rounded = x.to(self.compute_dtype)
         return rounded if self.is_native else rounded.to(self.parameter_dtype)
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:
-    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`."""
+    """One matrix product, as linear layers and logits do it; see `hvbench.training.products.Product` for `transposed`."""
     left = left.t() if transposed == "left" else left
     right = right.t() if transposed == "right" else right
     return _multiply_in_onednn(left, right) if gemm == "onednn" else left @ right
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """x (…, in), weight (in, out), bias (out,) or None -> (…, out), all three products in oneDNN.
+    """x [..., in], weight [in, out], bias [out] or None -> [..., out], with oneDNN's products forward and backward.
 
-    PyTorch's own fp32 products on a CPU are MKL's, whatever the processor; oneDNN it keeps for compiled models.
+    PyTorch multiplies fp32 matrices on a CPU with MKL, on every processor, and uses oneDNN in compiled models only.
     """
 
     @staticmethod
@@ -127,7 +123,7 @@ class _OneDnnLinear(torch.autograd.Function):
         rows, d_rows = x.flatten(end_dim=-2), gradient.flatten(end_dim=-2)
         if weight.is_contiguous():
             d_weight = _multiply_in_onednn(rows.t(), d_rows)
-        else:  # the logits': in the order in which the embedding lies in memory
+        else:  # the logits: their weight is the transposed embedding, whose memory order the gradient should have
             d_weight = _multiply_in_onednn(d_rows.t(), rows).t()
         return _multiply_in_onednn(gradient, weight.t()), d_weight, d_rows.sum(0) if ctx.has_bias else None
 

@@ -1,4 +1,7 @@
-"""The optimizers in PyTorch, as `hvbench.training.optimizers` names them: PyTorch's own where it computes the same."""
+"""The optimizers in PyTorch: AdamW, SGD, LARS, LAMB, Adafactor.
+
+The formulas and their papers are in `hvbench.training.optimizers`; PyTorch's own kernels are used where they compute the same.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,17 @@ from hvbench.training.weights import is_decayed
 
 
 class Optimizer(abc.ABC):
-    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
+    """Updates parameters in place from averaged gradients; `slots` (moments, momenta) and `updates` are its whole state."""
 
     def __init__(self, parameters: dict[str, torch.nn.Parameter], point: Point) -> None:
         self.parameters = parameters
         self.point = point
         self.slots = {
-            slot: {name: parameters[name].new_zeros(shapes[name]) for name in parameters if name in shapes}
+            slot: {name: value.new_zeros(shapes[name]) for name, value in parameters.items() if name in shapes}
             for slot, shapes in state_shapes(point).items()
         }
         self.updates = 0
-        # Without autograd: these share the parameters' memory.
+        # The parameters without autograd: views of the same memory.
         self._values = {name: value.detach() for name, value in parameters.items()}
         self._decayed = [name for name in parameters if is_decayed(name) and point.weight_decay]
         self._adapted = [name for name in parameters if is_adapted(name)]
@@ -39,17 +42,17 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
-        """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
+        """One update; `gradients`: canonical name -> gradient, averaged, unscaled and clipped."""
 
     def state(self) -> Arrays:
-        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        """`SLOT/NAME` -> that slot of that parameter, and `updates`, the number of updates made."""
         state: Arrays = {"updates": np.array(self.updates, np.int64)}
         for slot, values in self.slots.items():
             state |= {f"{slot}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
         return state
 
     def load_state(self, state: Arrays) -> None:
-        """Go on from a `state`. Raises KeyError where it lacks something."""
+        """Continue from a `state`. Raises KeyError where an array is missing."""
         self.updates = int(state["updates"])
         for slot, values in self.slots.items():
             for name, value in values.items():
@@ -57,16 +60,17 @@ class Optimizer(abc.ABC):
         self._prepare()
 
     def _prepare(self) -> None:
-        """Make the optimizer of PyTorch's own, where one is used: its state is made of our slots."""
+        """Make PyTorch's optimizer, where one is used, with `slots` as its state."""
         self.library: torch.optim.Optimizer | None = None
 
     def _groups(self) -> list[dict[str, object]]:
-        """Parameters for `torch.optim`: those that decay, and the others."""
+        """Parameter groups for `torch.optim`: with weight decay, and without."""
         decayed = [value for name, value in self.parameters.items() if is_decayed(name)]
         others = [value for name, value in self.parameters.items() if not is_decayed(name)]
         return [{"params": decayed, "weight_decay": self.point.weight_decay}, {"params": others, "weight_decay": 0.0}]
 
     def _step(self, gradients: dict[str, torch.Tensor], rate: float) -> None:
+        """One step of PyTorch's optimizer."""
         for name, gradient in gradients.items():
             self.parameters[name].grad = gradient
         for group in self.library.param_groups:
@@ -109,7 +113,7 @@ class SGD(Optimizer):
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling of SGD with momentum."""
+    """SGD with momentum, the learning rate of each layer scaled by its trust ratio."""
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
@@ -131,7 +135,7 @@ class LARS(Optimizer):
 
 
 class LAMB(Optimizer):
-    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
+    """AdamW's step of each layer scaled to the length of its parameter."""
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
@@ -158,21 +162,21 @@ class LAMB(Optimizer):
 
 
 class Adafactor(Optimizer):
-    """Second moments of matrices as an outer product of the means of rows and columns."""
+    """Adam without a first moment, the second moments of matrices kept as the means of their rows and columns."""
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
+        new_share = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay of the second moments
         rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
         steps = {}
         for name, gradient in gradients.items():
             squares = gradient.square().add_(self.point.epsilon**2)
             if name in rows:
-                row = rows[name].lerp_(squares.mean(dim=1), rate)
-                column = columns[name].lerp_(squares.mean(dim=0), rate)
+                row = rows[name].lerp_(squares.mean(dim=1), new_share)
+                column = columns[name].lerp_(squares.mean(dim=0), new_share)
                 steps[name] = gradient * (row.mean() / row).sqrt_()[:, None] * column.rsqrt()
             else:
-                steps[name] = gradient * seconds[name].lerp_(squares, rate).rsqrt()
+                steps[name] = gradient * seconds[name].lerp_(squares, new_share).rsqrt()
         values = [self._values[name] for name in steps]
         norms, step_norms = measure_norms(values), measure_norms(list(steps.values()))
         for name, norm, step_norm in zip(steps, norms, step_norms, strict=True):
@@ -186,16 +190,15 @@ class Adafactor(Optimizer):
 
 
 def measure_norms(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Euclidean norm of each of `values`, in its dtype; squares are added in float64."""
+    """L2 norm of each of `values`, rounded to its dtype; squares are summed in float64."""
     return [norm.to(value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
 
 
 def global_norm(values: list[torch.Tensor]) -> torch.Tensor:
-    """Euclidean norm of all of `values` together, in float64.
+    """L2 norm of all of `values` together, in float64.
 
-    Every clipped gradient has this norm's error, all of them the same, which training amplifies more than errors that are
-    each parameter's own: of two norms that differ in the last bit of float32, `tiny` at ten times its rate makes forty
-    times the difference, in five updates, that it makes of another last bit in every weight.
+    Its rounding error scales every clipped gradient by the same factor, and training amplifies such an error far more
+    than independent rounding errors of the parameters: norms in float32 let the twins drift apart.
     """
     return torch.linalg.vector_norm(torch.stack(_exact_norms(values)))
 
@@ -204,10 +207,10 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 
 
 def make_optimizer(parameters: dict[str, torch.nn.Parameter], *, point: Point) -> Optimizer:
-    """The point's optimizer over `parameters`."""
+    """The optimizer that `point` names, for `parameters`."""
     return OPTIMIZERS[point.optimizer](parameters, point)
 
 
 def _exact_norms(values: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Norms in float64. PyTorch's sum in float32 on a CPU is off by 1e-5 to 1e-4 for 4 million values."""
+    """L2 norms in float64: PyTorch's float32 sum of millions of values on a CPU is off by up to 1e-4."""
     return torch._foreach_norm(values, dtype=torch.float64)

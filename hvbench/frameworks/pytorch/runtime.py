@@ -1,4 +1,4 @@
-"""PyTorch in one worker: threads, device, Horovod."""
+"""PyTorch in one worker process: its threads, its device, and the connection to the other ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""One training step in PyTorch: accumulate, all-reduce once, clip, update."""
+"""One training step in PyTorch: accumulate gradients, all-reduce them once, clip, update.
+
+`Trainer.train_step` and the three methods below it are the whole step, in the order in which they run. The other public
+methods run parts of a step, for the breakdown of its time, for evaluations and for the parity check.
+
+Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +36,7 @@ class Trainer:
         self.precision = precision
         self.device = runtime.device
         self.rank = runtime.rank
-        self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
+        self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
         peers = NoPeers() if point.strategy == "local" else runtime.peers
@@ -39,9 +45,9 @@ class Trainer:
         )
         self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
         self.ddp = _wrap(self.model) if isinstance(peers, NativePeers) else None
-        self.sends_gradients = False  # whether the running backward pass hands its gradients to the all-reduce
-        self.kept: dict[str, torch.Tensor] = {}
-        this = weakref.ref(self)  # a hook that held the trainer would keep it, and its memory, for ever
+        self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
+        self.sends_gradients = False  # whether the running backward pass starts all-reduces
+        this = weakref.ref(self)  # a hook that referred to the trainer would keep it, and its memory, alive
         for name, parameter in self.model.parameters.items():
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: this()._on_gradient(name, p))
 
@@ -60,18 +66,62 @@ class Trainer:
             inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
-        norm = global_norm(list(gradients.values())) / loss_scale
-        gradient_norm = norm.item()
-        skipped = self.precision.loss_scaling and not math.isfinite(gradient_norm)
-        if not skipped:
-            factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
-            if factor != 1.0:
-                torch._foreach_mul_(list(gradients.values()), factor)
-            self.optimizer.update(gradients, learning_rate=learning_rate)
+        gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
 
+    def _averaged_gradients(
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks."""
+        inputs, targets = self._tokens(inputs), self._tokens(targets)
+        gradient_accumulation_steps = len(inputs)
+        for parameter in self.model.parameters.values():
+            parameter.grad = None
+        total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
+        for index in range(gradient_accumulation_steps):
+            # Only the last pass yields final sums, so only they are sent, while it still runs.
+            is_sent = with_allreduce and index == gradient_accumulation_steps - 1
+            self.sends_gradients = is_sent and self.ddp is None
+            loss = self._pass_loss(inputs[index], targets[index], seed=self._dropout_seed(index), is_sent=is_sent)
+            loss = loss / gradient_accumulation_steps
+            (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
+            total += loss.detach()
+        averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
+        return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
+
+    def _pass_loss(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None, is_sent: bool
+    ) -> torch.Tensor:
+        """Mean loss of tokens [B, T]; `is_sent`: its backward pass ends in the all-reduce.
+
+        DistributedDataParallel decides on that all-reduce in its forward pass.
+        """
+        if self.ddp is None:
+            return self.model.loss(inputs, targets, seed=seed)
+        with contextlib.nullcontext() if is_sent else self.ddp.no_sync():
+            return self.ddp(inputs, targets, seed=seed)
+
+    def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
+        """Called by autograd as soon as a parameter's gradient is complete: its all-reduce overlaps the passes left."""
+        if self.sends_gradients:
+            self.allreduce.start(name, parameter.grad)
+
+    def _update(
+        self, gradients: dict[str, torch.Tensor], *, learning_rate: float, loss_scale: float
+    ) -> tuple[float, bool]:
+        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update)."""
+        norm = global_norm(list(gradients.values())) / loss_scale
+        gradient_norm = norm.item()
+        if self.precision.loss_scaling and not math.isfinite(gradient_norm):
+            return gradient_norm, True
+        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
+        if factor != 1.0:
+            torch._foreach_mul_(list(gradients.values()), factor)
+        self.optimizer.update(gradients, learning_rate=learning_rate)
+        return gradient_norm, False
+
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        # Gradients stay enabled: autograd writes its graph and keeps activations, as in a step.
+        # Gradients stay enabled: autograd records its graph and keeps activations, as in a step.
         inputs, targets = self._tokens(inputs), self._tokens(targets)
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(len(inputs)):
@@ -147,7 +197,7 @@ class Trainer:
     def _train_on_server(
         self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
     ) -> StepResult:
-        """Push this rank's gradients, pull the parameters that the server has made of them."""
+        """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
         loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
         self.passes += len(inputs)
         values, gradient_norm, skipped = self.server.update(
@@ -158,40 +208,8 @@ class Trainer:
                 self.model.parameters[name].copy_(torch.from_numpy(value))
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
 
-    def _averaged_gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean loss and gradients (times `loss_scale`), averaged over accumulation steps and ranks."""
-        inputs, targets = self._tokens(inputs), self._tokens(targets)
-        gradient_accumulation_steps = len(inputs)
-        for parameter in self.model.parameters.values():
-            parameter.grad = None
-        total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
-        for index in range(gradient_accumulation_steps):
-            is_sent = with_allreduce and index == gradient_accumulation_steps - 1
-            self.sends_gradients = is_sent and self.ddp is None
-            loss = self._micro_loss(inputs[index], targets[index], seed=self._dropout_seed(index), is_sent=is_sent)
-            loss = loss / gradient_accumulation_steps
-            (loss * loss_scale).backward()
-            total += loss.detach()
-        averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
-        return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
-
-    def _micro_loss(
-        self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None, is_sent: bool
-    ) -> torch.Tensor:
-        """The loss of one backward pass; where DistributedDataParallel all-reduces, its forward pass decides whether."""
-        if self.ddp is None:
-            return self.model.loss(inputs, targets, seed=seed)
-        with contextlib.nullcontext() if is_sent else self.ddp.no_sync():
-            return self.ddp(inputs, targets, seed=seed)
-
     def _to_numpy(self, tensors: dict[str, torch.Tensor]) -> Arrays:
         return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-
-    def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
-        if self.sends_gradients:
-            self.allreduce.start(name, parameter.grad)
 
     def _dropout_seed(self, index: int) -> Seed | None:
         return dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index)
@@ -201,17 +219,17 @@ class Trainer:
 
 
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
-    """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
+    """Factor, at most 1, that brings gradients of global L2 norm `gradient_norm` to at most `max_norm`; 0: no clipping."""
     return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
 
 
 def _wrap(model: Model) -> torch.nn.parallel.DistributedDataParallel:
-    """The model's loss in DistributedDataParallel, which averages gradients in buckets as its backward pass yields them."""
+    """The model's loss in DistributedDataParallel, which all-reduces gradients in buckets during its backward pass."""
     return torch.nn.parallel.DistributedDataParallel(_Loss(model), gradient_as_bucket_view=True)
 
 
 class _Loss(torch.nn.Module):
-    """What DistributedDataParallel wants to wrap: a module whose forward pass is the loss."""
+    """The model's loss as a module's forward pass, which is what DistributedDataParallel wraps."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()

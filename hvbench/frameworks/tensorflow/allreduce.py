@@ -1,4 +1,7 @@
-"""The all-reduce of gradients in TensorFlow, started while the backward pass still runs: Horovod's, and others beside it."""
+"""The all-reduce of gradients in TensorFlow, overlapped with the backward pass: Horovod's, hvbench's in bf16, the framework's.
+
+All three have `start(name, gradient)`, called as soon as a gradient is final, and `finish()`, which returns the averages.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
 
 class GradientAllReduce:
-    """Averages gradients over ranks, by Horovod. `start` each as soon as it is final, then `finish`.
+    """Average gradients over the ranks with Horovod.
 
-    In a graph each all-reduce is an operation that runs once its gradient exists, beside the rest of the backward pass.
-    `predivide` divides before the sum and multiplies after it: the same average, less prone to overflow.
+    In a graph each all-reduce is an operation that runs as soon as its gradient exists, beside the rest of the backward
+    pass.
+    Gradients are divided by `predivide` before the sum, and the sum by world_size / `predivide`: the same average, and
+    less prone to overflow in fp16.
     """
 
     def __init__(
@@ -31,7 +36,7 @@ class GradientAllReduce:
             }  # fmt: skip
 
     def start(self, name: str, gradient: tf.Tensor) -> None:
-        """Put one gradient on the wire; Horovod fuses small ones."""
+        """Begin the all-reduce of one gradient; Horovod fuses small ones into one message."""
         if self.world_size == 1:
             self.pending[name] = gradient
             return
@@ -40,18 +45,19 @@ class GradientAllReduce:
         self.pending[name] = self.compressor.decompress(average, context)
 
     def finish(self) -> dict[str, tf.Tensor]:
-        """Wait for all; canonical name -> average."""
+        """Wait for all that were started; canonical name -> average."""
         averages = self.pending
         self.pending = {}
         return averages
 
 
 class Bf16AllReduce:
-    """Averages gradients that are bfloat16 on the wire, for which Horovod has no sum.
+    """Average gradients that are sent as bfloat16, which Horovod cannot sum.
 
-    Each rank gets the others' values of its own part of a gradient (all-to-all), averages them in float32, rounds once
-    more, and all parts are gathered: the two halves of a ring all-reduce, 2 (n - 1) / n of the payload like there, and
-    no sum is ever rounded to 16 bits on the way. Horovod takes the bits for float16, which it only copies here.
+    A reduce-scatter and an all-gather, the two halves of a ring all-reduce: each rank receives all ranks' values of its
+    part of a gradient (all-to-all), averages them in float32 and rounds the average to bfloat16; then all parts are
+    gathered. The traffic is a ring's, 2 (n - 1) / n of the payload, and no partial sum is rounded to 16 bits. Horovod is
+    told that the bits are float16: it only copies them.
     """
 
     def __init__(self, *, world_size: int) -> None:
@@ -59,14 +65,14 @@ class Bf16AllReduce:
         self.pending: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
 
     def start(self, name: str, gradient: tf.Tensor) -> None:
-        """Send every rank its part of one gradient."""
+        """Begin to send every rank its part of one gradient, padded to a multiple of the number of ranks."""
         padding = -gradient.shape.num_elements() % self.world_size
         wire = tf.bitcast(tf.pad(tf.cast(tf.reshape(gradient, [-1]), tf.bfloat16), [[0, padding]]), tf.float16)
         parts = hvd.alltoall(wire, name=_wire_name(f"{name}.parts"), ignore_name_scope=True)
         self.pending[name] = (parts, gradient)
 
     def finish(self) -> dict[str, tf.Tensor]:
-        """Average this rank's parts, and gather everybody's; canonical name -> average."""
+        """Average this rank's parts and gather all parts; canonical name -> average."""
         averages = {}
         for name, (parts, gradient) in self.pending.items():
             parts = tf.cast(tf.reshape(tf.bitcast(parts, tf.bfloat16), [self.world_size, -1]), gradient.dtype)
@@ -79,18 +85,18 @@ class Bf16AllReduce:
 
 
 class NativeAllReduce:
-    """Averages gradients by the framework's own collective, MultiWorkerMirroredStrategy's, in its packs."""
+    """Average gradients with MultiWorkerMirroredStrategy's all-reduce, which packs them into larger messages."""
 
     def __init__(self, peers: NativePeers) -> None:
         self.strategy = peers.strategy
         self.pending: dict[str, tf.Tensor] = {}
 
     def start(self, name: str, gradient: tf.Tensor) -> None:
-        """Put one gradient on the wire."""
+        """Add one gradient to those that `finish` all-reduces together."""
         self.pending[name] = gradient
 
     def finish(self) -> dict[str, tf.Tensor]:
-        """Wait for all; canonical name -> average."""
+        """Wait for all that were started; canonical name -> average."""
         averages = self.strategy.run(_average, args=(list(self.pending.values()),))
         names, self.pending = list(self.pending), {}
         return dict(zip(names, averages, strict=True))
@@ -99,7 +105,7 @@ class NativeAllReduce:
 def make_allreduce(
     peers: Peers, *, compression: str, reduction: str = "average", predivide: float = 1.0
 ) -> GradientAllReduce | Bf16AllReduce | NativeAllReduce:
-    """The all-reduce among `peers`; of peers that know none, one that leaves gradients as they are."""
+    """The all-reduce among `peers`; one that returns gradients unchanged where they are alone or have a parameter server."""
     if isinstance(peers, NativePeers):
         return NativeAllReduce(peers)
     world_size = peers.world_size if isinstance(peers, HorovodPeers) else 1
@@ -109,11 +115,11 @@ def make_allreduce(
 
 
 def _average(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
-    """In a replica: the mean over all replicas, packed by TensorFlow, which wants to know the tensors' device."""
+    """Called in each replica: the mean over all replicas. TensorFlow needs tensors with a device, hence the identities."""
     placed = [tf.identity(gradient) for gradient in gradients]
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, placed)
 
 
 def _wire_name(name: str) -> str:
-    """As Horovod's operations may be named."""
+    """A tensor's name as TensorFlow allows it for an operation: without dots."""
     return name.replace(".", "_")

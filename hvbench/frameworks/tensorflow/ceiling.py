@@ -1,4 +1,7 @@
-"""Bare work in TensorFlow for `hvbench.worker.ceiling` to time: each `prepare_*` returns a call that does it `repeats` times."""
+"""The ceilings' workloads in TensorFlow: matrix products, memory passes and all-reduces alone, timed by `hvbench.worker.ceiling`.
+
+Each `prepare_*` allocates the operands and returns a function without arguments that does the work `repeats` times.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hvbench.training.products import Product
 
 
 def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, device: str) -> Callable[[], None]:
-    """The product in `dtype`, by the function that the model trains with."""
+    """The matrix product in `dtype`, by the function that the model's layers use."""
     with _on(device):
         left = _operand(product.rows, product.inner, is_transposed=product.transposed == "left")
         right = _operand(product.inner, product.columns, is_transposed=product.transposed == "right")
@@ -21,7 +24,7 @@ def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, de
 
     def repeat(left: tf.Tensor, right: tf.Tensor) -> list[tf.Tensor]:
         results: list[tf.Tensor] = []
-        for _ in range(repeats):  # one after the other, none like another and all of use: the graph leaves none out
+        for _ in range(repeats):  # in sequence and all returned: the graph optimizer can neither merge nor drop any
             with tf.control_dependencies(results[-1:]):
                 results.append(multiply(left, right, transposed=product.transposed, gemm=gemm))
         return results
@@ -30,7 +33,7 @@ def prepare_product(product: Product, *, repeats: int, dtype: str, gemm: str, de
 
 
 def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[], None]:
-    """float32 elements multiplied by a number in place."""
+    """float32 values [elements] multiplied by a scalar in place: one read and one write of memory."""
     with _on(device):
         values, factor = tf.ones(elements), tf.ones(())
 
@@ -41,7 +44,7 @@ def prepare_scaling(elements: int, *, repeats: int, device: str) -> Callable[[],
 
 
 def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) -> Callable[[], None]:
-    """float32 elements rounded to `dtype` and carried on in float32, as an emulated precision does."""
+    """float32 values [elements] rounded to `dtype` and back to float32, as an emulated precision does."""
     with _on(device):
         values = tf.ones(elements)
 
@@ -52,7 +55,7 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
 
 
 def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
-    """One all-reduce of float32 elements as gradients take it, compression and all."""
+    """One all-reduce of float32 values [elements], sent as gradients are, compression included."""
     allreduce = make_allreduce(runtime.peers, compression=compression)
     with _on(runtime.device):
         values = tf.ones(elements)
@@ -65,6 +68,7 @@ def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> C
 
 
 def _prepare(work: Callable[..., object], *arguments: tf.Tensor, device: str) -> Callable[[], None]:
+    """A function that runs `work(*arguments)` as one graph on the device."""
     graph = tf.function(work, autograph=False)
 
     def run() -> None:
@@ -75,9 +79,9 @@ def _prepare(work: Callable[..., object], *arguments: tf.Tensor, device: str) ->
 
 
 def _loop(work: Callable[[tf.Tensor], tf.Tensor], values: tf.Tensor, *, repeats: int) -> tf.Tensor:
-    """`work` done again and again: a chain of multiplications the graph would merge into one.
+    """`work` applied `repeats` times in a loop, because the graph optimizer would merge a chain of multiplications into one.
 
-    From the second round on it works in place where it can: nobody else holds what the round before has left.
+    From the second iteration on TensorFlow can work in place: nothing else refers to the last iteration's result.
     """
     _, values = tf.while_loop(
         lambda count, _: count < repeats, lambda count, values: (count + 1, work(values)), (0, values)
@@ -90,7 +94,7 @@ def _on(device: str) -> tf.device:
 
 
 def _operand(rows: int, columns: int, *, is_transposed: bool) -> tf.Tensor:
-    """Random numbers, for equal ones would let a GPU run faster than data does; few and repeated: drawing takes time."""
+    """A random matrix: a GPU multiplies equal numbers faster than real data. Few are drawn, and repeated, to save time."""
     numbers = tf.random.uniform([min(2**16, rows * columns)])
     values = tf.tile(numbers, [-(-rows * columns // len(numbers))])[: rows * columns]
     return tf.reshape(values, (columns, rows) if is_transposed else (rows, columns))

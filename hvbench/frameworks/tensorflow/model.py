@@ -1,9 +1,9 @@
-"""The GPT decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings.
+"""The GPT-2 decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings (Radford et al., 2019).
 
-The objective `masked_lm` makes an encoder of it: every position attends to all others.
-A classifier reads the mean of all positions.
+With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
+over all positions. Which dtype each tensor has is said in `hvbench.training.precision`.
 
-Shapes: B micro-batch, T sequence, H heads, Q head size, W = H·Q width, V vocabulary.
+Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hvbench.training.precision import Precision
 
 
 class Model:
-    """Parameters by canonical name, and the functions over them."""
+    """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
@@ -37,13 +37,10 @@ class Model:
             }
 
     def logits(self, inputs: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; a classifier's are (B, classes).
-
-        With a seed dropout is on, as in training.
-        """
+        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
         p = self.parameters
         drop = _Dropout(self.point.dropout, seed)
-        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # (B, T, W)
+        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = drop(x)
         for layer in range(self.point.num_layers):
             x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
@@ -54,7 +51,7 @@ class Model:
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B,), in nats."""
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
         logits = self.logits(inputs, seed=seed)
         if self.point.objective != "masked_lm":
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
@@ -66,22 +63,22 @@ class Model:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
-        q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each (B, H, T, Q)
-        scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # (B, H, T, T)
+        q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, H, T, Q]
+        scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # [B, H, T, T]
         if self.point.is_causal:
             future = np.triu(np.full((T, T), -np.inf), k=1)
             scores += tf.constant(future, self.parameter_dtype)
         attention = tf.nn.softmax(scores)
         if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
             attention = self._round(attention)
-        heads = tf.transpose(tf.matmul(drop(attention), v), (0, 2, 1, 3))  # (B, T, H, Q)
+        heads = tf.transpose(tf.matmul(drop(attention), v), (0, 2, 1, 3))  # [B, T, H, Q]
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
         return self._linear(_gelu(self._linear(x, f"{name}.up")), f"{name}.down")
 
     def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        weight = self._round(self.parameters[f"{name}.weight"])  # (in, out)
+        weight = self._round(self.parameters[f"{name}.weight"])  # [in, out]
         bias = self._widen(self._round(self.parameters[f"{name}.bias"]))
         # Bias and GELU are computed in the parameters' dtype: TensorFlow would round after every elementwise operation
         # and sum the bias gradient in the compute dtype, where PyTorch's fused kernels round once.
@@ -92,16 +89,16 @@ class Model:
         return _normalize(x, tf.convert_to_tensor(gain), tf.convert_to_tensor(bias))
 
     def _pooled_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        """The mean over positions of `_layer_norm`: (B, T, W) -> (B, 1, W).
+        """The mean over positions of `_layer_norm`: [B, T, W] -> [B, 1, W].
 
-        Gain and bias come after the mean. Their gradients are then sums of B rows; before it they would be sums of B·T
-        rows, T at a time alike, and float32 rounds such a sum to one side in a framework that adds row after row.
+        Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
+        sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
         """
         normal = tf.reduce_mean(_standardize(x), axis=1, keepdims=True)
         return normal * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
 
     def _round(self, x: tf.Tensor) -> tf.Tensor:
-        """To the compute dtype; carried in the parameters' dtype where the processor lacks products in it."""
+        """Cast to the compute dtype; where the processor cannot multiply in it, rounded to it in the parameters' dtype."""
         rounded = tf.cast(x, self.compute_dtype)
         return rounded if self.is_native else tf.cast(rounded, self.parameter_dtype)
 
@@ -110,31 +107,32 @@ class Model:
 
 
 class _Dropout:
-    """Dropout at one place of the model after the other, each with a seed of its own; nothing where there is no seed."""
+    """Dropout, with another seed at every call, derived from the pass's seed [2]; the identity without a seed."""
 
     def __init__(self, rate: float, seed: tf.Tensor | None) -> None:
         self.rate = rate if seed is not None else 0.0
-        self.seed = seed  # (2,)
-        self.places = 0
+        self.seed = seed
+        self.calls = 0
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         if not self.rate:
             return x
-        self.places += 1
-        return tf.nn.experimental.stateless_dropout(x, self.rate, seed=self.seed + (0, self.places))
+        self.calls += 1
+        return tf.nn.experimental.stateless_dropout(x, self.rate, seed=self.seed + (0, self.calls))
 
 
 def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -> tf.Tensor:
-    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`.
+    """One matrix product, as linear layers and logits do it; see `hvbench.training.products.Product` for `transposed`.
 
-    `gemm` is PyTorch's: here a product has one library.
+    `gemm` is for PyTorch: TensorFlow has one library for each product.
     """
     if transposed == "left":
         return _product_over_rows(left, right)
     return tf.matmul(left, right, transpose_b=transposed == "right")
 
 
-# The gradients below are written out, which spares passes over memory: TensorFlow has no fused kernel for either on a CPU.
+# GELU and layer norm with their gradients written out, which saves passes over memory: TensorFlow has no fused CPU kernels
+# for them.
 
 
 @tf.custom_gradient
@@ -149,7 +147,7 @@ def _gelu(x: tf.Tensor):
 
 
 def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """x less its mean over its deviation, both over the last dimension; and the gradient of that -> the gradient of x."""
+    """(x - mean) / standard deviation over the last dimension, and the function from its gradient to the gradient of x."""
     centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
     normal = centred * inverse
@@ -167,7 +165,7 @@ _standardize = tf.custom_gradient(_standard)
 
 @tf.custom_gradient
 def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
-    """Layer norm over the last of three dimensions (Ba, Kiros & Hinton, arXiv:1607.06450)."""
+    """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     normal, standard_backward = _standard(x)
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -177,7 +175,7 @@ def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
 
 
 def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
-    """(B, T, in) × (in, out) as one two-dimensional product, which oneDNN runs faster than a batched one."""
+    """x [B, T, in] × weight [in, out] as one two-dimensional product, which oneDNN runs faster than a batched one."""
     B, T, width = x.shape
     product = _transposed_product if transpose else _product
     y = product(tf.reshape(x, (B * T, width)), tf.convert_to_tensor(weight))
@@ -186,7 +184,7 @@ def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.T
 
 @tf.custom_gradient
 def _product(x: tf.Tensor, weight: tf.Tensor):
-    """(N, in) × (in, out)."""
+    """x [N, in] × weight [in, out]."""
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy)
@@ -196,7 +194,7 @@ def _product(x: tf.Tensor, weight: tf.Tensor):
 
 @tf.custom_gradient
 def _transposed_product(x: tf.Tensor, weight: tf.Tensor):
-    """(N, in) × (out, in), transposed."""
+    """x [N, in] × transposed weight [out, in]."""
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.matmul(dy, weight), _product_over_rows(dy, x)
@@ -205,17 +203,17 @@ def _transposed_product(x: tf.Tensor, weight: tf.Tensor):
 
 
 def _product_over_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """(N, p), transposed, × (N, q).
+    """Transposed a [N, p] × b [N, q].
 
-    Eigen reads down the columns here. Rows that lie a large power of two apart share few cache sets, which halves its
-    speed (27 against 54 ms for the token embedding of `small`), so such rows are moved apart first.
+    Eigen reads columns here. Where the row length is a large power of two, the values of a column map to few cache sets,
+    which halves the speed; such rows are padded first.
     """
-    product = tf.matmul(_move_rows_apart(a), _move_rows_apart(b), transpose_a=True)
+    product = tf.matmul(_pad_rows(a), _pad_rows(b), transpose_a=True)
     return product[: a.shape[1], : b.shape[1]]
 
 
-def _move_rows_apart(x: tf.Tensor) -> tf.Tensor:
-    """One cache line of zeros after each row of 4096 · 2^n bytes; any other matrix as it is."""
+def _pad_rows(x: tf.Tensor) -> tf.Tensor:
+    """Matrix x with one cache line of zeros after each row where rows have 4096 · 2^n bytes; else x."""
     row_bytes = x.shape[1] * x.dtype.size
-    is_in_the_way = row_bytes >= 4096 and row_bytes & (row_bytes - 1) == 0
-    return tf.pad(x, ((0, 0), (0, 64 // x.dtype.size))) if is_in_the_way else x
+    maps_to_few_sets = row_bytes >= 4096 and row_bytes & (row_bytes - 1) == 0
+    return tf.pad(x, ((0, 0), (0, 64 // x.dtype.size))) if maps_to_few_sets else x

@@ -1,4 +1,7 @@
-"""The optimizers in TensorFlow, as `hvbench.training.optimizers` names them: its own kernels where they compute the same."""
+"""The optimizers in TensorFlow: AdamW, SGD, LARS, LAMB, Adafactor.
+
+The formulas and their papers are in `hvbench.training.optimizers`; TensorFlow's own kernels are used where they compute the same.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from hvbench.training.weights import is_decayed
 
 
 class Optimizer(abc.ABC):
-    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
+    """Updates parameters in place from averaged gradients; `slots` (moments, momenta) and `updates` are its whole state."""
 
     def __init__(self, parameters: dict[str, tf.Variable], point: Point) -> None:
         self.parameters = parameters
@@ -38,17 +41,17 @@ class Optimizer(abc.ABC):
 
     @abc.abstractmethod
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
-        """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
+        """One update; `gradients`: canonical name -> gradient, averaged, unscaled and clipped."""
 
     def state(self) -> Arrays:
-        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
+        """`SLOT/NAME` -> that slot of that parameter, and `updates`, the number of updates made."""
         state: Arrays = {"updates": np.array(self.updates.numpy(), np.int64)}
         for slot, values in self.slots.items():
             state |= {f"{slot}/{name}": value.numpy() for name, value in values.items()}
         return state
 
     def load_state(self, state: Arrays) -> None:
-        """Go on from a `state`. Raises KeyError where it lacks something."""
+        """Continue from a `state`. Raises KeyError where an array is missing."""
         self.updates.assign(state["updates"])
         for slot, values in self.slots.items():
             for name, value in values.items():
@@ -58,15 +61,15 @@ class Optimizer(abc.ABC):
         return bool(is_decayed(name) and self.point.weight_decay)
 
     def _count(self) -> tf.Tensor:
-        """The number of this update, from 1, in float64: for what is raised to its power."""
+        """Count this update; its number t, from 1, in float64, for powers such as beta^t."""
         return tf.cast(self.updates.assign_add(1), tf.float64)
 
 
 class AdamW(Optimizer):
-    """TensorFlow's fused Adam kernel.
+    """TensorFlow's fused Adam kernel, after decoupled weight decay.
 
-    It adds epsilon to sqrt(v), the paper to sqrt(v / (1 - beta2^t)). Both are one formula once epsilon is multiplied by
-    sqrt(1 - beta2^t), so the kernel is given that product and the bias-corrected rate.
+    The kernel adds epsilon to sqrt(v), the paper to sqrt(v / (1 - beta2^t)). The two agree if epsilon is multiplied by
+    sqrt(1 - beta2^t), so the kernel is given that product and the bias-corrected learning rate.
     """
 
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
@@ -114,7 +117,7 @@ class SGD(Optimizer):
 
 
 class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling of SGD with momentum."""
+    """SGD with momentum, the learning rate of each layer scaled by its trust ratio."""
 
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
         self.updates.assign_add(1)
@@ -132,7 +135,7 @@ class LARS(Optimizer):
 
 
 class LAMB(Optimizer):
-    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
+    """AdamW's step of each layer scaled to the length of its parameter."""
 
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
         count = self._count()
@@ -156,21 +159,21 @@ class LAMB(Optimizer):
 
 
 class Adafactor(Optimizer):
-    """Second moments of matrices as an outer product of the means of rows and columns."""
+    """Adam without a first moment, the second moments of matrices kept as the means of their rows and columns."""
 
     def update(self, gradients: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
-        rate = self._count() ** -ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
+        share = self._count() ** -ADAFACTOR_DECAY_EXPONENT  # 1 - the decay of the second moments
         rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
         for name, gradient in gradients.items():
             value = tf.convert_to_tensor(self.parameters[name])
-            rest = tf.cast(rate, value.dtype)
+            new_share = tf.cast(share, value.dtype)
             squares = tf.square(gradient) + self.point.epsilon**2
             if name in rows:
-                row = rows[name].assign_add((tf.reduce_mean(squares, axis=1) - rows[name]) * rest)
-                column = columns[name].assign_add((tf.reduce_mean(squares, axis=0) - columns[name]) * rest)
+                row = rows[name].assign_add((tf.reduce_mean(squares, axis=1) - rows[name]) * new_share)
+                column = columns[name].assign_add((tf.reduce_mean(squares, axis=0) - columns[name]) * new_share)
                 step = gradient * tf.sqrt(tf.reduce_mean(row) / row)[:, None] * tf.math.rsqrt(column)
             else:
-                step = gradient * tf.math.rsqrt(seconds[name].assign_add((squares - seconds[name]) * rest))
+                step = gradient * tf.math.rsqrt(seconds[name].assign_add((squares - seconds[name]) * new_share))
             size = math.sqrt(value.shape.num_elements())
             norm, step_norm = measure_norms([value, step])
             scale = tf.maximum(norm / size, ADAFACTOR_LEAST_SCALE)
@@ -181,12 +184,16 @@ class Adafactor(Optimizer):
 
 
 def measure_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Euclidean norm of each of `values`, in its dtype; those of its rows are added in float64."""
+    """L2 norm of each of `values`, rounded to its dtype; squares of the rows' norms are summed in float64."""
     return [tf.cast(norm, value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
 
 
 def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
-    """Euclidean norm of all of `values` together, in float64: see PyTorch's."""
+    """L2 norm of all of `values` together, in float64.
+
+    Its rounding error scales every clipped gradient by the same factor, and training amplifies such an error far more
+    than independent rounding errors of the parameters: norms in float32 let the twins drift apart.
+    """
     return tf.norm(tf.stack(_exact_norms(values)))
 
 
@@ -194,14 +201,14 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 
 
 def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point) -> Optimizer:
-    """The point's optimizer over `parameters`."""
+    """The optimizer that `point` names, for `parameters`."""
     return OPTIMIZERS[point.optimizer](parameters, point)
 
 
 def _exact_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Norms in float64. Rows are summed in their dtype, in a tree: no tensor is copied to float64."""
+    """L2 norms in float64 of norms of rows in their dtype, summed as a tree: no tensor is copied to float64."""
     rows = [tf.math.reduce_euclidean_norm(value, axis=-1) for value in values]
-    return [tf.norm(tf.cast(each, tf.float64)) for each in rows]
+    return [tf.norm(tf.cast(norms, tf.float64)) for norms in rows]
 
 
 def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""TensorFlow in one worker: threads, device, Horovod."""
+"""TensorFlow in one worker process: its threads, its device, and the connection to the other ranks."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ class Runtime:
 
 
 def _forget_custom_gradients() -> None:
-    """Drop what tf.custom_gradient keeps of graphs: it registers a closure a trace, for ever, and that holds the weights.
+    """Drop the closures that tf.custom_gradient registers for every trace and never frees; they keep the weights alive.
 
-    Nothing differentiates those graphs again. The registry is TensorFlow's own; a test holds that nothing is left.
+    Nothing differentiates those graphs again. The registry is private to TensorFlow; a test checks that nothing is left.
     """
     registered = ops.gradient_registry._registry
     for name in [name for name in registered if name.startswith("CustomGradient-")]:

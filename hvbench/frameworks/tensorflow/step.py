@@ -1,6 +1,16 @@
-"""One training step in TensorFlow: accumulate, all-reduce once, clip, update."""
+"""One training step in TensorFlow: accumulate gradients, all-reduce them once, clip, update.
+
+`Trainer.train_step` and the methods below it are the whole step, in the order in which they run. The other public
+methods run parts of a step, for the breakdown of its time, for evaluations and for the parity check. Methods whose
+docstring begins with "Graph:" are traced by `_run` into one `tf.function` each.
+
+Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,11 +26,17 @@ from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
 from hvbench.training.precision import Precision
 
-# What a backward pass reads that no forward pass computes: weights and constants.
+# Operations whose results a backward pass reads although no forward pass computes them: weights and constants.
 _NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
 
-# One backward pass as a graph takes it: inputs, targets, how many passes its step has, and the seed of its dropout.
-_Pass = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+
+class _Pass(NamedTuple):
+    """The input of one backward pass, all tensors: a graph is not traced again when their values change."""
+
+    inputs: tf.Tensor  # [B, T]
+    targets: tf.Tensor  # [B, T], or classes [B]
+    count: tf.Tensor  # A of its step: the pass contributes 1 / A of the step's mean loss
+    seed: tf.Tensor  # [2], of its dropout
 
 
 class Trainer:
@@ -31,11 +47,11 @@ class Trainer:
         self.precision = precision
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
         self.rank = runtime.rank
-        self.passes = 0  # backward passes that training has done: the place in the sequence of dropout's masks
+        self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         with tf.device(self.device):
             self.optimizer = make_optimizer(self.model.parameters, point=point)
-            self.sums: dict[str, tf.Variable] = {}
+            self.sums: dict[str, tf.Variable] = {}  # gradients of the passes before the last
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
         peers = NoPeers() if point.strategy == "local" else runtime.peers
@@ -43,13 +59,8 @@ class Trainer:
             peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
         self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
-        self.kept: dict[str, tf.Tensor] = {}
-        self._graphs = {
-            name: tf.function(getattr(self, name), autograph=False)
-            for name in (
-                "_accumulate", "_averaged_gradients", "_update", "_forward", "_allreduce_kept", "_loss", "_norms",
-            )
-        }  # fmt: skip
+        self.kept: dict[str, tf.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
+        self._graphs: dict[str, Callable[..., Any]] = {}
 
     def train_step(
         self,
@@ -66,15 +77,92 @@ class Trainer:
         *earlier, last = self._split(inputs, targets)
         loss = self._accumulate_all(earlier, scale)
         last_loss, gradient_norm, skipped = self._run(
-            "_update", last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
+            self._finish_step, last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
         return StepResult(loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped))
 
+    def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor) -> tf.Tensor:
+        """Run `passes` and add their gradients up; their share of the step's mean loss."""
+        loss = tf.zeros((), self.model.parameter_dtype)
+        for batch in passes:
+            loss += self._run(self._accumulate, batch, scale)
+        return loss
+
+    def _accumulate(self, batch: _Pass, scale: tf.Tensor) -> tf.Tensor:
+        """Graph: one backward pass, its gradients added to `sums`; its share of the step's mean loss."""
+        loss, gradients = self._backward(batch, scale)
+        for name, gradient in gradients.items():
+            self.sums[name].assign_add(gradient)
+        return loss
+
+    def _finish_step(
+        self, batch: _Pass, scale: tf.Tensor, learning_rate: tf.Tensor, *, with_allreduce: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Graph: the end of a step, from its last backward pass to the update, so that the all-reduce can overlap both."""
+        loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
+        gradient_norm, skipped = self._update(gradients, scale, learning_rate)
+        return loss, gradient_norm, skipped
+
+    def _averaged_gradients(
+        self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks. Clears `sums`."""
+        loss, gradients = self._backward(batch, scale)
+        gradients = {
+            name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
+        }
+        if with_allreduce:
+            gradients = self._allreduce(gradients)
+        for name, value in self.sums.items():
+            with tf.control_dependencies([gradients[name]]):
+                value.assign(tf.zeros_like(value))
+        return loss, gradients
+
+    def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """One pass's share of the mean loss, and its gradients (times `scale`) by canonical name."""
+        parameters = self.model.parameters
+        with tf.GradientTape() as tape:
+            loss = self._share_of_loss(batch)
+            scaled = loss * scale
+        gradients = tape.gradient(scaled, list(parameters.values()))
+        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]  # the embedding's gradient is sparse
+        return loss, dict(zip(parameters, dense, strict=True))
+
+    def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
+        loss = self.model.loss(batch.inputs, batch.targets, seed=batch.seed if self.point.dropout else None)
+        return loss / batch.count
+
+    def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """In a graph each all-reduce runs as soon as its gradient exists, beside the rest of the backward pass."""
+        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        return {name: averages[name] for name in self.model.parameters}
+
+    def _update(
+        self, gradients: dict[str, tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update)."""
+        scale = tf.cast(scale, tf.float64)
+        gradient_norm = global_norm(list(gradients.values())) / scale
+        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
+        factor = tf.cast(factor, self.model.parameter_dtype)
+
+        def update() -> tf.Tensor:
+            final = {name: gradient * factor for name, gradient in gradients.items()}
+            self.optimizer.update(final, learning_rate=learning_rate)
+            return tf.constant(False)
+
+        if not self.precision.loss_scaling:
+            return gradient_norm, update()
+        skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(True))
+        return gradient_norm, skipped
+
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         total = tf.zeros((), self.model.parameter_dtype)
-        for each in self._split(inputs, targets):
-            loss, _ = self._run("_forward", each)
+        for batch in self._split(inputs, targets):
+            loss, _ = self._run(self._forward, batch)
             total += loss
         return float(total)
 
@@ -86,10 +174,10 @@ class Trainer:
         if self.server:
             self.server.average(self._to_numpy(self.kept))
             return
-        self._run("_allreduce_kept", *self.kept.values())
+        self._run(self._allreduce_kept, *self.kept.values())
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        return float(self._run("_loss", inputs, targets))
+        return float(self._run(self._loss, inputs, targets))
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         with tf.device(self.device):
@@ -101,16 +189,16 @@ class Trainer:
         scale = self._scalar(loss_scale)
         with tf.device(self.device):
             *earlier, last = self._split(inputs, targets)
-            for each in earlier:
-                self._accumulate(each, scale)
+            for batch in earlier:
+                self._accumulate(batch, scale)
             _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
         arrays = self._to_numpy(gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
         norms, scale = [], self._scalar(loss_scale)
-        for index, each in enumerate(self._split(inputs, targets)):
-            norm, averaged = self._run("_norms", each, scale, is_last=index == len(inputs) - 1)
+        for index, batch in enumerate(self._split(inputs, targets)):
+            norm, averaged = self._run(self._norms, batch, scale, is_last=index == len(inputs) - 1)
             norms.append(float(norm))
         return GradientNorms(micro_batches=norms, averaged=float(averaged))
 
@@ -136,7 +224,7 @@ class Trainer:
     def _train_on_server(
         self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
     ) -> StepResult:
-        """Push this rank's gradients, pull the parameters that the server has made of them."""
+        """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
         loss, gradients = self._gradients_of_rank(inputs, targets, loss_scale=loss_scale)
         self.passes += len(inputs)
         values, gradient_norm, skipped = self.server.update(
@@ -149,43 +237,29 @@ class Trainer:
     def _gradients_of_rank(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Mean loss and gradients (times `loss_scale`) of this rank's samples."""
+        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T] of this rank alone."""
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets)
         loss = self._accumulate_all(earlier, scale)
-        last_loss, gradients = self._run("_averaged_gradients", last, scale, with_allreduce=False)
+        last_loss, gradients = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
         return loss + last_loss, gradients
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray) -> list[_Pass]:
-        """The passes of one step."""
+        """The passes of one step, from tokens [A, B, T]."""
         count = self._scalar(len(inputs))
         seeds = [
             dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index) for index in range(len(inputs))
         ]
         return [
-            (*map(tf.convert_to_tensor, tokens), count, tf.constant(seed or (0, 0)))
-            for *tokens, seed in zip(inputs, targets, seeds, strict=True)
+            _Pass(tf.convert_to_tensor(tokens), tf.convert_to_tensor(target), count, tf.constant(seed or (0, 0)))
+            for tokens, target, seed in zip(inputs, targets, seeds, strict=True)
         ]
 
-    def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor) -> tf.Tensor:
-        loss = tf.zeros((), self.model.parameter_dtype)
-        for each in passes:
-            loss += self._run("_accumulate", each, scale)
-        return loss
-
-    def _accumulate(self, batch: _Pass, scale: tf.Tensor) -> tf.Tensor:
-        """Graph: one backward pass, added to the sums; its share of the mean loss."""
-        loss, gradients = self._backward(batch, scale)
-        for name, gradient in gradients.items():
-            self.sums[name].assign_add(gradient)
-        return loss
-
     def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """Graph: one backward pass and the norm of its gradients; after the last pass also that of all averaged."""
-        _, gradients = self._backward(batch, scale)  # each its share of the mean over the accumulation steps
-        _, _, passes, _ = batch
-        scale, passes = tf.cast(scale, tf.float64), tf.cast(passes, tf.float64)
-        norm = global_norm(list(gradients.values())) / scale * passes
+        """Graph: one backward pass; the norm of its gradients and, after the last pass, of their average over passes and ranks."""
+        _, gradients = self._backward(batch, scale)  # 1 / A of the pass's own gradients
+        scale, count = tf.cast(scale, tf.float64), tf.cast(batch.count, tf.float64)
+        norm = global_norm(list(gradients.values())) / scale * count
         averaged = tf.zeros_like(norm)
         for name, value in self.sums.items():
             gradients[name] = value.assign_add(gradients[name]).read_value()
@@ -196,36 +270,16 @@ class Trainer:
                     value.assign(tf.zeros_like(value))
         return norm, averaged
 
-    def _averaged_gradients(
-        self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Graph: the last backward pass; gradients (times `scale`) averaged over accumulation steps and ranks."""
-        loss, gradients = self._backward(batch, scale)
-        gradients = {
-            name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
-        }
-        if with_allreduce:
-            gradients = self._allreduce(gradients)
-        for name, value in self.sums.items():
-            with tf.control_dependencies([gradients[name]]):
-                value.assign(tf.zeros_like(value))
-        return loss, gradients
-
-    def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
-            self.allreduce.start(name, gradient)
-        averages = self.allreduce.finish()
-        return {name: averages[name] for name in self.model.parameters}
-
     def _allreduce_kept(self, *gradients: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Graph: the all-reduce of `gradients`, in the order of the parameters. They are returned, or it would be pruned."""
+        """Graph: the all-reduce of `gradients`, in the order of the parameters; a graph that returned nothing would be pruned."""
         return self._allreduce(dict(zip(self.model.parameters, gradients, strict=True)))
 
     def _forward(self, batch: _Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Graph: a forward pass; its share of the mean loss, and all that a backward pass would read of it.
+        """Graph: a forward pass; its share of the mean loss, and the activations that a backward pass would read.
 
-        A graph that gives the loss alone is not a step's forward pass: TensorFlow fuses operations whose results nobody
-        else reads, and frees them at once. So the backward pass is traced, what it reads is returned, and it is pruned.
+        A graph that returns the loss alone is faster than a step's forward pass: TensorFlow fuses operations whose
+        results nothing else reads, and frees them at once. So the backward pass is traced too, the activations that it
+        reads are returned, and the rest of it is pruned.
         """
         with tf.GradientTape() as tape:
             loss = self._share_of_loss(batch)
@@ -236,46 +290,16 @@ class Trainer:
         read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
         return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
-    def _update(
-        self, batch: _Pass, scale: tf.Tensor, learning_rate: tf.Tensor, *, with_allreduce: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Graph: the whole end of a step, from the last backward pass to the update."""
-        loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
-        scale = tf.cast(scale, tf.float64)
-        gradient_norm = global_norm(list(gradients.values())) / scale
-        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
-        factor = tf.cast(factor, self.model.parameter_dtype)
-
-        def update() -> tf.Tensor:
-            final = {name: gradient * factor for name, gradient in gradients.items()}
-            self.optimizer.update(final, learning_rate=learning_rate)
-            return tf.constant(False)
-
-        if not self.precision.loss_scaling:
-            return loss, gradient_norm, update()
-        skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(True))
-        return loss, gradient_norm, skipped
-
-    def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        parameters = self.model.parameters
-        with tf.GradientTape() as tape:
-            loss = self._share_of_loss(batch)
-            scaled = loss * scale
-        gradients = tape.gradient(scaled, list(parameters.values()))
-        dense = [tf.convert_to_tensor(gradient) for gradient in gradients]
-        return loss, dict(zip(parameters, dense, strict=True))
-
-    def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
-        inputs, targets, passes, seed = batch
-        return self.model.loss(inputs, targets, seed=seed if self.point.dropout else None) / passes
-
     def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         return self.model.loss(inputs, targets)
 
-    def _run(self, graph: str, *arguments: np.ndarray | tf.Tensor | _Pass, **choices: bool):
-        """The graph's results; it is traced once for each value of `choices`."""
+    def _run(self, function: Callable[..., Any], *arguments: np.ndarray | tf.Tensor | _Pass, **choices: bool) -> Any:
+        """Results of `function` as a graph, which is traced at its first call and once for each value of `choices`."""
+        name = function.__name__
+        if name not in self._graphs:
+            self._graphs[name] = tf.function(function, autograph=False)
         with tf.device(self.device):
-            return self._graphs[graph](*tf.nest.map_structure(tf.convert_to_tensor, arguments), **choices)
+            return self._graphs[name](*tf.nest.map_structure(tf.convert_to_tensor, arguments), **choices)
 
     def _to_numpy(self, tensors: dict[str, tf.Tensor]) -> Arrays:
         return {name: tensor.numpy() for name, tensor in tensors.items()}
@@ -285,5 +309,5 @@ class Trainer:
 
 
 def clip_factor(gradient_norm: tf.Tensor, *, max_norm: float) -> tf.Tensor:
-    """What to multiply gradients by so that their global norm is at most `max_norm`; 0 switches clipping off."""
+    """Factor, at most 1, that brings gradients of global L2 norm `gradient_norm` to at most `max_norm`; 0: no clipping."""
     return tf.minimum(max_norm / (gradient_norm + 1e-6), 1.0) if max_norm else tf.ones_like(gradient_norm)
