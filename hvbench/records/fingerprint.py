@@ -1,6 +1,6 @@
-"""Which machine and which software a launch ran on: the fields that must agree before its speed is compared.
+"""The fingerprint of a launch: its machine and software, which must agree before two launches' speeds are compared.
 
-Pure. A fact that one side does not state was not known then, and is not compared.
+Pure. A fact that one of two records lacks, because hvbench did not record it then, is not compared.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ HARDWARE = (
     "cgroup_memory_limit_bytes", "native_bfloat16", "native_float16", "kernel", "devices",
 )  # fmt: skip
 SOFTWARE = ("hvbench_version", "python", "packages", "horovod_settings", "omp_num_threads", "controller")
-# These follow from the point, or belong to it: they are compared point by point, but name no machine.
+# Facts that depend on the point: compared between launches of the same point, but no part of `fingerprint_id`.
 OF_A_POINT = ("threads", "data_digest", "memory_limit_bytes")
 
-# What an axis changes by itself when points are joined over it.
+# Field of a point -> facts that differ because that field does, where points are compared over it.
 FOLLOWS_FROM = {"device": ("devices", "threads"), "world_size": ("threads", "controller"), "data": ("data_digest",)}
 
 
 def describe_fingerprint(record: Record) -> dict[str, Any]:
-    """Fields of HARDWARE, SOFTWARE and OF_A_POINT of one record; None where it does not say."""
+    """Fact -> value of one record, for the facts of HARDWARE, SOFTWARE and OF_A_POINT; None where it is not recorded."""
     facts = {name: record.environment.get(name) for name in (*HARDWARE, *SOFTWARE, *OF_A_POINT)}
     facts["devices"] = sorted({rank.device for rank in record.ranks}) or None
     facts["threads"] = sorted({rank.threads for rank in record.ranks}) or None
@@ -35,7 +35,7 @@ def describe_fingerprint(record: Record) -> dict[str, Any]:
 def find_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], *, ignore: Collection[str] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """Field -> (before, now) for every fact that both state and that differs; tables such as `packages` key by key."""
+    """Fact -> (before, now) for every fact that both have and that differs; mappings such as `packages` key by key."""
     differences: dict[str, tuple[Any, Any]] = {}
     for name in before:
         pair = before[name], now.get(name)
@@ -51,7 +51,7 @@ def find_differences(
 
 
 def fingerprint_id(record: Record) -> str:
-    """12 hex digits that name the machine and its software: hardware, versions, settings; not the point."""
+    """Digest, 12 hexadecimal digits, of a launch's machine and software (HARDWARE, SOFTWARE); independent of the point."""
     facts = describe_fingerprint(record)
     named = {name: facts[name] for name in (*HARDWARE, *SOFTWARE)}
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,14 +1,8 @@
-"""The record: what one launch of one point leaves behind, as raw samples, written once.
+"""The record of one launch of one point: its configuration, its environment and the raw samples of every rank.
 
-Schema history (newest first)
-    3   point: optimizers, schedules, dropout; per rank `step_tokens`
-        measure: early stopping, a seed per repeat, checkpoint_every, noise_every; point.initial_checkpoint, objectives and pretraining; accuracy of evaluations; per rank `first_step`,
-        `stopped_by`, `gradient_noise` and `overflows`
-    2   point.gemm; per rank `ceiling` and `ablation`; `parity`, the stamp of the check before the sweep
-    1   point, repeat, measure, outcome, model, environment, and the samples of every rank
-
-A sample list has one entry per step, the warm-up steps included and in order; `warmup_steps` says how many leading
-entries are not measurements. Summaries are computed by `hvbench.analysis` when records are read, never stored.
+A record is written once. A list of samples has one entry per step, in order, warm-up steps included; `warmup_steps` is
+the number of leading entries that are not measurements. Summaries are computed by `hvbench.analysis` when records are
+read, and never stored.
 """
 
 from __future__ import annotations
@@ -22,27 +16,33 @@ from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
+# Schema history, newest first:
+#   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
+#       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
+#       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
+#   2   point: gemm; ranks: ceiling, ablation; parity, the result of the check before the sweep
+#   1   point, repeat, measure, outcome, model, environment, ranks
 SCHEMA_VERSION = 3
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 
-# Records may come from anybody: what sums and products of their values can reach fits what tables are made of.
+# Records may be untrusted: bounds keep sums and products of their values within the integers and floats of a table.
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Steps = Annotated[int, Field(ge=0, lt=2**22)]
 Tokens = Annotated[int, Field(ge=0, lt=2**40)]  # times Steps is still below 2**63
 Seconds = Annotated[float, Field(ge=0, lt=1e15)]
 Real = Annotated[float, Field(gt=-1e100, lt=1e100)]
-MaybeFinite = Real | None  # a non-finite value is stored as null: JSON has no NaN
+MaybeFinite = Real | None  # None: it was not finite (JSON has no NaN)
 Line = Annotated[str, Field(max_length=4096)]
 
-# One entry a step.
+# One entry per step.
 StepSeconds = Annotated[list[Seconds], Field(max_length=2**22)]
 StepValues = Annotated[list[Real], Field(max_length=2**22)]
 MaybeStepValues = Annotated[list[MaybeFinite], Field(max_length=2**22)]
 
 
 class Outcome(Spec):
-    """How a point ended, and for anything but `ok`: where, why, and where to read more."""
+    """How a launch ended and, for anything but `ok`, on which rank, in which phase, why, and in which log to read more."""
 
     status: Status
     rank: Whole | None = None
@@ -54,7 +54,7 @@ class Outcome(Spec):
 
 
 class ModelFacts(Spec):
-    """Sizes that follow from the point, stated so that MFU can be recomputed."""
+    """Sizes that follow from the point, stored so that MFU can be recomputed from the record alone."""
 
     parameters: Whole
     parameters_in_flops: Whole = Field(description="N of 6N + 12LHQT: all but the learned positions")
@@ -64,7 +64,7 @@ class ModelFacts(Spec):
 
 
 class Evaluation(Spec):
-    """One pass over held-out samples by one rank."""
+    """One evaluation: a pass of one rank over its share of the held-out samples."""
 
     step: Steps = Field(description="steps done before it")
     loss: MaybeFinite
@@ -75,7 +75,7 @@ class Evaluation(Spec):
 
 
 class GradientNoise(Spec):
-    """One look of one rank at how far the gradients of one step's batch lie apart; outside the clock."""
+    """Gradient norms of one step's batch on one rank, for the gradient noise scale; measured outside the timed steps."""
 
     step: Steps = Field(description="steps done before it")
     micro_gradient_norms: list[MaybeFinite] = Field(
@@ -86,7 +86,7 @@ class GradientNoise(Spec):
 
 
 class Overflow(Spec):
-    """Where the gradients of a skipped step left fp16's range: the same batch, looked at again outside the clock."""
+    """Where the gradients of a skipped step overflowed fp16: found by repeating the batch outside the timed steps."""
 
     step: Steps = Field(description="steps done before it")
     loss_scale: Real
@@ -96,7 +96,7 @@ class Overflow(Spec):
 
 
 class Ceiling(Spec):
-    """What this rank's framework and device reach at best, all ranks at it at once; see `hvbench.frameworks`."""
+    """The highest rates that this rank's framework and device reach while all ranks measure; see `hvbench.worker.ceiling`."""
 
     gemm_flops_per_second: Real = Field(gt=0, description="matrix product at its best shape, in the point's precision")
     gemm_shape: list[Whole] = Field(description="(rows, inner, columns) of that product")
@@ -111,7 +111,7 @@ class Ceiling(Spec):
 
 
 class Ablation(Spec):
-    """Seconds of one step with parts left out: one entry per round; rounds stand between the timed steps, kinds take turns."""
+    """Seconds of steps with parts left out, one entry per round; rounds run between timed steps, the kinds in turn."""
 
     forward_seconds: list[Seconds] = Field(description="forward passes alone")
     backward_seconds: list[Seconds] = Field(description="forward and backward passes, no all-reduce, no update")
@@ -127,7 +127,7 @@ class Ablation(Spec):
 
 
 class RankSamples(Spec):
-    """What one rank measured. Lists are per step, warm-up included."""
+    """What one rank measured. Lists have one entry per step, warm-up included."""
 
     rank: Whole
     host: Line
@@ -159,7 +159,7 @@ class RankSamples(Spec):
 
 
 class ParityStamp(Spec):
-    """What the check before the sweep found of this configuration in this framework and its counterpart."""
+    """Result of the parity check before the sweep: this configuration in this framework against its counterpart."""
 
     is_proven: bool
     counterpart: Line = Field(description="the framework that it was compared with")
@@ -199,15 +199,15 @@ class Record(Spec):
 
     @property
     def key(self) -> str:
-        """That of its job: `POINT_ID.rREPEAT`."""
+        """Key of the launch, `POINT_ID.rREPEAT`: the same for all attempts at it."""
         return f"{self.point_id}.r{self.repeat}"
 
     @property
     def warmup_steps(self) -> int:
-        """Leading entries of each sample list that are not measurements."""
+        """Number of leading entries of each list of samples that are not measurements."""
         return self.measure.warmup_steps
 
 
 def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN and no infinity: a non-finite value is stored as null."""
+    """The value, or None for NaN and infinities, which JSON lacks."""
     return value if math.isfinite(value) else None

@@ -1,12 +1,12 @@
-"""A run's folder: written once, file by file, readable at any moment.
+"""Reading and writing the folder of a run. Every file is written once and atomically, so a run can be read at any time.
 
-    run.json             what was asked: suite, settings, points, command
-    records/KEY.json     one record a launch of a point; KEY is POINT_ID.rREPEAT
+    run.json             the request: suite, settings, points, command
+    records/KEY.json     the record of one launch; KEY is POINT_ID.rREPEAT
     records/KEY.a2.json  the second attempt at that launch, after the first did not end in `ok`; then .a3, …
-    logs/                one log a worker
+    logs/                one log per worker
     tables/ plots/ report.html report.md
 
-A record is never replaced. The newest readable attempt at a launch is the one that counts.
+A record is never replaced; reports use the newest readable attempt at each launch.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from hvbench.spec.messages import describe_validation_error, shorten
 MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
-MAX_DEPTH = 12  # the deepest list of a record is on level 5; an environment and a run may have some more
+MAX_DEPTH = 12  # of nesting: a record needs 5, an environment and run.json may need some more
 OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
 RECORD_NAME = re.compile(
     r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
 )
 
-# version -> a function that makes a record of the next version of it; every older version has one here, for ever.
+# Schema version -> the function from a record of that version to the next. Every older version keeps its entry.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-# All that 2 and 3 added has a default.
+# All fields that versions 2 and 3 added have defaults.
 MIGRATIONS: dict[int, Migration] = {1: lambda record: record, 2: lambda record: record}
 RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run, 2: lambda run: run}
 
 
 class RunFolder:
-    """Reads and writes one run; `open_for_writing` before the first write."""
+    """One run on disk; call `open_for_writing` before the first write."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -57,7 +57,7 @@ class RunFolder:
         self._lock: TextIO | None = None
 
     def open_for_writing(self) -> None:
-        """Make the folder, and hold it against a second sweep until `close` or the process's end; raises StorageError."""
+        """Make the folder and lock it against other sweeps, until `close` or the process's end. Raises StorageError."""
         refuse_links(self.path, names=OWN_NAMES)
         try:
             self.records_path.mkdir(parents=True, exist_ok=True)
@@ -87,14 +87,14 @@ class RunFolder:
             self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._lock.flush()
             for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
-                left.unlink()  # half written by a process that was killed; nobody else writes here
+                left.unlink()  # of a process that was killed while writing: the lock excludes a living one
         except OSError as error:
             raise StorageError(
                 f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out"
             ) from None
 
     def close(self) -> None:
-        """Let others write; a folder that is no longer used is closed by itself."""
+        """Release the lock; also called when the object is deleted."""
         if self._lock:
             lock, self._lock = self._lock, None
             with contextlib.suppress(OSError):  # a full disk: the owner's name could not be written
@@ -103,11 +103,11 @@ class RunFolder:
     __del__ = close
 
     def write_run(self, run: dict[str, Any]) -> None:
-        """Store what was asked; raises StorageError."""
+        """Write `run.json`, the request. Raises StorageError."""
         self._write(self.path / "run.json", {"schema_version": SCHEMA_VERSION, **run})
 
     def write_record(self, record: Record) -> Path:
-        """Store one record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
+        """Write one record as the next attempt at its launch; its path. Raises StorageError."""
         names = (
             f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1)
         )
@@ -116,7 +116,7 @@ class RunFolder:
         return path
 
     def read_run(self) -> dict[str, Any]:
-        """What was asked; raises UsageError when this is no run folder."""
+        """The content of `run.json`, in the current schema. Raises UsageError where this is no run folder."""
         path = self.path / "run.json"
         refuse_links(self.path, names=OWN_NAMES)
         try:
@@ -126,13 +126,13 @@ class RunFolder:
         return parse_run(content, where=str(path))
 
     def read_records(self) -> tuple[list[Record], list[str]]:
-        """The newest readable attempt at every launch, in order of point and repeat; one line for each unreadable file."""
+        """(newest readable attempt at every launch, by point and repeat; a line for each file that is not a record)."""
         attempts, problems = self.read_attempts()
         newest = {(record.point_id, record.repeat): record for _, record in attempts}  # later attempts come later
         return [newest[key] for key in sorted(newest)], problems
 
     def read_attempts(self) -> tuple[list[tuple[int, Record]], list[str]]:
-        """All readable records as (attempt, record), attempts in order, and one line for each file that is not one."""
+        """(all readable records as (attempt, record), by point, repeat and attempt; a line for each file that is not one)."""
         attempts: list[tuple[int, Record]] = []
         problems = []
         for path in sorted(self.records_path.glob("*.json")):
@@ -144,7 +144,7 @@ class RunFolder:
         return sorted(attempts, key=lambda pair: (pair[1].point_id, pair[1].repeat, pair[0])), problems
 
     def done_keys(self, *, retry: Collection[Status] | None = None) -> set[str]:
-        """Keys of the launches not to be repeated: those that ended in `ok`, or in anything that `retry` does not name."""
+        """Keys of the launches that need no repetition: those that ended in `ok`, or, with `retry`, in an outcome not in it."""
         records, _ = self.read_records()
         return {
             record.key
@@ -162,14 +162,14 @@ class RunFolder:
 
 
 def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
-    """What was asked, from the bytes of `run.json`; raises UsageError."""
+    """The content of `run.json` in the current schema, from its bytes. Raises UsageError."""
     run = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=RUN_MIGRATIONS)
     require_json(run, where=where, name="it")
     return run
 
 
 def read_record(path: Path) -> Record:
-    """One record file; raises UsageError with one line when it is not a record of a known schema."""
+    """The record in one file, in the current schema. Raises UsageError, one line, where it holds no record."""
     try:
         content = read_regular_file(path, max_bytes=MAX_RECORD_BYTES)
     except OSError as error:
@@ -178,7 +178,16 @@ def read_record(path: Path) -> Record:
 
 
 def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migration] = MIGRATIONS) -> Record:
-    """A record from its bytes, brought to the current schema; raises UsageError with one line."""
+    """The record in `content`, in the current schema.
+
+    Args:
+        content: JSON of any schema version that `migrations` knows; may be untrusted.
+        where: The source's name for messages.
+        migrations: Schema version -> function to the next version.
+
+    Raises:
+        UsageError: It is no record, or one of a newer schema; one line that names the key and what is allowed.
+    """
     values = migrate(load_json(content, where=where, max_depth=MAX_DEPTH), where=where, migrations=migrations)
     try:
         record = Record.model_validate(values)
@@ -191,7 +200,7 @@ def parse_record(content: bytes, *, where: str, migrations: Mapping[int, Migrati
 
 
 def require_json(value: Any, *, where: str, name: str) -> int:
-    """Length of `value` as JSON; raises UsageError for what Python reads and strict JSON cannot write again."""
+    """Length of `value` as JSON text. Raises UsageError for NaN and infinities, which Python reads but JSON lacks."""
     try:
         return len(json.dumps(value, allow_nan=False))
     except ValueError:
@@ -199,7 +208,7 @@ def require_json(value: Any, *, where: str, name: str) -> int:
 
 
 def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> dict[str, Any]:
-    """A record (or run.json) of an older schema as one of the current schema, version by version; raises UsageError."""
+    """A record (or run.json) of an older schema, migrated version by version to the current one. Raises UsageError."""
     while (
         isinstance(values, dict)
         and type(values.get("schema_version")) is int
@@ -215,7 +224,7 @@ def migrate(values: Any, *, where: str, migrations: Mapping[int, Migration]) -> 
 
 
 def require_version(values: Any, *, where: str) -> None:
-    """Raise UsageError unless `values` is an object of the schema that this hvbench reads."""
+    """Raise UsageError unless `values` is an object of the current schema version."""
     version = values.get("schema_version") if isinstance(values, dict) else None
     if type(version) is int and version > SCHEMA_VERSION:
         raise UsageError(
@@ -226,7 +235,7 @@ def require_version(values: Any, *, where: str) -> None:
 
 
 def require_name(path: Path, record: Record) -> int:
-    """The attempt that a record's file name states; raises UsageError when it names another launch, or none."""
+    """The attempt number in a record's file name. Raises UsageError where the name does not fit the record."""
     match = RECORD_NAME.fullmatch(path.name)
     if not match or (match["point_id"], int(match["repeat"])) != (record.point_id, record.repeat):
         raise UsageError(f"{path}: holds the record of {shorten(record.key)}, not of its name's")
@@ -234,13 +243,13 @@ def require_name(path: Path, record: Record) -> int:
 
 
 def new_run_path(root: Path, suite: str) -> Path:
-    """`ROOT/SUITE/UTC-TIME`, numbered on if it exists."""
+    """A path that does not exist yet: `ROOT/SUITE/UTC-TIME`, with a number appended where needed."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     candidates = [root / suite / stamp, *(root / suite / f"{stamp}-{number}" for number in range(2, 100))]
     return next(path for path in candidates if not path.exists())
 
 
 def latest_run_path(root: Path, suite: str) -> Path | None:
-    """The newest run of `suite` below `root`; None when there is none."""
+    """The newest run of `suite` below `root`; None where there is none."""
     runs = sorted(path.parent for path in (root / suite).glob("*/run.json"))
     return runs[-1] if runs else None
