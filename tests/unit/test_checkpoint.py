@@ -10,7 +10,13 @@ from safetensors.numpy import save_file
 
 from hvbench.errors import UsageError
 from hvbench.spec.point import Point
-from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, check_checkpoint, load_checkpoint, save_checkpoint
+from hvbench.training.checkpoints import (
+    Checkpoint,
+    CheckpointHeader,
+    check_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from hvbench.training.weights import initial_weights
 
 POINT = Point(model="tiny", world_size=2, micro_batch_size=4)
