@@ -95,8 +95,9 @@ def allreduce(
     from hvbench.communication.record import CallSettings
     from hvbench.communication.run import done_keys, open_folder, run_cases
     from hvbench.errors import PointsFailed, UsageError
+    from hvbench.launch.link import VARIABLE as LINK_VARIABLE
     from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-    from hvbench.plan.jobs import LINK_VARIABLE, has_mpi, is_installed
+    from hvbench.plan.skip import has_mpi, is_installed
     from hvbench.records.store import new_run_path
     from hvbench.registry import FRAMEWORKS
 

@@ -20,7 +20,8 @@ from hvbench.parity.horizon import prove_pairs
 from hvbench.parity.run import Pair, Parity, pair_up
 from hvbench.parity.stamp import count
 from hvbench.parity.trace import Deviation, worst, worst_by_kind
-from hvbench.plan.jobs import is_installed, make_plan
+from hvbench.plan.jobs import make_plan
+from hvbench.plan.skip import is_installed
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name
 from hvbench.spec.point import Point

@@ -14,7 +14,8 @@ from hvbench.io.untrusted import make_printable
 from hvbench.launch.context import Context
 from hvbench.launch.process import worker_environment
 from hvbench.launch.session import dismiss, open_launch, resolve_context, serve_if_not_first
-from hvbench.plan.jobs import describe_shortages, estimate_seconds, estimate_sweep_seconds, make_plan
+from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
+from hvbench.plan.jobs import make_plan
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.records.store import RunFolder

@@ -20,7 +20,8 @@ import numpy as np
 
 from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.parity.trace import MAX_LOGITS, Deviation, Trace, compare_traces, tolerances_for, trace_name
-from hvbench.plan.jobs import Job, estimate_seconds, launch_facts, worker_group
+from hvbench.plan.estimates import time_limit_seconds
+from hvbench.plan.jobs import Job, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import short_name, tell_apart
 from hvbench.spec.point import Point
@@ -29,8 +30,6 @@ from hvbench.training.flops import model_facts
 
 DIGESTS = ("gradients", "parameters")
 TRACE_STEPS = 20
-TIMEOUT_FLOOR_SECONDS = 300.0
-TIMEOUT_FACTOR = 10.0  # of the estimate
 
 MAX_TRACE_BYTES = 4 * 2**30  # of all traces that wait for their counterpart on disk; a single pair may be larger
 
@@ -283,7 +282,6 @@ def make_trace_task(
     point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = NO_LIMITS, draw: int | None = None
 ) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
-    estimate = estimate_seconds(Job(point=point, repeat=0), settings)
     job = {
         "kind": "trace",
         "point": point.model_dump(),
@@ -298,7 +296,7 @@ def make_trace_task(
         world_size=point.world_size or 1,
         device=point.device,
         job=job,
-        timeout_seconds=limits.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate),
+        timeout_seconds=limits.timeout_seconds or time_limit_seconds(Job(point=point, repeat=0), settings),
         memory_limit_bytes=limits.memory_bytes,
         **launch_facts(launched),
     )

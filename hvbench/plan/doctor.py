@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.io.cache import cache_root
-from hvbench.plan.jobs import is_installed
+from hvbench.plan.skip import is_installed
 from hvbench.records.environment import (
     cpu_model,
     describe_environment,

@@ -53,6 +53,7 @@ class Knob:
     variable_scale: float = 1.0  # from the field's unit to the variable's
     impossible: Callable[[AnyPoint], str | None] | None = None  # why such a point makes no sense anywhere
     unavailable: Callable[[AnyPoint, Site], str | None] | None = None  # why it cannot run at a place
+    changes_samples: bool = True  # a setting's: what is measured depends on it; else a run may be resumed with another
     unmeasurable: Callable[[AnySettings, AnyPoint], str | None] | None = None  # a setting's: why a point cannot give it
 
 

@@ -1,4 +1,4 @@
-"""How a suite's points are measured."""
+"""How a suite's points are measured, and what a point cannot give."""
 
 from __future__ import annotations
 
@@ -6,47 +6,73 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hvbench.spec.knob import Count, Spec
+from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
+from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec
+
+
+def _keeps_the_optimizer_state(settings: AnySettings, point: AnyPoint) -> str | None:
+    if settings.checkpoint_every and point.is_served:
+        return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
+    return None
+
+
+def _steps_without_the_server(settings: AnySettings, point: AnyPoint) -> str | None:
+    if settings.ablation_rounds and point.is_served:
+        return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
+    return None
+
+
+def _averages_gradients(settings: AnySettings, point: AnyPoint) -> str | None:
+    is_averaged = STRATEGIES[point.strategy].is_horovod and REDUCTIONS[point.reduction].is_average
+    if settings.noise_every and not is_averaged:
+        return "noise_every compares with gradients that Horovod averages"
+    return None
 
 
 class MeasureSettings(Spec):
     """How a suite's points are measured. Part of a record, not of a point's identity."""
 
-    warmup_steps: Annotated[int, Field(ge=1, le=10_000)] = Field(
+    warmup_steps: Annotated[int, Field(ge=1, le=10_000), Knob(unit="steps")] = Field(
         3, description="leading steps left out, the first included"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000)] = Field(10, description="timed steps")
-    repeats: Annotated[int, Field(ge=1, le=100)] = Field(1, description="launches with fresh workers, interleaved")
-    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+    steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps")] = Field(10, description="timed steps")
+    repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches")] = Field(
+        1, description="launches with fresh workers, interleaved"
+    )
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
         0, description="steps between evaluations; 0: none"
     )
-    evaluate_samples: Count = Field(64, description="held-out samples per evaluation, over all ranks")
-    target_loss: Annotated[float, Field(gt=0.0)] | None = Field(None, description="validation loss to reach")
+    evaluate_samples: Annotated[Count, Knob(unit="samples")] = Field(
+        64, description="held-out samples per evaluation, over all ranks"
+    )
+    target_loss: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="nats/token")] = Field(
+        None, description="validation loss to reach"
+    )
     stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
-    patience: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+    patience: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="evaluations")] = Field(
         0, description="evaluations without a better loss before giving up; 0: never"
     )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
-    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="steps between checkpoints; 0: none"
-    )
-    noise_every: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        0, description="steps between looks at the gradient noise; 0: none"
+    checkpoint_every: Annotated[
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_keeps_the_optimizer_state)
+    ] = Field(0, description="steps between checkpoints; 0: none")
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_averages_gradients)] = (
+        Field(0, description="steps between looks at the gradient noise; 0: none")
     )
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
     ceilings: bool = Field(
         True,
         description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without",
     )
-    ablation_rounds: Annotated[int, Field(ge=0, le=1_000)] = Field(
-        0, description="rounds of steps with parts left out, spread over the timed steps; 0: none"
-    )
-    precision_target: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+    ablation_rounds: Annotated[
+        int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_steps_without_the_server)
+    ] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
+    precision_target: Annotated[Annotated[float, Field(gt=0.0, lt=1.0)] | None, Knob(changes_samples=False)] = Field(
         None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
     )
-    budget_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
+    budget_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="time for those launches; left out: 1800"
     )
-    timeout_seconds: Annotated[float, Field(gt=0.0)] | None = Field(
+    timeout_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="of one point; left out: from the plan"
     )

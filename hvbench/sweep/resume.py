@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hvbench.spec.knob import knobs_of
 from hvbench.spec.messages import shorten
+from hvbench.spec.settings import MeasureSettings
 
 # Of the environment, what changes a measurement; names of hosts and what other processes do are not among it.
 ENVIRONMENT_FIELDS = (
     "hvbench_version", "python", "cpu_model", "cpu_cores", "usable_cores", "cgroup_cpu_quota", "memory_bytes",
     "native_bfloat16", "native_float16", "packages",
 )  # fmt: skip
-MEASURE_FIELDS_THAT_CHANGE_NOTHING = {"timeout_seconds", "precision_target", "budget_seconds"}
 MAX_SHOWN = 8
 
 
@@ -28,7 +29,8 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     """
     changes = list(_compare("world_size", before.get("world_size"), now.get("world_size")))
     if "measure" in before:
-        measured = [_without(run["measure"], MEASURE_FIELDS_THAT_CHANGE_NOTHING) for run in (before, now)]
+        harmless = {name for name, knob in knobs_of(MeasureSettings).items() if not knob.changes_samples}
+        measured = [_without(run["measure"], harmless) for run in (before, now)]
         changes += _compare("measure", *measured)
     if _launches(before) != _launches(now):
         named = [line for key in ("base", "axes", "exclude") for line in _compare(key, before.get(key), now.get(key))]

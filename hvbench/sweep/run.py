@@ -19,7 +19,8 @@ from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
 from hvbench.launch.placement import Member
 from hvbench.parity.run import Limits
 from hvbench.parity.stamp import stamp_plan
-from hvbench.plan.jobs import Job, Plan, estimate_seconds, launch_facts, make_plan, number_places, worker_group
+from hvbench.plan.estimates import time_limit_seconds
+from hvbench.plan.jobs import Job, Plan, launch_facts, make_plan, number_places, worker_group
 from hvbench.plan.repeats import BUDGET_SECONDS, extra_keys, next_jobs, points_to_repeat
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, RankSamples, Record
@@ -35,10 +36,6 @@ from hvbench.training.checkpoints import check_checkpoint
 from hvbench.training.flops import model_facts
 from hvbench.training.packages import find_packages
 from hvbench.worker.turns import stretch_timeout
-
-# A point may take this many times its estimate, and never less than the floor, before it counts as hung.
-TIMEOUT_FACTOR = 10.0
-TIMEOUT_FLOOR_SECONDS = 300.0
 
 # A last loss above this many times that of guessing all tokens (or classes) alike is an explosion.
 EXPLODED = 2.0
@@ -355,7 +352,6 @@ def make_task(
     place: int | None = 0, memory_limit_bytes: int | None = None, checkpoints: Path = Path("checkpoints"),
 ) -> Task:  # fmt: skip
     """The job as the launcher needs it; below `checkpoints` lie its own, in a folder of its key, and pretrained ones."""
-    limit = settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
     return Task(
         group=(job.repeat, worker_group(job.point)),
         framework=job.point.framework,
@@ -369,7 +365,7 @@ def make_task(
             "place": place,
             "checkpoints": str(checkpoints),
         },
-        timeout_seconds=stretch_timeout(limit),
+        timeout_seconds=stretch_timeout(time_limit_seconds(job, settings)),
         memory_limit_bytes=memory_limit_bytes,
         **launch_facts(job.point),
     )

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvbench.analysis.stats.ratios import Ratio, paired_ratio
 from hvbench.errors import UsageError
-from hvbench.plan.jobs import Job, reason_to_skip
+from hvbench.plan.jobs import Job
+from hvbench.plan.skip import reason_to_skip
 from hvbench.records.record import Record
 from hvbench.spec.labels import describe_values
 from hvbench.spec.point import Point

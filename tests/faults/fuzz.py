@@ -39,7 +39,8 @@ from hvbench.analysis.topics.fastest import list_fastest
 from hvbench.analysis.topics.findings import find_all
 from hvbench.analysis.topics.stamps import check_verdict
 from hvbench.errors import UsageError
-from hvbench.plan.jobs import estimate_sweep_seconds, make_plan
+from hvbench.plan.estimates import estimate_sweep_seconds
+from hvbench.plan.jobs import make_plan
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Evaluation, ModelFacts, Outcome, RankSamples, Record
 from hvbench.records.store import parse_record, parse_run

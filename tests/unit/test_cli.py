@@ -22,7 +22,7 @@ from hvbench import errors
 from hvbench.cli import run as run_command_line
 from hvbench.cli.commands import EPILOG
 from hvbench.cli.commands import hvbench as command_line
-from hvbench.plan.jobs import LINK_VARIABLE, is_installed
+from hvbench.plan.skip import LINK_VARIABLE, is_installed
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point

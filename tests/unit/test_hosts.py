@@ -18,7 +18,8 @@ from hvbench.launch.link import VARIABLE, shape_link
 from hvbench.launch.mpirun import join_ranks
 from hvbench.launch.placement import worker_settings
 from hvbench.launch.session import resolve_context
-from hvbench.plan.jobs import launch_facts, reason_to_skip, worker_group
+from hvbench.plan.jobs import launch_facts, worker_group
+from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
 
 FAKE_SSH = """#!/bin/sh

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hvbench.errors import DataError
-from hvbench.plan.jobs import reason_to_skip
+from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.packages import find_packages, make_batches, pretraining_point

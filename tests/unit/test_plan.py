@@ -7,18 +7,9 @@ import sys
 
 import pytest
 
-from hvbench.plan.jobs import (
-    Job,
-    Plan,
-    describe_shortages,
-    estimate_seconds,
-    estimate_sweep_seconds,
-    is_installed,
-    make_plan,
-    number_places,
-    reason_not_to_measure,
-    worker_group,
-)
+from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
+from hvbench.plan.jobs import Job, Plan, make_plan, number_places, worker_group
+from hvbench.plan.skip import is_installed, reason_not_to_measure
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -131,7 +122,7 @@ def test_a_schedule_without_an_end_has_none_that_a_warm_up_could_pass(schedule: 
 
 
 def test_a_framework_is_looked_up_without_being_imported() -> None:
-    code = f"import sys, hvbench.plan.jobs as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
+    code = f"import sys, hvbench.plan.skip as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     ).stdout.split()

@@ -14,7 +14,9 @@ import pytest
 
 from hvbench.errors import DataError, Interrupted, StorageError, UsageError
 from hvbench.launch.coordinator import StartFailed, Task, TaskEnd
-from hvbench.plan.jobs import Job, is_installed
+from hvbench.plan.estimates import TIMEOUT_FLOOR_SECONDS
+from hvbench.plan.jobs import Job
+from hvbench.plan.skip import is_installed
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
@@ -22,7 +24,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite, parse_suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import TIMEOUT_FLOOR_SECONDS, Sweep, describe_other_hosts, make_task, prepare_sweep
+from hvbench.sweep.run import Sweep, describe_other_hosts, make_task, prepare_sweep
 from tests.unit.sample_records import make_rank
 
 pytestmark = pytest.mark.skipif(

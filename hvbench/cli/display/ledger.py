@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hvbench.launch.placement import Member
-from hvbench.plan.jobs import Job, Plan, estimate_sweep_seconds
+from hvbench.plan.estimates import estimate_sweep_seconds
+from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
 from hvbench.spec.labels import short_name, tell_apart
 from hvbench.spec.point import Point

@@ -1,0 +1,117 @@
+"""How long jobs should take and what memory they should need, roughly, from their points alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+
+from hvbench.plan.jobs import Job, worker_group
+from hvbench.records.environment import multiplies_natively, usable_cores
+from hvbench.registry import describe_framework
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
+from hvbench.training.flops import model_facts
+from hvbench.training.memory import estimate_memory
+
+STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole training step reaches
+LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
+POINT_SECONDS = 1.0
+CEILING_SECONDS = 1.5  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
+# A round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce.
+ABLATION_STEPS = 5
+
+# A point may take this many times its estimate, and never less than the floor, before it counts as hung.
+TIMEOUT_FACTOR = 10.0
+TIMEOUT_FLOOR_SECONDS = 300.0
+
+
+def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
+    """Rough wall time of one job on this host's cores, for progress and for time limits; right within a factor of 3."""
+    facts = model_facts(job.point)
+    steps = settings.warmup_steps + settings.steps
+    evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    if settings.noise_every:
+        steps += steps // settings.noise_every + 1  # forward and backward once more
+    if settings.ablation_rounds:
+        steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
+    if job.point.pretraining != "none":
+        steps += job.point.pretraining_steps
+    tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
+    seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
+    if job.point.link_bits_per_second:
+        seconds += steps * link_seconds(facts.allreduce_bytes_per_step, job.point)
+    return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
+
+
+def time_limit_seconds(job: Job, settings: MeasureSettings) -> float:
+    """Seconds after which one job counts as hung: those that `settings` state, or else many times its estimate."""
+    return settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
+
+
+def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:
+    """Rough wall time of a sweep, launches included."""
+    launches = {(job.repeat, worker_group(job.point)) for job in jobs}
+    crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
+    ceilings = {(job.repeat, worker_group(job.point), *ceiling_question(job.point)) for job in jobs}
+    setup_seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
+    return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
+
+
+def link_seconds(payload_bytes: int, point: Point) -> float:
+    """What a ring all-reduce takes on the point's shaped link at best: 2 (n - 1) / n of the payload crosses each."""
+    n = point.world_size or 1
+    return 8 * 2 * (n - 1) / n * payload_bytes / (point.link_bits_per_second or math.inf)
+
+
+def ceiling_question(point: Point) -> tuple[object, ...]:
+    """What of a point its ceilings depend on; workers measure those of equal points once."""
+    sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
+    return (point.precision, point.gemm, point.objective == "classification", *sizes)
+
+
+@cache
+def measure_gemm_flops_per_second() -> float:
+    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates.
+
+    What else the machine does at this moment should not count: hence products so small that numpy's library gives them
+    to no second thread (which would spin for its turn on a core), timed by this thread's processor time; the best of
+    some hundreds, times the cores.
+    """
+    import numpy as np
+
+    size, count = 64, 32
+    a = np.ones((count, size, size), dtype=np.float32)
+    best = float("inf")
+    begun = time.thread_time()
+    while time.thread_time() - begun < 0.1:
+        started = time.thread_time()
+        a @ a
+        if (seconds := time.thread_time() - started) > 0:
+            best = min(best, seconds)
+    return usable_cores() * 2 * count * size**3 / best
+
+
+def describe_shortages(
+    jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None, is_single_host: bool = True
+) -> list[str]:
+    """A line for each point that should need more than this host's memory, or more a rank than a worker's limit.
+
+    On a single host all ranks of a point share its memory; on several, nobody knows yet how many do, and one counts.
+    """
+    lines = []
+    for point in {job.point.point_id: job.point for job in jobs}.values():
+        if point.device == "cuda":
+            continue
+        is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
+        rank_bytes = estimate_memory(point, is_native=is_native).peak_bytes
+        ranks = (point.world_size or 1) if is_single_host else 1
+        needs = f"{point.point_id} should need about {rank_bytes / 2**30:.1f} GiB a rank"
+        if limit_bytes is not None and rank_bytes > limit_bytes:
+            lines.append(f"{needs}, more than the limit of {limit_bytes / 2**30:.1f} GiB")
+        elif ranks * rank_bytes > memory_bytes:
+            together = f"and its {ranks} ranks together more" if ranks > 1 else "more"
+            lines.append(f"{needs}, {together} than this host's {memory_bytes / 2**30:.1f} GiB")
+    return lines

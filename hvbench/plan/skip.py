@@ -1,0 +1,71 @@
+"""Why a point cannot run: the rules of its knobs, and what this place lacks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+
+from hvbench.launch.link import VARIABLE as LINK_VARIABLE
+from hvbench.registry import FRAMEWORKS, describe_framework
+from hvbench.spec.knob import Site, knobs_of
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
+from hvbench.training.flops import model_facts
+
+
+def reason_to_skip(point: Point, *, world_size: int) -> str | None:
+    """Why `point` (with a resolved world size) cannot run on `world_size` launched ranks; None when it can.
+
+    What makes no sense anywhere comes before what is missing here, and each in the order of the fields.
+    """
+    knobs = knobs_of(type(point)).values()
+    for knob in knobs:
+        if knob.impossible and (reason := knob.impossible(point)):
+            return reason
+    try:
+        model_facts(point)
+    except ValueError:
+        return "its sizes are beyond what a record can hold, and any machine"
+    site = describe_site(world_size)
+    for knob in knobs:
+        if knob.unavailable and (reason := knob.unavailable(point, site)):
+            return reason
+    return None
+
+
+def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None:
+    """Why `point` cannot give what `settings` ask for; None when it can."""
+    for knob in knobs_of(type(settings)).values():
+        if knob.unmeasurable and (reason := knob.unmeasurable(settings, point)):
+            return reason
+    return None
+
+
+def describe_site(world_size: int) -> Site:
+    """What this host offers to points on `world_size` ranks; imports no framework and no MPI."""
+    no_links = f"no link may be shaped here: run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
+    return Site(
+        world_size=world_size,
+        frameworks=frozenset(name for name in FRAMEWORKS if is_installed(name)),
+        no_mpi=None if has_mpi() else "needs mpirun and mpi4py: pip install 'hvbench[mpi]'",
+        no_shaped_links=None if os.environ.get(LINK_VARIABLE) else no_links,
+    )
+
+
+@cache
+def has_mpi() -> bool:
+    """Whether ranks of MPI can be started, without importing it."""
+    from importlib.util import find_spec
+    from shutil import which
+
+    beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
+    return find_spec("mpi4py") is not None and bool(which(beside) or which("mpirun"))
+
+
+@cache
+def is_installed(framework: str) -> bool:
+    """Whether the framework can be imported, without importing it."""
+    from importlib.util import find_spec
+
+    return find_spec(describe_framework(framework).module) is not None
