@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-SHARED = (
-    "tests/parity/",
-    "tests/browser/",
-    "tests/docs/test_pages.py",
-    "tests/parallel/test_ablation.py",
-    "tests/parallel/test_checkpoints.py",
-    "tests/unit/test_published_figures.py",
-)
+# Fixtures of a module or a session that take seconds to make, other than those that all processes share (`tests/once.py`).
+COSTLY = {"browser", "pages", "broken", "extended", "proofs", "ranks", "whole", "report"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        for place in SHARED:
-            if item.nodeid.startswith(place):
-                item.add_marker(pytest.mark.xdist_group(place))
+        for fixture in COSTLY.intersection(getattr(item, "fixturenames", ())):
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            name = f"{item.path.parent.name}-{item.path.stem}-{fixture}-{parameters.get(fixture, '')}"
+            item.add_marker(pytest.mark.xdist_group(name))
