@@ -1,21 +1,30 @@
 # make sweep    set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
-# make test     set everything up, then run the tests, cheap ones first
+# make test     set everything up, what the tests need as well, then run the tests, cheap ones first
+# make style    only look whether ruff would format or change anything: seconds, before anything is built
 # make docs     set everything up, then write the documentation as HTML
 # make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
+# make setup-test   the same, and what the tests need
 # make clean    remove .venv; the built Horovod stays in the user's cache
 #
-# The first set-up takes about 8 minutes on 2 cores, any later one seconds. PYTHON=... chooses the interpreter;
-# pip's own variables (PIP_INDEX_URL, ...) and HVBENCH_CACHE are honoured.
+# The first set-up takes about 8 minutes on 2 cores, any later one seconds. PYTHON=... chooses the interpreter, 3.11 to
+# 3.13 (the tests run with 3.11); pip's own variables (PIP_INDEX_URL, ...) and HVBENCH_CACHE are honoured.
+
+# What setup.py allows; the version that the tests run with comes first.
+PYTHONS := python3.11 python3.12 python3.13 python3
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
 ifndef PYTHON
-PYTHON := $(shell for python in python3.11 python3; do \
-            $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$python && break; done)
+PYTHON := $(shell for python in $(PYTHONS); do $$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 endif
 NP ?= 2
 SUITE ?= quickstart
 
+# The checkout's path may have spaces: targets are relative to it, and commands quote it.
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
+READY_TEST := .venv/ready-test
+READY_STYLE := .venv/ready-style
+PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check
 TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults network docs))
 
 export PATH := $(BIN):$(PATH)
@@ -23,19 +32,23 @@ export PATH := $(BIN):$(PATH)
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test docs chromium setup clean
+.PHONY: help sweep test style docs chromium setup setup-test clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,5p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,7p'
 
 sweep: $(READY)
-	$(BIN)/horovodrun -np $(NP) $(BIN)/hvbench sweep $(SUITE)
+	"$(BIN)/horovodrun" -np $(NP) "$(BIN)/hvbench" sweep $(SUITE)
 
-test: $(READY) chromium
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
+test: $(READY_TEST) chromium
+	"$(BIN)/python" -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
 
-docs: $(READY)
-	$(BIN)/python -m sphinx --quiet --fail-on-warning docs docs/_build
+style: $(READY_STYLE)
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/ruff" check .
+
+docs: $(READY_TEST)
+	"$(BIN)/python" -m sphinx --quiet --fail-on-warning docs docs/_build
 	@echo "docs/_build/index.html is ready"
 
 # The HTML report is tested in a real browser.
@@ -48,16 +61,34 @@ chromium:
 setup: $(READY)
 	@echo ".venv is ready"
 
+setup-test: $(READY_TEST)
+	@echo ".venv is ready for the tests"
+
+define MAKE_VENV
+@test -n "$(PYTHON)" || { echo "error: Python 3.11 is missing: apt-get install python3.11" >&2; exit 5; }
+@"$(PYTHON)" -c '$(SUPPORTED)' || { echo "error: $$("$(PYTHON)" --version) is not supported: set PYTHON to a Python 3.11, 3.12 or 3.13" >&2; exit 5; }
+@"$(PYTHON)" -m hvbench.install --check
+@"$(BIN)/python" -c '' 2>/dev/null || "$(PYTHON)" -m venv --clear .venv
+endef
+
 $(READY): setup.py $(wildcard hvbench/install/*.py)
-	@test -n "$(PYTHON)" || { echo "error: Python 3.11 is missing: apt-get install python3.11" >&2; exit 5; }
-	@$(PYTHON) -m hvbench.install --check
-	@echo "[1/3] A virtual environment in .venv, with $$($(PYTHON) --version) (seconds)"
-	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@echo "[1/3] A virtual environment in .venv, with $$("$(PYTHON)" --version) (seconds)"
+	$(MAKE_VENV)
 	@echo "[2/3] PyTorch, TensorFlow, MPI and hvbench (usually about 2 min)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[all,test]'
+	@$(PIP_INSTALL) --editable '.[all]'
 	@echo "[3/3] Horovod (usually about 4 min on 2 cores, seconds if the cache has it)"
-	@$(BIN)/python -m hvbench.install
-	@$(BIN)/python -m compileall -q hvbench # every rank starts sooner, with PYTHONDONTWRITEBYTECODE set, too
+	@"$(BIN)/python" -m hvbench.install
+	@"$(BIN)/python" -m compileall -q hvbench # every rank starts sooner, with PYTHONDONTWRITEBYTECODE set, too
+	@touch $@
+
+$(READY_TEST): $(READY)
+	@echo "What the tests need (usually about 1 min)"
+	@$(PIP_INSTALL) --editable '.[all,test]'
+	@touch $@
+
+$(READY_STYLE): setup.py
+	$(MAKE_VENV)
+	@$(PIP_INSTALL) --editable '.[style]'
 	@touch $@
 
 clean:

@@ -17,6 +17,7 @@ PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.p
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
 TUNE = ["optuna>=4"]  # hvbench tune
 PARQUET = ["pyarrow>=16"]
+STYLE = ["ruff==0.17.*"]  # another minor version formats otherwise
 DOCS = ["furo>=2024.8", "myst-parser>=3", "sphinx>=7.3", "sphinx-click>=6"]
 # --track; each is written from the records, and MLflow into a local SQLite store
 TRACKERS = {
@@ -32,7 +33,7 @@ setup(
     description="The same transformer training in PyTorch and TensorFlow, measured side by side on Horovod",
     author="hvbench contributors",
     license="MIT",
-    python_requires=">=3.11",
+    python_requires=">=3.11,<3.14",  # what TensorFlow has wheels for; the tests run with 3.11
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
     package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.report.page": ["page.*"]},
@@ -61,7 +62,9 @@ setup(
         "parquet": PARQUET,
         **TRACKERS,
         "docs": DOCS,
+        "style": STYLE,
         "test": [
+            *STYLE,
             *CI,
             *TUNE,
             *PARQUET,
