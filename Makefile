@@ -2,6 +2,7 @@
 # make test     set everything up, what the tests need as well, then run the tests, cheap ones first
 # make style    only look whether ruff would format or change anything: seconds, before anything is built
 # make docs     set everything up, then write the documentation as HTML
+# make reference   compute the published runs' reports, and the tables that documents quote, from their records
 # make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
 # make setup-test   the same, and what the tests need
 # make clean    remove .venv; the built Horovod stays in the user's cache
@@ -32,10 +33,10 @@ export PATH := $(BIN):$(PATH)
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test style docs chromium setup setup-test clean
+.PHONY: help sweep test style docs reference chromium setup setup-test clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,7p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,8p'
 
 sweep: $(READY)
 	"$(BIN)/horovodrun" -np $(NP) "$(BIN)/hvbench" sweep $(SUITE)
@@ -50,6 +51,9 @@ style: $(READY_STYLE)
 docs: $(READY_TEST)
 	"$(BIN)/python" -m sphinx --quiet --fail-on-warning docs docs/_build
 	@echo "docs/_build/index.html is ready"
+
+reference: $(READY)
+	"$(BIN)/python" docs/published.py
 
 # The HTML report is tested in a real browser.
 chromium:

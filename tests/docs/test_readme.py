@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 import shutil
 import subprocess
@@ -9,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from docs.published import DOCUMENTS, REFERENCE, ROOT, RUNS, compute_tables, read_quotes
 from hvbench.records.store import RunFolder
 from tests.parallel.test_launchers import SMOKE, launch
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (.+)$", README, re.M)
 LAUNCHED = " ".join(SMOKE)  # whose records are looked at, too: tests/parallel/test_launchers.py
-REFERENCES = sorted(path.parent for path in (ROOT / "results" / "reference").glob("*/run.json"))
 
 
 def test_the_readme_shows_commands() -> None:
@@ -26,7 +27,7 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != LAUNCHED])
 def test_a_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "results" / "reference", tmp_path / "results" / "reference")
+    shutil.copytree(REFERENCE, tmp_path / "results" / "reference")
     done = launch(command.split(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -38,31 +39,53 @@ def test_both_make_targets_exist(target: str) -> None:
     subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_quoted_tables_are_those_of_the_committed_runs() -> None:
-    pages = [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]
-    quotes = [
-        quote for page in pages for quote in re.findall(r"<!-- from (\S+\.md) -->\n(.*?)\n<!-- end -->", page, re.S)
-    ]
-    assert len(quotes) >= 5
-    for path, quoted in quotes:
-        table = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-        assert [line for line in quoted.splitlines() if line.strip()] == table
-
-
 @pytest.mark.parametrize(
-    "document",
-    [
-        "README.md",
-        "suites/README.md",
-        "results/README.md",
-        "CONTRIBUTING.md",
-        *sorted(
-            str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md") if "_generated" not in path.parts
-        ),
-    ],
+    "page", [page for page in DOCUMENTS if read_quotes(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_local_links_lead_somewhere(document: str) -> None:
-    path = ROOT / document
+def test_quoted_tables_are_those_of_the_committed_runs(page: Path) -> None:
+    for quote in read_quotes(page):
+        assert quote.text == quote.compute(), f"{quote.path}: make reference writes it"
+
+
+def test_every_page_with_figures_quotes_them() -> None:
+    assert len([quote for page in DOCUMENTS for quote in read_quotes(page)]) >= 8
+    assert all(
+        page.read_text(encoding="utf-8").count("<!-- from results/") == len(read_quotes(page)) for page in DOCUMENTS
+    )
+
+
+def test_the_conclusion_of_the_readme_is_what_the_intervals_say() -> None:
+    """It says that no configuration shows a difference between the frameworks."""
+    table = list(csv.DictReader(io.StringIO(compute_tables(REFERENCE / "quickstart")["frameworks.csv"])))
+    assert len(table) == 5
+    assert all(float(row["ratio_low"]) < 1 < float(row["ratio_high"]) for row in table)
+
+
+KEPT = re.compile(r"(\w+/(records/.+|run|launches|allreduce)|gate/.+|peers/.+)\.json")  # what was measured, and asked
+
+
+def test_git_keeps_the_records_and_what_documents_show() -> None:
+    """Everything else below results/reference is computed from them: make reference."""
+    listed = subprocess.run(
+        ["git", "ls-files", "results/reference"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    kept = [ROOT / line for line in listed.stdout.splitlines()]
+    shown = (
+        {
+            (page.parent / link).resolve()
+            for page in DOCUMENTS
+            for link in re.findall(r"\]\(([^)#:]+)", page.read_text(encoding="utf-8"))
+        }
+        | {ROOT / quote.path for page in DOCUMENTS for quote in read_quotes(page)}
+        | set(DOCUMENTS)
+    )
+    loose = [path for path in kept if not KEPT.fullmatch(str(path.relative_to(REFERENCE))) and path not in shown]
+    assert loose == []
+    assert sum(path.stat().st_size for path in kept) < 9e6  # bytes
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_local_links_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^)#:]+)(?:#([^)]+))?\)", text)
     assert [link for link, _ in links if not (path.parent / link).exists()] == []
@@ -78,7 +101,7 @@ def list_anchors(page: Path) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
 
 
-@pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("folder", RUNS, ids=lambda path: path.name)
 def test_a_committed_run_is_complete_and_readable(folder: Path) -> None:
     records, problems = RunFolder(folder).read_records()
     assert problems == []

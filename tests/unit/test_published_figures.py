@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.published import DOCUMENTS, ROOT, RUNS, compute_tables, read_quotes
 from hvbench.analysis.report.markdown import write_report
 from hvbench.analysis.show.tables import HEADERS
 from hvbench.analysis.stats.estimates import CONFIDENCE
@@ -26,7 +27,6 @@ from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
 
-ROOT = Path(__file__).parents[2]
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 
 SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n", "target loss"}
@@ -189,16 +189,21 @@ def test_every_column_of_a_written_csv_file_has_its_interval(report: Path) -> No
     assert {path.name: bare for path in files if (bare := find_bare_columns(path.read_text()))} == {}
 
 
-PUBLISHED = [ROOT / "README.md", *sorted((ROOT / "results" / "reference").rglob("*.md"))]
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_every_figure_of_a_published_run_has_n_and_an_interval(run: Path) -> None:
+    tables = compute_tables(run)
+    pages = {name: text for name, text in tables.items() if name.endswith(".md")}
+    assert len(pages) >= 5
+    assert {name: bare for name, text in pages.items() if (bare := find_bare_figures(text))} == {}
+    files = {name: text for name, text in tables.items() if name.endswith(".csv")}
+    assert {name: bare for name, text in files.items() if (bare := find_bare_columns(text))} == {}
 
 
-@pytest.mark.parametrize("page", PUBLISHED, ids=lambda page: "/".join(page.parts[-3:]))
-def test_every_figure_of_a_published_table_has_n_and_an_interval(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    if page.name == "README.md":
-        text = "\n\n".join(re.findall(r"<!-- from \S+ -->\n(.*?)\n<!-- end -->", text, re.S))
-        assert text
-    assert find_bare_figures(text) == []
+@pytest.mark.parametrize(
+    "page", [page for page in DOCUMENTS if read_quotes(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_figure_that_a_document_quotes_has_n_and_an_interval(page: Path) -> None:
+    assert find_bare_figures("\n\n".join(quote.text for quote in read_quotes(page))) == []
 
 
 TABLE = f"| framework | n | tokens/s | {INTERVAL} | peak memory (MiB) | step (ms) |\n| :--- |{' ---: |' * 5}\n"
