@@ -1,5 +1,6 @@
-"""All-reduces by themselves: how long one takes by message size and path, and a model of its cost that predicts others.
+"""All-reduces by themselves: how long one takes by message size and path, and a cost model that predicts others.
 
-`record` is what a case leaves, `plan` lists the cases, `calls` times one in a worker, `run` launches and stores them,
-`summary` and `table` and `plot` show them, `cost` fits the model, `predict` extrapolates with it.
+In the order of the flow: `plan` lists the cases, `run` launches them, `calls` times one in a worker, `record` is what is
+stored of it; `summary`, `table` and `plot` show the times; `cost` fits the model, `predict` extrapolates with it to more
+ranks and other links, and `cost_report` shows both.
 """

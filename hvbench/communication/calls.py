@@ -1,7 +1,7 @@
-"""One case in a worker: fill, wait for all, all-reduce under the clock, and check every value of every call.
+"""The timed calls of one all-reduce case in a worker: fill, barrier, timed all-reduce, check of every value.
 
-What a rank contributes are small whole numbers that depend on the rank, the call and the place, so that sums are exact in
-every wire format and a result of the call before, or one without a rank, is wrong nearly everywhere.
+Ranks contribute small integers that depend on the rank, the call and the element, so that sums are exact in every wire
+format, and the result of an earlier call, or a sum that lacks a rank, is wrong in nearly every element.
 """
 
 from __future__ import annotations
@@ -15,50 +15,61 @@ import numpy as np
 from hvbench.communication.record import CallSettings, Case
 from hvbench.frameworks.contract import Collective, Runtime
 
-LARGEST = 15
-SHIFTS = 64
+LARGEST = 15  # largest contribution
+SHIFTS = 64  # different patterns: call c and chunk k use the pattern shifted by (c + k) modulo this
 CHUNK = 1 << 20  # elements
-ROUNDOFF = {"none": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}  # of what goes on the wire
-ALLOWED_ROUNDINGS = 4  # of the mean, which need not be a whole number
+ROUNDOFF = {"none": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}  # unit roundoff of the wire format
+ALLOWED_ROUNDINGS = 4  # of the mean, which need not be an integer
 
-Enter = Callable[..., None]
+Enter = Callable[..., None]  # called with the phase that begins, for the worker's progress
 
 
 class Pattern:
-    """What each rank contributes to a call, and what their mean must be."""
+    """What this rank contributes to each call, and the mean over ranks that the all-reduce must return."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
-        place = np.arange(CHUNK + SHIFTS, dtype=np.int64)
-        mean = sum(_numbers(place, each) for each in range(world_size)) / world_size
-        self.mine = _numbers(place, rank).astype(np.float32)
+        index = np.arange(CHUNK + SHIFTS, dtype=np.int64)
+        mean = sum(_numbers(index, other) for other in range(world_size)) / world_size
+        self.own = _numbers(index, rank).astype(np.float32)
         self.mean = mean.astype(np.float32)
 
     def fill(self, values: np.ndarray, *, call: int) -> None:
-        """Write this rank's contribution to `call` into `values`."""
+        """Write this rank's contribution to `call` into `values` [elements]."""
         for chunk, begin in enumerate(range(0, values.size, CHUNK)):
             part, shift = values[begin : begin + CHUNK], (call + chunk) % SHIFTS
-            part[:] = self.mine[shift : shift + part.size]
+            part[:] = self.own[shift : shift + part.size]
 
     def check(self, values: np.ndarray, *, call: int, tolerance: float) -> tuple[int, float]:
-        """(values that are further from the mean than `tolerance`, largest distance), both relative to LARGEST."""
+        """(number of `values` [elements] with an error above `tolerance`, largest error), errors relative to LARGEST."""
         wrong, largest = 0, 0.0
         for chunk, begin in enumerate(range(0, values.size, CHUNK)):
             part, shift = values[begin : begin + CHUNK], (call + chunk) % SHIFTS
             error = np.abs(part - self.mean[shift : shift + part.size]) / LARGEST
-            wrong += int(np.count_nonzero(~(error <= tolerance)))  # a NaN is wrong, too
+            wrong += int(np.count_nonzero(~(error <= tolerance)))  # counts NaN as wrong, too
             largest = max(largest, float(np.nan_to_num(error, nan=np.finfo(np.float32).max, posinf=1e30).max()))
         return wrong, largest
 
 
-def _numbers(place: np.ndarray, rank: int) -> np.ndarray:
-    """Whole numbers from 0 to LARGEST that no two ranks have in common."""
-    return (place * (2 * rank + 3) + place // 7 + 5 * rank) % (LARGEST + 1)
+def _numbers(index: np.ndarray, rank: int) -> np.ndarray:
+    """Integers from 0 to LARGEST for each element's index, another sequence for each rank."""
+    return (index * (2 * rank + 3) + index // 7 + 5 * rank) % (LARGEST + 1)
 
 
 def time_case(
     case: Case, settings: CallSettings, collective: Collective, *, runtime: Runtime, enter: Enter
 ) -> dict[str, Any]:
-    """Fields of `RankCalls` that are measured; every rank calls it, and all make the same calls."""
+    """Time and check the calls of one case on this rank; all ranks must call this together, and make the same calls.
+
+    Args:
+        case: What to measure.
+        settings: How many calls, and for how long.
+        collective: The all-reduce of `case.payload_bytes` / 4 float32 values.
+        runtime: The framework, for barriers and synchronisation.
+        enter: Called with the phase that begins.
+
+    Returns:
+        The measured fields of `RankCalls`: call_seconds, wrong_elements, largest_relative_error.
+    """
     pattern = Pattern(rank=runtime.rank, world_size=runtime.world_size)
     tolerance = ALLOWED_ROUNDINGS * ROUNDOFF[case.compression]
     values = np.empty(case.payload_bytes // 4, dtype=np.float32)
@@ -68,7 +79,7 @@ def time_case(
         nonlocal wrong, largest
         pattern.fill(values, call=number)
         collective.fill(values)
-        runtime.barrier()  # ranks start together; what the slowest then needs is what a step would wait for
+        runtime.barrier()  # ranks start together, so the slowest rank's time is what a training step would wait for
         runtime.synchronize()
         begun = time.perf_counter()
         collective.run()
@@ -81,7 +92,7 @@ def time_case(
     enter("warmup", step=0)
     for number in range(settings.warmup_calls):
         last = call(number)
-    slowest = max(runtime.gather(last))  # how many calls follow is common, or a rank would wait for ever
+    slowest = max(runtime.gather(last))  # all ranks must make the same number of calls, or one would wait forever
     count = max(settings.least_calls, min(settings.most_calls, int(settings.budget_seconds / slowest)))
     seconds = []
     for number in range(count):

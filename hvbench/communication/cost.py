@@ -1,16 +1,20 @@
-"""What an all-reduce costs: an alpha-beta model per implementation and controller, fitted, and validated on held-out cases.
+"""An alpha-beta model of the time of an all-reduce, fitted per implementation and controller, validated on held-out cases.
 
     seconds = calls x (call + queue x (crowding - 1))
               + crowding x (hop x 2 (n - 1) + byte x B + tail_byte x max(0, B - knee) + cast x values) + wire x 8 B / link
 
-with B = 2 (n - 1) / n x payload on the wire, what crosses each rank in a ring (alpha-beta: Hockney, Parallel Computing
-1994; the ring's count: Thakur, Rabenseifner & Gropp, IJHPCA 2005). `calls` is 2 for bf16, which takes two of Horovod's
-operations where the others take one. `cast` is the price of a compression, per float32
-value, casts and slower sums alike. `knee` is where messages leave the caches. `crowding` = ranks on a host / its cores, at
-least 1: ranks that share a core take turns in everything but waiting, for the wire and for Horovod's next cycle (`call`);
-and each call then waits in the `queue` for a core. Of a link that hvbench shaped, the first bytes of a call pass at once:
-what the token bucket has gathered in the `rest` before it, at most what it holds. Times are fitted by their logarithm, for
-a case of microseconds counts as much as one of seconds.
+with B = 2 (n - 1) / n x payload on the wire, the bytes that each rank sends in a ring (alpha-beta model: Hockney, Parallel
+Computing 1994; the ring's cost: Thakur, Rabenseifner & Gropp, IJHPCA 2005).
+
+    calls       Horovod operations per all-reduce: 2 for bf16, else 1
+    cast        cost of a compression per float32 value: casts, and slower sums
+    knee        message size from which a byte costs more, because messages no longer fit the caches
+    crowding    ranks on a host / its cores, at least 1: ranks that share a core multiply all work by it, but not the wait
+                for the wire or for Horovod's next cycle (`call`); each call then also waits in a `queue` for a core
+    wire        share of a link's nominal time; on a link that hvbench shaped, the first bytes of a call pass at once: what
+                the token bucket has gathered during the `rest` before the call, at most its size
+
+Times are fitted by their logarithms, so that a case of microseconds counts as much as one of seconds.
 """
 
 from __future__ import annotations
@@ -24,34 +28,43 @@ from scipy import optimize
 
 from hvbench.communication.summary import busbw_factor
 from hvbench.launch.link import burst_bytes
+from hvbench.spec.numerics import WIRE_FORMATS
 
-WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}  # of one float32 value
-OPERATIONS = {"none": 1, "fp16": 1, "bf16": 2}  # of Horovod, each negotiated between the ranks
-CASTING = tuple(name for name in WIRE_BYTES if name != "none")
-LEAST_ROWS = 6
-SMALLEST = 1e-15
-NEGLIGIBLE = 1e-4  # of every case's time: a term that small is none
-ROBUST_SCALE = 0.1  # deviations of the logarithm beyond this count less and less: one disturbed case moves little
-INNER_QUANTILE = 0.95
-RESTS = (0.0, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3)  # seconds in which a bucket may have filled
-EARNED = 0.9  # of the loss without a knee: two more parameters have to explain more than noise
+WIRE_BYTES = {name: wire.value_bytes for name, wire in WIRE_FORMATS.items()}  # of one float32 value
+OPERATIONS = {name: wire.operations for name, wire in WIRE_FORMATS.items()}  # of Horovod per all-reduce
+CASTING = tuple(name for name, wire in WIRE_FORMATS.items() if wire.is_compressed)
+LEAST_ROWS = 6  # cases for a fit
+SMALLEST = 1e-15  # avoids a division by 0 and a logarithm of 0
+NEGLIGIBLE = 1e-4  # a term below this share of every case's time is set to 0
+ROBUST_SCALE = 0.1  # of the soft L1 loss: a deviation of the logarithm beyond this counts less than squared
+INNER_QUANTILE = 0.95  # of held-out errors, for the interval of a prediction
+RESTS = (
+    0.0,
+    1e-3,
+    2e-3,
+    4e-3,
+    8e-3,
+    16e-3,
+    32e-3,
+)  # seconds during which a token bucket may have filled; all are tried
+EARNED = 0.9  # a knee is used only where the loss falls below this share: two more parameters always fit noise better
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A fitted model of one implementation and controller; seconds, or seconds per unit."""
+    """The fitted model of one implementation and controller; the module's docstring has the formula."""
 
-    family: str  # `pytorch gloo`
-    call_seconds: float
-    queue_seconds: float  # per call and rank too many on a core
-    hop_seconds: float
-    byte_seconds: float
-    tail_byte_seconds: float
-    knee_bytes: float
-    cast_seconds: Mapping[str, float]  # compression -> per value; those that were measured
-    wire: float  # of the link's own time; 1 where no link was shaped
-    rest_seconds: float  # in which a shaped link's bucket fills before a call
-    cases: int
+    family: str  # implementation and controller, such as `pytorch gloo`
+    call_seconds: float  # per call
+    queue_seconds: float  # per call and unit of crowding above 1
+    hop_seconds: float  # per hop
+    byte_seconds: float  # per byte sent
+    tail_byte_seconds: float  # per byte sent beyond the knee, in addition
+    knee_bytes: float  # infinite where there is no knee
+    cast_seconds: Mapping[str, float]  # compression -> per value, for the compressions that were measured
+    wire: float  # factor on the link's nominal time; 1 where no link was shaped
+    rest_seconds: float  # during which a shaped link's token bucket fills before a call
+    cases: int  # that it was fitted to
     largest_world_size: int
     payload_range_bytes: tuple[int, int]
     link_range_bits_per_second: tuple[float, float] | None
@@ -65,9 +78,14 @@ class Cost:
         link_bits_per_second: float | None = None,
         latency_seconds: float = 0.0,
     ) -> float:
-        """Seconds of one all-reduce where every rank has a core, over a link that nobody shapes.
+        """Predicted seconds of one all-reduce where every rank has a core, over a link without a token bucket.
 
-        `latency_seconds`: what each hop takes longer than on the links of the fit.
+        Args:
+            payload_bytes: Of the float32 values.
+            world_size: Ranks.
+            compression: Wire format.
+            link_bits_per_second: Bandwidth of each rank's link; None: as in the fitted cases.
+            latency_seconds: Additional time per hop, compared with the fitted cases.
         """
         values = payload_bytes / 4
         crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
@@ -84,7 +102,7 @@ class Cost:
 
     @property
     def parameters(self) -> np.ndarray:
-        """In the order of the columns of `_terms`."""
+        """The fitted parameters, in the order of the columns of `_terms`."""
         casts = (self.cast_seconds.get(name, 0.0) for name in CASTING)
         return np.array(
             [
@@ -93,7 +111,7 @@ class Cost:
         )  # fmt: skip
 
     def describe_reach(self, *, payload_bytes: float, world_size: float, link_bits_per_second: float | None) -> str:
-        """How far beyond its cases a prediction goes, in words; empty inside of them."""
+        """How far a prediction extrapolates beyond the fitted cases, in words; empty within their range."""
         parts = []
         if world_size > self.largest_world_size:
             parts.append(f"{world_size / self.largest_world_size:.3g} times the ranks")
@@ -112,13 +130,16 @@ class Cost:
 
 
 def families(summary: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """`IMPLEMENTATION CONTROLLER` -> the rows of `summarize` to fit it to."""
+    """`IMPLEMENTATION CONTROLLER` -> its rows of `summarize` that have times."""
     good = summary.dropna(subset=["p50_seconds"])
     return {" ".join(key): rows for key, rows in good.groupby(["implementation", "controller"], sort=False)}
 
 
 def fit(family: str, rows: pd.DataFrame) -> Cost:
-    """The model of `rows`; raises ValueError when there are too few."""
+    """Fit the model of one family to `rows` of `summarize`. Raises ValueError where there are fewer than LEAST_ROWS.
+
+    The rest and the knee are chosen by trying candidates; all other parameters are fitted for each candidate.
+    """
     if len(rows) < LEAST_ROWS:
         raise ValueError(f"{family}: {len(rows)} cases are too few for a model; {LEAST_ROWS} are needed")
     seconds, crossing = rows["p50_seconds"].to_numpy(dtype=float), _crossing(rows)
@@ -126,7 +147,7 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
     plain = {
         rest: _refine(_terms(rows, knee=np.inf, rest=rest), seconds) for rest in (RESTS if len(links) else RESTS[:1])
     }
-    rest = min(plain, key=lambda each: plain[each][1])
+    rest = min(plain, key=lambda seconds: plain[seconds][1])
     knees = [np.inf, *np.unique(crossing)[1:-1]]
     rough = {knee: _fit_relative(_terms(rows, knee=knee, rest=rest), seconds)[1] for knee in knees}
     best = min(rough, key=rough.__getitem__)
@@ -153,15 +174,15 @@ def fit(family: str, rows: pd.DataFrame) -> Cost:
 
 
 def predict_rows(cost: Cost, rows: pd.DataFrame) -> np.ndarray:
-    """Predicted seconds of each row of `summarize`, crowded as it was and over the link that it had."""
+    """Predicted seconds [rows] of rows of `summarize`, with the crowding and the link of each."""
     return _terms(rows, knee=cost.knee_bytes, rest=cost.rest_seconds) @ cost.parameters
 
 
 def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Each case beside what a model says that did not see it, nor any other of its size, or of its number of ranks.
+    """Cross-validation: each case with the prediction of a model fitted without its size, or without its number of ranks.
 
-    `kind` is `size` (every size but the smallest and the largest in turn) or `world_size` (the largest, where there are
-    several); `relative_error` = predicted / measured - 1.
+    `kind` is `size` (every size except the smallest and the largest is held out in turn) or `world_size` (the largest is
+    held out, where there are several); `relative_error` = predicted / measured - 1.
     """
     parts = []
     for size in sorted(rows["payload_bytes"].unique())[1:-1]:
@@ -174,7 +195,7 @@ def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def error_factor(held_out: pd.DataFrame) -> float:
-    """By which factor a prediction may be off, either way: the 95th percentile of the held-out cases'."""
+    """Factor by which predictions are off, too high or too low: 95th percentile over held-out cases; NaN without any."""
     if held_out.empty:
         return np.nan
     errors = np.abs(np.log1p(held_out["relative_error"].to_numpy(dtype=float)))
@@ -192,6 +213,7 @@ def _hold_out(family: str, rows: pd.DataFrame, chosen: pd.Series, *, kind: str) 
 
 
 def _crossing(rows: pd.DataFrame) -> np.ndarray:
+    """B of each row: the bytes that each rank sends."""
     wire_bytes = (
         rows["payload_bytes"].to_numpy(dtype=float) / 4 * rows["compression"].map(WIRE_BYTES).to_numpy(dtype=float)
     )
@@ -199,18 +221,18 @@ def _crossing(rows: pd.DataFrame) -> np.ndarray:
 
 
 def _fit_relative(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
-    """(parameters of at least 0, root of the summed squares) with the least relative errors: one best answer, at once."""
+    """(nonnegative parameters, root of the summed squares) with the least relative errors: convex, hence a unique optimum."""
     return optimize.nnls(terms / seconds[:, None], np.ones(len(seconds)))
 
 
 def _refine(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
-    """(parameters, loss) with the least errors of the logarithm, disturbed cases counting less."""
+    """(nonnegative parameters, loss) with the least soft L1 loss of the logarithms, which is robust to outliers."""
     start, _ = _fit_relative(terms, seconds)
 
     def deviations(scaled: np.ndarray) -> np.ndarray:
         return np.log(np.maximum(terms @ (scaled * scale), SMALLEST) / seconds)
 
-    # One unit of each parameter should mean about the same: what it adds to the longest case.
+    # Scale the parameters so that one unit of each adds about the same: the time of the longest case.
     scale = seconds.max() / np.maximum(np.abs(terms).max(axis=0), SMALLEST)
     begin = np.maximum(start / scale, 1e-9)
     result = optimize.least_squares(deviations, begin, bounds=(0.0, np.inf), loss="soft_l1", f_scale=ROBUST_SCALE)
@@ -220,12 +242,12 @@ def _refine(terms: np.ndarray, seconds: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def gathered_bytes(bits_per_second: float, *, rest: float) -> float:
-    """What a shaped link lets pass at once after `rest` seconds."""
+    """Bytes that a shaped link lets pass at once after `rest` seconds without traffic."""
     return min(burst_bytes(bits_per_second), rest * bits_per_second / 8)
 
 
 def _terms(rows: pd.DataFrame, *, knee: float, rest: float) -> np.ndarray:
-    """One column a parameter: call, queue, hop, byte, tail byte, wire, casts."""
+    """The model's terms [rows, parameters]; columns: call, queue, hop, byte, tail byte, wire, casts."""
     crossing, world_size = _crossing(rows), rows["world_size"].to_numpy(dtype=float)
     crowding = np.maximum(1.0, (rows["ranks_on_host"] / rows["cores"]).to_numpy(dtype=float))
     links = rows["link_bits_per_second"].to_numpy(dtype=float, na_value=np.inf)

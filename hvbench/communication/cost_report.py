@@ -1,7 +1,8 @@
-"""The fitted costs for readers: parameters, how wrong they were on cases they did not see, predictions, residuals."""
+"""Tables and a plot of the cost model: its parameters, its errors on held-out cases, its predictions."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,7 +25,7 @@ FORMULA = (
 
 
 def fit_all(summary: pd.DataFrame) -> tuple[dict[str, Cost], pd.DataFrame, list[str]]:
-    """Every family's model by name, all held-out cases, and why a family has no model."""
+    """(family -> its model, the held-out cases of all, a line for each family that has too few cases)."""
     costs, held, problems = {}, [], []
     for name, rows in families(summary).items():
         try:
@@ -41,16 +42,16 @@ def held_out_of(held: pd.DataFrame, family: str) -> pd.DataFrame:
 
 
 def error_factors(costs: Mapping[str, Cost], held: pd.DataFrame) -> dict[str, float]:
-    """Family -> by which factor its predictions may be off; 1 where nothing could be held out."""
+    """Family -> `error_factor` of its model; 1 where no case could be held out."""
     factors = {name: error_factor(held_out_of(held, name)) for name in costs}
     return {name: 1.0 if np.isnan(factor) else factor for name, factor in factors.items()}
 
 
 def render_costs(costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
-    """One line a family: its parameters and its median and largest error on held-out sizes and ranks."""
+    """Table, one line per family: its parameters, and its median and largest error on held-out sizes and ranks."""
     rows = []
     for name, cost in costs.items():
-        mine = held_out_of(held, name)
+        errors = held_out_of(held, name)
         rows.append(
             [
                 name, cost.cases, f"{1e6 * cost.call_seconds:.4g}", f"{1e6 * cost.queue_seconds:.4g}",
@@ -59,7 +60,7 @@ def render_costs(costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
                 f"{1e9 * cost.tail_byte_seconds:.3g} from {show_size(cost.knee_bytes)}" if np.isfinite(cost.knee_bytes) else "–",
                 *(f"{1e9 * cost.cast_seconds[kind]:.3g}" if kind in cost.cast_seconds else "–" for kind in CASTING),
                 f"{cost.wire:.3g}" if cost.link_range_bits_per_second else "–",
-                *(show_errors(mine, kind) for kind in ("size", "world_size")),
+                *(show_errors(errors, kind) for kind in ("size", "world_size")),
             ]
         )  # fmt: skip
     header = [
@@ -70,7 +71,7 @@ def render_costs(costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
 
 
 def show_errors(held: pd.DataFrame, kind: str) -> str:
-    """`6.1 % (19 %), n = 24`."""
+    """Median (largest) relative error and number of cases, such as `6.1 % (19 %), n = 24`."""
     errors = held.loc[held["kind"] == kind, "relative_error"].abs() if len(held) else held
     return f"{100 * errors.median():.3g} % ({100 * errors.max():.3g} %), n = {len(errors)}" if len(errors) else "–"
 
@@ -84,48 +85,61 @@ def render_allreduces(
     payloads: Sequence[int],
     latency_seconds: float,
 ) -> str:
-    """Predicted seconds of an all-reduce, an interval, and how far that is beyond the cases."""
+    """Table of predicted all-reduces: time, interval, and how far each extrapolates beyond the fitted cases.
+
+    Args:
+        costs: Family -> its model.
+        factors: Family -> its error factor.
+        world_sizes: Ranks; empty: the largest number measured.
+        links: Bits per second; empty: those measured.
+        payloads: Bytes of float32 values.
+        latency_seconds: Additional time per hop, compared with the fitted cases.
+    """
     rows = []
     for name, cost in costs.items():
-        for compression in ("none", *cost.cast_seconds):
-            for world_size in world_sizes or (cost.largest_world_size,):
-                for link in links or sorted(set(cost.link_range_bits_per_second or ())) or (None,):
-                    for payload in payloads:
-                        seconds = cost.predict(
-                            payload_bytes=payload, world_size=world_size, compression=compression,
-                            link_bits_per_second=link, latency_seconds=latency_seconds,
-                        )  # fmt: skip
-                        factor = factors[name]
-                        reach = cost.describe_reach(
-                            payload_bytes=payload, world_size=world_size, link_bits_per_second=link
-                        )
-                        rows.append(
-                            [
-                                f"{name} {compression}", world_size, show_bandwidth(link) if link else "as measured",
-                                show_size(payload), f"{1e3 * seconds:.4g}",
-                                f"{1e3 * seconds / factor:.4g} to {1e3 * seconds * factor:.4g}" if factor > 1 else "–",
-                                reach or "within",
-                            ]
-                        )  # fmt: skip
+        cases = itertools.product(
+            ("none", *cost.cast_seconds),
+            world_sizes or (cost.largest_world_size,),
+            links or sorted(set(cost.link_range_bits_per_second or ())) or (None,),
+            payloads,
+        )
+        for compression, world_size, link, payload in cases:
+            factor = factors[name]
+            milliseconds = 1e3 * cost.predict(
+                payload_bytes=payload,
+                world_size=world_size,
+                compression=compression,
+                link_bits_per_second=link,
+                latency_seconds=latency_seconds,
+            )
+            reach = cost.describe_reach(payload_bytes=payload, world_size=world_size, link_bits_per_second=link)
+            rows.append(
+                [
+                    f"{name} {compression}", world_size, show_bandwidth(link) if link else "as measured",
+                    show_size(payload), f"{milliseconds:.4g}",
+                    f"{milliseconds / factor:.4g} to {milliseconds * factor:.4g}" if factor > 1 else "–",
+                    reach or "within",
+                ]
+            )  # fmt: skip
     header = ["path", "ranks", "link", "size", "time (ms)", "interval (ms)", "against the measured"]
     return tabulate(rows, headers=header, disable_numparse=True)
 
 
 def render_predictions(predictions: Sequence[Prediction]) -> str:
-    """Steps, efficiency and break-even, a line each."""
+    """Table, one line per prediction: time of a step, efficiency, and the link at which the compression breaks even."""
     rows = [
         [
-            each.framework, each.compression, each.world_size, show_bandwidth(each.bits_per_second),
-            f"{1e3 * each.step_seconds.centre:.4g}", show_scaled(each.step_seconds, 1e3),
-            f"{100 * each.efficiency.centre:.1f}", show_scaled(each.efficiency, 100),
+            one.framework, one.compression, one.world_size, show_bandwidth(one.bits_per_second),
+            f"{1e3 * one.step_seconds.centre:.4g}", show_scaled(one.step_seconds, 1e3),
+            f"{100 * one.efficiency.centre:.1f}", show_scaled(one.efficiency, 100),
             *(
-                (show_bandwidth(each.break_even_bits_per_second.centre), show_interval(each.break_even_bits_per_second))
-                if each.break_even_bits_per_second
+                (show_bandwidth(one.break_even_bits_per_second.centre), show_interval(one.break_even_bits_per_second))
+                if one.break_even_bits_per_second
                 else ("–", "–")
             ),
-            each.reach or "within",
+            one.reach or "within",
         ]
-        for each in predictions
+        for one in predictions
     ]  # fmt: skip
     header = [
         "framework", "compression", "ranks", "link", "step (ms)", "95 % interval", "efficiency (%)", "95 % interval ",
@@ -135,14 +149,14 @@ def render_predictions(predictions: Sequence[Prediction]) -> str:
 
 
 def show_scaled(span: Span, scale: float) -> str:
-    """`410 to 432`, or a dash."""
+    """The interval of `span` times `scale`, such as `410 to 432`; a dash where there is none."""
     if np.isnan(span.low) or np.isnan(span.high):
         return "–"
     return f"{scale * span.low:.4g} to {scale * span.high:.4g}"
 
 
 def plot_residuals(held: pd.DataFrame) -> Figure | None:
-    """Predicted / measured of every held-out case against its size; None without any."""
+    """Plot of predicted / measured time of every held-out case against its size; None without any."""
     if held.empty:
         return None
     names = list(dict.fromkeys(held["family"]))
@@ -150,9 +164,9 @@ def plot_residuals(held: pd.DataFrame) -> Figure | None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(-(-len(names) // 3), min(3, len(names)), sharex=True, sharey=True, squeeze=False).ravel()
     for panel, name in zip(panels, names, strict=False):
-        mine = held[held["family"] == name]
+        errors = held[held["family"] == name]
         for kind, marker, label in (("size", "o", "size held out"), ("world_size", "x", "ranks held out")):
-            rows = mine[mine["kind"] == kind]
+            rows = errors[errors["kind"] == kind]
             panel.plot(
                 rows["payload_bytes"], 1 + rows["relative_error"], marker=marker, linestyle="", markersize=4, label=label,
                 color=COLOURS.get(name.split()[0], "#7a5195"), markerfacecolor="none",

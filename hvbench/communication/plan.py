@@ -1,4 +1,4 @@
-"""Which cases an `hvbench allreduce` runs, in which order, and as tasks of the launcher. Pure."""
+"""The cases of an `hvbench allreduce`, their order, and the launcher's task for each. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvbench.registry import FRAMEWORKS
 REFERENCES = ("mpi4py", "ring")  # MPI's own all-reduce, and a ring written on its sends and receives
 IMPLEMENTATIONS = (*FRAMEWORKS, *REFERENCES)
 TIMEOUT_SECONDS = 300.0
-SECONDS_PER_BYTE = 100e-9  # of a call on a slow link; ten times that, for every call, is a hang
+SECONDS_PER_BYTE = 100e-9  # of a call, for the time limit: ten times as long as on a slow link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,12 @@ class CaseJob:
 
     @property
     def key(self) -> str:
-        """Names the record's file."""
+        """Name of the record's file, without its extension."""
         return f"{self.case.case_id}.r{self.repeat}"
 
 
 def list_sizes(begin: int, end: int, *, factor: int) -> list[int]:
-    """Payloads in bytes from `begin` to at most `end`, each `factor` times the one before; whole float32 values."""
+    """Payloads in bytes, from `begin` to at most `end` by `factor`, rounded down to whole float32 values."""
     sizes = [begin]
     while sizes[-1] * factor <= end:
         sizes.append(sizes[-1] * factor)
@@ -46,7 +46,7 @@ def list_cases(
     sizes: Sequence[int],
     links: Sequence[int | None] = (None,),
 ) -> list[Case]:
-    """The product of all, less what does not exist: the references are MPI's and compress nothing."""
+    """The cartesian product of all arguments, without what does not exist: the references use MPI and no compression."""
     product = itertools.product(world_sizes, links, implementations, controllers, compressions, sizes)
     return [
         Case(
@@ -63,7 +63,10 @@ def list_cases(
 
 
 def plan_jobs(cases: Sequence[Case], *, repeats: int, done: Collection[str] = ()) -> list[CaseJob]:
-    """Launches in running order: repeats outside, so that those of one case lie apart; what can share workers together."""
+    """Launches in running order, without those in `done` (keys): all cases once per repeat, grouped by shared workers.
+
+    Repeats are the outer loop, so that a disturbance of the machine hits at most one launch of a case.
+    """
     groups = list(dict.fromkeys(worker_group(case) for case in cases))
     ordered = sorted(cases, key=lambda case: groups.index(worker_group(case)))
     jobs = [CaseJob(case=case, repeat=repeat) for repeat in range(repeats) for case in ordered]
@@ -71,12 +74,12 @@ def plan_jobs(cases: Sequence[Case], *, repeats: int, done: Collection[str] = ()
 
 
 def worker_group(case: Case) -> tuple[object, ...]:
-    """Cases with the same group can share workers."""
+    """Key of the workers that a case needs: cases with equal keys run in the same workers."""
     return (case.implementation, case.controller, case.world_size, case.link_bits_per_second)
 
 
 def make_task(job: CaseJob, settings: CallSettings) -> Task:
-    """The job as the launcher needs it."""
+    """The launcher's task for one job."""
     case = job.case
     calls = settings.warmup_calls + settings.most_calls
     return Task(

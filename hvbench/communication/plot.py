@@ -1,4 +1,4 @@
-"""Bus bandwidth against message size, a panel per number of ranks, below the measured ceiling."""
+"""Plot of bus bandwidth against message size, one panel per number of ranks, with the measured ceiling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
-    """busbw of every path; the ceiling is the best that MPI itself or any uncompressed path reached. None without data."""
+    """Plot the bus bandwidth of every path of `summarize`; None without data.
+
+    The ceiling of a panel is the highest bus bandwidth that any uncompressed path, MPI's included, reached.
+    """
     good = summary.dropna(subset=["busbw_bytes_per_second"])
     if good.empty:
         return None
@@ -26,8 +29,8 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(worlds), sharey=True, squeeze=False)[0]
     for panel, world_size in zip(panels, worlds, strict=True):
-        mine = good[good["world_size"] == world_size]
-        for path, rows in mine.groupby("path", sort=False):
+        reached = good[good["world_size"] == world_size]
+        for path, rows in reached.groupby("path", sort=False):
             first = rows.iloc[0]
             panel.plot(
                 rows["payload_bytes"],
@@ -39,7 +42,7 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
                 markersize=3,
                 linewidth=1.8 if first["implementation"] in REFERENCES else 1.2,
             )
-        ceiling = mine.loc[mine["compression"] == "none", "busbw_bytes_per_second"].max()
+        ceiling = reached.loc[reached["compression"] == "none", "busbw_bytes_per_second"].max()
         if pd.notna(ceiling):
             panel.axhline(ceiling / 1e9, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
             panel.annotate(
@@ -59,7 +62,7 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
 
 
 def show_size(size: float) -> str:
-    """`64 MiB`."""
+    """Bytes in the largest binary unit that they fill, such as `64 MiB`."""
     for unit, name in UNITS:
         if size >= unit:
             return f"{size / unit:g} {name}"

@@ -1,8 +1,9 @@
-"""What a step will take on more ranks and another link: the model of steps, with that of all-reduces where one is given. Pure.
+"""Prediction of a step's time on more ranks and other links. Pure.
 
-Of `hvbench.analysis.topics.links` comes the wire's time and what of it hides behind other work. What more ranks cost beside the
-wire (hops, and sums of more parts) comes from an `hvbench allreduce` of the same framework, if there is one: without, it
-counts as nothing, and the prediction is a lower bound. Nothing of that hides, which errs on the careful side.
+`hvbench.analysis.topics.links` gives the time on the wire and how much of it overlaps other work. What more ranks cost
+besides (hops, and sums of more parts) comes from the cost model of an `hvbench allreduce` of the same framework, where
+there is one: without it that cost counts as 0, and the prediction is a lower bound. It is added in full, as if none of it
+overlapped other work, which predicts too long a step rather than too short a one.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from hvbench.communication.cost import WIRE_BYTES, Cost
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """A step of one configuration and compression on so many ranks and such a link."""
+    """The predicted step of one configuration and compression at one number of ranks and one link."""
 
     framework: str
     compression: str
     world_size: int
     bits_per_second: float
     step_seconds: Span
-    efficiency: Span  # against a step that never waits for the wire
-    break_even_bits_per_second: Span | None  # of this compression at that many ranks; None for none
-    reach: str  # how far beyond what was measured; empty inside
+    efficiency: Span  # time of a step without an all-reduce / predicted time
+    break_even_bits_per_second: Span | None  # link at which the compression gains nothing; None without compression
+    reach: str  # how far it extrapolates beyond the measured range, in words; empty within
 
 
 def predict_step(
@@ -38,10 +39,20 @@ def predict_step(
     error_factor: float = 1.0,
     latency_seconds: float = 0.0,
 ) -> Prediction:
-    """A step's seconds and efficiency with their intervals; `error_factor` is how far off `cost` was on held-out cases."""
+    """Predict one step's seconds and efficiency, with intervals.
+
+    Args:
+        model: Of the measured steps of one configuration.
+        compression: Wire format.
+        world_size: Ranks.
+        bits_per_second: Bandwidth of each rank's link.
+        cost: Cost model of all-reduces of the same framework and controller; None: hops and sums cost nothing.
+        error_factor: Of `cost` on its held-out cases.
+        latency_seconds: Additional time per hop, compared with the measured steps.
+    """
     span = model.step_span(compression, bits_per_second=bits_per_second, world_size=world_size)
     added = software_seconds(model, cost, compression=compression, world_size=world_size) if cost else 0.0
-    waiting = 2 * (world_size - model.world_size) * latency_seconds  # one fused message; more would wait as often
+    waiting = 2 * (world_size - model.world_size) * latency_seconds  # of one fused message
     step = Span(
         centre=span.centre + added + waiting,
         low=span.low + added / error_factor + waiting,
@@ -63,7 +74,7 @@ def predict_step(
 
 
 def software_seconds(model: LinkModel, cost: Cost, *, compression: str, world_size: int) -> float:
-    """What an all-reduce among `world_size` ranks takes longer than among the measured ones, the wire's time apart."""
+    """Seconds that an all-reduce among `world_size` ranks takes longer than among the measured ones, without the wire's time."""
     payload = model.payload_bytes[compression] / WIRE_BYTES[compression] * 4
     many, few = (
         cost.predict(payload_bytes=payload, world_size=n, compression=compression)
@@ -80,7 +91,15 @@ def predict_all(
     costs: Mapping[str, tuple[Cost, float]],
     latency_seconds: float = 0.0,
 ) -> list[Prediction]:
-    """Every model at every number of ranks and link; `costs`: `FRAMEWORK CONTROLLER` -> (model, its error factor)."""
+    """Predictions of every model and compression at every number of ranks and link.
+
+    Args:
+        models: Of the measured steps.
+        world_sizes: Ranks; empty: those measured.
+        links: Bits per second; empty: those measured.
+        costs: `FRAMEWORK CONTROLLER` -> (cost model, its error factor).
+        latency_seconds: Additional time per hop, compared with the measured steps.
+    """
     predictions = []
     for model in models:
         cost, factor = costs.get(f"{model.point['framework']} {model.point['controller']}", (None, 1.0))

@@ -1,9 +1,6 @@
-"""The record of one all-reduce case: one path and message size on so many ranks, every call of every rank, written once.
+"""The record of one launch of one all-reduce case: the settings, the environment and the time of every call on every rank.
 
-Schema history (newest first)
-    1   case, repeat, settings, outcome, environment, and the calls of every rank
-
-Kept as `results/allreduce/TIME/records/CASE_ID.rREPEAT.json`. Summaries are computed when records are read.
+Written once, as `results/allreduce/TIME/records/CASE_ID.rREPEAT.json`. Summaries are computed when records are read.
 """
 
 from __future__ import annotations
@@ -20,6 +17,8 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.knob import Spec
 from hvbench.spec.messages import describe_validation_error
 
+# Schema history, newest first:
+#   1   case, repeat, settings, outcome, environment, ranks
 SCHEMA_VERSION = 1
 MAX_RECORD_BYTES = 64_000_000
 MAX_DEPTH = 8
@@ -30,7 +29,7 @@ Calls = Annotated[list[Seconds], Field(max_length=2**20)]
 
 
 class Case(Spec):
-    """One path, one size, so many ranks. `payload_bytes` are those of the float32 values, whatever goes on the wire."""
+    """One path, message size, number of ranks and link. `payload_bytes`: of the float32 values, before compression."""
 
     implementation: Literal[(*FRAMEWORKS, "mpi4py", "ring")]
     controller: Literal["gloo", "mpi"]
@@ -41,18 +40,18 @@ class Case(Spec):
 
     @property
     def path(self) -> str:
-        """`pytorch gloo fp16`: by which way, whatever the size and the ranks."""
+        """Implementation, controller and compression, such as `pytorch gloo fp16`."""
         return f"{self.implementation} {self.controller} {self.compression}"
 
     @property
     def case_id(self) -> str:
-        """A file name that a person can read."""
+        """The case as a readable file name."""
         link = f"-{self.link_bits_per_second}bps" if self.link_bits_per_second else ""
         return f"{self.path.replace(' ', '-')}-n{self.world_size}{link}-{self.payload_bytes}"
 
 
 class CallSettings(Spec):
-    """How a case is timed."""
+    """How many calls of a case are made."""
 
     warmup_calls: Annotated[int, Field(ge=1, le=1000)] = 3
     least_calls: Annotated[int, Field(ge=1, le=100_000)] = 5
@@ -61,7 +60,7 @@ class CallSettings(Spec):
 
 
 class RankCalls(Spec):
-    """What one rank measured and checked."""
+    """What one rank measured and checked in one launch."""
 
     rank: Whole
     host: Line
@@ -89,12 +88,12 @@ class AllreduceRecord(Spec):
 
     @property
     def key(self) -> str:
-        """Names the record's file."""
+        """Name of the record's file, without its extension."""
         return f"{self.case.case_id}.r{self.repeat}"
 
 
 def read_records(folder: Path) -> tuple[list[AllreduceRecord], list[str]]:
-    """Every readable record of a run, ordered by name, and one line for each file that is not one."""
+    """(every readable record of a run, ordered by file name; a line for each file that is not one)."""
     records, problems = [], []
     for path in sorted((folder / "records").glob("*.json")):
         try:

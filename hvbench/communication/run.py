@@ -1,6 +1,6 @@
-"""Launch the cases of an `hvbench allreduce` and store a record of each; it prints nothing.
+"""Launching the cases of an `hvbench allreduce` and storing a record of each launch.
 
-A run is a folder: `allreduce.json` (what was asked), `records/`, `logs/`, and what follows from the records.
+The folder of a run has `allreduce.json` (the request), `records/`, `logs/`, and the tables and plots made from the records.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from hvbench.launch.coordinator import Coordinator, TaskEnd
 from hvbench.launch.placement import Member
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome
+from hvbench.records.store import next_attempt
 from hvbench.spec.messages import shorten
 
-MAX_MESSAGE = 1000
-ASKED = "allreduce.json"
+MAX_MESSAGE = 1000  # characters of an outcome's message
+ASKED = "allreduce.json"  # the request: the cases and settings that were asked for
 
 Report = Callable[[CaseJob, AllreduceRecord], None]
 
 
 def open_folder(path: Path, *, asked: dict[str, Any], resume: bool) -> None:
-    """Make the run's folder and write down what was asked; raises StorageError when it holds a run that is not to go on."""
+    """Make the run's folder and write the request. Raises StorageError where it has a run already, without `resume`."""
     if (path / ASKED).exists() and not resume:
         raise StorageError(f"{path}: holds a run already; go on with --resume, or choose another folder with --out")
     try:
@@ -42,14 +43,28 @@ def open_folder(path: Path, *, asked: dict[str, Any], resume: bool) -> None:
 
 
 def done_keys(path: Path) -> set[str]:
-    """Launches that have an `ok` record already."""
+    """Keys of the launches that have an `ok` record."""
     return {record.key for record in read_records(path)[0] if record.outcome.status == "ok"}
 
 
 def run_cases(
     coordinator: Coordinator, jobs: Sequence[CaseJob], *, settings: CallSettings, folder: Path, report: Report
 ) -> int:
-    """Run `jobs` in their order, a record each; how many did not end in `ok`. Raises HvbenchError when it cannot go on."""
+    """Run `jobs` in order and write a record of each.
+
+    Args:
+        coordinator: Of the agents that start the workers.
+        jobs: From `plan_jobs`.
+        settings: How many calls each case makes.
+        folder: Of the run, made by `open_folder`.
+        report: Called with each job and its record.
+
+    Returns:
+        The number of launches that did not end in `ok`.
+
+    Raises:
+        HvbenchError: No further launch is possible.
+    """
     tasks = [make_task(job, settings) for job in jobs]
     failed, started_at = 0, utc_now()
     for position, end in coordinator.run(tasks):
@@ -66,11 +81,9 @@ def run_cases(
 def make_record(
     job: CaseJob, end: TaskEnd, *, settings: CallSettings, members: Collection[Member], started_at: str
 ) -> AllreduceRecord:
-    """Join what all ranks left of one case; a wrong value on any rank is a failure."""
+    """The record of one launch from the results of all ranks; a wrong value on any rank makes it `failed`."""
     outcome, ranks = end.failure, []
-    taking_part = [
-        member for member in members if member.rank < job.case.world_size
-    ]  # of a launch that may have more ranks
+    taking_part = [member for member in members if member.rank < job.case.world_size]  # the launch may have more ranks
     hosts = [member.host for member in taking_part]
     try:
         for result in end.results:
@@ -101,11 +114,8 @@ def make_record(
 
 
 def write_record(folder: Path, record: AllreduceRecord) -> Path:
-    """Store a record as the next attempt at its launch; none is ever replaced. Raises StorageError."""
-    path, attempt = folder / "records" / f"{record.key}.json", 1
-    while path.exists():
-        attempt += 1
-        path = path.with_name(f"{record.key}.a{attempt}.json")
+    """Write a record as the next attempt at its launch; its path. Raises StorageError."""
+    path = next_attempt(folder / "records", record.key)
     try:
         write_json(path, record.model_dump())
     except OSError as error:
@@ -114,5 +124,5 @@ def write_record(folder: Path, record: AllreduceRecord) -> Path:
 
 
 def utc_now() -> str:
-    """The time as ISO 8601 to the second."""
+    """The time now, UTC, as ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

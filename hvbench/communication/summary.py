@@ -1,7 +1,7 @@
-"""Records of all-reduces -> one row per case: times, bandwidths, the slowest rank. Pure.
+"""Records of all-reduces -> a table with one row per case: times, bandwidths, the slowest rank. Pure.
 
-A call takes as long as its slowest rank. algbw = payload / time and busbw = algbw x 2 (n - 1) / n, as nccl-tests define
-them; the payload is that of the float32 values, so compression can lift busbw above what the wire carries.
+The time of a call is that of its slowest rank. algbw = payload / time and busbw = algbw x 2 (n - 1) / n (nccl-tests,
+PERFORMANCE.md); the payload is that of the float32 values, so with compression busbw may exceed the wire's bandwidth.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ COLUMNS = (
 
 
 def busbw_factor(world_size: int) -> float:
-    """2 (n - 1) / n: what of the payload crosses each rank's link in a ring (nccl-tests, PERFORMANCE.md)."""
+    """2 (n - 1) / n: bytes that each rank sends in a ring all-reduce, per byte of payload (nccl-tests, PERFORMANCE.md)."""
     return 2 * (world_size - 1) / world_size
 
 
 def slowest_calls(record: AllreduceRecord) -> np.ndarray:
-    """Seconds of each call: those of its slowest rank."""
+    """Seconds [calls] of each call on its slowest rank."""
     return np.array([rank.call_seconds for rank in record.ranks]).max(axis=0)
 
 
 def slowest_rank(records: Iterable[AllreduceRecord]) -> tuple[int, float]:
-    """The rank with the largest median over all launches, and by how much it is above the median of all ranks."""
+    """(rank with the largest median call over all launches, seconds by which that exceeds the median of all ranks)."""
     medians = np.array([[np.median(rank.call_seconds) for rank in record.ranks] for record in records]).mean(axis=0)
     rank = int(medians.argmax())
     return rank, float(medians[rank] - np.median(medians))
 
 
 def summarize(records: Iterable[AllreduceRecord]) -> pd.DataFrame:
-    """One row per case in the order of the path, ranks and size; times are missing where no launch ended in `ok`."""
+    """One row (COLUMNS) per case, ordered by ranks, link, path and size; times are missing where no launch ended in `ok`."""
     cases: dict[str, list[AllreduceRecord]] = {}
     for record in records:
         cases.setdefault(record.case.case_id, []).append(record)
-    ordered = sorted(cases.values(), key=lambda same: _place(same[0].case))
-    return pd.DataFrame([_summarize_case(same) for same in ordered], columns=COLUMNS)
+    ordered = sorted(cases.values(), key=lambda launches: _sort_key(launches[0].case))
+    return pd.DataFrame([_summarize_case(launches) for launches in ordered], columns=COLUMNS)
 
 
-def _place(case: Case) -> tuple[object, ...]:
-    """Where a table has the case: ranks, link, then choices in the order that `Case` declares them."""
+def _sort_key(case: Case) -> tuple[object, ...]:
+    """Ranks, link, then implementation, controller and compression in the order in which `Case` declares them."""
     names = ("implementation", "controller", "compression")
     choices = (get_args(Case.model_fields[name].annotation).index(getattr(case, name)) for name in names)
     return (case.world_size, case.link_bits_per_second or 0, *choices, case.payload_bytes)
@@ -71,11 +71,11 @@ def _summarize_case(records: list[AllreduceRecord]) -> dict[str, object]:
     if not good:
         return row
     calls = [slowest_calls(record) for record in good]
-    centre = estimate_rate([float(np.median(each)) for each in calls])
+    centre = estimate_rate([float(np.median(seconds)) for seconds in calls])
     algbw = case.payload_bytes / centre.centre
     rank, excess = slowest_rank(good)
     return row | {
-        "calls": sum(each.size for each in calls),
+        "calls": sum(seconds.size for seconds in calls),
         "p50_seconds": centre.centre,
         "p50_seconds_low": centre.low,
         "p50_seconds_high": centre.high,

@@ -1,4 +1,4 @@
-"""The table of all-reduces, in the shape that users of nccl-tests know: a block a path, a line a size."""
+"""The table of all-reduces in the format of nccl-tests: one block per path, one line per message size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOTES = (
 
 
 def render_table(summary: pd.DataFrame) -> str:
-    """All paths of `summarize`, one after the other, as text."""
+    """The rows of `summarize` as text, one block per number of ranks, link and path."""
     blocks = []
     keys = ["world_size", "link_bits_per_second", "path"]
     for (world_size, link, path), rows in summary.groupby(keys, sort=False, dropna=False):
@@ -39,7 +39,7 @@ def render_table(summary: pd.DataFrame) -> str:
 
 
 def render_row(row: pd.Series) -> str:
-    """One size."""
+    """The line of one message size."""
     begin = f" {row['payload_bytes']:>12} {row['payload_bytes'] // 4:>11} {'float':>6} {'avg':>6}"
     if pd.isna(row["p50_seconds"]):
         return f"{begin} {row['status']}: {row['message']}"

@@ -108,10 +108,7 @@ class RunFolder:
 
     def write_record(self, record: Record) -> Path:
         """Write one record as the next attempt at its launch; its path. Raises StorageError."""
-        names = (
-            f"{record.key}.json" if attempt == 1 else f"{record.key}.a{attempt}.json" for attempt in itertools.count(1)
-        )
-        path = next(path for name in names if not os.path.lexists(path := self.records_path / name))
+        path = next_attempt(self.records_path, record.key)
         self._write(path, record.model_dump())
         return path
 
@@ -159,6 +156,12 @@ class RunFolder:
             raise StorageError(
                 f"{path}: cannot be written: {error.strerror}; what was measured before is safe"
             ) from None
+
+
+def next_attempt(folder: Path, key: str) -> Path:
+    """Path in `folder` of the next attempt at the launch `key`: KEY.json, then KEY.a2.json, …; none is ever replaced."""
+    names = (f"{key}.json" if attempt == 1 else f"{key}.a{attempt}.json" for attempt in itertools.count(1))
+    return next(path for name in names if not os.path.lexists(path := folder / name))
 
 
 def parse_run(content: bytes, *, where: str) -> dict[str, Any]:
