@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from hvbench.analysis.frame.metrics import STEP
+from hvbench.comparison.ab.judge import compare_pairs
 from hvbench.comparison.ab.pairs import read_ab, read_controls
-from hvbench.comparison.ab.test import compare_pairs
 from hvbench.comparison.gate.rule import LOOKS, Series, decide, is_final
 from hvbench.errors import UsageError
 

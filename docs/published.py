@@ -20,7 +20,7 @@ from pathlib import Path
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.report.markdown import report_tables
 from hvbench.analysis.show.tables import render_csv, render_markdown
-from hvbench.cli.communicating import write_results
+from hvbench.communication.results import write_results
 from hvbench.records.store import RunFolder
 
 ROOT = Path(__file__).parents[1]

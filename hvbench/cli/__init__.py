@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from hvbench.cli.commands import hvbench
+from hvbench.cli.group import hvbench
 from hvbench.errors import HvbenchError, UsageError
 from hvbench.io.untrusted import make_printable
 from hvbench.launch.context import detect_context

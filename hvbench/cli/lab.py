@@ -1,23 +1,8 @@
-"""`hvbench lab`, and `-H` of the commands that launch."""
+"""`hvbench lab`: run a command on several hosts that are made for it on this machine."""
 
 from __future__ import annotations
 
-import os
-
 import click
-
-HOSTS_VARIABLE = "HVBENCH_HOSTS"
-
-
-def hosts_option(command):
-    """`-H host1:4,host2:4`: kept where every launch of this process finds it."""
-
-    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-        if value:
-            os.environ[HOSTS_VARIABLE] = value
-
-    text = "Hosts and ranks on each, such as host1:4,host2:4, this host first; the others are reached by ssh. Instead of horovodrun -H."
-    return click.option("-H", "--hosts", metavar="HOST:RANKS,…", expose_value=False, callback=keep, help=text)(command)
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

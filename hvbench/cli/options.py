@@ -1,146 +1,162 @@
-"""Kinds of option values that are more than a number or a word."""
+"""Options that several commands share, as decorators, and what the commands have in common between parsing and printing."""
 
 from __future__ import annotations
 
-import re
+import functools
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from hvbench.analysis.frame.metrics import Metric
+from hvbench.cli.param_types import Duration, Memory, Share, Trackers
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-LEAST_MEMORY_BYTES = 64 * 2**20  # less does not even hold the interpreter
+RESULTS = Path("results")  # below the current folder
+HOSTS_VARIABLE = "HVBENCH_HOSTS"
 
-
-class Memory(click.ParamType):
-    """A size in bytes, as people write it: 2GiB, 512M, 1.5GB."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?i?)b?", str(value).strip().lower())
-        if not match or match[2] == "i":
-            self.fail(f"{value!r} is not a size; write for example 2GiB or 512MiB")
-        size = int(float(match[1]) * UNITS[match[2]])
-        if not LEAST_MEMORY_BYTES <= size < 2**62:
-            self.fail(f"{value!r} must be at least 64MiB: the memory of one worker, framework included")
-        return size
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class Size(click.ParamType):
-    """A message's size in bytes, as people write it: 1KiB, 64M, 256MiB."""
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What a sweep shows while it runs, and what is made of its records at the end."""
 
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d{1,12})\s*([kmg]?i?)b?", str(value).strip().lower())
-        size = int(match[1]) * UNITS[match[2]] if match and match[2] != "i" else 0
-        if not 4 <= size < 2**36 or size % 4:
-            self.fail(f"{value!r} is not the size of float32 values, at most 64GiB; write for example 1KiB or 64MiB")
-        return size
+    display: str = "auto"  # json, quiet, or auto: the live view on a terminal, lines elsewhere
+    with_report: bool = True
+    trackers: tuple[str, ...] = ()
 
 
-class Counts(click.ParamType):
-    """Whole numbers above 0, separated by commas."""
-
-    name = "counts"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        words = str(value).split(",")
-        if not all(re.fullmatch(r"[1-9]\d{0,5}", word.strip()) for word in words) or len(set(words)) < len(words):
-            self.fail(f"{value!r} are not different whole numbers; write for example 2,4,8")
-        return tuple(int(word) for word in words)
+# Which ranks
 
 
-class Bandwidths(click.ParamType):
-    """Bandwidths in bits per second, separated by commas, as people write them: 200Mbit,10Gbit."""
-
-    name = "bandwidths"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        found = []
-        for word in str(value).split(","):
-            match = re.fullmatch(r"(\d{1,13}(?:\.\d{1,6})?)\s*([kmgt]?)(?:bit|bps)?(?:/s)?", word.strip().lower())
-            bits = int(float(match[1]) * UNITS[match[2]]) if match else 0
-            if not 10_000 <= bits < 2**40:
-                self.fail(f"{word!r} is no bandwidth from 10kbit to 1Tbit; write for example 200Mbit or 10Gbit")
-            found.append(bits)
-        return tuple(dict.fromkeys(found))
+def np_option(command: Command) -> Command:
+    """`--np`, of the commands that launch ranks."""
+    text = "Ranks to launch on this host. Under horovodrun or mpirun: leave it out."
+    return click.option("--np", "np", type=int, metavar="N", help=text)(command)
 
 
-class Choices(click.ParamType):
-    """Some of a few words, separated by commas."""
+def hosts_option(command: Command) -> Command:
+    """`-H host1:4,host2:4`: put into the environment, where every launch of this process finds it."""
 
-    name = "choices"
+    def keep(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value:
+            os.environ[HOSTS_VARIABLE] = value
 
-    def __init__(self, *allowed: str) -> None:
-        self.allowed = allowed
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        words = tuple(word.strip() for word in str(value).split(","))
-        if unknown := [word for word in words if word not in self.allowed]:
-            self.fail(f"{unknown[0]!r} is not one of {', '.join(self.allowed)}")
-        return tuple(dict.fromkeys(words))
+    text = "Hosts and ranks on each, such as host1:4,host2:4, this host first; the others are reached by ssh. Instead of horovodrun -H."
+    return click.option("-H", "--hosts", metavar="HOST:RANKS,…", expose_value=False, callback=keep, help=text)(command)
 
 
-class Share(click.ParamType):
-    """A fraction between 0 and 1, as people write it: 2% or 0.02."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d{0,6}(?:\.\d{1,6})?)\s*(%?)", str(value).strip())
-        share = float(match[1]) / (100 if match[2] else 1) if match and match[1] else 0.0
-        if not 0 < share < 1:
-            self.fail(f"{value!r} is not a share above 0 % and below 100 %; write for example 2% or 0.02")
-        return share
+def launch_options(command: Command) -> Command:
+    """`--np` and `-H`."""
+    return np_option(hosts_option(command))
 
 
-class Duration(click.ParamType):
-    """Seconds, as people write them: 90, 90s, 10m, 1.5h."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smh]?)", str(value).strip().lower())
-        seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-        if not seconds > 0:
-            self.fail(f"{value!r} is not a length of time; write for example 90s, 10m or 1.5h")
-        return seconds
+# Which points
 
 
-class Outcomes(click.ParamType):
-    """Outcomes other than `ok`, separated by commas."""
-
-    name = "outcomes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
-        from hvbench.records.record import Status
-
-        allowed = [status for status in get_args(Status) if status not in ("ok", "skipped")]
-        chosen = {word.strip() for word in str(value).split(",") if word.strip()}
-        if unknown := sorted(chosen - set(allowed)):
-            self.fail(f"{unknown[0]!r} is no outcome that can be retried; allowed: {', '.join(allowed)}")
-        return frozenset(chosen)
+def override_option(command: Command) -> Command:
+    """`-s key=value`."""
+    text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
+    return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE[,VALUE]", help=text)(command)
 
 
-class Trackers(click.ParamType):
-    """Experiment trackers, separated by commas; each must be installed."""
+def scale_option(command: Command) -> Command:
+    """`--scale`, of `sweep` and `plan`."""
+    text = "Ask the suite's question at another size, one of its tables [scale.NAME], such as small on a machine with GPUs."
+    return click.option("--scale", metavar="NAME", help=text)(command)
 
-    name = "trackers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        from hvbench.tracking import LIBRARIES, require_trackers
+# Fields of SweepOptions, by their names there
 
-        chosen = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
-        if unknown := [name for name in chosen if name not in LIBRARIES]:
-            self.fail(f"{unknown[0]!r} is no tracker; allowed: {', '.join(LIBRARIES)}")
-        require_trackers(chosen)
-        return chosen
+
+def out_option(default: str) -> Callable[[Command], Command]:
+    """`--out FOLDER`; `default` says where the run goes without it."""
+    path, text = click.Path(path_type=Path), f"Run folder. Default: {default}."
+    return click.option("--out", type=path, metavar="FOLDER", help=text)
+
+
+def memory_limit_option(command: Command) -> Command:
+    """`--memory-limit`."""
+    text = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
+    option = click.option("--memory-limit", "memory_limit_bytes", metavar="SIZE", type=Memory(), help=text)
+    return option(command)
+
+
+def point_limit_options(command: Command) -> Command:
+    """`--timeout` and `--memory-limit`: what one point may cost."""
+    text = "Time limit of one point, loading the framework excluded. Default: 10 times the estimate, at least 300 s."
+    seconds = click.FloatRange(min=0, min_open=True, max=10**9)
+    timeout = click.option("--timeout", "timeout_seconds", metavar="SECONDS", type=seconds, help=text)
+    return timeout(memory_limit_option(command))
+
+
+def timeline_option(command: Command) -> Command:
+    """`--timeline`, of `sweep` and `run`."""
+    text = (
+        "Record Horovod's timeline of each set of workers (2 ranks at least) in the run folder (timelines/), for "
+        "chrome://tracing or Perfetto. It slows every step: do not publish timings of such a run."
+    )
+    return click.option("--timeline", is_flag=True, help=text)(command)
+
+
+def precision_options(command: Command) -> Command:
+    """`--precision-target` and `--budget`: more launches than planned, until the intervals are narrow enough."""
+    target_text = "Launch points again, after the repeats, until the interval of tokens/s is within ± this, such as 2%."
+    budget_text = "Time for those launches, such as 10m. Default: 30m."
+    budget = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_text)
+    target = click.option("--precision-target", metavar="SHARE", type=Share(), help=target_text)
+    return target(budget(command))
+
+
+# What is shown and written
+
+
+def track_option(command: Command) -> Command:
+    """`--track`, of `sweep`, `run` and `report`."""
+    text = "Give every launch to experiment trackers too, after all is measured: tensorboard, wandb, mlflow."
+    return click.option("--track", "trackers", type=Trackers(), default="", metavar="TRACKER,…", help=text)(command)
+
+
+def display_options(command: Command) -> Command:
+    """`--quiet` and `--json`, as one value named `display`."""
+    quiet_text = "Print nothing but errors."
+    json_text = "Print what happens as one JSON object a line."
+    quiet = click.option("--quiet", "display", flag_value="quiet", default=None, help=quiet_text)
+    json = click.option("--json", "display", flag_value="json", default=None, help=json_text)
+    return json(quiet(command))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictFiles:
+    """Where a verdict is written to, beside the terminal."""
+
+    junit: Path | None = None
+    markdown: Path | None = None
+    json: Path | None = None
+
+
+def verdict_options(command: Command) -> Command:
+    """Options of `ab` and `gate`: the policy, as `policy_path`, and where the verdict goes, as `files: VerdictFiles`."""
+
+    @functools.wraps(command)
+    def gather(**choices: Any) -> Any:
+        files = VerdictFiles(**{name: choices.pop(f"{name}_path") for name in ("junit", "markdown", "json")})
+        if files.junit:
+            require_library("junitparser", needed_by="--junit", extra="ci")
+        return command(files=files, **choices)
+
+    path = click.Path(path_type=Path)
+    for name, text in (
+        ("--json", "Write the verdict and all decisions as JSON."),
+        ("--markdown", "Write a Markdown comment for a pull request."),
+        ("--junit", "Write JUnit XML (needs the extra hvbench[ci])."),
+        ("--policy", "Margins, metrics and accepted regressions, a TOML file; see docs/ci.md."),
+    ):
+        gather = click.option(name, f"{name[2:]}_path", type=path, metavar="FILE", help=text)(gather)
+    return gather
 
 
 def typed_words() -> list[str]:
@@ -153,24 +169,15 @@ def write_output(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    from hvbench.errors import StorageError
-    from hvbench.io.atomic import write_text
+    from hvbench.io.atomic import explaining_write_errors, write_text
 
-    try:
+    with explaining_write_errors(out):
         write_text(out, text)
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror}") from None
 
 
-def find_metric(name: str) -> Metric:
-    """The metric of that name; raises UsageError."""
-    from hvbench.analysis.frame.metrics import METRICS
-    from hvbench.errors import UsageError
-    from hvbench.spec.messages import did_you_mean, shorten
+def require_library(library: str, *, needed_by: str, extra: str) -> None:
+    """Raise a usage error where an optional library is not installed, before anything is launched or read."""
+    from importlib.util import find_spec
 
-    known = {metric.name: metric for metric in METRICS}
-    if name not in known:
-        raise UsageError(
-            f"unknown metric {shorten(name)}{did_you_mean(name, list(known))}; allowed: {', '.join(known)}"
-        )
-    return known[name]
+    if find_spec(library) is None:
+        raise click.UsageError(f"{needed_by} needs {library}: pip install 'hvbench[{extra}]'")

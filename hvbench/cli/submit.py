@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from hvbench.cli.options import Duration
+from hvbench.cli.options import write_output
+from hvbench.cli.param_types import Duration
 
 LAUNCHING = ("sweep", "run", "parity", "allreduce", "tune")
 
@@ -30,7 +31,7 @@ LAUNCHING = ("sweep", "run", "parity", "allreduce", "tune")
     multiple=True,
     metavar="NAME[=VALUE]",
     help="Of the scheduler, such as partition=short (Slurm). May be repeated.",
-)  # noqa: E501
+)
 @click.option("--image", metavar="IMAGE", help="Container image with hvbench and its Horovod (Kubernetes).")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the job to FILE. Default: print it."
@@ -55,7 +56,6 @@ def submit(
     sbatch job.sh
     hvbench submit --scheduler kubernetes --hosts 4 --image me/hvbench:1 -- sweep batch | kubectl apply -f -
     """
-    from hvbench.cli.options import write_output
     from hvbench.launch.submit import Submission, program_words, render
 
     if command[0] not in LAUNCHING:

@@ -98,7 +98,7 @@ def list_baselines(root: Path) -> Iterator[Baseline]:
     return (read_baseline(path.parent) for path in paths if not path.parent.name.startswith("."))
 
 
-def judge_run(
+def judge_against_baseline(
     run: Path, *, root: Path, policy: Policy, today: str, baseline: Path | None = None
 ) -> tuple[Judgement, list[str]]:
     """Judge the run at `run` against the stored baseline of its suite and fingerprint, or against the run `baseline`.

@@ -45,6 +45,18 @@ class Line:
     entries: tuple[Entry, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """One metric of a suite over the stored runs of one machine with one set of software."""
+
+    metric: Metric
+    suite: str
+    fingerprint: str
+    runs: int
+    other_runs: int  # of other machines or software, left out
+    lines: tuple[Line, ...]
+
+
 def trace(runs: Sequence[tuple[str, str, Sequence[Record]]], metric: Metric) -> list[Line]:
     """`metric` of every point over `runs`, each (name, created at, records), oldest first; steps are marked."""
     found: dict[str, list[Entry]] = {}

@@ -6,8 +6,11 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from hvbench.errors import StorageError
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -41,3 +44,12 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextlib.contextmanager
+def explaining_write_errors(path: Path, *, hint: str = "") -> Iterator[None]:
+    """Turn an OSError of the block into a StorageError of one line: `path`, the system's reason, and what to do next."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}{hint and f'; {hint}'}") from None

@@ -54,12 +54,55 @@ def resolve_context(np: int | None) -> Context:
     return context
 
 
-def serve_if_not_first(context: Context) -> bool:
-    """On any rank but 0: be the agent until the launch ends, and return True."""
-    if context.is_first:
-        return False
-    run_agent(context)
-    return True
+class Launch:
+    """Rank 0's hold on the ranks of a launch: it opens it once, or dismisses it."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._is_over = False
+
+    @property
+    def world_size(self) -> int:
+        """How many ranks there are."""
+        return self.context.size
+
+    @contextlib.contextmanager
+    def open(self, *, run_path: Path) -> Iterator[Coordinator]:
+        """Bring the ranks together; see `open_launch`."""
+        self._is_over = True
+        with open_launch(self.context, run_path=run_path) as coordinator:
+            yield coordinator
+
+    def dismiss(self) -> None:
+        """Let the other ranks leave, if they still wait: there is nothing for them to do."""
+        if not self._is_over:
+            self._is_over = True
+            dismiss(self.context)
+
+
+@contextlib.contextmanager
+def join_launch(np: int | None) -> Iterator[Launch | None]:
+    """Rank 0: yield the launch that this process was started in, or is to start `np` ranks of. Other ranks: serve, yield None.
+
+    A launch that was not opened in the block, because of a mistake in the arguments or because nothing was left to do,
+    is dismissed at its end: the launcher's other ranks wait to be told.
+
+    Args:
+        np: ranks to launch on this host; None under a launcher, which says how many there are.
+
+    Raises:
+        UsageError: `np` is out of bounds, or is not what the launcher has started.
+    """
+    context = resolve_context(np)
+    if not context.is_first:
+        run_agent(context)  # until the launch ends
+        yield None
+        return
+    launch = Launch(context)
+    try:
+        yield launch
+    finally:
+        launch.dismiss()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from hvbench.cli.commands import hvbench as command_line
+from hvbench.cli.group import hvbench as command_line
 from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.settings import MeasureSettings

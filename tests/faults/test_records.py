@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hvbench.cli.running import write_report
+from hvbench.cli.display.report import write_report
 from hvbench.errors import UsageError
 from hvbench.records.store import MIGRATIONS, RunFolder, parse_record, read_record
 from tests.unit.sample_records import make_rank, make_record

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hvbench.cli.commands import hvbench
+from hvbench.cli.group import hvbench
 from hvbench.communication.calls import LARGEST, ROUNDOFF, Pattern
 from hvbench.communication.plan import list_cases, list_sizes, make_task, plan_jobs
 from hvbench.communication.plot import plot_bandwidth

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 import hvbench
 from hvbench import errors
 from hvbench.cli import run as run_command_line
-from hvbench.cli.commands import EPILOG
-from hvbench.cli.commands import hvbench as command_line
+from hvbench.cli.group import EPILOG
+from hvbench.cli.group import hvbench as command_line
 from hvbench.plan.skip import LINK_VARIABLE, is_installed
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS

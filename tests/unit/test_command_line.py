@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from hvbench.cli.commands import hvbench
+from hvbench.cli.group import hvbench
 
 CONTRACT = Path(__file__).with_name("command_line.txt")
 

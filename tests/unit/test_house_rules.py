@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import hvbench
-from hvbench.cli.commands import hvbench as command_line
+from hvbench.cli.group import hvbench as command_line
 from hvbench.records.environment import describe_environment, describe_load
 from hvbench.records.record import Evaluation, GradientNoise, ModelFacts, Outcome, Overflow, RankSamples, Record
 from hvbench.registry import FRAMEWORKS as TWINS

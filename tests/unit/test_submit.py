@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from hvbench.cli.commands import hvbench
+from hvbench.cli.group import hvbench
 from hvbench.errors import UsageError
 from hvbench.launch.submit import Submission, render_kubernetes, render_slurm
 

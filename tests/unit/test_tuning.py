@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from hvbench.cli.commands import hvbench
+from hvbench.cli.group import hvbench
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
 from hvbench.records.record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from hvbench.cli.options import Duration, Memory, Outcomes, Share
+from hvbench.cli.param_types import Duration, Memory, Outcomes, Share
 
 
 @pytest.mark.parametrize(

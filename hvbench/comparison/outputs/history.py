@@ -11,10 +11,16 @@ from tabulate import tabulate
 from hvbench.analysis.frame.metrics import Metric
 from hvbench.analysis.show.panels import RC
 from hvbench.analysis.show.tables import clean_text, format_number
-from hvbench.comparison.history import MIN_RUNS, Line
+from hvbench.comparison.history import MIN_RUNS, History, Line
 
 MAX_PANELS = 12
 COLUMNS = 3
+
+
+def render_title(history: History) -> str:
+    """What is shown, of which runs, in one line."""
+    others = f"; {history.other_runs} on others" if history.other_runs else ""
+    return f"{history.metric.title} of {history.suite}, {history.runs} runs on {history.fingerprint}{others}"
 
 
 def render_text(lines: Sequence[Line], metric: Metric) -> str:

@@ -1,0 +1,60 @@
+"""What a suite would run, and what can be said in a suite: the text of `hvbench plan`."""
+
+from __future__ import annotations
+
+from hvbench.cli.display.lines import format_duration
+from hvbench.launch.session import resolve_context
+from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
+from hvbench.plan.jobs import make_plan
+from hvbench.plan.repeats import BUDGET_SECONDS
+from hvbench.records.environment import usable_memory_bytes
+from hvbench.spec.knob import presets_of
+from hvbench.spec.labels import tell_apart
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
+from hvbench.spec.suite import Suite
+from hvbench.training import text
+
+
+def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
+    """The jobs in order, the skipped points with their reasons, what may not fit, and the rough time; raises DataError."""
+    context = resolve_context(np)
+    points = suite.points()
+    for source in dict.fromkeys(point.data for point in points):
+        text.check(source)
+    plan = make_plan(points, suite.measure, world_size=context.size)
+    lines = [f"{suite.name}: {suite.question}", ""]
+    told = tell_apart([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
+    for job in plan.jobs:
+        lines.append(
+            f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip()
+        )
+    lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
+    shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
+    lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
+    settings = suite.measure
+    total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
+    if settings.precision_target is not None:
+        budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
+        total += f", and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
+    lines += [
+        "",
+        f"{len(plan.jobs)} launches of points ({settings.repeats} each) on {context.size} ranks, {len(plan.skipped)} skipped; "
+        f"{settings.warmup_steps} warm-up and {settings.steps} timed steps each; roughly {total}",
+    ]
+    return "\n".join(lines)
+
+
+def describe_fields() -> str:
+    """Every field of a point and every measurement setting: name, default, meaning."""
+    lines = []
+    for title, model in (("[point] and [axes]", Point), ("[measure]", MeasureSettings)):
+        lines.append(title)
+        for name, field in model.model_fields.items():
+            default = "from model" if field.is_required() else str(field.default)
+            lines.append(f"  {name:28} {default:12} {field.description}")
+        if model is Point:
+            for optimizer, preset in presets_of(Point)["optimizer"].items():
+                values = ", ".join(f"{name} {value:g}" for name, value in preset.items())
+                lines += [f"  with optimizer = {optimizer}: {values}"] if values else []
+    return "\n".join(lines)

@@ -1,0 +1,88 @@
+"""`hvbench allreduce` between the command line and the output: plan the cases, launch them, show the table."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hvbench.cli.display.lines import Display
+from hvbench.cli.options import RESULTS
+from hvbench.communication.options import AllreduceOptions
+from hvbench.communication.plan import CaseJob, plan_jobs
+from hvbench.communication.record import AllreduceRecord, CallSettings
+from hvbench.communication.results import write_results
+from hvbench.communication.run import done_keys, open_folder, run_cases
+from hvbench.errors import PointsFailed, UsageError
+from hvbench.launch.link import VARIABLE as LINK_VARIABLE
+from hvbench.launch.session import Launch, join_launch
+from hvbench.plan.skip import has_mpi, is_installed
+from hvbench.records.store import new_run_path
+from hvbench.registry import FRAMEWORKS
+
+
+def run_allreduce(options: AllreduceOptions, *, np: int | None) -> int:
+    """Take part in a launch, or make one; on rank 0 time the cases and print the table.
+
+    Args:
+        options: which cases, how often, for how long.
+        np: ranks to launch on this host; None under a launcher.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        HvbenchError: the cases could not be run to their end, or some launches did not end in `ok`.
+    """
+    with join_launch(np) as launch:
+        if launch is None:
+            return 0
+        display = Display()
+        settings = CallSettings(budget_seconds=options.budget_seconds)
+        jobs, path = prepare(options, launch, settings, display)
+        failed = run_jobs(jobs, launch, settings, path, display) if jobs else 0
+    display.show(write_results(path), path=path)
+    if failed:
+        raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
+    return 0
+
+
+def prepare(
+    options: AllreduceOptions, launch: Launch, settings: CallSettings, display: Display
+) -> tuple[list[CaseJob], Path]:
+    """The launches that are left to do, and their run folder, open for them; raises UsageError or StorageError."""
+    require_available(options)
+    may_use_mpi = launch.context.is_single_host and has_mpi()
+    if not may_use_mpi:
+        display.prepare("MPI is left out: mpirun starts its ranks on one host, with mpi4py")
+    cases = options.list_cases(world_size=launch.world_size, has_mpi=may_use_mpi)
+    path = options.out or new_run_path(RESULTS, "allreduce")
+    jobs = plan_jobs(cases, repeats=options.repeats, done=done_keys(path) if options.resume else set())
+    command = shlex.join(["hvbench", *sys.argv[1:]])
+    asked = {"command": command, "settings": settings.model_dump(), "jobs": len(jobs)}
+    open_folder(path, asked=asked, resume=options.resume)
+    return jobs, path
+
+
+def require_available(options: AllreduceOptions) -> None:
+    """Raise UsageError for a link that may not be shaped here, or an implementation that is not installed."""
+    if options.links and not os.environ.get(LINK_VARIABLE):
+        raise UsageError(
+            f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
+        )
+    for name in options.implementations:
+        if name in FRAMEWORKS and not is_installed(name):
+            raise UsageError(f"--implementation {name}: not installed here; see hvbench doctor")
+
+
+def run_jobs(jobs: Sequence[CaseJob], launch: Launch, settings: CallSettings, path: Path, display: Display) -> int:
+    """Run `jobs`, a line each; how many did not end in `ok`."""
+    count = iter(range(1, len(jobs) + 1))
+
+    def report(job: CaseJob, record: AllreduceRecord) -> None:
+        display.say(f"[{next(count)}/{len(jobs)}] {job.key} {record.outcome.status}")
+
+    with launch.open(run_path=path) as coordinator:
+        return run_cases(coordinator, jobs, settings=settings, folder=path, report=report)

@@ -1,0 +1,105 @@
+"""`sweep` and `run` between the command line and the output: launch, watch, report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from hvbench.cli.display.choose import choose_display
+from hvbench.cli.display.lines import Display
+from hvbench.cli.display.report import write_report
+from hvbench.cli.options import RESULTS, Outputs
+from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
+from hvbench.launch.context import Context
+from hvbench.launch.process import worker_environment
+from hvbench.launch.session import Launch, join_launch
+from hvbench.plan.estimates import describe_shortages
+from hvbench.records.environment import usable_memory_bytes
+from hvbench.records.store import RunFolder
+from hvbench.spec.suite import Suite
+from hvbench.sweep.options import SweepOptions
+from hvbench.sweep.run import Sweep, prepare_sweep
+
+
+def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs, *, np: int | None) -> int:
+    """Take part in a launch, or make one; on rank 0 run the sweep and report it.
+
+    Args:
+        load: reads the suite; called on rank 0 alone.
+        options: what bounds the sweep, and where its records go.
+        outputs: what is shown, and what is made of the records.
+        np: ranks to launch on this host; None under a launcher.
+
+    Returns:
+        The exit code 0.
+
+    Raises:
+        HvbenchError: the sweep could not run to its end, or some launches did not end in `ok`.
+    """
+    with join_launch(np) as launch:
+        if launch is None:
+            return 0
+        display = choose_display(outputs.display)
+        suite = options.apply_to(load())
+        path = options.run_path(RESULTS, suite.name)
+        sweep = prepare_sweep(suite, RunFolder(path), options, world_size=launch.world_size, observer=display)
+        host = {"memory_bytes": usable_memory_bytes(), "is_single_host": launch.context.is_single_host}
+        for line in describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host):
+            display.warn(line)
+        try:
+            run_launches(sweep, launch, display, timelines=path / "timelines" if options.timeline else None)
+        except HvbenchError as error:
+            if any(sweep.statuses.values()):
+                is_hurried = isinstance(error, Interrupted)
+                display.show(report_what_is_there(path, launch.context, is_hurried=is_hurried), path=path)
+            raise
+    has_report = outputs.with_report or outputs.trackers
+    display.show(write_report(path, trackers=outputs.trackers) if has_report else f"records: {path}", path=path)
+    require_all_ok(sweep, path)
+    return 0
+
+
+def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: Path | None) -> None:
+    """Run what the sweep has left to do, if anything; raises HvbenchError."""
+    if not sweep.has_work:
+        launch.dismiss()
+        return
+    with launch.open(run_path=sweep.folder.path) as coordinator, display:
+        coordinator.timelines = timelines
+        sweep.run(coordinator, display)
+
+
+def require_all_ok(sweep: Sweep, path: Path) -> None:
+    """Raise PointsFailed, with the outcomes counted, unless every launch ended in `ok`."""
+    bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
+    if bad:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
+        total = sum(sweep.statuses.values())
+        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.html'}")
+
+
+def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> str:
+    """Tables and plots of a sweep that had to end early, as far as its disk takes them; the text to show.
+
+    A launcher that was told to stop kills its ranks within seconds, so the report is then left to a process of its own,
+    in a session of its own, which no rank has as a child.
+    """
+    if is_hurried and context.launcher != "none":
+        words = [sys.executable, "-P", "-c", "from hvbench.cli import main; main()", "report", str(path.resolve())]
+        subprocess.run(
+            ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words],
+            start_new_session=True,
+            env=without_launcher(),
+        )
+        return f"partial report: {path / 'report.html'} (in a few seconds)"
+    try:
+        return write_report(path)
+    except (StorageError, UsageError) as error:
+        return f"no report: {error}"
+
+
+def without_launcher() -> dict[str, str]:
+    """The environment of a process that takes part in no launch."""
+    return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}

@@ -1,0 +1,21 @@
+"""`hvbench report`: everything that follows from a run's records, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hvbench.cli.options import track_option
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--style", type=click.Path(path_type=Path), metavar="FILE", help="A matplotlib style file for the plots.")
+@click.option("--parquet", is_flag=True, help="Write the tables as Parquet too (needs pyarrow: hvbench[parquet]).")
+@track_option
+def report(run: Path, style: Path | None, parquet: bool, trackers: tuple[str, ...]) -> None:
+    """Rebuild tables, plots, report.html and report.md of the run folder RUN from its records."""
+    from hvbench.cli.display.report import write_report
+
+    click.echo(write_report(run, style=style, with_parquet=parquet, trackers=trackers))

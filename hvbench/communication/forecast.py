@@ -1,0 +1,133 @@
+"""What more ranks or another link would make of a run: fits the model of the cost, predicts, and says how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.links import break_even_from_afar, predict_held_out
+from hvbench.analysis.topics.links_report import models_of, payloads_of, show_bandwidth
+from hvbench.communication.cost import Cost
+from hvbench.communication.cost_report import (
+    error_factors,
+    fit_all,
+    render_allreduces,
+    render_costs,
+    render_predictions,
+)
+from hvbench.communication.predict import predict_all
+from hvbench.communication.record import read_records
+from hvbench.communication.results import write_residuals
+from hvbench.communication.run import ASKED
+from hvbench.communication.summary import summarize
+from hvbench.errors import UsageError
+from hvbench.records.record import Record
+from hvbench.records.store import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is to be predicted: for how many ranks, on which links, for which messages."""
+
+    world_sizes: Sequence[int] | None = None  # None: as measured
+    links: Sequence[int] | None = None  # bits per second of every host's link; None: as measured
+    latency_seconds: float = 0.0  # what a hop takes longer than on the measured links
+    payloads: Sequence[int] = ()  # bytes; of all-reduces
+    beside: Path | None = None  # for a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire
+
+
+def forecast(run: Path, question: Question) -> str:
+    """Predictions from a run of `hvbench allreduce`, or of a sweep on links of different bandwidth.
+
+    Args:
+        run: the run folder; a plot of the fit's residuals is written into one of `hvbench allreduce`.
+        question: what is to be predicted.
+
+    Returns:
+        The model's parameters, its error on cases that it did not see, and the predictions, as text.
+
+    Raises:
+        UsageError: nothing in the run can be fitted, or `question` asks for fewer than 2 ranks.
+        StorageError: the plot cannot be written.
+    """
+    if min(question.world_sizes or (2,)) < 2:
+        raise UsageError("--ranks: a rank alone communicates with nobody; give 2 or more")
+    is_allreduce = (run / ASKED).exists()
+    for folder in [run, question.beside] if is_allreduce else [question.beside]:
+        if folder is not None and not (folder / ASKED).exists():
+            raise UsageError(f"{folder}: not a run of hvbench allreduce")
+    costs, held, problems = fit_all(summarize_run(run if is_allreduce else question.beside))
+    blocks = [f"no model: {problem}" for problem in problems]
+    if not is_allreduce:
+        return "\n\n".join([*blocks, *forecast_steps(run, question, costs, error_factors(costs, held))])
+    if not costs:
+        raise UsageError(f"{run}: {'; '.join(problems) or 'no case ended in ok'}")
+    write_residuals(run, held)
+    return "\n\n".join([*blocks, render_costs(costs, held), forecast_allreduces(question, costs, held)])
+
+
+def forecast_allreduces(question: Question, costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
+    """Seconds of all-reduces."""
+    return render_allreduces(
+        costs,
+        error_factors(costs, held),
+        world_sizes=question.world_sizes or (),
+        links=question.links or (),
+        payloads=question.payloads,
+        latency_seconds=question.latency_seconds,
+    )
+
+
+def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], factors: Mapping[str, float]) -> list[str]:
+    """Step time and efficiency of a sweep's configurations, with the model's error; raises UsageError."""
+    records, unreadable = RunFolder(run).read_records()
+    points = point_frame(records)
+    models = models_of(points, records)
+    if not models:
+        raise UsageError(
+            f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network"
+        )
+    predictions = predict_all(
+        models,
+        world_sizes=question.world_sizes or (),
+        links=question.links or (),
+        latency_seconds=question.latency_seconds,
+        costs={name: (cost, factors[name]) for name, cost in costs.items()},
+    )
+    return [
+        *(f"not a readable record: {problem}" for problem in unreadable),
+        render_predictions(predictions),
+        *describe_held_out(points, records),
+        *describe_break_even(points, records),
+        "efficiency: against a step that never waits for the wire, uncompressed",
+    ]
+
+
+def describe_held_out(points: pd.DataFrame, records: Sequence[Record]) -> list[str]:
+    """How wrong the model is on links that it was not fitted to, in one line; none where there are too few links."""
+    errors = predict_held_out(points, payloads_of(records))
+    if not len(errors):
+        return []
+    errors = 100 * errors["relative_error"].abs()
+    return [
+        f"links that the model did not see: median error {errors.median():.3g} %, largest {errors.max():.3g} %, "
+        f"n = {len(errors)}"
+    ]
+
+
+def describe_break_even(points: pd.DataFrame, records: Sequence[Record]) -> list[str]:
+    """Where compression breaks even, and what a model without the links nearest to it says; a line a configuration."""
+    return [
+        f"{row.framework} {row.compression} breaks even at {show_bandwidth(row.break_even_bits_per_second)}; a model "
+        f"without the nearest links says {show_bandwidth(row.predicted_bits_per_second)} ({100 * row.relative_error:+.1f} %)"
+        for row in break_even_from_afar(points, payloads_of(records)).itertuples()
+    ]
+
+
+def summarize_run(run: Path | None) -> pd.DataFrame:
+    """A row a case of a run's records; no rows without a run."""
+    return summarize(read_records(run)[0] if run else [])

@@ -1,0 +1,40 @@
+"""The pairs of an A/B comparison -> what differs, and a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvbench.comparison.ab.pairs import AbRun, describe_launching, load_pairs, read_ab, read_controls
+from hvbench.comparison.compare import Comparison, LaunchSet, compare
+from hvbench.comparison.gate.judge import Judgement, judge_pairs
+from hvbench.comparison.gate.policy import Policy
+from hvbench.records.fingerprint import SOFTWARE
+
+TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not
+
+
+def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
+    """The verdict over the complete pairs of a run, and a line for each unreadable record."""
+    comparison, sets, problems = compare_pairs(run, margin=policy.margin)
+    judgement = judge_pairs(
+        comparison, policy=policy, suite=run.suite, against=f"arm a ({run.arms['a'].get('description', '')})", today=today,
+        pairs=run.pairs, controls=read_controls(run, sets), notes=[describe_launching(run)],
+    )  # fmt: skip
+    return judgement, problems
+
+
+def compare_pairs(run: AbRun, *, margin: float) -> tuple[Comparison, list[LaunchSet], list[str]]:
+    """Both arms of a run compared, their records, and a line for each unreadable one."""
+    sets, problems = load_pairs(run)
+    comparison = compare(sets, ignore=run.changed_fields, treatment=TREATMENT, margin=margin, by_steps=True)
+    return comparison, sets, problems
+
+
+def is_ab(path: Path) -> bool:
+    """Whether `path` is the folder of an A/B comparison."""
+    return (path / "ab.json").is_file()
+
+
+def judge_folder(path: Path, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
+    """The verdict over the pairs kept at `path`; raises UsageError."""
+    return judge_run(read_ab(path), policy=policy, today=today)

@@ -1,0 +1,183 @@
+"""An A/B comparison from its arguments to its verdict: launch pairs, look at 6, 12 and 18, stop when it is clear."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+from hvbench.comparison.ab.arms import Arm, Prepared, parse_arm, prepare_arm, remove_worktrees
+from hvbench.comparison.ab.judge import judge_run
+from hvbench.comparison.ab.launches import find_obstacle, launch_in_turns, launch_pair
+from hvbench.comparison.ab.options import AbOptions
+from hvbench.comparison.ab.pairs import AbRun, Launched, describe_arm, plan_orders
+from hvbench.comparison.gate.judge import Judgement
+from hvbench.comparison.gate.policy import Policy
+from hvbench.comparison.gate.rule import LOOKS
+from hvbench.errors import Interrupted, StorageError, UsageError
+from hvbench.io.atomic import explaining_write_errors
+from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
+
+Report = Callable[[str], None]
+
+
+def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: Report) -> Judgement:
+    """Launch pairs of `hvbench sweep SUITE` until the verdict is clear, 18 pairs are done or the budget is spent.
+
+    The launches of a pair take turns where they can (`options.turns` None: not on a GPU that both would need), else one
+    follows the other.
+
+    Args:
+        options: the suite, the two arms, and how pairs are launched.
+        policy: margins, metrics and accepted regressions.
+        root: the folder of all results; the pairs go into one below it unless `options.out` names another.
+        report: takes a line of progress at a time.
+
+    Returns:
+        The verdict at the last look.
+
+    Raises:
+        UsageError: the suite or an arm is not what it has to be.
+        LaunchError: an arm cannot be started, or its launch left no record.
+        StorageError: the folder cannot be written.
+        Interrupted: by Ctrl-C or SIGTERM; complete pairs are kept.
+    """
+    file = find_suite(options.suite)
+    suite = apply_overrides(load_suite(file), options.overrides)
+    suite.points()
+    arms = [parse_arm("a", options.a), parse_arm("b", options.b)]
+    require_fixed_fields(arms, suite)
+    run = open_run(options, suite, arms, root=root)
+    try:
+        with stoppable():
+            prepared = {arm.name: prepare_arm(arm, worktrees=run.path / "worktrees") for arm in arms}
+            run.apart_because = find_reason(suite, prepared, turns=options.turns)
+            if run.apart_because:
+                report(f"the launches of a pair follow each other: {run.apart_because}")
+            pairs = Pairs(run=run, arms=prepared, arguments=options.arguments(file), report=report)
+            judgement = pairs.launch(
+                policy, budget_seconds=options.budget_seconds or policy.budget_seconds, all_pairs=options.all_pairs
+            )
+    except Interrupted as reason:
+        raise Interrupted(
+            f"{reason}; {run.pairs} complete pairs are kept, hvbench gate {run.path} judges them"
+        ) from None
+    finally:
+        remove_worktrees(run.path / "worktrees")
+    report(f"pairs: {run.path}")
+    return judgement
+
+
+def require_fixed_fields(arms: Sequence[Arm], suite: Suite) -> None:
+    """Raise UsageError where an arm sets a field that the suite sweeps over."""
+    changed = set().union(*(arm.changed_fields for arm in arms))
+    if swept := sorted(changed & set(suite.axes)):
+        raise UsageError(
+            f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
+        )
+
+
+def open_run(options: AbOptions, suite: Suite, arms: Sequence[Arm], *, root: Path) -> AbRun:
+    """Make the folder of the comparison, and write down what was asked; raises StorageError."""
+    path = options.run_path(root, suite.name)
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(3), "big")
+    run = AbRun(
+        path=path,
+        suite=suite.name,
+        arms={arm.name: describe_arm(arm) for arm in arms},
+        orders=plan_orders(seed),
+        seed=seed,
+        command=options.command,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    with explaining_write_errors(path, hint="choose another folder with --out"):
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / "ab.json").exists():
+            raise StorageError(f"{path}: holds an A/B comparison already; choose another folder with --out")
+    run.write()
+    return run
+
+
+def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | None) -> str | None:
+    """Why the launches of a pair cannot take turns, or should not; None when they do."""
+    if turns is False:
+        return "asked for by --no-turns"
+    if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
+        return f"the hvbench of arm {' and '.join(unable)} knows no turns"
+    points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
+    has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
+    return find_obstacle(points, is_single_host="HVBENCH_HOSTS" not in os.environ, has_gpu=has_gpu)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Launches pair after pair, in turns while that works, and looks at the verdict where a look is due."""
+
+    run: AbRun
+    arms: Mapping[str, Prepared]
+    arguments: Sequence[str]  # of `hvbench sweep`
+    report: Report
+
+    def launch(self, policy: Policy, *, budget_seconds: float, all_pairs: bool) -> Judgement:
+        """Launch pairs until the verdict is final (unless `all_pairs`) or the budget is spent; the last verdict."""
+        begun = time.monotonic()
+        for pair in range(LOOKS[-1]):
+            self.launch_pair(pair)
+            spent = time.monotonic() - begun
+            is_spent = spent + spent / (pair + 1) > budget_seconds
+            failed = any(launched.exit_code for launched in self.run.launches[-2:])
+            if not (pair + 1 in LOOKS or is_spent or failed):
+                continue
+            judgement = self.look(policy)
+            if judgement.is_final and (failed or not all_pairs):
+                break
+            if is_spent:
+                self.report(f"the budget of {budget_seconds:g} s is spent")
+                break
+        return judgement
+
+    def launch_pair(self, pair: int) -> None:
+        """Launch both arms in turns; one after the other once turns have failed, or where they cannot be taken."""
+        options = {"arguments": self.arguments, "report": lambda launched: self.report(describe_launched(launched))}
+        if not self.run.apart_because and (reason := launch_in_turns(self.run, pair, self.arms, **options)):
+            self.run.apart_because = reason
+            self.report(f"from here on the launches of a pair follow each other: {reason}")
+        if self.run.apart_because:
+            launch_pair(self.run, pair, self.arms, **options)
+
+    def look(self, policy: Policy) -> Judgement:
+        """The verdict over the pairs so far."""
+        judgement, problems = judge_run(self.run, policy=policy, today=self.run.created_at[:10])
+        self.report(f"after {self.run.pairs} pairs: {judgement.headline()}")
+        for problem in problems:
+            self.report(f"not a readable record: {problem}")
+        return judgement
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into Interrupted, so that the launch that is running is ended with its workers."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}")
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def describe_launched(one: Launched) -> str:
+    """One calm line a launch."""
+    control = sum(one.control_seconds) / 2 * 1e3
+    ended = "ok" if one.exit_code == 0 else "some points failed"
+    ended += " in turns" if one.in_turns else ""
+    return f"[pair {one.pair + 1}/{LOOKS[-1]}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"
