@@ -36,7 +36,11 @@ setup(
     python_requires=">=3.11,<3.14",  # what TensorFlow has wheels for; the tests run with 3.11
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
-    package_data={"hvbench.suites": ["*.toml", "*.md"], "hvbench.analysis.report.page": ["page.*"]},
+    package_data={
+        "hvbench.suites": ["*.toml", "*.md"],
+        "hvbench.parity": ["*.toml"],
+        "hvbench.analysis.report.page": ["page.*"],
+    },
     install_requires=[
         "click>=8.1",
         "jinja2>=3.1",

@@ -1,51 +1,43 @@
-"""Over how many updates can two frameworks be held to the same work, where a training makes much of a last bit?
+"""Over how many updates two frameworks can be compared, where a training amplifies rounding errors.
 
-A training at a high rate may amplify rounding errors from step to step, until two runs that do the same differ in the
-third digit. Nothing can be proven there, nor disproven. So where a pair is outside its tolerances, but not from the
-start, each framework trains alone a few times more, with every initial weight moved by its last bit. If that alone makes
-each of them leave the tolerances, the pair is held to them over the updates before, and its stamp says over how many.
+At a high learning rate rounding errors may grow from step to step, until two correct runs differ in the third digit.
+Beyond that a comparison can neither prove nor disprove anything. So where a pair exceeds its tolerances, but not from
+the start, each framework repeats its own training a few times with every initial weight changed by one unit in the last
+place. If that alone makes both of them exceed the tolerances, the pair is compared over the updates before, its horizon,
+and its stamp says over how many.
 """
 
 from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
 from hvbench.launch.coordinator import Coordinator
-from hvbench.parity.run import (
-    NO_LIMITS,
-    Limits,
-    Pair,
-    Parity,
-    TracedPoint,
-    check_pairs,
-    find_deviations,
-    forget,
-    run_traces,
-)
-from hvbench.parity.trace import Deviation, kind_of
+from hvbench.parity.compare import Deviation, kind_of
+from hvbench.parity.pairs import Parity, PointPair, check_pairs, find_deviations
+from hvbench.parity.run import NO_LIMITS, Limits, TracedPoint, forget, run_traces
 from hvbench.spec.labels import short_name
 from hvbench.spec.point import Point
 
-HORIZONS = (15, 10, 7, 5, 3)  # in updates; few, for each that is needed is another launch
-DRAWS = 2  # of the bits that are moved up or down: by one alone, amplification can look ten times weaker than it is
-SHARE = 0.25  # of a tolerance: what a moved last bit may use up of it before the horizon
-BY_STEP = {"loss": "loss", "gradient_norm": "gradients"}  # what a trace has of every step -> its tolerance
-LATER = {*BY_STEP, "update", "update_length", "key_bias", "skipped"}  # kinds that only training makes much of
+HORIZONS = (15, 10, 7, 5, 3)  # in updates; few, for each one that is needed is another launch
+DRAWS = 2  # random perturbations of the weights: in a single one, amplification can look ten times weaker than it is
+SHARE = 0.25  # of a tolerance: what such a perturbation may use up of it before the horizon
+BY_STEP = ("loss", "gradient_norm")  # kinds of which a trace has a value for every step
+LATER = {*BY_STEP, "update", "update_length", "key_bias", "skipped"}  # kinds that amplification can reach
 
 
 def prove_pairs(
     coordinator: Coordinator,
-    pairs: Sequence[Pair],
+    pairs: Sequence[PointPair],
     *,
     steps: int,
     limits: Limits = NO_LIMITS,
     report: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Parity]:
-    """As `check_pairs`, but pairs whose training amplifies rounding errors are compared over fewer updates, and come last."""
+    """As `check_pairs`, but a pair whose training amplifies rounding errors is compared over fewer updates, and comes last."""
     unsettled = []
     for parity in check_pairs(coordinator, pairs, steps=steps, limits=limits, report=report):
         if parity.is_proven or not drifted_apart(parity):
@@ -54,67 +46,90 @@ def prove_pairs(
             unsettled.append(parity)
     if not unsettled:
         return
-    report(f"parity: outside the tolerances after the start in {len(unsettled)}; asking what a last bit does there")
-    points = [point for parity in unsettled for point in parity.points]
-    horizons = find_horizons(coordinator, points, steps=steps, limits=limits, report=report)
-    wild = [parity.points for parity in unsettled if horizons.keys() >= set(parity.points)]
-    yield from (parity for parity in unsettled if parity.points not in wild)
+    report(
+        f"parity: outside the tolerances after the start in {len(unsettled)}; measuring what rounding alone does there"
+    )
+    exceeded: dict[Point, set[str]] = {}
+    for parity in unsettled:
+        for point in parity.points:
+            exceeded.setdefault(point, set()).update(exceeded_kinds(parity))
+    horizons = find_horizons(coordinator, exceeded, steps=steps, limits=limits, report=report)
+    amplifying = [parity.points for parity in unsettled if horizons.keys() >= set(parity.points)]
+    yield from (parity for parity in unsettled if parity.points not in amplifying)
     for horizon in HORIZONS:
-        again = [pair for pair in wild if min(horizons[point] for point in pair) == horizon]
+        again = [pair for pair in amplifying if min(horizons[point] for point in pair) == horizon]
         for parity in check_pairs(coordinator, again, steps=horizon, limits=limits, report=report):
             yield replace(parity, horizon=horizon)
 
 
 def drifted_apart(parity: Parity) -> bool:
-    """Whether the twins began alike: all that is outside its tolerance came with training."""
-    outside = [each for each in parity.deviations if not each.is_within]
-    return not parity.problem and all(kind_of(each) in LATER and not each.name.endswith("/step0") for each in outside)
+    """Whether logits, gradients and first step agree, so that all that exceeds its tolerance came with training."""
+    outside = [deviation for deviation in parity.deviations if not deviation.is_within]
+    return not parity.problem and all(
+        kind_of(deviation) in LATER and not deviation.name.endswith("/step0") for deviation in outside
+    )
+
+
+def exceeded_kinds(parity: Parity) -> set[str]:
+    """Kinds of quantities that differ by more than is allowed, but for skipped steps: which steps follows from the rest."""
+    kinds = {kind_of(deviation) for deviation in parity.deviations if not deviation.is_within}
+    return kinds - {"skipped"} or kinds
 
 
 def find_horizons(
-    coordinator: Coordinator, points: Sequence[Point], *, steps: int, limits: Limits, report: Callable[[str], None]
+    coordinator: Coordinator,
+    exceeded: Mapping[Point, Set[str]],
+    *,
+    steps: int,
+    limits: Limits,
+    report: Callable[[str], None],
 ) -> dict[Point, int]:
-    """Those of `points` whose training makes so much of a last bit that it leaves the tolerances -> their horizon."""
+    """Points of which rounding explains why they exceed tolerances -> their horizon in updates.
+
+    `exceeded`: point -> see `find_horizon`.
+    """
     horizons = {}
     draws = (None, *range(DRAWS))
-    begun, total = itertools.count(1), len(set(points)) * len(draws)
+    begun, total = itertools.count(1), len(exceeded) * len(draws)
 
     def announce(point: Point) -> None:
-        report(f"parity, last bits {next(begun)} of {total}: {short_name(point)}")
+        report(f"parity, rounding alone {next(begun)} of {total}: {short_name(point)}")
 
     with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
         traces: dict[Point, list[TracedPoint]] = {}
         for new in run_traces(
-            coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws
+            coordinator, exceeded, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws
         ):
-            alike = traces.setdefault(new.point, [])
-            alike.append(new)
-            if len(alike) == len(draws):
+            same_point = traces.setdefault(new.point, [])
+            same_point.append(new)
+            if len(same_point) == len(draws):
                 plain, *moved = traces.pop(new.point)
-                horizon = find_horizon(plain, moved)
+                horizon = find_horizon(plain, moved, exceeded[new.point])
                 if horizon:
                     horizons[new.point] = horizon
-                for each in alike:
-                    forget(each, folder=Path(folder))
+                for trace in same_point:
+                    forget(trace, folder=Path(folder))
     return horizons
 
 
-def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint]) -> int | None:
-    """The last of HORIZONS before one of `moved` has used up SHARE of a tolerance; None where all keep within all of them."""
-    if any(each.failure for each in (plain, *moved)):
+def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint], exceeded: Set[str]) -> int | None:
+    """The last of HORIZONS before a perturbed training has used up SHARE of a tolerance; None where that explains nothing.
+
+    `exceeded` are the kinds of quantities in which two frameworks differ by more than is allowed: rounding explains that
+    where it uses up SHARE of the tolerance of each of them in one framework alone. It need not exceed them, for two
+    frameworks differ in every sum, and here only the initial weights do.
+    """
+    if any(trace.failure for trace in (plain, *moved)):
         return None
-    deviations = [deviation for each in moved for deviation in find_deviations(plain, each)]
-    if all(each.is_within for each in deviations):
+    deviations = [deviation for trace in moved for deviation in find_deviations(plain, trace)]
+    amplified = [each for each in deviations if not each.relative_error <= SHARE * each.tolerance]
+    if not exceeded <= {kind_of(deviation) for deviation in amplified}:
         return None
-    early = [
-        step_of(each)
-        for each in deviations
-        if kind_of(each) in BY_STEP and not each.relative_error <= SHARE * each.tolerance
-    ]
-    first = min(early, default=len(next(iter(plain.ranks.values()))["loss"]))
+    steps = [step_of(deviation) for deviation in amplified if kind_of(deviation) in BY_STEP]
+    first = min(steps, default=len(next(iter(plain.ranks.values()))["loss"]))
     return next((horizon for horizon in HORIZONS if horizon <= first), None)
 
 
 def step_of(deviation: Deviation) -> int:
-    """The step that a deviation of a loss or a gradient norm is of, from 0: as many updates came before it."""
+    """The step of a deviation of a loss or a gradient norm, counted from 0: as many updates came before it."""
     return int(deviation.name.rpartition("/step")[2])

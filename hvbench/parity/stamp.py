@@ -10,65 +10,68 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from hvbench.launch.coordinator import Coordinator
+from hvbench.parity.compare import Deviation, worst, worst_by_kind
 from hvbench.parity.horizon import prove_pairs
-from hvbench.parity.run import Limits, Pair, Parity, in_framework
-from hvbench.parity.trace import LARGE_UPDATES, Deviation, is_large_model, worst, worst_by_kind
+from hvbench.parity.pairs import Parity, PointPair, in_framework
+from hvbench.parity.run import Limits
+from hvbench.parity.tolerances import check_updates
 from hvbench.plan.jobs import Plan
 from hvbench.records.record import ParityStamp, finite_or_none
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name, tell_apart
 from hvbench.spec.point import Point
 
-# A trace costs seconds to set up. Beside that 20 updates of a small model are free, and it is held to the tolerances
-# that were measured over as many; of a larger one few are enough, for it is held to others.
-UPDATES = 20
 MAX_PROBLEM = 500  # characters
 
 
-def find_pairs(plan: Plan) -> list[Pair]:
-    """What the plan still has to run and compares across frameworks: of each configuration the first framework with the others.
+def find_pairs(plan: Plan) -> list[PointPair]:
+    """Pairs of points, one configuration in two frameworks each, of which at least one is still to be run.
 
-    An asynchronous server's updates depend on who comes first: no two runs are alike, and there is nothing to compare.
+    The first framework is paired with each of the others. Points whose runs cannot be repeated (updates of an
+    asynchronous parameter server depend on which rank comes first) are left out.
     """
     running = {job.point for job in plan.jobs if job.point.is_repeatable}
     known = running | {job.point for job in plan.done}
-    pairs: list[Pair] = []
+    pairs: list[PointPair] = []
     for point in (job.point for job in [*plan.jobs, *plan.done]):
-        alike = [each for name in FRAMEWORKS if (each := in_framework(point, name)) in known]
-        pairs += [(alike[0], other) for other in alike[1:]]
+        found = [each for name in FRAMEWORKS if (each := in_framework(point, name)) in known]
+        pairs += [(found[0], other) for other in found[1:]]
     return [pair for pair in dict.fromkeys(pairs) if running.intersection(pair)]
 
 
 def stamp_plan(
     coordinator: Coordinator, plan: Plan, *, limits: Limits, report: Callable[[str], None]
 ) -> dict[Point, ParityStamp]:
-    """Check every configuration that `find_pairs` names; the stamp of each of their points.
+    """Check every pair that `find_pairs` names, and return the stamp of each of their points.
 
-    `report` hears what happens, and at the end one line with the result. Raises LaunchError when ranks are lost.
+    `report` is called with a line as the check goes on, and at its end with the result. Raises LaunchError when ranks
+    are lost.
     """
     pairs = find_pairs(plan)
     if not pairs:
         return {}
     checked = share_checks(pairs)
     parities: list[Parity] = []
-    for is_large in dict.fromkeys(is_large_model(pair[0]) for pair in pairs):
-        alike = [pair for pair in dict.fromkeys(checked.values()) if is_large_model(pair[0]) == is_large]
-        steps = LARGE_UPDATES if is_large else UPDATES
-        parities += prove_pairs(coordinator, alike, steps=steps, limits=limits, report=report)
+    for updates in dict.fromkeys(check_updates(pair[0]) for pair in pairs):
+        same = [pair for pair in dict.fromkeys(checked.values()) if check_updates(pair[0]) == updates]
+        parities += prove_pairs(coordinator, same, steps=updates, limits=limits, report=report)
     report(describe_parities(parities))
     stamps = make_stamps(parities)
     return {point: stamps[tested] for pair in pairs for point, tested in zip(pair, checked[pair], strict=True)}
 
 
-def share_checks(pairs: Sequence[Pair]) -> dict[Pair, Pair]:
-    """Pair -> the pair that is checked in its place: of those that differ in the link alone, which moves no bit, the fastest."""
+def share_checks(pairs: Sequence[PointPair]) -> dict[PointPair, PointPair]:
+    """Pair -> the pair that is checked in its place: of those that differ only in the link's speed, the fastest.
 
-    def apart_from_link(pair: Pair) -> Pair:
+    A slower link changes no value.
+    """
+
+    def without_link(pair: PointPair) -> PointPair:
         return tuple(point.model_copy(update={"link_bits_per_second": None}) for point in pair)
 
     by_link = sorted(pairs, key=lambda pair: pair[0].link_bits_per_second or math.inf)
-    fastest = {apart_from_link(pair): pair for pair in by_link}
-    return {pair: fastest[apart_from_link(pair)] for pair in pairs}
+    fastest = {without_link(pair): pair for pair in by_link}
+    return {pair: fastest[without_link(pair)] for pair in pairs}
 
 
 def make_stamps(parities: Iterable[Parity]) -> dict[Point, ParityStamp]:

@@ -30,12 +30,35 @@ NATIVE_FLAGS = {
     "float16": {"avx512_fp16", "amx_fp16", "fphp"},
 }
 
+# Which of these flags oneDNN, the library of such products in both frameworks, uses below a limit that its users can
+# set (ONEDNN_MAX_CPU_ISA, and DNNL_MAX_CPU_ISA of older versions). Limits without an entry here leave all of them.
+ONEDNN_LIMITS: dict[str, set[str]] = {
+    **dict.fromkeys(("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"), set()),
+    "AVX2_VNNI_2": {"avx_ne_convert"},
+    "AVX512_CORE_BF16": {"avx512_bf16"},
+    "AVX512_CORE_FP16": {"avx512_bf16", "avx512_fp16"},
+    "AVX10_1_512": {"avx512_bf16", "avx512_fp16"},
+}
+
 
 def multiplies_natively(dtype: str, *, device: str) -> bool:
-    """Whether `device` ("cpu" or "cuda") has instructions for matrix products in `dtype`; see `training.precision`."""
+    """Whether `device` ("cpu" or "cuda") multiplies matrices in `dtype`; see `hvbench.training.precision`.
+
+    A CPU does where it has the instructions and the libraries may use them: both frameworks leave such products to
+    oneDNN, whose limits hold for both.
+    """
     if device == "cuda" or dtype in ("float32", "float64"):
         return True
-    return bool(NATIVE_FLAGS[dtype] & cpu_flags())
+    return bool(NATIVE_FLAGS[dtype] & cpu_flags() & onednn_flags())
+
+
+def onednn_flags() -> set[str]:
+    """Those of NATIVE_FLAGS that the environment lets oneDNN use."""
+    every = set().union(*NATIVE_FLAGS.values())
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1").lower() in ("0", "false"):
+        return set()
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return ONEDNN_LIMITS.get(limit.upper(), every)
 
 
 def describe_environment() -> dict[str, Any]:

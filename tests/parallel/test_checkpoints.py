@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from hvbench.parity.trace import TOLERANCES, relative_error
+from hvbench.parity.norms import relative_error
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
+from tests.parity.points import small_tolerances
 
 SCRIPTS = Path(sys.executable).parent
 HALF, STEPS = 5, 10
@@ -103,7 +104,7 @@ def test_going_on_is_bit_for_bit_what_was_never_interrupted(folder, whole, resum
 @pytest.mark.parametrize(("framework", "began"), [FRAMEWORKS, FRAMEWORKS[::-1]])
 def test_a_twin_goes_on_with_what_the_other_began(whole, resumed, framework: str, began: str) -> None:
     ended = losses(resumed[framework, began])
-    tolerance = TOLERANCES["fp32", "none"].loss
+    tolerance = small_tolerances("fp32", "none").loss
     for source in FRAMEWORKS:  # as the one would have gone on, and as the other trained from the start
         assert relative_error(ended, losses(whole[source])[:, HALF:]) <= tolerance, source
 

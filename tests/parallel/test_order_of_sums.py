@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.parity.run import compare_points, launched_as, trace_points
+from hvbench.parity.pairs import compare_points
+from hvbench.parity.run import launched_as, trace_points
 from hvbench.plan.jobs import worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point

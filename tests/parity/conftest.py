@@ -19,7 +19,8 @@ from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity.run import TracedPoint, launched_as, read_trace, run_traces
 from hvbench.parity.trace import Trace, trace_name
 from hvbench.plan.jobs import worker_group
-from hvbench.spec.point import FRAMEWORKS, Point
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
 from tests.once import MadeOnce, run_folder
 from tests.parity.points import STEPS, WORLD_SIZES, all_points
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hvbench.parity.tolerances import Tolerances, find_tolerances
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 
@@ -51,10 +52,12 @@ CLASSIFIED_MICRO_BATCH_SIZE = {1: 32, 2: 16}  # by world size
 # The twin of which broken versions are compared with the sound other one.
 BROKEN = "pytorch"
 
-# One knob turned wrongly: what fp32 must show, and what any precision must.
+# One knob turned wrongly: what fp32 must show, and what any precision and compression must.
 COARSE_MISTAKES: list[dict[str, Any]] = [{"epsilon": 1e-3}, {"learning_rate": 1.01e-3}]
-MISTAKES = [("fp32", knobs) for knobs in [*COARSE_MISTAKES, {"weight_decay": 0.099}, {"beta2": 0.951}]]
-MISTAKES += [(precision, knobs) for precision in PRECISIONS[1:] for knobs in COARSE_MISTAKES]
+FINE_MISTAKES: list[dict[str, Any]] = [{"weight_decay": 0.099}, {"beta2": 0.951}]
+ROUNDED = [(1, "bf16", "none"), (1, "fp16", "none"), (2, "fp32", "fp16"), (2, "fp32", "bf16"), (2, "bf16", "bf16")]
+MISTAKES = [((1, "fp32", "none"), knobs) for knobs in [*COARSE_MISTAKES, *FINE_MISTAKES]]
+MISTAKES += [(configuration, knobs) for configuration in ROUNDED for knobs in COARSE_MISTAKES]
 
 # Every update rule but AdamW, which all the other points have. SGD at half its rate: at 0.2 and above (LARS: at 3) the
 # loss of `tiny` jumps, and what is unstable makes much of a last bit, in either framework.
@@ -69,6 +72,11 @@ OPTIMIZER_MISTAKES: list[tuple[str, dict[str, Any]]] = [
     ("lamb", {"weight_decay": 0.02}),
     ("adafactor", {"learning_rate": 0.0101}),
 ]
+
+
+def small_tolerances(precision: str, compression: str) -> Tolerances:
+    """What points of the `tiny` model are held to where 16 bits are emulated."""
+    return find_tolerances(model="small", precision=precision, compression=compression, is_native=False)
 
 
 def make_point(framework: str, world_size: int, **knobs: Any) -> Point:
@@ -112,9 +120,10 @@ def exchanged_point(framework: str, choices: dict[str, Any]) -> Point:
     return make_point(framework, 2, **choices)
 
 
-def broken_point(knobs: dict[str, Any], *, precision: str) -> Point:
-    """The base point at world size 1 with `knobs` wrong."""
-    return make_point(BROKEN, 1, precision=precision, **knobs)
+def broken_point(knobs: dict[str, Any], configuration: tuple[int, str, str]) -> Point:
+    """A configured point with `knobs` wrong."""
+    world_size, precision, compression = configuration
+    return make_point(BROKEN, world_size, precision=precision, compression=compression, **knobs)
 
 
 def other_point(framework: str, objective: str, configuration: tuple[int, str, str]) -> Point:
@@ -142,5 +151,5 @@ def all_points() -> list[Point]:
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
-    points += [broken_point(knobs, precision=precision) for precision, knobs in MISTAKES]
+    points += [broken_point(knobs, configuration) for configuration, knobs in MISTAKES]
     return list(dict.fromkeys(points))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.parity.trace import relative_error
+from hvbench.parity.norms import relative_error
 from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import is_decayed
 from tests.parity.alone import DIRECTIONS, FINITE_STEP, UPDATE_KNOBS, lively_weights, random_direction, small_point

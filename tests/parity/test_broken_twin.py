@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from hvbench.parity.run import compare_points
-from hvbench.parity.trace import TOLERANCES, compare_traces
+from hvbench.parity.compare import compare_traces
+from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
-from tests.parity.points import BROKEN, MISTAKES, broken_point, configured_point
+from tests.parity.points import BROKEN, MISTAKES, broken_point, configured_point, small_tolerances
 
 SOUND = next(name for name in FRAMEWORKS if name != BROKEN)
 
@@ -19,10 +19,10 @@ def red_kinds(deviations) -> set[str]:
     return {each.name.removeprefix("rank0/").partition("/")[0] for each in deviations if not each.is_within}
 
 
-@pytest.mark.parametrize(("precision", "knobs"), MISTAKES, ids=json.dumps)
-def test_a_wrong_knob(traced, precision, knobs):
-    broken = traced[broken_point(knobs, precision=precision)]
-    parity = compare_points(broken, traced[configured_point(SOUND, (1, precision, "none"))])
+@pytest.mark.parametrize(("configuration", "knobs"), MISTAKES, ids=json.dumps)
+def test_a_wrong_knob(traced, configuration, knobs):
+    broken = traced[broken_point(knobs, configuration)]
+    parity = compare_points(broken, traced[configured_point(SOUND, configuration)])
     assert not parity.is_proven
     assert "update_length" in red_kinds(parity.deviations)
     assert not {"logits", "gradient"} & red_kinds(parity.deviations)  # before the first update all is well
@@ -30,13 +30,13 @@ def test_a_wrong_knob(traced, precision, knobs):
 
 def test_gradients_not_divided_by_the_accumulation_steps(traced, alone):
     sound = traced[configured_point(SOUND, (1, "fp32", "none"))].ranks[0]
-    deviations = compare_traces(alone[BROKEN, "undivided"], sound, tolerances=TOLERANCES["fp32", "none"])
+    deviations = compare_traces(alone[BROKEN, "undivided"], sound, tolerances=small_tolerances("fp32", "none"))
     assert {"gradient", "gradient_norm"} <= red_kinds(deviations)
 
 
 def test_weight_decay_on_biases(traced, alone):
     sound = traced[configured_point(SOUND, (1, "fp32", "none"))].ranks[0]
-    deviations = compare_traces(alone[BROKEN, "decayed_biases"], sound, tolerances=TOLERANCES["fp32", "none"])
+    deviations = compare_traces(alone[BROKEN, "decayed_biases"], sound, tolerances=small_tolerances("fp32", "none"))
     red = {each.name for each in deviations if not each.is_within}
     biases = {name for name in sound if name.startswith("update/") and name.endswith(".bias")}
     assert biases <= red

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
-from hvbench.parity import trace as parity_module
-from hvbench.parity.run import TracedPoint, check_parity, compare_points
-from hvbench.parity.trace import TOLERANCES, Deviation, Tolerances, compare_traces, digest, relative_error, way, worst
+from hvbench.parity import norms
+from hvbench.parity.compare import Deviation, compare_traces, worst
+from hvbench.parity.norms import l2_norm_of_row_l1_norms, relative_error
+from hvbench.parity.pairs import check_parity, compare_points
+from hvbench.parity.run import TracedPoint
+from hvbench.parity.tolerances import Tolerances
+from hvbench.parity.trace import digest
 from hvbench.registry import FRAMEWORKS
-from tests.parity.points import configured_point, make_point
+from tests.parity.points import configured_point, make_point, small_tolerances
 
 EXACT = Tolerances(logits=0.0, loss=0.0, gradients=0.0, updates=0.0, update_length=0.0, key_bias_updates=0.0)
 
@@ -48,11 +52,13 @@ def test_an_update_is_compared_by_the_way_of_its_rows():
     """One element that went the other way counts by its share; what is wrong throughout, or in a row, as it always did."""
     gain = np.ones(32)
     turned = np.where(np.arange(32) == 3, -gain, gain)
-    assert relative_error(turned, gain, norm=way) == pytest.approx(2 / 32)
+    assert relative_error(turned, gain, norm=l2_norm_of_row_l1_norms) == pytest.approx(2 / 32)
     matrix = np.random.default_rng(0).standard_normal((10, 32))
     for wrong in (1.01 * matrix, np.where(np.arange(10)[:, None] == 4, 1.5 * matrix, matrix)):
-        assert relative_error(wrong, matrix, norm=way) == pytest.approx(relative_error(wrong, matrix), rel=0.3)
-    assert relative_error(1.01 * matrix, matrix, norm=way) == pytest.approx(0.01)
+        assert relative_error(wrong, matrix, norm=l2_norm_of_row_l1_norms) == pytest.approx(
+            relative_error(wrong, matrix), rel=0.3
+        )
+    assert relative_error(1.01 * matrix, matrix, norm=l2_norm_of_row_l1_norms) == pytest.approx(0.01)
     traces = [make_trace(**{name: value for name in ("gradient/gain", "update/gain")}) for value in (turned, gain)]
     found = red(*traces)
     assert found["update/gain"] == pytest.approx(2 / 32) and found["gradient/gain"] == pytest.approx(2 / 32**0.5)
@@ -65,9 +71,11 @@ def test_large_tensors_are_compared_in_pieces(monkeypatch, shape):
         np.abs(np.float64(each)).reshape(-1, shape[-1] if shape else 1).sum(axis=1) for each in (a - np.float64(b), b)
     ]
     expected = np.linalg.norm(np.float64(a) - b) / np.linalg.norm(b), np.linalg.norm(rows[0]) / np.linalg.norm(rows[1])
-    for size in (parity_module.CHUNK, 10, 1):
-        monkeypatch.setattr(parity_module, "CHUNK", size)
-        assert (relative_error(a, b), relative_error(a, b, norm=way)) == pytest.approx(expected, rel=1e-6)
+    for size in (norms.CHUNK, 10, 1):
+        monkeypatch.setattr(norms, "CHUNK", size)
+        assert (relative_error(a, b), relative_error(a, b, norm=l2_norm_of_row_l1_norms)) == pytest.approx(
+            expected, rel=1e-6
+        )
 
 
 def test_the_bias_of_keys_is_measured_apart():
@@ -79,7 +87,7 @@ def test_the_bias_of_keys_is_measured_apart():
 def test_nan_is_never_within(name):
     trace = make_trace()
     trace[name] = np.full(trace[name].shape, np.nan)
-    assert red(trace, trace, TOLERANCES["bf16", "none"])
+    assert red(trace, trace, small_tolerances("bf16", "none"))
 
 
 def test_overflows_of_both_are_equal_and_of_one_are_not():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
+from hvbench.parity.compare import Deviation
 from hvbench.parity.horizon import HORIZONS, drifted_apart, find_horizon, prove_pairs
-from hvbench.parity.run import Pair, Parity, TracedPoint
-from hvbench.parity.trace import Deviation
+from hvbench.parity.pairs import Parity, PointPair
+from hvbench.parity.run import TracedPoint
 from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, move_last_bits
 from tests.parity.points import make_point
@@ -20,12 +21,12 @@ WILD = {"optimizer": "sgd", "learning_rate": 1.0}  # ten times what `tiny` bears
 POINT = make_point("pytorch", 1)
 
 
-def wild_pair(**wrong: float) -> Pair:
+def wild_pair(**wrong: float) -> PointPair:
     return make_point("pytorch", 1, **{**WILD, **wrong}), make_point("tensorflow", 1, **WILD)
 
 
 @pytest.fixture(scope="module")
-def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Parity]:
+def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[PointPair, Parity]:
     """The wild configuration, the same with a rate that is wrong by a thousandth, and beside one that is not wild."""
     pairs = [wild_pair(), wild_pair(learning_rate=1.001), wild_pair(learning_rate=0.001)]
     run_path = tmp_path_factory.mktemp("run")
@@ -34,18 +35,18 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[Pair, Parity]:
         return {parity.points: parity for parity in prove_pairs(coordinator, pairs, steps=STEPS)}
 
 
-def test_a_wild_one_is_proven_over_fewer(proofs: dict[Pair, Parity]) -> None:
+def test_a_wild_one_is_proven_over_fewer(proofs: dict[PointPair, Parity]) -> None:
     wild = proofs[wild_pair()]
     assert wild.horizon in HORIZONS and wild.updates == wild.horizon
     assert wild.is_proven, [each for each in wild.deviations if not each.is_within]
 
 
-def test_a_wild_one_that_is_wrong_is_not(proofs: dict[Pair, Parity]) -> None:
+def test_a_wild_one_that_is_wrong_is_not(proofs: dict[PointPair, Parity]) -> None:
     wrong = proofs[wild_pair(learning_rate=1.001)]
     assert wrong.horizon in HORIZONS and not wrong.is_proven
 
 
-def test_what_is_wild_beside_a_tame_one_is_not_excused(proofs: dict[Pair, Parity]) -> None:
+def test_what_is_wild_beside_a_tame_one_is_not_excused(proofs: dict[PointPair, Parity]) -> None:
     alone = proofs[wild_pair(learning_rate=0.001)]
     assert drifted_apart(alone) and alone.horizon is None and not alone.is_proven
 
@@ -68,9 +69,10 @@ def off_from(step: int, error: float) -> np.ndarray:
     return 1 + error * (np.arange(STEPS) >= step)
 
 
-def find(plain: TracedPoint, moved: TracedPoint) -> int | None:
+def find(plain: TracedPoint, moved: TracedPoint, *, exceeded: str = "gradient_norm") -> int | None:
     digests = [{"gradients": "", "parameters": ""}]
-    return find_horizon(replace(plain, digests=digests), [replace(each, digests=digests) for each in (plain, moved)])
+    perturbed = [replace(each, digests=digests) for each in (plain, moved)]
+    return find_horizon(replace(plain, digests=digests), perturbed, {exceeded})
 
 
 @pytest.mark.parametrize(("step", "horizon"), [(2, None), (3, 3), (6, 5), (12, 10), (19, 15)])
@@ -81,8 +83,10 @@ def test_the_horizon_lies_before_a_last_bit_has_used_up_a_quarter_of_a_tolerance
     assert find(traced(), moved) == horizon
 
 
-def test_within_all_tolerances_there_is_no_horizon() -> None:
-    assert find(traced(), traced(gradient_norm=off_from(3, 9e-7))) is None
+def test_rounding_that_uses_up_less_than_a_quarter_of_a_tolerance_explains_nothing() -> None:
+    assert find(traced(), traced(gradient_norm=off_from(3, 2e-7))) is None
+    assert find(traced(), traced(gradient_norm=off_from(3, 9e-7))) == 3
+    assert find(traced(), traced(gradient_norm=off_from(3, 9e-7)), exceeded="update_length") is None
     assert find(traced(), replace(traced(), failure={"status": "failed"})) is None
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hvbench.parity.compare import compare_traces
 from hvbench.parity.run import TracedPoint
-from hvbench.parity.trace import Tolerances, Trace, compare_traces
+from hvbench.parity.tolerances import Tolerances
+from hvbench.parity.trace import Trace
 from hvbench.registry import FRAMEWORKS
 from tests.parity.points import SPLITS, split_point
 

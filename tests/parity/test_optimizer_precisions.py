@@ -6,7 +6,7 @@ import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
 from hvbench.parity.horizon import prove_pairs
-from hvbench.parity.run import Pair, Parity
+from hvbench.parity.pairs import Parity, PointPair
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from tests.parity.points import CONFIGURATIONS, OPTIMIZERS, STEPS, WORLD_SIZES, optimizer_point
@@ -22,7 +22,7 @@ def lower_point(framework: str, optimizer: str, configuration: tuple[int, str, s
     return optimizer_point(framework, optimizer, world_size, precision=precision, compression=compression)
 
 
-def lower_pair(optimizer: str, configuration: tuple[int, str, str]) -> Pair:
+def lower_pair(optimizer: str, configuration: tuple[int, str, str]) -> PointPair:
     first, second = (lower_point(framework, optimizer, configuration) for framework in FRAMEWORKS)
     return first, second
 

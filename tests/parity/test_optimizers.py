@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.parity.run import compare_points
+from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
 from hvbench.training.optimizers import is_adapted, state_shapes
 from tests.parity.alone import (

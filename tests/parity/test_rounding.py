@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.parity.trace import TOLERANCES, Tolerances, compare_traces
+from hvbench.parity.compare import compare_traces
+from hvbench.parity.tolerances import Tolerances
 from hvbench.registry import FRAMEWORKS
 from tests.parity.alone import ROUNDED
-from tests.parity.points import BROKEN
+from tests.parity.points import BROKEN, small_tolerances
 
 CLOSE = Tolerances(logits=1e-9, loss=1e-9, gradients=1e-9, updates=1e-9, update_length=1e-9, key_bias_updates=1e-9)
 
@@ -32,5 +33,5 @@ def test_a_twin_that_rounds_elsewhere_is_seen_here_and_not_in_float32(alone):
     for sound in (alone[framework, f"rounded_{dtype}_{objective}"] for framework in FRAMEWORKS):
         red = [each.name for each in compare_traces(broken, sound, tolerances=CLOSE) if not each.is_within]
         assert "update_length" in red and len(red) > 30
-        wide = compare_traces(broken, sound, tolerances=TOLERANCES["bf16", "none"])
+        wide = compare_traces(broken, sound, tolerances=small_tolerances("bf16", "none"))
         assert all(each.is_within for each in wide if each.name.startswith(("gradient/", "logits")))

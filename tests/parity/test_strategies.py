@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.parity.run import compare_points
-from hvbench.parity.trace import relative_error
+from hvbench.parity.norms import relative_error
+from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
 from tests.parity.points import ADASUM, SAME_AS_HOROVOD, configured_point, exchanged_point
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hvbench.parity.run import compare_points
-from hvbench.parity.trace import TOLERANCES, relative_error
+from hvbench.parity.norms import relative_error
+from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import parameter_shapes
-from tests.parity.points import CONFIGURATIONS, OTHER_OBJECTIVES, STEPS, configured_point, onednn_point, other_point
+from tests.parity.points import (
+    CONFIGURATIONS,
+    OTHER_OBJECTIVES,
+    STEPS,
+    configured_point,
+    onednn_point,
+    other_point,
+    small_tolerances,
+)
 
 each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -122,4 +130,4 @@ def test_compression_rounds_what_goes_over_the_wire(traced, framework, compressi
 
 
 def test_fp32_losses_agree_far_better_than_a_naive_pair():
-    assert TOLERANCES["fp32", "none"].loss <= 1e-4 / 100
+    assert small_tolerances("fp32", "none").loss <= 1e-4 / 100

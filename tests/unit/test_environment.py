@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import hvbench
+from hvbench.records import environment
 from hvbench.records.environment import (
     cgroup_cpu_quota,
     cgroup_memory_limit_bytes,
@@ -85,3 +86,25 @@ def test_usable_memory_is_the_hosts_or_what_the_control_group_allows() -> None:
     assert 2**28 < usable_memory_bytes() <= describe_environment()["memory_bytes"]
     limit = cgroup_memory_limit_bytes()
     assert limit is None or usable_memory_bytes() <= limit
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_native"),
+    [
+        ({}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX2"}, False),
+        ({"DNNL_MAX_CPU_ISA": "avx512_core"}, False),
+        ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, True),
+        ({"ONEDNN_MAX_CPU_ISA": "ALL"}, True),
+        ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False),
+    ],
+)
+def test_instructions_that_the_library_may_not_use_are_none(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], is_native: bool
+) -> None:
+    monkeypatch.setattr(environment, "cpu_flags", lambda: frozenset({"avx512_bf16", "avx512f"}))
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert environment.multiplies_natively("bfloat16", device="cpu") == is_native

@@ -6,9 +6,10 @@ import math
 
 import pytest
 
-from hvbench.parity.run import MAX_TRACE_BYTES, Parity, estimate_trace_bytes, pair_up, split_by_size
+from hvbench.parity.compare import Deviation, kind_of, worst_by_kind
+from hvbench.parity.pairs import MAX_TRACE_BYTES, Parity, pair_up, split_by_size
+from hvbench.parity.run import estimate_trace_bytes
 from hvbench.parity.stamp import describe_parities, find_pairs, make_stamps, share_checks
-from hvbench.parity.trace import Deviation, kind_of, worst_by_kind
 from hvbench.plan.jobs import Job, Plan
 from hvbench.spec.point import Point
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from hvbench.parity.run import Parity
-from hvbench.parity.trace import Deviation, worst, worst_by_kind
+from hvbench.parity.compare import Deviation, worst, worst_by_kind
+from hvbench.parity.pairs import Parity
 from hvbench.spec.labels import configuration_name
 from hvbench.spec.point import Point
 

@@ -15,7 +15,7 @@ from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors, write_json
 from hvbench.launch.session import join_launch
 from hvbench.parity.horizon import prove_pairs
-from hvbench.parity.run import Pair, Parity, pair_up
+from hvbench.parity.pairs import Parity, PointPair, pair_up
 from hvbench.parity.stamp import count
 from hvbench.plan.jobs import make_plan
 from hvbench.plan.skip import is_installed
@@ -114,7 +114,7 @@ def parse_words(words: Sequence[str], overrides: Sequence[str]) -> Suite:
     return apply_overrides(apply_overrides(suite, values, option=""), overrides)
 
 
-def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Pair]:
+def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[PointPair]:
     """Every configuration of the suite that can run here, in every framework that is installed; raises UsageError or DataError."""
     installed = [name for name in FRAMEWORKS if is_installed(name)]
     missing = [name for name in FRAMEWORKS if name not in installed]

@@ -1,0 +1,110 @@
+"""What two frameworks' traces may differ by and still count as the same work: `tolerances.toml`, looked up by point.
+
+The file holds, beside each tolerance, what was measured, and says how the two follow from the formats' roundoff.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from hvbench.spec.point import Point
+from hvbench.training.flops import model_facts
+
+SOURCE = Path(__file__).with_name("tolerances.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """Largest relative errors that count as the same work; see `hvbench.parity.compare` for what each applies to."""
+
+    logits: float
+    loss: float  # of every step
+    gradients: float  # each tensor of the first step, and the global norm of every step
+    updates: float  # each tensor's change over all steps, in `norms.l2_norm_of_row_l1_norms`
+    update_length: float  # L2 norm of all updates together, in which rounding errors of single elements average out
+    key_bias_updates: float  # see `compare.split_update`
+    measured_updates: int = 20  # over so many; after fewer, elements with hardly a gradient have averaged out less
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One row of the table: what applies to it, what was measured, what is allowed."""
+
+    model: str  # "small" or "large"
+    precision: str
+    arithmetic: str  # "native" or "emulated"; "any" in fp32
+    compression: str
+    measured: dict[str, float]  # empty where no machine at hand could tell
+    allowed: Tolerances
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The whole file."""
+
+    large_parameters: int  # a model with more is large
+    updates: dict[str, int]  # by size of model: how many updates a check trains
+    entries: tuple[Entry, ...]
+    vector_optimizers: tuple[str, ...]
+    vector_update_length: dict[str, float]  # by compression: times the update_length of the others
+
+
+@cache
+def read_table() -> Table:
+    """`tolerances.toml`; a mistake in it is a KeyError or TypeError, for the file is a part of the program."""
+    source = tomllib.loads(SOURCE.read_text(encoding="utf-8"))
+    updates = {size: source[size]["updates"] for size in ("small", "large")}
+    entries = []
+    for row in source["tolerances"]:
+        allowed = Tolerances(**row["allowed"], measured_updates=updates[row["model"]])
+        entries.append(Entry(**row | {"measured": row.get("measured", {}), "allowed": allowed}))
+    return Table(
+        large_parameters=source["large"]["parameters"],
+        updates=updates,
+        entries=tuple(entries),
+        vector_optimizers=tuple(source["vectors"]["optimizers"]),
+        vector_update_length=source["vectors"]["update_length"],
+    )
+
+
+def is_large_model(point: Point) -> bool:
+    """Whether `point` has so many parameters that rounding errors add up to more than in a small model."""
+    return model_facts(point).parameters > read_table().large_parameters
+
+
+def check_updates(point: Point) -> int:
+    """How many updates a parity check of `point` trains: those that its tolerances were measured over.
+
+    Starting workers costs seconds; beside that, 20 updates of a small model are free. Of a larger one few are enough.
+    """
+    return read_table().updates["large" if is_large_model(point) else "small"]
+
+
+def find_tolerances(*, model: str, precision: str, compression: str, is_native: bool) -> Tolerances:
+    """What the table allows before a point's optimizer is known; raises StopIteration for a combination without a row."""
+    arithmetic = ("any", "native" if is_native else "emulated")
+    return next(
+        row.allowed
+        for row in read_table().entries
+        if (row.model, row.precision, row.compression) == (model, precision, compression)
+        and row.arithmetic in arithmetic
+    )
+
+
+def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:
+    """What the traces of `point` are held to; `is_native`: a rank's device multiplies in the compute dtype itself."""
+    table = read_table()
+    tolerances = find_tolerances(
+        model="large" if is_large_model(point) else "small",
+        precision=point.precision,
+        compression=point.compression,
+        is_native=is_native,
+    )
+    is_rounded = (point.precision, point.compression) != ("fp32", "none")
+    if is_rounded and point.optimizer in table.vector_optimizers:
+        factor = table.vector_update_length[point.compression]
+        tolerances = replace(tolerances, update_length=factor * tolerances.update_length)
+    return tolerances
