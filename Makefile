@@ -1,11 +1,12 @@
-# make sweep    set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
-# make test     set everything up, what the tests need as well, then run the tests, cheap ones first
-# make style    only look whether ruff would format or change anything: seconds, before anything is built
-# make docs     set everything up, then write the documentation as HTML
+# make sweep       set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
+# make test        set everything up, what the tests need as well, then run the tests, cheap ones first
+# make test-long   the same with the tests that take minutes each (a nightly job)
+# make style       look whether ruff would change anything, before anything is built (1 minute, later seconds)
+# make docs        set everything up, what Sphinx needs as well, then write the documentation as HTML
 # make reference   compute the published runs' reports, and the tables that documents quote, from their records
-# make setup    only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
-# make setup-test   the same, and what the tests need
-# make clean    remove .venv; the built Horovod stays in the user's cache
+# make setup       only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
+# make setup-test  only set up, what the tests need as well
+# make clean       remove .venv; the built Horovod stays in the user's cache
 #
 # The first set-up takes about 8 minutes on 2 cores, any later one seconds. PYTHON=... chooses the interpreter, 3.11 to
 # 3.13 (the tests run with 3.11); pip's own variables (PIP_INDEX_URL, ...) and HVBENCH_CACHE are honoured.
@@ -33,16 +34,19 @@ export PATH := $(BIN):$(PATH)
 export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 
-.PHONY: help sweep test style docs reference chromium setup setup-test clean
+.PHONY: help sweep test test-long style docs reference chromium setup setup-test clean
 
 help:
-	@sed -n 's/^# //p' Makefile | sed -n '1,8p'
+	@sed -n 's/^# //p' Makefile | sed -n '1,9p'
 
 sweep: $(READY)
 	"$(BIN)/horovodrun" -np $(NP) "$(BIN)/hvbench" sweep $(SUITE)
 
 test: $(READY_TEST) chromium
 	"$(BIN)/python" -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
+
+test-long: $(READY_TEST)
+	"$(BIN)/python" -m pytest -m long tests
 
 style: $(READY_STYLE)
 	"$(BIN)/ruff" format --check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 # Fixtures of a module or a session that take seconds to make, other than those that all processes share (`tests/once.py`).
-COSTLY = {"browser", "pages", "broken", "extended", "proofs", "ranks", "whole", "report"}
+COSTLY = {"browser", "pages", "broken", "extended", "proofs", "ranks", "whole"}
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,8 +27,12 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != LAUNCHED])
 def test_a_command_of_the_readme_runs(command: str, tmp_path: Path) -> None:
-    shutil.copytree(REFERENCE, tmp_path / "results" / "reference")
-    done = launch(command.split(), folder=tmp_path)
+    words = command.split()
+    if words[1] == "sweep":  # `LAUNCHED` is one; here the suite and the options are read, and no rank is started
+        words[1] = "plan"
+    for run in set(re.findall(r"results/reference/\w+", command)):  # a copy, for `hvbench report` writes there
+        shutil.copytree(ROOT / run, tmp_path / run)
+    done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from docs.published import DOCUMENTS, ROOT, RUNS, compute_tables, read_quotes
-from hvbench.analysis.report.markdown import write_report
 from hvbench.analysis.show.tables import HEADERS
 from hvbench.analysis.stats.estimates import CONFIDENCE
 from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
@@ -26,6 +25,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
+from tests.unit.test_published_tables import report_texts
 
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 
@@ -52,7 +52,7 @@ NO_INTERVAL_IN_CSV = {
     "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
 }  # fmt: skip
-NOT_A_SUMMARY = {"launches.csv"}  # one row a launch: the raw values
+NOT_A_SUMMARY = {"tables/launches.csv"}  # one row a launch: the raw values
 
 
 def sample_runs() -> dict[str, list[Record]]:
@@ -125,6 +125,9 @@ STAMP = ParityStamp(
 )  # fmt: skip
 
 
+SAMPLE_RUNS = sample_runs()
+
+
 def read_tables(text: str) -> Iterator[tuple[list[str], list[bool], list[list[str]]]]:
     """(header, whether each column is of numbers, rows) of every Markdown table in `text` that has such a column."""
     for block in re.findall(r"(?:^\|.*\|\n?)+", text, re.M):
@@ -170,23 +173,15 @@ def is_numeric(values: list[str]) -> bool:
     return bool(known) and all(re.fullmatch(r"[+-]?(\d[\d.]*(e[+-]?\d+)?|inf|nan)", value, re.I) for value in known)
 
 
-@pytest.fixture(scope="module", params=list(sample_runs()))
-def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp(request.param)
-    write_report(folder, records=sample_runs()[request.param], run={})
-    return folder
-
-
-def test_every_figure_of_a_written_table_has_n_and_an_interval(report: Path) -> None:
-    pages = [report / "report.md", *sorted((report / "tables").glob("*.md"))]
-    assert len(pages) >= 3
-    assert {page.name: bare for page in pages if (bare := find_bare_figures(page.read_text()))} == {}
-
-
-def test_every_column_of_a_written_csv_file_has_its_interval(report: Path) -> None:
-    files = [path for path in sorted((report / "tables").glob("*.csv")) if path.name not in NOT_A_SUMMARY]
+@pytest.mark.parametrize("name", list(SAMPLE_RUNS))
+def test_every_figure_of_a_written_table_has_n_and_an_interval(name: str) -> None:
+    texts = report_texts(SAMPLE_RUNS[name], {})
+    pages = {file: text for file, text in texts.items() if file.endswith(".md")}
+    assert "report.md" in pages and len(pages) >= 3
+    assert {file: bare for file, text in pages.items() if (bare := find_bare_figures(text))} == {}
+    files = {file: text for file, text in texts.items() if file.endswith(".csv") and file not in NOT_A_SUMMARY}
     assert len(files) >= 2
-    assert {path.name: bare for path in files if (bare := find_bare_columns(path.read_text()))} == {}
+    assert {file: bare for file, text in files.items() if (bare := find_bare_columns(text))} == {}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

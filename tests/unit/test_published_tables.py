@@ -13,6 +13,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from hvbench.analysis.topics.findings import find_all
 from hvbench.analysis.topics.links_findings import describe_break_evens
 from hvbench.analysis.topics.links_report import models_of
 from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
@@ -33,11 +35,16 @@ SIGNIFICANT_DIGITS = 6
 
 
 def write_texts(name: str) -> dict[str, str]:
-    """File below the run's folder -> its text: tables and report, without the figures that the report shows."""
+    """File below a published run's folder -> its text, as `report_texts` has it."""
     folder = RunFolder(REFERENCE / name)
     records, problems = folder.read_records()
     assert not problems
-    run, points = folder.read_run(), point_frame(records)
+    return report_texts(records, folder.read_run())
+
+
+def report_texts(records: list[Record], run: dict[str, Any]) -> dict[str, str]:
+    """File below a run's folder -> its text: tables and report, without the figures that the report shows."""
+    points = point_frame(records)
     tables, verdict = report_tables(points, records), check_verdict(records)
     texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
     texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
