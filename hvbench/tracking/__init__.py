@@ -1,7 +1,7 @@
-"""Records -> experiment trackers: one run a launch, with its settings, its curves over the steps and its figures.
+"""Export of records to experiment trackers: one tracker run per launch, with its settings, metrics per step and summary.
 
-Trackers are written after everything was measured, from the records: nothing of them runs beside a timed step, and
-`hvbench report RUN --track …` gives a run from last week to a tracker of today. Giving a run twice adds nothing.
+Trackers are written from the records after everything was measured, so nothing of them runs beside a timed step, and
+`hvbench report RUN --track …` can export an old run. Exporting a run twice adds nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hvbench.analysis.frame.samples import evaluations_of, sort_records
 from hvbench.errors import UsageError
 from hvbench.records.record import Record
 
-# Tracker -> the library that its module needs. The extra and the module have the tracker's name.
+# Tracker -> the libraries that its module needs. The extra of the package and the module have the tracker's name.
 LIBRARIES = {"tensorboard": ("tensorboardX",), "wandb": ("wandb",), "mlflow": ("mlflow", "sqlalchemy")}
 FIGURES = tuple(column.name for column in POINT_COLUMNS if column.metric and column.kind in ("int", "float"))
 STEP_CURVES = ("gradient_norm", "learning_rate", "loss_scale")  # the same on every rank
@@ -32,24 +32,24 @@ STEP_CURVES = ("gradient_norm", "learning_rate", "loss_scale")  # the same on ev
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """One value of a curve: after `step` steps, at `seconds` since 1970 (start of the launch plus its training clock)."""
+    """One value of a curve."""
 
-    step: int
-    seconds: float
+    step: int  # steps done
+    seconds: float  # since 1970: start of the launch plus its training time
     value: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """One launch as a tracker sees it."""
+    """One launch in the form that all trackers take."""
 
-    id: str  # the same for the same record, different for another attempt
+    id: str  # the same for the same record, another one for another attempt
     name: str
     suite: str
     status: str
-    settings: dict[str, str | int | float | bool | None]
-    curves: dict[str, list[Value]]
-    figures: dict[str, float]
+    settings: dict[str, str | int | float | bool | None]  # field of the point -> value
+    curves: dict[str, list[Value]]  # name -> values over the steps
+    figures: dict[str, float]  # metric -> value over the whole launch
     start_seconds: float  # since 1970
     end_seconds: float
 
@@ -62,7 +62,20 @@ def require_trackers(names: Iterable[str]) -> None:
 
 
 def track(run_dir: Path, records: Sequence[Record], names: Iterable[str]) -> list[str]:
-    """Give every launch to each of the trackers; a line each that says how to look at it. Raises UsageError, StorageError."""
+    """Export every launch to each tracker.
+
+    Args:
+        run_dir: Folder of the run; local trackers write below its `tracking/`.
+        records: Of the run.
+        names: Keys of LIBRARIES.
+
+    Returns:
+        For each tracker, the command or address that shows the result.
+
+    Raises:
+        UsageError: A tracker's library is not installed.
+        StorageError: A tracker could not be written.
+    """
     names = list(names)
     require_trackers(names)
     runs = [make_run(record, row) for record, row in pair_with_figures(records)]
@@ -77,7 +90,7 @@ def pair_with_figures(records: Sequence[Record]) -> Iterable[tuple[Record, pd.Se
 
 
 def make_run(record: Record, row: pd.Series) -> TrackedRun:
-    """A record and its row of figures -> a run; what is missing or not finite is left out."""
+    """The tracker run of a record and its row of `point_frame`; figures that are missing or not finite are left out."""
     start = datetime.fromisoformat(record.started_at).timestamp()
     settings = {"repeat": record.repeat, **record.point.model_dump()}
     figures = {name: float(row[name]) for name in FIGURES if not pd.isna(row[name]) and math.isfinite(row[name])}
@@ -96,7 +109,7 @@ def make_run(record: Record, row: pd.Series) -> TrackedRun:
 
 
 def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
-    """Loss (mean over ranks), seconds of a step (slowest rank), what all ranks share, and the validation loss."""
+    """Curve -> finite values: loss (mean over ranks), seconds of a step (slowest rank), STEP_CURVES, validation loss."""
     ranks = sorted(record.ranks, key=lambda rank: rank.rank)
     if not ranks:
         return {}
@@ -105,7 +118,9 @@ def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
     clock = start + np.cumsum(slowest)
     columns: dict[str, list[float | None]] = {"step_seconds": slowest.tolist()}
     losses = [rank.loss[:steps] for rank in ranks]
-    columns["loss"] = [None if None in each else sum(each) / len(each) for each in zip(*losses, strict=False)]
+    columns["loss"] = [
+        None if None in of_step else sum(of_step) / len(of_step) for of_step in zip(*losses, strict=False)
+    ]
     columns |= {name: getattr(ranks[0], name)[:steps] for name in STEP_CURVES}
     curves = {
         name: [

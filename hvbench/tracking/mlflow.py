@@ -1,4 +1,4 @@
-"""MLflow: a run a launch, in a local SQLite store below the run's folder, or where MLFLOW_TRACKING_URI says."""
+"""MLflow: one run per launch, in a local SQLite store below the run's folder, or at MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hvbench.errors import StorageError
 from hvbench.tracking import TrackedRun
 
 TAG = "hvbench.id"
-BATCH = 900  # metrics in one call; MLflow takes 1,000
+BATCH = 900  # metrics in one call; MLflow allows 1,000
 EXPERIMENT = "hvbench"
 
 
 def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
-    """Log every launch that the store does not have yet; how to look at them."""
+    """Log every launch that the store does not have yet; the command that shows them. Raises StorageError."""
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -41,8 +41,8 @@ def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
 
 
 def write_run(run: TrackedRun, client: MlflowClient, experiment_id: str) -> None:
-    """Curves as metrics over the steps, figures as metrics at the last step, settings as parameters."""
-    tags = {TAG: run.id, "hvbench.spec.suite": run.suite, "hvbench.status": run.status}
+    """Log one launch: curves as metrics per step, figures as metrics at the last step, settings as parameters."""
+    tags = {TAG: run.id, "hvbench.suite": run.suite, "hvbench.status": run.status}
     begun = client.create_run(experiment_id, start_time=milliseconds(run.start_seconds), run_name=run.name, tags=tags)
     last = max((values[-1].step for values in run.curves.values()), default=0)
     metrics = [
@@ -67,5 +67,5 @@ def cut(values: Sequence[Metric], size: int) -> list[Sequence[Metric]]:
 
 
 def milliseconds(seconds: float) -> int:
-    """MLflow's clock."""
+    """Whole milliseconds since 1970, MLflow's unit of time."""
     return round(seconds * 1000)

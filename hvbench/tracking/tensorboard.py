@@ -1,4 +1,4 @@
-"""TensorBoard: an event file a launch, below the run's folder. Written by tensorboardX, which loads no framework."""
+"""TensorBoard: one event file per launch, below the run's folder; written by tensorboardX, which imports no framework."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvbench.tracking import TrackedRun
 
 
 def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
-    """Write each launch anew; how to look at them."""
+    """Write every launch, replacing its earlier event file; the command that shows them. Raises StorageError."""
     try:
         for run in runs:
             shutil.rmtree(folder / run.name, ignore_errors=True)
@@ -24,7 +24,7 @@ def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
 
 
 def write_run(run: TrackedRun, folder: Path) -> None:
-    """Curves as scalars, figures as scalars below `figures/` at the last step, settings as a text."""
+    """Write one launch: curves as scalars, figures as scalars `figures/…` at the last step, settings as a text."""
     with tensorboardX.SummaryWriter(str(folder)) as writer:
         for name, values in run.curves.items():
             for one in values:

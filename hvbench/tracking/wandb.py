@@ -1,4 +1,4 @@
-"""Weights & Biases: a run a launch. Offline unless the user's environment has a key (WANDB_API_KEY) or says otherwise (WANDB_MODE)."""
+"""Weights & Biases: one run per launch. Offline unless the environment has a key (WANDB_API_KEY) or sets WANDB_MODE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvbench.tracking import TrackedRun
 
 
 def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
-    """Log every launch that this folder does not have yet; how to look at them."""
+    """Log every launch that this folder does not have yet; the command or address that shows them. Raises StorageError."""
     mode = os.environ.get("WANDB_MODE") or ("online" if os.environ.get("WANDB_API_KEY") else "offline")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,8 @@ def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
 
 
 def write_run(run: TrackedRun, folder: Path, *, mode: str) -> None:
-    """Curves as history over the steps, settings as the configuration, figures as the summary."""
-    # Nothing of the machine that writes the run, which may not be the one that measured it.
+    """Log one launch: curves as history over the steps, settings as the configuration, figures as the summary."""
+    # No facts about this machine, which may not be the one that measured.
     quiet = wandb.Settings(
         console="off",
         silent=True,

@@ -93,6 +93,7 @@ def test_mlflow_reads_it_back(tmp_path: Path) -> None:
         (record,) = (each for each in records if name_of(each) == run.info.run_name)
         assert run.info.status == ("FINISHED" if record.outcome.status == "ok" else "FAILED")
         assert run.data.params["micro_batch_size"] == str(record.point.micro_batch_size)
+        assert run.data.tags["hvbench.suite"] == record.suite
         assert {one.step: one.value for one in client.get_metric_history(run.info.run_id, "loss")} == losses_of(record)
 
 
