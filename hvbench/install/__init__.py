@@ -3,9 +3,9 @@
     python -m hvbench.install              build (or take from the cache), install, verify
     python -m hvbench.install --dry-run    say what would be built, change nothing
 
-Horovod's last release is source only and predates today's frameworks: `edits` mends its source, `plan` decides what
-to build, `build` builds it once per combination and keeps the wheel in the user's cache. The package needs nothing but
-the standard library, so that it runs inside any environment that has a framework.
+Horovod's last release is source only and older than today's frameworks: `stack` finds what is installed, `plan` decides
+what to build against it, `edits` patches the source, `build` builds one wheel per combination, which stays in the user's
+cache. The package imports nothing but the standard library, so that it runs in any environment that has a framework.
 """
 
 from hvbench.install.build import check_build, install

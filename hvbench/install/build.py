@@ -1,4 +1,4 @@
-"""From the plan to an installed and verified Horovod: download, mend, compile, keep, install, check."""
+"""Building, installing and verifying Horovod: download, patch, compile, cache the wheel, install it, check its features."""
 
 import os
 import shutil
@@ -17,10 +17,10 @@ from hvbench.install.prerequisites import missing_prerequisites
 from hvbench.install.process import run_logged
 from hvbench.install.stack import Stack, detect, scripts_first_path
 
-# What Horovod's build imports. They go into a folder of their own: the environment keeps the versions that it has.
+# Build requirements of Horovod, installed into a folder of their own, so that the environment keeps its versions.
 TOOLS = ("cmake<4", "setuptools<81", "wheel", "packaging", "cffi", "cloudpickle", "psutil", "pyyaml")
-CPU_SECONDS = 420  # of compiling both frameworks' parts, over all cores
-JOB_BYTES = 2 * 2**30  # what one compiler process may need
+CPU_SECONDS = 420  # of compiling the parts for both frameworks, summed over cores
+JOB_BYTES = 2 * 2**30  # memory that one compiler process may need
 
 Report = Callable[[str], None]
 
@@ -35,10 +35,22 @@ def install(
     jobs: int | None = None,
     dry_run: bool = False,
 ) -> Build:
-    """Build Horovod for the running interpreter's environment unless the cache has it, install and verify it.
+    """Install Horovod into the running interpreter's environment, from the cache or newly built, and verify it.
 
-    `report` gets lines for the user, `status` (a terminal's) one line that is redrawn. `cuda`: GPU collectives, see
-    `decide`. `rebuild` ignores the cache. `dry_run` stops after saying what would be built. Raises InstallError.
+    Args:
+        report: Called with each line for the user.
+        status: Called with a line of progress to redraw; None where the output is no terminal.
+        cuda: GPU collectives (NCCL): True requires them, False omits them, None decides by what is installed.
+        rebuild: Build even where the cache has the wheel, or the environment the build.
+        cache: Its folder; None: the user's.
+        jobs: Compiler processes at a time; None: `default_jobs`.
+        dry_run: Report what would be built, and stop.
+
+    Returns:
+        What was, or would be, built.
+
+    Raises:
+        InstallError: Something is missing, or a command failed; with the lines of its log that tell why.
     """
     stack = detect()
     build = decide(stack, cuda=cuda)
@@ -65,7 +77,7 @@ def install(
 
 
 def describe(stack: Stack) -> str:
-    """Return what was found, in one line."""
+    """Return the versions of `stack` in one line."""
     parts = [f"Python {stack.python}", *(f"{found.title} {found.version}" for found in stack.frameworks)]
     parts.append(f"{stack.mpi.name} {stack.mpi.version}" if stack.mpi else "no MPI")
     parts.append(f"CUDA {stack.cuda.version}" if stack.cuda else "no CUDA toolkit")
@@ -76,13 +88,13 @@ def describe(stack: Stack) -> str:
 
 
 def default_jobs() -> int:
-    """Return how many compilers to run: one a core that this process may use, if the free memory allows it."""
+    """Return how many compilers to run: one per core that this process may use, as far as the free memory allows."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)), free // JOB_BYTES))
 
 
 def check_build() -> dict[str, bool]:
-    """Ask `horovodrun --check-build` what is built in, by its own names; takes seconds, it imports the frameworks."""
+    """Return feature -> whether Horovod has it, as `horovodrun --check-build` says; takes seconds, it imports frameworks."""
     horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
     try:
         done = subprocess.run([str(horovodrun), "--check-build"], capture_output=True, text=True, timeout=300)
@@ -91,7 +103,7 @@ def check_build() -> dict[str, bool]:
     ticks = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("[")]
     if done.returncode != 0 or not ticks:
         raise InstallError(f"{horovodrun} --check-build failed:\n{done.stdout}{done.stderr}")
-    # MPI and Gloo appear twice, as controllers and as operations, always alike.
+    # MPI and Gloo are listed twice, as controllers and as operations, with the same value.
     return {line[3:].strip(): line.startswith("[X]") for line in ticks}
 
 
@@ -154,17 +166,17 @@ def _tools_environment(work: Path) -> dict[str, str]:
 
 
 def _build_variables(build: Build, *, work: Path, jobs: int) -> dict[str, str]:
-    # The linker records absolute folders; a wheel from the cache must find MPI and NCCL in whichever environment it is
-    # installed, so the way there from Horovod's own libraries comes first. The backslash is for CMake's link script.
+    # The linker records absolute folders. A wheel from the cache must find MPI and NCCL in whichever environment it is
+    # installed in, so paths relative to Horovod's own libraries come first. The backslash is for CMake's link script.
     home = Path(sysconfig.get_path("platlib")) / "horovod/torch"
-    ways = [f"-Wl,-rpath,\\$ORIGIN/{os.path.relpath(library, home)}" for library in build.bundled_libraries()]
+    rpaths = [f"-Wl,-rpath,\\$ORIGIN/{os.path.relpath(library, home)}" for library in build.bundled_libraries()]
     variables = build.variables
     if build.nccl:
         variables["HOROVOD_NCCL_LIB"] = str(_linkable(build.stack.nccl.library, work / "nccl"))
     return variables | {
         "CMAKE_GENERATOR": "Unix Makefiles",
         "CXX": build.stack.compiler.command,
-        "LDFLAGS": " ".join([*ways, variables.get("LDFLAGS", "")]).strip(),
+        "LDFLAGS": " ".join([*rpaths, variables.get("LDFLAGS", "")]).strip(),
         "MAKEFLAGS": f"-j{jobs}",  # also keeps a calling make's own flags out
     }
 

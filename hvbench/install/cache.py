@@ -1,9 +1,9 @@
-"""Where built wheels stay: one folder a key, below $HVBENCH_CACHE or the user's cache folder, with a lock each.
+"""The cache of built wheels: one folder per build key, with a lock, below $HVBENCH_CACHE or the user's cache folder.
 
     <cache>/horovod/<key>/lock, build.log, against.txt, horovod-*.whl
 
-A wheel appears in its folder by one rename, complete or not at all. A build that was cut off leaves only its `build`
-folder, which the next one, holding the lock, removes.
+A wheel is renamed into its folder when it is complete. A build that was interrupted leaves only its folder `build`, which
+the next build, holding the lock, removes.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from hvbench.io.cache import cache_root
 
 
 def build_folder(key: str, root: Path | None = None) -> Path:
-    """Make and return the folder of that key; raise InstallError when it cannot be written."""
+    """Make and return the folder of a build key; raise InstallError when it cannot be written."""
     folder = (root or cache_root()) / "horovod" / key
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def cached_wheel(folder: Path) -> Path | None:
 
 @contextmanager
 def locked(folder: Path, *, report: Callable[[str], None]) -> Iterator[None]:
-    """Hold the folder's lock, waiting (and saying so) while another process has it; it is freed even by a crash."""
+    """Hold the folder's lock, waiting (and reporting so) while another process has it; a crash releases it too."""
     try:
         lock = (folder / "lock").open("w")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What to build, decided from what was found: a pure function of the `Stack`, with the cache key of the result."""
+"""What to build for a `Stack`: frameworks, MPI and NCCL, environment variables of the build, and its cache key."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ HOROVOD = "0.28.1"
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """One Horovod build: against what, with which communication, and what the user should know about it."""
+    """One Horovod build: against what, with which communication libraries, and notes for the user."""
 
     stack: Stack
     nccl: bool
@@ -24,7 +24,7 @@ class Build:
 
     @property
     def key(self) -> str:
-        """Name everything that could make another binary, in 12 hexadecimal digits."""
+        """Return a digest, 12 hexadecimal digits, of everything that the binary depends on."""
         stack = self.stack
         against = {
             "horovod": HOROVOD,
@@ -33,7 +33,7 @@ class Build:
             "cpu": stack.cpu_features,
             "compiler": stack.compiler and stack.compiler.version,
             "frameworks": [(framework.name, framework.version, framework.cuda) for framework in stack.frameworks],
-            # A bundled MPI is found relative to the libraries; any other one by its path.
+            # A bundled MPI is found relative to Horovod's libraries, any other by its absolute path.
             "mpi": stack.mpi and [stack.mpi.name, stack.mpi.version, stack.mpi.bundled or str(stack.mpi.compiler)],
             "cuda": self.cuda and self.cuda.version,
             "nccl": self.nccl and [stack.nccl.version, self._bundled(stack.nccl.library) or str(stack.nccl.library)],
@@ -48,12 +48,12 @@ class Build:
 
     @property
     def version(self) -> str:
-        """Return the wheel's version: Horovod's, with the key as its local part, so that pip tells builds apart."""
+        """Return the wheel's version: Horovod's, with the key as its local part, so that pip sees different builds."""
         return f"{HOROVOD}+hvbench{self.key}"
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Return what `horovodrun --check-build` must tick afterwards, in its own words."""
+        """Return the features that `horovodrun --check-build` must list afterwards, by its names."""
         return (
             *(framework.title for framework in self.stack.frameworks),
             *(["MPI"] if self.stack.mpi else []),
@@ -63,7 +63,7 @@ class Build:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the environment variables by which Horovod's build is told what to do."""
+        """Return the environment variables that configure Horovod's build."""
         stack = self.stack
         present = {framework.name for framework in stack.frameworks}
         with_or_without = {name: "WITH" if name in present else "WITHOUT" for name in FRAMEWORKS}
@@ -85,16 +85,21 @@ class Build:
         return folder.is_relative_to(self.stack.prefix)
 
     def bundled_libraries(self) -> list[Path]:
-        """Return the library folders inside the environment: the wheel must find them wherever it is installed."""
+        """Return the library folders inside the environment, which the wheel must find by relative paths."""
         stack = self.stack
         folders = [stack.mpi.compiler.parent.parent / "lib"] if stack.mpi and stack.mpi.bundled else []
         return folders + ([stack.nccl.library] if self.nccl and self._bundled(stack.nccl.library) else [])
 
 
 def decide(stack: Stack, *, cuda: bool | None = None) -> Build:
-    """Return what to build from `stack`; `cuda` asks for GPU collectives (NCCL) or forbids them, None decides.
+    """Return what to build for `stack`.
 
-    Raises InstallError when there is no framework, or when `cuda` is asked for and something that it needs is missing.
+    Args:
+        stack: What was found.
+        cuda: GPU collectives (NCCL): True requires them, False omits them, None uses them where all they need is there.
+
+    Raises:
+        InstallError: There is no framework, or `cuda` is True and something that it needs is missing.
     """
     if not stack.frameworks:
         raise InstallError(

@@ -1,6 +1,6 @@
-"""What only the system's package manager can give: a C++ compiler, make, Python's headers, venv.
+"""Check for what only the system's package manager can install: a C++ compiler, make, Python's headers, venv.
 
-Looked for before anything is downloaded. Each thing that is missing is one line with the Debian command that gives it.
+It runs before anything is downloaded. Each missing thing gives one line with the Debian command that installs it.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Run one long command: its output to a log, its progress to the user, its last words into the error."""
+"""Running one long command: its output goes to a log, its progress to the user, the log's relevant lines into an error."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hvbench.errors import InstallError
 
-CALM_SECONDS = 30.0  # between two lines of progress where there is no terminal to redraw one
+REPORT_SECONDS = 30.0  # between two lines of progress where there is no terminal to redraw one
 TROUBLE = re.compile(
     r"\berror: (?!subprocess-exited)|CMake Error|undefined reference|cannot find -l|Killed|No space left"
 )
@@ -26,7 +26,7 @@ def run_logged(
     report: Callable[[str], None],
     status: Callable[[str], None] | None = None,
 ) -> None:
-    """Run `command`, appending its output to `log`; raise InstallError with the telling lines if it fails.
+    """Run `command`, appending its output to `log`; raise InstallError with the lines that tell why if it fails.
 
     `status` gets a line to redraw twice a second (then an empty one); without it, `report` gets one every 30 s.
     An exception, Ctrl-C included, ends the command and everything it started.
@@ -34,7 +34,7 @@ def run_logged(
     with log.open("ab") as output:
         output.write(f"\n$ {' '.join(command)}\n".encode())
         output.flush()
-        start = told = time.monotonic()
+        start = reported = time.monotonic()
         begin = output.tell()
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -44,8 +44,8 @@ def run_logged(
                 line = f"{what}: {_progress(log, since=begin)}{_clock(time.monotonic() - start)}"
                 if status:
                     status(line)
-                elif time.monotonic() - told >= CALM_SECONDS:
-                    told = time.monotonic()
+                elif time.monotonic() - reported >= REPORT_SECONDS:
+                    reported = time.monotonic()
                     report(f"  {line}")
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)

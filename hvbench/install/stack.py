@@ -1,7 +1,7 @@
-"""What this environment has that concerns Horovod, found without importing any of it.
+"""What is installed that Horovod's build depends on: frameworks, MPI, CUDA, NCCL, compiler, Horovod itself.
 
-`detect()` reads package metadata, a few files inside packages, and asks mpirun, nvcc and the compiler for their
-versions: about 0.1 s, where importing the frameworks to ask them would take five.
+`detect()` imports none of it. It reads package metadata and a few files inside packages, and asks mpirun, nvcc and the
+compiler for their versions, which takes about 0.1 s; importing the frameworks would take five.
 """
 
 import importlib.metadata
@@ -18,7 +18,7 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-FRAMEWORKS = {  # the name hvbench uses: (the one shown, the package, the distributions that may provide it)
+FRAMEWORKS = {  # hvbench's name: (its title, its package, the distributions that may provide the package)
     "pytorch": ("PyTorch", "torch", ("torch",)),
     "tensorflow": ("TensorFlow", "tensorflow", ("tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tf-nightly")),
 }
@@ -82,7 +82,7 @@ class Horovod:
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """Everything found; what is missing is None or absent."""
+    """Everything that was found; what is missing is None or not in the tuple."""
 
     python: str
     abi: str
@@ -98,7 +98,7 @@ class Stack:
 
 
 def detect() -> Stack:
-    """Return what the running interpreter's environment and its PATH offer."""
+    """Return what the running interpreter's environment and PATH have."""
     cuda = find_cuda()
     return Stack(
         python=platform.python_version(),
@@ -154,7 +154,7 @@ def find_cuda() -> Cuda | None:
     named = [os.environ.get(name) for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME", "CUDA_PATH")]
     on_path = _which("nvcc")
     for home in [*named, on_path and Path(on_path).resolve().parent.parent, "/usr/local/cuda"]:
-        # The header tells a toolkit from a wrapper script that calls one elsewhere.
+        # Without the header it may be a wrapper script that calls a toolkit elsewhere.
         if home and (Path(home) / "bin/nvcc").is_file() and (Path(home) / "include/cuda_runtime.h").is_file():
             release = re.search(r"release ([\d.]+)", _output(str(Path(home) / "bin/nvcc"), "--version"))
             return Cuda(version=release[1] if release else "unknown", home=Path(home))
@@ -176,7 +176,7 @@ def find_nccl(cuda: Cuda | None) -> Nccl | None:
 
 
 def find_compiler() -> Compiler | None:
-    """Return $CXX or the first usual C++ compiler on PATH, or None. Whether it works is `prerequisites`' question."""
+    """Return $CXX or the first usual C++ compiler on PATH, or None; `prerequisites` checks whether it works."""
     for command in filter(None, (os.environ.get("CXX"), "c++", "g++", "clang++")):
         if found := _which(command.split()[0]):
             return Compiler(command=command, version=_first_line(found, "--version"))
@@ -184,7 +184,7 @@ def find_compiler() -> Compiler | None:
 
 
 def find_cpu_features() -> tuple[str, ...]:
-    """Return those instruction sets that Horovod compiles for when the building machine has them."""
+    """Return the instruction sets of this processor that Horovod's build would use."""
     present = set(_read(Path("/proc/cpuinfo")).split())
     return tuple(feature for feature in ("avx", "f16c", "fma") if feature in present)
 
