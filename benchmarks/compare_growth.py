@@ -1,4 +1,4 @@
-"""How long does `hvbench compare` take over how many records? From hundreds to 10,000 records, a million samples.
+"""Seconds that `hvbench compare` takes, by number of records: up to 10,000 records with a million samples.
 
     python benchmarks/compare_growth.py --records 1250 2500 5000 10000
 

@@ -1,4 +1,4 @@
-"""How often is the gate wrong, and what does it see? Decisions by relabelling and by scaling recorded pairs.
+"""Rates of the gate's decisions (false regressions, slowdowns found) from recorded pairs, relabelled and scaled.
 
     hvbench ab benchmarks/gate.toml --np 2 --a env:HVBENCH_STUDY=1 --b env:HVBENCH_STUDY=2 --all-pairs --out aa-1
     python benchmarks/gate_power.py aa-1 [aa-2 …] --decisions 10000 --keep results/reference/gate --out docs/images \\
@@ -7,10 +7,10 @@
 The recorded pairs come from arms that are the same (A/A). A decision takes 18 pairs of a point (with replacement where
 fewer were recorded), gives each pair's arms their labels by the toss of a coin, makes B slower by a fixed factor, and
 decides as `hvbench ab` does: look at 6, 12 and 18 pairs, stop as soon as it is clear. A pair's control stays with it.
-The same is done with normal pairs of several spreads, to say which spread a machine may have.
+The same is done with normal pairs of several spreads, to show which spread of a machine the gate tolerates.
 
 Beside that, every point of every folder is decided as it was launched, with no relabelling and no scaling: the real
-decisions. Folders whose arms differ (a delay, say) are decided only, and not drawn from.
+decisions. Folders whose arms differ (by a delay, say) are only decided, and not drawn from.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Pairs:
 
 
 def pool_pairs(runs: list[Recorded]) -> Pairs:
-    """The step medians of all points of runs of two arms alike, as one pool."""
+    """The step medians of all points of runs whose arms are equal, as one pool."""
     worse_by = np.concatenate([point[STEP] for run in runs for point in run.points])
     # The kernel's control is always there; stolen time only where the hypervisor tells it.
     names = [name for name in runs[0].controls if all(name in run.controls for run in runs)]
@@ -278,8 +278,8 @@ def main() -> None:
         print(
             f"real decisions, b: {row['b']}, {'in turns' if row['in_turns'] else 'apart'}: {row['decisions']} in {row['runs']} runs: {counts}; {row['mean_pairs']:.1f} pairs"
         )
-    alike = [[run for run in recorded if run.b == "nothing" and run.in_turns == in_turns] for in_turns in (True, False)]
-    pools = [pool_pairs(runs) for runs in alike if runs]
+    equal = [[run for run in recorded if run.b == "nothing" and run.in_turns == in_turns] for in_turns in (True, False)]
+    pools = [pool_pairs(runs) for runs in equal if runs]
     pools += [make_normal(spread, seed=arguments.seed) for spread in SPREADS]
     studies = {}
     for pairs in pools:

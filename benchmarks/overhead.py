@@ -1,4 +1,4 @@
-"""What does measuring cost? hvbench's sampled loop against a bare loop of the same training steps.
+"""Time of hvbench's sampled loop over a bare loop of the same training steps: what measuring costs.
 
     python benchmarks/overhead.py                                          about 1 minute on 2 cores
     python benchmarks/overhead.py --framework tensorflow --blocks 60

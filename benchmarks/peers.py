@@ -1,11 +1,11 @@
-"""Are the twins strawmen? hvbench's GPT against Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2.
+"""Tokens/s of hvbench's GPT beside Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2: is it slow?
 
     python benchmarks/peers.py                                            about 6 minutes on 2 cores
     python benchmarks/peers.py --contenders pytorch,plain-torch --rounds 12 --precision fp32
     python benchmarks/peers.py --sequence-length 64 --out peers64
 
 All train the same shape from the same weights on the same tokens, with AdamW and clipping, on as many threads. Each
-launch is a fresh process; a round launches every contender once, in random order, the next round in reverse. The twins'
+launch is a fresh process; a round launches every contender once, in random order, the next round in reverse. The
 peers need `pip install '.[peers]'`. OUT receives `launches.json` (raw samples) and `table.md`.
 """
 

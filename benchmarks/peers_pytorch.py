@@ -1,6 +1,6 @@
-"""The PyTorch twin's peers: Hugging Face's GPT-2, and the model that one would write in an afternoon.
+"""GPT-2s in PyTorch to compare with: Hugging Face's, and a plain loop as one would write it first.
 
-bf16 is `torch.autocast`, as their users switch it on.
+bf16 is `torch.autocast`, as their users enable it.
 """
 
 from __future__ import annotations

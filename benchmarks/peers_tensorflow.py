@@ -1,6 +1,6 @@
-"""The TensorFlow twin's peer: keras-hub's GPT-2 in a `tf.function`, with Keras' AdamW.
+"""A GPT-2 in TensorFlow to compare with: keras-hub's in a `tf.function`, with Keras' AdamW.
 
-bf16 is the policy `mixed_bfloat16`, as its users switch it on. Its GELU is the tanh approximation; it has no other.
+bf16 is the policy `mixed_bfloat16`, as its users enable it. Its GELU is the tanh approximation; it has no other.
 """
 
 from __future__ import annotations

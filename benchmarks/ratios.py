@@ -1,4 +1,4 @@
-"""From the samples of launches to the tables of the peers benchmark; pure arithmetic.
+"""Samples of launches -> the tables of `benchmarks/peers.py`; pure arithmetic.
 
 A launch's rate is the tokens of its timed steps divided by their seconds. A ratio compares the median step of two
 contenders launched in the same round, once by the wall and once by the processor time of the process, which other work
@@ -18,7 +18,7 @@ from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 
 Launch = Mapping[str, Any]  # what `contender.run_case` returns, and its `round`
 
-# Each twin and whom it is compared with.
+# Each implementation and what it is compared with.
 PAIRS = (("pytorch", "huggingface"), ("pytorch", "plain-torch"), ("tensorflow", "keras-hub"))
 GOAL = 1.2
 CLOCKS = {"step_seconds": "twin/peer", "cpu_seconds": "by CPU time"}

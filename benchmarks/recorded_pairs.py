@@ -1,4 +1,4 @@
-"""Pairs that an `hvbench ab --all-pairs` has left, in a file small enough to be published, and the decisions on them.
+"""The pairs of `hvbench ab --all-pairs` -> a JSON file small enough to be published, and the gate's decisions on them.
 
 A folder of `hvbench ab` is read once; what the study needs of it is kept as JSON: ln(B/A) pair by pair of the figures that
 decide, point by point, and of the controls.
@@ -22,7 +22,7 @@ from hvbench.comparison.ab.pairs import read_ab, read_controls
 from hvbench.comparison.gate.rule import LOOKS, Series, decide, is_final
 from hvbench.errors import UsageError
 
-STUDY = "HVBENCH_STUDY"  # a variable that nothing reads: arms that differ in it alone are alike
+STUDY = "HVBENCH_STUDY"  # a variable that nothing reads: arms that differ in it alone are equal
 CALLS = ("regression", "inconclusive", "pass")
 
 
@@ -31,7 +31,7 @@ class Recorded:
     """One `hvbench ab`: what arm b did, and (points) of metric -> ln(B/A) pair by pair, positive where B is worse."""
 
     name: str
-    b: str  # `nothing` where the arms are alike
+    b: str  # `nothing` where the arms are equal
     points: list[dict[str, list[float]]]
     timings: list[str]  # the metrics that a machine that moved explains
     controls: dict[str, list[float]]
@@ -53,7 +53,7 @@ def read_recorded(path: Path) -> Recorded:
     pairs = min(len(each.worse_by) for point in changes for each in point)
     return Recorded(
         name=path.name,
-        b="nothing" if is_alike(run.arms) else run.arms["b"]["description"],
+        b="nothing" if has_equal_arms(run.arms) else run.arms["b"]["description"],
         points=[{each.metric.name: list(each.worse_by[:pairs]) for each in point} for point in changes],
         timings=sorted({each.metric.name for point in changes for each in point if each.metric.is_timing}),
         controls={name: list(values[:pairs]) for name, values in read_controls(run, sets).items()},
@@ -61,7 +61,7 @@ def read_recorded(path: Path) -> Recorded:
     )
 
 
-def is_alike(arms: Mapping[str, Mapping[str, Any]]) -> bool:
+def has_equal_arms(arms: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether both arms do the same: same interpreter, revision and fields, and no variable that anything reads."""
     a, b = (
         {key: value for key, value in arm.items() if key not in ("description", "variables")} for arm in arms.values()

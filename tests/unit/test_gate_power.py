@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks import gate_power as program
-from benchmarks.recorded_pairs import Recorded, count_decisions, decide_recorded, is_alike, keep_recorded, read_recorded
+from benchmarks.recorded_pairs import (
+    Recorded,
+    count_decisions,
+    decide_recorded,
+    has_equal_arms,
+    keep_recorded,
+    read_recorded,
+)
 from hvbench.errors import UsageError
 
 
@@ -144,5 +151,5 @@ def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
 def test_only_arms_that_do_the_same_are_alike(change: dict) -> None:
     plain = {"description": "as it is", "python": None, "revision": None, "variables": {}, "overrides": []}
     named = plain | {"description": "HVBENCH_STUDY=2", "variables": {"HVBENCH_STUDY": "2"}}
-    assert is_alike({"a": plain, "b": named})
-    assert not is_alike({"a": plain, "b": named | change})
+    assert has_equal_arms({"a": plain, "b": named})
+    assert not has_equal_arms({"a": plain, "b": named | change})
