@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hvbench.cli.options import launch_options, override_option
+from hvbench.spec.settings import CHECKED_UPDATES
 
 
 @click.command()
@@ -14,7 +15,11 @@ from hvbench.cli.options import launch_options, override_option
 @override_option
 @launch_options
 @click.option(
-    "--steps", type=click.IntRange(1, 10_000), default=20, show_default=True, help="Optimizer updates to compare."
+    "--steps",
+    type=click.IntRange(1, 10_000),
+    default=CHECKED_UPDATES,
+    show_default=True,
+    help="Optimizer updates to compare.",
 )
 @click.option(
     "--full", "is_full", is_flag=True, help="Print every tensor and every update, not only the largest errors."
@@ -37,7 +42,7 @@ def parity(
     hvbench parity precision=bf16 --np 2 --full       fewer of these, with every tensor
     horovodrun -np 2 hvbench parity quickstart --steps 3
 
-    Exit code 0: all within their tolerances, which hvbench/parity/trace.py states with the measurements behind them.
+    Exit code 0: all within their tolerances, which hvbench/parity/tolerances.toml states with the measurements behind them.
     """
     from hvbench.cli.launches.parity import ParityOptions, run_parity
 

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from hvbench.spec.point import Point
+from hvbench.spec.settings import CHECKED_UPDATES
 from hvbench.training.flops import model_facts
 
 SOURCE = Path(__file__).with_name("tolerances.toml")
@@ -26,7 +27,9 @@ class Tolerances:
     updates: float  # each tensor's change over all steps, in `norms.l2_norm_of_row_l1_norms`
     update_length: float  # L2 norm of all updates together, in which rounding errors of single elements average out
     key_bias_updates: float  # see `compare.split_update`
-    measured_updates: int = 20  # over so many; after fewer, elements with hardly a gradient have averaged out less
+    measured_updates: int = (
+        CHECKED_UPDATES  # over so many; after fewer, elements with hardly a gradient have averaged out less
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Table:
 def read_table() -> Table:
     """`tolerances.toml`; a mistake in it is a KeyError or TypeError, for the file is a part of the program."""
     source = tomllib.loads(SOURCE.read_text(encoding="utf-8"))
-    updates = {size: source[size]["updates"] for size in ("small", "large")}
+    updates = {"small": CHECKED_UPDATES, "large": source["large"]["updates"]}
     entries = []
     for row in source["tolerances"]:
         allowed = Tolerances(**row["allowed"], measured_updates=updates[row["model"]])

@@ -11,8 +11,9 @@ from typing import Any
 from hvbench.parity.tolerances import Tolerances, find_tolerances
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
+from hvbench.spec.settings import CHECKED_UPDATES
 
-STEPS = 20
+STEPS = CHECKED_UPDATES
 WORLD_SIZES = (1, 2)
 PRECISIONS = ("fp32", "bf16", "fp16")
 
