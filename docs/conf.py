@@ -16,7 +16,7 @@ from hvbench.spec.schema import suite_schema  # noqa: E402
 project = "hvbench"
 author = copyright = "hvbench contributors"
 release = version = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_click"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_click"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 html_theme = "furo"
