@@ -8,17 +8,19 @@ from itertools import product
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.report import page as page_module
-from hvbench.analysis.report.page import arrange, show_table
+from hvbench.analysis.report.page import MAX_ROWS, arrange, limit_charts, show_table
 from hvbench.analysis.show.charts import draw_chart
 from hvbench.analysis.show.tables import throughput_table
+from hvbench.analysis.show.thinning import MAX_PANEL_MARKS
 from hvbench.records.record import Record
 from tests.unit.sample_pages import HOSTILE, make_failed, write_page
-from tests.unit.sample_records import make_convergence, make_launch, make_quickstart
+from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_record
 
 VOID = {"meta", "link", "br", "input", "img"}
 
@@ -95,6 +97,61 @@ def test_two_hundred_points_are_under_five_megabytes(tmp_path) -> None:
     records = [make_launch(dict(zip(axes, values, strict=True)), steps=4) for values in product(*axes.values())]
     assert len(records) == 200
     assert len(page_of(tmp_path, records)) < 5_000_000
+
+
+def test_a_run_of_20_000_steps_has_a_page_of_few_marks_that_says_so(tmp_path) -> None:
+    records = [make_launch({"framework": name}, steps=20_000) for name in ("pytorch", "tensorflow")]
+    text = page_of(tmp_path, records)
+    page = Checker(text)
+    assert len(text) < 1_500_000
+    assert [tag for tag, _ in page.tags].count("use") < 1.2 * MAX_PANEL_MARKS
+    # Warm-up steps beyond the scale are marked at the edge: they are there as well.
+    assert re.search(
+        r"\b\d{3} of 40,000 marks drawn, 1 in \d\d; kept: the lowest and highest of their neighbours", text
+    )
+
+
+@pytest.mark.slow
+def test_a_page_of_2_000_points_shows_the_first_rows_and_names_the_file_that_has_all(tmp_path) -> None:
+    choices = product(("pytorch", "tensorflow"), range(1000))
+    records = [make_launch({"framework": name, "learning_rate": 1e-4 * (1 + step)}, steps=4) for name, step in choices]
+    failed = [make_record(status="oom", framework="pytorch", model="small", seed=seed) for seed in range(1, 401)]
+    text = page_of(tmp_path, records + failed)
+    page = Checker(text)
+    assert len(text) < 5_000_000
+    assert [tag for tag, _ in page.tags].count("tr") <= 5 * (MAX_ROWS + 1) + 100
+    assert (
+        "The first 300 of 2,400 rows, which is what sorting and filtering see: tables/throughput.csv has all." in text
+    )
+    assert "Throughput: 300 of 2,400 rows" in text
+    assert "The first 300 of 400 rows, which is what sorting and filtering see: report.md has all." in text
+
+
+def test_charts_that_a_page_has_no_room_for_are_named() -> None:
+    figure = Figure()
+    figure.suptitle("How well does it scale?\nn = 3")
+    figure.subplots().plot([1, 2], [3, 4], "o")
+    chart = draw_chart("scaling", figure)
+    size = sum(len(panel.svg) for panel in chart.panels)
+    first, second, third = limit_charts([chart, chart, chart], most_bytes=2 * size)
+    assert (first, second) == (chart, chart)
+    assert third.panels == () and third.title == chart.title
+    assert third.note.startswith("n = 3; too large for this page") and third.note.endswith("see plots/scaling.svg")
+
+
+def test_a_mark_has_its_own_text_also_behind_marks_outside_the_picture() -> None:
+    figure = Figure()
+    panel = figure.subplots()
+    panel.plot([1, 2, 3, 4, 5], [1.0, 1e9, np.nan, 4.0, 4.0], "o")
+    panel.plot([1, 2], [3, 2], "s", label="other")
+    panel.set_ylim(0, 5)
+    panel.set_xlabel("step")
+    (svg,) = (panel.svg for panel in draw_chart("time", figure).panels)
+    marks = re.findall(r'<use x="([^"]+)" y="[^"]+"[^>]*><title>([^<]+)</title>', svg)
+    assert [text for _, text in marks] == [
+        "step: 1, 1.000 ", "step: 4, 4.000 ", "step: 5, 4.000 ", "other, step: 1, 3.000 ", "other, step: 2, 2.000 ",
+    ]  # fmt: skip
+    assert [float(x) for x, _ in marks] == sorted(float(x) for x, _ in marks[:3]) + [float(x) for x, _ in marks[3:]]
 
 
 def test_every_table_and_figure_is_shown_even_one_that_the_page_does_not_know(tmp_path) -> None:

@@ -25,6 +25,7 @@ from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame.axes import order_values
 from hvbench.analysis.show.tables import clean_text, show_axis
+from hvbench.analysis.show.thinning import thin_figure
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
 from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
@@ -110,7 +111,10 @@ class Cell:
 def draw_panels(
     grid: list[list[Cell]], *, width: float, height: float, x_label: str = "", share_y: bool = True
 ) -> Iterator[tuple[Figure, list[tuple[Axes, dict[str, Any]]]]]:
-    """A figure with a panel per cell, `width` x `height` inches each, `x_label` under the lowest of each column."""
+    """A figure with a panel per cell, `width` x `height` inches each, `x_label` under the lowest of each column.
+
+    What is drawn into it is thinned at the end where there is too much, and the figure's title says so.
+    """
     rows, columns = len(grid), max(len(row) for row in grid)
     with matplotlib.rc_context(drawing_settings()):
         figure = Figure(figsize=(max(5.0, 0.6 + width * columns), 1.1 + height * rows), layout="constrained")
@@ -126,6 +130,7 @@ def draw_panels(
                 panel.set_xlabel(x_label)
             panels.append((panel, grid[row][column].chosen))
         yield figure, panels
+        thin_figure(figure)
 
 
 def render_figure(figure: Figure, *, kind: str) -> bytes:
@@ -133,11 +138,17 @@ def render_figure(figure: Figure, *, kind: str) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(drawing_settings()):
         if figure.get_layout_engine() is not None:
-            # Lay out once: every later drawing, one per file format, would do it again.
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            _lay_out(figure)
         figure.savefig(buffer, format=kind, dpi=150, metadata={"Date" if kind == "svg" else "Software": None})
     return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay out once: as long as a figure has an engine, every later drawing, one per file format, is done twice."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    with matplotlib.rc_context({"figure.autolayout": False, "figure.constrained_layout.use": False}):
+        figure.set_layout_engine(None)
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -153,11 +164,12 @@ def combine_axes(points: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]
     """Values of the axes `names` that occur together, in table order; one empty choice where there is no name."""
     if not names:
         return [{}]
+    places = [{value: place for place, value in enumerate(order_values(name, points[name]))} for name in names]
     present = {
         tuple(None if pd.isna(value) else value for value in row) for row in points[names].itertuples(index=False)
     }
-    choices = product(*(order_values(name, points[name]) for name in names))
-    return [dict(zip(names, choice, strict=True)) for choice in choices if choice in present]
+    ordered = sorted(present, key=lambda choice: [place[value] for place, value in zip(places, choice, strict=True)])
+    return [dict(zip(names, choice, strict=True)) for choice in ordered]
 
 
 def choose_rows(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:

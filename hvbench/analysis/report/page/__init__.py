@@ -10,7 +10,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ from hvbench.records.record import Record
 FOLDER = Path(__file__).parent
 LEADING_NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 LONG_CELL = 48  # characters; a longer text may wrap
+MAX_ROWS = 300  # of a table on the page: some 0.2 MB
+MAX_CHART_BYTES = 2_800_000  # of all charts together: with the tables, a page stays below 5 MB
 BAD = ("failed", "timeout", "oom", "diverged", "interrupted", "skipped")
 
 # Section -> what belongs to it, in the page's order. A table or figure that is not named here has a section of its own.
@@ -84,7 +86,7 @@ def render_page(
 ) -> str:
     """`report.html`. It changes the figures: save them to files before."""
     script, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
-    charts = [draw_chart(name, figure) for name, figure in figures.items()]
+    charts = limit_charts([draw_chart(name, figure) for name, figure in figures.items()])
     remark = describe_verdict(verdict)
     sections = arrange(tables if len(points) else [], charts)
     for section in sections:
@@ -166,10 +168,27 @@ def arrange(tables: Iterable[Table], charts: Iterable[Chart]) -> list[Section]:
     return [*(section for section in known if section not in late), *own, *late]
 
 
+def limit_charts(charts: Iterable[Chart], *, most_bytes: int = MAX_CHART_BYTES) -> list[Chart]:
+    """The charts as long as they fit; of any other only its title, and a note that names its file below `plots/`."""
+    shown, left = [], most_bytes
+    for chart in charts:
+        size = sum(len(panel.svg) for panel in (*chart.panels, *chart.legend))
+        if size > left:
+            note = f"too large for this page, where charts take {most_bytes / 1e6:g} MB: see plots/{chart.name}.svg"
+            chart = replace(chart, note="; ".join(filter(None, [chart.note, note])), panels=(), legend=())
+        else:
+            left -= size
+        shown.append(chart)
+    return shown
+
+
 def show_table(table: Table) -> dict[str, Any]:
-    """A Table as the template needs it: cleaned texts, the number that each cell sorts by, and the look of its rows."""
+    """A Table as the template needs it: cleaned texts, the number that each cell sorts by, and the look of its rows.
+
+    A page holds MAX_ROWS of them, and a note then names the file that has all.
+    """
     rows = []
-    for texts in table.cells:
+    for texts in table.cells[:MAX_ROWS]:
         cells = [
             show_cell(text, header=header, is_number=is_number)
             for text, header, is_number in zip(texts, table.header, table.is_number, strict=True)
@@ -178,14 +197,27 @@ def show_table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "caption": f"{table.title}: {len(rows)} row{'' if len(rows) == 1 else 's'}",
+        "caption": f"{table.title}: {count_rows(table.cells)}",
         "columns": [
             {"header": header, "is_number": number}
             for header, number in zip(table.header, table.is_number, strict=True)
         ],
         "rows": rows,
-        "notes": table.notes,
+        "notes": [*note_rows(table.cells, file=f"tables/{table.name}.csv"), *table.notes],
     }
+
+
+def count_rows(rows: Sequence[Any]) -> str:
+    """`32 rows`, or `300 of 1,667 rows` where a page does not show all."""
+    shown = f"{MAX_ROWS:,} of " if len(rows) > MAX_ROWS else ""
+    return f"{shown}{len(rows):,} row{'' if len(rows) == 1 else 's'}"
+
+
+def note_rows(rows: Sequence[Any], *, file: str) -> list[str]:
+    """What to say below a table that has more rows than a page shows; nothing where all are there."""
+    if len(rows) <= MAX_ROWS:
+        return []
+    return [f"The first {MAX_ROWS:,} of {len(rows):,} rows, which is what sorting and filtering see: {file} has all."]
 
 
 def show_cell(text: str, *, header: str, is_number: bool) -> dict[str, Any]:
@@ -198,17 +230,20 @@ def show_cell(text: str, *, header: str, is_number: bool) -> dict[str, Any]:
     return {"text": text, "value": value, "style": style}
 
 
-def plain_table(name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """A table of texts as the template needs it."""
+def plain_table(
+    name: str, title: str, header: Sequence[str], rows: Sequence[Sequence[str]], *, file: str
+) -> dict[str, Any]:
+    """A table of texts as the template needs it; `file` has all of them where the page has not."""
     return {
         "name": name,
         "title": title,
-        "caption": f"{title}: {len(rows)} row{'' if len(rows) == 1 else 's'}",
+        "caption": f"{title}: {count_rows(rows)}",
         "columns": [{"header": each, "is_number": False} for each in header],
         "rows": [
-            {"cells": [show_cell(cell, header="", is_number=False) for cell in row], "is_bad": False} for row in rows
+            {"cells": [show_cell(cell, header="", is_number=False) for cell in row], "is_bad": False}
+            for row in rows[:MAX_ROWS]
         ],
-        "notes": (),
+        "notes": note_rows(rows, file=file),
     }
 
 
@@ -218,13 +253,23 @@ def show_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, Any
         (one.point_id, "" if one.launch is None else str(one.launch), one.status, one.reason)
         for one in list_failures(points, run)
     ]
-    return plain_table("failures", "Launches and points without a result", ("point", "launch", "outcome", "why"), rows)
+    return plain_table(
+        "failures",
+        "Launches and points without a result",
+        ("point", "launch", "outcome", "why"),
+        rows,
+        file="report.md",
+    )
 
 
 def show_environment(records: Sequence[Record]) -> dict[str, Any]:
     """Machine, software and settings, as a table."""
     return plain_table(
-        "environment", "Machine, software and settings", ("field", "value"), list(list_environment(records).items())
+        "environment",
+        "Machine, software and settings",
+        ("field", "value"),
+        list(list_environment(records).items()),
+        file="report.md",
     )
 
 
