@@ -1,4 +1,4 @@
-"""What a process frees stays its own: counted in the page faults of allocating again."""
+"""Freed memory stays with the process: allocating it again causes few page faults."""
 
 from __future__ import annotations
 
@@ -27,6 +27,6 @@ def count_faults(*arguments: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
-def test_memory_that_was_freed_is_not_faulted_in_again() -> None:
+def test_reused_memory_causes_no_new_page_faults() -> None:
     assert count_faults() > 3 * 10  # 64 MiB are 16384 small pages, or 32 huge ones
     assert count_faults("keep") < 10

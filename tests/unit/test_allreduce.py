@@ -1,4 +1,4 @@
-"""All-reduces by themselves: which cases there are, what is checked, what a record keeps, and what the table says."""
+"""All-reduces by themselves: the cases, the check of their results, their records, the table and the plot."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_sizes_grow_by_the_factor_up_to_the_end() -> None:
     assert all(size % 4 == 0 for size in list_sizes(4, 10_000, factor=3))
 
 
-def test_the_references_are_mpis_and_compress_nothing() -> None:
+def test_the_references_use_mpi_and_no_compression() -> None:
     cases = list_cases(
         implementations=("pytorch", "ring", "mpi4py"), controllers=("gloo", "mpi"), compressions=("none", "fp16", "bf16"),
         world_sizes=(2, 4), sizes=(1024,),
@@ -64,7 +64,7 @@ def test_the_references_are_mpis_and_compress_nothing() -> None:
     assert len({case.case_id for case in cases}) == len(cases) == 16
 
 
-def test_cases_that_share_workers_follow_each_other_and_repeats_lie_apart() -> None:
+def test_jobs_are_grouped_by_shared_workers_within_each_repeat() -> None:
     choices = {"implementations": ("pytorch", "ring"), "controllers": ("gloo", "mpi"), "compressions": ("none", "fp16")}
     cases = list_cases(**choices, world_sizes=(2,), sizes=(1024, 4096))
     jobs = plan_jobs(cases, repeats=2)
@@ -75,7 +75,7 @@ def test_cases_that_share_workers_follow_each_other_and_repeats_lie_apart() -> N
     assert [job.key for job in left] == [job.key for job in jobs[1:]]
 
 
-def test_a_task_says_who_starts_its_workers() -> None:
+def test_a_task_of_the_mpi_controller_needs_mpirun() -> None:
     tasks = {
         job.case.controller: make_task(job, SETTINGS)
         for job in plan_jobs([CASE, CASE.model_copy(update={"controller": "mpi"})], repeats=1)
@@ -100,7 +100,7 @@ def test_the_mean_of_all_contributions_is_right_and_exact_on_the_wire(world_size
     assert patterns[0].check(mean, call=5, tolerance=ROUNDOFF["none"]) == (0, 0.0)
 
 
-def test_a_wrong_result_is_seen() -> None:
+def test_a_wrong_result_is_detected() -> None:
     patterns = [Pattern(rank=rank, world_size=2) for rank in range(2)]
     own, other = np.empty(5000, dtype=np.float32), np.empty(5000, dtype=np.float32)
     patterns[0].fill(own, call=3)
@@ -145,7 +145,7 @@ def record_of(calls: list[dict]) -> AllreduceRecord:
     return make_record(job, end_of(calls), settings=SETTINGS, members=MEMBERS, started_at="2024-05-06T07:00:00+00:00")
 
 
-def test_a_record_joins_the_ranks_and_their_place() -> None:
+def test_a_record_has_the_calls_of_all_ranks_and_the_cores_of_their_hosts() -> None:
     record = record_of([calls_of(0), calls_of(1)])
     assert record.outcome.status == "ok" and [rank.rank for rank in record.ranks] == [0, 1]
     assert {(rank.cores, rank.ranks_on_host) for rank in record.ranks} == {(2, 2)}, "two of four ranks took part"
@@ -157,7 +157,7 @@ def test_a_wrong_value_on_any_rank_is_a_failure() -> None:
     assert record.outcome.message == "7 wrong values; largest relative error 0.5"
 
 
-def test_what_is_not_a_result_is_a_failure() -> None:
+def test_an_invalid_result_of_a_rank_is_a_failure() -> None:
     record = record_of([calls_of(0), calls_of(1, call_seconds="soon")])
     assert record.outcome.status == "failed" and "not what a worker writes" in record.outcome.message
     assert record.ranks == []
@@ -207,7 +207,7 @@ def test_launches_are_averaged_and_a_failed_one_is_named() -> None:
     assert (row["launches"], row["status"], row["message"]) == (2, "failed", "gone")
 
 
-def test_the_table_has_a_block_a_path_and_says_what_failed() -> None:
+def test_the_table_has_a_block_per_path_and_lines_for_failures() -> None:
     other = CASE.model_copy(update={"compression": "none"})
     text = render_table(summarize([make([[1e-3], [2e-3]]), make([], case=other, status="timeout", message="hung")]))
     assert text.index("# pytorch gloo fp16: 2 ranks") > text.index("# pytorch gloo none: 2 ranks")
@@ -239,7 +239,7 @@ def test_the_plot_shows_every_path_below_the_ceiling_of_uncompressed_ones() -> N
         (["--np", "2", "--implementation", "ring", "--controller", "gloo"], "none of these cases exists"),
     ],
 )
-def test_a_mistake_is_one_line(
+def test_a_usage_error_is_one_line(
     arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

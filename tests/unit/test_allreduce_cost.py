@@ -1,4 +1,4 @@
-"""The cost model finds the parameters that made the times, says how wrong it is, and how far it reaches."""
+"""The cost model recovers known parameters, estimates its error, and says how far it extrapolates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gathered(link: float) -> float:
 
 
 def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowding: float) -> float:
-    """Written from the formula in the module's head, not from its code."""
+    """Written from the formula in the module's docstring, not from its code."""
     wire_bytes = size / 4 * WIRE_BYTES[compression]
     crossing = 2 * (n - 1) / n * wire_bytes
     calls = 2 if compression == "bf16" else 1
@@ -58,7 +58,7 @@ def only(rows: pd.DataFrame) -> Cost:
     return fit(name, family)
 
 
-def test_the_parameters_are_found_again() -> None:
+def test_a_fit_recovers_the_parameters() -> None:
     cost = only(make_rows(links=(None, 2e8, 1e9)))
     assert cost.family == "pytorch gloo"
     assert cost.call_seconds == pytest.approx(TRUTH["call"], rel=0.02)
@@ -80,7 +80,7 @@ def test_a_knee_is_found_where_there_is_one() -> None:
     assert cost.tail_byte_seconds == pytest.approx(5e-9, rel=0.05)
 
 
-def test_what_was_not_measured_has_no_parameter() -> None:
+def test_a_compression_that_was_not_measured_has_no_parameter() -> None:
     rows = make_rows(noise=0.02, worlds=(2, 4))
     rows = rows[rows["compression"] != "bf16"]
     cost = only(rows)

@@ -1,4 +1,4 @@
-"""The order of samples: the same whatever the ranks, the accumulation and the micro-batch."""
+"""The order of samples does not depend on ranks, accumulation and micro-batch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_point(**values: Any) -> Point:
 
 
 def make_corpus(*, train_samples: int, validation_samples: int = 7, spare: int = 0) -> Corpus:
-    """Training token at position p is p, validation token at position p is 10000 + p: a window shows its origin."""
+    """The training token at position p is p, the validation token at p is 10000 + p: a window's tokens tell its position."""
     train = np.arange(train_samples * LENGTH + 1 + spare, dtype=np.uint16)
     return Corpus(
         train=train,
@@ -40,14 +40,14 @@ def make_corpus(*, train_samples: int, validation_samples: int = 7, spare: int =
 
 
 def global_batch(corpus: Corpus, *, step: int, ranks: int, steps: int, micro: int, seed: int = 0) -> np.ndarray:
-    """Inputs of all ranks in the global order, (global_batch_size, sequence_length)."""
+    """Inputs [global_batch_size, T] of all ranks in the global order."""
     point = make_point(world_size=ranks, gradient_accumulation_steps=steps, micro_batch_size=micro, seed=seed)
     inputs = [Batches(point, corpus, rank=rank).train_batch(step)[0] for rank in range(ranks)]
     return np.concatenate(inputs).reshape(-1, LENGTH)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_batch_that_warms_up_leaves_no_sample_out_and_takes_none_twice(ranks: int) -> None:
+def test_a_batch_warm_up_skips_no_sample_and_repeats_none(ranks: int) -> None:
     """Passes 1, 2, 3, 4, 4, 4: the samples of all steps are those that equal steps would have read, in their order."""
     corpus = make_corpus(train_samples=200)
     point = make_point(
@@ -102,7 +102,7 @@ def test_any_factorisation_of_a_global_batch_yields_the_same_samples_in_the_same
 @settings(max_examples=40, deadline=None)
 @given(train_samples=st.integers(8, 60), size=st.integers(1, 8), spare=st.integers(0, LENGTH - 1))
 def test_every_epoch_visits_every_window_once_in_another_order(train_samples: int, size: int, spare: int) -> None:
-    """Global batches that do not divide the epoch straddle two."""
+    """Global batches that do not divide the epoch span two."""
     corpus = make_corpus(train_samples=train_samples, spare=spare)
     batches = Batches(make_point(world_size=1, micro_batch_size=size), corpus, rank=0)
     assert batches.samples_per_epoch == train_samples
@@ -115,7 +115,7 @@ def test_every_epoch_visits_every_window_once_in_another_order(train_samples: in
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_a_step_can_be_revisited_and_reached_directly() -> None:
+def test_the_batch_of_a_step_does_not_depend_on_earlier_calls() -> None:
     corpus = make_corpus(train_samples=20)
     point = make_point(world_size=1, micro_batch_size=8)
     batches = Batches(point, corpus, rank=0)
@@ -124,7 +124,7 @@ def test_a_step_can_be_revisited_and_reached_directly() -> None:
     assert windows(Batches(point, corpus, rank=0).train_batch(29)[0]) == in_order[29]
 
 
-def test_the_order_is_that_of_the_documented_generator() -> None:
+def test_the_order_is_the_documented_permutation_of_pcg64() -> None:
     corpus = make_corpus(train_samples=12)
     batches = Batches(make_point(world_size=1, micro_batch_size=12, seed=3), corpus, rank=0)
     for epoch in range(2):
@@ -138,7 +138,7 @@ def test_the_seed_changes_the_order() -> None:
     assert len(orders) == 5
 
 
-def test_a_long_run_keeps_few_orders() -> None:
+def test_a_long_run_keeps_few_permutations_in_memory() -> None:
     batches = Batches(make_point(world_size=1, micro_batch_size=8), make_corpus(train_samples=9), rank=0)
     for step in range(100):
         batches.train_batch(step)
@@ -155,7 +155,7 @@ def validation_windows(corpus: Corpus, samples: int, *, ranks: int, micro: int) 
     return result
 
 
-def test_validation_windows_are_dealt_over_the_ranks() -> None:
+def test_validation_windows_are_divided_among_the_ranks() -> None:
     corpus = make_corpus(train_samples=64, validation_samples=20)
     assert validation_windows(corpus, 8, ranks=2, micro=2) == [[[0, 1], [4, 5]], [[2, 3], [6, 7]]]
 
@@ -164,7 +164,7 @@ def test_validation_windows_are_dealt_over_the_ranks() -> None:
     ranks=st.integers(1, 4), micro=st.integers(1, 4), samples=st.integers(1, 40), validation_samples=st.integers(1, 40)
 )
 @settings(max_examples=80, deadline=None)
-def test_validation_covers_the_same_windows_for_any_ranks(
+def test_validation_covers_the_same_windows_for_any_number_of_ranks(
     ranks: int, micro: int, samples: int, validation_samples: int
 ) -> None:
     corpus = make_corpus(train_samples=64, validation_samples=validation_samples)
@@ -201,11 +201,11 @@ def test_too_little_text_is_refused_when_batches_are_made() -> None:
 
 
 @pytest.mark.parametrize(("world_size", "rank"), [(None, 0), (2, 2), (2, -1)])
-def test_a_rank_outside_the_world_is_a_defect(world_size: int | None, rank: int) -> None:
+def test_a_rank_outside_the_world_raises_value_error(world_size: int | None, rank: int) -> None:
     with pytest.raises(ValueError, match="rank"):
         Batches(make_point(world_size=world_size), make_corpus(train_samples=64), rank=rank)
 
 
-def test_tokens_beyond_the_model_are_a_defect() -> None:
+def test_a_corpus_with_a_larger_vocabulary_raises_value_error() -> None:
     with pytest.raises(ValueError, match="vocab_size 256"):
         Batches(make_point(vocab_size=256, world_size=1), make_corpus(train_samples=64), rank=0)

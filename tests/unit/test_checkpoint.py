@@ -1,4 +1,4 @@
-"""Checkpoint files: what is written is read, and one that does not fit its point is refused in one line."""
+"""Checkpoint files: they read back as written, and one of another training is refused in one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(path: Path, *, header: CheckpointHeader = HEADER, point: Point = POINT
     return str(path)
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_checkpoint_reads_back_as_written(tmp_path: Path) -> None:
     path = write(tmp_path / "new" / "a.safetensors")
     checkpoint = load_checkpoint(path, POINT, tokens_digest="abc")
     assert checkpoint.header == HEADER == check_checkpoint(path, POINT)
@@ -56,7 +56,9 @@ def path_names(folder: Path) -> list[Path]:
         ({"num_layers": 3}, "has shape"),
     ],
 )
-def test_a_point_that_does_not_fit_is_told_why(tmp_path: Path, changes: dict, message: str) -> None:
+def test_a_checkpoint_of_another_training_is_refused_with_the_difference(
+    tmp_path: Path, changes: dict, message: str
+) -> None:
     path = write(tmp_path / "a.safetensors")
     other = Point(**POINT.model_dump() | changes)
     for refuse in (check_checkpoint, load_checkpoint):
@@ -65,12 +67,12 @@ def test_a_point_that_does_not_fit_is_told_why(tmp_path: Path, changes: dict, me
         assert "\n" not in str(caught.value)
 
 
-def test_another_text_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_text_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match='tokens_digest was "abc", the point has "xyz"'):
         load_checkpoint(write(tmp_path / "a.safetensors"), POINT, tokens_digest="xyz")
 
 
-def test_the_split_of_the_batch_and_the_framework_may_change(tmp_path: Path) -> None:
+def test_micro_batch_accumulation_ranks_and_framework_may_change(tmp_path: Path) -> None:
     path = write(tmp_path / "a.safetensors")
     for changes in (
         {"world_size": 1, "micro_batch_size": 8},
@@ -89,7 +91,9 @@ def test_the_split_of_the_batch_and_the_framework_may_change(tmp_path: Path) -> 
         (b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense", "not a checkpoint"),
     ],
 )
-def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_checkpoint_is_an_error_of_one_line(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     path = tmp_path / "a.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -111,7 +115,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, content: byte
         ({"hvbench": HEADER.model_dump_json().replace('"step":7', '"step":-7')}, "step = -7"),
     ],
 )
-def test_a_header_of_somebody_else_is_told_in_one_line(tmp_path: Path, metadata: dict | None, message: str) -> None:
+def test_an_invalid_header_is_an_error_of_one_line(tmp_path: Path, metadata: dict | None, message: str) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"a": np.zeros(3)}, path, metadata=metadata)
     with pytest.raises(UsageError, match=message) as caught:

@@ -112,7 +112,7 @@ def test_a_folder_with_one_dominant_file_is_split_by_position(tmp_path: Path, ca
 # Digest
 
 
-def test_the_digest_names_text_and_settings_not_the_place(tmp_path: Path, cache: Path) -> None:
+def test_the_digest_depends_on_text_and_settings_not_on_the_folder(tmp_path: Path, cache: Path) -> None:
     first = write_folder(tmp_path / "here" / "texts")
     second = tmp_path / "there"
     shutil.copytree(first, second)
@@ -285,7 +285,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, str]]:
     return {name[:20]: (str(tmp_path / name), words) for name, words in expected.items()}
 
 
-def test_bad_input_is_told_in_one_line_by_check_and_by_prepare(
+def test_bad_input_is_an_error_of_one_line_in_check_and_in_prepare(
     bad_inputs: dict[str, tuple[str, str]], cache: Path
 ) -> None:
     for path, words in bad_inputs.values():
@@ -371,7 +371,7 @@ def test_a_folder_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path)
             check(str(data))
 
 
-def test_unreadable_text_is_told(open_folder: Path, ordinary_user: None) -> None:
+def test_unreadable_text_is_an_error_that_names_it(open_folder: Path, ordinary_user: None) -> None:
     path = write_text(open_folder / "texts" / "input.txt")
     path.chmod(0)
     for data in (path, path.parent):
@@ -434,7 +434,7 @@ def test_a_damaged_cache_entry_is_rebuilt(tmp_path: Path, cache: Path, name: str
     assert not list(cache.rglob("*.building*"))
 
 
-def test_what_a_killed_process_left_does_no_harm(tmp_path: Path, cache: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path, cache: Path) -> None:
     path = str(write_text(tmp_path / "input.txt"))
     digest = prepare(path, vocab_size=256, cache=cache).digest
     entry = cache / "corpus" / f"{digest}-256"
@@ -468,7 +468,7 @@ def test_processes_that_start_together_build_once(tmp_path: Path, cache: Path) -
     assert sum("training a BPE vocabulary" in output for output in outputs) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     path = str(write_text(tmp_path / "input.txt"))
     (tmp_path / "file").touch()
     for cache in (tmp_path / "file", Path("/proc/hvbench")):
@@ -503,7 +503,7 @@ def test_text_that_changes_while_it_is_tokenised_is_refused(tmp_path: Path, cach
 # Enough text
 
 
-def test_too_little_text_for_a_batch_is_told_with_numbers(tmp_path: Path, cache: Path) -> None:
+def test_too_little_text_for_a_batch_is_an_error_with_numbers(tmp_path: Path, cache: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text("x" * 2000)  # 1900 training bytes, 100 held out
     corpus = prepare(str(path), vocab_size=256, cache=cache)

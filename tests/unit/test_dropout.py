@@ -12,7 +12,7 @@ def test_without_dropout_there_is_no_seed() -> None:
     assert dropout_seed(Point(model="tiny"), rank=0, pass_number=0) is None
 
 
-def test_seeds_differ_between_passes_ranks_and_runs_of_other_seeds_and_are_the_same_again() -> None:
+def test_seeds_depend_on_pass_rank_and_seed_and_are_reproducible() -> None:
     points = [POINT, POINT.model_copy(update={"seed": 1})]
     places = [(point, rank, number) for point in points for rank in range(3) for number in range(100)]
     seeds = [dropout_seed(point, rank=rank, pass_number=number) for point, rank, number in places]

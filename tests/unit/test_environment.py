@@ -1,4 +1,4 @@
-"""The fingerprint of a machine: JSON-ready, complete, and without a framework."""
+"""The environment of a measurement: JSON values, complete, read without a framework."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from hvbench.records.environment import (
 )
 
 
-def test_the_fingerprint_is_json() -> None:
+def test_the_environment_is_json() -> None:
     facts = describe_environment()
     assert json.loads(json.dumps(facts, allow_nan=False)) == facts
 
 
-def test_the_fingerprint_names_version_processor_memory_and_packages() -> None:
+def test_the_environment_has_version_processor_memory_and_packages() -> None:
     facts = describe_environment()
     assert facts["hvbench_version"] == hvbench.__version__
     assert facts["cpu_model"]

@@ -1,4 +1,4 @@
-"""One builder at a time, a cache in the user's place, and a log that tells what went wrong."""
+"""The cache of wheels and its lock, and the lines of the log that an error shows."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def test_without_a_home_folder_the_user_is_told_what_to_set(monkeypatch: pytest.
         cache_root()
 
 
-def test_only_a_finished_wheel_counts(tmp_path: Path) -> None:
+def test_only_a_finished_wheel_is_taken_from_the_cache(tmp_path: Path) -> None:
     folder = build_folder("0123456789ab", tmp_path)
     (folder / "build").mkdir()
     (folder / "build/horovod-0.28.1-half.whl").touch()
@@ -52,7 +52,7 @@ def test_only_a_finished_wheel_counts(tmp_path: Path) -> None:
     assert cached_wheel(folder) == folder / "horovod-0.28.1-whole.whl"
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InstallError, match="set HVBENCH_CACHE to another folder") as raised:
         build_folder("0123456789ab", tmp_path / "file")

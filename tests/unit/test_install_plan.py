@@ -1,4 +1,4 @@
-"""What is built follows from what was found, and the cache key names all of it."""
+"""What is built for what is installed, and a cache key that depends on all of it."""
 
 import dataclasses
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_nccl_is_used_where_everything_for_it_is_there() -> None:
     assert "NCCL" not in decide(GPU_STACK, cuda=False).features
 
 
-def test_a_toolkit_beside_cpu_frameworks_changes_nothing() -> None:
+def test_a_cuda_toolkit_with_cpu_builds_of_the_frameworks_is_not_used() -> None:
     assert decide(dataclasses.replace(STACK, cuda=CUDA)).key == decide(STACK).key
     assert "HOROVOD_CUDA_HOME" not in decide(dataclasses.replace(STACK, cuda=CUDA)).variables
 

@@ -1,4 +1,4 @@
-"""Detection imports nothing, and what is missing is said in one line before anything is downloaded."""
+"""Detection imports nothing, and a missing prerequisite is an error of one line before anything is downloaded."""
 
 import os
 import subprocess
@@ -75,11 +75,11 @@ def test_mpi_cuda_and_nccl_are_found_by_their_tools(tmp_path: Path, monkeypatch:
     assert (nccl.version, nccl.library) == ("2.28.3", cuda_home / "lib64")
 
 
-def test_a_working_compiler_is_no_problem() -> None:
+def test_a_working_compiler_passes() -> None:
     assert prerequisites.compiler_problem() is None
 
 
-def test_a_missing_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvbench.install.stack.scripts_first_path", lambda: str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     assert find_compiler() is None
@@ -87,7 +87,9 @@ def test_a_missing_compiler_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     assert line == "a C++ compiler is missing (looked for $CXX, c++, g++, clang++): apt-get install g++"
 
 
-def test_a_compiler_without_a_standard_library_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_without_a_standard_library_is_an_error_of_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = program(tmp_path / "c++", "fatal error: optional: No such file or directory", code=1)
     broken.write_text(broken.read_text().replace("'\nexit", "' >&2\nexit"))
     monkeypatch.setenv("CXX", str(broken))
@@ -95,7 +97,7 @@ def test_a_compiler_without_a_standard_library_is_one_line(tmp_path: Path, monke
     assert "cannot build a C++17 program (fatal error: optional" in line and "\n" not in line
 
 
-def test_missing_headers_make_and_venv_are_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_headers_make_and_venv_give_one_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prerequisites.sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setattr(prerequisites.shutil, "which", lambda name, path=None: None)
     monkeypatch.setattr(prerequisites.importlib.util, "find_spec", lambda name: None)

@@ -1,4 +1,4 @@
-"""Masked language modelling: how many tokens are hidden, behind what, and that cuts of the batch do not matter."""
+"""Masked language modelling: how many tokens are masked, by what, independent of how the batch is divided."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hvbench.training.masking import IGNORED, chosen_tokens, mask_samples, mask_
 POINT = Point(model="tiny", objective="masked_lm", world_size=1, micro_batch_size=16)
 
 
-def test_shares_are_those_of_bert() -> None:
+def test_masked_random_and_kept_shares_are_those_of_bert() -> None:
     tokens = np.random.default_rng(0).integers(1, 256, size=(4000, 32))
     inputs, targets = mask_samples(tokens, np.arange(4000), point=POINT, stream=1)
     asked = targets != IGNORED
@@ -30,7 +30,7 @@ def test_shares_are_those_of_bert() -> None:
     assert inputs.dtype == targets.dtype == np.int32
 
 
-def test_a_sample_is_hidden_alike_whoever_sees_it() -> None:
+def test_the_mask_of_a_sample_does_not_depend_on_its_batch() -> None:
     tokens = np.random.default_rng(0).integers(1, 256, size=(8, 32))
     whole = mask_samples(tokens, np.arange(8), point=POINT, stream=1)
     parts = [mask_samples(tokens[i : i + 2], np.arange(i, i + 2), point=POINT, stream=1) for i in range(0, 8, 2)]
@@ -50,12 +50,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("vocab_size", [256, 400])
-def test_no_text_holds_the_mask(text: Path, tmp_path: Path, vocab_size: int) -> None:
+def test_no_text_contains_the_mask_token(text: Path, tmp_path: Path, vocab_size: int) -> None:
     found = corpus.prepare(str(text), vocab_size=vocab_size, cache=tmp_path)
     assert not (found.train == mask_token(vocab_size)).any() and not (found.validation == mask_token(vocab_size)).any()
 
 
-def test_the_mask_of_a_bpe_is_the_token_of_nul() -> None:
+def test_the_mask_token_of_a_bpe_is_nul() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -68,7 +68,9 @@ def test_the_mask_of_a_bpe_is_the_token_of_nul() -> None:
 
 
 @pytest.mark.parametrize(("world_size", "micro", "accumulation"), [(1, 8, 2), (2, 8, 1), (2, 2, 4)])
-def test_batches_mask_the_global_batch_however_it_is_cut(text, tmp_path, world_size, micro, accumulation) -> None:
+def test_masks_do_not_depend_on_ranks_accumulation_and_micro_batch(
+    text, tmp_path, world_size, micro, accumulation
+) -> None:
     found = corpus.prepare(str(text), vocab_size=256, cache=tmp_path)
     whole = Batches(POINT, found, rank=0).train_batch(3)
     cut = POINT.model_copy(

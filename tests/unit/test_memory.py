@@ -1,4 +1,4 @@
-"""The memory estimate against hand-computed sizes, and against the launches that were measured."""
+"""The memory estimate against sizes computed by hand, and against measured launches."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ VECTORS = 2 * (4 * 32 + 96 + 32 + 128 + 32) + 2 * 32
     ],
 )
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_each_optimizer_keeps_what_its_paper_says(framework: str, fields: dict, values: int) -> None:
+def test_optimizer_state_is_that_of_the_paper(framework: str, fields: dict, values: int) -> None:
     assert estimate(framework, **fields).optimizer_state_bytes == 4 * values
 
 
@@ -70,31 +70,31 @@ def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
 @pytest.mark.parametrize(
     ("framework", "values"), [("pytorch", 2 * W + 3 * H * T), ("tensorflow", 0.5 * W + 1.25 * H * T)]
 )
-def test_dropout_keeps_its_masks_and_what_attention_is_made_of(framework: str, values: float) -> None:
+def test_dropout_adds_masks_and_attention_matrices(framework: str, values: float) -> None:
     more = estimate(framework, dropout=0.1).activation_bytes - estimate(framework).activation_bytes
     assert more == L * S * values * 4
 
 
-def test_a_native_bf16_halves_what_products_keep_and_adds_the_rounded_weights() -> None:
+def test_native_bf16_halves_the_operands_of_products_and_adds_rounded_weights() -> None:
     found = estimate("pytorch", precision="bf16", is_native=True)
     assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)
     assert found.copies_bytes == V * W * 4 + 2 * PARAMETERS
     assert found.logits_bytes == 4 * S * V * 4 + 2 * S * V
 
 
-def test_an_emulated_bf16_keeps_fp32_and_both_copies() -> None:
+def test_emulated_bf16_keeps_fp32_operands_and_adds_rounded_weights_in_fp32() -> None:
     found, plain = estimate("pytorch", precision="bf16"), estimate("pytorch")
     assert found.activation_bytes == plain.activation_bytes
     assert found.copies_bytes == plain.copies_bytes + 4 * PARAMETERS
 
 
 @pytest.mark.parametrize(("framework", "more"), [("pytorch", 0), ("tensorflow", 4 * PARAMETERS)])
-def test_accumulation_costs_tensorflow_its_sums(framework: str, more: int) -> None:
+def test_accumulation_adds_a_copy_of_the_gradients_in_tensorflow(framework: str, more: int) -> None:
     once, often = estimate(framework), estimate(framework, gradient_accumulation_steps=4)
     assert often.peak_bytes - once.peak_bytes == often.accumulation_bytes == more
 
 
-def test_compression_holds_the_wire_format() -> None:
+def test_compression_adds_the_gradients_in_the_wire_format() -> None:
     assert estimate("pytorch", compression="fp16").copies_bytes - estimate("pytorch").copies_bytes == 2 * PARAMETERS
 
 

@@ -1,4 +1,4 @@
-"""Labelled samples: each lies in one file of the package that it is said to come from, whoever reads it."""
+"""Labelled samples: each comes from one file of its class, on every rank."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of files whose every line names its folder, and a file that is in none."""
+    """A text of folders in whose files every line is the folder's name, and one file outside of them."""
     root = tmp_path_factory.mktemp("text")
     for name, lines in FOLDERS.items():
         for number in range(20):
@@ -65,7 +65,7 @@ def test_a_sample_is_text_of_its_package_alone(text: Path, cache: Path) -> None:
             assert "of no package" not in sample
 
 
-def test_a_bpe_counts_the_same_files(text: Path, cache: Path) -> None:
+def test_token_counts_of_files_with_a_bpe_add_up_to_the_corpus(text: Path, cache: Path) -> None:
     counts = [corpus.count_file_tokens(str(text), vocab_size=300, cache=cache) for _ in range(2)]  # counted, then read
     assert counts[0] == counts[1]
     found = corpus.prepare(str(text), vocab_size=300, cache=cache)
@@ -75,7 +75,9 @@ def test_a_bpe_counts_the_same_files(text: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize(("world_size", "micro", "accumulation"), [(1, 4, 2), (2, 4, 1), (2, 2, 2)])
-def test_the_cut_of_the_batch_does_not_matter(text, cache, world_size, micro, accumulation) -> None:
+def test_samples_do_not_depend_on_ranks_accumulation_and_micro_batch(
+    text, cache, world_size, micro, accumulation
+) -> None:
     found = corpus.prepare(str(text), vocab_size=256, cache=cache)
     whole = make_batches(make_point(text), found, rank=0, cache=cache).train_batch(2)
     cut = make_point(text, world_size=world_size, micro_batch_size=micro, gradient_accumulation_steps=accumulation)
@@ -102,7 +104,7 @@ def test_an_epoch_sees_every_sample_once(text: Path, cache: Path) -> None:
         ({"micro_batch_size": 100_000}, "fewer than the global batch"),
     ],
 )
-def test_text_that_cannot_be_used_is_told_in_one_line(text: Path, cache: Path, changes: dict, message: str) -> None:
+def test_an_unusable_text_is_an_error_of_one_line(text: Path, cache: Path, changes: dict, message: str) -> None:
     with pytest.raises(DataError, match=message) as caught:
         find_packages(make_point(text, **changes), cache=cache)
     assert "\n" not in str(caught.value)

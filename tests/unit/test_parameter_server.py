@@ -1,4 +1,4 @@
-"""The server's arithmetic against the float64 reference, and what travels between it and the ranks."""
+"""The server's updates against the float64 reference, and the messages between it and the ranks."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def split(vector: np.ndarray) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_it_begins_with_the_weights_that_every_rank_begins_with() -> None:
+def test_the_server_starts_from_the_initial_weights_of_the_ranks() -> None:
     for name, value in initial_weights(POINT).items():
         assert np.array_equal(split(make_server().parameters)[name], value), name
 
 
-def test_its_updates_are_clipped_adamw() -> None:
+def test_updates_are_adamw_with_clipping() -> None:
     server, random = make_server(), np.random.default_rng(5)
     gradients = [random.standard_normal(server.parameters.size).astype(np.float32) for _ in RATES]
     norms = [

@@ -53,7 +53,7 @@ def test_products_are_six_flops_for_each_weight_and_token(model: str) -> None:
     assert total_flops(model_products(point)) < model_facts(point).model_flops_per_token * tokens
 
 
-def test_a_large_product_is_timed_in_part() -> None:
+def test_a_large_product_is_shrunk_to_the_limit() -> None:
     large = Product(rows=1000, inner=64, columns=4000, transposed="right", count=3)
     assert shrink(large, max_flops=large.flops) == large
     part = shrink(large, max_flops=large.flops / 5)  # columns to 2000 and 1000, then a side of 1000 to 500
@@ -69,7 +69,7 @@ def test_a_models_rate_is_total_flops_over_total_seconds() -> None:
     assert total_flops(products) / seconds == pytest.approx(2120 / 6)
 
 
-def test_bandwidth_counts_what_is_read_and_what_is_written() -> None:
+def test_bandwidth_counts_bytes_read_and_written() -> None:
     assert scaling_bandwidth(64, seconds=0.5) == 256.0
 
 

@@ -1,4 +1,4 @@
-"""Records as JSON: what is stored is what is read, and nothing else is taken for one."""
+"""Records as JSON: they read back as written, and nothing else is accepted as a record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hvbench knows of frameworks without importing them, and what one gets that says little or nothing of itself."""
+"""Facts about frameworks that are known without importing them, and their defaults."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_page_has_the_colours_of_every_framework() -> None:
     assert all(f"--{name}: {style.page_colour};" in rules and f".{name} {{" in rules for name, style in STYLES.items())
 
 
-def test_a_framework_that_says_nothing_of_its_memory_gets_the_more_of_what_the_twins_keep() -> None:
+def test_memory_of_a_framework_without_facts_is_the_larger_of_the_twins() -> None:
     kept = [describe_framework(name).kept for name in ("pytorch", "tensorflow")]
     for field in dataclasses.fields(Kept):
         assert getattr(Kept(), field.name) == max(getattr(each, field.name) for each in kept), field.name
@@ -77,7 +77,7 @@ def test_a_plan_compares_the_first_of_its_frameworks_with_the_others() -> None:
     ]
 
 
-def test_what_a_framework_does_not_need_is_hidden_from_it_and_back_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packages_are_hidden_from_an_import_and_restored_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "wave", raising=False)
     before = sys.modules["dataclasses"]
     with without(["wave", "dataclasses"]):

@@ -71,7 +71,7 @@ def test_the_rate_never_rises_after_the_warm_up() -> None:
     ("step", "rate"),
     [(0, 0.2), (3, 0.8), (4, 1.0), (6, 0.775), (8, 0.55), (10, 0.325), (12, 0.1), (13, 0.1), (10**6, 0.1)],
 )
-def test_the_line_falls_to_a_tenth_of_the_peak(step: int, rate: float) -> None:
+def test_the_linear_schedule_falls_to_a_tenth_of_the_peak(step: int, rate: float) -> None:
     """Peak 1, 4 steps of warm-up, 8 of decay: 0.9 / 8 = 0.1125 a step."""
     found = learning_rate_at(step, peak=1.0, schedule="linear", lr_warmup_steps=4, schedule_steps=12)
     assert found == pytest.approx(rate)
@@ -80,7 +80,7 @@ def test_the_line_falls_to_a_tenth_of_the_peak(step: int, rate: float) -> None:
 @pytest.mark.parametrize(
     ("step", "rate"), [(0, 0.25), (1, 0.5), (2, 0.75), (3, 1.0), (8, 2 / 3), (15, 0.5), (35, 1 / 3), (399, 0.1)]
 )
-def test_the_inverse_square_root_knows_no_end(step: int, rate: float) -> None:
+def test_the_inverse_square_root_falls_without_end(step: int, rate: float) -> None:
     """Warm-up 4 counted from 1 (peak at step number 4): sqrt(4/9), sqrt(4/16), sqrt(4/36), sqrt(4/400)."""
     found = learning_rate_at(step, peak=1.0, schedule="inverse_sqrt", lr_warmup_steps=3, schedule_steps=1)
     assert found == pytest.approx(rate)

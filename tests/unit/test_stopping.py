@@ -24,7 +24,7 @@ from hvbench.training.stopping import EarlyStopping
         (None, 0, [4.0, 5.0, 6.0, 7.0], [None] * 4),
     ],
 )
-def test_it_says_when_and_why(target_loss, patience, losses, expected) -> None:
+def test_training_stops_at_the_target_or_when_patience_is_used_up(target_loss, patience, losses, expected) -> None:
     stopping = EarlyStopping(target_loss=target_loss, patience=patience)
     assert [stopping.judge(loss) for loss in losses] == expected
 

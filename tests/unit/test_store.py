@@ -1,4 +1,4 @@
-"""A run's folder: one owner at a time, whole records, and no bad file that costs the good ones."""
+"""A run's folder: one writer at a time, complete records, and bad files that do not affect the good ones."""
 
 from __future__ import annotations
 
@@ -119,11 +119,11 @@ def test_an_unknown_field_is_named(tmp_path: Path) -> None:
     assert refuse(path).startswith('unknown key "repeats" (did you mean "repeat"?); allowed: schema_version, suite, ')
 
 
-def test_a_folder_in_the_place_of_a_record_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_named_like_a_record_is_an_error_of_one_line(tmp_path: Path) -> None:
     assert refuse(tmp_path) == "not a regular file; results are regular files"
 
 
-def test_a_missing_record_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_missing_record_is_an_error_of_one_line(tmp_path: Path) -> None:
     assert refuse(tmp_path / "a.json") == "cannot be read: No such file or directory"
 
 
@@ -169,7 +169,7 @@ def test_arbitrary_bytes_give_a_record_or_a_usage_error(tmp_path: Path, content:
 # The run itself
 
 
-def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
+def test_run_json_reads_back_as_written(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke", "jobs": ["a.r0"]})
     assert folder.read_run() == {"schema_version": 3, "suite": "smoke", "jobs": ["a.r0"]}
 
@@ -186,7 +186,7 @@ def test_what_was_asked_is_read_back(folder: RunFolder) -> None:
         ),
     ],
 )
-def test_a_folder_that_is_no_run_is_told_in_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_folder_that_is_no_run_is_an_error_of_one_line(tmp_path: Path, content: bytes | None, message: str) -> None:
     if content is not None:
         (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -204,7 +204,7 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     )
 
 
-def test_a_record_that_cannot_be_written_is_told_in_one_line(folder: RunFolder) -> None:
+def test_a_record_that_cannot_be_written_is_an_error_of_one_line(folder: RunFolder) -> None:
     folder.records_path.rmdir()
     with pytest.raises(
         StorageError, match=r"cannot be written: No such file or directory; what was measured before is safe$"
@@ -233,7 +233,7 @@ def hold(path: Path) -> subprocess.Popen:
     return holder
 
 
-def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_with_the_owner_of_the_lock(tmp_path: Path) -> None:
     with hold(tmp_path) as holder:
         with pytest.raises(StorageError) as caught:
             RunFolder(tmp_path).open_for_writing()
@@ -242,13 +242,13 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Pat
     assert str(caught.value).endswith("; wait for it or choose another folder with --out")
 
 
-def test_a_killed_owner_does_not_keep_the_folder(tmp_path: Path) -> None:
+def test_a_killed_owner_releases_the_lock(tmp_path: Path) -> None:
     with hold(tmp_path) as holder:
         holder.kill()
     RunFolder(tmp_path).open_for_writing()
 
 
-def test_a_closed_folder_is_free(tmp_path: Path) -> None:
+def test_close_releases_the_lock(tmp_path: Path) -> None:
     first, second = RunFolder(tmp_path), RunFolder(tmp_path)
     first.open_for_writing()
     with pytest.raises(StorageError, match="in use by"):
@@ -258,7 +258,7 @@ def test_a_closed_folder_is_free(tmp_path: Path) -> None:
     second.close()
 
 
-def test_reading_needs_no_ownership(folder: RunFolder) -> None:
+def test_reading_needs_no_lock(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke"})
     folder.write_record(make_record())
     reader = RunFolder(folder.path)
@@ -268,7 +268,7 @@ def test_reading_needs_no_ownership(folder: RunFolder) -> None:
 # Names of runs
 
 
-def test_a_new_run_never_meets_an_old_one(tmp_path: Path) -> None:
+def test_a_new_run_has_a_new_folder(tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
         paths.append(new_run_path(tmp_path, "smoke"))

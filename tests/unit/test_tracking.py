@@ -1,4 +1,4 @@
-"""Trackers: what each of them wrote, read back with its own reader or its own message types."""
+"""Trackers: what was written is read back with each tracker's own reader or message types."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LEVELDB_BLOCK = 32768
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tracker of the person who runs the tests hears of them."""
+    """Keep the tests away from the trackers of the person who runs them."""
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
 
 
 def make_some() -> list[Record]:
-    """Two launches with evaluations, one that failed without a sample, and one whose loss is no number."""
+    """Two launches with evaluations, one that failed without a sample, and one with a loss of NaN."""
     lost = make_record(status="oom", message="no memory", model="small", micro_batch_size=64)
     wild = make_launch({"framework": "pytorch", "seed": 9}, steps=4)
     wild = wild.model_copy(
@@ -45,7 +45,7 @@ def name_of(record: Record) -> str:
     return f"{record.point_id}.r{record.repeat}"
 
 
-def test_a_run_says_what_its_record_says() -> None:
+def test_a_tracker_run_has_the_settings_curves_and_figures_of_its_record() -> None:
     for record, row in pair_with_figures(make_some()):
         run = make_run(record, row)
         assert run.name == name_of(record) and run.status == record.outcome.status

@@ -54,7 +54,7 @@ def test_residual_projections_start_smaller_by_the_root_of_twice_the_layers() ->
         assert np.std(value) == pytest.approx(expected, rel=tolerance), name
 
 
-def test_the_seed_and_the_sizes_alone_decide_the_weights() -> None:
+def test_weights_depend_only_on_the_seed_and_the_sizes() -> None:
     same = Point(model="tiny", framework="tensorflow", precision="bf16", micro_batch_size=1, world_size=2)
     other = Point(model="tiny", seed=1)
     reference, again, different = initial_weights(TINY), initial_weights(same), initial_weights(other)
@@ -75,7 +75,7 @@ def test_float64_weights_hold_the_same_values() -> None:
         np.testing.assert_array_equal(value.astype(np.float32), single[name])
 
 
-def test_only_matrices_that_multiply_decay() -> None:
+def test_only_weight_matrices_and_the_token_embedding_decay() -> None:
     decayed = {name.partition(".")[2] or name for name in parameter_shapes(TINY) if is_decayed(name)}
     assert decayed == {
         "token_embedding", "attention.qkv.weight", "attention.out.weight", "mlp.up.weight", "mlp.down.weight",
