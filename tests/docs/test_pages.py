@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from hvbench import errors
 from hvbench.cli.group import hvbench as command_line
 from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
@@ -40,6 +42,13 @@ def test_every_field_of_a_suite_is_in_the_reference(pages: Path) -> None:
     text = (pages / "reference" / "suite-file.html").read_text(encoding="utf-8")
     assert [name for name in [*Point.model_fields, *MeasureSettings.model_fields] if f">{name}<" not in text] == []
     assert json.loads((pages / "suite.schema.json").read_text(encoding="utf-8")) == suite_schema()
+
+
+def test_the_page_of_exit_codes_has_those_of_every_error() -> None:
+    page = (ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8")
+    family = [each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, Exception)]
+    codes = [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.M)]
+    assert codes == sorted({0, *(each.exit_code for each in family)})
 
 
 def test_the_schema_takes_every_shipped_suite() -> None:
