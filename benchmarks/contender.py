@@ -19,10 +19,10 @@ import numpy as np
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays
 from hvbench.records.environment import describe_load
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
-from hvbench.training.precision import PRECISIONS
 from hvbench.training.schedule import point_learning_rate
 from hvbench.training.weights import initial_weights
 

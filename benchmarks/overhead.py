@@ -25,11 +25,11 @@ from hvbench.frameworks import load_framework  # noqa: E402
 from hvbench.records.environment import describe_environment  # noqa: E402
 from hvbench.registry import FRAMEWORKS  # noqa: E402
 from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
+from hvbench.spec.numerics import PRECISIONS  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 from hvbench.spec.settings import MeasureSettings  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 from hvbench.training.batches import Batches  # noqa: E402
-from hvbench.training.precision import PRECISIONS  # noqa: E402
 from hvbench.training.schedule import point_learning_rate  # noqa: E402
 from hvbench.training.weights import initial_weights  # noqa: E402
 from hvbench.worker.loop import Loop  # noqa: E402

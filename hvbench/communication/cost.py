@@ -30,8 +30,6 @@ from hvbench.communication.summary import busbw_factor
 from hvbench.launch.link import burst_bytes
 from hvbench.spec.numerics import WIRE_FORMATS
 
-WIRE_BYTES = {name: wire.value_bytes for name, wire in WIRE_FORMATS.items()}  # of one float32 value
-OPERATIONS = {name: wire.operations for name, wire in WIRE_FORMATS.items()}  # of Horovod per all-reduce
 CASTING = tuple(name for name, wire in WIRE_FORMATS.items() if wire.is_compressed)
 LEAST_ROWS = 6  # cases for a fit
 SMALLEST = 1e-15  # avoids a division by 0 and a logarithm of 0
@@ -88,10 +86,10 @@ class Cost:
             latency_seconds: Additional time per hop, compared with the fitted cases.
         """
         values = payload_bytes / 4
-        crossing = busbw_factor(world_size) * values * WIRE_BYTES[compression]
+        crossing = busbw_factor(world_size) * values * WIRE_FORMATS[compression].value_bytes
         hops = 2 * (world_size - 1)
         software = (
-            self.call_seconds * OPERATIONS[compression]
+            self.call_seconds * WIRE_FORMATS[compression].operations
             + self.hop_seconds * hops
             + self.byte_seconds * crossing
             + self.tail_byte_seconds * max(0.0, crossing - self.knee_bytes)
@@ -215,7 +213,9 @@ def _hold_out(family: str, rows: pd.DataFrame, chosen: pd.Series, *, kind: str) 
 def _crossing(rows: pd.DataFrame) -> np.ndarray:
     """B of each row: the bytes that each rank sends."""
     wire_bytes = (
-        rows["payload_bytes"].to_numpy(dtype=float) / 4 * rows["compression"].map(WIRE_BYTES).to_numpy(dtype=float)
+        rows["payload_bytes"].to_numpy(dtype=float)
+        / 4
+        * rows["compression"].map(lambda name: WIRE_FORMATS[name].value_bytes).to_numpy(dtype=float)
     )
     return busbw_factor(rows["world_size"].to_numpy(dtype=float)) * wire_bytes
 
@@ -254,7 +254,7 @@ def _terms(rows: pd.DataFrame, *, knee: float, rest: float) -> np.ndarray:
     bursts = np.array([gathered_bytes(link, rest=rest) if np.isfinite(link) else 0.0 for link in links])
     values = rows["payload_bytes"].to_numpy(dtype=float) / 4
     tail = np.maximum(0.0, crossing - knee) if np.isfinite(knee) else np.zeros_like(crossing)
-    calls = rows["compression"].map(OPERATIONS).to_numpy(dtype=float)
+    calls = rows["compression"].map(lambda name: WIRE_FORMATS[name].operations).to_numpy(dtype=float)
     columns: Sequence[np.ndarray] = [
         calls,
         calls * (crowding - 1),

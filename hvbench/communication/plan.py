@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hvbench.communication.record import CallSettings, Case
 from hvbench.launch.coordinator import Task
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.exchange import CONTROLLERS
+from hvbench.spec.numerics import WIRE_FORMATS
 
 REFERENCES = ("mpi4py", "ring")  # MPI's own all-reduce, and a ring written on its sends and receives
 IMPLEMENTATIONS = (*FRAMEWORKS, *REFERENCES)
@@ -58,7 +60,8 @@ def list_cases(
             link_bits_per_second=link,
         )
         for world_size, link, implementation, controller, compression, size in product
-        if implementation in FRAMEWORKS or (controller == "mpi" and compression == "none")
+        if implementation in FRAMEWORKS
+        or (CONTROLLERS[controller].needs_mpirun and not WIRE_FORMATS[compression].is_compressed)
     ]
 
 
@@ -89,6 +92,6 @@ def make_task(job: CaseJob, settings: CallSettings) -> Task:
         device="auto",
         job={"kind": "allreduce", "case": case.model_dump(), "settings": settings.model_dump()},
         timeout_seconds=TIMEOUT_SECONDS + calls * case.payload_bytes * SECONDS_PER_BYTE,
-        by_mpirun=case.controller == "mpi",
+        by_mpirun=CONTROLLERS[case.controller].needs_mpirun,
         link_bits_per_second=case.link_bits_per_second,
     )

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hvbench.analysis.topics.links import LinkModel, Span
-from hvbench.communication.cost import WIRE_BYTES, Cost
+from hvbench.communication.cost import Cost
+from hvbench.spec.numerics import WIRE_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ def predict_step(
         step_seconds=step,
         efficiency=Span(centre=local / step.centre, low=local / step.high, high=local / step.low),
         break_even_bits_per_second=model.break_even_span(compression, world_size=world_size)
-        if compression != "none"
+        if WIRE_FORMATS[compression].is_compressed
         else None,
         reach=model.describe_reach(bits_per_second=bits_per_second, world_size=world_size),
     )
@@ -75,7 +76,7 @@ def predict_step(
 
 def software_seconds(model: LinkModel, cost: Cost, *, compression: str, world_size: int) -> float:
     """Seconds that an all-reduce among `world_size` ranks takes longer than among the measured ones, without the wire's time."""
-    payload = model.payload_bytes[compression] / WIRE_BYTES[compression] * 4
+    payload = model.payload_bytes[compression] / WIRE_FORMATS[compression].value_bytes * 4
     many, few = (
         cost.predict(payload_bytes=payload, world_size=n, compression=compression)
         for n in (world_size, model.world_size)
@@ -105,7 +106,7 @@ def predict_all(
         cost, factor = costs.get(f"{model.point['framework']} {model.point['controller']}", (None, 1.0))
         for world_size in world_sizes or (model.world_size,):
             for link in links or model.links:
-                for compression in sorted(model.local_seconds, key=list(WIRE_BYTES).index):
+                for compression in sorted(model.local_seconds, key=list(WIRE_FORMATS).index):
                     predictions.append(
                         predict_step(
                             model,

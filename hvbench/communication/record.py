@@ -14,8 +14,10 @@ from hvbench.errors import UsageError
 from hvbench.io.untrusted import load_json, read_regular_file
 from hvbench.records.record import Line, Outcome, Real, Seconds, Whole
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.exchange import CONTROLLERS
 from hvbench.spec.knob import Spec
 from hvbench.spec.messages import describe_validation_error
+from hvbench.spec.numerics import WIRE_FORMATS
 
 # Schema history, newest first:
 #   1   case, repeat, settings, outcome, environment, ranks
@@ -32,8 +34,8 @@ class Case(Spec):
     """One path, message size, number of ranks and link. `payload_bytes`: of the float32 values, before compression."""
 
     implementation: Literal[(*FRAMEWORKS, "mpi4py", "ring")]
-    controller: Literal["gloo", "mpi"]
-    compression: Literal["none", "fp16", "bf16"]
+    controller: Literal[*CONTROLLERS]
+    compression: Literal[*WIRE_FORMATS]
     world_size: Ranks
     payload_bytes: Payload
     link_bits_per_second: Whole | None = None

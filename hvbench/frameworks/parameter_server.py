@@ -16,6 +16,7 @@ import numpy as np
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.ranks import MpiPeers
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
 
@@ -89,7 +90,7 @@ class Server:
     def serve(self) -> None:
         """Answer requests until every rank has finished the point."""
         left = set(range(self.peers.world.size - 1))
-        is_synchronous = self.point.strategy == "parameter_server"
+        is_synchronous = self.point.is_repeatable
         while left:
             if is_synchronous:
                 left = self._serve_all(sorted(left))
@@ -144,7 +145,7 @@ class Server:
         point = self.point
         # In float64: a float32 dot product over all values is off by as much as the twins are allowed to differ.
         norm = math.sqrt(np.square(gradients, dtype=np.float64).sum()) / loss_scale
-        if point.precision == "fp16" and not math.isfinite(norm):
+        if PRECISIONS[point.precision].loss_scaling and not math.isfinite(norm):
             return norm, True
         factor = min(1.0, point.max_gradient_norm / (norm + 1e-6)) if point.max_gradient_norm else 1.0
         gradients *= np.float32(factor / loss_scale)

@@ -15,6 +15,8 @@ from hvbench.parity.compare import Deviation, compare_traces
 from hvbench.parity.run import DIGESTS, NO_LIMITS, Limits, TracedPoint, estimate_trace_bytes, forget, run_traces
 from hvbench.parity.tolerances import tolerances_for
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.knob import knobs_of
 from hvbench.spec.labels import short_name, tell_apart
 from hvbench.spec.point import Point
 
@@ -64,7 +66,8 @@ def in_framework(point: Point, framework: str) -> Point:
     """The same training in another framework; a choice that only its own framework has falls back to the default."""
     if point.framework == framework:
         return point
-    return point.model_copy(update={"framework": framework, "gemm": Point.model_fields["gemm"].default})
+    own = {name: Point.model_fields[name].default for name, knob in knobs_of(Point).items() if knob.is_of_one_framework}
+    return point.model_copy(update={**own, "framework": framework})
 
 
 def check_pairs(
@@ -139,7 +142,7 @@ def find_deviations(a: TracedPoint, b: TracedPoint) -> list[Deviation]:
     """Everything that `compare_points` compares; raises ValueError when the traces hold different quantities."""
     tolerances = tolerances_for(b.point, is_native=a.is_native or b.is_native)
     deviations = []
-    for traced in (a, b) if a.point.strategy != "local" else ():  # ranks that exchange nothing share nothing
+    for traced in (a, b) if STRATEGIES[a.point.strategy].exchanges else ():  # ranks that exchange nothing share nothing
         for kind in DIGESTS:
             differing = sum(digests[kind] != traced.digests[0][kind] for digests in traced.digests)
             name = f"{traced.point.framework}/ranks_with_other_{kind}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.parity.norms import l2_norm_of_row_l1_norms, wire_spacing
+from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.batches import Batches
 from hvbench.training.loss_scale import LossScale
@@ -58,7 +59,7 @@ def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int
     inputs, targets = batches.train_batch(0)
     samples = max(1, MAX_LOGITS // (point.sequence_length * point.vocab_size))
     arrays = {"logits": trainer.logits(inputs[0])[:samples]}
-    scale, overflows = LossScale(enabled=point.precision == "fp16"), 0
+    scale, overflows = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), 0
     gradients = trainer.gradients(inputs, targets, loss_scale=scale.scale)
     while scale.enabled and scale.scale > 1.0 and not all(np.isfinite(value).all() for value in gradients.values()):
         scale.update(skipped=True)
@@ -70,7 +71,7 @@ def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int
     arrays |= {f"wire/{name}": wire_rounding(point, value, scale=scale.scale) for name, value in gradients.items()}
 
     before = trainer.parameters()
-    scale, results = LossScale(enabled=point.precision == "fp16"), []
+    scale, results = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), []
     for step in range(steps):
         rate = point_learning_rate(point, step)
         inputs, targets = batches.train_batch(step)
@@ -93,9 +94,10 @@ def wire_rounding(point: Point, gradient: np.ndarray, *, scale: float) -> np.nda
     by a ring, which rounds each of the `world_size` - 1 partial sums.
     """
     world_size = point.world_size or 1
-    if point.compression == "none" or world_size == 1:
+    wire = WIRE_FORMATS[point.compression]
+    if not wire.is_compressed or world_size == 1:
         return np.array(0.0)
-    roundings = 2 if point.compression == "bf16" else world_size
+    roundings = world_size if wire.is_summed_by_horovod else 2
     sent = float(np.abs(gradient).max()) / point.gradient_predivide
     step = wire_spacing(sent, compression=point.compression)
     return np.array(roundings * step * point.gradient_predivide / scale)

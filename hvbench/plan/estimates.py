@@ -37,7 +37,7 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
         steps += steps // settings.noise_every + 1  # forward and backward once more
     if settings.ablation_rounds:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
-    if job.point.pretraining != "none":
+    if job.point.is_pretrained:
         steps += job.point.pretraining_steps
     tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
     seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
@@ -69,7 +69,7 @@ def link_seconds(payload_bytes: int, point: Point) -> float:
 def ceiling_question(point: Point) -> tuple[object, ...]:
     """What of a point its ceilings depend on; workers measure those of equal points once."""
     sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
-    return (point.precision, point.gemm, point.objective == "classification", *sizes)
+    return (point.precision, point.gemm, point.is_classifier, *sizes)
 
 
 @cache

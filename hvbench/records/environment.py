@@ -42,7 +42,7 @@ ONEDNN_LIMITS: dict[str, set[str]] = {
 
 
 def multiplies_natively(dtype: str, *, device: str) -> bool:
-    """Whether `device` ("cpu" or "cuda") multiplies matrices in `dtype`; see `hvbench.training.precision`.
+    """Whether `device` ("cpu" or "cuda") multiplies matrices in `dtype`; see `hvbench.spec.numerics`.
 
     A CPU does where it has the instructions and the libraries may use them: both frameworks leave such products to
     oneDNN, whose limits hold for both.
@@ -61,6 +61,11 @@ def onednn_flags() -> set[str]:
     return ONEDNN_LIMITS.get(limit.upper(), every)
 
 
+def native_fact(dtype: str) -> str:
+    """Key of an environment under which it says whether its processor multiplies in `dtype`, for those that may lack it."""
+    return f"native_{dtype}"
+
+
 def describe_environment() -> dict[str, Any]:
     """Hardware, software and settings of this host as JSON values; a fact that cannot be read is None."""
     return {
@@ -71,8 +76,7 @@ def describe_environment() -> dict[str, Any]:
         "usable_cores": GIVEN_CORES,
         "cgroup_cpu_quota": cgroup_cpu_quota(),
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "native_bfloat16": multiplies_natively("bfloat16", device="cpu"),
-        "native_float16": multiplies_natively("float16", device="cpu"),
+        **{native_fact(dtype): multiplies_natively(dtype, device="cpu") for dtype in NATIVE_FLAGS},
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "cgroup_memory_limit_bytes": cgroup_memory_limit_bytes(),
         "kernel": platform.release(),

@@ -48,6 +48,7 @@ class Knob:
     unit: str = ""
     column: int | None = None  # its place among the columns that tables begin with; None: behind them, as fields stand
     is_of_launch: bool = False  # a set of workers cannot change it once it runs
+    is_of_one_framework: bool = False  # a choice that the others do not have
     is_of_horovod: bool = False  # means something to Horovod's own strategy only
     variable: str | None = None  # environment variable by which Horovod is told a value that is not the default
     variable_scale: float = 1.0  # from the field's unit to the variable's

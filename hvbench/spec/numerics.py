@@ -91,9 +91,9 @@ class NumericsPart(Part):
         Literal[*WIRE_FORMATS],
         Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_has_gradients_to_compress),
     ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
-    gemm: Annotated[Literal["default", "onednn"], Knob(impossible=_is_a_choice_of_pytorch)] = Field(
-        "default", description="library of PyTorch's fp32 products on a CPU"
-    )
+    gemm: Annotated[
+        Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_is_a_choice_of_pytorch)
+    ] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True)] = Field(
         "auto", description="auto: cuda where the framework sees one"
     )

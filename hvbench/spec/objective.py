@@ -55,6 +55,11 @@ class ObjectivePart(Part):
         return OBJECTIVES[self.objective].is_classification
 
     @property
+    def hides_tokens(self) -> bool:
+        """Whether the model predicts tokens that it is not shown."""
+        return OBJECTIVES[self.objective].hides_tokens
+
+    @property
     def is_pretrained(self) -> bool:
         """Whether the weights learn something before the first measured step."""
         return self.pretraining != "none"

@@ -16,6 +16,7 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
+from hvbench.spec.knob import Kind, kind_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -295,10 +296,8 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
 
 def parse_value(key: str, text: str) -> Any:
     """A command line value as the TOML value it looks like, or as text."""
-    annotation = (
-        str((Point.model_fields | MeasureSettings.model_fields)[key].annotation) if key in Point.model_fields else ""
-    )
-    if "str" in annotation:
+    fields = Point.model_fields | MeasureSettings.model_fields
+    if key in fields and kind_of(fields[key]) is Kind.TEXT:
         return text
     try:
         parsed = tomllib.loads(f"value = {text}")

@@ -232,7 +232,7 @@ def find_explosion(point: Point, ranks: Sequence[RankSamples]) -> dict[str, Any]
     losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
     mean, guessing = (
         sum(losses) / len(losses),
-        math.log(point.num_classes if point.objective == "classification" else point.vocab_size),
+        math.log(point.num_classes if point.is_classifier else point.vocab_size),
     )
     if mean <= EXPLODED * guessing:
         return None
@@ -342,7 +342,7 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
                 corpus.require_enough(
                     prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
                 )
-                if point.objective == "classification":
+                if point.is_classifier:
                     find_packages(point)
     return digests
 

@@ -112,6 +112,6 @@ class Batches:
         length = self._point.sequence_length
         positions = windows[:, None] * length + np.arange(length + 1)
         values = tokens[positions].astype(np.int32)
-        if self._point.objective == "masked_lm":
+        if self._point.hides_tokens:
             return mask_samples(values[:, :-1], numbers, point=self._point, stream=stream)
         return np.ascontiguousarray(values[:, :-1]), np.ascontiguousarray(values[:, 1:])

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from hvbench.records.record import ModelFacts
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.weights import parameter_shapes
-
-WIRE_BYTES = {"none": 4, "fp16": 2, "bf16": 2}
 
 
 def model_facts(point: Point) -> ModelFacts:
@@ -26,14 +26,14 @@ def model_facts(point: Point) -> ModelFacts:
     block = sum(size for name, size in sizes.items() if name.startswith("block0."))
     parameters = sum(sizes.values()) + (point.num_layers - 1) * block
     parameters_in_flops = parameters - sizes["position_embedding"]
-    if point.objective == "classification":
+    if point.is_classifier:
         parameters_in_flops -= sizes["token_embedding"] + sizes["classifier.weight"] + sizes["classifier.bias"]
     attention = 12 * point.num_layers * point.hidden_size * point.sequence_length  # H * Q = hidden_size
-    communicates = (point.world_size or 1) > 1 and point.strategy != "local"
+    communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
     return ModelFacts(
         parameters=parameters,
         parameters_in_flops=parameters_in_flops,
         model_flops_per_token=6 * parameters_in_flops + attention,
         tokens_per_step=point.tokens_per_step,
-        allreduce_bytes_per_step=parameters * WIRE_BYTES[point.compression] if communicates else 0,
+        allreduce_bytes_per_step=parameters * WIRE_FORMATS[point.compression].value_bytes if communicates else 0,
     )

@@ -37,9 +37,10 @@ import math
 from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import state_shapes
-from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import parameter_shapes
 
 VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the loss: fp32 in every precision
@@ -73,7 +74,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     kept = KEPT[point.framework]
     parameters = sum(math.prod(shape) for shape in parameter_shapes(point).values())
     tokens = point.micro_batch_size * point.sequence_length
-    is_lower = PRECISIONS[point.precision].compute_dtype != "float32"
+    is_lower = PRECISIONS[point.precision].is_lower
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
 
     block_bytes = (
@@ -87,7 +88,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
             + kept.dropout_attention_values * point.num_heads * point.sequence_length
         )
         block_bytes += int(tokens * masks * VALUE_BYTES)
-    logits = 0 if point.objective == "classification" else tokens * point.vocab_size
+    logits = 0 if point.is_classifier else tokens * point.vocab_size
     logits_bytes = kept.logits * logits * VALUE_BYTES
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
         logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
@@ -95,8 +96,9 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
-    copies_bytes += parameters * HALF_BYTES if point.compression != "none" else 0
-    is_own = point.strategy == "native"
+    wire = WIRE_FORMATS[point.compression]
+    copies_bytes += parameters * wire.value_bytes if wire.is_compressed else 0
+    is_own = STRATEGIES[point.strategy].is_native
     copies_bytes += parameters * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1

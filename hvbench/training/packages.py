@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.errors import DataError
+from hvbench.spec.knob import parts_of
+from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.point import Point
 from hvbench.training.batches import VALIDATION, Batch, Batches
 from hvbench.training.corpus import Corpus, count_file_tokens
@@ -92,13 +94,13 @@ class LabelledBatches(Batches):
 
 def pretraining_point(point: Point) -> Point:
     """The point of the pretraining of a classification `point`: the same training with its pretraining objective."""
-    defaults = {name: Point.model_fields[name].default for name in ("num_classes", "pretraining", "pretraining_steps")}
+    defaults = {name: Point.model_fields[name].default for name in parts_of(Point)[ObjectivePart]}
     return point.model_copy(update=defaults | {"objective": point.pretraining})
 
 
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:
     """One rank's batches of the point's objective. Raises DataError for a text that is too small."""
-    if point.objective == "classification":
+    if point.is_classifier:
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
     return Batches(point, corpus, rank=rank)
 

@@ -67,7 +67,7 @@ def model_products(point: Point) -> list[Product]:
             Product(rows=tokens, inner=outputs, columns=inputs, transposed="right", count=count),
             Product(rows=inputs, inner=tokens, columns=outputs, transposed="left", count=count),
         ]
-    if point.objective == "classification":  # its projection has a row per sample
+    if point.is_classifier:  # its projection has a row per sample
         return products
     return [
         *products,
@@ -103,7 +103,7 @@ def rounded_elements(point: Point) -> int:
     tokens = point.micro_batch_size * point.sequence_length
     *blocks, (width, vocabulary, _) = linear_layers(point)
     elements = sum(count * (tokens * (i + o) + i * o + o) for i, o, count in blocks)
-    if point.objective == "classification":
+    if point.is_classifier:
         return 2 * elements
     return 2 * (elements + tokens * (width + vocabulary) + width * vocabulary)
 

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from hvbench.spec.point import Point
 
 FINAL_FRACTION = 0.1
-ENDING_SCHEDULES = ("cosine", "linear")  # those that depend on `schedule_steps`
+
+# Schedule -> the learning rate of `step` after the warm-up as a fraction of the peak; arguments: step, warmup_steps, end.
+FRACTIONS: dict[str, Callable[[int, int, int], float]] = {
+    "constant": lambda step, warmup_steps, end: 1.0,
+    "cosine": lambda step, warmup_steps, end: _fall(0.5 * (1 + math.cos(math.pi * _progress(step, warmup_steps, end)))),
+    "linear": lambda step, warmup_steps, end: _fall(1 - _progress(step, warmup_steps, end)),
+    "inverse_sqrt": lambda step, warmup_steps, end: math.sqrt((warmup_steps + 1) / (step + 1)),
+}
 
 
 def learning_rate_at(step: int, *, peak: float, schedule: str, lr_warmup_steps: int, schedule_steps: int) -> float:
@@ -19,14 +27,7 @@ def learning_rate_at(step: int, *, peak: float, schedule: str, lr_warmup_steps: 
     """
     if step < lr_warmup_steps:
         return peak * (step + 1) / (lr_warmup_steps + 1)
-    if schedule == "constant":
-        return peak
-    if schedule == "inverse_sqrt":
-        return peak * math.sqrt((lr_warmup_steps + 1) / (step + 1))
-    decay_steps = max(1, schedule_steps - lr_warmup_steps)
-    progress = min(1.0, (step - lr_warmup_steps) / decay_steps)
-    remaining = 1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress))
-    return peak * (FINAL_FRACTION + (1 - FINAL_FRACTION) * remaining)
+    return peak * FRACTIONS[schedule](step, lr_warmup_steps, schedule_steps)
 
 
 def learning_rate_factor(global_batch_size: int, *, reference_batch_size: int, lr_scaling: str) -> float:
@@ -77,3 +78,13 @@ def passes_before(point: Point, step: int) -> int:
 def samples_before(point: Point, step: int) -> int:
     """Number of training samples of all ranks in all steps before 0-based `step`."""
     return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)
+
+
+def _progress(step: int, warmup_steps: int, end: int) -> float:
+    """How much of the steps between warm-up and `end` is done, at most 1."""
+    return min(1.0, (step - warmup_steps) / max(1, end - warmup_steps))
+
+
+def _fall(remaining: float) -> float:
+    """From 1 to FINAL_FRACTION as `remaining` goes from 1 to 0."""
+    return FINAL_FRACTION + (1 - FINAL_FRACTION) * remaining

@@ -43,7 +43,7 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
             f"block{layer}.mlp.down.bias": (width,),
         }
     shapes |= {"final_norm.gain": (width,), "final_norm.bias": (width,)}
-    if point.objective == "classification":
+    if point.is_classifier:
         shapes |= {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
     return shapes
 

@@ -17,9 +17,9 @@ from typing import Any
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime
 from hvbench.records.environment import multiplies_natively
+from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
-from hvbench.training.flops import WIRE_BYTES, model_facts
-from hvbench.training.precision import PRECISIONS
+from hvbench.training.flops import model_facts
 from hvbench.training.products import (
     Product,
     allreduce_busbw,
@@ -143,7 +143,7 @@ class Ceilings:
             )
 
         tokens = point.micro_batch_size * point.sequence_length
-        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.objective == "classification")
+        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.is_classifier)
         return self._ask_once(measure, "model", dtype, point.gemm, *sizes)
 
     def _product_seconds(self, product: Product, *, expected_seconds: float, dtype: str, gemm: str) -> float:
@@ -182,7 +182,7 @@ class Ceilings:
         payload_bytes = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES)
 
         def measure() -> float:
-            elements = payload_bytes // WIRE_BYTES[compression]
+            elements = payload_bytes // WIRE_FORMATS[compression].value_bytes
             run = self.twin.prepare_allreduce(elements, compression=compression, runtime=self.runtime)
             # The first call also makes the connections; how many follow is common, or a rank would wait for ever.
             first = self._share_largest(self._seconds(run))

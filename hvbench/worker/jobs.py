@@ -32,13 +32,14 @@ from hvbench.io.atomic import write_json
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
 from hvbench.parity import trace as parity
 from hvbench.records.environment import describe_environment, describe_load, multiplies_natively
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import PARAMETERS, load_checkpoint, name_checkpoint
 from hvbench.training.packages import make_batches, pretraining_point
-from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights, move_last_bits
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.ceiling import Ceilings
@@ -135,7 +136,7 @@ class Worker:
         batches = make_batches(point, text, rank=self.runtime.rank)
         prepared = time.perf_counter()
         self.progress.enter("build")
-        trained = self.pretrain(point, text) if point.pretraining != "none" else None
+        trained = self.pretrain(point, text) if point.is_pretrained else None
         trainer = slow_down(self.build_trainer(point, trained), self.progress.faults, point=point.point_id)
         folder = self.checkpoints / self.job["key"] if settings.checkpoint_every else None
         loop = self.make_loop(point, settings, trainer=trainer, batches=batches, folder=folder)
@@ -325,7 +326,7 @@ class Worker:
 
 def uses_horovod(point: Point) -> bool:
     """Whether Horovod brings the point's ranks together."""
-    return (point.world_size or 1) > 1 and point.strategy in ("horovod", "local")
+    return (point.world_size or 1) > 1 and STRATEGIES[point.strategy].is_joined_by_horovod
 
 
 JOBS: dict[str, Callable[[Worker, Point, MeasureSettings], dict[str, Any]]] = {

@@ -20,6 +20,7 @@ import numpy as np
 
 from hvbench.frameworks.contract import Runtime, StepResult, Trainer
 from hvbench.records.record import finite_or_none
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batch, Batches
@@ -80,7 +81,7 @@ class Loop:
         self.runtime = runtime
         self.folder = folder
         self.samples = Samples()
-        self.loss_scale = LossScale(enabled=point.precision == "fp16")
+        self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
         self.total_steps = settings.warmup_steps + settings.steps
         self.step = 0
         self.first_step = 0  # of the training: what a checkpoint had done before
@@ -209,7 +210,7 @@ class Loop:
         begun = time.perf_counter()
         batches = list(self.batches.validation_batches(self.settings.evaluate_samples))
         losses = [self.trainer.evaluate(*batch) for batch in batches]
-        accuracy = self._measure_accuracy(batches) if self.point.objective == "classification" else None
+        accuracy = self._measure_accuracy(batches) if self.point.is_classifier else None
         loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
         losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
         ended = time.perf_counter()

@@ -14,11 +14,11 @@ import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
-from hvbench.training.precision import PRECISIONS
 from hvbench.training.weights import initial_weights
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.loop import Loop

@@ -20,14 +20,17 @@ import numpy as np
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.parity.trace import record_trace
+from hvbench.spec.numerics import PRECISIONS, Precision
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.packages import make_batches
-from hvbench.training.precision import PRECISIONS, Precision
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
 from tests.parity.points import BROKEN, STEPS, configured_point, make_point
+
+# No point asks for it: gradients are checked against finite differences in it.
+FP64 = Precision(parameter_dtype="float64", compute_dtype="float64")
 
 DIRECTIONS = 2
 FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from rounding
@@ -62,9 +65,9 @@ class Twin:
         self.step = load_framework(framework, "step")
         self.optimizer = load_framework(framework, "optimizer")
 
-    def trainer(self, point: Point, weights: Arrays | None = None, *, precision: str | None = None) -> Trainer:
-        """A fresh trainer; `precision` may also be "fp64"."""
-        meaning = PRECISIONS[precision or point.precision]
+    def trainer(self, point: Point, weights: Arrays | None = None, *, precision: Precision | None = None) -> Trainer:
+        """A fresh trainer, in the point's precision or in another."""
+        meaning = precision or PRECISIONS[point.precision]
         weights = initial_weights(point, dtype=meaning.parameter_dtype) if weights is None else weights
         return self.step.Trainer(point, weights, precision=meaning, runtime=self.runtime)
 
@@ -105,7 +108,7 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
     point = small_point(twin.framework, **knobs)
     weights = lively_weights(point)
     inputs, targets = twin.batches(point).train_batch(0)
-    trainer = twin.trainer(point, weights, precision="fp64")
+    trainer = twin.trainer(point, weights, precision=FP64)
     gradients = trainer.gradients(inputs, targets, loss_scale=1.0)
     arrays = {
         "inputs": inputs,
@@ -118,7 +121,7 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
         direction = random_direction(weights, seed=number)
         for sign in (-1, 1):
             moved = {name: value + sign * FINITE_STEP * direction[name] for name, value in weights.items()}
-            beside = twin.trainer(point, moved, precision="fp64")
+            beside = twin.trainer(point, moved, precision=FP64)
             losses = [beside.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
     return arrays if knobs else arrays | record_updates(twin, weights)
@@ -127,7 +130,7 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
 def record_updates(twin: Twin, weights: Arrays) -> Arrays:
     """Gradients and parameters around two updates."""
     point = small_point(twin.framework, **UPDATE_KNOBS)
-    trainer, batches = twin.trainer(point, weights, precision="fp64"), twin.batches(point)
+    trainer, batches = twin.trainer(point, weights, precision=FP64), twin.batches(point)
     arrays = {}
     for step in range(2):
         inputs, targets = batches.train_batch(step)
@@ -163,7 +166,7 @@ def record_optimizers(twin: Twin) -> Arrays:
     arrays = {}
     for name, knobs in OPTIMIZER_KNOBS.items():
         point = small_point(twin.framework, **{"optimizer": name, **knobs})
-        model = twin.trainer(point, optimizer_weights(point), precision="fp64").model
+        model = twin.trainer(point, optimizer_weights(point), precision=FP64).model
         optimizer = twin.optimizer.make_optimizer(model.parameters, point=point)
         for step, rate in enumerate(OPTIMIZER_RATES):
             if step == len(OPTIMIZER_RATES) - 1:
@@ -185,7 +188,7 @@ def record_dropout(twin: Twin) -> Arrays:
     knobs = {"optimizer": "sgd", "momentum": 0.0, "micro_batch_size": 16, "gradient_accumulation_steps": 1}
     for name, rate in (("right", DROPOUT), ("wrong", WRONG_DROPOUT), ("none", 0.0)):
         point = small_point(twin.framework, **(knobs | {"dropout": rate}))
-        trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
         inputs, targets = twin.batches(point).train_batch(0)
         arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]))
         arrays[f"{name}/logits"] = trainer.logits(inputs[0])
@@ -207,7 +210,7 @@ def record_masks(twin: Twin) -> Arrays:
     """
     sizes = {"sequence_length": 1, "hidden_size": 4 * MASKED_HEADS, "num_heads": MASKED_HEADS, "num_layers": 1}
     point = make_point(twin.framework, 1, micro_batch_size=1, gradient_accumulation_steps=1, dropout=DROPOUT, **sizes)
-    trainer = twin.trainer(point, lively_weights(point), precision="fp64")
+    trainer = twin.trainer(point, lively_weights(point), precision=FP64)
     inputs, targets = twin.batches(point).train_batch(0)
     names = {
         "embedding": "position_embedding",

@@ -14,7 +14,7 @@ import gc, sys, weakref
 import numpy as np
 from hvbench.frameworks import load_framework
 from hvbench.spec.point import Point
-from hvbench.training.precision import PRECISIONS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.training.weights import initial_weights
 
 framework = sys.argv[1]

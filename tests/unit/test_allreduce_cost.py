@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hvbench.communication.cost import WIRE_BYTES, Cost, error_factor, families, fit, hold_out, predict_rows
+from hvbench.communication.cost import Cost, error_factor, families, fit, hold_out, predict_rows
 from hvbench.communication.cost_report import fit_all, render_allreduces, render_costs
 from hvbench.communication.summary import COLUMNS, busbw_factor
+from hvbench.spec.numerics import WIRE_FORMATS
 
 SIZES = [4**power for power in range(5, 15)]
 TRUTH = {
@@ -30,7 +31,7 @@ def gathered(link: float) -> float:
 
 def seconds_of(size: int, n: int, compression: str, link: float | None, *, crowding: float) -> float:
     """Written from the formula in the module's docstring, not from its code."""
-    wire_bytes = size / 4 * WIRE_BYTES[compression]
+    wire_bytes = size / 4 * WIRE_FORMATS[compression].value_bytes
     crossing = 2 * (n - 1) / n * wire_bytes
     calls = 2 if compression == "bf16" else 1
     waiting = calls * (TRUTH["call"] + TRUTH["queue"] * (crowding - 1))
@@ -48,7 +49,7 @@ def make_rows(*, noise: float = 0.0, links: tuple[float | None, ...] = (None,), 
             "ranks_on_host": n, "cores": 2, "status": "ok",
             "p50_seconds": seconds_of(size, n, compression, link, crowding=max(1, n / 2)) * np.exp(noise * random.standard_normal()),
         }
-        for n in worlds for compression in WIRE_BYTES for link in links for size in SIZES
+        for n in worlds for compression in WIRE_FORMATS for link in links for size in SIZES
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -73,7 +74,7 @@ def test_a_fit_recovers_the_parameters() -> None:
 
 def test_a_knee_is_found_where_there_is_one() -> None:
     rows = make_rows(worlds=(2,))
-    crossing = rows["payload_bytes"] / 4 * rows["compression"].map(WIRE_BYTES)
+    crossing = rows["payload_bytes"] / 4 * rows["compression"].map(lambda name: WIRE_FORMATS[name].value_bytes)
     rows["p50_seconds"] += 5e-9 * np.maximum(0, crossing - 2**22)
     cost = only(rows)
     assert cost.knee_bytes == 2**22

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.precision import PRECISIONS
 
 
 def test_it_starts_at_two_to_the_fifteenth() -> None:

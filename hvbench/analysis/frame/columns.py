@@ -17,6 +17,7 @@ from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN, break_down
 from hvbench.analysis.frame.samples import Samples
+from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
@@ -134,9 +135,13 @@ class Column:
     metric: Callable[[Samples], Any] | None = None
 
 
-def _point_kind(name: str) -> str:
-    annotation = str(Point.model_fields[name].annotation)
-    return "float" if "float" in annotation else "int" if "int" in annotation else "str"
+COLUMN_KINDS = {Kind.TEXT: "str", Kind.CHOICE: "str", Kind.INTEGER: "int", Kind.NUMBER: "float", Kind.SWITCH: "bool"}
+
+
+def _axis_column(name: str) -> Column:
+    """The column of one field of the point."""
+    field = Point.model_fields[name]
+    return Column(name, COLUMN_KINDS[kind_of(field)], knobs_of(Point)[name].unit, field.description or "")
 
 
 # fmt: off
@@ -145,7 +150,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("suite", "str", "", "suite that the launch belongs to"),
     Column("point_id", "str", "", "identity of the point"),
     Column("repeat", "int", "", "which launch of the point"),
-    *(Column(name, _point_kind(name), "", Point.model_fields[name].description or "") for name in AXES),
+    *map(_axis_column, AXES),
     Column("is_emulated", "bool", "", "its precision is rounded to, and multiplied in fp32"),
     Column("generation", "int", "", "which set of workers ran it; one set measures a ceiling once"),
     Column("status", "str", "", "how the launch ended; metrics are present only for `ok`"),

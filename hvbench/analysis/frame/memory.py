@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from hvbench.records.environment import native_fact
 from hvbench.records.record import Record
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.training.memory import MemoryEstimate, estimate_memory
-
-NATIVE_FLAGS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of the environment
 
 
 def estimate_of(record: Record) -> MemoryEstimate | None:
     """What the point alone says of a rank's memory; None where a rank trained on another device than the CPU."""
     if any(rank.device != "cpu" for rank in record.ranks):
         return None
-    is_native = record.environment.get(NATIVE_FLAGS.get(record.point.precision, "")) is True
+    fact = native_fact(PRECISIONS[record.point.precision].compute_dtype)
+    is_native = record.environment.get(fact) is True
     return estimate_memory(record.point, is_native=is_native)
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvbench.records.environment import native_fact
 from hvbench.records.record import RankSamples, Record
-
-NATIVE_FACTS = {"bf16": "native_bfloat16", "fp16": "native_float16"}  # of a record's environment
+from hvbench.spec.numerics import PRECISIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,4 +135,5 @@ def is_emulated(record: Record) -> bool:
     if ceilings:
         return any(ceiling.is_emulated for ceiling in ceilings)
     devices = {rank.device for rank in record.ranks} or {record.point.device}
-    return "cuda" not in devices and record.environment.get(NATIVE_FACTS.get(record.point.precision, "")) is False
+    fact = native_fact(PRECISIONS[record.point.precision].compute_dtype)
+    return "cuda" not in devices and record.environment.get(fact) is False

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Transform, offset_copy
 
-from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.frame.axes import KNOBS, order_values
 from hvbench.analysis.show.tables import clean_text, show_axis
 from hvbench.analysis.show.thinning import thin_figure
 from hvbench.errors import UsageError
@@ -194,15 +194,8 @@ def describe_choice(chosen: dict[str, Any], *, emulated: frozenset[str]) -> str:
 def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
     """One axis value in words, such as `micro-batch 8`; a precision among `emulated` says so."""
     text = label_text(show_axis(axis, value, is_emulated=value in emulated))
-    words = {
-        "micro_batch_size": f"micro-batch {text}",
-        "gradient_accumulation_steps": f"accumulation {text}",
-        "precision": text,
-        "compression": "uncompressed" if text == "none" else f"{text} on the wire",
-        "world_size": f"{text} rank{'' if text == '1' else 's'}",
-        "model": text,
-    }
-    return words.get(axis, f"{axis} {text}")
+    in_words = KNOBS[axis].in_words
+    return in_words(text) if in_words else f"{axis} {text}"
 
 
 def label_text(text: str) -> str:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 import pandas as pd
 
 from hvbench.analysis.show.tables import INTERVAL, format_number
 from hvbench.analysis.stats.estimates import read_estimate
-from hvbench.spec.point import Point
+from hvbench.spec.numerics import PRECISIONS
 
 RATE = "tokens_per_second"
-PRECISIONS = get_args(Point.model_fields["precision"].annotation)  # names that keep their small letter
 
 
 @dataclass(frozen=True, kw_only=True)

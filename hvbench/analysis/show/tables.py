@@ -17,14 +17,10 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.frame.axes import AXES, LEADING_AXES, PRESET_SIZES, varying_axes
+from hvbench.analysis.frame.axes import AXES, KNOBS, LEADING_AXES, PRESET_SIZES, varying_axes
 from hvbench.analysis.stats.estimates import CONFIDENCE, ESTIMATORS, read_estimate, summarize_launches, take_largest
 
-HEADERS = {
-    "micro_batch_size": "micro-batch", "gradient_accumulation_steps": "accumulation", "world_size": "ranks",
-    "link_bits_per_second": "link (bit/s)", "fusion_threshold_bytes": "fusion (B)", "cycle_time_seconds": "cycle (s)",
-    "gradient_predivide": "predivide",
-}  # fmt: skip
+HEADERS = {name: knob.label for name, knob in KNOBS.items() if knob.label}
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 NOT_AVAILABLE = "–"
 SPREAD_NOTE = f"±: half the width of the {INTERVAL}, relative to the value."

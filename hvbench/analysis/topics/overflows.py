@@ -31,6 +31,7 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.show.tables import HEADERS, NOT_AVAILABLE, Table, describe_constants, show_axis
 from hvbench.analysis.stats.estimates import sort_points
 from hvbench.records.record import Record
+from hvbench.spec.numerics import PRECISIONS
 
 MAX_PANELS = 12
 COLUMNS = 3
@@ -38,7 +39,7 @@ COLUMNS = 3
 
 def uses_loss_scale(record: Record) -> bool:
     """Whether its gradients pass through fp16 with a loss scale, and it has left steps."""
-    return record.point.precision == "fp16" and any(rank.loss_scale for rank in record.ranks)
+    return PRECISIONS[record.point.precision].loss_scaling and any(rank.loss_scale for rank in record.ranks)
 
 
 def count_overflows(record: Record) -> tuple[int, int]:

@@ -20,16 +20,16 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, order_values, varying_axes
 from hvbench.analysis.show.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_value
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
+from hvbench.spec.exchange import ExchangePart
+from hvbench.spec.knob import parts_of
+from hvbench.spec.point import Point
 
 BASELINES = {1: "1 process without Horovod", 2: "2 ranks, the smallest world that communicates"}
 BATCH = ("micro_batch_size", "gradient_accumulation_steps")
 FIXED = {"weak": "batch per rank", "strong": "global batch"}
 
 # What says how ranks exchange gradients: a process alone has none of it.
-OF_MANY_RANKS = (
-    "compression", "strategy", "reduction", "controller", "fusion_threshold_bytes", "cycle_time_seconds", "autotune",
-    "gradient_predivide", "link_bits_per_second",
-)  # fmt: skip
+OF_MANY_RANKS = ("compression", *parts_of(Point)[ExchangePart])
 
 
 @dataclass(frozen=True, kw_only=True)

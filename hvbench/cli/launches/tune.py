@@ -15,6 +15,7 @@ from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.jobs import Job
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
+from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.labels import describe_values
 from hvbench.spec.suite import Suite, apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
@@ -82,7 +83,7 @@ def choose_point(options: TuneOptions, *, world_size: int) -> Suite:
     points = suite.points()
     if len(points) > 1:
         raise UsageError("hvbench tune: one point at a time: give each field one value")
-    if points[0].strategy != "horovod":
+    if not STRATEGIES[points[0].strategy].is_horovod:
         raise UsageError(f"hvbench tune: the knobs are Horovod's, and the strategy is {points[0].strategy}")
     return suite
 

@@ -1,7 +1,7 @@
 """The GPT-2 decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings (Radford et al., 2019).
 
 With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
-over all positions. Which dtype each tensor has is said in `hvbench.training.precision`.
+over all positions. Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
 from hvbench.training.masking import IGNORED
-from hvbench.training.precision import Precision
 
 
 class Model:
@@ -47,7 +47,7 @@ class Model:
             heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
             x = x + F.dropout(heads, rate)
             x = x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
-        if self.point.objective == "classification":
+        if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
         x = self._round(self._layer_norm(x, "final_norm"))
         embedding = self._round(p["token_embedding"]).t()  # [W, V]

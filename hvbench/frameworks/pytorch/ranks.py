@@ -10,6 +10,7 @@ import torch.distributed
 
 from hvbench.frameworks.parameter_server import ServedPeers
 from hvbench.frameworks.ranks import NoPeers, Peers, find_address, publish_address
+from hvbench.spec.exchange import STRATEGIES
 
 
 class HorovodPeers:
@@ -54,9 +55,9 @@ def join(strategy: str, *, rank: int, world_size: int) -> Peers:
     """Meet the other ranks in the way that `strategy` does."""
     if world_size == 1:
         return NoPeers()
-    if strategy == "native":
+    if STRATEGIES[strategy].is_native:
         return NativePeers(rank=rank, world_size=world_size)
-    if strategy.startswith("parameter_server"):
+    if STRATEGIES[strategy].is_served:
         return ServedPeers()
     return HorovodPeers(rank=rank, world_size=world_size)
 

@@ -23,9 +23,10 @@ from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.pytorch.ranks import NativePeers
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.frameworks.ranks import NoPeers
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed, dropout_seed
-from hvbench.training.precision import Precision
 
 
 class Trainer:
@@ -39,7 +40,7 @@ class Trainer:
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
-        peers = NoPeers() if point.strategy == "local" else runtime.peers
+        peers = runtime.peers if STRATEGIES[point.strategy].exchanges else NoPeers()
         self.allreduce = make_allreduce(
             peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )

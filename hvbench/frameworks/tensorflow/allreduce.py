@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from hvbench.frameworks.ranks import Peers
 from hvbench.frameworks.tensorflow.ranks import HorovodPeers, NativePeers
+from hvbench.spec.exchange import REDUCTIONS
+from hvbench.spec.numerics import WIRE_FORMATS
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
@@ -29,7 +31,7 @@ class GradientAllReduce:
         self.compressor = COMPRESSORS[compression]
         self.world_size = world_size
         self.pending: dict[str, tf.Tensor] = {}
-        self.choices = {"op": hvd.Adasum if reduction == "adasum" else hvd.Average}
+        self.choices = {"op": hvd.Average if REDUCTIONS[reduction].is_average else hvd.Adasum}
         if predivide != 1.0:
             self.choices = {
                 "op": hvd.Sum, "prescale_factor": 1 / predivide, "postscale_factor": predivide / world_size,
@@ -109,7 +111,7 @@ def make_allreduce(
     if isinstance(peers, NativePeers):
         return NativeAllReduce(peers)
     world_size = peers.world_size if isinstance(peers, HorovodPeers) else 1
-    if compression == "bf16" and world_size > 1:
+    if world_size > 1 and not WIRE_FORMATS[compression].is_summed_by_horovod:
         return Bf16AllReduce(world_size=world_size)
     return GradientAllReduce(compression=compression, world_size=world_size, reduction=reduction, predivide=predivide)
 

@@ -1,7 +1,7 @@
 """The GPT-2 decoder in TensorFlow: pre-norm, learned positions, GELU, tied embeddings (Radford et al., 2019).
 
 With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
-over all positions. Which dtype each tensor has is said in `hvbench.training.precision`.
+over all positions. Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
@@ -17,9 +17,9 @@ import tensorflow as tf
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.masking import IGNORED
-from hvbench.training.precision import Precision
 
 
 class Model:
@@ -45,7 +45,7 @@ class Model:
         for layer in range(self.point.num_layers):
             x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
             x = x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
-        if self.point.objective == "classification":
+        if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier")[:, 0]
         x = self._round(self._layer_norm(x, "final_norm"))
         return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
@@ -53,7 +53,7 @@ class Model:
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
         logits = self.logits(inputs, seed=seed)
-        if self.point.objective != "masked_lm":
+        if not self.point.hides_tokens:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
         asked = tf.cast(targets != IGNORED, losses.dtype)

@@ -22,9 +22,10 @@ from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
-from hvbench.training.precision import Precision
 
 # Operations whose results a backward pass reads although no forward pass computes them: weights and constants.
 _NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
@@ -54,7 +55,7 @@ class Trainer:
             self.sums: dict[str, tf.Variable] = {}  # gradients of the passes before the last
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
-        peers = NoPeers() if point.strategy == "local" else runtime.peers
+        peers = runtime.peers if STRATEGIES[point.strategy].exchanges else NoPeers()
         self.allreduce = make_allreduce(
             peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )

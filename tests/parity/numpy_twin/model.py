@@ -13,9 +13,9 @@ import numpy as np
 from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
-from hvbench.training.precision import Precision
 
 _Backward = Callable[[np.ndarray, Arrays], np.ndarray]
 

@@ -11,8 +11,8 @@ from hvbench.frameworks.numpy.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
-from hvbench.training.precision import Precision
 
 
 class Trainer:
