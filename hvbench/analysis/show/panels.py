@@ -194,8 +194,8 @@ def describe_choice(chosen: dict[str, Any], *, emulated: frozenset[str]) -> str:
 def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
     """One axis value in words, such as `micro-batch 8`; a precision among `emulated` says so."""
     text = label_text(show_axis(axis, value, is_emulated=value in emulated))
-    in_words = KNOBS[axis].in_words
-    return in_words(text) if in_words else f"{axis} {text}"
+    knob = KNOBS.get(axis)  # None: no field but what follows from several
+    return knob.in_words(text) if knob and knob.in_words else f"{axis} {text}"
 
 
 def label_text(text: str) -> str:
