@@ -1,19 +1,18 @@
-"""Every failure that a user can cause or meet, each with its exit code.
+"""The errors that are reported to the user in one line, each with its exit code.
 
-An error message is one line: what was wrong, where, and what is allowed or what to do next. `cli` is the only
-module that turns one of these into output and an exit code; any other exception is a defect of hvbench and
-shows its traceback.
+A message says what was wrong, where, and what is allowed or what to do next. Only `cli` turns these errors into output
+and an exit code; any other exception is a defect of hvbench and shows its traceback.
 """
 
 
 class HvbenchError(Exception):
-    """Base of the family: one line for the user, an exit code for the shell."""
+    """Base class: a message of one line for the user, an exit code for the shell."""
 
     exit_code = 1
 
 
 class UsageError(HvbenchError):
-    """The command line, a suite file or a value in it cannot be accepted."""
+    """The command line, a suite file, a result or a value in one of them is invalid."""
 
     exit_code = 2
 
@@ -29,7 +28,7 @@ class StorageError(HvbenchError):
 
 
 class LaunchError(HvbenchError):
-    """Ranks could not be started, found or kept together."""
+    """Ranks could not be started or connected, or the connection was lost."""
 
     exit_code = 5
 

@@ -1,7 +1,7 @@
-"""Which frameworks there are, and what hvbench must know of one without importing it.
+"""The frameworks, and the facts about each that hvbench needs without importing it.
 
-A folder of `hvbench/frameworks` with a `step.py` is a framework; its name is the folder's. Its `__init__.py` may state
-the rest as `FRAMEWORK = Framework(…)` and imports nothing but this module; what it leaves out has a default.
+A framework is a folder of `hvbench/frameworks` with a `step.py`; the folder's name is the framework's. Its `__init__.py`
+may set `FRAMEWORK = Framework(…)` and imports nothing but this module; every fact has a default.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-# Points that name no framework mean this one, and the others are compared with it.
+# The default of a point's `framework`, and the reference with which the others are compared.
 FIRST = "pytorch"
 FRAMEWORKS: tuple[str, ...] = tuple(
     sorted(
@@ -23,7 +23,7 @@ FRAMEWORKS: tuple[str, ...] = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """How a framework looks in every plot. Sizes and widths differ, so that coinciding curves show both."""
+    """A framework's style in every plot. Sizes and widths differ, so that both of two coinciding curves are visible."""
 
     colour: str  # in plots that are files: on white, of a colour-blind-safe palette
     page_colour: str  # on a page: at least 3 : 1 against white
@@ -37,7 +37,7 @@ class Look:
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What a framework keeps in memory, in the units of `hvbench.training.memory`; by default the more of what the twins keep."""
+    """Memory that a framework needs, in the units of `hvbench.training.memory`; defaults are the larger of the twins' values."""
 
     parameter_values: int = 16  # of S W per block, in the parameters' precision
     compute_values: int = 15  # of S W per block, in the precision of matrix products
@@ -54,21 +54,21 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Framework:
-    """What only a framework knows of itself."""
+    """The facts about one framework."""
 
     title: str  # its own spelling of its name
     module: str  # what must be importable for its points to run
     libraries: tuple[str, ...] = ()  # what its folder alone may import
-    distributions: tuple[str, ...] = ()  # packages whose versions belong to the fingerprint of a measurement
-    unneeded: tuple[str, ...] = ()  # packages that it imports where there are any, for what no twin uses
-    native_strategy: str | None = None  # what its own data parallelism is called
-    trace_seconds: float = 0.0  # what tracing or compiling a point takes, roughly; for estimates of time
-    look: Look | None = None  # None: one that is still free
+    distributions: tuple[str, ...] = ()  # packages whose versions belong to a record's environment
+    unneeded: tuple[str, ...] = ()  # packages that it imports where they are installed, for features that no twin uses
+    native_strategy: str | None = None  # the name of its own data parallelism
+    trace_seconds: float = 0.0  # time of tracing or compiling a point, roughly; for estimates
+    look: Look | None = None  # None: a style that no other framework has
     kept: Kept = field(default_factory=Kept)
 
 
 @cache
 def describe_framework(name: str) -> Framework:
-    """What the folder of framework `name` says of it, without importing the framework."""
+    """The facts about framework `name`, from its folder's `__init__.py`, without importing the framework."""
     folder = importlib.import_module(f"hvbench.frameworks.{name}")
     return getattr(folder, "FRAMEWORK", Framework(title=name, module=name))

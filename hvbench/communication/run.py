@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from hvbench.communication.plan import CaseJob, make_task
 from hvbench.communication.record import AllreduceRecord, CallSettings, RankCalls, read_records
 from hvbench.errors import StorageError
-from hvbench.io.atomic import write_json
+from hvbench.io.atomic import explaining_write_errors, write_json
 from hvbench.launch.coordinator import Coordinator, TaskEnd
 from hvbench.launch.placement import Member
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome
-from hvbench.records.store import next_attempt
+from hvbench.records.store import EARLIER_IS_SAFE, OTHER_FOLDER, next_attempt
 from hvbench.spec.messages import shorten
 
 MAX_MESSAGE = 1000  # characters of an outcome's message
@@ -33,13 +33,11 @@ def open_folder(path: Path, *, asked: dict[str, Any], resume: bool) -> None:
     """Make the run's folder and write the request. Raises StorageError where it has a run already, without `resume`."""
     if (path / ASKED).exists() and not resume:
         raise StorageError(f"{path}: holds a run already; go on with --resume, or choose another folder with --out")
-    try:
+    with explaining_write_errors(path, hint=OTHER_FOLDER):
         for name in ("records", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
         if not (path / ASKED).exists():
             write_json(path / ASKED, {"created_at": utc_now(), **asked})
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder with --out") from None
 
 
 def done_keys(path: Path) -> set[str]:
@@ -116,10 +114,8 @@ def make_record(
 def write_record(folder: Path, record: AllreduceRecord) -> Path:
     """Write a record as the next attempt at its launch; its path. Raises StorageError."""
     path = next_attempt(folder / "records", record.key)
-    try:
+    with explaining_write_errors(path, hint=EARLIER_IS_SAFE):
         write_json(path, record.model_dump())
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be written: {error.strerror}; what was measured before is safe") from None
     return path
 
 

@@ -1,1 +1,1 @@
-"""Files: written whole or not at all, read within bounds, and the user's cache. Only the standard library is needed."""
+"""Files: atomic writes, bounded reads of untrusted files, the user's cache. Imports only the standard library."""

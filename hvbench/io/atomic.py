@@ -1,4 +1,4 @@
-"""Whole files or nothing: every file that another process may read is written aside and renamed."""
+"""Atomic writes: a file that another process may read is written under a temporary name and renamed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hvbench.errors import StorageError
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` to `path` atomically; `durable` also waits until the disk has it. Raises OSError."""
+    """Write `text` to `path` atomically; `durable` also waits until it is on disk (fsync). Raises OSError."""
     write_bytes(path, text.encode(), durable=durable)
 
 

@@ -1,4 +1,4 @@
-"""Where hvbench keeps what it can make again: built wheels and tokenised text. Only the standard library is needed."""
+"""The user's cache folder, for built wheels and tokenised text, which can be made again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hvbench.errors import StorageError
 
 
 def cache_root() -> Path:
-    """$HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench; raises StorageError without a home."""
+    """Path of $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench. Raises StorageError without a home."""
     named = os.environ.get("HVBENCH_CACHE")
-    xdg = os.environ.get("XDG_CACHE_HOME", "")  # the standard says that a relative one is to be ignored
+    xdg = os.environ.get("XDG_CACHE_HOME", "")  # the XDG standard says to ignore a relative path
     chosen = Path(named) if named else Path(xdg, "hvbench") if os.path.isabs(xdg) else Path("~/.cache/hvbench")
     try:
         return chosen.expanduser().absolute()

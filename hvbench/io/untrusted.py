@@ -1,6 +1,6 @@
-"""Files from strangers, read within bounds: a suite or a result may come from a pull request.
+"""Bounded reads of untrusted files: a suite or a result may come from a pull request.
 
-Nothing that is read here runs, leads to another file, or takes more memory or time than its size explains.
+Nothing that is read is executed or leads to another file, and memory and time are in proportion to the file's size.
 """
 
 from __future__ import annotations
@@ -13,40 +13,49 @@ from typing import Any
 
 from hvbench.errors import UsageError
 
-MAX_CONTAINERS = 2_000_000  # lists and objects in one JSON file: each takes tens of times its two bytes
+MAX_CONTAINERS = 2_000_000  # lists and objects in one JSON file: in memory each takes tens of times its two bytes
 MAX_INTEGER_CHARACTERS = 20  # any signed or unsigned integer of 64 bits
 RESULTS = "results are regular files"
 
 
 def read_regular_file(path: Path, *, max_bytes: int, kind: str = RESULTS) -> bytes:
-    """Contents of a file that is no link, pipe or device and not absurdly large; raises OSError or UsageError.
+    """Content of a regular file of at most `max_bytes`.
 
-    A link could lead outside the folder that somebody gave us, a pipe could block. `kind` ends the messages.
+    Links could lead outside of the folder that was given, and pipes could block, so both are refused.
+
+    Args:
+        path: The file.
+        max_bytes: Largest size.
+        kind: The end of an error's message: what is allowed.
+
+    Raises:
+        OSError: The file cannot be opened or read.
+        UsageError: It is a link, a pipe, a device, a folder, or too large.
     """
     if path.is_symlink():
         raise UsageError(f"{path}: a link; {kind}")
-    if path.exists() and not path.is_file():  # not even opened: a device may do something when it is
+    if path.exists() and not path.is_file():  # not opened, which alone can have effects on a device
         raise UsageError(f"{path}: not a regular file; {kind}")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"{path}: not a regular file; {kind}")
-        content = file.read(max_bytes + 1) if status.st_size <= max_bytes else None  # the kernel's own files say 0
+        content = file.read(max_bytes + 1) if status.st_size <= max_bytes else None  # the kernel's files have size 0
     if content is None or len(content) > max_bytes:
         raise UsageError(f"{path}: larger than {max_bytes} bytes; {kind}")
     return content
 
 
 def refuse_links(folder: Path, *, names: tuple[str, ...]) -> None:
-    """Raise UsageError for a link in the place of one of the folder's own files and folders: it could lead anywhere."""
+    """Raise UsageError where one of `names` in `folder` is a link: it could lead anywhere."""
     for name in names:
         if (folder / name).is_symlink():
             raise UsageError(f"{folder / name}: a link; {RESULTS} and folders")
 
 
 def load_json(content: bytes, *, where: str, max_depth: int) -> Any:
-    """The value of a JSON text without integers beyond 64 bits, nested at most `max_depth`; raises UsageError."""
+    """Parse a JSON text. Raises UsageError for invalid JSON, integers beyond 64 bits, or nesting beyond `max_depth`."""
     if content.count(b"[") + content.count(b"{") > MAX_CONTAINERS:
         raise UsageError(f"{where}: more than {MAX_CONTAINERS} lists and objects; not written by hvbench")
 
@@ -64,7 +73,7 @@ def load_json(content: bytes, *, where: str, max_depth: int) -> Any:
 
 
 def require_shallow(value: Any, *, where: str, max_depth: int) -> None:
-    """Raise UsageError for tables and lists nested so deeply that looking at them could exhaust the stack."""
+    """Raise UsageError for dicts and lists nested beyond `max_depth`: recursion over them could exhaust the stack."""
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(max_depth):
         children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
@@ -75,5 +84,7 @@ def require_shallow(value: Any, *, where: str, max_depth: int) -> None:
 
 
 def make_printable(text: str) -> str:
-    """`text` as one line that can neither colour nor move a terminal's cursor: what is not printable is written as its code."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """`text` with unprintable characters escaped: one line without control sequences for a terminal."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -26,7 +26,7 @@ from typing import Any, TextIO
 from pydantic import ValidationError
 
 from hvbench.errors import StorageError, UsageError
-from hvbench.io.atomic import write_json
+from hvbench.io.atomic import explaining_write_errors, write_json
 from hvbench.io.untrusted import load_json, read_regular_file, refuse_links
 from hvbench.records.record import SCHEMA_VERSION, Record, Status
 from hvbench.spec.messages import describe_validation_error, shorten
@@ -35,6 +35,8 @@ MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # of nesting: a record needs 5, an environment and run.json may need some more
+OTHER_FOLDER = "choose another folder with --out"
+EARLIER_IS_SAFE = "what was measured before is safe"
 OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
 RECORD_NAME = re.compile(
     r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
@@ -59,39 +61,29 @@ class RunFolder:
     def open_for_writing(self) -> None:
         """Make the folder and lock it against other sweeps, until `close` or the process's end. Raises StorageError."""
         refuse_links(self.path, names=OWN_NAMES)
-        try:
+        with explaining_write_errors(self.path, hint=OTHER_FOLDER):
             self.records_path.mkdir(parents=True, exist_ok=True)
             self.logs_path.mkdir(exist_ok=True)
             self._lock = (self.path / ".lock").open("a+")
-        except OSError as error:
-            raise StorageError(
-                f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out"
-            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
             self.close()
-            raise StorageError(
-                f"{self.path}: in use by {shorten(owner)}; wait for it or choose another folder with --out"
-            ) from None
+            raise StorageError(f"{self.path}: in use by {shorten(owner)}; wait for it or {OTHER_FOLDER}") from None
         except OSError as error:
             self.close()
             raise StorageError(
                 f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out"
             ) from None
-        try:
+        with explaining_write_errors(self.path, hint=OTHER_FOLDER):
             self._lock.seek(0)
             self._lock.truncate()
             self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             self._lock.flush()
             for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
                 left.unlink()  # of a process that was killed while writing: the lock excludes a living one
-        except OSError as error:
-            raise StorageError(
-                f"{self.path}: cannot be written: {error.strerror}; choose another folder with --out"
-            ) from None
 
     def close(self) -> None:
         """Release the lock; also called when the object is deleted."""
@@ -150,12 +142,8 @@ class RunFolder:
         }
 
     def _write(self, path: Path, value: Any) -> None:
-        try:
+        with explaining_write_errors(path, hint=EARLIER_IS_SAFE):
             write_json(path, value)
-        except OSError as error:
-            raise StorageError(
-                f"{path}: cannot be written: {error.strerror}; what was measured before is safe"
-            ) from None
 
 
 def next_attempt(folder: Path, key: str) -> Path:

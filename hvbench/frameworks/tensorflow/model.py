@@ -56,8 +56,8 @@ class Model:
         if not self.point.hides_tokens:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
-        asked = tf.cast(targets != IGNORED, losses.dtype)
-        return tf.reduce_sum(losses * asked) / tf.reduce_sum(asked)
+        counts = tf.cast(targets != IGNORED, losses.dtype)
+        return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
 
     def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape
