@@ -41,9 +41,9 @@ CHOICES = tuple(itertools.product(("pytorch", "tensorflow"), ("fp32", "bf16"), (
 STAGES = {
     "reading": ("hvbench.records.store:RunFolder.read_records",),
     "frame": ("hvbench.analysis.frame.frames:point_frame",),
-    "tables": ("hvbench.analysis.report.markdown:report_tables",),
-    "plots": ("hvbench.analysis.topics.plots:all_plots", "hvbench.analysis.show.panels:save"),
-    "page": ("hvbench.analysis.report.page:render_page",),
+    "tables": ("hvbench.analysis.report.contents:tables_by_topic",),
+    "plots": ("hvbench.analysis.report.contents:draw_figures", "hvbench.analysis.show.panels:save"),
+    "page": ("hvbench.analysis.report.page.render:render_page",),
 }
 
 
@@ -146,7 +146,7 @@ def find_stages() -> Iterator[tuple[str, Any, str]]:
 
 def report_timed(run: Path, out: Path) -> None:
     """`hvbench report RUN` in this process; the stages' seconds as JSON in `out`."""
-    from hvbench.cli.running import write_report
+    from hvbench.cli.display.report import write_report
 
     stopwatch = Stopwatch()
     for stage, owner, attribute in list(find_stages()):

@@ -17,9 +17,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report.markdown import report_tables
-from hvbench.analysis.show.tables import render_csv, render_markdown
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.contents import list_tables
+from hvbench.analysis.show.render import render_csv, render_markdown
 from hvbench.communication.results import write_results
 from hvbench.records.store import RunFolder
 
@@ -93,7 +93,7 @@ def compute_tables(run: Path) -> dict[str, str]:
     records, problems = RunFolder(run).read_records()
     if problems:
         raise ValueError(f"{run}: {problems[0]}")
-    tables = report_tables(point_frame(records), records)
+    tables = list_tables(Run(records))
     return {f"{table.name}.md": render_markdown(table) for table in tables} | {
         f"{table.name}.csv": render_csv(table) for table in tables
     }

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from tabulate import tabulate
 
-from hvbench.analysis.topics.links import Span
-from hvbench.analysis.topics.links_report import show_bandwidth, show_interval
+from hvbench.analysis.topics.links.bandwidth import show_bandwidth, show_interval
+from hvbench.analysis.topics.links.model import Span
 from hvbench.communication.cost import CASTING, Cost, error_factor, families, fit, hold_out
 from hvbench.communication.plot import COLOURS, show_size
 from hvbench.communication.predict import Prediction

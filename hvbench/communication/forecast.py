@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.links import break_even_from_afar, predict_held_out
-from hvbench.analysis.topics.links_report import models_of, payloads_of, show_bandwidth
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.links.bandwidth import show_bandwidth
+from hvbench.analysis.topics.links.model import break_even_from_afar, models_of, payloads_of, predict_held_out
 from hvbench.communication.cost import Cost
 from hvbench.communication.cost_report import (
     error_factors,
@@ -25,7 +25,6 @@ from hvbench.communication.results import write_residuals
 from hvbench.communication.run import ASKED
 from hvbench.communication.summary import summarize
 from hvbench.errors import UsageError
-from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 
 
@@ -85,8 +84,8 @@ def forecast_allreduces(question: Question, costs: Mapping[str, Cost], held: pd.
 def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], factors: Mapping[str, float]) -> list[str]:
     """Step time and efficiency of a sweep's configurations, with the model's error; raises UsageError."""
     records, unreadable = RunFolder(run).read_records()
-    points = point_frame(records)
-    models = models_of(points, records)
+    linked = Run(records)
+    models = models_of(linked)
     if not models:
         raise UsageError(
             f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network"
@@ -101,15 +100,15 @@ def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], fac
     return [
         *(f"not a readable record: {problem}" for problem in unreadable),
         render_predictions(predictions),
-        *describe_held_out(points, records),
-        *describe_break_even(points, records),
+        *describe_held_out(linked),
+        *describe_break_even(linked),
         "efficiency: against a step that never waits for the wire, uncompressed",
     ]
 
 
-def describe_held_out(points: pd.DataFrame, records: Sequence[Record]) -> list[str]:
+def describe_held_out(linked: Run) -> list[str]:
     """How wrong the model is on links that it was not fitted to, in one line; none where there are too few links."""
-    errors = predict_held_out(points, payloads_of(records))
+    errors = predict_held_out(linked.points, payloads_of(linked.records))
     if not len(errors):
         return []
     errors = 100 * errors["relative_error"].abs()
@@ -119,12 +118,12 @@ def describe_held_out(points: pd.DataFrame, records: Sequence[Record]) -> list[s
     ]
 
 
-def describe_break_even(points: pd.DataFrame, records: Sequence[Record]) -> list[str]:
+def describe_break_even(linked: Run) -> list[str]:
     """Where compression breaks even, and what a model without the links nearest to it says; a line a configuration."""
     return [
         f"{row.framework} {row.compression} breaks even at {show_bandwidth(row.break_even_bits_per_second)}; a model "
         f"without the nearest links says {show_bandwidth(row.predicted_bits_per_second)} ({100 * row.relative_error:+.1f} %)"
-        for row in break_even_from_afar(points, payloads_of(records)).itertuples()
+        for row in break_even_from_afar(linked.points, payloads_of(linked.records)).itertuples()
     ]
 
 

@@ -1,6 +1,6 @@
 """Prediction of a step's time on more ranks and other links. Pure.
 
-`hvbench.analysis.topics.links` gives the time on the wire and how much of it overlaps other work. What more ranks cost
+`hvbench.analysis.topics.links.model` gives the time on the wire and how much of it overlaps other work. What more ranks cost
 besides (hops, and sums of more parts) comes from the cost model of an `hvbench allreduce` of the same framework, where
 there is one: without it that cost counts as 0, and the prediction is a lower bound. It is added in full, as if none of it
 overlapped other work, which predicts too long a step rather than too short a one.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hvbench.analysis.topics.links import LinkModel, Span
+from hvbench.analysis.topics.links.model import LinkModel, Span
 from hvbench.communication.cost import Cost
 from hvbench.spec.numerics import WIRE_FORMATS
 

@@ -21,8 +21,8 @@ from hvbench.analysis.frame.metrics import METRICS, STEP, Metric, measure_parts
 from hvbench.analysis.frame.samples import make_samples, sort_records
 from hvbench.analysis.stats.estimates import Estimate, describe_end, estimate_rate
 from hvbench.analysis.stats.ratios import Ratio, adjust_holm, log_ratios, log_shift, ratio_of_pairs, welch_ratio
-from hvbench.analysis.topics.agreement import TOLERANCES, compare_losses
-from hvbench.analysis.topics.losses import LossChange, find_loss_change
+from hvbench.analysis.topics.parity.agreement import LOSS_TOLERANCES, compare_losses
+from hvbench.analysis.topics.parity.losses import LossChange, find_loss_change
 from hvbench.records.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
@@ -329,7 +329,7 @@ def _explain_unlike(a: Sequence[Record], b: Sequence[Record], pairs: Sequence[tu
             return f"the parity check of {record.point.framework} failed{worst}"
     first = [(one.record, other.record) for one, other in pairs] or [(a[0], b[0])]
     largest = max(compare_losses(*pair) for pair in first)
-    allowed = TOLERANCES[a[0].point.precision]
+    allowed = LOSS_TOLERANCES[a[0].point.precision]
     return None if largest <= allowed else f"losses differ by {largest:.1e} (allowed {allowed:.0e})"
 
 

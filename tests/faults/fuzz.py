@@ -24,20 +24,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.markdown import render_report
-from hvbench.analysis.report.page import render_page
-from hvbench.analysis.show.tables import (
-    convergence_table,
-    frame_to_csv,
-    render_csv,
-    render_markdown,
-    render_text,
-    throughput_table,
-)
-from hvbench.analysis.topics.fastest import list_fastest
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.analysis.report.page.render import render_page
+from hvbench.analysis.show.render import frame_to_csv, render_csv, render_markdown, render_text
+from hvbench.analysis.topics.convergence.table import convergence_table
+from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.errors import UsageError
 from hvbench.plan.estimates import estimate_sweep_seconds
 from hvbench.plan.jobs import make_plan
@@ -342,13 +334,10 @@ def load_and_report(contents: tuple[list[bytes], bytes]) -> None:
         run = parse_run(contents[1], where="run.json")
     if not records and not run:
         raise UsageError("nothing to report")
-    points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points)]
+    one = Run(records, run)
+    tables = [throughput_table(one), convergence_table(one)]
     texts = [render(table) for table in tables for render in (render_text, render_markdown, render_csv)]
-    verdict = check_verdict(records)
-    told = {"findings": find_all(points, verdict=verdict), "fastest": list_fastest(points), "verdict": verdict}
-    words = {**told, "records": records, "run": run, "tables": tables}
-    texts += [frame_to_csv(points), render_page(points, figures={}, **words), render_report(points, plots={}, **words)]
+    texts += [frame_to_csv(one.points), render_page(one, plots=[]), render_report(one, plots={})]
     for text in texts:
         assert all(each.isprintable() or each == "\n" for each in text)
     for text in (texts[1], texts[4], texts[-1]):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hvbench.analysis.frame.frames import evaluation_frame, point_frame
-from hvbench.analysis.topics.noise import read_looks
+from hvbench.analysis.topics.batch.noise import read_looks
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report.markdown import report_tables
-from hvbench.analysis.report.page import render_page
-from hvbench.analysis.topics.fastest import list_fastest
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.plots import all_plots
-from hvbench.analysis.topics.stamps import check_verdict
+from matplotlib.figure import Figure
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.contents import draw_figures
+from hvbench.analysis.report.page.render import render_page
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_quickstart, make_record
 
@@ -19,19 +17,15 @@ HOSTILE = "</script><script>document.title='taken'</script><img src=http://examp
 
 def write_page(path: Path, records: list[Record], run: dict | None = None, *, with_charts: bool = True) -> Path:
     """`report.html` alone: the plots' files are tested elsewhere, and charts take most of a page's time."""
-    points, verdict = point_frame(records), check_verdict(records)
-    page = render_page(
-        points,
-        tables=report_tables(points, records),
-        figures=all_plots(records, points=points) if with_charts else {},
-        records=records,
-        run=run or {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"},
-        findings=find_all(points, verdict=verdict),
-        fastest=list_fastest(points),
-        verdict=verdict,
-    )
-    path.write_text(page, encoding="utf-8")
+    request = run or {"suite": "example", "question": "Which is faster?", "command": "hvbench sweep example --np 2"}
+    one = Run(records, request)
+    path.write_text(render_page(one, plots=draw_figures(one) if with_charts else []), encoding="utf-8")
     return path
+
+
+def draw_all(records: list[Record]) -> dict[str, Figure]:
+    """File stem -> figure of every plot that a report of these records has."""
+    return {name: figure for part in draw_figures(Run(records)) for name, figure in part.figures.items()}
 
 
 def make_failed() -> list[Record]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.analysis.topics.agreement import STEPS, TOLERANCES, check_agreement, compare_losses
-from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.parity.agreement import COMPARED_STEPS, LOSS_TOLERANCES, check_agreement, compare_losses
+from hvbench.analysis.topics.parity.stamps import verdict_of
 from tests.unit.sample_records import make_rank, make_record, make_stamp
 
 
@@ -27,7 +28,7 @@ def test_a_wrong_learning_rate_is_seen_and_rounding_is_not() -> None:
 
 
 def test_only_the_first_steps_are_held_together() -> None:
-    same = [5.0] * STEPS
+    same = [5.0] * COMPARED_STEPS
     assert compare_losses(launch("pytorch", [*same, 4.0]), launch("tensorflow", [*same, 3.0])) == 0.0
 
 
@@ -54,7 +55,7 @@ def test_nothing_in_common_is_no_agreement() -> None:
 
 
 def test_every_precision_has_a_tolerance() -> None:
-    assert set(TOLERANCES) == {"fp32", "bf16", "fp16"}
+    assert set(LOSS_TOLERANCES) == {"fp32", "bf16", "fp16"}
 
 
 def test_with_dropout_losses_of_different_frameworks_say_nothing() -> None:
@@ -71,9 +72,9 @@ def test_an_asynchronous_server_proves_nothing_and_disproves_nothing() -> None:
     ]
     choices = {"strategy": "parameter_server_async"}
     wild = [launch("pytorch", [8.0, 7.0], **choices), launch("tensorflow", [8.0, 6.0], **choices)]
-    assert check_verdict([*alike, *wild]).is_proven
+    assert verdict_of(Run([*alike, *wild])).is_proven
     synchronous = [
         launch("pytorch", [8.0, 7.0], strategy="native"),
         launch("tensorflow", [8.0, 6.0], strategy="native"),
     ]
-    assert not check_verdict([*alike, *synchronous]).is_proven
+    assert not verdict_of(Run([*alike, *synchronous])).is_proven

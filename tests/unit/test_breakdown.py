@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from hvbench.analysis.frame.breakdown import PARTS, break_down
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report.markdown import write_report
-from hvbench.analysis.report.page import FOLDER
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.page.render import FOLDER
+from hvbench.analysis.report.write import write_report
 from hvbench.analysis.show.panels import STYLES
-from hvbench.analysis.show.tables import render_csv, render_markdown
-from hvbench.analysis.stats.estimates import estimate_mean, summarize_launches
-from hvbench.analysis.topics.breakdown_plot import PART_COLOURS, plot_breakdown
-from hvbench.analysis.topics.breakdown_table import breakdown_table, has_breakdown
-from hvbench.analysis.topics.plots import all_plots
+from hvbench.analysis.show.render import render_csv, render_markdown
+from hvbench.analysis.stats.estimates import estimate_mean
+from hvbench.analysis.topics.breakdown.plot import PART_COLOURS, plot_breakdown
+from hvbench.analysis.topics.breakdown.table import breakdown_table
+from hvbench.analysis.topics.breakdown.topic import has_breakdown
 from hvbench.frameworks.contract import GradientNorms, StepResult
 from hvbench.records.record import Ablation, Record
 from hvbench.spec.point import Point
@@ -26,6 +26,7 @@ from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.worker.ablation import Ablations, rotate
 from hvbench.worker.loop import Loop
+from tests.unit.sample_pages import draw_all
 from tests.unit.sample_records import make_launch, make_rank, make_record
 from tests.unit.test_published_tables import report_texts
 
@@ -120,8 +121,7 @@ def test_rounds_that_some_rank_lacks_give_no_parts(ablations: list[Ablation | No
 
 def test_the_table_shows_every_part_with_n_and_half_of_its_interval() -> None:
     scales = (1.0, 1.1, 1.2)
-    points = point_frame([make_ablated(scale, repeat=repeat) for repeat, scale in enumerate(scales)])
-    table = breakdown_table(points)
+    table = breakdown_table(Run([make_ablated(scale, repeat=repeat) for repeat, scale in enumerate(scales)]))
     (row,) = (dict(zip(table.header, cells, strict=True)) for cells in table.cells)
     half = {name: estimate_mean([part * scale for scale in scales]).high - 1.1 * part for name, part in
             {"forward": 250.0, "backward": 500.0, "exposed communication": 200.0, "optimizer": 50.0, "data": 20.0}.items()}  # fmt: skip
@@ -138,7 +138,7 @@ def test_the_table_shows_every_part_with_n_and_half_of_its_interval() -> None:
 
 
 def test_one_launch_has_parts_and_no_interval() -> None:
-    table = breakdown_table(point_frame([make_ablated()]))
+    table = breakdown_table(Run([make_ablated()]))
     (row,) = (dict(zip(table.header, cells, strict=True)) for cells in table.cells)
     assert row["forward (ms)"] == "250.0 (n=1)" and row["status"] == "ok"
     assert "95 % interval (%)" not in row
@@ -147,16 +147,16 @@ def test_one_launch_has_parts_and_no_interval() -> None:
 def test_parts_that_do_not_add_up_to_the_timed_steps_are_named() -> None:
     slow = make_ablation(step_seconds=[1.04] * 3)  # 0.02 + 1.04 against 0.02 + 0.98
     ranks = [make_rank(step_seconds=[0.98] * 3, data_seconds=[0.02] * 3, ablation=slow)]
-    table = breakdown_table(point_frame([make_record(ranks, world_size=1)]))
+    table = breakdown_table(Run([make_record(ranks, world_size=1)]))
     assert table.cells[0][table.header.index("parts / step (%)")] == "106.0 (does not add up)"
 
 
 def test_a_launch_without_ablations_makes_the_points_parts_unknown() -> None:
     """A mean over the launches that have them would look like one over all."""
-    points = point_frame([make_ablated(), make_ablated(repeat=1).model_copy(update={"ranks": [
+    run = Run([make_ablated(), make_ablated(repeat=1).model_copy(update={"ranks": [
         make_rank(rank, step_seconds=[1.0, 1.0, 1.0]) for rank in range(2)]})])  # fmt: skip
-    assert has_breakdown(points)
-    assert breakdown_table(points).data["forward_seconds"].isna().all()
+    assert has_breakdown(run)
+    assert breakdown_table(run).data["forward_seconds"].isna().all()
 
 
 # The plot and the report
@@ -172,8 +172,7 @@ def both(**point: Any) -> list[Record]:
 
 
 def test_the_plot_stacks_the_parts_of_every_configuration_of_each_framework() -> None:
-    points = point_frame(both())
-    figure = plot_breakdown(points, summary=summarize_launches(points))
+    figure = plot_breakdown(Run(both()))
     assert [panel.get_title(loc="left") for panel in figure.axes] == ["PyTorch", "TensorFlow"]
     for panel in figure.axes:
         assert len(panel.patches) == len(PARTS) * 2
@@ -188,8 +187,7 @@ def test_the_plot_stacks_the_parts_of_every_configuration_of_each_framework() ->
 def test_a_negative_part_hangs_below_zero() -> None:
     negative = make_ablation(step_seconds=[0.79] * 3)
     record = make_record([make_rank(step_seconds=[1.0] * 3, data_seconds=[0.0] * 3, ablation=negative)], world_size=1)
-    points = point_frame([record])
-    (panel,) = plot_breakdown(points, summary=summarize_launches(points)).axes
+    (panel,) = plot_breakdown(Run([record])).axes
     assert min(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(-10)
     assert max(bar.get_y() + bar.get_height() for bar in panel.patches) == pytest.approx(800)
     low, high = panel.get_ylim()
@@ -219,20 +217,20 @@ def contrast(one: str, other: str) -> float:
 
 def test_a_lost_point_is_marked_in_its_place() -> None:
     records = [*both(), make_record(status="oom", framework="pytorch", compression="none", micro_batch_size=64)]
-    figure = all_plots(records)["breakdown"]
+    figure = draw_all(records)["breakdown"]
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert "oom" in texts
 
 
 def test_the_report_has_it_where_there_are_ablations_and_nowhere_else(tmp_path) -> None:
-    write_report(tmp_path / "with", records=both(), run={})
+    write_report(tmp_path / "with", Run(both()))
     assert {path.name for path in (tmp_path / "with").rglob("breakdown.*")} == {
         "breakdown.csv", "breakdown.md", "breakdown.tex", "breakdown.svg", "breakdown.png",
     }  # fmt: skip
     assert "## Where the time goes" in (tmp_path / "with" / "report.md").read_text()
     without = [make_launch({"framework": "pytorch"})]
     texts = report_texts(without, {})
-    assert not [name for name in texts if "breakdown" in name] and "breakdown" not in all_plots(without)
+    assert not [name for name in texts if "breakdown" in name] and "breakdown" not in draw_all(without)
     assert "Where the time goes" not in texts["report.md"]
 
 

@@ -7,11 +7,13 @@ import io
 
 import pytest
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.show.tables import Table, render_csv, render_text, throughput_table
-from hvbench.analysis.topics.ceilings import ceiling_tables, describe_slow_libraries
-from hvbench.analysis.topics.plots import all_plots
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.render import render_csv, render_text
+from hvbench.analysis.show.tables import Table
+from hvbench.analysis.topics.ceilings import TOPIC, ceiling_tables, describe_slow_libraries
+from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.records.record import Record
+from tests.unit.sample_pages import draw_all
 from tests.unit.sample_records import make_ceiling, make_rank, make_record
 
 PYTORCH = (40e9, 41e9, 42e9)  # of one rank, a launch each
@@ -36,16 +38,16 @@ def both(*, pytorch=PYTORCH, tensorflow=TENSORFLOW, **point_fields) -> list[Reco
 
 
 def tables_of(records: list[Record]) -> dict[str, Table]:
-    return {table.name: table for table in ceiling_tables(point_frame(records))}
+    return {table.name: table for table in ceiling_tables(Run(records))}
 
 
 def sentences_of(records: list[Record]) -> list[str]:
-    return describe_slow_libraries(point_frame(records))
+    return describe_slow_libraries(Run(records))
 
 
 def test_no_ceiling_no_table() -> None:
     record = make_record([make_rank(step_seconds=[1.0, 1.0])])
-    assert ceiling_tables(point_frame([record])) == ceiling_tables(point_frame([])) == []
+    assert not TOPIC.needs.is_met(Run([record])) and not TOPIC.needs.is_met(Run([]))
     assert sentences_of([record]) == sentences_of([]) == []
 
 
@@ -127,12 +129,12 @@ def test_an_emulated_precision_repeats_nothing() -> None:
 
 def test_emulated_precisions_say_so_in_tables_and_plots() -> None:
     records = both() + both(precision="bf16", is_emulated=True)
-    for table in (throughput_table(point_frame(records)), *tables_of(records).values()):
+    for table in (throughput_table(Run(records)), *tables_of(records).values()):
         column = table.header.index("precision")
         assert [row[column] for row in table.cells] == ["fp32", "bf16 (emulated)"] * 2
-    figures = all_plots(records)
+    figures = draw_all(records)
     labels = [tick.get_text() for tick in figures["throughput_by_precision"].axes[0].get_xticklabels()]
     assert labels == ["fp32", "bf16 (emulated)"]
     assert "bf16 (emulated)" in {panel.get_title(loc="left") for panel in figures["step_seconds"].axes}
-    alone = throughput_table(point_frame(both(precision="bf16", is_emulated=True)))
+    alone = throughput_table(Run(both(precision="bf16", is_emulated=True)))
     assert alone.constants["precision"] == "bf16 (emulated)" and "(emulated)" in render_text(alone)

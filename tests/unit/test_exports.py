@@ -12,10 +12,11 @@ import pytest
 import hvbench
 from hvbench.analysis.frame.columns import POINT_COLUMNS
 from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show import exports
 from hvbench.analysis.show.exports import render_latex, require_parquet, write_parquet
 from hvbench.analysis.show.panels import drawing_settings, own_style
-from hvbench.analysis.show.tables import throughput_table
+from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.errors import UsageError
 from hvbench.records.store import RunFolder
 from tests.unit.sample_records import make_quickstart, make_record
@@ -25,7 +26,7 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "convergence"
 
 def test_latex_escapes_every_text() -> None:
     lost = make_record(status="failed", message=r"100 % of \input{/etc/passwd} & $x_1$ #~^")
-    latex = render_latex(throughput_table(point_frame([lost, *make_quickstart()[:2]])))
+    latex = render_latex(throughput_table(Run([lost, *make_quickstart()[:2]])))
     assert r"100 \% of \textbackslash{}input\{/etc/passwd\} \& \$x\_1\$ \#\textasciitilde{}\textasciicircum{}" in latex
     rows = [line for line in latex.splitlines() if line.endswith(r"\\")]
     assert len(rows) == 4  # the header and three points

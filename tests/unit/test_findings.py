@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.show.sentences import Finding, Findings, Number
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.answer import find_answer
+from hvbench.analysis.show.sentences import Answer, Number, Sentence
 from hvbench.analysis.stats.estimates import estimate_rate
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.stamps import check_verdict
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record, make_stamp
 
@@ -46,18 +45,18 @@ def make_steady(rates: dict[tuple[str, str], float], *, noise: float = 0.01, rep
     return records
 
 
-def find(records: list[Record]) -> Findings:
-    points = point_frame(records)
-    points["is_emulated"] = points["precision"] == "bf16"
-    return find_all(points, verdict=check_verdict(records))
+def find(records: list[Record]) -> Answer:
+    run = Run(records)
+    run.points["is_emulated"] = run.points["precision"] == "bf16"
+    return find_answer(run)
 
 
-def all_of(found: Findings) -> list[Finding]:
+def all_of(found: Answer) -> list[Sentence]:
     return [*found.headlines, *found.details, *found.certainty]
 
 
 @cache
-def found_in(name: str) -> list[Finding]:
+def found_in(name: str) -> list[Sentence]:
     """Every sentence of a scenario."""
     return all_of(find(SCENARIOS[name]))
 
@@ -130,16 +129,16 @@ SCENARIOS = {
 def test_every_number_in_a_sentence_is_that_of_the_records(name: str) -> None:
     records = SCENARIOS[name]
     for finding in found_in(name):
-        rest = finding.sentence.replace("95 %", "")
+        rest = finding.text.replace("95 %", "")
         for label in sorted(finding.labels, key=len, reverse=True):
             rest = re.sub(rf"(?<![\d.,]){re.escape(label)}(?!\d|[.,]\d)", "", rest, flags=re.IGNORECASE)
         rest = re.sub(r"\b(bf16|fp16|fp32)\b", "", rest)
         written = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", rest)
-        assert sorted(written) == sorted(number.text for number in finding.numbers), finding.sentence
+        assert sorted(written) == sorted(number.text for number in finding.numbers), finding.text
         for number in finding.numbers:
             if number.kind != "count":
-                assert number.value == pytest.approx(recompute(number, records), rel=1e-9), finding.sentence
-                assert float(number.text.replace(",", "")) == pytest.approx(number.value, rel=0.006), finding.sentence
+                assert number.value == pytest.approx(recompute(number, records), rel=1e-9), finding.text
+                assert float(number.text.replace(",", "")) == pytest.approx(number.value, rel=0.006), finding.text
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -155,9 +154,9 @@ def test_every_comparison_is_true_and_beyond_both_intervals(name: str) -> None:
                 )
                 for which in (claim.larger, claim.smaller)
             ]
-            assert ends[0][0] > ends[1][1], finding.sentence
-        says_so = re.search(r"is the fastest|faster than|soonest|lies above", finding.sentence)
-        assert bool(says_so) == bool(finding.claims), finding.sentence
+            assert ends[0][0] > ends[1][1], finding.text
+        says_so = re.search(r"is the fastest|faster than|soonest|lies above", finding.text)
+        assert bool(says_so) == bool(finding.claims), finding.text
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -165,19 +164,15 @@ def test_the_fastest_of_all_is_faster_than_all_others(name: str) -> None:
     records = SCENARIOS[name]
     points = {record.point_id for record in records if record.outcome.status == "ok"}
     for finding in found_in(name):
-        if (
-            "is the fastest of" in finding.sentence
-            and "both frameworks" not in finding.sentence
-            and "'s " not in finding.sentence
-        ):
+        if "is the fastest of" in finding.text and "both frameworks" not in finding.text and "'s " not in finding.text:
             assert {claim.smaller for claim in finding.claims} == points - {finding.claims[0].larger}
-        if "highest measured rate of" in finding.sentence and "'s " not in finding.sentence:
+        if "highest measured rate of" in finding.text and "'s " not in finding.text:
             best = max(points, key=lambda point_id: stats.gmean(rates_of(records, point_id)))
             assert finding.numbers[0].point_ids == (best,)
 
 
 def sentences(records: list[Record]) -> str:
-    return " ".join(finding.sentence for finding in all_of(find(records)))
+    return " ".join(finding.text for finding in all_of(find(records)))
 
 
 def test_one_launch_a_point_ranks_nothing() -> None:
@@ -211,7 +206,7 @@ def test_frameworks_that_never_met_are_not_compared() -> None:
 
 def test_the_answer_comes_first() -> None:
     found = find(SCENARIOS["same best in both"])
-    first, second, third = (finding.sentence for finding in found.headlines)
+    first, second, third = (finding.text for finding in found.headlines)
     assert first.startswith("bf16 (emulated) is the fastest of the 2 configurations in both frameworks: PyTorch 200")
     assert second.startswith("TensorFlow is faster than PyTorch in both configurations, by a factor of 2.50 to 3.00")
     assert third.startswith(
@@ -221,9 +216,9 @@ def test_the_answer_comes_first() -> None:
 
 def test_a_target_is_what_its_run_is_about() -> None:
     found = find(SCENARIOS["convergence"])
-    assert found.headlines[0].sentence.startswith("Both points reached the target loss 4, after 80 steps")
+    assert found.headlines[0].text.startswith("Both points reached the target loss 4, after 80 steps")
     missed = find(make_alike(make_convergence(target_loss=1.0)))
-    assert missed.headlines[0].sentence == "No point reached the target loss 1 in all of its launches."
+    assert missed.headlines[0].text == "No point reached the target loss 1 in all of its launches."
 
 
 def test_failures_are_counted() -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.links import LinkModel, break_even_from_afar, link_models, predict_held_out
-from hvbench.analysis.topics.links_findings import describe_break_evens
-from hvbench.analysis.topics.links_report import show_bandwidth
-from hvbench.analysis.topics.links_table import links_table
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.answer import find_answer
+from hvbench.analysis.topics.links.bandwidth import show_bandwidth
+from hvbench.analysis.topics.links.model import LinkModel, break_even_from_afar, link_models, predict_held_out
+from hvbench.analysis.topics.links.sentences import describe_break_evens
+from hvbench.analysis.topics.links.table import links_table
+from hvbench.analysis.topics.links.topic import link_tables
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -112,21 +114,20 @@ def test_one_launch_a_link_has_no_interval_and_one_link_no_model() -> None:
 
 def test_the_report_opens_with_the_break_even_and_its_interval() -> None:
     records = make_records()
-    (finding,) = describe_break_evens([model_of(records)])
+    (finding,) = describe_break_evens(Run(records))
     span = model_of(records).break_even_span("fp16")
     assert (
         f"PyTorch breaks even at {show_bandwidth(span.centre)} (95 % interval {show_bandwidth(span.low)} to"
-        in finding.sentence
+        in finding.text
     )
-    assert f"n = {len(records)}" in finding.sentence
-    points = point_frame(records)
-    assert find_all(points, verdict=None, answers=[finding]).headlines[0] is finding
-    assert describe_break_evens([]) == []
+    assert f"n = {len(records)}" in finding.text
+    assert find_answer(Run(records)).headlines[0] == finding
+    assert describe_break_evens(Run([])) == []
 
 
 def test_the_table_says_by_how_much_compression_wins_and_what_the_wire_adds() -> None:
     records = make_records(noise=0.0)
-    table = links_table(point_frame(records))
+    table = links_table(Run(records))
     rows = {(row["compression"], row["link_bits_per_second"]): row for row in table.data.to_dict("records")}
     payloads = {record.point.compression: record.model.allreduce_bytes_per_step for record in records}
     slow, fast = LINKS[0], LINKS[-1]
@@ -135,4 +136,4 @@ def test_the_table_says_by_how_much_compression_wins_and_what_the_wire_adds() ->
     assert won == pytest.approx(steps["none", slow] / steps["fp16", slow])
     assert rows["fp16", fast]["uncompressed_to_compressed"] < 1
     assert rows["none", slow]["exposed_seconds"] == pytest.approx(steps["none", slow] - steps["none", fast])
-    assert links_table(point_frame(make_records(links=LINKS[:1]))) is None
+    assert link_tables(Run(make_records(links=LINKS[:1]))) == []

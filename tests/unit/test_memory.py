@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.show.tables import memory_table
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.memory import memory_table
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
 from hvbench.training.memory import KEPT, estimate_memory
@@ -141,7 +142,7 @@ def test_a_gpu_has_no_estimate_of_its_hosts_memory() -> None:
 def test_the_table_shows_the_error_of_the_estimate() -> None:
     expected = estimate("pytorch").peak_bytes
     ranks = [make_rank(rank, step_seconds=[1.0, 1.0], peak_rss_bytes=2 * expected) for rank in range(2)]
-    table = memory_table(point_frame([make_record(ranks, micro_batch_size=4)]))
+    table = memory_table(Run([make_record(ranks, micro_batch_size=4)]))
     assert table.cells[0][table.header.index("estimate / peak - 1 (%)")] == "-50"
 
 

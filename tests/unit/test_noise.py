@@ -7,10 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.noise import Looks, NoiseScale, estimate_noise_scale, join_looks, noise_table, read_looks
-from hvbench.analysis.topics.tradeoff import find_curves, fit_tradeoff, tradeoff_table
-from hvbench.analysis.topics.tradeoff_plot import plot_tradeoff
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.batch.noise import Looks, NoiseScale, estimate_noise_scale, join_looks, read_looks
+from hvbench.analysis.topics.batch.plot import plot_tradeoff
+from hvbench.analysis.topics.batch.table import tradeoff_table
+from hvbench.analysis.topics.batch.topic import batch_plots, batch_tables
+from hvbench.analysis.topics.batch.tradeoff import find_curves, fit_tradeoff
+from hvbench.analysis.topics.noise import TOPIC, noise_table
 from tests.unit.sample_noise import BATCHES, NOISE, SIGNAL, TRUTH, batch_record, quadratic_record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -60,12 +63,12 @@ def test_what_cannot_be_used_is_left_out() -> None:
 
 def test_the_table_pools_launches_and_states_the_later_half() -> None:
     records = [quadratic_record(accumulation=16, looks=40, seed=seed, repeat=seed) for seed in range(2)]
-    table = noise_table(records)
+    table = noise_table(Run(records))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["global batch"], row["n"], row["looks"]) == ("64", "2", "80")
     assert table.data["looks_late"].tolist() == [40]
     assert table.data["noise_scale_samples"][0] == pytest.approx(TRUTH, rel=0.25)
-    assert noise_table([make_record([make_rank(step_seconds=[1.0] * 3)])]) is None
+    assert not TOPIC.needs.is_met(Run([make_record([make_rank(step_seconds=[1.0] * 3)])]))
 
 
 # The trade-off
@@ -102,26 +105,22 @@ def test_the_curve_and_its_table_leave_out_batches_that_missed_the_target() -> N
         for batch in BATCHES for repeat in range(2) for framework in ("pytorch", "tensorflow")
     ]  # fmt: skip
     records += [batch_record(512, None), batch_record(512, 20, repeat=1)]
-    points = point_frame(records)
-    first = find_curves(points, records)[0]
+    run = Run(records)
+    first = find_curves(run)[0]
     assert sorted(first.launches) == [*BATCHES, 512] and sorted(first.complete) == list(BATCHES)
     assert first.fit.critical_batch.centre == pytest.approx(90, rel=0.02)
-    table = tradeoff_table(points, records)
+    table = tradeoff_table(run)
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["n"], row["batches fitted"]) == ("10", "5 of 6")
-    figure = plot_tradeoff(points, records)
+    figure = plot_tradeoff(run)
     assert len(figure.axes) == 1
     assert "save no steps?" in figure.get_suptitle()
 
 
 def test_batches_without_a_target_are_no_curve() -> None:
     records = [make_record([make_rank(step_seconds=[1.0] * 3)], micro_batch_size=batch) for batch in BATCHES]
-    points = point_frame(records)
-    assert (
-        find_curves(points, records) == []
-        and tradeoff_table(points, records) is None
-        and plot_tradeoff(points, records) is None
-    )
+    run = Run(records)
+    assert find_curves(run) == batch_tables(run) == [] and batch_plots(run) == {}
 
 
 def test_looks_that_are_all_alike_or_without_noise_have_no_bound() -> None:

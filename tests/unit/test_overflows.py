@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.overflows import count_overflows, overflow_table, plot_loss_scale
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.overflows import TOPIC, count_overflows, overflow_table, plot_loss_scale
 from hvbench.records.record import Overflow, Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -29,7 +29,7 @@ def test_an_overflow_on_no_rank_of_its_own_was_on_the_wire() -> None:
 
 def test_the_table_counts_over_launches() -> None:
     records = [scaled_record({0: (True, True), 3: (False, False)}), scaled_record({1: (False, False)}, repeat=1)]
-    table = overflow_table([*records, make_record([make_rank(step_seconds=[1.0] * 3)])])
+    table = overflow_table(Run([*records, make_record([make_rank(step_seconds=[1.0] * 3)])]))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert len(table.cells) == 1
     assert (row["n"], row["skipped steps"], row["own gradients"], row["on the wire"]) == ("2", "3", "1", "2")
@@ -38,7 +38,7 @@ def test_the_table_counts_over_launches() -> None:
 
 def test_the_plot_marks_every_skipped_step() -> None:
     records = [scaled_record({0: (True, True), 4: (False, False)}, compression=name) for name in ("none", "fp16")]
-    figure = plot_loss_scale(point_frame(records), records)
+    figure = plot_loss_scale(Run(records))
     assert len(figure.axes) == 2
     for panel in figure.axes:
         crosses = next(line for line in panel.lines if line.get_marker() == "x")
@@ -47,4 +47,4 @@ def test_the_plot_marks_every_skipped_step() -> None:
 
 def test_without_fp16_there_is_nothing_to_say() -> None:
     records = [make_record([make_rank(step_seconds=[1.0] * 3)]), make_record(status="oom", precision="fp16")]
-    assert overflow_table(records) is None and plot_loss_scale(point_frame(records), records) is None
+    assert not TOPIC.needs.is_met(Run(records))

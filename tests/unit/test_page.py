@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from itertools import product
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report import page as page_module
-from hvbench.analysis.report.page import MAX_ROWS, arrange, limit_charts, show_table
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.page.render import FOLDER, limit_charts
+from hvbench.analysis.report.page.tables import MAX_ROWS, show_table
 from hvbench.analysis.show.charts import draw_chart
-from hvbench.analysis.show.tables import throughput_table
 from hvbench.analysis.show.thinning import MAX_PANEL_MARKS
+from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.records.record import Record
 from tests.unit.sample_pages import HOSTILE, make_failed, write_page
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_record
@@ -57,7 +55,7 @@ def test_it_is_one_file_that_refers_to_nothing_outside(tmp_path) -> None:
     for tag, attributes in page.tags:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             assert (attributes.get(name) or "#").startswith(("#", "data:,")), (tag, attributes)
-    style = (Path(page_module.__file__).parent / "page.css").read_text(encoding="utf-8")
+    style = (FOLDER / "page.css").read_text(encoding="utf-8")
     assert not re.search(r"@import|url\(", style)
 
 
@@ -154,31 +152,6 @@ def test_a_mark_has_its_own_text_also_behind_marks_outside_the_picture() -> None
     assert [float(x) for x, _ in marks] == sorted(float(x) for x, _ in marks[:3]) + [float(x) for x, _ in marks[3:]]
 
 
-def test_every_table_and_figure_is_shown_even_one_that_the_page_does_not_know(tmp_path) -> None:
-    records = make_quickstart()
-    table = throughput_table(point_frame(records))
-    own = type(table)(**{**vars(table), "name": "ceilings", "title": "Ceilings"})
-    with matplotlib.rc_context():
-        figure = Figure()
-        figure.suptitle("Where does the time go?")
-        bars = figure.subplots().bar(["fp32", "bf16"], [1.5, 2.5], label="all-reduce")
-        assert len(bars) == 2
-    sections = arrange([table, own], [draw_chart("time", figure)])
-    assert [section.title for section in sections] == ["Throughput", "Ceilings", "Where does the time go?"]
-    (chart,) = sections[2].charts
-    assert "all-reduce" in chart.panels[0].svg and "<title>" in chart.panels[0].svg
-
-
-def test_a_figure_of_the_same_name_goes_with_its_table() -> None:
-    table = throughput_table(point_frame(make_quickstart()))
-    own = type(table)(**{**vars(table), "name": "scaling", "title": "Scaling"})
-    figure = Figure()
-    figure.suptitle("How well does it scale?")
-    figure.subplots().plot([1, 2], [3, 4], "o")
-    (section,) = arrange([own], [draw_chart("scaling", figure)])
-    assert section.title == "Scaling" and len(section.charts) == len(section.tables) == 1
-
-
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -191,7 +164,7 @@ def test_a_figure_of_the_same_name_goes_with_its_table() -> None:
     ],
 )
 def test_cells_sort_by_the_number_that_they_start_with(text: str, value: float | None) -> None:
-    table = throughput_table(point_frame(make_quickstart()[:1]))
+    table = throughput_table(Run(make_quickstart()[:1]))
     column = table.header.index("tokens/s")
     cells = [[text if index == column else cell for index, cell in enumerate(row)] for row in table.cells]
     shown = show_table(type(table)(**{**vars(table), "cells": cells}))

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from docs.published import DOCUMENTS, ROOT, RUNS, compute_tables, read_quotes
-from hvbench.analysis.show.tables import HEADERS
+from hvbench.analysis.show.cells import HEADERS
 from hvbench.analysis.stats.estimates import CONFIDENCE
 from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
 from hvbench.spec.point import Point

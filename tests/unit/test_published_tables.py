@@ -17,14 +17,9 @@ from typing import Any
 
 import pytest
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report.markdown import render_report, report_tables
-from hvbench.analysis.show.tables import frame_to_csv, render_csv, render_markdown
-from hvbench.analysis.topics.fastest import list_fastest
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.links_findings import describe_break_evens
-from hvbench.analysis.topics.links_report import models_of
-from hvbench.analysis.topics.stamps import check_verdict
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.markdown import render_report
+from hvbench.analysis.report.write import render_tables
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 
@@ -42,17 +37,11 @@ def write_texts(name: str) -> dict[str, str]:
     return report_texts(records, folder.read_run())
 
 
-def report_texts(records: list[Record], run: dict[str, Any]) -> dict[str, str]:
+def report_texts(records: list[Record], request: dict[str, Any]) -> dict[str, str]:
     """File below a run's folder -> its text: tables and report, without the figures that the report shows."""
-    points = point_frame(records)
-    tables, verdict = report_tables(points, records), check_verdict(records)
-    texts = {f"tables/{table.name}.csv": render_csv(table) for table in tables}
-    texts |= {f"tables/{table.name}.md": f"# {table.title}\n\n{render_markdown(table)}" for table in tables}
-    texts["tables/launches.csv"] = frame_to_csv(points)
-    findings = find_all(points, verdict=verdict, answers=describe_break_evens(models_of(points, records)))
-    said = {"findings": findings, "fastest": list_fastest(points), "verdict": verdict}
-    texts["report.md"] = render_report(points, tables=tables, plots={}, records=records, run=run, **said)
-    return texts
+    run = Run(records, request)
+    tables = {file: text for file, text in render_tables(run).items() if not file.endswith(".tex")}
+    return tables | {"report.md": render_report(run, plots={})}
 
 
 def digest(name: str, text: str) -> str:

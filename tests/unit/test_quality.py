@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.quality import (
     count_cores,
     describe_autocorrelation,
@@ -34,7 +35,7 @@ def test_points_that_missed_the_target_are_named_with_their_width_and_n() -> Non
     good = repeated([1.0], [1.0], [1.0], seed=1)
     wide = repeated([1.0], [1.1], [1.2], seed=2)
     alone = repeated([1.0], seed=3)
-    (line,) = describe_precision(point_frame([*good, *wide, *alone]), 0.02)
+    (line,) = describe_precision(Run([*good, *wide, *alone]), 0.02)
     assert line.startswith("1 of 3 points reached the precision target of ± 2 %; not: ")
     assert good[0].point_id not in line
     assert f"{wide[0].point_id} (± 23 %, n = 3)" in line
@@ -42,10 +43,10 @@ def test_points_that_missed_the_target_are_named_with_their_width_and_n() -> Non
 
 
 def test_all_narrow_is_said_too_and_no_target_says_nothing() -> None:
-    points = point_frame(repeated([1.0], [1.0]))
-    assert describe_precision(points, 0.02) == ["1 of 1 points reached the precision target of ± 2 %."]
-    assert not any("target" in line for line in describe_quality(points, {}))
-    assert any("target" in line for line in describe_quality(points, {"measure": {"precision_target": 0.02}}))
+    records = repeated([1.0], [1.0])
+    assert describe_precision(Run(records), 0.02) == ["1 of 1 points reached the precision target of ± 2 %."]
+    assert not any("target" in line for line in describe_quality(Run(records)))
+    assert any("target" in line for line in describe_quality(Run(records, {"measure": {"precision_target": 0.02}})))
 
 
 # Warm-up

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from hvbench.analysis.report.page import style_frameworks
+from hvbench.analysis.report.page.render import style_frameworks
 from hvbench.analysis.show.panels import FREE_LOOKS, STYLES, choose_styles
-from hvbench.analysis.topics.breakdown_plot import PART_COLOURS
+from hvbench.analysis.topics.breakdown.plot import PART_COLOURS
 from hvbench.frameworks import without
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Job, Plan

@@ -9,12 +9,10 @@ import sys
 import pytest
 from markupsafe import escape
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.report.markdown import render_report, write_report
-from hvbench.analysis.show.tables import convergence_table, throughput_table
-from hvbench.analysis.topics.fastest import list_fastest
-from hvbench.analysis.topics.findings import find_all
-from hvbench.analysis.topics.stamps import check_verdict, parity_table
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.markdown import render_report
+from hvbench.analysis.report.write import write_report
+from hvbench.analysis.topics.throughput.fastest import list_fastest
 from hvbench.errors import StorageError
 from hvbench.records.record import Outcome
 from tests.unit.sample_records import (
@@ -35,11 +33,7 @@ def both(*, repeats: int = 1):
 
 
 def report_of(records, run=RUN) -> str:
-    points = point_frame(records)
-    tables = [throughput_table(points), convergence_table(points), parity_table(records)]
-    verdict = check_verdict(records)
-    told = {"findings": find_all(points, verdict=verdict), "fastest": list_fastest(points), "verdict": verdict}
-    return render_report(points, tables=tables, plots={}, records=records, run=run, **told)
+    return render_report(Run(records, run), plots={})
 
 
 def with_losses(*losses: list[float | None]) -> list:
@@ -59,7 +53,7 @@ def stamped(records, make=make_stamp) -> list:
 
 
 def test_links_and_paths_hold(tmp_path) -> None:
-    paths = write_report(tmp_path, records=make_convergence(), run=RUN)
+    paths = write_report(tmp_path, Run(make_convergence(), RUN))
     assert all(path.stat().st_size for path in paths)
     report = (tmp_path / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", report)
@@ -70,8 +64,8 @@ def test_links_and_paths_hold(tmp_path) -> None:
 
 
 def test_the_same_records_give_the_same_files(tmp_path) -> None:
-    first = write_report(tmp_path / "a", records=both(), run=RUN)
-    second = write_report(tmp_path / "b", records=reversed(both()), run=RUN)
+    first = write_report(tmp_path / "a", Run(both(), RUN))
+    second = write_report(tmp_path / "b", Run(reversed(both()), RUN))
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -111,9 +105,9 @@ def test_a_red_stamp_is_told_across_the_top_and_in_the_tables() -> None:
 
 
 def test_the_parity_table_is_a_file_and_left_out_where_nothing_was_checked(tmp_path) -> None:
-    write_report(tmp_path / "a", records=stamped(both()), run=RUN)
+    write_report(tmp_path / "a", Run(stamped(both()), RUN))
     assert "launches_stamped" in (tmp_path / "a" / "tables" / "parity.csv").read_text()
-    write_report(tmp_path / "b", records=both(), run=RUN)
+    write_report(tmp_path / "b", Run(both(), RUN))
     assert not (tmp_path / "b" / "tables" / "parity.csv").exists()
 
 
@@ -136,9 +130,9 @@ def test_the_page_says_what_is_fastest_in_the_same_words(tmp_path) -> None:
         for repeat in range(3)
     ]
     records += [make_record(status="oom", framework="tensorflow", micro_batch_size=batch) for batch in (2, 32)]
-    write_report(tmp_path, records=records, run=RUN)
+    write_report(tmp_path, Run(records, RUN))
     page, report = ((tmp_path / name).read_text() for name in ("report.html", "report.md"))
-    best, lost = list_fastest(point_frame(records))
+    best, lost = list_fastest(Run(records))
     assert f"- **PyTorch**: {best.where}, at {best.rate} tokens/s ({best.interval}). {best.note}" in report
     assert all(text and escape(text) in page for text in (best.rate, best.where, best.interval, best.note))
     assert "- **TensorFlow**: no launch ended in `ok`." in report and not lost.rate
@@ -160,7 +154,7 @@ def test_failures_skips_and_missing_launches_are_listed() -> None:
 
 
 def test_no_records_make_a_report_that_says_so(tmp_path) -> None:
-    write_report(tmp_path, records=[], run={})
+    write_report(tmp_path, Run([], {}))
     assert "No launch has left a record yet" in (tmp_path / "report.md").read_text()
 
 
@@ -184,7 +178,7 @@ def test_environment_shows_what_differs() -> None:
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path) -> None:
     (tmp_path / "plots").write_text("in the way")
     with pytest.raises(StorageError, match="cannot be written"):
-        write_report(tmp_path, records=both(), run=RUN)
+        write_report(tmp_path, Run(both(), RUN))
 
 
 def test_the_package_itself_imports_nothing_heavy() -> None:

@@ -7,8 +7,11 @@ import math
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.scaling import BASELINES, scaling_efficiencies, scaling_table
-from hvbench.analysis.topics.scaling_plot import plot_scaling
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.scaling.efficiency import BASELINES, scaling_efficiencies
+from hvbench.analysis.topics.scaling.plot import plot_scaling
+from hvbench.analysis.topics.scaling.table import scaling_table
+from hvbench.analysis.topics.scaling.topic import TOPIC
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -84,7 +87,7 @@ def test_compression_has_the_uncompressed_process_as_its_baseline() -> None:
 @pytest.mark.parametrize("other", [{"framework": "tensorflow"}, {"precision": "bf16"}, {"seed": 1}])
 def test_nothing_else_may_differ(other: dict) -> None:
     assert found([launch(1, 1.0), launch(2, 1.0, **other)]) == {}
-    assert scaling_table(point_frame([launch(1, 1.0), launch(2, 1.0, **other)])) is None
+    assert not TOPIC.needs.is_met(Run([launch(1, 1.0), launch(2, 1.0, **other)]))
 
 
 def test_a_launch_that_failed_is_no_baseline() -> None:
@@ -94,7 +97,7 @@ def test_a_launch_that_failed_is_no_baseline() -> None:
 
 def test_the_table_names_kind_and_baseline() -> None:
     records = [launch(world, 1.0 + 0.1 * world, repeat=repeat) for world in (1, 2, 4) for repeat in range(2)]
-    table = scaling_table(point_frame(records))
+    table = scaling_table(Run(records))
     assert table.header == ("framework", "fixed", "baseline", "ranks", "n", "efficiency (%)", "95 % interval")
     assert [row[1:5] for row in table.cells] == [
         ["batch per rank", BASELINES[1], "2", "2"],
@@ -107,7 +110,7 @@ def test_the_table_names_kind_and_baseline() -> None:
 
 def test_the_plot_has_a_panel_for_each_kind_and_baseline() -> None:
     records = [launch(world, 1.0, micro_batch_size=batch) for world, batch in ((1, 8), (2, 8), (4, 8), (2, 4), (4, 2))]
-    figure = plot_scaling(point_frame(records))
+    figure = plot_scaling(Run(records))
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert len(titles) == 4 and len(set(titles)) == 4
-    assert plot_scaling(point_frame([launch(1, 1.0)])) is None
+    assert not TOPIC.needs.is_met(Run([launch(1, 1.0)]))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.topics.strategies import strategy_table
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.strategies import TOPIC, strategy_table
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -26,7 +26,7 @@ def launches(
 
 
 def test_a_drift_that_moves_both_alike_does_not_widen_the_ratio() -> None:
-    table = strategy_table(point_frame(launches()))
+    table = strategy_table(Run(launches()))
     rows = {row["strategy"]: row for row in table.data.to_dict("records")}
     assert rows["native"]["step_ratio_to_horovod"] == pytest.approx(0.9)
     assert rows["native"]["step_ratio_to_horovod_low"] == pytest.approx(0.9)
@@ -39,10 +39,10 @@ def test_a_drift_that_moves_both_alike_does_not_widen_the_ratio() -> None:
 
 def test_each_framework_is_held_against_its_own_horovod() -> None:
     records = [*launches(), *launches(("native",), framework="tensorflow")]
-    table = strategy_table(point_frame(records))
+    table = strategy_table(Run(records))
     assert {row[0] for row in table.cells} == {"pytorch"}, "TensorFlow's has no Horovod beside it"
 
 
 def test_no_table_where_no_strategies_were_compared() -> None:
-    assert strategy_table(point_frame(launches(("horovod",)))) is None
-    assert strategy_table(point_frame(launches(("native", "local")))) is None
+    assert not TOPIC.needs.is_met(Run(launches(("horovod",))))
+    assert TOPIC.tables(Run(launches(("native", "local")))) == []

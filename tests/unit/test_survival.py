@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.survival import Observed, estimate_arrival, share_arrived
-from hvbench.analysis.topics.targets import observe, plot_targets, target_table
+from hvbench.analysis.topics.targets import TOPIC, observe, plot_targets, target_table
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
@@ -87,28 +88,28 @@ def test_each_end_of_a_launch_is_what_it_is() -> None:
         launch([5.0], repeat=3, status="diverged"),
         launch([5.0], repeat=4, status="oom"),  # says nothing about learning
     ]
-    points = point_frame(records)
+    run = Run(records)
+    points = run.points
     assert observe(points, "steps") == observed(10, lost=(20, math.inf, math.inf))
     assert observe(points, "seconds") == observed(5, lost=(10, math.inf, math.inf))
-    table = target_table(points)
+    table = target_table(run)
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["n"], row["reached"], row["steps to target"]) == ("4", "1 of 4", "not reached")
     assert pd.isna(table.data["steps_to_target"].iloc[0])
-    assert len(plot_targets(points).axes) == 3
+    assert len(plot_targets(run)["target_reached"].axes) == 3
 
 
 def test_the_table_gives_medians_with_their_interval() -> None:
     records = [launch([5.0, 4.0] + [3.0] * (repeat + 1), repeat=repeat) for repeat in range(3)]
     records += [launch([5.0, 4.0, 4.0, 3.0], repeat=repeat) for repeat in (3, 4)]
-    table = target_table(point_frame(records))
+    table = target_table(Run(records))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["reached"], row["steps to target"], row["95 % interval (steps)"]) == ("5 of 5", "20", "20 to open")
     assert row["tokens to target"] == f"{20 * 8 * 32:,}"
 
 
 def test_without_repeats_there_is_nothing_to_say() -> None:
-    points = point_frame([launch([5.0, 3.0], repeat=0)])
-    assert target_table(points) is None and plot_targets(points) is None
+    assert not TOPIC.needs.is_met(Run([launch([5.0, 3.0], repeat=0)]))
 
 
 def test_a_launch_that_ended_early_is_complete() -> None:

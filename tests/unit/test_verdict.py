@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 
-from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.facts import list_warnings
 from hvbench.analysis.report.markdown import render_warnings
-from hvbench.analysis.show.tables import render_csv, render_markdown, render_text, throughput_table
-from hvbench.analysis.topics.stamps import WITH_DROPOUT, check_verdict, find_standings, parity_table
+from hvbench.analysis.show.render import render_csv, render_markdown, render_text
+from hvbench.analysis.topics.parity.stamps import WITH_DROPOUT, list_configurations, verdict_of
+from hvbench.analysis.topics.parity.table import parity_table
+from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.records.record import ParityStamp, Record
 from tests.unit.sample_records import make_rank, make_record, make_red_stamp, make_stamp
 
@@ -30,73 +32,75 @@ def both(stamp: ParityStamp | None = GREEN, **fields) -> list[Record]:
 
 
 def test_green_stamps_and_equal_losses_are_one_sentence_with_figures() -> None:
-    verdict = check_verdict([*both(), *both(precision="bf16")])
+    run = Run([*both(), *both(precision="bf16")])
+    verdict = verdict_of(run)
     assert verdict.is_proven
     assert "2 configurations trained 3 updates in both frameworks" in verdict.text
     assert "rank0/update/final_norm.gain 4.0e-06, allowed 1e-05" in verdict.text
     assert "bf16 0.0e+00 (allowed 3e-04)" in verdict.text
-    assert list_warnings([], verdict=verdict) == []
+    assert list_warnings(run) == []
 
 
 def test_a_red_stamp_is_a_banner_that_names_the_configuration_and_the_quantity() -> None:
-    verdict = check_verdict([*both(), *both(RED, gradient_accumulation_steps=2)])
+    run = Run([*both(), *both(RED, gradient_accumulation_steps=2)])
+    verdict = verdict_of(run)
     assert not verdict.is_proven
     assert "1 of 2 configurations: accumulation 2 (rank0/gradient/block0.mlp.up.weight 1.0e+00, allowed 1e-06)" in (
         verdict.text
     )
-    (banner,) = render_warnings([], verdict)
+    (banner,) = render_warnings(run)
     assert banner.startswith("**The frameworks were NOT proven to do the same work: do not compare their speed.**")
 
 
 def test_one_red_launch_among_green_ones_is_enough() -> None:
     records = [*both(), launch("pytorch", RED, repeat=1), launch("tensorflow", repeat=1)]
-    assert [standing.verdict for standing in find_standings(records)] == ["not proven"]
+    assert [configuration.verdict for configuration in list_configurations(Run(records))] == ["not proven"]
 
 
 def test_a_missing_stamp_is_unproven_even_if_the_losses_agree() -> None:
     for records in (both(None), [launch("pytorch"), launch("tensorflow", None)]):
-        verdict = check_verdict(records)
+        verdict = verdict_of(Run(records))
         assert not verdict.is_proven and "No check was made before the sweep of 1 of 1 configuration" in verdict.text
         assert "fp32 0.0e+00" in verdict.text
 
 
 def test_losses_that_differ_are_unproven_even_if_the_stamps_are_green() -> None:
-    verdict = check_verdict([launch("pytorch"), launch("tensorflow", loss=5.1)])
+    verdict = verdict_of(Run([launch("pytorch"), launch("tensorflow", loss=5.1)]))
     assert not verdict.is_proven and "The losses of the measured steps differ." in verdict.text
 
 
 def test_a_check_that_failed_says_why() -> None:
     failed = make_stamp(is_proven=False, problem="tensorflow timeout: not finished", worst=None)
-    assert "the only configuration (tensorflow timeout: not finished)" in check_verdict(both(failed)).text
+    assert "the only configuration (tensorflow timeout: not finished)" in verdict_of(Run(both(failed))).text
 
 
 def test_only_what_ended_well_in_both_frameworks_is_compared() -> None:
     alone = make_record(status="oom", framework="tensorflow", precision="bf16", parity=RED, world_size=1)
-    assert check_verdict([*both(), launch("pytorch", RED, precision="bf16"), alone]).is_proven
-    never = check_verdict([launch("pytorch"), launch("tensorflow", seed=1)])
+    assert verdict_of(Run([*both(), launch("pytorch", RED, precision="bf16"), alone])).is_proven
+    never = verdict_of(Run([launch("pytorch"), launch("tensorflow", seed=1)]))
     assert not never.is_proven and "No configuration ended in ok in more than one framework" in never.title
 
 
 def test_one_framework_needs_no_verdict() -> None:
-    assert check_verdict([launch("pytorch", None), launch("pytorch", None, seed=1)]) is None
-    assert check_verdict([]) is None and render_warnings([], None) == []
+    assert verdict_of(Run([launch("pytorch", None), launch("pytorch", None, seed=1)])) is None
+    assert verdict_of(Run([])) is None and render_warnings(Run([])) == []
 
 
 def test_a_choice_of_one_framework_belongs_to_the_same_configuration() -> None:
     records = [*both(), launch("pytorch", RED, gemm="onednn")]
-    (standing,) = find_standings(records)
-    assert standing.verdict == "not proven" and len(standing.records) == 3
+    (configuration,) = list_configurations(Run(records))
+    assert configuration.verdict == "not proven" and len(configuration.records) == 3
 
 
 def test_many_configurations_are_counted_and_not_all_named() -> None:
     records = [record for seed in range(9) for record in both(RED, seed=seed)]
-    text = check_verdict(records).text
+    text = verdict_of(Run(records)).text
     assert "9 of 9 configurations: " in text and "; 4 more." in text
 
 
 def test_the_table_has_a_row_per_configuration_and_framework() -> None:
     records = [*both(), *both(repeat=1), *both(RED, precision="bf16"), *both(None, precision="fp16")]
-    table = parity_table(records)
+    table = parity_table(Run(records))
     assert table.header == (
         "framework", "precision", "logits", "loss", "gradients", "updates", "overflows", "n", "verdict",
     )  # fmt: skip
@@ -113,7 +117,7 @@ def test_the_table_has_a_row_per_configuration_and_framework() -> None:
 
 
 def test_a_red_point_is_marked_in_the_throughput_table() -> None:
-    table = throughput_table(point_frame([*both(), *both(RED, precision="bf16"), *both(None, precision="fp16")]))
+    table = throughput_table(Run([*both(), *both(RED, precision="bf16"), *both(None, precision="fp16")]))
     column = table.header.index("precision")
     marked = {row[column] for row in table.cells if row[-1] == "ok, NOT the same work"}
     assert marked == {"bf16"} and {row[-1] for row in table.cells if row[column] != "bf16"} == {"ok"}
@@ -122,19 +126,19 @@ def test_a_red_point_is_marked_in_the_throughput_table() -> None:
 def test_hostile_stamps_stay_inside_their_line() -> None:
     hostile = "a|b\n<script>x</script> \x1b[31m # [e](http://f)"
     records = both(make_stamp(is_proven=False, problem=hostile, counterpart=hostile))
-    for text in (*render_warnings(records, check_verdict(records)), render_markdown(parity_table(records))):
+    for text in (*render_warnings(Run(records)), render_markdown(parity_table(Run(records)))):
         assert "<script" not in text and "\x1b" not in text and "[e](" not in text
-    assert "\x1b" not in render_text(parity_table(records))
-    (banner,) = render_warnings(records, check_verdict(records))
+    assert "\x1b" not in render_text(parity_table(Run(records)))
+    (banner,) = render_warnings(Run(records))
     assert "\n" not in banner
 
 
 def test_no_records_make_an_empty_table() -> None:
-    assert parity_table([]).cells == []
+    assert parity_table(Run([])).cells == []
 
 
 def test_with_dropout_the_stamps_count_and_the_text_says_what_they_do_not_show() -> None:
     records = [launch("pytorch", dropout=0.1), launch("tensorflow", loss=5.1, dropout=0.1)]
-    verdict = check_verdict(records)
+    verdict = verdict_of(Run(records))
     assert verdict.is_proven and verdict.text.endswith(WITH_DROPOUT)
-    assert WITH_DROPOUT not in check_verdict(both()).text
+    assert WITH_DROPOUT not in verdict_of(Run(both())).text

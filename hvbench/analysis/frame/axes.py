@@ -16,6 +16,8 @@ LEADING_AXES = tuple(
     sorted((name for name, knob in KNOBS.items() if knob.column is not None), key=lambda name: KNOBS[name].column)
 )
 AXES = LEADING_AXES + tuple(name for name in KNOBS if name not in LEADING_AXES)
+OWN_BATCH = ("micro_batch_size", "gradient_accumulation_steps")  # one rank's samples of a step
+GLOBAL_BATCH = (*OWN_BATCH, "world_size")  # a step's samples over all ranks: their product
 # Fields that a choice of another one sets, unless they were set by hand.
 FOLLOWS = {
     name: field for field, presets in presets_of(Point).items() for preset in presets.values() for name in preset

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.quality import describe_crowding
-from hvbench.analysis.show.tables import describe_constants, join_constants, show_value
-from hvbench.analysis.stats.estimates import describe_end
-from hvbench.analysis.topics.stamps import Verdict
+from hvbench.analysis.show.cells import show_value
+from hvbench.analysis.show.render import join_constants
+from hvbench.analysis.show.tables import describe_constants
+from hvbench.analysis.stats.estimates import describe_end, list_rows
+from hvbench.analysis.topics.parity.stamps import verdict_of
 from hvbench.records.record import Record
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
@@ -32,12 +33,12 @@ class Failure:
     reason: str
 
 
-def list_warnings(records: Iterable[Record], *, verdict: Verdict | None) -> list[tuple[str, str]]:
-    """What must be known before any figure is read: (title, text) of each, not escaped."""
-    records = list(records)
-    traced = [TRACED] if was_traced(records) else []
+def list_warnings(run: Run) -> list[tuple[str, str]]:
+    """What must be known before any figure is read: titles and texts, not escaped."""
+    verdict = verdict_of(run)
+    traced = [TRACED] if was_traced(run.records) else []
     unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
-    return [*traced, *unproven, *(("", line) for line in describe_crowding(records))]
+    return [*traced, *unproven, *(("", line) for line in describe_crowding(run.records))]
 
 
 def was_traced(records: Iterable[Record]) -> bool:
@@ -46,14 +47,15 @@ def was_traced(records: Iterable[Record]) -> bool:
     return any(isinstance(each, Mapping) and "HOROVOD_TIMELINE" in each for each in settings)
 
 
-def list_request(points: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]:
+def list_request(run: Run) -> dict[str, str]:
     """When it was asked and ran, with what settings, and what all points share; only what is known."""
+    points, request = run.points, run.request
     started = sorted(points["started_at"]) if len(points) else []
-    measure = run.get("measure")
+    measure = request.get("measure")
     facts = {
-        "asked at": run.get("created_at"),
+        "asked at": request.get("created_at"),
         "launches": f"{len(points)}, from {started[0]} to {started[-1]}" if started else "none",
-        "hvbench": run.get("hvbench_version"),
+        "hvbench": request.get("hvbench_version"),
         "measured": ", ".join(f"{key} {show_value(value)}" for key, value in measure.items() if value is not None)
         if isinstance(measure, Mapping)
         else None,
@@ -62,22 +64,28 @@ def list_request(points: pd.DataFrame, run: Mapping[str, Any]) -> dict[str, str]
     return {name: str(value) for name, value in facts.items() if value}
 
 
-def read_command(run: Mapping[str, Any]) -> str | None:
+def read_command(run: Run) -> str | None:
     """The command that was run, as one printable line."""
-    if not run.get("command"):
+    if not run.request.get("command"):
         return None
-    return "".join(c if c.isprintable() else " " for c in str(run["command"])[:MAX_COMMAND])
+    return "".join(c if c.isprintable() else " " for c in str(run.request["command"])[:MAX_COMMAND])
 
 
-def list_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> list[Failure]:
+def read_suite(run: Run) -> str:
+    """The name of the suite, from the request or else the records; not cleaned."""
+    recorded = run.records[0].suite if run.records else "a run without a name"
+    return str(run.request.get("suite") or recorded)
+
+
+def list_failures(run: Run) -> list[Failure]:
     """Every launch that is not `ok`, then every point that was skipped."""
     failures = [
         Failure(
             point_id=row["point_id"], launch=int(row["repeat"]), status=row["status"], reason=describe_end(row) or ""
         )
-        for _, row in points[points["status"] != "ok"].iterrows()
+        for row in list_rows(run.points[run.points["status"] != "ok"])
     ]
-    skipped = run.get("skipped")
+    skipped = run.request.get("skipped")
     for one in skipped if isinstance(skipped, list) else []:
         if isinstance(one, Mapping):
             name, reason = (str(one.get(key, "?")) for key in ("point_id", "reason"))
@@ -85,12 +93,12 @@ def list_failures(points: pd.DataFrame, run: Mapping[str, Any]) -> list[Failure]
     return failures
 
 
-def describe_missing(points: pd.DataFrame, run: Mapping[str, Any]) -> str | None:
+def describe_missing(run: Run) -> str | None:
     """One sentence about planned launches without a record, if there are any."""
-    jobs = run.get("jobs")
+    jobs = run.request.get("jobs")
     if not isinstance(jobs, list):
         return None
-    recorded = {f"{row.point_id}.r{row.repeat}" for row in points.itertuples()}
+    recorded = {f"{record.point_id}.r{record.repeat}" for record in run.records}
     missing = sum(1 for job in jobs if str(job) not in recorded)
     return f"{missing} of {len(jobs)} planned launches have no record: the run has not finished." if missing else None
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.show.tables import format_percent
-from hvbench.analysis.stats.estimates import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summarize_launches
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import format_percent
+from hvbench.analysis.stats.estimates import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summary_rows
 from hvbench.records.record import Record
 from hvbench.registry import FRAMEWORKS
 
@@ -22,22 +23,23 @@ LARGE_AUTOCORRELATION = 0.5
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
 
-def describe_quality(points: pd.DataFrame, run: Mapping[str, Any]) -> list[str]:
-    """What a reader should know before believing the figures of `run`, a sentence each."""
-    measure = run.get("measure")
+def describe_quality(run: Run) -> list[str]:
+    """What a reader should know before believing the figures of a run, one sentence a fact."""
+    return [*describe_target_precision(run), *describe_warmup(run.points), *describe_autocorrelation(run.points)]
+
+
+def describe_target_precision(run: Run) -> list[str]:
+    """`describe_precision` of a run that was asked for one."""
+    measure = run.request.get("measure")
     target = measure.get("precision_target") if isinstance(measure, Mapping) else None
-    return [
-        *(describe_precision(points, target) if isinstance(target, float) else []),
-        *describe_warmup(points),
-        *describe_autocorrelation(points),
-    ]
+    return describe_precision(run, target) if isinstance(target, float) else []
 
 
-def describe_precision(points: pd.DataFrame, target: float) -> list[str]:
+def describe_precision(run: Run, target: float) -> list[str]:
     """How many points' tokens/s are known to ± `target`, and which are not."""
     wide = []
-    summary = summarize_launches(points)
-    for _, row in summary.iterrows():
+    summary = summary_rows(run)
+    for row in summary:
         estimate = read_estimate(row, "tokens_per_second")
         width = np.inf if estimate is None else estimate.relative_half_width
         if width > target:

@@ -20,7 +20,7 @@ from matplotlib.transforms import Bbox
 
 from hvbench.analysis.show.panels import drawing_settings
 from hvbench.analysis.show.svg import adapt
-from hvbench.analysis.show.tables import clean_text
+from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.show.tips import POINTS_PER_INCH, Tip, attach_tips, describe_panel, fixed_labels
 
 PANEL_INCHES = (3.0, 9.0)  # least and largest width of the plot itself

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from hvbench.analysis.show.tables import Table, clean_text
+from hvbench.analysis.show.tables import Table
+from hvbench.analysis.show.text import clean_text
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
 

@@ -7,7 +7,7 @@ pyplot's global state, and the same records give the same SVG bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame.axes import KNOBS, order_values
-from hvbench.analysis.show.tables import clean_text, show_axis
+from hvbench.analysis.show.cells import show_axis
+from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.show.thinning import thin_figure
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
@@ -32,6 +33,9 @@ from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
 from hvbench.spec.messages import shorten
 
 GREY = "#555555"
+MAX_PANELS = 12  # of a figure; the title says how many of how many configurations are shown
+MAX_SMALL_PANELS = 24  # the same where panels are small
+MAX_COLUMNS = 4  # where small panels fill up a grid
 RC = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "figure.labelsize": 9,
     "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
@@ -158,6 +162,16 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, render_figure(figure, kind=path.suffix[1:]), durable=False)
     return paths
+
+
+def fill_grid(cells: Sequence[Cell], *, columns: int) -> list[list[Cell]]:
+    """The cells in rows of `columns`, the last row as long as it gets."""
+    return [list(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+
+
+def count_shown(shown: Sequence[Any], choices: Sequence[Any]) -> str:
+    """A line below a figure's title that says how many configurations it leaves out, or nothing."""
+    return "" if len(shown) == len(choices) else f"\nfirst {len(shown)} of {len(choices)} configurations"
 
 
 def combine_axes(points: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:

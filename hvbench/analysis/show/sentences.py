@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pandas as pd
-
-from hvbench.analysis.show.tables import INTERVAL, format_number
+from hvbench.analysis.show.cells import INTERVAL, Row, format_number
 from hvbench.analysis.stats.estimates import read_estimate
 from hvbench.spec.numerics import PRECISIONS
 
@@ -40,24 +38,24 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One sentence; `labels` are the names in it that contain digits of their own, such as `micro-batch 8`."""
+class Sentence:
+    """A text that can be quoted; `labels` are the names in it that contain digits of their own, such as `micro-batch 8`."""
 
     topic: str
-    sentence: str
+    text: str
     numbers: tuple[Number, ...] = ()
     claims: tuple[Claim, ...] = ()
     labels: tuple[str, ...] = ()
-    strength: float = 0.0  # mean |ln ratio| of what it tells apart, to put the largest first
+    strength: float = 0.0  # mean |ln ratio| of the differences it states, to put the largest first
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class Answer:
     """What a run says: the few sentences that answer its question, the other ones, and how sure all of them are."""
 
-    headlines: tuple[Finding, ...]
-    details: tuple[Finding, ...] = ()
-    certainty: tuple[Finding, ...] = ()
+    headlines: tuple[Sentence, ...]
+    details: tuple[Sentence, ...] = ()
+    certainty: tuple[Sentence, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -68,7 +66,7 @@ class Draft:
     claims: list[Claim] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
-    def number(self, value: float, kind: str, *rows: pd.Series, metric: str = RATE) -> str:
+    def number(self, value: float, kind: str, *rows: Row, metric: str = RATE) -> str:
         """`value` as text."""
         is_whole = kind == "count" or metric == "steps_to_target"
         is_factor = kind in ("ratio", "ratio_low", "spread")
@@ -77,7 +75,7 @@ class Draft:
         self.numbers.append(Number(text=text, value=float(value), kind=kind, metric=metric, point_ids=ids))
         return text
 
-    def span(self, values: Sequence[tuple[float, tuple[pd.Series, ...]]], kind: str, *, metric: str = RATE) -> str:
+    def span(self, values: Sequence[tuple[float, tuple[Row, ...]]], kind: str, *, metric: str = RATE) -> str:
         """The least and the largest of (value, its points): `1.21 to 1.75`, or one number where both read the same."""
         ordered = sorted(values, key=lambda pair: pair[0])
         texts = []
@@ -97,12 +95,18 @@ class Draft:
         """`both points`, `all 3 points`."""
         return f"both {things}" if value == 2 else f"all {self.count(value)} {things}"
 
+    def part_of(self, part: int, whole: int, things: str) -> str:
+        """`both points`, `all 3 points`, `2 of 3 points`, or `1 of 1 points`."""
+        if part == whole > 1:
+            return self.all_of(whole, things)
+        return f"{self.count(part)} of {self.count(whole)} {things}"
+
     def label(self, text: str) -> str:
         """A name that may contain digits."""
         self.labels.append(text)
         return text
 
-    def estimate(self, row: pd.Series, *, metric: str = RATE, unit: str = "tokens/s") -> str:
+    def estimate(self, row: Row, *, metric: str = RATE, unit: str = "tokens/s") -> str:
         """`2,213 tokens/s (95 % interval 2,130 to 2,300, n = 3)`."""
         estimate = read_estimate(row, metric)
         assert estimate is not None
@@ -112,15 +116,15 @@ class Draft:
         low, high = (self.number(getattr(estimate, end), end, row, metric=metric) for end in ("low", "high"))
         return f"{centre} ({INTERVAL} {low} to {high}, n = {self.count(estimate.n)})"
 
-    def claim(self, larger: pd.Series, smaller: pd.Series, *, metric: str = RATE) -> None:
+    def claim(self, larger: Row, smaller: Row, *, metric: str = RATE) -> None:
         """Keep a claim that the sentence makes."""
         self.claims.append(Claim(larger=str(larger["point_id"]), smaller=str(smaller["point_id"]), metric=metric))
 
-    def finish(self, topic: str, sentence: str, *, strength: float = 0.0) -> Finding:
-        """The finding with everything that was collected."""
-        return Finding(
+    def finish(self, topic: str, sentence: str, *, strength: float = 0.0) -> Sentence:
+        """The sentence with everything that was collected."""
+        return Sentence(
             topic=topic,
-            sentence=sentence if sentence.startswith(tuple(PRECISIONS)) else sentence[0].upper() + sentence[1:],
+            text=sentence if sentence.startswith(tuple(PRECISIONS)) else sentence[0].upper() + sentence[1:],
             numbers=tuple(self.numbers),
             claims=tuple(self.claims),
             labels=tuple(self.labels),

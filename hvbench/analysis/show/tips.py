@@ -20,8 +20,8 @@ from matplotlib.container import BarContainer
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
+from hvbench.analysis.show.cells import format_number
 from hvbench.analysis.show.panels import STYLES
-from hvbench.analysis.show.tables import format_number
 from hvbench.analysis.show.thinning import NO_MARKER
 
 SVG = "{http://www.w3.org/2000/svg}"

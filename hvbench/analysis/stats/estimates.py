@@ -19,6 +19,7 @@ from scipy import stats as scipy_stats
 
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
+from hvbench.analysis.frame.run import Run
 
 CONFIDENCE = 0.95
 
@@ -159,13 +160,36 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
 
 
+def summary_of(run: Run) -> pd.DataFrame:
+    """`summarize_launches` of a run, computed once."""
+    return run.derive(_summarize_run)
+
+
+def summary_rows(run: Run) -> list[dict[str, Any]]:
+    """The rows of `summary_of`, made once: the same points are the same objects."""
+    return run.derive(_list_summary_rows)
+
+
+def list_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as mappings, which are read many times faster than a frame's own."""
+    return frame.to_dict("records")
+
+
+def _summarize_run(run: Run) -> pd.DataFrame:
+    return summarize_launches(run.points)
+
+
+def _list_summary_rows(run: Run) -> list[dict[str, Any]]:
+    return list_rows(summary_of(run))
+
+
 def sort_points(points: pd.DataFrame) -> pd.DataFrame:
     """Rows by the axes in table order, choices in the order that `Point` declares them."""
     ranked = {name: points[name].map({v: i for i, v in enumerate(order_values(name, points[name]))}) for name in AXES}
     return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(list(AXES), kind="stable").index]
 
 
-def read_estimate(row: pd.Series, metric: str) -> Estimate | None:
+def read_estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
     """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing."""
     if pd.isna(row[metric]):
         return None
@@ -205,7 +229,7 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
     return row
 
 
-def describe_end(row: Mapping[str, Any] | pd.Series) -> str | None:
+def describe_end(row: Mapping[str, Any]) -> str | None:
     """Phase and message of a launch that is not `ok`, as one string."""
     parts = [str(row[name]) for name in ("phase", "message") if not pd.isna(row[name])]
     return ": ".join(parts) or None

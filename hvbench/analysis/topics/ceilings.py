@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, order_values
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import INTERVAL, show_axis, show_estimate, show_interval
 from hvbench.analysis.show.panels import STYLES
-from hvbench.analysis.show.tables import INTERVAL, Shown, Table, build_table, show_axis, show_estimate, show_interval
-from hvbench.analysis.stats.estimates import Estimate, estimate_ratio
+from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
+from hvbench.analysis.stats.estimates import Estimate, estimate_ratio, summarize_launches, summary_of
+from hvbench.analysis.topics.topic import Need, Topic, never
 
 # What the ceilings depend on; points that differ in nothing else share them.
 CEILING_AXES = (
@@ -23,13 +26,18 @@ CEILING_AXES = (
 SLOW = 0.8  # a framework whose products are surely slower than this share of the other's is named
 
 
-def ceiling_tables(points: pd.DataFrame) -> list[Table]:
-    """The tables of this module, or none where no launch measured a ceiling."""
-    return [utilization_table(points), ceilings_table(points)] if points["gemm_flops_per_second"].notna().any() else []
+def ceiling_tables(run: Run) -> list[Table]:
+    """Both tables of this module."""
+    return [utilization_table(run), ceilings_table(run)]
 
 
-def utilization_table(points: pd.DataFrame) -> Table:
-    """One row per point of `point_frame`: model FLOP/s, and their share of the framework's and of the machine's best."""
+def measured_ceilings(run: Run) -> bool:
+    """Whether any launch measured a ceiling."""
+    return bool(run.points["gemm_flops_per_second"].notna().any())
+
+
+def utilization_table(run: Run) -> Table:
+    """One row per point: model FLOP/s, and their share of the framework's and of the machine's best."""
     own, machine = "model_flops_utilization", "model_flops_utilization_of_machine"
     columns = [
         Shown("model GFLOP/s", show_estimate("model_flops_per_second", scale=1e-9)),
@@ -45,10 +53,11 @@ def utilization_table(points: pd.DataFrame) -> Table:
         "this precision. An emulated precision is multiplied in fp32.",
     )
     metrics = ["model_flops_per_second", own, machine]
-    return build_table("utilization", "Utilization", points, columns=columns, metrics=metrics, extra=[], notes=notes)
+    layout = Layout(name="utilization", title="Utilization", columns=columns, metrics=metrics, notes=notes)
+    return build_table(layout, run.points, summary=summary_of(run))
 
 
-def ceilings_table(points: pd.DataFrame) -> Table:
+def ceilings_table(run: Run) -> Table:
     """One row per combination of what ceilings depend on: matrix products, memory, all-reduce."""
     columns = []
     for metric, header in (
@@ -67,10 +76,9 @@ def ceilings_table(points: pd.DataFrame) -> Table:
     )
     metrics = ["gemm_flops_per_second", "model_gemm_flops_per_second", "memory_bandwidth_bytes_per_second",
                "allreduce_busbw_bytes_per_second"]  # fmt: skip
-    launches = choose_ceilings(points)
-    table = build_table(
-        "ceilings", "Ceilings", launches, columns=columns, metrics=metrics, extra=[], notes=notes, has_status=False
-    )
+    launches = choose_ceilings(run.points)
+    layout = Layout(name="ceilings", title="Ceilings", columns=columns, metrics=metrics, notes=notes, has_status=False)
+    table = build_table(layout, launches, summary=summarize_launches(launches))
     others = [name for name in AXES if name not in CEILING_AXES]
     constants = {name: value for name, value in table.constants.items() if name not in others}
     return replace(table, constants=constants, data=table.data.drop(columns=["point_id", "status", "reason", *others]))
@@ -90,9 +98,9 @@ def choose_ceilings(points: pd.DataFrame) -> pd.DataFrame:
     return measured
 
 
-def describe_slow_libraries(points: pd.DataFrame) -> list[str]:
+def describe_slow_libraries(run: Run) -> list[str]:
     """A sentence on each precision in which one framework's products surely reach less than SLOW of the other's rate."""
-    launches = choose_ceilings(points)
+    launches = choose_ceilings(run.points)
     if (launches["precision"] == "fp32").any():  # an emulated precision would repeat what fp32 says
         launches = launches[~launches["is_emulated"]]
     sentences = []
@@ -116,18 +124,16 @@ def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     if ratio.high is None or ratio.high >= SLOW:
         return []
     first = launches.iloc[0]
-    precision = show_axis("precision", first["precision"], is_emulated=first["is_emulated"])
-    ranks = f"{first['world_size']} rank{'' if first['world_size'] == 1 else 's'}"
-    sentence = (
-        f"On {ranks} {STYLES[slow].label}'s {precision} matrix products reach {_describe_share(ratio)} of "
-        f"{STYLES[fast].label}'s rate"
-    )
+    world_size, precision = first["world_size"], first["precision"]
+    ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
+    products = f"{show_axis('precision', precision, is_emulated=first['is_emulated'])} matrix products"
+    whose = f"On {ranks} {STYLES[slow].label}'s {products}"
+    reached = f"{whose} reach {_describe_share(ratio)} of {STYLES[fast].label}'s rate"
     other = rates.get((slow, "onednn"))
     if other is not None:
-        sentence += f", and with gemm=onednn {_describe_share(estimate_ratio(other, default[fast]))}"
-    elif slow == "pytorch" and first["precision"] == "fp32":
-        sentence += "; on a CPU try gemm=onednn"
-    return [f"{sentence}."]
+        return [f"{reached}, and with gemm=onednn {_describe_share(estimate_ratio(other, default[fast]))}."]
+    can_choose = slow == "pytorch" and precision == "fp32"
+    return [f"{reached}; on a CPU try gemm=onednn." if can_choose else f"{reached}."]
 
 
 def _describe_share(ratio: Estimate) -> str:
@@ -135,3 +141,13 @@ def _describe_share(ratio: Estimate) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{centre} (n = {ratio.n}, no interval)"
     return f"{centre} ({INTERVAL} {100 * ratio.low:.0f} to {100 * ratio.high:.0f} %, n = {ratio.n})"
+
+
+TOPIC = Topic(
+    name="Ceilings",
+    question="How close does training come to what its framework and machine can do?",
+    needs=Need(words="launches that measured the machine's ceilings", is_met=measured_ceilings),
+    tables=ceiling_tables,
+    advice=describe_slow_libraries,
+    is_in_terminal=never,
+)

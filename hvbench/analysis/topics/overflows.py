@@ -1,4 +1,4 @@
-"""What fp16's narrow range costs: the loss scale's way, skipped updates, and where the gradients overflowed.
+"""What fp16's narrow range costs: the loss scale over the steps, skipped updates, and where the gradients overflowed.
 
 A gradient can leave fp16's range (65,504) in a rank's own backward pass, or only on the wire: compressed to fp16 it is
 summed over the ranks before it is divided, so the more ranks, the less room. Either way the update is dropped.
@@ -6,16 +6,15 @@ summed over the ranks before it is divided, so the more ranks, the less room. Ei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hvbench.analysis.frame.axes import AXES, varying_axes
-from hvbench.analysis.frame.frames import point_frame
-from hvbench.analysis.frame.samples import sort_records
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import NOT_AVAILABLE
 from hvbench.analysis.show.panels import (
+    MAX_PANELS,
     STYLES,
     Cell,
     add_legend,
@@ -24,16 +23,24 @@ from hvbench.analysis.show.panels import (
     describe_choice,
     draw_panels,
     emulated_precisions,
+    fill_grid,
     format_large,
     legend_mark,
     list_frameworks,
 )
-from hvbench.analysis.show.tables import HEADERS, NOT_AVAILABLE, Table, describe_constants, show_axis
+from hvbench.analysis.show.tables import (
+    Table,
+    are_numbers,
+    describe_constants,
+    head_axes,
+    leading_axes,
+    show_axes,
+)
 from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.topics.topic import Need, Topic, never
 from hvbench.records.record import Record
 from hvbench.spec.numerics import PRECISIONS
 
-MAX_PANELS = 12
 COLUMNS = 3
 
 
@@ -51,16 +58,23 @@ def count_overflows(record: Record) -> tuple[int, int]:
     return sum(own.values()), len(own) - sum(own.values())
 
 
-def overflow_table(records: Sequence[Record]) -> Table | None:
-    """One row per point that trained in fp16: skipped steps, where they overflowed, and the scales; None without any."""
-    scaled = [record for record in records if uses_loss_scale(record)]
-    if not scaled:
-        return None
-    points = sort_points(point_frame(scaled).drop_duplicates("point_id"))
-    axes = ["framework", *(axis for axis in varying_axes(points) if axis != "framework")]
+def used_loss_scale(run: Run) -> bool:
+    """Whether any launch used a loss scale."""
+    return any(uses_loss_scale(record) for record in run.records)
+
+
+def overflow_tables(run: Run) -> list[Table]:
+    """The one table."""
+    return [overflow_table(run)]
+
+
+def overflow_table(run: Run) -> Table:
+    """One row per point that trained in fp16: skipped steps, where they overflowed, and the scales."""
+    points = sort_points(run.points_of(uses_loss_scale).drop_duplicates("point_id"))
+    axes = leading_axes(points)
     rows, cells = [], []
     for _, point in points.iterrows():
-        same = sort_records(record for record in scaled if record.point_id == point["point_id"])
+        same = [record for record in run.records_by_point[point["point_id"]] if uses_loss_scale(record)]
         counts = [count_overflows(record) for record in same]
         own, wire = (sum(count[index] for count in counts) for index in (0, 1))
         trained = sum(len(record.ranks[0].loss) for record in same)
@@ -74,7 +88,7 @@ def overflow_table(records: Sequence[Record]) -> Table | None:
         rows.append(row)
         cells.append(
             [
-                *(show_axis(axis, point[axis], is_emulated=bool(point["is_emulated"])) for axis in axes),
+                *show_axes(axes, point),
                 str(len(same)),
                 str(skipped),
                 str(own) if skipped else NOT_AVAILABLE,
@@ -83,11 +97,10 @@ def overflow_table(records: Sequence[Record]) -> Table | None:
                 f"{row['lowest_loss_scale']:,.0f} to {max(map(max, scales)):,.0f}",
             ]
         )
-    numeric = [pd.api.types.is_numeric_dtype(points[axis]) for axis in axes]
     return Table(
         name="loss_scale",
         title="Loss scale and overflow",
-        constants={name: value for name, value in describe_constants(points).items() if name != "framework"},
+        constants=describe_constants(points, without=("framework",)),
         notes=(
             "Updates dropped because a gradient was not finite, counted over n launches, and where it overflowed: in some "
             "rank's own gradients, or only on the wire, where fp16 values are summed over the ranks before they are "
@@ -95,29 +108,31 @@ def overflow_table(records: Sequence[Record]) -> Table | None:
         ),
         data=pd.DataFrame(rows),
         header=(
-            *(HEADERS.get(axis, axis) for axis in axes),
+            *head_axes(axes),
             "n", "skipped steps", "own gradients", "on the wire", "trained", "loss scale",
         ),
-        is_number=(*numeric, True, True, True, True, False, False),
+        is_number=(*are_numbers(axes, points), True, True, True, True, False, False),
         is_brief=(True,) * (len(axes) + 6),
         cells=cells,
     )  # fmt: skip
 
 
-def plot_loss_scale(points: pd.DataFrame, records: Sequence[Record]) -> Figure | None:
-    """The loss scale at every step, skipped ones marked; None where none was used. `points` is `point_frame(records)`."""
-    launches = {launch: record for launch, record in enumerate(sort_records(records)) if uses_loss_scale(record)}
-    if not launches:
-        return None
-    mine = points[points["launch"].isin(list(launches))]
+def overflow_plots(run: Run) -> dict[str, Figure]:
+    """The one plot."""
+    return {"loss_scale": plot_loss_scale(run)}
+
+
+def plot_loss_scale(run: Run) -> Figure:
+    """The loss scale at every step, skipped ones marked."""
+    mine = run.points_of(uses_loss_scale)
     choices = combine_axes(mine, [name for name in varying_axes(mine) if name != "framework"])[:MAX_PANELS]
     columns, emulated = min(COLUMNS, len(choices)), emulated_precisions(mine)
     cells = [Cell(title=describe_choice(chosen, emulated=emulated), chosen=chosen) for chosen in choices]
-    grid = [cells[start : start + columns] for start in range(0, len(cells), columns)]
+    grid = fill_grid(cells, columns=columns)
     with draw_panels(grid, width=max(3.0, 6.5 / columns), height=2.2, x_label="step") as (figure, panels):
         for panel, chosen in panels:
             for _, launch in choose_rows(mine, chosen).iterrows():
-                rank, style = launches[launch["launch"]].ranks[0], STYLES[launch["framework"]]
+                rank, style = run.records[launch["launch"]].ranks[0], STYLES[launch["framework"]]
                 look = {"color": style.colour}
                 steps = range(1, len(rank.loss_scale) + 1)
                 panel.plot(
@@ -143,3 +158,13 @@ def plot_loss_scale(points: pd.DataFrame, records: Sequence[Record]) -> Figure |
         figure.suptitle("What does fp16's narrow range cost?")
         add_legend(figure, list_frameworks(mine), [legend_mark("update dropped: gradients not finite", marker="x")])
     return figure
+
+
+TOPIC = Topic(
+    name="Loss scale",
+    question="What does fp16's narrow range cost?",
+    needs=Need(words="launches in fp16 with a loss scale", is_met=used_loss_scale),
+    tables=overflow_tables,
+    plots=overflow_plots,
+    is_in_terminal=never,
+)

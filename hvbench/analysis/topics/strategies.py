@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import AXES, varying_axes
-from hvbench.analysis.show.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_value
+from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.metrics import STEP
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
+from hvbench.analysis.show.tables import Table, describe_constants, head_axes
 from hvbench.analysis.stats.estimates import estimate_rate
-from hvbench.analysis.topics.pairing import (
-    STEP,
+from hvbench.analysis.topics.paired_steps import (
     find_launches,
     show_difference,
     show_ends,
@@ -19,18 +21,34 @@ from hvbench.analysis.topics.pairing import (
     step_difference,
     step_ratio,
 )
-from hvbench.analysis.topics.scaling import OF_MANY_RANKS
+from hvbench.analysis.topics.scaling.efficiency import OF_MANY_RANKS
+from hvbench.analysis.topics.topic import Need, Topic, never
 from hvbench.registry import describe_framework
 
 BASE, ALONE = "horovod", "local"
 
 
-def strategy_table(points: pd.DataFrame) -> Table | None:
-    """One row per point whose strategy has Horovod's, all else equal, beside it; None where no strategies were compared."""
-    good = points[(points["status"] == "ok") & points[STEP].notna()]
-    if good["strategy"].nunique() < 2:
-        return None
-    varying = [name for name in varying_axes(points) if name not in ("framework", "strategy")]
+def select_measured(run: Run) -> pd.DataFrame:
+    """The launches whose steps were measured."""
+    points = run.points
+    return points[(points["status"] == "ok") & points[STEP].notna()]
+
+
+def compares_strategies(run: Run) -> bool:
+    """Whether launches of more than one strategy were measured."""
+    return select_measured(run)["strategy"].nunique() > 1
+
+
+def strategy_tables(run: Run) -> list[Table]:
+    """The table of `strategy_table`, where any strategy was run beside Horovod's."""
+    table = strategy_table(run)
+    return [table] if table.cells else []
+
+
+def strategy_table(run: Run) -> Table:
+    """One row per point whose strategy was run beside Horovod's, all else equal."""
+    points, good = run.points, select_measured(run)
+    varying = [name for name in run.other_axes if name != "strategy"]
     rows, data = [], []
     for _, launches in good.groupby("point_id", sort=False):
         point = {name: launches[name].iloc[0] for name in AXES}
@@ -55,13 +73,10 @@ def strategy_table(points: pd.DataFrame) -> Table | None:
             | spread_columns("step_ratio_to_horovod", *((ratio.ratio, ratio.low, ratio.high) if ratio else ()))
             | spread_columns("exchange_seconds", *((cost.centre, cost.low, cost.high) if cost else ()))
         )
-    if not rows:
-        return None
-    labels = [HEADERS.get(name, name) for name in varying]
     return Table(
         name="strategies",
         title="Ways to exchange gradients",
-        constants={name: value for name, value in describe_constants(points).items() if name != "framework"},
+        constants=describe_constants(points, without=("framework",)),
         notes=(
             f"Steps: geometric mean of the launches' medians. Against Horovod's: ratio of step times, below 1 is faster than Horovod; "
             f"launches of the same repeat are pairs, {INTERVAL} (paired t on the logarithm) in brackets. Exchanging costs: what a step "
@@ -69,7 +84,7 @@ def strategy_table(points: pd.DataFrame) -> Table | None:
         ),
         data=pd.DataFrame(data),
         header=(
-            "framework", "strategy", *labels, "n", "step median (ms)", f"{INTERVAL} (ms)", "against Horovod's", "exchanging costs (ms)",
+            "framework", "strategy", *head_axes(varying), "n", "step median (ms)", f"{INTERVAL} (ms)", "against Horovod's", "exchanging costs (ms)",
         ),
         is_number=(False, False, *(False for _ in varying), True, True, True, True, True),
         is_brief=(True,) * (7 + len(varying)),
@@ -81,3 +96,12 @@ def describe_strategy(point: dict[str, Any]) -> str:
     """`native (DistributedDataParallel)`."""
     strategy, called = str(point["strategy"]), describe_framework(str(point["framework"])).native_strategy
     return f"native ({called})" if strategy == "native" and called else strategy
+
+
+TOPIC = Topic(
+    name="Strategies",
+    question="Which way of exchanging gradients is fastest, and what does the exchange cost?",
+    needs=Need(words="launches of several strategies", is_met=compares_strategies),
+    tables=strategy_tables,
+    is_in_terminal=never,
+)

@@ -10,7 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame.axes import AXES, varying_axes
+from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import INTERVAL, format_number
 from hvbench.analysis.show.panels import (
     STYLES,
     Cell,
@@ -23,9 +25,17 @@ from hvbench.analysis.show.panels import (
     format_large,
     list_frameworks,
 )
-from hvbench.analysis.show.tables import HEADERS, INTERVAL, Table, describe_constants, format_number, show_axis
+from hvbench.analysis.show.tables import (
+    Table,
+    are_numbers,
+    describe_constants,
+    head_axes,
+    leading_axes,
+    show_axes,
+)
 from hvbench.analysis.stats.estimates import sort_points
 from hvbench.analysis.stats.survival import Arrival, Observed, estimate_arrival, share_arrived
+from hvbench.analysis.topics.topic import Need, Topic
 
 NOT_REACHED = "not reached"
 MAX_ROWS = 8
@@ -56,17 +66,20 @@ def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
     return found
 
 
-def has_repeated_targets(points: pd.DataFrame) -> bool:
+def has_repeated_targets(run: Run) -> bool:
     """Whether any point has two launches that say something about the way to its target."""
-    points = points[points["target_loss"].notna()]
+    points = run.points[run.points["target_loss"].notna()]
     return any(len(observe(group, "steps")) > 1 for _, group in points.groupby("point_id", sort=False))
 
 
-def target_table(points: pd.DataFrame) -> Table | None:
-    """One row per point of `point_frame`: medians and intervals of the way to the target; None without repeats."""
-    if not has_repeated_targets(points):
-        return None
-    axes = ["framework", *(axis for axis in varying_axes(points) if axis != "framework")]
+def target_tables(run: Run) -> list[Table]:
+    """The one table."""
+    return [target_table(run)]
+
+
+def target_table(run: Run) -> Table:
+    """One row per point: medians and intervals of the way to the target."""
+    points, axes = run.points, leading_axes(run.points)
     rows, cells = [], []
     for launches in _by_point(points):
         first, seen = launches.iloc[0], {clock: observe(launches, clock) for clock in CLOCKS}
@@ -76,8 +89,7 @@ def target_table(points: pd.DataFrame) -> Table | None:
         counts = arrivals["steps"]
         row: dict[str, Any] = {name: first[name] for name in ("point_id", *AXES, "target_loss")}
         row |= {"n": counts.n, "launches_reached": counts.reached}
-        cell = [show_axis(axis, first[axis], is_emulated=bool(first["is_emulated"])) for axis in axes]
-        cell += [str(counts.n), f"{counts.reached} of {counts.n}"]
+        cell = [*show_axes(axes, first), str(counts.n), f"{counts.reached} of {counts.n}"]
         for clock, arrival in arrivals.items():
             name = CLOCKS[clock][0]
             row |= {name: arrival.median, f"{name}_low": arrival.low, f"{name}_high": arrival.high}
@@ -85,13 +97,12 @@ def target_table(points: pd.DataFrame) -> Table | None:
             cell += [show_median(arrival, decimals=decimals), show_bounds(arrival, decimals=decimals)]
         rows.append(row)
         cells.append(cell)
-    numeric = [pd.api.types.is_numeric_dtype(points[axis]) for axis in axes]
     clocks = [name for _, _, header in CLOCKS.values() for name in (header, f"{INTERVAL} ({header.split()[-3]})")]
-    header = (*(HEADERS.get(axis, axis) for axis in axes), "n", "reached", *clocks)
+    header = (*head_axes(axes), "n", "reached", *clocks)
     return Table(
         name="time_to_target",
         title="Time to the target loss",
-        constants={name: value for name, value in describe_constants(points).items() if name != "framework"},
+        constants=describe_constants(points, without=("framework",)),
         notes=(
             "Kaplan-Meier medians over launches: one that did not reach the target counts as on its way for as long as it "
             "was trained, and for ever if it diverged or gave up. The interval is that of the median (log-log); open: "
@@ -101,7 +112,7 @@ def target_table(points: pd.DataFrame) -> Table | None:
         ),
         data=pd.DataFrame(rows),
         header=header,
-        is_number=(*numeric, True, False, *[True, False] * len(CLOCKS)),
+        is_number=(*are_numbers(axes, points), True, False, *[True, False] * len(CLOCKS)),
         is_brief=(*[True] * len(axes), True, True, True, True, False, False, True, True),
         cells=cells,
     )
@@ -122,11 +133,15 @@ def show_bounds(arrival: Arrival, *, decimals: int | None) -> str:
     return f"{low} to {high}"
 
 
-def plot_targets(points: pd.DataFrame) -> Figure | None:
-    """The share of launches that have reached the target against steps, tokens and seconds; None without repeats."""
-    if not has_repeated_targets(points):
-        return None
-    choices = combine_axes(points, [name for name in varying_axes(points) if name != "framework"])[:MAX_ROWS]
+def plot_targets(run: Run) -> dict[str, Figure]:
+    """The one plot."""
+    return {"target_reached": plot_share_at_target(run)}
+
+
+def plot_share_at_target(run: Run) -> Figure:
+    """The share of launches that have reached the target against steps, tokens and seconds."""
+    points = run.points
+    choices = combine_axes(points, run.other_axes)[:MAX_ROWS]
     emulated = emulated_precisions(points)
     cells = [
         [
@@ -163,5 +178,14 @@ def plot_targets(points: pd.DataFrame) -> Figure | None:
 
 def _by_point(points: pd.DataFrame) -> Iterator[pd.DataFrame]:
     ordered = sort_points(points)
-    for point_id in ordered["point_id"].drop_duplicates():
-        yield ordered[ordered["point_id"] == point_id]
+    for _, launches in ordered.groupby("point_id", sort=False):
+        yield launches
+
+
+TOPIC = Topic(
+    name="Time to target",
+    question="How long does it take to reach the target loss, and how many launches get there?",
+    needs=Need(words="a target loss and several launches of a point", is_met=has_repeated_targets),
+    tables=target_tables,
+    plots=plot_targets,
+)

@@ -14,31 +14,16 @@ def write_report(
 ) -> str:
     """Rebuild everything that follows from a run's records; the text to show."""
     from hvbench import tracking
-    from hvbench.analysis.frame import frames as frame
-    from hvbench.analysis.report import markdown as report
-    from hvbench.analysis.report import quality
-    from hvbench.analysis.show import tables
-    from hvbench.analysis.topics import breakdown_table, stamps, targets, tradeoff
+    from hvbench.analysis.frame.run import Run
+    from hvbench.analysis.report import write
+    from hvbench.analysis.report.terminal import render_terminal
 
     folder = RunFolder(path)
-    run = folder.read_run()
+    request = folder.read_run()
     records, problems = folder.read_records()
-    report.write_report(path, records=records, run=run, style=style, with_parquet=with_parquet)
+    run = Run(records, request)
+    write.write_report(path, run, style=style, with_parquet=with_parquet)
     lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
-    if records:
-        points = frame.point_frame(records)
-        lines += ["", tables.render_text(tables.throughput_table(points))]
-        if any(record.measure.evaluate_every for record in records):
-            lines += ["", tables.render_text(tables.convergence_table(points))]
-        for table in (targets.target_table(points), tradeoff.tradeoff_table(points, records)):
-            lines += ["", tables.render_text(table)] if table else []
-        if breakdown_table.has_breakdown(points):
-            lines += ["", tables.render_text(breakdown_table.breakdown_table(points))]
-        verdict = stamps.check_verdict(records)
-        if verdict and not verdict.is_proven:
-            lines += ["", tables.clean_text(f"{verdict.title} {verdict.text}", limit=2000)]
-        target = run["measure"].get("precision_target") if isinstance(run.get("measure"), dict) else None
-        if isinstance(target, float):
-            lines += ["", *(tables.clean_text(line, limit=4000) for line in quality.describe_precision(points, target))]
+    lines += render_terminal(run)
     tracked = [f"tracked: {line}" for line in tracking.track(path, records, trackers)]
     return "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])

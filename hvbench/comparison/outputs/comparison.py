@@ -12,7 +12,9 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.show.tables import NOT_AVAILABLE, clean_text, escape_markdown, format_number, frame_to_csv
+from hvbench.analysis.show.cells import NOT_AVAILABLE, format_number
+from hvbench.analysis.show.render import frame_to_csv
+from hvbench.analysis.show.text import clean_text, escape_markdown
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import Ratio
 from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from hvbench.analysis.show.tables import NOT_AVAILABLE, clean_text, escape_markdown
+from hvbench.analysis.show.cells import NOT_AVAILABLE
+from hvbench.analysis.show.text import clean_text, escape_markdown
 from hvbench.comparison.gate.judge import EXIT_CODES, Finding, Judgement
 from hvbench.comparison.gate.rule import LEVEL, LOOKS
 from hvbench.comparison.outputs import comparison as comparisons

@@ -1,0 +1,78 @@
+"""A run's records and what follows from them, each computed once: what every topic of a report reads.
+
+A frame takes milliseconds a record, and a report has some twenty tables and plots that read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from hvbench.analysis.frame.axes import varying_axes
+from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
+from hvbench.analysis.frame.samples import sort_records
+from hvbench.records.record import Record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """The launches of a run, in the order of their `launch` number, and what was asked for (`run.json`).
+
+    The frames are shared: nobody changes them.
+    """
+
+    records: Sequence[Record]
+    request: Mapping[str, Any] = field(default_factory=dict)
+    _derived: dict[Callable[[Run], Any], Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", sort_records(self.records))
+
+    @cached_property
+    def points(self) -> pd.DataFrame:
+        """One row a launch; see `point_frame`."""
+        return point_frame(self.records)
+
+    @cached_property
+    def steps(self) -> pd.DataFrame:
+        """One row a launch, rank and step; see `step_frame`."""
+        return step_frame(self.records)
+
+    @cached_property
+    def evaluations(self) -> pd.DataFrame:
+        """One row a launch and evaluation; see `evaluation_frame`."""
+        return evaluation_frame(self.records)
+
+    @cached_property
+    def varying_axes(self) -> list[str]:
+        """Fields of the point with more than one value, in table order."""
+        return varying_axes(self.points)
+
+    @property
+    def other_axes(self) -> list[str]:
+        """The same without the framework, which has a colour or a column of its own."""
+        return [axis for axis in self.varying_axes if axis != "framework"]
+
+    @cached_property
+    def records_by_point(self) -> dict[str, list[Record]]:
+        """Point id -> the records of its launches."""
+        found: dict[str, list[Record]] = {}
+        for record in self.records:
+            found.setdefault(record.point_id, []).append(record)
+        return found
+
+    def points_of(self, is_wanted: Callable[[Record], bool]) -> pd.DataFrame:
+        """The rows of `points` whose record is wanted."""
+        return self.points[[is_wanted(record) for record in self.records]]
+
+    def derive(self, compute: Callable[[Run], T]) -> T:
+        """`compute(self)`, computed once: what several parts of a report share, such as fitted models."""
+        if compute not in self._derived:
+            self._derived[compute] = compute(self)
+        return self._derived[compute]

@@ -1,0 +1,47 @@
+"""Every topic of a report, in the order in which a report shows them.
+
+A new topic is one entry here: `report.md`, `report.html` with its navigation, the command line's output, the exported
+tables and the documentation walk this list.
+"""
+
+from __future__ import annotations
+
+from hvbench.analysis.topics import (
+    ceilings,
+    choices,
+    frameworks,
+    memory,
+    noise,
+    overflows,
+    steadiness,
+    strategies,
+    targets,
+)
+from hvbench.analysis.topics.batch import topic as batch
+from hvbench.analysis.topics.breakdown import topic as breakdown
+from hvbench.analysis.topics.convergence import topic as convergence
+from hvbench.analysis.topics.links import topic as links
+from hvbench.analysis.topics.parity import topic as parity
+from hvbench.analysis.topics.scaling import topic as scaling
+from hvbench.analysis.topics.throughput import topic as throughput
+from hvbench.analysis.topics.topic import Topic
+
+TOPICS: list[Topic] = [
+    throughput.FASTEST,
+    frameworks.TOPIC,
+    throughput.TOPIC,
+    choices.TOPIC,
+    convergence.TOPIC,
+    targets.TOPIC,
+    batch.TOPIC,
+    noise.TOPIC,
+    overflows.TOPIC,
+    scaling.TOPIC,
+    strategies.TOPIC,
+    links.TOPIC,
+    breakdown.TOPIC,
+    ceilings.TOPIC,
+    memory.TOPIC,
+    parity.TOPIC,
+    steadiness.TOPIC,
+]

@@ -1,0 +1,1 @@
+"""How far the loss falls, and how fast."""

@@ -1,0 +1,117 @@
+"""The plot of the losses: training and validation loss against steps, tokens and training seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.panels import (
+    GREY,
+    MAX_SMALL_PANELS,
+    STYLES,
+    Cell,
+    add_legend,
+    choose_rows,
+    combine_axes,
+    count_shown,
+    describe_choice,
+    draw_panels,
+    emulated_precisions,
+    finite_max,
+    format_large,
+    legend_mark,
+    list_frameworks,
+    mark_end,
+)
+
+CLOCKS = {"step": "steps", "tokens": "tokens", "training_seconds": "training seconds (evaluation left out)"}
+
+
+MAX_RISE = 1.2  # of a training loss over the first one, still drawn in full
+
+
+MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about convergence
+
+
+def plot_convergence(run: Run) -> dict[str, Figure]:
+    """The loss curves of a run that evaluated, or that trained for long enough to have any."""
+    is_long = len(run.steps) and run.steps["step"].max() >= MIN_CURVE_STEPS
+    return {"loss_curves": plot_loss_curves(run)} if len(run.evaluations) or is_long else {}
+
+
+def plot_loss_curves(run: Run) -> Figure:
+    """Loss against steps, tokens and training seconds; all frameworks on one axis, a row per choice of other axes."""
+    points, evaluations = run.points, run.evaluations
+    choices = combine_axes(points, run.other_axes)
+    shown = choices[: MAX_SMALL_PANELS // len(CLOCKS)]
+    seen = pd.concat([choose_rows(points, chosen) for chosen in shown])
+    steps, marks = (frame[frame["launch"].isin(seen["launch"])] for frame in (run.steps, evaluations))
+    drawn = list_drawn_losses(steps, marks, ended_ok=seen.loc[seen["status"] == "ok", "launch"])
+    curves = steps.groupby(["launch", "step"], as_index=False).agg(
+        loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
+    )
+    curve_of = dict(iter(curves.groupby("launch")))
+    marks_of = dict(iter(marks.groupby("launch")))
+    emulated = emulated_precisions(points)
+    titles = [describe_choice(chosen, emulated=emulated).replace("\n", ", ") for chosen in shown]
+    cells = [
+        [Cell(title="" if column else title, chosen=chosen) for column in range(len(CLOCKS))]
+        for title, chosen in zip(titles, shown, strict=True)
+    ]
+    with draw_panels(cells, width=3.5, height=3.0) as (figure, panels):
+        for index, (panel, chosen) in enumerate(panels):
+            clock = list(CLOCKS)[index % len(CLOCKS)]
+            launches = choose_rows(points, chosen)
+            for launch in launches.itertuples():
+                mine, own = curve_of.get(launch.launch, curves[:0]), marks_of.get(launch.launch, marks[:0])
+                _draw_curve(panel, mine, seen=own, clock=clock, launch=launch, highest=finite_max(drawn))
+            for target in launches["target_loss"].dropna().unique():
+                panel.axhline(target, color=GREY, linewidth=0.9, linestyle=":")
+            panel.xaxis.set_major_locator(MaxNLocator(6, integer=clock != "training_seconds"))
+            panel.xaxis.set_major_formatter(FuncFormatter(format_large))
+            panel.set_xlabel(CLOCKS[clock])
+        if drawn.notna().any():
+            margin = 0.05 * (drawn.max() - drawn.min()) + 0.01
+            panels[0][0].set_ylim(min(drawn.min(), points["target_loss"].min()) - margin, drawn.max() + margin)
+        figure.supylabel("loss (nats per token)")
+        frameworks = list_frameworks(points)
+        several = f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn alike, and which gets there first?"
+        question = several if len(frameworks) > 1 else "How fast does the loss fall?"
+        figure.suptitle(f"{question}{count_shown(shown, choices)}")
+        extra = [legend_mark("training loss: lines", linestyle="-", linewidth=0.9)]
+        if len(evaluations):
+            extra.append(legend_mark("validation loss: markers", marker="o", markerfacecolor="none"))
+        if points["target_loss"].notna().any():
+            extra.append(legend_mark("target", linestyle=":", linewidth=0.9))
+        add_legend(figure, list_frameworks(points), extra)
+    return figure
+
+
+def list_drawn_losses(steps: pd.DataFrame, marks: pd.DataFrame, *, ended_ok: pd.Series) -> pd.Series:
+    """The losses that the scale has to show: of launches that ended in `ok`, and not those far above the first ones."""
+    mine, seen = (frame[frame["launch"].isin(ended_ok)] for frame in (steps, marks))
+    losses = pd.concat([mine["loss"], seen["validation_loss"]])
+    return losses[losses <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]
+
+
+def _draw_curve(
+    panel: Axes, curve: pd.DataFrame, *, seen: pd.DataFrame, clock: str, launch: Any, highest: float | None
+) -> None:
+    style = STYLES[launch.framework]
+    panel.plot(curve[clock], curve["loss"], color=style.colour, linestyle=style.line, linewidth=style.line_width)
+    look = {"marker": style.marker, "markersize": style.marker_size, "color": style.colour, "linestyle": "none"}
+    panel.plot(
+        seen[clock], seen["validation_loss"], markerfacecolor="none" if style.is_hollow else style.colour, **look
+    )
+    if launch.status != "ok":
+        known = curve.dropna(subset=["loss"])
+        place, transform = (0.0, 0.03), panel.get_xaxis_transform()
+        if len(known):
+            last = float(known["loss"].iloc[-1])
+            place, transform = (float(known[clock].iloc[-1]), min(last, highest or last)), panel.transData
+        mark_end(panel, place, transform=transform, text=launch.status, colour=style.colour)

@@ -1,0 +1,64 @@
+"""The table "Convergence": losses at the end of training, and what it took to reach the target loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import (
+    INTERVAL,
+    NOT_AVAILABLE,
+    SPREAD_NOTE,
+    Row,
+    show_estimate,
+    show_interval,
+    show_spread,
+    show_value,
+)
+from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
+from hvbench.analysis.stats.estimates import summary_of
+
+
+def convergence_table(run: Run) -> Table:
+    """One row per point: losses at the end, and steps, tokens and seconds to the target loss."""
+    validation, seconds = "final_validation_loss", "seconds_to_target"
+    accuracy = "final_validation_accuracy"
+    columns = [
+        Shown("training loss at end", show_estimate("final_loss", decimals=4), is_brief=True),
+        Shown(INTERVAL, show_interval("final_loss", decimals=4), is_brief=True),
+        Shown("validation loss at end", show_estimate(validation, decimals=4), is_brief=True),
+        Shown(f"{INTERVAL} (validation)", show_interval(validation, decimals=4), metric=validation),
+        Shown("validation accuracy at end (%)", show_estimate(accuracy, scale=100, decimals=1), is_brief=True),
+        Shown(f"{INTERVAL} (accuracy, %)", show_interval(accuracy, scale=100, decimals=1), metric=accuracy),
+        Shown("target loss", lambda row: show_value(row["target_loss"])),
+        Shown("steps to target", show_target("steps_to_target", decimals=0)),
+        Shown("tokens to target", show_target("tokens_to_target", decimals=0)),
+        Shown("training seconds to target", show_target(seconds), is_brief=True),
+        Shown(f"{INTERVAL} (s)", show_interval(seconds), metric=seconds),
+        Shown("evaluation seconds until then", show_target("evaluation_seconds_to_target")),
+        Shown("clipped updates (%)", show_estimate("clipped_fraction", scale=100, decimals=0)),
+        Shown(f"{INTERVAL} (%)", show_interval("clipped_fraction", scale=100, decimals=0), metric="clipped_fraction"),
+    ]
+    notes = (
+        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed "
+        "unless seed_per_repeat is set: an interval of a loss then covers what is not deterministic, not another seed. "
+        f"Time to target leaves evaluation out. {SPREAD_NOTE}",
+    )
+    metrics = ["final_loss", "final_validation_loss", accuracy, "steps_to_target", "tokens_to_target", "seconds_to_target",
+               "evaluation_seconds_to_target", "clipped_fraction"]  # fmt: skip
+    extra = ["target_loss", "target", "loss_digests"]
+    layout = Layout(name="convergence", title="Convergence", columns=columns, metrics=metrics, extra=extra, notes=notes)
+    return build_table(layout, run.points, summary=summary_of(run))
+
+
+def show_target(metric: str, *, decimals: int | None = None) -> Callable[[Row], str]:
+    """Column text: the centre of a `*_to_target` metric with its spread, or that the target was not reached."""
+
+    def text(row: Row) -> str:
+        if pd.isna(row["target"]):
+            return NOT_AVAILABLE
+        return show_spread(metric, decimals=decimals)(row) if row["target"] == "reached" else row["target"]
+
+    return text

@@ -1,0 +1,1 @@
+"""Did the frameworks do the same work?"""

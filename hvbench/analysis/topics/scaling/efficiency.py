@@ -1,0 +1,113 @@
+"""Scaling efficiency: what each further rank brings, against two named baselines.
+
+    weak    (R_n / n) / R_1 at a fixed batch per rank       (R: tokens per second over all ranks)
+    strong  T_1 / (n T_n)   at a fixed global batch         (T: seconds per step)
+
+With equal tokens per step T_1 / T_n = R_n / R_1, so both are the ratio of tokens per second *per rank*; they differ in
+which points are put beside each other. The baselines are one process without Horovod, and two ranks, the smallest
+world that communicates. Launches are paired by repeat, since repeats are spread over the sweep and a machine that
+drifts moves both the same; centre and interval are over the logarithms of the pairs' ratios.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from hvbench.analysis.frame.axes import AXES, GLOBAL_BATCH, OWN_BATCH
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.stats.estimates import Estimate, estimate_rate
+from hvbench.spec.exchange import ExchangePart
+from hvbench.spec.knob import parts_of
+from hvbench.spec.point import Point
+
+BASELINES = {1: "1 process without Horovod", 2: "2 ranks, the smallest world that communicates"}
+FIXED = {"weak": "batch per rank", "strong": "global batch"}
+
+# What says how ranks exchange gradients: a process alone has none of it.
+OF_MANY_RANKS = ("compression", *parts_of(Point)[ExchangePart])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Efficiency:
+    """Of one point against one baseline: 1 means that each further rank brings as much as the baseline's ranks."""
+
+    point: dict[str, Any]  # its axes
+    kind: str  # weak or strong
+    baseline_world_size: int
+    estimate: Estimate
+
+
+def efficiencies_of(run: Run) -> list[Efficiency]:
+    """`scaling_efficiencies` of a run, computed once."""
+    return run.derive(_find_efficiencies)
+
+
+def _find_efficiencies(run: Run) -> list[Efficiency]:
+    return scaling_efficiencies(run.points)
+
+
+def scaling_efficiencies(points: pd.DataFrame) -> list[Efficiency]:
+    """Every point of more ranks than a baseline against that baseline's point, weak first; none without pairs."""
+    good = points[(points["status"] == "ok") & points["world_size"].notna()]
+    if good["world_size"].nunique() < 2:
+        return []
+    launches = {point_id: group for point_id, group in good.groupby("point_id", sort=False)}
+    axes = good.drop_duplicates("point_id").set_index("point_id")[list(AXES)].to_dict("index")
+    found = []
+    for kind in FIXED:
+        for baseline in BASELINES:
+            bases = _group_bases(axes, kind=kind, baseline=baseline)
+            for point_id, point in axes.items():
+                base_id = _find_base(point, axes, bases=bases, kind=kind, baseline=baseline)
+                if base_id is None:
+                    continue
+                ratios = pair_ratios(launches[point_id], launches[base_id])
+                if ratios:
+                    estimate = estimate_rate(ratios)
+                    found.append(Efficiency(point=point, kind=kind, baseline_world_size=baseline, estimate=estimate))
+    return found
+
+
+def pair_ratios(launches: pd.DataFrame, base: pd.DataFrame) -> list[float]:
+    """Tokens per second per rank of `launches` / that of the launch of `base` with the same repeat."""
+    name = "tokens_per_second_per_rank"
+    pairs = launches[["repeat", name]].merge(base[["repeat", name]], on="repeat", suffixes=("", "_base"))
+    return [float(ratio) for ratio in pairs[name] / pairs[f"{name}_base"]]
+
+
+def _group_bases(axes: dict[str, dict[str, Any]], *, kind: str, baseline: int) -> dict[tuple, list[str]]:
+    """What a point has in common with its baseline -> the points of `baseline` ranks that have it."""
+    found: dict[tuple, list[str]] = {}
+    for point_id, point in axes.items():
+        if point["world_size"] == baseline:
+            found.setdefault(_shared_with_base(point, kind=kind, baseline=baseline), []).append(point_id)
+    return found
+
+
+def _shared_with_base(point: dict[str, Any], *, kind: str, baseline: int) -> tuple:
+    """All axes but the ranks and what one rank alone has no choice of; the global batch in place of its parts if that is fixed."""
+    free = {"world_size", *(OWN_BATCH if kind == "strong" else ()), *(OF_MANY_RANKS if baseline == 1 else ())}
+    kept = [None if pd.isna(point[name]) else point[name] for name in AXES if name not in free]
+    return (*kept, global_batch(point) if kind == "strong" else None)
+
+
+def _find_base(
+    point: dict[str, Any], axes: dict[str, dict[str, Any]], *, bases: dict[tuple, list[str]], kind: str, baseline: int
+) -> str | None:
+    """The point of `baseline` ranks that differs in nothing else, or by the batch that keeps the global one."""
+    if point["world_size"] <= baseline:
+        return None
+    found = bases.get(_shared_with_base(point, kind=kind, baseline=baseline), [])
+    # One rank has no all-reduce to choose anything of. Of several global batches, the one that accumulates as often comes first.
+    return min(
+        found, key=lambda base: tuple(axes[base][name] != point[name] for name in reversed(OWN_BATCH)), default=None
+    )
+
+
+def global_batch(point: dict[str, Any]) -> int:
+    """Samples of a step over all ranks."""
+    return math.prod(int(point[name]) for name in GLOBAL_BATCH)

@@ -1,0 +1,1 @@
+"""How fast each configuration trains, and which is the fastest."""

@@ -1,0 +1,177 @@
+"""Throughput by axis, a plot each. Every launch stays visible, failures are marked.
+
+A figure's title is the question that it answers, and a question that the records cannot answer has no figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from hvbench.analysis.frame.axes import order_values, varying_axes
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import show_axis
+from hvbench.analysis.show.panels import (
+    MAX_COLUMNS,
+    MAX_SMALL_PANELS,
+    STYLES,
+    Cell,
+    add_legend,
+    choose_rows,
+    combine_axes,
+    count_statuses,
+    describe_choice,
+    draw_panels,
+    emulated_precisions,
+    finite_max,
+    label_text,
+    legend_mark,
+    list_frameworks,
+    mark_end,
+    place_beside,
+    shift_points,
+)
+from hvbench.analysis.stats.estimates import CONFIDENCE, read_estimate, summary_of
+
+THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
+    "micro_batch_size": ("Does throughput rise with the micro-batch?", "micro-batch (samples)"),
+    "gradient_accumulation_steps": ("What does gradient accumulation buy?", "accumulation (backward passes)"),
+    "precision": ("What does lower precision buy?", "precision"),
+    "compression": ("Does compressing the all-reduce pay?", "compression"),
+    "world_size": ("Does throughput rise with the ranks?", "ranks"),
+    "model": ("How does throughput fall with the model's size?", "model"),
+    "strategy": ("Which way of exchanging gradients is fastest?", "strategy"),
+    "reduction": ("What does adasum cost?", "reduction"),
+    "controller": ("Gloo or MPI?", "controller"),
+    "framework": ("Which framework is faster?", ""),
+}
+ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
+
+
+def plot_swept_axes(run: Run) -> dict[str, Figure]:
+    """The plots of every axis that varies; the frameworks are compared in all of them."""
+    return plot_axes(run, [axis for axis in THROUGHPUT_AXES if axis in run.other_axes])
+
+
+def plot_axes(run: Run, axes: Sequence[str]) -> dict[str, Figure]:
+    """File stem -> throughput against each of `axes` at which any two points can be compared."""
+    drawn = [axis for axis in axes if _choose_panels(run.points, axis)]
+    return {f"throughput_by_{axis}": plot_throughput(run, axis) for axis in drawn}
+
+
+def plot_throughput(run: Run, axis: str) -> Figure:
+    """Tokens per second of all ranks against `axis`, a panel per combination of other axes that has several values."""
+    points, summary = run.points, summary_of(run)
+    question, x_label = THROUGHPUT_AXES[axis]
+    places = _place_values(points, axis)
+    gap = float(min(np.diff(sorted(places.values())), default=1.0))
+    frameworks = list_frameworks(points)
+    repeated = bool((summary["launches_ok"] > 1).any())
+    emulated = emulated_precisions(points)
+    cells, note = _arrange(_choose_panels(points, axis), emulated=emulated)
+    width = max(2.5, 6.5 / len(cells[0]), 0.4 * len(places))
+    with draw_panels(cells, width=width, height=2.4, x_label=x_label) as (figure, panels):
+        for panel, chosen in panels:
+            for index, framework in enumerate(frameworks):
+                # Frameworks stand a little apart and launches beside their centre, so that nothing hides anything.
+                side = 0.0 if axis == "framework" else place_beside(index, of=len(frameworks))
+                mine = {"framework": framework} | chosen
+                _draw_centres(panel, choose_rows(summary, mine), axis=axis, places=places, side=side)
+                _draw_launches(panel, choose_rows(points, mine), axis=axis, places=places, side=side)
+            labels = [
+                STYLES[value].label
+                if axis == "framework"
+                else label_text(show_axis(axis, value, is_emulated=value in emulated))
+                for value in places
+            ]
+            panel.set_xticks(list(places.values()), labels)
+            panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        highest = finite_max(points["tokens_per_second"])
+        # An interval of two launches may be ten times as high as the launches; it may leave the picture.
+        highest_bar = finite_max(summary["tokens_per_second_high"]) or 0.0
+        panels[0][0].set_ylim(0, 1.08 * max(highest, min(highest_bar, 1.5 * highest)) if highest else 1)
+        if not highest:
+            panels[0][0].set_yticks([])
+        figure.supylabel("tokens/s, all ranks")
+        bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if repeated else ""
+        figure.suptitle(f"{question}\n{_count_launches(summary)}{bars}{note}")
+        extra = [legend_mark("one launch", marker=".")] if repeated else []
+        if (points["status"] != "ok").any():
+            extra.append(legend_mark("did not end in ok", marker="x"))
+        add_legend(figure, frameworks if axis != "framework" else [], extra)
+    return figure
+
+
+def _draw_centres(panel: Axes, summary: pd.DataFrame, *, axis: str, places: dict[Any, float], side: float) -> None:
+    transform = shift_points(panel.transData, panel, x=7 * side)
+    for framework, rows in summary.groupby("framework"):
+        style = STYLES[framework]
+        rows = rows.sort_values(axis, key=lambda column: column.map(places))
+        x = [places[value] for value in rows[axis]]
+        # A point without a centre stays in the list as NaN: the line breaks there instead of bridging a failure.
+        centres = rows["tokens_per_second"].astype("float64")
+        look = {"color": style.colour, "transform": transform}
+        panel.plot(x, centres, linestyle=style.line, linewidth=1.2, marker=style.marker, markersize=5, **look)
+        for place, (_, row) in zip(x, rows.iterrows(), strict=True):
+            estimate = read_estimate(row, "tokens_per_second")
+            if estimate and estimate.low is not None and estimate.high is not None:
+                errors = [[estimate.centre - estimate.low], [estimate.high - estimate.centre]]
+                panel.errorbar([place], [estimate.centre], yerr=errors, capsize=2.5, linewidth=1.0, **look)
+
+
+def _draw_launches(panel: Axes, launches: pd.DataFrame, *, axis: str, places: dict[Any, float], side: float) -> None:
+    for (framework, value), group in launches.groupby(["framework", launches[axis].rename("value")]):
+        good, bad = group[group["status"] == "ok"], group[group["status"] != "ok"]
+        colour = STYLES[framework].colour
+        if len(good) > 1:
+            outward = shift_points(panel.transData, panel, x=7 * side + (-7 if side < 0 else 7))
+            x = [places[value]] * len(good)
+            panel.plot(x, good["tokens_per_second"], ".", markersize=4.5, color=colour, transform=outward, zorder=3)
+        if len(bad):
+            foot = shift_points(panel.get_xaxis_transform(), panel, x=7 * side)
+            mark_end(panel, (places[value], 0.03), transform=foot, text=count_statuses(bad["status"]), colour=colour)
+
+
+def _place_values(points: pd.DataFrame, axis: str) -> dict[Any, float]:
+    """Value -> x: counts on a log scale, since they are swept in powers of two; choices side by side."""
+    values = order_values(axis, points[axis])
+    is_count = pd.api.types.is_numeric_dtype(points[axis]) and None not in values
+    return {value: float(np.log2(value)) if is_count else float(index) for index, value in enumerate(values)}
+
+
+def _choose_panels(points: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
+    """The combinations of the other axes at which `axis` has at least two values to compare, in table order."""
+    choices = combine_axes(points, [name for name in varying_axes(points) if name not in (axis, "framework")])
+    return [chosen for chosen in choices if choose_rows(points, chosen)[axis].nunique(dropna=False) > 1]
+
+
+def _arrange(choices: list[dict[str, Any]], *, emulated: frozenset[str]) -> tuple[list[list[Cell]], str]:
+    """A grid of panels: one axis down and the rest across, or just filled up; and a note if there are too many."""
+    down = next((name for name in ROW_AXES if name in choices[0]), None) if len(choices[0]) > 1 else None
+    rows: dict[Any, list[dict[str, Any]]] = {}
+    for chosen in choices:
+        rows.setdefault(chosen.get(down), []).append(({down: chosen[down]} if down else {}) | chosen)
+    if len({len(row) for row in rows.values()}) == 1 and (down or len(choices) <= MAX_COLUMNS):
+        grid = [row[: max(1, MAX_SMALL_PANELS // len(rows))] for row in rows.values()]
+    else:
+        ordered = [chosen for row in rows.values() for chosen in row][:MAX_SMALL_PANELS]
+        grid = [ordered[start : start + MAX_COLUMNS] for start in range(0, len(ordered), MAX_COLUMNS)]
+    shown = sum(len(row) for row in grid)
+    note = "" if shown == len(choices) else f"\nfirst {shown} of {len(choices)} configurations"
+    cells = [[Cell(title=describe_choice(chosen, emulated=emulated), chosen=chosen) for chosen in row] for row in grid]
+    return cells, note
+
+
+def _count_launches(summary: pd.DataFrame) -> str:
+    counts = sorted(set(summary["launches_ok"].astype(int)))
+    if counts == [0]:
+        return "no launch ended in ok"
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"n = {span} launch{'' if counts == [1] else 'es'} per point"

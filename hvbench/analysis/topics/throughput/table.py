@@ -1,0 +1,37 @@
+"""The table "Throughput": speed, step times, memory and status of every point."""
+
+from __future__ import annotations
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import INTERVAL, SPREAD_NOTE, show_estimate, show_interval, show_spread
+from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
+from hvbench.analysis.stats.estimates import summary_of
+
+
+def throughput_table(run: Run) -> Table:
+    """One row per point: speed, step times, memory, status."""
+    columns = [
+        Shown("tokens/s", show_estimate("tokens_per_second"), is_brief=True),
+        Shown(INTERVAL, show_interval("tokens_per_second"), is_brief=True),
+        Shown("tokens/s per rank", show_spread("tokens_per_second_per_rank")),
+        Shown("step median (ms)", show_estimate("step_seconds_median", scale=1e3), is_brief=True),
+        Shown(f"{INTERVAL} (ms)", show_interval("step_seconds_median", scale=1e3), metric="step_seconds_median"),
+        Shown("step p95 (ms)", show_spread("step_seconds_p95", scale=1e3)),
+        Shown("first step (s)", show_spread("first_step_seconds")),
+        Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
+        Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
+    ]
+    notes = (
+        "tokens/s: all ranks' tokens over the sum of the slowest rank's step seconds, warm-up left out; over launches: "
+        "geometric mean, Student's t interval on the logarithm. Step times: geometric mean of the launches' medians "
+        "and 95th percentiles. Memory: highest resident set of any rank and launch, a high-water mark without an interval. "
+        f"{SPREAD_NOTE}",
+    )
+    metrics = [
+        "tokens_per_second", "tokens_per_second_per_rank", "step_seconds_median", "step_seconds_p95",
+        "step_seconds_autocorrelation", "step_seconds_skewness", "first_timed_step_ratio",
+        "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
+        "model_flops_per_second", "model_flops_utilization",
+    ]  # fmt: skip
+    layout = Layout(name="throughput", title="Throughput", columns=columns, metrics=metrics, notes=notes)
+    return build_table(layout, run.points, summary=summary_of(run))

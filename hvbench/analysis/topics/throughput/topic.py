@@ -1,0 +1,31 @@
+"""The topics "Fastest" and "Throughput"."""
+
+from __future__ import annotations
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.tables import Table
+from hvbench.analysis.topics.throughput.plot import plot_swept_axes
+from hvbench.analysis.topics.throughput.sentences import describe_fastest
+from hvbench.analysis.topics.throughput.table import throughput_table
+from hvbench.analysis.topics.topic import Need, Topic, always, has_measured_launches
+
+
+def throughput_tables(run: Run) -> list[Table]:
+    """The one table, which a run without launches has too."""
+    return [throughput_table(run)]
+
+
+FASTEST = Topic(
+    name="Fastest",
+    question="Which configuration is the fastest?",
+    needs=Need(words="launches that ended in ok", is_met=has_measured_launches),
+    sentences=describe_fastest,
+    precedence=30,
+)
+TOPIC = Topic(
+    name="Throughput",
+    question="How many tokens does each configuration train per second, and how long does a step take?",
+    needs=Need(words="nothing", is_met=always),
+    tables=throughput_tables,
+    plots=plot_swept_axes,
+)
