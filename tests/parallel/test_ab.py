@@ -16,6 +16,7 @@ micro_batch_size = 2
 [measure]
 warmup_steps = 1
 steps = 3
+ceilings = false
 """
 
 

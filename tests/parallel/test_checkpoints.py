@@ -37,6 +37,7 @@ framework = ["pytorch", "tensorflow"]
 warmup_steps = 1
 steps = {steps}
 checkpoint_every = {every}
+ceilings = false
 """
 
 pytestmark = pytest.mark.slow

@@ -27,6 +27,7 @@ warmup_steps = 1
 steps = 7
 evaluate_every = 4
 evaluate_samples = 32
+ceilings = false
 """
 
 

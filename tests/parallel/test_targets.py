@@ -35,6 +35,7 @@ target_loss = 5.0
 stop_at_target = true
 patience = 5
 noise_every = 2
+ceilings = false
 """
 
 

@@ -45,10 +45,9 @@ steps = 2
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package that has one folder more."""
     folder = tmp_path_factory.mktemp("extended")
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE, folder / "hvbench", ignore=ignored)
+    shutil.copytree(PACKAGE, folder / "hvbench")  # compiled files too: all processes start sooner
     shutil.copytree(PACKAGE.parent / "suites", folder / "suites")
-    shutil.copytree(TWIN, folder / "hvbench" / "frameworks" / "numpy", ignore=ignored)
+    shutil.copytree(TWIN, folder / "hvbench" / "frameworks" / "numpy")
     (folder / "three.toml").write_text(SUITE)
     return folder
 
