@@ -20,6 +20,8 @@ PYTHON := $(shell for python in $(PYTHONS); do $$python -c '$(SUPPORTED)' 2>/dev
 endif
 NP ?= 2
 SUITE ?= quickstart
+# Tests that run at a time; most of them launch two ranks.
+PROCESSES ?= 2
 
 # The checkout's path may have spaces: targets are relative to it, and commands quote it.
 BIN := $(CURDIR)/.venv/bin
@@ -43,7 +45,8 @@ sweep: $(READY)
 	"$(BIN)/horovodrun" -np $(NP) "$(BIN)/hvbench" sweep $(SUITE)
 
 test: $(READY_TEST) chromium
-	"$(BIN)/python" -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder $(TESTS)
+	@"$(BIN)/python" -m compileall -q hvbench
+	"$(BIN)/python" -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 test-long: $(READY_TEST)
 	"$(BIN)/python" -m pytest -m long tests

@@ -1,4 +1,8 @@
-"""Tests that share what takes long to make stay in one process; all others go to whichever process is free."""
+"""The order of tests and the process that each runs in.
+
+First come the unit tests, which find most faults in a minute, then what takes longest, so that no process of pytest-xdist
+is left with a long test when the others have ended. Tests that share a costly fixture stay in one process.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,28 @@ import pytest
 COSTLY = {"browser", "pages", "broken", "extended", "proofs", "ranks", "whole"}
 
 
+# Places of tests in the order in which they begin; the last ones are short.
+ORDER = (
+    "tests/unit/",
+    "tests/faults/test_chaos.py",
+    "tests/parallel/test_launchers.py",
+    "tests/parity/",
+    "tests/parallel/",
+    "tests/docs/",
+    "tests/browser/",
+    "tests/network/",
+    "tests/faults/",
+)
+
+
+def place_of(item: pytest.Item) -> int:
+    """Where the item's file stands in `ORDER`, or behind it."""
+    return next((place for place, start in enumerate(ORDER) if item.nodeid.startswith(start)), len(ORDER))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=place_of)
     for item in items:
         for fixture in COSTLY.intersection(getattr(item, "fixturenames", ())):
             parameters = item.callspec.params if hasattr(item, "callspec") else {}

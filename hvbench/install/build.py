@@ -12,6 +12,7 @@ from pathlib import Path
 from hvbench.errors import InstallError
 from hvbench.install.cache import build_folder, cached_wheel, locked
 from hvbench.install.edits import apply_edits
+from hvbench.install.paths import BuildPaths, plain_paths
 from hvbench.install.plan import HOROVOD, Build, decide
 from hvbench.install.prerequisites import missing_prerequisites
 from hvbench.install.process import run_logged
@@ -118,32 +119,39 @@ def _build_wheel(build: Build, *, folder: Path, jobs: int, report: Report, statu
     """Build in `folder` (whose lock is held) and return the finished wheel there."""
     if missing := missing_prerequisites():
         raise InstallError("\n".join(missing))
-    work, log = folder / "build", folder / "build.log"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
+    log = folder / "build.log"
     log.write_bytes(b"")
     (folder / "against.txt").write_text(f"{describe(build.stack)}\n", encoding="utf-8")
     run = {"log": log, "report": report, "status": status}
-    with_tools = _tools_environment(work)
-    pip = [sys.executable, "-m", "pip"]
-    try:
-        report("Fetching the build tools and Horovod's source (usually under a minute)")
-        tools = ["--target", str(work / "tools"), *TOOLS]
-        run_logged([*pip, "install", *tools], "Fetching the build tools", environment=with_tools, **run)
-        source = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod", f"horovod=={HOROVOD}"]
-        download = [*pip, "download", "--dest", str(work), *source]
-        run_logged(download, "Fetching Horovod's source", environment=with_tools, **run)
-        tree = _unpack(work)
-        apply_edits(tree)
-        usual = CPU_SECONDS / min(jobs, len(os.sched_getaffinity(0))) / 60
-        report(f"Compiling with {jobs} jobs (usually about {max(1, round(usual))} min; log: {log})")
-        wheel = ["--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(work), str(tree)]
-        environment = with_tools | _build_variables(build, work=work, jobs=jobs)
-        run_logged([*pip, "wheel", *wheel], "Compiling Horovod", environment=environment, **run)
-        built = next(work.glob("horovod-*.whl"))
-        return built.replace(folder / built.name)
-    finally:
+    with plain_paths(Path(sys.prefix), folder / "build") as paths:
+        work = paths.work
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir()
+        with_tools = _tools_environment(paths)
+        pip = [str(paths.prefix / "bin" / Path(sys.executable).name), "-m", "pip"]
+        try:
+            report("Fetching the build tools and Horovod's source (usually under a minute)")
+            tools = ["--target", str(work / "tools"), *TOOLS]
+            run_logged([*pip, "install", *tools], "Fetching the build tools", environment=with_tools, **run)
+            source = ["--no-deps", "--no-build-isolation", "--no-binary", "horovod", f"horovod=={HOROVOD}"]
+            download = [*pip, "download", "--dest", str(work), *source]
+            run_logged(download, "Fetching Horovod's source", environment=with_tools, **run)
+            tree = _unpack(work)
+            apply_edits(tree)
+            usual = CPU_SECONDS / min(jobs, len(os.sched_getaffinity(0))) / 60
+            report(f"Compiling with {jobs} jobs (usually about {max(1, round(usual))} min; log: {log})")
+            wheel = ["--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(work)]
+            environment = with_tools | _build_variables(build, paths=paths, jobs=jobs)
+            run_logged([*pip, "wheel", *wheel, str(tree)], "Compiling Horovod", environment=environment, **run)
+            return _keep(next(work.glob("horovod-*.whl")), folder)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _keep(wheel: Path, folder: Path) -> Path:
+    """Move the wheel, which may be on another disk, into `folder`; it appears there complete or not at all."""
+    part = Path(shutil.move(wheel, folder / f"{wheel.name}.part"))
+    return part.replace(folder / wheel.name)
 
 
 def _unpack(work: Path) -> Path:
@@ -154,25 +162,32 @@ def _unpack(work: Path) -> Path:
     return work / archive.name.removesuffix(".tar.gz")
 
 
-def _tools_environment(work: Path) -> dict[str, str]:
+def _tools_environment(paths: BuildPaths) -> dict[str, str]:
+    tools = paths.work / "tools"
     # HOROVOD_* that are set for running (a controller, an interface) must not become defaults of the build.
-    return {name: value for name, value in os.environ.items() if not name.startswith("HOROVOD_")} | {
-        "PATH": os.pathsep.join([str(work / "tools/bin"), scripts_first_path()]),
-        "PYTHONPATH": str(work / "tools"),
-        "HOROVOD_CMAKE": str(work / "tools/bin/cmake"),
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_NO_INPUT": "1",
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOROVOD_")}
+    return (
+        inherited
+        | paths.variables
+        | {
+            "PATH": os.pathsep.join([str(tools / "bin"), str(paths.prefix / "bin"), scripts_first_path()]),
+            "PYTHONPATH": str(tools),
+            "HOROVOD_CMAKE": str(tools / "bin/cmake"),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PIP_NO_INPUT": "1",
+        }
+    )
 
 
-def _build_variables(build: Build, *, work: Path, jobs: int) -> dict[str, str]:
+def _build_variables(build: Build, *, paths: BuildPaths, jobs: int) -> dict[str, str]:
     # The linker records absolute folders. A wheel from the cache must find MPI and NCCL in whichever environment it is
     # installed in, so paths relative to Horovod's own libraries come first. The backslash is for CMake's link script.
     home = Path(sysconfig.get_path("platlib")) / "horovod/torch"
     rpaths = [f"-Wl,-rpath,\\$ORIGIN/{os.path.relpath(library, home)}" for library in build.bundled_libraries()]
     variables = build.variables
     if build.nccl:
-        variables["HOROVOD_NCCL_LIB"] = str(_linkable(build.stack.nccl.library, work / "nccl"))
+        variables["HOROVOD_NCCL_LIB"] = str(_linkable(build.stack.nccl.library, paths.work / "nccl"))
+    variables = {name: value.replace(str(build.stack.prefix), str(paths.prefix)) for name, value in variables.items()}
     return variables | {
         "CMAKE_GENERATOR": "Unix Makefiles",
         "CXX": build.stack.compiler.command,
