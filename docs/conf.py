@@ -11,6 +11,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from hvbench import __version__  # noqa: E402
 from hvbench.analysis.frame.columns import POINT_COLUMNS  # noqa: E402
+from hvbench.spec.reference import render_reference  # noqa: E402
 from hvbench.spec.schema import suite_schema  # noqa: E402
 
 project = "hvbench"
@@ -27,39 +28,10 @@ exclude_patterns = ["_build", "_generated/*.md"]
 suppress_warnings = ["myst.xref_missing"]
 
 
-def describe_kind(schema: dict) -> str:
-    """What a field accepts, in words: `"fp32", "bf16"`, `integer from 1`, `number above 0, or left out`."""
-    choices = schema.get("anyOf", [schema])
-    words = []
-    for one in choices:
-        if one.get("type") == "null":
-            words.append("left out")
-        elif "enum" in one or "const" in one:
-            words.append(", ".join(f"`{json.dumps(value)}`" for value in one.get("enum", [one.get("const")])))
-        else:
-            limits = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-            bounds = " ".join(f"{word} {one[key]:g}" for key, word in limits.items() if key in one)
-            words.append(f"{one['type']} {bounds}".strip())
-    return ", or ".join(words)
-
-
 def write_suite_reference(folder: Path) -> None:
-    """Every field of a point and every setting, from the schema."""
-    schema = suite_schema()
-    lines = []
-    for title, key in (("`[point]`, `[axes]` and `[[exclude]]`", "point"), ("`[measure]`", "measure")):
-        lines += ["", f"## {title}", "", "| field | accepts | default | meaning |", "| :--- | :--- | :--- | :--- |"]
-        for name, field in schema["properties"][key]["properties"].items():
-            default = (
-                "from the model"
-                if "default" not in field
-                else ""
-                if field["default"] is None
-                else f"`{json.dumps(field['default'])}`"
-            )
-            lines.append(f"| `{name}` | {describe_kind(field)} | {default} | {field.get('description', '')} |")
-    (folder / "suite.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "suite.schema.json").write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
+    """Every field of a point and every setting, and the schema that editors check a suite with."""
+    (folder / "suite.md").write_text(render_reference(), encoding="utf-8")
+    (folder / "suite.schema.json").write_text(json.dumps(suite_schema(), indent=2) + "\n", encoding="utf-8")
 
 
 def write_column_reference(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hvbench.cli.options import launch_options, override_option
-from hvbench.spec.settings import CHECKED_UPDATES
+from hvbench.parity import CHECKED_UPDATES
 
 
 @click.command()

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from hvbench.communication.record import CallSettings, Case
 from hvbench.launch.coordinator import Task
+from hvbench.plan.estimates import TIMEOUT_FLOOR_SECONDS
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import CONTROLLERS
 from hvbench.spec.numerics import WIRE_FORMATS
 
 REFERENCES = ("mpi4py", "ring")  # MPI's own all-reduce, and a ring written on its sends and receives
 IMPLEMENTATIONS = (*FRAMEWORKS, *REFERENCES)
-TIMEOUT_SECONDS = 300.0
 SECONDS_PER_BYTE = 100e-9  # of a call, for the time limit: ten times as long as on a slow link
 
 
@@ -91,7 +91,7 @@ def make_task(job: CaseJob, settings: CallSettings) -> Task:
         world_size=case.world_size,
         device="auto",
         job={"kind": "allreduce", "case": case.model_dump(), "settings": settings.model_dump()},
-        timeout_seconds=TIMEOUT_SECONDS + calls * case.payload_bytes * SECONDS_PER_BYTE,
+        timeout_seconds=TIMEOUT_FLOOR_SECONDS + calls * case.payload_bytes * SECONDS_PER_BYTE,
         by_mpirun=CONTROLLERS[case.controller].needs_mpirun,
         link_bits_per_second=case.link_bits_per_second,
     )

@@ -15,10 +15,10 @@ from hvbench.errors import UsageError
 
 MAX_CONTAINERS = 2_000_000  # lists and objects in one JSON file: in memory each takes tens of times its two bytes
 MAX_INTEGER_CHARACTERS = 20  # any signed or unsigned integer of 64 bits
-RESULTS = "results are regular files"
+RESULT_FILES = "results are regular files"
 
 
-def read_regular_file(path: Path, *, max_bytes: int, kind: str = RESULTS) -> bytes:
+def read_regular_file(path: Path, *, max_bytes: int, kind: str = RESULT_FILES) -> bytes:
     """Content of a regular file of at most `max_bytes`.
 
     Links could lead outside of the folder that was given, and pipes could block, so both are refused.
@@ -51,7 +51,7 @@ def refuse_links(folder: Path, *, names: tuple[str, ...]) -> None:
     """Raise UsageError where one of `names` in `folder` is a link: it could lead anywhere."""
     for name in names:
         if (folder / name).is_symlink():
-            raise UsageError(f"{folder / name}: a link; {RESULTS} and folders")
+            raise UsageError(f"{folder / name}: a link; {RESULT_FILES} and folders")
 
 
 def load_json(content: bytes, *, where: str, max_depth: int) -> Any:

@@ -6,7 +6,7 @@ import os
 import urllib.error
 import urllib.request
 
-TIMEOUT_SECONDS = 10
+REQUEST_SECONDS = 10  # for one answer of the store
 
 
 def store_address() -> tuple[str, str]:
@@ -20,7 +20,7 @@ def ask_store(path: str, *, method: str = "GET", body: bytes | None = None) -> b
     request = urllib.request.Request(f"http://{host}:{port}{path}", data=body, method=method)
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
     try:
-        with direct.open(request, timeout=TIMEOUT_SECONDS) as response:
+        with direct.open(request, timeout=REQUEST_SECONDS) as response:
             return response.read()
     except urllib.error.HTTPError as error:
         if error.code == 404:

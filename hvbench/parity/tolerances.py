@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from hvbench.parity import CHECKED_UPDATES
 from hvbench.spec.point import Point
-from hvbench.spec.settings import CHECKED_UPDATES
 from hvbench.training.flops import model_facts
 
 SOURCE = Path(__file__).with_name("tolerances.toml")

@@ -113,10 +113,13 @@ def presets_of(model: type[Part]) -> dict[str, Mapping[str, Mapping[str, Any]]]:
 
 
 @cache
-def parts_of(model: type[Part]) -> dict[type[Part], tuple[str, ...]]:
-    """Part -> the names of the fields that it declares, in the order of the fields."""
-    parts = [part for part in reversed(model.__mro__) if issubclass(part, Part) and "title" in vars(part)]
-    return {part: tuple(name for name in model.model_fields if name in part.__annotations__) for part in parts}
+def groups_of(model: type[Part]) -> dict[str, tuple[str, ...]]:
+    """Title of a part -> the fields of `model` that it declares, both in the order of the fields."""
+    groups: dict[str, tuple[str, ...]] = {}
+    for name in model.model_fields:
+        part = next(each for each in reversed(model.__mro__) if name in vars(each).get("__annotations__", {}))
+        groups[part.title] = (*groups.get(part.title, ()), name)
+    return groups
 
 
 def kind_of(field: FieldInfo) -> Kind:

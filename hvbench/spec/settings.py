@@ -9,8 +9,6 @@ from pydantic import Field
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec
 
-CHECKED_UPDATES = 20  # over which a parity check compares small models, and its tolerances were measured
-
 
 def _keeps_the_optimizer_state(settings: AnySettings, point: AnyPoint) -> str | None:
     if settings.checkpoint_every and point.is_served:

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.errors import DataError
-from hvbench.spec.knob import parts_of
 from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.point import Point
 from hvbench.training.batches import VALIDATION, Batch, Batches
@@ -94,7 +93,7 @@ class LabelledBatches(Batches):
 
 def pretraining_point(point: Point) -> Point:
     """The point of the pretraining of a classification `point`: the same training with its pretraining objective."""
-    defaults = {name: Point.model_fields[name].default for name in parts_of(Point)[ObjectivePart]}
+    defaults = {name: Point.model_fields[name].default for name in ObjectivePart.model_fields}
     return point.model_copy(update=defaults | {"objective": point.pretraining})
 
 

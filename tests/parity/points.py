@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from hvbench.parity import CHECKED_UPDATES
 from hvbench.parity.tolerances import Tolerances, find_tolerances
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
-from hvbench.spec.settings import CHECKED_UPDATES
 
 STEPS = CHECKED_UPDATES
 WORLD_SIZES = (1, 2)

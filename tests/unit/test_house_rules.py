@@ -292,6 +292,11 @@ def test_it_loads_nothing_heavy(code: str, arguments: tuple[str, ...], record_pr
     assert not loaded & HEAVY
 
 
+def test_help_waits_for_no_model_of_the_configuration() -> None:
+    """pydantic alone takes longer to import than everything else that `hvbench --help` needs."""
+    assert "pydantic" not in loaded_by("from hvbench.cli import main; main()", "--help")
+
+
 def test_planning_a_sweep_loads_neither_a_framework_nor_pandas_nor_matplotlib() -> None:
     loaded = loaded_by("from hvbench.cli import main; main()", "plan", "smoke", "--np", "2")
     assert not loaded & (HEAVY - {"numpy"})

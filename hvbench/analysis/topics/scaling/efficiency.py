@@ -21,14 +21,12 @@ from hvbench.analysis.frame.axes import AXES, GLOBAL_BATCH, OWN_BATCH
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 from hvbench.spec.exchange import ExchangePart
-from hvbench.spec.knob import parts_of
-from hvbench.spec.point import Point
 
 BASELINES = {1: "1 process without Horovod", 2: "2 ranks, the smallest world that communicates"}
 FIXED = {"weak": "batch per rank", "strong": "global batch"}
 
 # What says how ranks exchange gradients: a process alone has none of it.
-OF_MANY_RANKS = ("compression", *parts_of(Point)[ExchangePart])
+OF_MANY_RANKS = ("compression", *ExchangePart.model_fields)
 
 
 @dataclass(frozen=True, kw_only=True)

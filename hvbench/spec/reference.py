@@ -1,0 +1,55 @@
+"""The reference of the suite file as Markdown, for the documentation: every field of a point, part by part, and every setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hvbench.spec.knob import Spec, groups_of, knobs_of
+from hvbench.spec.point import Point
+from hvbench.spec.schema import describe_model
+from hvbench.spec.settings import MeasureSettings
+
+HEADER = ["| field | accepts | default | unit | meaning |", "| :--- | :--- | :--- | :--- | :--- |"]
+LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+
+
+def render_reference() -> str:
+    """Tables of what `[point]`, `[axes]` and `[[exclude]]` may hold, one a part of the point, and of `[measure]`."""
+    lines = ["", "## `[point]`, `[axes]` and `[[exclude]]`"]
+    for title, names in groups_of(Point).items():
+        lines += ["", f"### {title}", "", *_table(Point, names)]
+    lines += ["", "## `[measure]`", "", *_table(MeasureSettings, MeasureSettings.model_fields)]
+    return "\n".join(lines) + "\n"
+
+
+def describe_accepted(schema: Mapping[str, Any]) -> str:
+    """What a field accepts, in words: `"fp32", "bf16"`, `integer from 1`, `number above 0, or left out`."""
+    words = []
+    for one in schema.get("anyOf", [schema]):
+        if one.get("type") == "null":
+            words.append("left out")
+        elif "enum" in one or "const" in one:
+            words.append(", ".join(f"`{json.dumps(value)}`" for value in one.get("enum", [one.get("const")])))
+        else:
+            bounds = " ".join(f"{word} {one[key]:g}" for key, word in LIMITS.items() if key in one)
+            words.append(f"{one['type']} {bounds}".strip())
+    return ", or ".join(words)
+
+
+def describe_default(schema: Mapping[str, Any]) -> str:
+    """The default of a field as TOML writes it; empty where it is left out."""
+    if "default" not in schema:
+        return "from the model"
+    return "" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
+
+
+def _table(model: type[Spec], names: Iterable[str]) -> list[str]:
+    fields, knobs = describe_model(model), knobs_of(model)
+    rows = [
+        [f"`{name}`", describe_accepted(fields[name]), describe_default(fields[name]), knobs[name].unit]
+        + [fields[name].get("description", "")]
+        for name in names
+    ]
+    return [*HEADER, *(f"| {' | '.join(row)} |" for row in rows)]
