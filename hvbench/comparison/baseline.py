@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvbench.comparison.compare import LaunchSet, compare
+from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.judge import Judgement, judge_baseline
 from hvbench.comparison.gate.policy import Policy
+from hvbench.comparison.result import LaunchSet
 from hvbench.comparison.runs import BASELINES, load_launches, require_name
 from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
 from hvbench.records.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id

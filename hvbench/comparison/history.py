@@ -17,7 +17,7 @@ from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import Metric, measure_parts
 from hvbench.analysis.frame.samples import sort_records
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
-from hvbench.comparison.compare import describe_point
+from hvbench.comparison.sides import describe_point
 from hvbench.records.record import Record
 
 MIN_RUNS = 6  # fewer show no step that could be told from noise

@@ -9,11 +9,14 @@ from hvbench.analysis.frame.metrics import METRICS, Metric
 from hvbench.comparison.ab.judge import compare_pairs, is_ab, judge_folder
 from hvbench.comparison.ab.pairs import read_ab
 from hvbench.comparison.baseline import judge_against_baseline
-from hvbench.comparison.compare import MARGIN, Comparison, LaunchSet, compare, split_by
+from hvbench.comparison.calls import MARGIN
+from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.judge import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.history import History, trace
+from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.comparison.runs import find_run, list_runs, load_launches
+from hvbench.comparison.sides import split_by
 from hvbench.errors import MissingData, UsageError
 from hvbench.records.fingerprint import fingerprint_id
 from hvbench.spec.messages import did_you_mean, shorten

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.comparison.compare import LaunchSet
+from hvbench.comparison.result import LaunchSet
 from hvbench.errors import MissingData, UsageError
 from hvbench.records.store import RunFolder, latest_run_path
 from hvbench.spec.messages import shorten

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvbench.comparison.compare import Comparison, LaunchSet, compare, split_by
+from hvbench.comparison.compare import compare
+from hvbench.comparison.result import Comparison, LaunchSet
+from hvbench.comparison.sides import split_by
 from hvbench.records.record import Ablation, ParityStamp, Record
 from tests.unit.sample_records import make_launch, make_quickstart, make_rank, make_record
 
@@ -178,7 +180,7 @@ def test_frameworks_that_trained_alike_are_compared() -> None:
 def test_frameworks_whose_losses_differ_are_not() -> None:
     comparison = by_framework(loss=[5.0, 4.9, 4.8, 4.701, 4.6, 4.5])
     assert not comparison.is_comparable and set(calls(comparison).values()) == {None}
-    assert comparison.points[0].not_alike == "losses differ by 2.1e-04 (allowed 2e-05)"
+    assert comparison.points[0].mismatch == "losses differ by 2.1e-04 (allowed 2e-05)"
 
 
 def test_a_parity_stamp_that_failed_is_believed_over_equal_losses() -> None:
@@ -192,7 +194,7 @@ def test_a_parity_stamp_that_failed_is_believed_over_equal_losses() -> None:
         for record in launches(framework="pytorch") + launches(framework="tensorflow")
     ]
     comparison = compare(split_by([side("run", records)], "framework"), ignore={"framework"})
-    assert comparison.points[0].not_alike == "the parity check of tensorflow failed: logits"
+    assert comparison.points[0].mismatch == "the parity check of tensorflow failed: logits"
 
 
 def test_numerics_that_moved_are_told_with_their_step() -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from hvbench.cli import run as run_command_line
-from hvbench.comparison.compare import Comparison, compare
+from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.judge import EXIT_CODES, Judgement, judge_pairs
 from hvbench.comparison.gate.policy import Policy, parse_policy
 from hvbench.comparison.outputs import comparison as comparisons
 from hvbench.comparison.outputs import verdict
+from hvbench.comparison.result import Comparison
 from tests.unit.test_baseline import keep
 from tests.unit.test_compare import launches, parts, side
 

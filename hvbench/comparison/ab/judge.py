@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from hvbench.comparison.ab.pairs import AbRun, describe_launching, load_pairs, read_ab, read_controls
-from hvbench.comparison.compare import Comparison, LaunchSet, compare
+from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.judge import Judgement, judge_pairs
 from hvbench.comparison.gate.policy import Policy
+from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.records.fingerprint import SOFTWARE
 
 TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not

@@ -20,8 +20,8 @@ import numpy as np
 
 from hvbench.comparison.ab.arms import Arm
 from hvbench.comparison.ab.control import stolen_share
-from hvbench.comparison.compare import LaunchSet
 from hvbench.comparison.gate.rule import LOOKS
+from hvbench.comparison.result import LaunchSet
 from hvbench.errors import StorageError, UsageError
 from hvbench.io.atomic import write_json
 from hvbench.records.record import Record

@@ -9,9 +9,10 @@ from typing import Any
 
 from hvbench.analysis.frame.metrics import METRICS, PARTS
 from hvbench.analysis.stats.ratios import adjust_holm
-from hvbench.comparison.compare import MIN_LAUNCHES, Change, Comparison, PointComparison
+from hvbench.comparison.calls import MIN_LAUNCHES
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, is_final
+from hvbench.comparison.result import Change, Comparison, PointComparison
 from hvbench.spec.messages import shorten
 
 # Kinds of findings, the gravest first, each with the exit code that it asks for.
@@ -158,9 +159,9 @@ def _find_obstacles(comparison: Comparison) -> list[Finding]:
         for name, (a, b) in comparison.differences.items()
     ]
     findings += [
-        Finding(kind="not comparable", label=point.label, metric="parity", text=point.not_alike)
+        Finding(kind="not comparable", label=point.label, metric="parity", text=point.mismatch)
         for point in comparison.points
-        if point.not_alike
+        if point.mismatch
     ]
     findings += [
         Finding(

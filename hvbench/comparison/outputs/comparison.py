@@ -17,7 +17,8 @@ from hvbench.analysis.show.render import frame_to_csv
 from hvbench.analysis.show.text import clean_text, escape_markdown
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import Ratio
-from hvbench.comparison.compare import MARGIN, MIN_LAUNCHES, Change, Comparison, PointComparison
+from hvbench.comparison.calls import MARGIN, MIN_LAUNCHES
+from hvbench.comparison.result import Change, Comparison, PointComparison
 from hvbench.spec.messages import shorten
 
 MOST = 5
@@ -55,10 +56,10 @@ def summarize(comparison: Comparison) -> list[str]:
     if comparison.differences:
         lines.append("Not comparable: the fingerprints differ, so no change is called a regression.")
         lines += [f"{name}: A {shorten(a)}, B {shorten(b)}" for name, (a, b) in comparison.differences.items()]
-    unlike = [point for point in comparison.points if point.not_alike]
+    unlike = [point for point in comparison.points if point.mismatch]
     if unlike:
         lines.append("The frameworks did NOT train alike: do not compare their speed.")
-        lines += [f"{point.label}: {point.not_alike}" for point in unlike[:MOST]]
+        lines += [f"{point.label}: {point.mismatch}" for point in unlike[:MOST]]
     if not comparison.points:
         lines.append("Nothing to compare: no point ended in ok on both sides.")
     elif comparison.is_comparable:
@@ -251,7 +252,7 @@ def render_json(comparison: Comparison) -> str:
         "arms": comparison.arms,
         "joined_over": comparison.joined_over,
         "differences": {name: {"a": a, "b": b} for name, (a, b) in comparison.differences.items()},
-        "not_alike": {point.label: point.not_alike for point in comparison.points if point.not_alike},
+        "not_alike": {point.label: point.mismatch for point in comparison.points if point.mismatch},
         "missing": [vars(each) for each in comparison.missing],
         "changes": rows,
         "losses": [_without_infinities(loss) for loss in losses],
