@@ -26,9 +26,9 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from hvbench.communication.summary import busbw_factor
 from hvbench.launch.link import burst_bytes
 from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.training.products import busbw_factor
 
 CASTING = tuple(name for name, wire in WIRE_FORMATS.items() if wire.is_compressed)
 LEAST_ROWS = 6  # cases for a fit

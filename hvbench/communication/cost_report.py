@@ -16,7 +16,7 @@ from hvbench.analysis.topics.links.bandwidth import show_bandwidth, show_interva
 from hvbench.analysis.topics.links.model import Span
 from hvbench.communication.cost import CASTING, Cost, error_factor, families, fit, hold_out
 from hvbench.communication.plot import COLOURS, show_size
-from hvbench.communication.predict import Prediction
+from hvbench.communication.predict import Prediction, Targets
 
 FORMULA = (
     "seconds = calls x (call + queue x (crowding - 1)) + crowding x (hop x 2(n-1) + byte x B + tail x max(0, B - knee) + cast x values)\n"
@@ -76,32 +76,21 @@ def show_errors(held: pd.DataFrame, kind: str) -> str:
     return f"{100 * errors.median():.3g} % ({100 * errors.max():.3g} %), n = {len(errors)}" if len(errors) else "–"
 
 
-def render_allreduces(
-    costs: Mapping[str, Cost],
-    factors: Mapping[str, float],
-    *,
-    world_sizes: Sequence[int],
-    links: Sequence[float],
-    payloads: Sequence[int],
-    latency_seconds: float,
-) -> str:
+def render_allreduces(costs: Mapping[str, Cost], factors: Mapping[str, float], targets: Targets) -> str:
     """Table of predicted all-reduces: time, interval, and how far each extrapolates beyond the fitted cases.
 
     Args:
         costs: Family -> its model.
         factors: Family -> its error factor.
-        world_sizes: Ranks; empty: the largest number measured.
-        links: Bits per second; empty: those measured.
-        payloads: Bytes of float32 values.
-        latency_seconds: Additional time per hop, compared with the fitted cases.
+        targets: What to predict for; ranks that are not given are the largest number measured.
     """
     rows = []
     for name, cost in costs.items():
         cases = itertools.product(
             ("none", *cost.cast_seconds),
-            world_sizes or (cost.largest_world_size,),
-            links or sorted(set(cost.link_range_bits_per_second or ())) or (None,),
-            payloads,
+            targets.world_sizes or (cost.largest_world_size,),
+            targets.links or sorted(set(cost.link_range_bits_per_second or ())) or (None,),
+            targets.payloads,
         )
         for compression, world_size, link, payload in cases:
             factor = factors[name]
@@ -110,7 +99,7 @@ def render_allreduces(
                 world_size=world_size,
                 compression=compression,
                 link_bits_per_second=link,
-                latency_seconds=latency_seconds,
+                latency_seconds=targets.latency_seconds,
             )
             reach = cost.describe_reach(payload_bytes=payload, world_size=world_size, link_bits_per_second=link)
             rows.append(

@@ -19,7 +19,7 @@ from hvbench.communication.cost_report import (
     render_costs,
     render_predictions,
 )
-from hvbench.communication.predict import predict_all
+from hvbench.communication.predict import Targets, predict_all
 from hvbench.communication.record import read_records
 from hvbench.communication.results import write_residuals
 from hvbench.communication.run import ASKED
@@ -29,13 +29,9 @@ from hvbench.records.store import RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
-    """What is to be predicted: for how many ranks, on which links, for which messages."""
+class Question(Targets):
+    """What is to be predicted, and from which other run."""
 
-    world_sizes: Sequence[int] | None = None  # None: as measured
-    links: Sequence[int] | None = None  # bits per second of every host's link; None: as measured
-    latency_seconds: float = 0.0  # what a hop takes longer than on the measured links
-    payloads: Sequence[int] = ()  # bytes; of all-reduces
     beside: Path | None = None  # for a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire
 
 
@@ -70,15 +66,8 @@ def forecast(run: Path, question: Question) -> str:
 
 
 def forecast_allreduces(question: Question, costs: Mapping[str, Cost], held: pd.DataFrame) -> str:
-    """Seconds of all-reduces."""
-    return render_allreduces(
-        costs,
-        error_factors(costs, held),
-        world_sizes=question.world_sizes or (),
-        links=question.links or (),
-        payloads=question.payloads,
-        latency_seconds=question.latency_seconds,
-    )
+    """Table of predicted all-reduces."""
+    return render_allreduces(costs, error_factors(costs, held), question)
 
 
 def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], factors: Mapping[str, float]) -> list[str]:
@@ -90,13 +79,7 @@ def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], fac
         raise UsageError(
             f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network"
         )
-    predictions = predict_all(
-        models,
-        world_sizes=question.world_sizes or (),
-        links=question.links or (),
-        latency_seconds=question.latency_seconds,
-        costs={name: (cost, factors[name]) for name, cost in costs.items()},
-    )
+    predictions = predict_all(models, question, costs=costs, factors=factors)
     return [
         *(f"not a readable record: {problem}" for problem in unreadable),
         render_predictions(predictions),

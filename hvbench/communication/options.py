@@ -1,4 +1,4 @@
-"""What one `hvbench allreduce` is asked: which cases, how often, for how long, and where its records go."""
+"""The options of one `hvbench allreduce`: which cases, how often, for how long, and where its records go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvbench.communication.plan import list_cases, list_sizes
+from hvbench.communication.plan import CaseAxes, list_cases, list_sizes
 from hvbench.communication.record import Case
 from hvbench.errors import UsageError
 
@@ -41,7 +41,7 @@ class AllreduceOptions:
             )
         if self.end_bytes < self.begin_bytes:
             raise UsageError(f"--end {self.end_bytes}: smaller than --begin {self.begin_bytes}")
-        cases = list_cases(
+        axes = CaseAxes(
             implementations=self.implementations,
             controllers=[name for name in self.controllers if has_mpi or name != "mpi"],
             compressions=self.compressions,
@@ -49,6 +49,7 @@ class AllreduceOptions:
             sizes=list_sizes(self.begin_bytes, self.end_bytes, factor=self.factor),
             links=self.links or (None,),
         )
+        cases = list_cases(axes)
         if not cases:
             raise UsageError("none of these cases exists: the references are MPI's and compress nothing")
         return cases

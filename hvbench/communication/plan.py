@@ -11,7 +11,6 @@ from hvbench.launch.coordinator import Task
 from hvbench.plan.estimates import TIMEOUT_FLOOR_SECONDS
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import CONTROLLERS
-from hvbench.spec.numerics import WIRE_FORMATS
 
 REFERENCES = ("mpi4py", "ring")  # MPI's own all-reduce, and a ring written on its sends and receives
 IMPLEMENTATIONS = (*FRAMEWORKS, *REFERENCES)
@@ -39,17 +38,23 @@ def list_sizes(begin: int, end: int, *, factor: int) -> list[int]:
     return [size - size % 4 for size in sizes]
 
 
-def list_cases(
-    *,
-    implementations: Sequence[str],
-    controllers: Sequence[str],
-    compressions: Sequence[str],
-    world_sizes: Sequence[int],
-    sizes: Sequence[int],
-    links: Sequence[int | None] = (None,),
-) -> list[Case]:
-    """The cartesian product of all arguments, without what does not exist: the references use MPI and no compression."""
-    product = itertools.product(world_sizes, links, implementations, controllers, compressions, sizes)
+@dataclass(frozen=True, kw_only=True)
+class CaseAxes:
+    """The values whose cartesian product are the cases."""
+
+    implementations: Sequence[str]
+    controllers: Sequence[str]
+    compressions: Sequence[str]
+    world_sizes: Sequence[int]
+    sizes: Sequence[int]  # payloads in bytes
+    links: Sequence[int | None] = (None,)  # bits per second; None: as they are
+
+
+def list_cases(axes: CaseAxes) -> list[Case]:
+    """The cartesian product of `axes`, without what does not exist: the references use MPI and no compression."""
+    product = itertools.product(
+        axes.world_sizes, axes.links, axes.implementations, axes.controllers, axes.compressions, axes.sizes
+    )
     return [
         Case(
             implementation=implementation,
@@ -60,8 +65,7 @@ def list_cases(
             link_bits_per_second=link,
         )
         for world_size, link, implementation, controller, compression, size in product
-        if implementation in FRAMEWORKS
-        or (CONTROLLERS[controller].needs_mpirun and not WIRE_FORMATS[compression].is_compressed)
+        if implementation in FRAMEWORKS or (controller == "mpi" and compression == "none")
     ]
 
 

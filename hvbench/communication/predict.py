@@ -8,12 +8,33 @@ overlapped other work, which predicts too long a step rather than too short a on
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hvbench.analysis.topics.links.model import LinkModel, Span
 from hvbench.communication.cost import Cost
 from hvbench.spec.numerics import WIRE_FORMATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What to predict for; what is None or empty is as it was measured."""
+
+    world_sizes: Sequence[int] | None = None  # ranks
+    links: Sequence[float] | None = None  # bits per second of every host's link
+    payloads: Sequence[int] = ()  # bytes of float32 values, of all-reduces
+    latency_seconds: float = 0.0  # additional time per hop, compared with the measured links
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepSetting:
+    """What one step is predicted for."""
+
+    compression: str
+    world_size: int
+    bits_per_second: float  # of each rank's link
+    latency_seconds: float = 0.0  # additional time per hop, compared with the measured links
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,46 +52,36 @@ class Prediction:
 
 
 def predict_step(
-    model: LinkModel,
-    *,
-    compression: str,
-    world_size: int,
-    bits_per_second: float,
-    cost: Cost | None = None,
-    error_factor: float = 1.0,
-    latency_seconds: float = 0.0,
+    model: LinkModel, setting: StepSetting, *, cost: Cost | None = None, error_factor: float = 1.0
 ) -> Prediction:
     """Predict one step's seconds and efficiency, with intervals.
 
     Args:
         model: Of the measured steps of one configuration.
-        compression: Wire format.
-        world_size: Ranks.
-        bits_per_second: Bandwidth of each rank's link.
+        setting: What to predict for.
         cost: Cost model of all-reduces of the same framework and controller; None: hops and sums cost nothing.
         error_factor: Of `cost` on its held-out cases.
-        latency_seconds: Additional time per hop, compared with the measured steps.
     """
-    span = model.step_span(compression, bits_per_second=bits_per_second, world_size=world_size)
+    compression, world_size, link = setting.compression, setting.world_size, setting.bits_per_second
+    span = model.step_span(compression, bits_per_second=link, world_size=world_size)
     added = software_seconds(model, cost, compression=compression, world_size=world_size) if cost else 0.0
-    waiting = 2 * (world_size - model.world_size) * latency_seconds  # of one fused message
+    waiting = 2 * (world_size - model.world_size) * setting.latency_seconds  # of one fused message
     step = Span(
         centre=span.centre + added + waiting,
         low=span.low + added / error_factor + waiting,
         high=span.high + added * error_factor + waiting,
     )
     local = model.local_seconds["none"]
+    is_compressed = compression != "none"
     return Prediction(
         framework=str(model.point["framework"]),
         compression=compression,
         world_size=world_size,
-        bits_per_second=bits_per_second,
+        bits_per_second=link,
         step_seconds=step,
         efficiency=Span(centre=local / step.centre, low=local / step.high, high=local / step.low),
-        break_even_bits_per_second=model.break_even_span(compression, world_size=world_size)
-        if WIRE_FORMATS[compression].is_compressed
-        else None,
-        reach=model.describe_reach(bits_per_second=bits_per_second, world_size=world_size),
+        break_even_bits_per_second=model.break_even_span(compression, world_size=world_size) if is_compressed else None,
+        reach=model.describe_reach(bits_per_second=link, world_size=world_size),
     )
 
 
@@ -85,37 +96,31 @@ def software_seconds(model: LinkModel, cost: Cost, *, compression: str, world_si
 
 
 def predict_all(
-    models: Sequence[LinkModel],
-    *,
-    world_sizes: Sequence[int],
-    links: Sequence[float],
-    costs: Mapping[str, tuple[Cost, float]],
-    latency_seconds: float = 0.0,
+    models: Sequence[LinkModel], targets: Targets, *, costs: Mapping[str, Cost], factors: Mapping[str, float]
 ) -> list[Prediction]:
     """Predictions of every model and compression at every number of ranks and link.
 
     Args:
-        models: Of the measured steps.
-        world_sizes: Ranks; empty: those measured.
-        links: Bits per second; empty: those measured.
-        costs: `FRAMEWORK CONTROLLER` -> (cost model, its error factor).
-        latency_seconds: Additional time per hop, compared with the measured steps.
+        models: Of the measured steps, one per configuration.
+        targets: What to predict for.
+        costs: `FRAMEWORK CONTROLLER` -> cost model of its all-reduces, where there is one.
+        factors: `FRAMEWORK CONTROLLER` -> error factor of that model.
     """
     predictions = []
     for model in models:
-        cost, factor = costs.get(f"{model.point['framework']} {model.point['controller']}", (None, 1.0))
-        for world_size in world_sizes or (model.world_size,):
-            for link in links or model.links:
-                for compression in sorted(model.local_seconds, key=list(WIRE_FORMATS).index):
-                    predictions.append(
-                        predict_step(
-                            model,
-                            compression=compression,
-                            world_size=world_size,
-                            bits_per_second=link,
-                            cost=cost,
-                            error_factor=factor,
-                            latency_seconds=latency_seconds,
-                        )
-                    )
+        family = f"{model.point['framework']} {model.point['controller']}"
+        settings = itertools.product(
+            targets.world_sizes or (model.world_size,),
+            targets.links or model.links,
+            sorted(model.local_seconds, key=list(WIRE_FORMATS).index),
+        )
+        for world_size, link, compression in settings:
+            setting = StepSetting(
+                compression=compression,
+                world_size=world_size,
+                bits_per_second=link,
+                latency_seconds=targets.latency_seconds,
+            )
+            factor = factors.get(family, 1.0)
+            predictions.append(predict_step(model, setting, cost=costs.get(family), error_factor=factor))
     return predictions

@@ -1,4 +1,4 @@
-"""What follows from the records of an all-reduce run, written beside them: table, plot, and the fit's residuals."""
+"""The files made from the records of an all-reduce run, written into its folder: table, plot, the fit's residuals."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.communication.record import AllreduceRecord, Case
+from hvbench.training.products import busbw_factor
 
 COLUMNS = (
     "path", "implementation", "controller", "compression", "world_size", "link_bits_per_second", "payload_bytes",
@@ -21,11 +22,6 @@ COLUMNS = (
     "algbw_bytes_per_second", "busbw_bytes_per_second", "wrong_elements", "slowest_rank", "slowest_rank_excess_seconds",
     "ranks_on_host", "cores",
 )  # fmt: skip
-
-
-def busbw_factor(world_size: int) -> float:
-    """2 (n - 1) / n: bytes that each rank sends in a ring all-reduce, per byte of payload (nccl-tests, PERFORMANCE.md)."""
-    return 2 * (world_size - 1) / world_size
 
 
 def slowest_calls(record: AllreduceRecord) -> np.ndarray:

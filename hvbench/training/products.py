@@ -113,9 +113,14 @@ def scaling_bandwidth(size_bytes: int, *, seconds: float) -> float:
     return 2 * size_bytes / seconds
 
 
+def busbw_factor(world_size: float) -> float:
+    """2 (n - 1) / n: bytes that each rank sends in a ring all-reduce, per byte of payload (nccl-tests, PERFORMANCE.md)."""
+    return 2 * (world_size - 1) / world_size
+
+
 def allreduce_busbw(payload_bytes: int, *, seconds: float, world_size: int) -> float:
     """Bus bandwidth in bytes per second: payload / time x 2 (n - 1) / n (nccl-tests, PERFORMANCE.md)."""
-    return payload_bytes / seconds * 2 * (world_size - 1) / world_size
+    return payload_bytes / seconds * busbw_factor(world_size)
 
 
 def describe_slowness(

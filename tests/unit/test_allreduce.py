@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from hvbench.cli.group import hvbench
 from hvbench.communication.calls import LARGEST, ROUNDOFF, Pattern
-from hvbench.communication.plan import list_cases, list_sizes, make_task, plan_jobs
+from hvbench.communication.plan import CaseAxes, list_cases, list_sizes, make_task, plan_jobs
 from hvbench.communication.plot import plot_bandwidth
 from hvbench.communication.record import AllreduceRecord, CallSettings, Case, RankCalls, read_records
 from hvbench.communication.run import make_record, write_record
@@ -52,10 +52,11 @@ def test_sizes_grow_by_the_factor_up_to_the_end() -> None:
 
 
 def test_the_references_use_mpi_and_no_compression() -> None:
-    cases = list_cases(
+    axes = CaseAxes(
         implementations=("pytorch", "ring", "mpi4py"), controllers=("gloo", "mpi"), compressions=("none", "fp16", "bf16"),
         world_sizes=(2, 4), sizes=(1024,),
     )  # fmt: skip
+    cases = list_cases(axes)
     paths = [case.path for case in cases if case.world_size == 4]
     assert paths == [
         "pytorch gloo none", "pytorch gloo fp16", "pytorch gloo bf16",
@@ -66,7 +67,7 @@ def test_the_references_use_mpi_and_no_compression() -> None:
 
 def test_jobs_are_grouped_by_shared_workers_within_each_repeat() -> None:
     choices = {"implementations": ("pytorch", "ring"), "controllers": ("gloo", "mpi"), "compressions": ("none", "fp16")}
-    cases = list_cases(**choices, world_sizes=(2,), sizes=(1024, 4096))
+    cases = list_cases(CaseAxes(**choices, world_sizes=(2,), sizes=(1024, 4096)))
     jobs = plan_jobs(cases, repeats=2)
     groups = [make_task(job, SETTINGS).group for job in jobs]
     assert len(jobs) == 2 * len(cases) and len(set(groups)) == sum(a != b for a, b in itertools.pairwise(groups)) + 1

@@ -8,8 +8,10 @@ import pytest
 
 from hvbench.communication.cost import Cost, error_factor, families, fit, hold_out, predict_rows
 from hvbench.communication.cost_report import fit_all, render_allreduces, render_costs
-from hvbench.communication.summary import COLUMNS, busbw_factor
+from hvbench.communication.predict import Targets
+from hvbench.communication.summary import COLUMNS
 from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.training.products import busbw_factor
 
 SIZES = [4**power for power in range(5, 15)]
 TRUTH = {
@@ -89,15 +91,13 @@ def test_a_compression_that_was_not_measured_has_no_parameter() -> None:
     costs, held, _ = fit_all(rows)
     (line,) = [line for line in render_costs(costs, held).splitlines() if line.startswith("pytorch gloo")]
     assert "–" in line and "e-" not in line
-    choices = {"world_sizes": (), "links": (), "payloads": (2**20,), "latency_seconds": 0.0}
-    assert "bf16" not in render_allreduces(costs, {"pytorch gloo": 1.1}, **choices)
+    assert "bf16" not in render_allreduces(costs, {"pytorch gloo": 1.1}, Targets(payloads=(2**20,)))
 
 
 def test_without_a_link_the_measured_ones_are_predicted() -> None:
     costs, _, _ = fit_all(make_rows(links=(2e8, 1e9), worlds=(2, 4)))
-    choices = {"world_sizes": (), "payloads": (2**24,), "latency_seconds": 0.0}
-    text = render_allreduces(costs, {"pytorch gloo": 1.1}, links=(), **choices)
-    assert text == render_allreduces(costs, {"pytorch gloo": 1.1}, links=(2e8, 1e9), **choices)
+    text = render_allreduces(costs, {"pytorch gloo": 1.1}, Targets(payloads=(2**24,)))
+    assert text == render_allreduces(costs, {"pytorch gloo": 1.1}, Targets(payloads=(2**24,), links=(2e8, 1e9)))
     assert "200 Mbit/s" in text and "as measured" not in text
 
 
