@@ -17,7 +17,7 @@ from hvbench.parity.tolerances import tolerances_for
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.knob import knobs_of
-from hvbench.spec.labels import short_name, tell_apart
+from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.point import Point
 
 MAX_TRACE_BYTES = 4 * 2**30  # of all traces that wait for their counterpart on disk; a single pair may be larger
@@ -86,7 +86,7 @@ def check_pairs(
     """
     batches = split_by_size(pairs)
     total = sum(len({point for pair in batch for point in pair}) for batch in batches)
-    begun, told = itertools.count(1), tell_apart(point for pair in pairs for point in pair)
+    begun, told = itertools.count(1), distinguish(point for pair in pairs for point in pair)
 
     def announce(point: Point) -> None:
         report(f"parity {next(begun)} of {total}: {short_name(point)}{told[point]}")

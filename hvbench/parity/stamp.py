@@ -18,7 +18,7 @@ from hvbench.parity.tolerances import check_updates
 from hvbench.plan.jobs import Plan
 from hvbench.records.record import ParityStamp, finite_or_none
 from hvbench.registry import FRAMEWORKS
-from hvbench.spec.labels import configuration_name, tell_apart
+from hvbench.spec.labels import configuration_name, distinguish
 from hvbench.spec.point import Point
 
 MAX_PROBLEM = 500  # characters
@@ -116,7 +116,7 @@ def describe_parities(parities: Sequence[Parity]) -> str:
         )
     first = red[0].problem or describe_deviation(worst(red[0].deviations))
     point = red[0].points[0]
-    name = configuration_name(point) + tell_apart(parity.points[0] for parity in parities)[point]
+    name = configuration_name(point) + distinguish(parity.points[0] for parity in parities)[point]
     return f"parity done: NOT proven for {len(red)} of {count(parities)}; {name}: {first}"
 
 

@@ -22,8 +22,8 @@ GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One fact; `is_required` when no sweep can run without it; `remedy` is a command."""
+class Check:
+    """What one check found; `is_required` when no sweep can run without it; `remedy` is a command."""
 
     subject: str
     fact: str
@@ -32,7 +32,7 @@ class Finding:
     remedy: str | None = None
 
 
-def examine() -> list[Finding]:
+def examine() -> list[Check]:
     """Look at everything that a sweep needs, without importing a framework; takes under a second."""
     stack = detect()
     return [
@@ -46,7 +46,7 @@ def examine() -> list[Finding]:
     ]
 
 
-def examine_machine() -> list[Finding]:
+def examine_machine() -> list[Check]:
     """Processor, cores, memory."""
     facts = describe_environment()
     limit = facts["cgroup_memory_limit_bytes"] or facts["memory_bytes"]
@@ -58,44 +58,44 @@ def examine_machine() -> list[Finding]:
     ]
     products = f"; no instructions for {' and '.join(emulated)}: emulated" if emulated else ""
     return [
-        Finding(subject="processor", fact=f"{cpu_model()}{products}"),
-        Finding(subject="cores", fact=f"{usable_cores()} usable of {os.cpu_count()}; one a rank is best"),
-        Finding(subject="memory", fact=f"{memory}; a rank needs 0.5 GiB and more with the model"),
+        Check(subject="processor", fact=f"{cpu_model()}{products}"),
+        Check(subject="cores", fact=f"{usable_cores()} usable of {os.cpu_count()}; one a rank is best"),
+        Check(subject="memory", fact=f"{memory}; a rank needs 0.5 GiB and more with the model"),
     ]
 
 
-def examine_framework(stack: Stack, name: str) -> Finding:
+def examine_framework(stack: Stack, name: str) -> Check:
     """One framework: version, and what it can do here."""
     if name not in BUILT_FOR:
         about = describe_framework(name)
         packages = about.distributions or (about.module,)
         if not is_installed(name):
-            return Finding(
+            return Check(
                 subject=name,
                 fact="not installed: its points are skipped",
                 is_good=False,
                 remedy=f"pip install {packages[0]}",
             )
         version = next(filter(None, map(package_version, packages)), "installed")
-        return Finding(subject=name, fact=f"{version}; hvbench install-horovod builds nothing for it")
+        return Check(subject=name, fact=f"{version}; hvbench install-horovod builds nothing for it")
     found = next((framework for framework in stack.frameworks if framework.name == name), None)
     if not found:
         remedy = f"pip install 'hvbench[{name}]' && hvbench install-horovod"
-        return Finding(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=remedy)
+        return Check(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=remedy)
     built_against = stack.horovod.built_against.get(name) if stack.horovod else None
     devices = "cpu and cuda builds" if found.cuda else "cpu build"
     if stack.horovod and not built_against:
         remedy = "hvbench install-horovod --rebuild"
-        return Finding(
+        return Check(
             subject=name, fact=f"{found.version}, but Horovod was built without it", is_good=False, remedy=remedy
         )
-    return Finding(subject=name, fact=f"{found.version}, {devices}; trains in fp32, bf16, fp16")
+    return Check(subject=name, fact=f"{found.version}, {devices}; trains in fp32, bf16, fp16")
 
 
-def examine_horovod(stack: Stack) -> Finding:
+def examine_horovod(stack: Stack) -> Check:
     """The one thing that every launch with more than one rank needs."""
     if not stack.horovod:
-        return Finding(
+        return Check(
             subject="horovod", fact="not installed", is_good=False, is_required=True, remedy="hvbench install-horovod"
         )
     parts = [
@@ -106,57 +106,57 @@ def examine_horovod(stack: Stack) -> Finding:
     fact = f"{stack.horovod.version} with {', '.join(parts) or 'no controller'}"
     if not stack.horovod.gloo:
         remedy = "hvbench install-horovod --rebuild"
-        return Finding(
+        return Check(
             subject="horovod", fact=f"{fact}; workers need Gloo", is_good=False, is_required=True, remedy=remedy
         )
     if stack.frameworks and stack.horovod.version not in {decide(stack, cuda=each).version for each in (None, False)}:
         fact += "; another than hvbench builds here, whose edits mend sums of float16"
-        return Finding(subject="horovod", fact=fact, is_good=False, remedy="hvbench install-horovod")
-    return Finding(subject="horovod", fact=fact)
+        return Check(subject="horovod", fact=fact, is_good=False, remedy="hvbench install-horovod")
+    return Check(subject="horovod", fact=fact)
 
 
-def examine_mpi(stack: Stack) -> Finding:
-    """MPI is one of three ways to launch."""
+def examine_mpi(stack: Stack) -> Check:
+    """MPI, which one of the launchers needs, and the parameter server."""
     if not stack.mpi:
         fact = "none: horovodrun --gloo and hvbench sweep --np N work without it"
-        return Finding(
+        return Check(
             subject="mpi", fact=fact, is_good=False, remedy="pip install 'hvbench[mpi]' && hvbench install-horovod"
         )
-    return Finding(subject="mpi", fact=f"{stack.mpi.name} {stack.mpi.version}")
+    return Check(subject="mpi", fact=f"{stack.mpi.name} {stack.mpi.version}")
 
 
-def examine_gpu(stack: Stack) -> Finding:
+def examine_gpu(stack: Stack) -> Check:
     """CUDA and NCCL, where there are GPUs."""
     if not stack.cuda:
-        return Finding(subject="cuda", fact="no CUDA toolkit: training runs on the CPU")
+        return Check(subject="cuda", fact="no CUDA toolkit: training runs on the CPU")
     if not stack.nccl and any(framework.cuda for framework in stack.frameworks):
         fact = f"CUDA {stack.cuda.version} without NCCL: all-reduce would go through the host"
-        return Finding(
+        return Check(
             subject="cuda",
             fact=fact,
             is_good=False,
             remedy="pip install nvidia-nccl-cu13 && hvbench install-horovod --rebuild",
         )
-    return Finding(
+    return Check(
         subject="cuda", fact=f"CUDA {stack.cuda.version}" + (f", NCCL {stack.nccl.version}" if stack.nccl else "")
     )
 
 
-def examine_builder(stack: Stack) -> Finding:
+def examine_builder(stack: Stack) -> Check:
     """What building Horovod needs; matters only when it has to be built."""
     missing = missing_prerequisites()
     if missing:
-        return Finding(subject="builder", fact=missing[0], is_good=bool(stack.horovod))
-    return Finding(subject="builder", fact=stack.compiler.version if stack.compiler else "C++ compiler works")
+        return Check(subject="builder", fact=missing[0], is_good=bool(stack.horovod))
+    return Check(subject="builder", fact=stack.compiler.version if stack.compiler else "C++ compiler works")
 
 
-def examine_cache() -> Finding:
+def examine_cache() -> Check:
     """Where vocabularies and built wheels are kept."""
     folder = cache_root()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     if not os.access(existing, os.W_OK):
         remedy = "export HVBENCH_CACHE=/a/folder/you/can/write"
-        return Finding(
+        return Check(
             subject="cache", fact=f"{folder} cannot be written", is_good=False, is_required=True, remedy=remedy
         )
-    return Finding(subject="cache", fact=str(folder))
+    return Check(subject="cache", fact=str(folder))

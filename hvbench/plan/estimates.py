@@ -61,24 +61,24 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
 
 
 def link_seconds(payload_bytes: int, point: Point) -> float:
-    """What a ring all-reduce takes on the point's shaped link at best: 2 (n - 1) / n of the payload crosses each."""
+    """Least seconds of a ring all-reduce over the point's shaped links: each carries 2 (n - 1) / n of the payload."""
     n = point.world_size or 1
     return 8 * 2 * (n - 1) / n * payload_bytes / (point.link_bits_per_second or math.inf)
 
 
 def ceiling_question(point: Point) -> tuple[object, ...]:
-    """What of a point its ceilings depend on; workers measure those of equal points once."""
+    """The values of a point on which its ceilings depend; workers measure the ceilings of points that agree in them once."""
     sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
     return (point.precision, point.gemm, point.is_classifier, *sizes)
 
 
 @cache
 def measure_gemm_flops_per_second() -> float:
-    """Rate of float32 matrix products in numpy on all of this process's cores: the yardstick of the estimates.
+    """FLOP/s of float32 matrix products in numpy on all of this process's cores, on which the estimates of time rest.
 
-    What else the machine does at this moment should not count: hence products so small that numpy's library gives them
-    to no second thread (which would spin for its turn on a core), timed by this thread's processor time; the best of
-    some hundreds, times the cores.
+    Other work on the machine should not change it. So the products are too small for numpy's library to use a second
+    thread (which would wait for a core), processor time of this thread counts, and the fastest of some hundreds is
+    multiplied by the cores.
     """
     import numpy as np
 
@@ -97,9 +97,14 @@ def measure_gemm_flops_per_second() -> float:
 def describe_shortages(
     jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None, is_single_host: bool = True
 ) -> list[str]:
-    """A line for each point that should need more than this host's memory, or more a rank than a worker's limit.
+    """Warnings of points that should not fit into memory, one line each.
 
-    On a single host all ranks of a point share its memory; on several, nobody knows yet how many do, and one counts.
+    Args:
+        jobs: Their points count once, however often they are launched.
+        memory_bytes: Of this host, for all ranks of a point on a single host. On several hosts it is not known yet how
+            many ranks share one, so it is compared with the need of one rank.
+        limit_bytes: Of each worker; None: no limit.
+        is_single_host: Whether all ranks run here.
     """
     lines = []
     for point in {job.point.point_id: job.point for job in jobs}.values():

@@ -50,13 +50,18 @@ def make_plan(
     done: Iterable[str] = (),
     extra: Iterable[tuple[str, int]] = (),
 ) -> Plan:
-    """Order the launches of `points` on `world_size` ranks; `done` holds the keys of jobs with a record already.
-
-    `extra` are launches, (point id, repeat), that an earlier session added to the planned repeats.
+    """Put the launches of `points` in running order, without those that cannot run.
 
     Repeats are the outer loop, so that the launches of one point are spread over the whole sweep (a machine that drifts
-    then widens the interval instead of shifting a point). Within a repeat the points of one framework, world size and
-    device follow each other: its workers import the framework once.
+    then widens the interval instead of shifting a point). Within a repeat, points that can share workers follow each
+    other: the workers import their framework once.
+
+    Args:
+        points: A suite's, in order; a point without a `world_size` gets all ranks.
+        settings: How they are measured, with the number of repeats.
+        world_size: Ranks that were launched.
+        done: Keys of jobs that have a record already.
+        extra: Launches, (point id, repeat), that an earlier session added to the planned repeats.
     """
     runnable: list[Point] = []
     skipped: list[Skipped] = []
@@ -82,7 +87,7 @@ def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int
     """Key of each job -> its place among the launches of `points` (a suite's, in order), whatever is skipped of them.
 
     A job of another point, such as `hvbench tune` proposes, has none. Two sweeps of one suite that differ in a field which is
-    no axis number their launches alike: where sweeps take turns, launches of the same number run together.
+    no axis give their launches the same places: where sweeps take turns, launches with the same place run together.
     """
     sizes = {job.point.world_size for job in jobs}
     place = {

@@ -1,9 +1,7 @@
 """More launches after the planned ones: which points still need some, until their intervals are narrow enough.
 
-Pure decisions over records; `hvbench.sweep.run` launches what they say. Looking at an interval after every launch and
-stopping when it is narrow makes it a little too narrow. Simulated (normally distributed launches, begun with one,
-target 2 %, 4000 runs each): the nominal 95 % interval covers 95, 96, 93 and 90 % of the time where launches scatter by
-0.5, 1, 2 and 4 %, and 95, 93, 90 and 88 % if two launches were allowed to be enough. Hence the minimum of three.
+Pure decisions over records; `hvbench.sweep.run` launches what they say. Stopping as soon as an interval is narrow makes
+it a little too narrow (optional stopping); how much was simulated, see docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from hvbench.records.record import Record
 from hvbench.spec.point import Point
 
 BUDGET_SECONDS = 1800.0
-MIN_LAUNCHES = 3  # two that happen to agree would look certain
+MIN_LAUNCHES = 3  # two that happen to agree would seem certain
 MAX_FAILURES_IN_A_ROW = 3
 
 

@@ -59,8 +59,8 @@ def has_mpi() -> bool:
     from importlib.util import find_spec
     from shutil import which
 
-    beside = os.path.join(os.path.dirname(sys.executable), "mpirun")
-    return find_spec("mpi4py") is not None and bool(which(beside) or which("mpirun"))
+    installed = os.path.join(os.path.dirname(sys.executable), "mpirun")  # by pip, where no PATH may lead
+    return find_spec("mpi4py") is not None and bool(which(installed) or which("mpirun"))
 
 
 @cache

@@ -18,7 +18,7 @@ class Strategy:
 
     is_horovod: bool = False  # Horovod averages, so its settings apply
     is_native: bool = False  # the framework's own data parallelism averages
-    is_served: bool = False  # a parameter server beside the ranks updates the parameters
+    is_served: bool = False  # a parameter server, a process of its own, updates the parameters
     is_repeatable: bool = True  # another run gives the same losses: no update depends on which rank comes first
     exchanges: bool = True  # else each rank trains for itself, among ranks that Horovod has brought together
 
@@ -140,7 +140,7 @@ class ExchangePart(Part):
 
     @property
     def is_served(self) -> bool:
-        """Whether a parameter server beside the ranks updates the parameters."""
+        """Whether a parameter server, a process of its own, updates the parameters."""
         return STRATEGIES[self.strategy].is_served
 
     @property

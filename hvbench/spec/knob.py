@@ -1,4 +1,4 @@
-"""What one field of the configuration is: pydantic's type, bounds, default and description, and the `Knob` beside them.
+"""What one field of the configuration is: pydantic's type, bounds, default and description, and its `Knob`.
 
 A field is declared once, in the part of a point (or in the settings of a measurement) that it belongs to:
 
@@ -41,7 +41,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Knob:
-    """What hvbench knows of a field beside what pydantic holds. A rule returns the reason as one line, or None."""
+    """What hvbench knows of a field and pydantic does not. A rule returns its reason as one line, or None."""
 
     label: str | None = None  # heads its column in tables for readers; None: the field's name
     in_words: Callable[[str], str] | None = None  # a value in titles and sentences; None: `NAME VALUE`
@@ -50,7 +50,7 @@ class Knob:
     is_of_launch: bool = False  # a set of workers cannot change it once it runs
     is_of_one_framework: bool = False  # a choice that the others do not have
     is_of_horovod: bool = False  # means something to Horovod's own strategy only
-    variable: str | None = None  # environment variable by which Horovod is told a value that is not the default
+    variable: str | None = None  # environment variable of Horovod for a value that is not the default
     variable_scale: float = 1.0  # from the field's unit to the variable's
     impossible: Callable[[AnyPoint], str | None] | None = None  # why such a point makes no sense anywhere
     unavailable: Callable[[AnyPoint, Site], str | None] | None = None  # why it cannot run at a place
@@ -123,7 +123,7 @@ def groups_of(model: type[Part]) -> dict[str, tuple[str, ...]]:
 
 
 def kind_of(field: FieldInfo) -> Kind:
-    """What values of `field` are, from its type; None beside them does not matter."""
+    """What values of `field` are, from its type without None."""
     (kind,) = {Kind.CHOICE if get_origin(each) is Literal else KINDS[each] for each in _plain_types(field.annotation)}
     return kind
 
@@ -136,7 +136,7 @@ def choices_of(field: FieldInfo) -> tuple[str, ...]:
 
 
 def changed_fields(point: Part, *, among: Callable[[Knob], bool]) -> list[str]:
-    """Fields of `point` that are not at their default, of those whose knob is `among` the asked for."""
+    """Names of the fields of `point` that are not at their default, of those whose knob satisfies `among`."""
     fields = type(point).model_fields
     knobs = knobs_of(type(point))
     return [name for name, knob in knobs.items() if among(knob) and getattr(point, name) != fields[name].default]

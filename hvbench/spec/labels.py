@@ -1,4 +1,4 @@
-"""What a person is told of a point in a list of points: its id without the digest, and what else tells it from the others."""
+"""Short names of points for lists that people read, and the fields that distinguish points of the same short name."""
 
 from __future__ import annotations
 
@@ -9,53 +9,54 @@ from hvbench.spec.point import Point
 
 
 def short_name(point: Point) -> str:
-    """The id of `point` without its digest."""
+    """The id of `point` without its digest: `pytorch-small-b8x1-fp32-none`."""
     return point.point_id.rpartition("-")[0]
 
 
 def configuration_name(point: Point) -> str:
-    """The same in any framework: without that, too."""
+    """The short name of `point` without its framework: the same for all frameworks that train one configuration."""
     return short_name(point).partition("-")[2]
 
 
-def tell_apart(points: Iterable[Point]) -> dict[Point, str]:
-    """Point -> ` FIELD=VALUE …` of the fields that tell it from others of the same short name, as few as do; mostly ``."""
+def distinguish(points: Iterable[Point]) -> dict[Point, str]:
+    """What has to be added to the short name of each of `points` to distinguish it from the others.
+
+    Returns:
+        Point -> ` FIELD=VALUE …`, the fewest fields in their order that split points of the same short name; mostly empty.
+    """
     by_name: dict[str, list[Point]] = {}
     for point in dict.fromkeys(points):
         by_name.setdefault(short_name(point), []).append(point)
-    told = {}
-    for same in by_name.values():
-        names, alike = [], [same]
-        for name in Point.model_fields:
-            finer = [part for group in alike for part in _split(group, name)]
-            if len(finer) > len(alike):
+    additions = {}
+    for same_name in by_name.values():
+        names, groups = [], [same_name]
+        for name in type(same_name[0]).model_fields:
+            smaller = [part for group in groups for part in _split(group, name)]
+            if len(smaller) > len(groups):
                 names.append(name)
-                alike = finer
-        for point in same:
+                groups = smaller
+        for point in same_name:
             values = describe_values({name: getattr(point, name) for name in names})
-            told[point] = f" {values}" if values else ""
-    return told
+            additions[point] = f" {values}" if values else ""
+    return additions
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
-    """`fusion_threshold_bytes=4194304 cycle_time_seconds=default`."""
+    """Fields and values as text: `fusion_threshold_bytes=4194304 cycle_time_seconds=default`."""
     return " ".join(f"{name}={_show(value)}" for name, value in values.items())
 
 
 def _split(points: list[Point], name: str) -> list[list[Point]]:
-    parts: dict[object, list[Point]] = {}
+    """`points` grouped by the value of one field."""
+    groups: dict[object, list[Point]] = {}
     for point in points:
-        parts.setdefault(getattr(point, name), []).append(point)
-    return list(parts.values())
+        groups.setdefault(getattr(point, name), []).append(point)
+    return list(groups.values())
 
 
 def _show(value: object) -> str:
-    return (
-        "default"
-        if value is None
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value).lower()
-        if isinstance(value, bool)
-        else str(value)
-    )
+    if value is None:
+        return "default"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -50,7 +50,7 @@ class WireFormat:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether gradients are cast on their way."""
+        """Whether gradients are cast before they are sent."""
         return self.value_bytes < 4
 
 

@@ -15,19 +15,26 @@ from hvbench.spec.knob import Part
 class Optimizer:
     """An update rule; `hvbench.training.optimizers` says how it computes."""
 
-    settings: Mapping[str, float] = field(
-        default_factory=dict
-    )  # that its paper chooses otherwise than AdamW's for a GPT
+    # Fields that its paper sets otherwise than the defaults of a point, which are AdamW's for a GPT.
+    settings: Mapping[str, float] = field(default_factory=dict)
+    slots: tuple[str, ...] = ()  # arrays that it keeps between updates, each of every parameter's shape
+    keeps_only_with_momentum: bool = False
+    is_factored: bool = False  # it keeps second moments, but of matrices their means over rows and over columns
     is_known_to_server: bool = False  # hvbench's parameter server updates by it
 
 
+MOMENTS = ("first_moments", "second_moments")
 # Rates: 1e-2 of Adafactor is its paper's, 0.1 of SGD Goyal et al.'s; those of LAMB and LARS train `tiny` without upsetting it.
 OPTIMIZERS = {
-    "adamw": Optimizer(is_known_to_server=True),
-    "sgd": Optimizer(settings={"learning_rate": 0.1, "weight_decay": 1e-4}),
-    "adafactor": Optimizer(settings={"learning_rate": 1e-2, "weight_decay": 0.0}),
-    "lamb": Optimizer(settings={"learning_rate": 2e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6}),
-    "lars": Optimizer(settings={"learning_rate": 1.0, "weight_decay": 1e-4}),
+    "adamw": Optimizer(slots=MOMENTS, is_known_to_server=True),
+    "sgd": Optimizer(
+        slots=("momenta",), keeps_only_with_momentum=True, settings={"learning_rate": 0.1, "weight_decay": 1e-4}
+    ),
+    "adafactor": Optimizer(is_factored=True, settings={"learning_rate": 1e-2, "weight_decay": 0.0}),
+    "lamb": Optimizer(
+        slots=MOMENTS, settings={"learning_rate": 2e-2, "weight_decay": 0.01, "beta2": 0.999, "epsilon": 1e-6}
+    ),
+    "lars": Optimizer(slots=("momenta",), settings={"learning_rate": 1.0, "weight_decay": 1e-4}),
 }
 
 

@@ -208,7 +208,7 @@ def apply_scale(suite: Suite, name: str) -> Suite:
 
 
 def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
-    """Every axis is a field of Point with a non-empty list of distinct, valid values, and the product is not absurd."""
+    """Raise UsageError unless every axis is a field of Point with a list of distinct, valid values, and the product is small enough."""
     check_keys(axes, where=where)
     count = 1
     for key, choices in axes.items():

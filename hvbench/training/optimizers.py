@@ -19,6 +19,7 @@ elements move as little as with AdamW.
 
 from __future__ import annotations
 
+from hvbench.spec.optimizer import OPTIMIZERS
 from hvbench.spec.point import Point
 from hvbench.training.weights import Shape, parameter_shapes
 
@@ -42,18 +43,14 @@ def is_factored(shape: Shape) -> bool:
 def state_shapes(point: Point) -> Slots:
     """Slot -> canonical name -> shape: the state of the point's optimizer, except the number of updates."""
     shapes = parameter_shapes(point)
-    match point.optimizer:
-        case "adamw" | "lamb":
-            return {"first_moments": shapes, "second_moments": shapes}
-        case "lars":
-            return {"momenta": shapes}
-        case "sgd":
-            return {"momenta": shapes} if point.momentum else {}
-        case "adafactor":
-            matrices = {name: shape for name, shape in shapes.items() if is_factored(shape)}
-            return {
-                "row_moments": {name: (rows,) for name, (rows, _) in matrices.items()},
-                "column_moments": {name: (columns,) for name, (_, columns) in matrices.items()},
-                "second_moments": {name: shape for name, shape in shapes.items() if name not in matrices},
-            }
-    raise ValueError(f"unknown optimizer {point.optimizer}")
+    optimizer = OPTIMIZERS[point.optimizer]
+    if optimizer.keeps_only_with_momentum and not point.momentum:
+        return {}
+    if not optimizer.is_factored:
+        return dict.fromkeys(optimizer.slots, shapes)
+    matrices = {name: shape for name, shape in shapes.items() if is_factored(shape)}
+    return {
+        "row_moments": {name: (rows,) for name, (rows, _) in matrices.items()},
+        "column_moments": {name: (columns,) for name, (_, columns) in matrices.items()},
+        "second_moments": {name: shape for name, shape in shapes.items() if name not in matrices},
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hvbench.spec.labels import configuration_name, short_name, tell_apart
+from hvbench.spec.labels import configuration_name, distinguish, short_name
 from hvbench.spec.point import Point
 from hvbench.spec.suite import load_suite
 
@@ -21,7 +21,7 @@ def test_what_the_short_name_says_is_not_said_again() -> None:
         for size in (1, 2)
         for precision in ("fp32", "bf16")
     ]
-    assert set(tell_apart(points).values()) == {""}
+    assert set(distinguish(points).values()) == {""}
 
 
 def test_fields_that_differ_are_named_and_those_that_only_follow_are_not() -> None:
@@ -30,7 +30,7 @@ def test_fields_that_differ_are_named_and_those_that_only_follow_are_not() -> No
         for optimizer in ("adamw", "lamb")
         for tuned in (False, True)
     ]
-    assert [tell_apart(points)[point] for point in points] == [
+    assert [distinguish(points)[point] for point in points] == [
         " autotune=false optimizer=adamw", " autotune=true optimizer=adamw", " autotune=false optimizer=lamb", " autotune=true optimizer=lamb",
     ]  # fmt: skip
 
@@ -38,7 +38,7 @@ def test_fields_that_differ_are_named_and_those_that_only_follow_are_not() -> No
 def test_a_point_that_is_the_only_one_of_its_name_needs_nothing() -> None:
     points = [Point(model="tiny", cycle_time_seconds=time) for time in (None, 5e-4)]
     alone = Point(framework="tensorflow", model="tiny")
-    assert tell_apart([*points, alone, alone]) == {
+    assert distinguish([*points, alone, alone]) == {
         points[0]: " cycle_time_seconds=default",
         points[1]: " cycle_time_seconds=0.0005",
         alone: "",
@@ -48,5 +48,5 @@ def test_a_point_that_is_the_only_one_of_its_name_needs_nothing() -> None:
 def test_every_point_of_every_suite_has_a_name_of_its_own() -> None:
     for path in sorted(Path(__file__).parents[2].glob("suites/*.toml")):
         points = [point.model_copy(update={"world_size": 2}) for point in load_suite(path).points()]
-        told = tell_apart(points)
+        told = distinguish(points)
         assert len({short_name(point) + told[point] for point in points}) == len(set(points)), path.name

@@ -39,7 +39,7 @@ from hvbench.analysis.show.panels import describe_value
 from hvbench.analysis.show.tables import HEADERS
 from hvbench.cli import hvbench
 from hvbench.plan.jobs import horovod_variables, make_plan, worker_group
-from hvbench.spec.labels import tell_apart
+from hvbench.spec.labels import distinguish
 from hvbench.spec.reference import render_reference
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.settings import MeasureSettings
@@ -58,7 +58,7 @@ print(json.dumps({
     "schema": suite_schema()["properties"]["point"]["properties"]["toy_samples"],
     "axes_schema": "toy_samples" in suite_schema()["properties"]["axes"]["properties"],
     "reference": render_reference(),
-    "told": list(tell_apart(points[:2]).values()),
+    "told": list(distinguish(points[:2]).values()),
     "columns": {column.name: [column.kind, column.unit, column.meaning] for column in POINT_COLUMNS},
     "leading": LEADING_AXES[-1], "axes": list(AXES), "header": HEADERS["toy_samples"],
     "words": [describe_value(name, value, emulated=frozenset()) for name, value in (("toy_samples", 3), ("loud", True))],

@@ -12,7 +12,7 @@ from hvbench.launch.placement import Member
 from hvbench.plan.estimates import estimate_sweep_seconds
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
-from hvbench.spec.labels import short_name, tell_apart
+from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
@@ -55,7 +55,7 @@ class Ledger:
 
         self.jobs, self.done_before, self.skipped = plan.jobs, plan.done, len(plan.skipped)
         self.hosts, self.ranks = len({member.host for member in members}), len(members)
-        self.told = tell_apart(job.point for job in [*plan.done, *plan.jobs])
+        self.told = distinguish(job.point for job in [*plan.done, *plan.jobs])
         self.began = time.monotonic()
 
     def extend(self, jobs: Sequence[Job]) -> None:

@@ -9,7 +9,7 @@ from hvbench.plan.jobs import make_plan
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.spec.knob import presets_of
-from hvbench.spec.labels import tell_apart
+from hvbench.spec.labels import distinguish
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
@@ -24,7 +24,7 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
         text.check(source)
     plan = make_plan(points, suite.measure, world_size=context.size)
     lines = [f"{suite.name}: {suite.question}", ""]
-    told = tell_apart([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
+    told = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     for job in plan.jobs:
         lines.append(
             f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip()
