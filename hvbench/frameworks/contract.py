@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from hvbench.frameworks.ranks import Peers
+from hvbench.frameworks.ranks import Ranks
 
 Arrays = dict[str, np.ndarray]
 
@@ -44,7 +44,7 @@ class Runtime(Protocol):
     rank: int
     world_size: int
     device: str  # "cpu" or "cuda"
-    peers: Peers
+    ranks: Ranks
 
     def versions(self) -> dict[str, str]:
         """Versions and build facts of the framework, for a record's environment."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.ranks import MpiPeers
+from hvbench.frameworks.ranks import MpiRanks
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
@@ -27,9 +27,9 @@ HEADER_TAG, VECTOR_TAG, POINT_TAG, END_TAG = 1, 2, 3, 4
 class ServerClient:
     """A rank's side of the protocol, for one point. The server is the last process of MPI's world."""
 
-    def __init__(self, point: Point, peers: MpiPeers) -> None:
+    def __init__(self, point: Point, ranks: MpiRanks) -> None:
         self.shapes = parameter_shapes(point)
-        self.world = peers.world
+        self.world = ranks.world
         self.server: int = self.world.size - 1
         self.vector = np.empty(sum(math.prod(shape) for shape in self.shapes.values()), dtype=np.float32)
         if self.world.rank == 0:
@@ -75,9 +75,9 @@ class ServerClient:
 class Server:
     """The server's side of the protocol, for one point: parameters and AdamW's moments, as flat float32 vectors."""
 
-    def __init__(self, point: Point, peers: MpiPeers) -> None:
+    def __init__(self, point: Point, ranks: MpiRanks) -> None:
         self.point = point
-        self.peers = peers
+        self.ranks = ranks
         weights = initial_weights(point, dtype="float32")
         self.parameters = np.concatenate([value.reshape(-1) for value in weights.values()])
         self.is_decayed = np.concatenate(
@@ -89,15 +89,15 @@ class Server:
 
     def serve(self) -> None:
         """Answer requests until every rank has finished the point."""
-        left = set(range(self.peers.world.size - 1))
+        left = set(range(self.ranks.world.size - 1))
         is_synchronous = self.point.is_repeatable
         while left:
             if is_synchronous:
                 left = self._serve_all(sorted(left))
             else:
                 left -= self._serve_one()
-        for rank in range(self.peers.world.size - 1):  # not before: requests of the next point are for its own server
-            self.peers.world.Send(np.empty(0), dest=rank, tag=END_TAG)
+        for rank in range(self.ranks.world.size - 1):  # not before: requests of the next point are for its own server
+            self.ranks.world.Send(np.empty(0), dest=rank, tag=END_TAG)
 
     def _serve_all(self, ranks: Sequence[int]) -> set[int]:
         """Answer one request of every rank, all of the same kind; the ranks that have not finished."""
@@ -114,9 +114,9 @@ class Server:
 
     def _serve_one(self) -> set[int]:
         """Answer the request that arrives first, from whichever rank; the ranks that it says have finished."""
-        status = self.peers.mpi.Status()
+        status = self.ranks.mpi.Status()
         header = np.empty(3)
-        self.peers.world.Recv(header, source=self.peers.mpi.ANY_SOURCE, tag=HEADER_TAG, status=status)
+        self.ranks.world.Recv(header, source=self.ranks.mpi.ANY_SOURCE, tag=HEADER_TAG, status=status)
         rank = status.Get_source()
         if header[0] == LEAVE:
             return {rank}
@@ -162,34 +162,34 @@ class Server:
 
     def _receive_request(self, rank: int) -> np.ndarray:
         header = np.empty(3)
-        self.peers.world.Recv(header, source=rank, tag=HEADER_TAG)
+        self.ranks.world.Recv(header, source=rank, tag=HEADER_TAG)
         return header
 
     def _receive_vector(self, rank: int) -> np.ndarray:
         vector = np.empty_like(self.parameters)
-        self.peers.world.Recv(vector, source=rank, tag=VECTOR_TAG)
+        self.ranks.world.Recv(vector, source=rank, tag=VECTOR_TAG)
         return vector
 
     def _send(self, rank: int, answer: np.ndarray, vector: np.ndarray) -> None:
-        self.peers.world.Send(answer, dest=rank, tag=HEADER_TAG)
-        self.peers.world.Send(vector, dest=rank, tag=VECTOR_TAG)
+        self.ranks.world.Send(answer, dest=rank, tag=HEADER_TAG)
+        self.ranks.world.Send(vector, dest=rank, tag=VECTOR_TAG)
 
 
 def serve_points() -> None:
     """The server's main loop: serve each point that rank 0 sends (as JSON), until it sends an empty message."""
-    peers = MpiPeers(is_server=True)
-    status = peers.mpi.Status()
+    ranks = MpiRanks(is_server=True)
+    status = ranks.mpi.Status()
     while True:
-        peers.world.Probe(source=0, tag=POINT_TAG, status=status)
+        ranks.world.Probe(source=0, tag=POINT_TAG, status=status)
         text = np.empty(status.Get_count(), dtype=np.uint8)
-        peers.world.Recv(text, source=0, tag=POINT_TAG)
+        ranks.world.Recv(text, source=0, tag=POINT_TAG)
         if not text.size:
             break
-        Server(Point.model_validate_json(text.tobytes()), peers).serve()
-    peers.leave()
+        Server(Point.model_validate_json(text.tobytes()), ranks).serve()
+    ranks.leave()
 
 
-class ServedPeers(MpiPeers):
+class ServedRanks(MpiRanks):
     """The ranks that a server updates; it ends with them."""
 
     def leave(self) -> None:

@@ -11,12 +11,12 @@ from typing import Protocol
 
 from hvbench.launch.rendezvous import ask_store, store_address
 
-SCOPE = "/hvbench-peers"  # in the launch's key-value store
+SCOPE = "/hvbench-ranks"  # in the launch's key-value store
 FIND_SECONDS = 120.0
 POLL_SECONDS = 0.05
 
 
-class Peers(Protocol):
+class Ranks(Protocol):
     """All ranks that train one point."""
 
     world_size: int
@@ -31,7 +31,7 @@ class Peers(Protocol):
         """Part from the others; the process ends next."""
 
 
-class NoPeers:
+class SingleRank:
     """A rank alone."""
 
     world_size = 1
@@ -47,7 +47,7 @@ class NoPeers:
         """Nobody to part from."""
 
 
-class MpiPeers:
+class MpiRanks:
     """Ranks of MPI under mpi4py, for the parameter server's ranks and for the references.
 
     `communicator` holds the ranks that train, `world` also a server behind them.
@@ -92,7 +92,7 @@ def find_address(name: str) -> str:
 
 
 def own_address() -> str:
-    """This host's address on the way to the launch's key-value store: where peers reach it, too."""
+    """This host's address on the way to the launch's key-value store: where other ranks reach it, too."""
     host, port = store_address()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # sends nothing

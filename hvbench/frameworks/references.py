@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hvbench.frameworks.ranks import MpiPeers
+from hvbench.frameworks.ranks import MpiRanks
 
 
 class Runtime:
@@ -19,19 +19,19 @@ class Runtime:
         self.rank = rank
         self.world_size = world_size
         self.device = "cpu"
-        self.peers = MpiPeers()
+        self.ranks = MpiRanks()
 
     def versions(self) -> dict[str, str]:
-        return {"mpi": self.peers.mpi.Get_library_version().partition(",")[0]}
+        return {"mpi": self.ranks.mpi.Get_library_version().partition(",")[0]}
 
     def synchronize(self) -> None:
         """Nothing is queued: every call returns when its work is done."""
 
     def barrier(self) -> None:
-        self.peers.barrier()
+        self.ranks.barrier()
 
     def gather(self, value: float) -> list[float]:
-        return self.peers.gather(value)
+        return self.ranks.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return None
@@ -40,15 +40,15 @@ class Runtime:
         """Nothing is held between cases."""
 
     def shutdown(self) -> None:
-        self.peers.leave()
+        self.ranks.leave()
 
 
 class MpiCollective:
     """`MPI_Allreduce` with whichever algorithm MPI picks, then the division by the number of ranks, as in Horovod's average."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
-        self.communicator = runtime.peers.communicator
-        self.mpi = runtime.peers.mpi
+        self.communicator = runtime.ranks.communicator
+        self.mpi = runtime.ranks.mpi
         self.values = np.zeros(elements, dtype=np.float32)
         self.average = np.zeros(elements, dtype=np.float32)
 

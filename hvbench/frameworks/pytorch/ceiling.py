@@ -53,7 +53,7 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
 
 def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
     """One all-reduce of float32 values [elements], sent as gradients are, compression included."""
-    allreduce = make_allreduce(runtime.peers, compression=compression)
+    allreduce = make_allreduce(runtime.ranks, compression=compression)
     values = torch.ones(elements, device=runtime.device)
 
     def run() -> None:

@@ -13,7 +13,7 @@ class Collective:
     """See `hvbench.frameworks.contract.Collective`."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
-        self.allreduce = make_allreduce(runtime.peers, compression=compression)
+        self.allreduce = make_allreduce(runtime.ranks, compression=compression)
         self.name = f"collective.{compression}.{elements}"  # Horovod wants one shape per tensor name
         self.values = torch.empty(elements, device=runtime.device)
         self.average = self.values

@@ -8,13 +8,13 @@ import horovod.torch as hvd
 import torch
 import torch.distributed
 
-from hvbench.frameworks.parameter_server import ServedPeers
-from hvbench.frameworks.ranks import NoPeers, Peers, find_address, publish_address
+from hvbench.frameworks.parameter_server import ServedRanks
+from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, publish_address
 from hvbench.spec.exchange import STRATEGIES
 
 
-class HorovodPeers:
-    """See `hvbench.frameworks.ranks.Peers`."""
+class HorovodRanks:
+    """See `hvbench.frameworks.ranks.Ranks`."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
         self.world_size = world_size
@@ -30,7 +30,7 @@ class HorovodPeers:
         hvd.shutdown()
 
 
-class NativePeers:
+class NativeRanks:
     """torch.distributed's process group, over gloo or, on GPUs, NCCL."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
@@ -51,15 +51,15 @@ class NativePeers:
         torch.distributed.destroy_process_group()
 
 
-def join(strategy: str, *, rank: int, world_size: int) -> Peers:
+def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
     """Meet the other ranks in the way that `strategy` does."""
     if world_size == 1:
-        return NoPeers()
+        return SingleRank()
     if STRATEGIES[strategy].is_native:
-        return NativePeers(rank=rank, world_size=world_size)
+        return NativeRanks(rank=rank, world_size=world_size)
     if STRATEGIES[strategy].is_served:
-        return ServedPeers()
-    return HorovodPeers(rank=rank, world_size=world_size)
+        return ServedRanks()
+    return HorovodRanks(rank=rank, world_size=world_size)
 
 
 def _open_store(rank: int, world_size: int) -> torch.distributed.TCPStore:

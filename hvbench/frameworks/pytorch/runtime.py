@@ -32,7 +32,7 @@ class Runtime:
         self.device = ("cuda" if has_gpu else "cpu") if device == "auto" else device
         if self.device == "cuda":
             torch.cuda.set_device(local_rank)
-        self.peers = join(strategy, rank=rank, world_size=world_size)
+        self.ranks = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"pytorch": torch.__version__, "pytorch_cpu_capability": torch.backends.cpu.get_cpu_capability()}
@@ -45,10 +45,10 @@ class Runtime:
             torch.cuda.synchronize()
 
     def barrier(self) -> None:
-        self.peers.barrier()
+        self.ranks.barrier()
 
     def gather(self, value: float) -> list[float]:
-        return self.peers.gather(value)
+        return self.ranks.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
@@ -60,4 +60,4 @@ class Runtime:
             torch.cuda.reset_peak_memory_stats()
 
     def shutdown(self) -> None:
-        self.peers.leave()
+        self.ranks.leave()

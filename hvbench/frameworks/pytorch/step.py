@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
-from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
+from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
 from hvbench.frameworks.pytorch.allreduce import make_allreduce
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
-from hvbench.frameworks.pytorch.ranks import NativePeers
+from hvbench.frameworks.pytorch.ranks import NativeRanks
 from hvbench.frameworks.pytorch.runtime import Runtime
-from hvbench.frameworks.ranks import NoPeers
+from hvbench.frameworks.ranks import SingleRank
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
@@ -40,12 +40,12 @@ class Trainer:
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
-        peers = runtime.peers if STRATEGIES[point.strategy].exchanges else NoPeers()
+        ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         self.allreduce = make_allreduce(
-            peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
+            ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
-        self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
-        self.ddp = _wrap(self.model) if isinstance(peers, NativePeers) else None
+        self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
+        self.ddp = _wrap(self.model) if isinstance(ranks, NativeRanks) else None
         self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self.sends_gradients = False  # whether the running backward pass starts all-reduces
         this = weakref.ref(self)  # a hook that referred to the trainer would keep it, and its memory, alive

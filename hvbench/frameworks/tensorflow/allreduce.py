@@ -8,8 +8,8 @@ from __future__ import annotations
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvbench.frameworks.ranks import Peers
-from hvbench.frameworks.tensorflow.ranks import HorovodPeers, NativePeers
+from hvbench.frameworks.ranks import Ranks
+from hvbench.frameworks.tensorflow.ranks import HorovodRanks, NativeRanks
 from hvbench.spec.exchange import REDUCTIONS
 from hvbench.spec.numerics import WIRE_FORMATS
 
@@ -89,8 +89,8 @@ class Bf16AllReduce:
 class NativeAllReduce:
     """Average gradients with MultiWorkerMirroredStrategy's all-reduce, which packs them into larger messages."""
 
-    def __init__(self, peers: NativePeers) -> None:
-        self.strategy = peers.strategy
+    def __init__(self, ranks: NativeRanks) -> None:
+        self.strategy = ranks.strategy
         self.pending: dict[str, tf.Tensor] = {}
 
     def start(self, name: str, gradient: tf.Tensor) -> None:
@@ -105,12 +105,12 @@ class NativeAllReduce:
 
 
 def make_allreduce(
-    peers: Peers, *, compression: str, reduction: str = "average", predivide: float = 1.0
+    ranks: Ranks, *, compression: str, reduction: str = "average", predivide: float = 1.0
 ) -> GradientAllReduce | Bf16AllReduce | NativeAllReduce:
-    """The all-reduce among `peers`; one that returns gradients unchanged where they are alone or have a parameter server."""
-    if isinstance(peers, NativePeers):
-        return NativeAllReduce(peers)
-    world_size = peers.world_size if isinstance(peers, HorovodPeers) else 1
+    """The all-reduce among `ranks`; one that returns gradients unchanged where they are alone or have a parameter server."""
+    if isinstance(ranks, NativeRanks):
+        return NativeAllReduce(ranks)
+    world_size = ranks.world_size if isinstance(ranks, HorovodRanks) else 1
     if world_size > 1 and not WIRE_FORMATS[compression].is_summed_by_horovod:
         return Bf16AllReduce(world_size=world_size)
     return GradientAllReduce(compression=compression, world_size=world_size, reduction=reduction, predivide=predivide)

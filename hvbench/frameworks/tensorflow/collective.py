@@ -13,7 +13,7 @@ class Collective:
     """See `hvbench.frameworks.contract.Collective`. The all-reduce is a graph, as in training."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
-        self.allreduce = make_allreduce(runtime.peers, compression=compression)
+        self.allreduce = make_allreduce(runtime.ranks, compression=compression)
         self.name = f"collective.{compression}.{elements}"  # Horovod wants one shape per tensor name
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
         with tf.device(self.device):

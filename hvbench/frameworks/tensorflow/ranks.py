@@ -8,13 +8,13 @@ import os
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvbench.frameworks.parameter_server import ServedPeers
-from hvbench.frameworks.ranks import NoPeers, Peers, find_address, free_port, publish_address
+from hvbench.frameworks.parameter_server import ServedRanks
+from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, free_port, publish_address
 from hvbench.spec.exchange import STRATEGIES
 
 
-class HorovodPeers:
-    """See `hvbench.frameworks.ranks.Peers`."""
+class HorovodRanks:
+    """See `hvbench.frameworks.ranks.Ranks`."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
         self.world_size = world_size
@@ -30,7 +30,7 @@ class HorovodPeers:
         hvd.shutdown()
 
 
-class NativePeers:
+class NativeRanks:
     """MultiWorkerMirroredStrategy's workers, over its ring or, on GPUs, NCCL; `strategy` is theirs."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
@@ -55,15 +55,15 @@ class NativePeers:
         self.barrier()  # who ends first must not look like a failure to the others
 
 
-def join(strategy: str, *, rank: int, world_size: int) -> Peers:
+def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
     """Meet the other ranks in the way that `strategy` does."""
     if world_size == 1:
-        return NoPeers()
+        return SingleRank()
     if STRATEGIES[strategy].is_native:
-        return NativePeers(rank=rank, world_size=world_size)
+        return NativeRanks(rank=rank, world_size=world_size)
     if STRATEGIES[strategy].is_served:
-        return ServedPeers()
-    return HorovodPeers(rank=rank, world_size=world_size)
+        return ServedRanks()
+    return HorovodRanks(rank=rank, world_size=world_size)
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:

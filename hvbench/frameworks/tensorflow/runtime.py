@@ -36,7 +36,7 @@ class Runtime:
             tf.config.experimental.set_memory_growth(gpus[local_rank], True)
         else:
             tf.config.set_visible_devices([], "GPU")
-        self.peers = join(strategy, rank=rank, world_size=world_size)
+        self.ranks = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"tensorflow": tf.__version__, "tensorflow_git": tf.version.GIT_VERSION}
@@ -50,10 +50,10 @@ class Runtime:
             tf.test.experimental.sync_devices()
 
     def barrier(self) -> None:
-        self.peers.barrier()
+        self.ranks.barrier()
 
     def gather(self, value: float) -> list[float]:
-        return self.peers.gather(value)
+        return self.ranks.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
@@ -66,7 +66,7 @@ class Runtime:
             tf.config.experimental.reset_memory_stats("GPU:0")
 
     def shutdown(self) -> None:
-        self.peers.leave()
+        self.ranks.leave()
 
 
 def _forget_custom_gradients() -> None:

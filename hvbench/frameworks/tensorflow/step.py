@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
-from hvbench.frameworks.parameter_server import ServedPeers, ServerClient
-from hvbench.frameworks.ranks import NoPeers
+from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
+from hvbench.frameworks.ranks import SingleRank
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
@@ -55,11 +55,11 @@ class Trainer:
             self.sums: dict[str, tf.Variable] = {}  # gradients of the passes before the last
             if point.gradient_accumulation_steps > 1:
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
-        peers = runtime.peers if STRATEGIES[point.strategy].exchanges else NoPeers()
+        ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         self.allreduce = make_allreduce(
-            peers, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
+            ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
-        self.server = ServerClient(point, peers) if isinstance(peers, ServedPeers) else None
+        self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
         self.kept: dict[str, tf.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self._graphs: dict[str, Callable[..., Any]] = {}
 

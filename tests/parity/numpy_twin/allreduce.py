@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.ranks import Peers
+from hvbench.frameworks.ranks import Ranks
 
 COMPRESSORS = {"none": None}  # one rank has no wire
 
@@ -49,8 +49,8 @@ class Bf16AllReduce(GradientAllReduce):
 class NativeAllReduce(GradientAllReduce):
     """numpy has no collectives of its own."""
 
-    def __init__(self, peers: Peers) -> None:
-        super().__init__(compression="none", world_size=peers.world_size)
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(compression="none", world_size=ranks.world_size)
 
     def start(self, name: str, gradient: np.ndarray) -> None:
         """Keep one gradient."""
@@ -62,7 +62,7 @@ class NativeAllReduce(GradientAllReduce):
 
 
 def make_allreduce(
-    peers: Peers, *, compression: str, reduction: str = "average", predivide: float = 1.0
+    ranks: Ranks, *, compression: str, reduction: str = "average", predivide: float = 1.0
 ) -> GradientAllReduce:
-    """The all-reduce among `peers`: the one of a rank alone."""
-    return GradientAllReduce(compression=compression, world_size=peers.world_size)
+    """The all-reduce among `ranks`: the one of a rank alone."""
+    return GradientAllReduce(compression=compression, world_size=ranks.world_size)

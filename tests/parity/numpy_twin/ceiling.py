@@ -48,7 +48,7 @@ def prepare_rounding(elements: int, *, repeats: int, dtype: str, device: str) ->
 
 def prepare_allreduce(elements: int, *, compression: str, runtime: Runtime) -> Callable[[], None]:
     """One all-reduce of float32 elements as gradients take it."""
-    allreduce = make_allreduce(runtime.peers, compression=compression)
+    allreduce = make_allreduce(runtime.ranks, compression=compression)
     values = np.ones(elements, np.float32)
 
     def run() -> None:

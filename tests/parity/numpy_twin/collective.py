@@ -11,7 +11,7 @@ class Collective:
     """See `hvbench.frameworks.contract.Collective`."""
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
-        self.allreduce = make_allreduce(runtime.peers, compression=compression)
+        self.allreduce = make_allreduce(runtime.ranks, compression=compression)
         self.values = np.zeros(elements, np.float32)
 
     def fill(self, values: np.ndarray) -> None:

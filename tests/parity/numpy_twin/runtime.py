@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 
 import numpy as np
-from hvbench.frameworks.numpy.peers import join
+from hvbench.frameworks.numpy.ranks import join
 
 from hvbench.frameworks.allocator import keep_freed_memory
 
@@ -24,7 +24,7 @@ class Runtime:
     def __init__(
         self, *, rank: int, world_size: int, local_rank: int, threads: int, device: str, strategy: str = "horovod"
     ) -> None:
-        self.peers = join(strategy, rank=rank, world_size=world_size)
+        self.ranks = join(strategy, rank=rank, world_size=world_size)
         if device == "cuda":
             raise ValueError("numpy trains on a CPU: give device=cpu or device=auto")
         self.rank = rank
@@ -39,10 +39,10 @@ class Runtime:
         """Nothing runs behind numpy's back."""
 
     def barrier(self) -> None:
-        self.peers.barrier()
+        self.ranks.barrier()
 
     def gather(self, value: float) -> list[float]:
-        return self.peers.gather(value)
+        return self.ranks.gather(value)
 
     def peak_device_memory_bytes(self) -> int | None:
         return None
@@ -51,7 +51,7 @@ class Runtime:
         gc.collect()
 
     def shutdown(self) -> None:
-        self.peers.leave()
+        self.ranks.leave()
 
 
 def _round_to(x: np.ndarray, dtype: str) -> np.ndarray:

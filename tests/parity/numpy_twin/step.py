@@ -24,7 +24,7 @@ class Trainer:
         self.passes = 0  # backward passes that training has done
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
-        self.allreduce = make_allreduce(runtime.peers, compression=point.compression)
+        self.allreduce = make_allreduce(runtime.ranks, compression=point.compression)
         self.kept: Arrays = {}
 
     def train_step(

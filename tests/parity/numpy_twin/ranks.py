@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hvbench.frameworks.ranks import NoPeers, Peers
+from hvbench.frameworks.ranks import Ranks, SingleRank
 
 _ALONE = "numpy trains on one rank, not on {world_size}: Horovod has no binding for it"
 
 
-class HorovodPeers(NoPeers):
+class HorovodRanks(SingleRank):
     """Horovod has no binding for numpy."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
@@ -23,7 +23,7 @@ class HorovodPeers(NoPeers):
         """Never reached."""
 
 
-class NativePeers(NoPeers):
+class NativeRanks(SingleRank):
     """numpy has no collectives of its own."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
@@ -39,8 +39,8 @@ class NativePeers(NoPeers):
         """Never reached."""
 
 
-def join(strategy: str, *, rank: int, world_size: int) -> Peers:
+def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
     """Meet the other ranks in the way that `strategy` does."""
     if world_size == 1:
-        return NoPeers()
-    return (NativePeers if strategy == "native" else HorovodPeers)(rank=rank, world_size=world_size)
+        return SingleRank()
+    return (NativeRanks if strategy == "native" else HorovodRanks)(rank=rank, world_size=world_size)
