@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from hvbench.communication.record import CallSettings, Case
-from hvbench.launch.coordinator import Task
+from hvbench.communication.record import AllreduceRequest, CallSettings, Case
+from hvbench.launch.task import Task
 from hvbench.plan.estimates import TIMEOUT_FLOOR_SECONDS
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import CONTROLLERS
@@ -94,7 +94,7 @@ def make_task(job: CaseJob, settings: CallSettings) -> Task:
         framework=case.implementation,
         world_size=case.world_size,
         device="auto",
-        job={"kind": "allreduce", "case": case.model_dump(), "settings": settings.model_dump()},
+        job=AllreduceRequest(case=case, settings=settings).model_dump(),
         timeout_seconds=TIMEOUT_FLOOR_SECONDS + calls * case.payload_bytes * SECONDS_PER_BYTE,
         by_mpirun=CONTROLLERS[case.controller].needs_mpirun,
         link_bits_per_second=case.link_bits_per_second,

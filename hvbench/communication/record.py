@@ -61,6 +61,14 @@ class CallSettings(Spec):
     budget_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] = Field(0.5, description="of timed calls, roughly")
 
 
+class AllreduceRequest(Spec):
+    """What a worker is asked to time; the other kinds of request are in `hvbench.launch.requests`."""
+
+    kind: Literal["allreduce"] = "allreduce"
+    case: Case
+    settings: CallSettings
+
+
 class RankCalls(Spec):
     """What one rank measured and checked in one launch."""
 

@@ -6,7 +6,7 @@ The folder of a run has `allreduce.json` (the request), `records/`, `logs/`, and
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from hvbench.communication.plan import CaseJob, make_task
 from hvbench.communication.record import AllreduceRecord, CallSettings, RankCalls, read_records
 from hvbench.errors import StorageError
 from hvbench.io.atomic import explaining_write_errors, write_json
-from hvbench.launch.coordinator import Coordinator, TaskEnd
+from hvbench.io.clock import utc_now
+from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.placement import Member
+from hvbench.launch.task import TaskEnd
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome
 from hvbench.records.store import EARLIER_IS_SAFE, OTHER_FOLDER, next_attempt
@@ -80,7 +82,7 @@ def make_record(
     job: CaseJob, end: TaskEnd, *, settings: CallSettings, members: Collection[Member], started_at: str
 ) -> AllreduceRecord:
     """The record of one launch from the results of all ranks; a wrong value on any rank makes it `failed`."""
-    outcome, ranks = end.failure, []
+    outcome, ranks = asdict(end.failure) if end.failure else None, []
     taking_part = [member for member in members if member.rank < job.case.world_size]  # the launch may have more ranks
     hosts = [member.host for member in taking_part]
     try:
@@ -117,8 +119,3 @@ def write_record(folder: Path, record: AllreduceRecord) -> Path:
     with explaining_write_errors(path, hint=EARLIER_IS_SAFE):
         write_json(path, record.model_dump())
     return path
-
-
-def utc_now() -> str:
-    """The time now, UTC, as ISO 8601 to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

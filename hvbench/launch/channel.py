@@ -1,6 +1,6 @@
 """The control channel: short JSON messages between rank 0 and every rank's agent, over authenticated TCP.
 
-`multiprocessing.connection` frames and authenticates (HMAC); messages are JSON, so nothing is ever unpickled. A peer
+`multiprocessing.connection` frames and authenticates (HMAC); messages are JSON, so nothing is ever unpickled. A process
 that dies closes its connection, so its end is known at once.
 """
 
@@ -16,20 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
-from typing import Any
 
 from hvbench.errors import Interrupted, LaunchError
+from hvbench.launch.messages import Hello, Lost, Message, read_message
 
-Message = dict[str, Any]
-
-# A peer whose host has vanished without a word counts as lost after idle + count x interval seconds.
+# A connection whose other host has vanished counts as lost after idle + count x interval seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-INTERRUPT = "interrupt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where rank 0 listens, and the secret that proves a peer belongs to this launch."""
+    """Where rank 0 listens, and the secret that proves that a process belongs to this launch."""
 
     hosts: list[str]
     port: int
@@ -45,20 +42,26 @@ class Address:
         return cls(**json.loads(text))
 
 
-class PeerGone(ConnectionError):
+class ConnectionClosed(ConnectionError):
     """The other end of the channel has closed it or died."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Interruption:
+    """Stands among the messages for a request to stop."""
+
+    reason: str
+
+
 class Hub:
-    """Rank 0's end: every member's messages in one queue, as (rank, message); a lost member says `{"type": "lost"}`."""
+    """Rank 0's end: every member's messages in one queue, as (rank, message); `Lost` for one whose connection closed."""
 
     def __init__(self, *, is_single_host: bool, backlog: int) -> None:
         self.secret = secrets.token_hex(16)
         bind = "127.0.0.1" if is_single_host else "0.0.0.0"
         self.listener = socket.create_server((bind, 0), backlog=max(backlog, 1))
-        self.inbox: queue.SimpleQueue[tuple[int, Message]] = (
-            queue.SimpleQueue()
-        )  # its `put` is safe in a signal handler
+        # A SimpleQueue, for its `put` is safe in a signal handler.
+        self.inbox: queue.SimpleQueue[tuple[int, Message] | Interruption] = queue.SimpleQueue()
         self.connections: dict[int, Connection] = {}
         hosts = ["127.0.0.1"] if is_single_host else own_addresses()
         self.address = Address(hosts=hosts, port=self.listener.getsockname()[1], secret=self.secret)
@@ -74,16 +77,16 @@ class Hub:
     def receive(self, timeout_seconds: float) -> tuple[int, Message] | None:
         """The next message of any member, or None after `timeout_seconds`; raises Interrupted after `interrupt`."""
         try:
-            rank, message = self.inbox.get(timeout=max(0.0, timeout_seconds))
+            received = self.inbox.get(timeout=max(0.0, timeout_seconds))
         except queue.Empty:
             return None
-        if message["type"] == INTERRUPT:
-            raise Interrupted(message["reason"])
-        return rank, message
+        if isinstance(received, Interruption):
+            raise Interrupted(received.reason)
+        return received
 
     def interrupt(self, reason: str) -> None:
-        """Make `receive` raise Interrupted; may be called from a signal handler, and so nothing is cut in the middle."""
-        self.inbox.put((-1, {"type": INTERRUPT, "reason": reason}))
+        """Make `receive` raise Interrupted; may be called from a signal handler, so nothing else is interrupted half-way."""
+        self.inbox.put(Interruption(reason=reason))
 
     def close(self) -> None:
         """Stop listening and hang up."""
@@ -91,22 +94,25 @@ class Hub:
             self.listener.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the thread that accepts
         self.listener.close()
         for connection in list(self.connections.values()):
-            with contextlib.suppress(OSError), as_socket(connection) as peer:
-                peer.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes; closing from here would not wake it
+            with contextlib.suppress(OSError), as_socket(connection) as stream:
+                stream.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes; closing from here would not wake it
 
     def _accept(self) -> None:
         while True:
             try:
-                peer, _ = self.listener.accept()
+                stream, _ = self.listener.accept()
             except ConnectionError:
                 continue  # gone again before it was let in
             except OSError:
                 return  # closed
-            connection = Connection(peer.detach())
+            connection = Connection(stream.detach())
             threading.Thread(target=self._listen, args=(connection,), name="hvbench-listen", daemon=True).start()
 
     def _listen(self, connection: Connection) -> None:
-        """Prove that the peer belongs here (in its own thread: a silent stranger keeps nobody out), then hear it."""
+        """Authenticate one connection (in its own thread: a silent stranger keeps nobody out), then take its messages.
+
+        What does not authenticate, or sends anything but messages, is closed.
+        """
         rank = None
         try:
             deliver_challenge(connection, self.secret.encode())
@@ -115,13 +121,20 @@ class Hub:
             while True:
                 message = receive(connection)
                 if rank is None:
-                    rank = int(message["rank"])
+                    rank = member_rank(message)
                     self.connections[rank] = connection
                 self.inbox.put((rank, message))
-        except (EOFError, OSError, AuthenticationError, ValueError, KeyError, TypeError):  # gone, or not one of us
+        except (EOFError, OSError, AuthenticationError, ValueError, TypeError):  # gone, or no agent of this launch
             connection.close()
             if rank is not None:
-                self.inbox.put((rank, {"type": "lost"}))
+                self.inbox.put((rank, Lost()))
+
+
+def member_rank(message: Message) -> int:
+    """The rank that an agent's first message names; raises ValueError when it is not a Hello."""
+    if not isinstance(message, Hello):
+        raise ValueError(f"the first message is {message.kind}, not {Hello.kind}")
+    return int(message.rank)
 
 
 def connect(address: Address) -> Connection:
@@ -140,38 +153,38 @@ def connect(address: Address) -> Connection:
 @contextlib.contextmanager
 def as_socket(connection: Connection) -> Iterator[socket.socket]:
     """The socket under a connection, which stays open."""
-    peer = socket.socket(fileno=connection.fileno())
+    stream = socket.socket(fileno=connection.fileno())
     try:
-        yield peer
+        yield stream
     finally:
-        peer.detach()
+        stream.detach()
 
 
 def keep_alive(connection: Connection) -> None:
-    """Let the kernel ask now and then whether the peer's host still exists."""
-    with as_socket(connection) as peer:
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    """Let the kernel check now and then whether the other host still exists."""
+    with as_socket(connection) as stream:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):  # not every system has every knob
-                peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            if hasattr(socket, name):  # not every system has every option
+                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def send(connection: Connection, message: Message) -> None:
-    """Send one message; raises PeerGone."""
-    content = json.dumps(message).encode()
+    """Send one message; raises ConnectionClosed."""
+    content = json.dumps(message.to_json()).encode()
     try:
         connection.send_bytes(content)
     except (OSError, EOFError) as error:
-        raise PeerGone(str(error)) from None
+        raise ConnectionClosed(str(error)) from None
 
 
 def receive(connection: Connection) -> Message:
-    """Wait for one message; raises PeerGone when nobody is left to send one."""
+    """Wait for one message; raises ConnectionClosed when none will come, ValueError when what comes is none."""
     try:
         content = connection.recv_bytes()
     except (OSError, EOFError) as error:
-        raise PeerGone(str(error)) from None
-    return json.loads(content)
+        raise ConnectionClosed(str(error)) from None
+    return read_message(json.loads(content))
 
 
 def own_addresses() -> list[str]:

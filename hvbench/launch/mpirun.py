@@ -1,7 +1,7 @@
 """Workers that MPI has to start: all ranks of a host in one `mpirun`, watched by rank 0's agent on behalf of the others.
 
 Horovod's MPI controller, its Adasum on processors, mpi4py and the parameter server need ranks that mpirun started. Such
-workers do, leave and say the same as any other; only their processes have another parent.
+workers do, write and report the same as any other; only their processes have another parent.
 """
 
 from __future__ import annotations
@@ -11,34 +11,32 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hvbench.launch.channel import Message
-from hvbench.launch.process import WorkerProcess, log_path, worker_environment
+from hvbench.launch.messages import Exited, Message, Role, Start, WorkerDescription
+from hvbench.launch.process import UNEXPLAINED, WorkerProcess, log_path, worker_environment
 
 # More ranks than cores are allowed, as without MPI, and the ranks' threads move freely between the cores.
 OPTIONS = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--tag-output")
 SIGNALLED = 128  # mpirun ends with this and the number of the signal that ended a rank
-UNEXPLAINED = "without a word"
 
 
 class RankOfMpirun(WorkerProcess):
     """One rank's files; its process is mpirun's."""
 
-    def __init__(self, description: dict[str, Any], *, folder: Path, log: Path, generation: int) -> None:
-        self.rank: int = description["rank"]
+    def __init__(self, worker: WorkerDescription, *, folder: Path, log: Path, generation: int) -> None:
+        self.rank = worker.rank
         self.generation = generation
         self.folder = folder
         self.log = log
-        self._prepare(description)
+        self._prepare(worker)
 
     def news_of(self, returncode: int | None) -> list[Message]:
-        """As `news`, knowing how mpirun ended: who left a word of its own was not the one that a signal ended."""
+        """As `news`, from mpirun's exit code: a rank that left a reason of its own was not the one that a signal ended."""
         if returncode is not None and returncode > SIGNALLED:
             returncode = 1 if (self.folder / "failure.json").exists() else SIGNALLED - returncode
-        return [{**message, "of_rank": self.rank} for message in self._news(returncode)]
+        return self._news(returncode)
 
     def _send_signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(OSError, ValueError):
@@ -46,20 +44,18 @@ class RankOfMpirun(WorkerProcess):
 
 
 class MpirunWorkers:
-    """All ranks of one generation in one mpirun; the same interface as `WorkerProcess`.
+    """All ranks of one generation, and maybe parameter servers, in one mpirun; the interface of `WorkerProcess`."""
 
-    `message["ranks"]` describes each process: the ranks that train, and maybe a server after them.
-    """
-
-    def __init__(self, message: Message, *, scratch: Path) -> None:
-        self.generation: int = message["generation"]
+    def __init__(self, order: Start, *, scratch: Path) -> None:
+        """Start what `order` describes: the ranks that train, and servers after them. Raises OSError."""
+        self.generation = order.generation
         self.is_reported = False
-        self.world_size = sum(1 for each in message["ranks"] if "role" not in each)
+        self.servers = {worker.rank for worker in order.workers if worker.role == Role.SERVER}
         folder = scratch / f"generation-{self.generation}"
-        log = log_path(message, scratch)
+        log = log_path(order, scratch)
         self.ranks = [
-            RankOfMpirun(each, folder=folder / f"rank{number}", log=log, generation=self.generation)
-            for number, each in enumerate(message["ranks"])
+            RankOfMpirun(worker, folder=folder / f"rank{number}", log=log, generation=self.generation)
+            for number, worker in enumerate(order.workers)
         ]
         mpirun = Path(sys.executable).with_name("mpirun")
         words = [str(mpirun) if mpirun.exists() else "mpirun", *OPTIONS, "-np", str(len(self.ranks))]
@@ -68,7 +64,7 @@ class MpirunWorkers:
             self.process = subprocess.Popen(
                 # The kernel ends mpirun with its agent, and the ranks with mpirun.
                 [sys.executable, "-P", "-m", "hvbench.launch.tether", str(os.getpid()), *words],
-                env=worker_environment(message["environment"]),
+                env=worker_environment(order.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -78,24 +74,20 @@ class MpirunWorkers:
             rank.process = self.process
 
     def news(self) -> list[Message]:
-        """What all ranks have to say. Where a rank gave a reason, those that ended with it are its echo."""
+        """What has happened on all ranks since the last call; an unexplained end beside an explained one is its echo."""
         returncode = self.process.poll()
         messages = [message for rank in self.ranks for message in rank.news_of(returncode)]
         self.is_reported = any(rank.is_reported for rank in self.ranks)
-        ends = [message for message in messages if message["type"] == "exited"]
-        silent = [end for end in ends if end["failure"]["message"].endswith(UNEXPLAINED)]
-        if len(silent) < len(ends):
-            for end in silent:
-                end["failure"]["is_echo"] = True
-        heard = [message for message in messages if message["of_rank"] < self.world_size]
-        return heard + [
-            self._speak_for_server(end) for end in ends if end["of_rank"] >= self.world_size and end not in silent
-        ]
-
-    def _speak_for_server(self, end: Message) -> Message:
-        """A server's end as the first rank's, for it is no rank of the launch."""
-        failure = {**end["failure"], "message": f"parameter server: {end['failure']['message']}", "is_echo": False}
-        return {**end, "of_rank": 0, "failure": failure}
+        ends = [message for message in messages if isinstance(message, Exited)]
+        has_reason = not all(map(is_unexplained, ends))
+        news: list[Message] = []
+        for message in messages:
+            is_echo = isinstance(message, Exited) and is_unexplained(message) and has_reason
+            if message.rank not in self.servers:
+                news.append(as_echo(message) if is_echo else message)
+            elif isinstance(message, Exited) and not is_unexplained(message):
+                news.append(as_first_rank(message))
+        return news
 
     def stack(self, rank: int) -> str:
         """What every thread of that rank is doing."""
@@ -107,8 +99,17 @@ class MpirunWorkers:
             rank.kill()
 
 
-def join_ranks(messages: Sequence[Message], *, servers: int) -> Message:
-    """The one message by which rank 0's agent starts all ranks, and servers after them, in one mpirun."""
-    ranks = [message["description"] for message in messages]
-    beside = [{**ranks[0], "role": "server", "rank": len(ranks) + number, "local_rank": 0} for number in range(servers)]
-    return {**messages[0], "ranks": [*ranks, *beside]}
+def is_unexplained(end: Exited) -> bool:
+    """Whether neither the worker nor a signal gave a reason."""
+    return end.failure.message.endswith(UNEXPLAINED)
+
+
+def as_echo(end: Exited) -> Exited:
+    """The end, marked as one that another rank's end explains."""
+    return replace(end, failure=replace(end.failure, is_echo=True))
+
+
+def as_first_rank(end: Exited) -> Exited:
+    """A server's end as one of the first rank, for a server is no rank of the launch."""
+    failure = replace(end.failure, message=f"parameter server: {end.failure.message}", is_echo=False)
+    return replace(end, rank=0, failure=failure)

@@ -1,4 +1,4 @@
-"""One rank's worker as its agent sees it: a process and the files that it leaves (see `hvbench.worker.jobs`)."""
+"""One rank's worker as its agent sees it: a process, and the files that it leaves (`hvbench.worker` says which)."""
 
 from __future__ import annotations
 
@@ -10,53 +10,67 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from hvbench.launch.channel import Message
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
+from hvbench.launch.messages import (
+    Exited,
+    Json,
+    Message,
+    Progress,
+    Result,
+    Start,
+    WorkerDescription,
+    WorkerFailure,
+)
+from hvbench.launch.task import FailureStatus
 
 PROGRESS_SECONDS = 0.5
 PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_steps", "timed_seconds")
 LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
-STATUSES = ("oom", "failed", "timeout", "diverged")
+REPORTED_STATUSES = (FailureStatus.OOM, FailureStatus.FAILED, FailureStatus.TIMEOUT, FailureStatus.DIVERGED)
+UNEXPLAINED = "and without a word"  # ends the message of an exit that nothing explains
 
 # What a launcher tells a rank about itself; a worker must not take it for its own.
 LAUNCHER_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "ORTE_", "HVBENCH_RANK", "HVBENCH_SIZE", "HVBENCH_COORDINATOR")
 
 
 class WorkerProcess:
-    """One worker and the files it leaves."""
+    """One worker and the files that it leaves."""
 
-    def __init__(self, message: Message, *, scratch: Path) -> None:
-        self.generation: int = message["generation"]
+    def __init__(self, order: Start, *, scratch: Path) -> None:
+        """Start the worker that `order` describes; its files go to a folder below `scratch`. Raises OSError."""
+        (worker,) = order.workers
+        self.generation = order.generation
+        self.rank = worker.rank
         self.folder = scratch / f"generation-{self.generation}"
-        self.log = log_path(message, scratch)
-        self._prepare({**message["description"], "agent_pid": os.getpid()})
-        self._start(message)
+        self.log = log_path(order, scratch)
+        self._prepare(replace(worker, agent_pid=os.getpid()))
+        self._start(order)
 
-    def _prepare(self, description: dict[str, Any]) -> None:
+    def _prepare(self, worker: WorkerDescription) -> None:
         """Make the worker's folder and leave there what it has to do."""
         self.folder.mkdir(parents=True)
-        (self.folder / "generation.json").write_text(json.dumps(description))
+        (self.folder / "generation.json").write_text(json.dumps(vars(worker)))
         self.next_result = 0
         self.is_reported = False
-        self._has_memory_limit = bool(description.get("memory_limit_bytes"))
-        self._progress: dict[str, Any] = {}
+        self._has_memory_limit = bool(worker.memory_limit_bytes)
+        self._progress: Json = {}
         self._progress_sent = 0.0
         self._oom_kills = count_oom_kills()
 
-    def _start(self, message: Message) -> None:
+    def _start(self, order: Start) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                # -P: a file random.py in the folder where somebody calls hvbench must not become a module
+                # -P: a file random.py in the folder where hvbench is called must not become a module
                 [sys.executable, "-P", "-m", "hvbench.worker", str(self.folder)],
-                env=worker_environment(message["environment"]),
+                env=worker_environment(order.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C is for rank 0; the worker dies with its agent
+                start_new_session=True,  # Ctrl-C is for rank 0; the worker ends with its agent
             )
 
     def news(self) -> list[Message]:
@@ -76,9 +90,9 @@ class WorkerProcess:
         return messages
 
     def stack(self, rank: int) -> str:
-        """What every thread of the worker is doing; empty if it cannot say, not even by a signal handler in C.
+        """What every thread of the worker is doing; empty if not even its signal handler in C answers.
 
-        `rank` is whose stack is asked for: that of the one worker here.
+        `rank` is the rank that is asked for: that of the one worker here.
         """
         path = self.folder / "stack.txt"
         if self.process.poll() is not None or not path.exists():
@@ -109,7 +123,7 @@ class WorkerProcess:
             result = _read_json(path)
             if result is None:
                 raise ValueError(f"its {path.name} is not what a worker writes: {_peek(path)}")
-            messages.append({"type": "result", "index": self.next_result, "result": result})
+            messages.append(Result(generation=self.generation, rank=self.rank, index=self.next_result, result=result))
             self.next_result += 1
         return messages
 
@@ -119,28 +133,31 @@ class WorkerProcess:
         if not progress or progress == self._progress:
             return []
         self._progress, self._progress_sent = progress, now
-        return [{"type": "progress", **progress}]
+        return [Progress(generation=self.generation, rank=self.rank, **progress)]
 
-    def _describe_end(self, returncode: int, *, garbage: str | None = None) -> Message:
+    def _describe_end(self, returncode: int, *, garbage: str | None = None) -> Exited:
         tail = _tail(self.log)
         failure = _read_failure(self.folder)
         if garbage:
-            failure = {"status": "failed", "message": garbage}
+            failure = {"status": FailureStatus.FAILED, "message": garbage}
         elif returncode < 0 and not failure:
             was_oom = -returncode == signal.SIGKILL and count_oom_kills() > self._oom_kills
             was_oom |= self._has_memory_limit and any(text in tail for text in OUT_OF_MEMORY)
             message = f"killed by {_signal_name(-returncode)}{', out of memory' if was_oom else ''}"
-            failure = {"status": "oom" if was_oom else "failed", "message": message}
+            failure = {"status": FailureStatus.OOM if was_oom else FailureStatus.FAILED, "message": message}
         elif not failure:
-            failure = {"status": "failed", "message": f"exited with code {returncode} and without a word"}
+            message = f"exited with code {returncode} {UNEXPLAINED}"
+            failure = {"status": FailureStatus.FAILED, "message": message}
         progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
-        return {
-            "type": "exited",
-            "returncode": returncode,
-            "failure": {"phase": progress["phase"], "index": progress["index"], **failure},
-            "log": str(self.log),
-            "log_tail": tail,
-        }
+        place = {"phase": progress["phase"], "index": progress["index"]}
+        return Exited(
+            generation=self.generation,
+            rank=self.rank,
+            returncode=returncode,
+            failure=WorkerFailure(**place | failure),
+            log=str(self.log),
+            log_tail=tail,
+        )
 
 
 def worker_environment(changes: dict[str, str]) -> dict[str, str]:
@@ -157,15 +174,15 @@ def count_oom_kills() -> int:
     return 0
 
 
-def log_path(message: Message, scratch: Path) -> Path:
-    """In the run's folder where this host sees the very same folder, else in this agent's scratch."""
-    logs = Path(message["logs"])
-    name = f"generation{message['generation']:04d}-rank{message['description']['rank']}.log"
-    is_shared = (logs / message["token"]).exists()
+def log_path(order: Start, scratch: Path) -> Path:
+    """The log of the first worker of `order`: in the run's folder where this host shares it, else in `scratch`."""
+    logs = Path(order.logs)
+    name = f"generation{order.generation:04d}-rank{order.workers[0].rank}.log"
+    is_shared = (logs / order.token).exists()
     return (logs if is_shared else scratch) / name
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> Json | None:
     """The object in a file that a worker has written whole; None when there is none, or not one."""
     try:
         value = json.loads(path.read_bytes())
@@ -174,8 +191,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _read_progress(folder: Path) -> dict[str, Any] | None:
-    """Where the worker is, as far as its file makes sense."""
+def _read_progress(folder: Path) -> Json | None:
+    """Fields of a Progress that the worker wrote; None where its file holds none."""
     value = _read_json(folder / "progress.json") or {}
     if not isinstance(value.get("phase"), str) or type(value.get("index")) is not int:
         return None
@@ -183,13 +200,14 @@ def _read_progress(folder: Path) -> dict[str, Any] | None:
     return {"phase": value["phase"][:40], "index": value["index"], **numbers}
 
 
-def _read_failure(folder: Path) -> dict[str, Any]:
-    """Why the worker ended, in its own words, as far as its file makes sense."""
+def _read_failure(folder: Path) -> Json:
+    """Fields of a WorkerFailure that the worker wrote itself; empty where its file holds none."""
     value = _read_json(folder / "failure.json") or {}
-    if value.get("status") not in STATUSES or not isinstance(value.get("message"), str):
+    statuses = [status for status in REPORTED_STATUSES if status == value.get("status")]
+    if not statuses or not isinstance(value.get("message"), str):
         return {}
-    kept: dict[str, Any] = {
-        "status": value["status"],
+    kept: Json = {
+        "status": statuses[0],
         "message": value["message"][:500],
         "is_echo": value.get("is_echo") is True,
     }

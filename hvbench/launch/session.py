@@ -20,6 +20,7 @@ from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context, detect_context
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.hosts import parse_hosts
+from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
 from hvbench.records.environment import usable_cores
 
@@ -158,7 +159,7 @@ def dismiss(context: Context) -> None:
     publish(hub.address, context)
     left = set(range(1, context.size))
     while left and (received := hub.receive(END_SECONDS)) is not None:
-        hub.send(received[0], {"type": "quit"})
+        hub.send(received[0], Quit())
         left.discard(received[0])
     hub.close()
 

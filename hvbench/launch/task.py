@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
+
+from hvbench.errors import LaunchError
+
+
+class FailureStatus(StrEnum):
+    """Why a task has no results; a record keeps the value as the status of its outcome."""
+
+    OOM = "oom"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """What ended a task on all ranks: the first cause, where it happened, and where to read more."""
+
+    status: FailureStatus
+    message: str
+    rank: int | None = None
+    phase: str | None = None
+    log: str | None = None  # path of the log of that rank's worker
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One job as the launcher needs it: what the workers get, who can share workers with it, and its time limit."""
+    """One job as the launcher needs it: what the workers get, which tasks can share workers, and the time limit."""
 
-    group: tuple  # tasks next to each other with equal groups share a generation
+    group: tuple  # consecutive tasks with equal groups share one set of workers
     framework: str
     world_size: int
     device: str
-    job: dict[str, Any]  # passed on to `hvbench.worker.jobs`
+    job: dict[str, Any]  # the worker's request, as JSON; see `hvbench.launch.requests`
     timeout_seconds: float
     memory_limit_bytes: int | None = None  # of each worker
-    strategy: str = "horovod"  # how the workers find each other
+    strategy: str = "horovod"  # how the ranks are connected
     settings: dict[str, str] = field(default_factory=dict)  # environment of the workers, the same on every rank
-    by_mpirun: bool = False  # its workers have to be ranks of MPI
+    by_mpirun: bool = False  # its workers have to be MPI ranks
     servers: int = 0  # processes beside the ranks; only with mpirun
     link_bits_per_second: int | None = None  # what the hosts' links are shaped to while its workers live
 
@@ -28,13 +52,21 @@ class Task:
 class TaskEnd:
     """How a task ended: every rank's result, or the failure that ended it."""
 
-    results: list[dict[str, Any]]
-    failure: dict[str, Any] | None  # status, rank, phase, message, log
-    generation: int
+    results: list[dict[str, Any]]  # what the workers wrote, by rank; not validated yet
+    failure: Failure | None
+    generation: int  # number of the set of workers; -1: none was started
     seconds: float
 
 
 def refuse(reason: str) -> TaskEnd:
     """The end of a task that was not tried."""
-    failure = {"status": "failed", "rank": None, "phase": "start", "message": reason, "log": None}
+    failure = Failure(status=FailureStatus.FAILED, phase="start", message=reason)
     return TaskEnd(results=[], failure=failure, generation=-1, seconds=0.0)
+
+
+class StartFailed(LaunchError):
+    """Workers did not start, again and again; `failure` is the outcome of the task that they were started for."""
+
+    def __init__(self, message: str, failure: Failure) -> None:
+        super().__init__(message)
+        self.failure = failure

@@ -127,7 +127,7 @@ def compare_points(a: TracedPoint, b: TracedPoint) -> Parity:
     pair = (a.point, b.point)
     for traced in (a, b):
         if traced.failure:
-            status, message = traced.failure["status"], traced.failure["message"]
+            status, message = traced.failure.status, traced.failure.message
             return Parity(points=pair, deviations=[], problem=f"{traced.point.framework} {status}: {message}")
     try:
         deviations = find_deviations(a, b)

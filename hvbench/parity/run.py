@@ -12,11 +12,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hvbench.launch.coordinator import Coordinator, StartFailed, Task, TaskEnd
+from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.requests import TraceRequest
+from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.parity.trace import MAX_LOGITS, Trace, trace_name
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
@@ -37,7 +38,7 @@ class TracedPoint:
     ranks: dict[int, Trace]
     digests: list[dict[str, str]]  # one a rank: of the first gradients, of the parameters after the last update
     is_native: bool  # the device of any rank multiplies in the compute dtype
-    failure: dict[str, Any] | None  # why there is no trace
+    failure: Failure | None  # why there is no trace
     draw: int | None = None  # seed of the perturbation of its initial weights by one unit in the last place
 
 
@@ -131,7 +132,8 @@ def read_end(point: Point, end: TaskEnd, *, folder: Path) -> TracedPoint:
                 failure=None,
             )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        failure = {"status": "failed", "message": f"left a trace that cannot be read: {type(error).__name__}: {error}"}
+        message = f"left a trace that cannot be read: {type(error).__name__}: {error}"
+        failure = Failure(status=FailureStatus.FAILED, message=message)
     return TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=failure)
 
 
@@ -147,20 +149,14 @@ def make_trace_task(
     point: Point, settings: MeasureSettings, *, folder: str, limits: Limits = NO_LIMITS, draw: int | None = None
 ) -> Task:
     """The trace of one point as the launcher needs it; ranks that see `folder` write their tensors there."""
-    job = {
-        "kind": "trace",
-        "point": point.model_dump(),
-        "measure": settings.model_dump(),
-        "folder": folder,
-        "draw": draw,
-    }
+    request = TraceRequest(point=point, measure=settings, folder=folder, draw=draw)
     launched = launched_as(point)
     return Task(
         group=worker_group(launched),
         framework=point.framework,
         world_size=point.world_size or 1,
         device=point.device,
-        job=job,
+        job=request.model_dump(),
         timeout_seconds=limits.timeout_seconds or time_limit_seconds(Job(point=point, repeat=0), settings),
         memory_limit_bytes=limits.memory_bytes,
         **launch_facts(launched),

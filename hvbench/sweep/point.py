@@ -9,6 +9,7 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.launch.context import detect_context
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.launch.session import join_launch
 from hvbench.plan.jobs import Job, Plan
@@ -19,13 +20,13 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import prepare_sweep
+from hvbench.sweep.prepare import prepare_sweep
 
 WHERE = "hvbench.run_point"  # begins its messages
 
 
 class Silence:
-    """Watches a sweep (`hvbench.sweep.run.Observer`) and shows nothing."""
+    """Watches a sweep (`hvbench.sweep.observer.Observer`) and shows nothing."""
 
     def prepare(self, message: str) -> None:
         """Nothing."""
@@ -33,7 +34,7 @@ class Silence:
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
         """Nothing."""
 
-    def progress(self, job: Job, message: dict[str, Any]) -> None:
+    def progress(self, job: Job, message: Progress) -> None:
         """Nothing."""
 
     def finish_job(self, job: Job, record: Record) -> None:

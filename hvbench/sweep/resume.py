@@ -1,4 +1,4 @@
-"""Going on with a run: what has changed since it was begun, field by field. Pure: two descriptions in, lines out."""
+"""Continuing a run: what has changed since it was begun, field by field. Pure: two descriptions in, lines out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hvbench.spec.knob import knobs_of
 from hvbench.spec.messages import shorten
 from hvbench.spec.settings import MeasureSettings
 
-# Of the environment, what changes a measurement; names of hosts and what other processes do are not among it.
+# What of an environment changes a measurement: neither the names of hosts nor the load of other processes.
 ENVIRONMENT_FIELDS = (
     "hvbench_version", "python", "cpu_model", "cpu_cores", "usable_cores", "cgroup_cpu_quota", "memory_bytes",
     "native_bfloat16", "native_float16", "packages",
@@ -17,15 +17,16 @@ ENVIRONMENT_FIELDS = (
 MAX_SHOWN = 8
 
 
-def fingerprint(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of an environment that must stay the same within a run."""
+def lasting_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an environment that has to stay the same within a run."""
     return {field: environment.get(field) for field in ENVIRONMENT_FIELDS}
 
 
 def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`name was OLD, is NEW` for everything that makes the new launches of a run differ from its old ones.
 
-    Both are run.json's content. A field that the older one lacks was not known then, and is not compared.
+    Both arguments are the content of a run.json. A field that the older one lacks was not known then, and is not
+    compared.
     """
     changes = list(_compare("world_size", before.get("world_size"), now.get("world_size")))
     if "measure" in before:

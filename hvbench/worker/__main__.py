@@ -1,7 +1,62 @@
-"""One rank's worker as an agent starts it: `python -m hvbench.worker DIRECTORY`."""
+"""The entrance: `python -m hvbench.worker DIRECTORY` runs the jobs that DIRECTORY/generation.json lists."""
 
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import os
+import signal
 import sys
+from pathlib import Path
 
-from hvbench.worker.jobs import find_directory, main
+from hvbench.frameworks.parameter_server import serve_points
+from hvbench.launch.messages import Role
+from hvbench.worker.failure import limit_memory, report_failure
+from hvbench.worker.jobs import run_jobs
+from hvbench.worker.worker import Worker
 
-main(find_directory(sys.argv[1]))
+PR_SET_PDEATHSIG = 1
+
+
+def main(directory: Path) -> None:
+    """Run the jobs that `directory` describes; never returns.
+
+    The process ends by `os._exit`: Horovod's own exit would wait for ranks that may be gone.
+    """
+    worker = None
+    try:
+        worker = Worker(directory)
+        die_with_parent(worker.description.agent_pid)
+        limit_memory(worker.description.memory_limit_bytes)
+        (directory / "pid").write_text(str(os.getpid()))
+        with (directory / "stack.txt").open("w") as stack:
+            faulthandler.register(signal.SIGUSR1, file=stack)
+            if worker.description.role == Role.SERVER:
+                serve_points()
+            else:
+                run_jobs(worker)
+    except BaseException as error:  # the last line of defence: whatever it was, the agent has to learn of it
+        try:
+            report_failure(directory, error, progress=worker.progress if worker else None)
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def find_directory(argument: str) -> Path:
+    """The folder of this process; under mpirun, which gives all ranks the same words, that of its rank below it."""
+    rank = os.environ.get("OMPI_COMM_WORLD_RANK")
+    return Path(argument) if rank is None else Path(argument) / f"rank{rank}"
+
+
+def die_with_parent(parent: int | None) -> None:
+    """Ask the kernel to kill this process when its agent ends, however the agent ends (Linux)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent not in (None, os.getppid()):
+        os._exit(1)  # the agent ended before the request
+
+
+if __name__ == "__main__":
+    main(find_directory(sys.argv[1]))

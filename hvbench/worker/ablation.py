@@ -1,10 +1,9 @@
-"""Where the time of a step goes: whole steps and steps with parts left out, timed in turn between the timed steps.
+"""Where the time of a step goes: whole steps and steps with parts left out, timed alternately between the timed steps.
 
-Rounds of them are spread evenly over the timed steps, in the same worker and with the same trainer, so that a machine
-that drifts moves both alike. A round runs on the batch of the step before it, with a learning rate of 0, and every kind
-takes its turn in it; each round starts with another kind. What a round has changed is put back, so that training goes on
-as if it had not been: its losses are those of a run without ablations, bit for bit. Only samples are taken here;
-`hvbench.analysis.frame.breakdown` makes parts of them.
+Rounds of them are spread evenly over the timed steps, in the same worker and with the same trainer, so that a drift of
+the machine affects both equally. A round runs on the batch of the step before it, with a learning rate of 0, and times
+every kind once; each round starts with another kind. Then the trainer's state is restored: losses are those of a run
+without ablations, bit for bit. Only samples are taken here; `hvbench.analysis.frame.breakdown` computes the parts.
 """
 
 from __future__ import annotations
@@ -13,23 +12,27 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 
+from hvbench.frameworks.contract import StepResult
 from hvbench.records.record import Ablation
 from hvbench.training.batches import Batch
 from hvbench.training.loss_scale import LossScale
-from hvbench.worker.loop import Loop, read_peaks
+from hvbench.worker.loop import Loop
+from hvbench.worker.memory import read_peaks
 
 
 class Ablations:
-    """The ablations of a loop's point: `interrupt` it after each step. Every rank has to do so, for all take part."""
+    """The ablations of a loop's point. Call `interrupt` after each step, on every rank: all of them take part."""
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.runtime = loop.runtime
         self.samples: dict[str, list[float]] = {name: [] for name in Ablation.model_fields}
-        self.peaks: dict[str, int | None] | None = None  # before the first round: what ablations take is no training's
+        self.peaks: dict[str, int | None] | None = (
+            None  # before the first round: memory that ablations need is no part of training
+        )
 
     def interrupt(self, *, enter: Callable[[str], object]) -> None:
-        """Do the rounds that are due, if any, in a pause of the training; `enter` hears of it."""
+        """Do the rounds that are due, if any, in a pause of the training; `enter` is called with the phase."""
         numbers = self.due()
         if not numbers:
             return
@@ -42,7 +45,7 @@ class Ablations:
             for number in numbers:
                 self.round(number, batch)
             loop.trainer.load_state(state)
-            self.runtime.barrier()  # ranks go on together, as after the all-reduce of a step
+            self.runtime.barrier()  # ranks continue together, as after the all-reduce of a step
 
     def due(self) -> range:
         """Numbers of the rounds that are due after the timed steps so far: the n-th after n / rounds of them."""
@@ -52,7 +55,7 @@ class Ablations:
         )
 
     def round(self, number: int, batch: Batch) -> None:
-        """Time every kind once; the first time also run each untimed, since TensorFlow traces a graph for each."""
+        """Time every kind once; in the first round run each untimed before, since TensorFlow traces a graph for it."""
         kinds = self._make_kinds(batch, self._warm_up(batch))
         for run in kinds.values() if number == 0 else ():
             run()
@@ -82,7 +85,7 @@ class Ablations:
             "local_step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=False),
             "step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=True),
             "allreduce_seconds": trainer.allreduce_alone,
-            # What the measuring costs: a clock around nothing, and the barrier that stands before every clock.
+            # What the measurement itself costs: a clock around nothing, and the barrier before every clock.
             "clock_seconds": lambda: None,
             "barrier_seconds": self.runtime.barrier,
         }
@@ -90,11 +93,11 @@ class Ablations:
             del kinds["allreduce_seconds"]
         return kinds
 
-    def _step(self, batch: Batch, loss_scale: LossScale, *, with_allreduce: bool):
+    def _step(self, batch: Batch, loss_scale: LossScale, *, with_allreduce: bool) -> StepResult:
         scale = loss_scale.scale
         return self.loop.trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=with_allreduce)
 
 
 def rotate(names: list[str], number: int) -> Iterator[str]:
-    """`names` in their order, begun at the place that round `number` begins with."""
+    """`names` in their order, rotated so that round `number` begins with the next name."""
     return (names[(number + index) % len(names)] for index in range(len(names)))

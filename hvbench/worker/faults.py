@@ -1,11 +1,11 @@
-"""Faults on purpose: how the tests make a worker fail in a chosen way, at a chosen rank, point and phase.
+"""Fault injection: how the tests make a worker fail as they choose, at a chosen rank, point and phase.
 
     HVBENCH_FAULTS='[{"kind": "kill", "rank": 1, "point": "tensorflow-tiny", "phase": "measure"}]'
 
-Only tests and studies set this variable. Without it a worker looks it up once, when it starts, and never again.
+Only tests and studies set this variable; a worker looks it up once, when it starts.
 
 `kind` is one of KINDS; `rank`, `point` (part of a point's id) and `phase` say where, and any of them may be left out;
-`job` says in which kind of job, which is `measure` if left out: a check before a sweep (`trace`) is spared.
+`job` says in which kind of job, `measure` if left out: the parity check before a sweep (`trace`) is not affected.
 `garbage` takes `file` ("result", "progress" or "failure") and `content` too.
 `slow` takes `share`: 0.05 makes every step of the point 5 % longer, inside the clock, which is how the gate's power is
 measured (docs/ci.md).
@@ -37,8 +37,8 @@ def load_faults(rank: int) -> list[Fault]:
     return [fault for fault in json.loads(text) if fault.get("rank", rank) == rank] if text else []
 
 
-def strike(faults: list[Fault], state: State, *, directory: Path) -> None:
-    """Commit the faults that are meant for the point and the phase that `state` (the worker's progress) names."""
+def inject(faults: list[Fault], state: State, *, directory: Path) -> None:
+    """Inject the faults that are meant for the point and the phase that `state` (the worker's progress) names."""
     for fault in faults:
         is_here = (
             fault.get("point", "") in (state.get("point") or "")
@@ -59,12 +59,12 @@ def kill(fault: Fault, state: State, directory: Path) -> None:
 
 
 def leave(fault: Fault, state: State, directory: Path) -> None:
-    """Exit with code 0 and without a word."""
+    """Exit with code 0 and without a reason."""
     os._exit(0)
 
 
 def hang(fault: Fault, state: State, directory: Path) -> None:
-    """Sleep in Python for ever; the peers wait in their next all-reduce."""
+    """Sleep in Python for ever; the other ranks wait in their next all-reduce."""
     while True:
         time.sleep(3600)
 
@@ -75,7 +75,7 @@ def hang_with_gil(fault: Fault, state: State, directory: Path) -> None:
 
 
 def hang_in_allreduce(fault: Fault, state: State, directory: Path) -> None:
-    """Wait in an all-reduce that no peer knows of, while the peers wait in theirs."""
+    """Wait in an all-reduce that no other rank takes part in, while they wait in theirs."""
     if "horovod.torch" in sys.modules:
         hvd, tensor = sys.modules["horovod.torch"], sys.modules["torch"].ones(1)
     else:
@@ -91,8 +91,8 @@ def freeze(fault: Fault, state: State, directory: Path) -> None:
 def write_garbage(fault: Fault, state: State, directory: Path) -> None:
     """Overwrite a file that the agent reads.
 
-    Then wait for the agent to notice where it is a result (a worker that went on would soon put a right one in its
-    place), end where it is the failure file, which is read at the end, and else go on.
+    Then, after a result, wait for the agent to notice (a worker that continued would soon replace it by a right one);
+    after the failure file, which is read at the end, exit; after any other, continue.
     """
     kind = fault.get("file", "result")
     name = f"result-{state['index']}.json" if kind == "result" else f"{kind}.json"
@@ -103,8 +103,8 @@ def write_garbage(fault: Fault, state: State, directory: Path) -> None:
         hang(fault, state, directory)
 
 
-def pass_by(fault: Fault, state: State, directory: Path) -> None:
-    """Nothing at a phase: `slow` strikes in every step."""
+def do_nothing(fault: Fault, state: State, directory: Path) -> None:
+    """Nothing at a phase: `slow` acts in every step."""
 
 
 class SlowTrainer:
@@ -156,5 +156,5 @@ KINDS = {
     "freeze": freeze,
     "garbage": write_garbage,
     "oom": run_out_of_memory,
-    "slow": pass_by,
+    "slow": do_nothing,
 }

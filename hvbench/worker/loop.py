@@ -6,9 +6,7 @@ again. Warm-up steps, the first (tracing, compiling) included, are recorded like
 
 from __future__ import annotations
 
-import ctypes
 import math
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +34,7 @@ class Diverged(Exception):
 
 @dataclass(kw_only=True)
 class Samples:
-    """Per-step lists of one rank, warm-up included; see `hvbench.records.record.RankSamples` for the meaning of each."""
+    """Per-step lists of one rank, warm-up included; `hvbench.records.record.RankSamples` says what each one holds."""
 
     step_seconds: list[float] = field(default_factory=list)
     data_seconds: list[float] = field(default_factory=list)
@@ -72,8 +70,9 @@ class Loop:
         trainer: Trainer,
         batches: Batches,
         runtime: Runtime,
-        folder: Path | None = None,  # where this rank leaves checkpoints; None: it leaves none
+        folder: Path | None = None,
     ) -> None:
+        """Args: `folder` is where rank 0 leaves checkpoints, for all ranks hold the same parameters; None: it leaves none."""
         self.point = point
         self.settings = settings
         self.trainer = trainer
@@ -87,8 +86,9 @@ class Loop:
         self.first_step = 0  # of the training: what a checkpoint had done before
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
+        self.timed_seconds = 0.0  # of all steps after the warm-up
+        self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self._started = 0.0
-        self.paused_seconds = 0.0  # what is no training: evaluations, looks at the gradient noise, ablations
 
     @property
     def is_done(self) -> bool:
@@ -145,13 +145,15 @@ class Loop:
         self.paused_seconds = 0.0
 
     def advance(self) -> None:
-        """One step, timed; a look at its gradients' noise before it and an evaluation after it, outside the clock."""
-        rate = point_learning_rate(self.point, self.first_step + self.step)
+        """One step, timed; the gradient noise before it and an evaluation after it are outside the clock."""
+        index = self.first_step + self.step
+        rate = point_learning_rate(self.point, index)
         scale = self.loss_scale.scale
-        if self.settings.noise_every and self.step % self.settings.noise_every == 0:
-            self._look_at_noise(loss_scale=scale)
+        if self._is_due(self.settings.noise_every):
+            self._measure_noise(loss_scale=scale)
+
         asked = time.perf_counter()
-        inputs, targets = self.batches.train_batch(self.first_step + self.step)
+        inputs, targets = self.batches.train_batch(index)
         self.runtime.synchronize()
         begun = time.perf_counter()
         result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
@@ -167,12 +169,21 @@ class Loop:
             self._find_overflow(inputs, targets, loss_scale=scale)
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
-        if self.settings.evaluate_every and self.step % self.settings.evaluate_every == 0:
+        if self.timed_steps:
+            self.timed_seconds += ended - begun
+
+        if self._is_due(self.settings.evaluate_every):
             self._evaluate()
-        if self.folder and self.step % self.settings.checkpoint_every == 0:
+        if self.folder and self._is_due(self.settings.checkpoint_every):
             self._save()
 
+    def _is_due(self, every: int) -> bool:
+        """Whether what happens every so many steps (0: never) happens after the steps so far."""
+        return bool(every) and self.step % every == 0
+
     def _save(self) -> None:
+        if self.runtime.rank != 0:
+            return
         with self.paused():
             checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
             save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
@@ -183,26 +194,25 @@ class Loop:
             raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
 
     def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
-        """Tell an overflow of this rank's own gradients from one on the wire; a skipped step has moved no parameter."""
+        """Note whether this rank's own gradients overflowed, or only their sum on the wire; no parameter has moved."""
         with self.paused():
             norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
         is_own = not all(map(math.isfinite, norms.micro_batches))
         self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
 
-    def _look_at_noise(self, *, loss_scale: float) -> None:
-        """Norms of the gradients of the batch that comes next, before and after averaging."""
+    def _measure_noise(self, *, loss_scale: float) -> None:
+        """Norms of the gradients of the next batch, before and after averaging."""
         begun = time.perf_counter()
-        norms = self.trainer.gradient_norms(
-            *self.batches.train_batch(self.first_step + self.step), loss_scale=loss_scale
-        )
-        ended = time.perf_counter()
-        self.paused_seconds += ended - begun
+        inputs, targets = self.batches.train_batch(self.first_step + self.step)
+        norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+        seconds = time.perf_counter() - begun
+        self.paused_seconds += seconds
         self.samples.gradient_noise.append(
             {
                 "step": self.step,
                 "micro_gradient_norms": [finite_or_none(norm) for norm in norms.micro_batches],
                 "gradient_norm": finite_or_none(norms.averaged),
-                "seconds": ended - begun,
+                "seconds": seconds,
             }
         )
 
@@ -226,8 +236,8 @@ class Loop:
                 "accuracy": accuracy,
             }
         )
-        # In the order of `hvbench.analysis.frame.samples.evaluations_of`: to the last bit the loss that will be read from the records.
-        validation_loss = sum(samples * each for each in losses_of_ranks) / (samples * len(losses_of_ranks))
+        # In the order of `hvbench.analysis.frame.samples.evaluations_of`: bit for bit the loss that records will give.
+        validation_loss = sum(samples * of_rank for of_rank in losses_of_ranks) / (samples * len(losses_of_ranks))
         reason = self._stopping.judge(validation_loss)
         if self.step > self.settings.warmup_steps:  # at least one step has been timed
             self.samples.stopped_by = reason
@@ -236,35 +246,3 @@ class Loop:
         """The share of samples of which the largest logit is that of their class."""
         hits = [self.trainer.logits(inputs).argmax(axis=-1) == labels for inputs, labels in batches]
         return float(np.concatenate(hits).mean())
-
-
-def reset_peak_rss() -> None:
-    """Return freed memory to the system and restart the RSS high-water mark, where the kernel allows it."""
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    except (OSError, AttributeError):
-        pass
-
-
-def peak_rss_bytes() -> int:
-    """RSS high-water mark of this process since `reset_peak_rss`."""
-    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def read_peaks(runtime: Runtime) -> dict[str, int | None]:
-    """The high-water marks of host and device memory, as `hvbench.records.record.RankSamples` names them."""
-    return {"peak_rss_bytes": peak_rss_bytes(), "peak_device_memory_bytes": runtime.peak_device_memory_bytes()}
-
-
-def rss_bytes() -> int:
-    """Resident memory of this process now."""
-    return _status_bytes("VmRSS") or peak_rss_bytes()
-
-
-def _status_bytes(key: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

@@ -14,19 +14,23 @@ from hvbench.errors import LaunchError
 from hvbench.launch.agent import Agent
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context
-from hvbench.launch.coordinator import Coordinator, Generation
+from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.messages import (
+    Exited,
+    Quit,
+    Start,
+    Stop,
+    Stopped,
+    WorkerDescription,
+    WorkerFailure,
+    read_message,
+)
 from hvbench.launch.process import WorkerProcess
+from hvbench.launch.task import FailureStatus, Task
 
-DESCRIPTION = {
-    "framework": "jax",
-    "rank": 0,
-    "world_size": 1,
-    "local_rank": 0,
-    "host": "a",
-    "threads": 1,
-    "device": "cpu",
-    "jobs": [],
-}
+DESCRIPTION = WorkerDescription(
+    framework="jax", rank=0, world_size=1, local_rank=0, host="a", threads=1, device="cpu", jobs=[]
+)
 GARBAGE = [
     "", "{", "[]", "null", "3", "\x00\x01", '{"phase": 3, "index": "x"}', '{"phase": "start"}', '{"status": "great", "message": "x"}',
     '{"status": "ok", "message": "x"}', '{"status": "failed", "message": ["x"]}', "[" * 100_000, '{"phase": "start", "index": NaN}',
@@ -34,19 +38,20 @@ GARBAGE = [
 ]  # fmt: skip
 
 
-def end_of_worker(tmp_path: Path, faults: list[dict[str, Any]]) -> dict[str, Any]:
-    """How a worker's end is told that commits `faults` when it starts, and fails then because there is no framework "jax"."""
+def start_order(logs: Path, *, token: str, environment: dict[str, str] | None = None) -> Start:
+    return Start(generation=0, logs=str(logs), token=token, environment=environment or {}, workers=[DESCRIPTION])
+
+
+def end_of_worker(tmp_path: Path, faults: list[dict[str, Any]]) -> Exited:
+    """The report on a worker that injects `faults` when it starts, and then fails because there is no framework "jax"."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / ".token").touch()
     faults = [{"job": None, **fault} for fault in faults]  # the worker has no job yet
-    message = {
-        "type": "start", "generation": 0, "logs": str(tmp_path / "logs"), "token": ".token", "description": DESCRIPTION,
-        "environment": {"OMP_NUM_THREADS": "1", "HVBENCH_FAULTS": json.dumps(faults)},
-    }  # fmt: skip
-    worker = WorkerProcess(message, scratch=tmp_path)
+    environment = {"OMP_NUM_THREADS": "1", "HVBENCH_FAULTS": json.dumps(faults)}
+    worker = WorkerProcess(start_order(tmp_path / "logs", token=".token", environment=environment), scratch=tmp_path)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if ends := [each for each in worker.news() if each["type"] == "exited"]:
+        if ends := [message for message in worker.news() if isinstance(message, Exited)]:
             worker.kill()
             return ends[0]
         time.sleep(0.02)
@@ -57,39 +62,30 @@ def test_garbage_in_the_failure_file_is_an_end_without_a_word(tmp_path: Path) ->
     end = end_of_worker(
         tmp_path, [{"kind": "garbage", "file": "failure", "phase": "start", "content": '{"status": "great"}'}]
     )
-    assert end["failure"] == {
-        "phase": "start",
-        "index": -1,
-        "status": "failed",
-        "message": "exited with code 1 and without a word",
-    }
+    assert end.failure == WorkerFailure(
+        status=FailureStatus.FAILED, phase="start", index=-1, message="exited with code 1 and without a word"
+    )
 
 
 def test_garbage_in_the_progress_file_is_no_progress(tmp_path: Path) -> None:
     end = end_of_worker(tmp_path, [{"kind": "garbage", "file": "progress", "phase": "start", "content": "[[["}])
-    assert end["failure"]["message"].startswith("ValueError: unknown framework")
-    assert (end["failure"]["phase"], end["failure"]["index"]) == ("start", -1)
+    assert end.failure.message.startswith("ValueError: unknown framework")
+    assert (end.failure.phase, end.failure.index) == ("start", -1)
 
 
 @pytest.mark.parametrize("name", ["progress.json", "failure.json", "result-0.json"])
 @pytest.mark.parametrize("content", GARBAGE)
 def test_no_content_of_a_workers_files_surprises_its_agent(name: str, content: str, tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    message = {
-        "generation": 0,
-        "logs": str(tmp_path / "logs"),
-        "token": "none",
-        "description": DESCRIPTION,
-        "environment": {},
-    }
-    worker = WorkerProcess(message, scratch=tmp_path)
+    worker = WorkerProcess(start_order(tmp_path / "logs", token="none"), scratch=tmp_path)
     try:
         (worker.folder / name).write_text(content)
         worker.process.kill()
         worker.process.wait()
         reports = worker.news()
-        assert reports[-1]["type"] == "exited" and reports[-1]["failure"]["status"] == "failed"
-        json.dumps(reports)
+        assert isinstance(reports[-1], Exited) and reports[-1].failure.status == FailureStatus.FAILED
+        for report in reports:
+            assert read_message(json.loads(json.dumps(report.to_json()))) == report
     finally:
         worker.kill()
 
@@ -115,19 +111,20 @@ def test_a_defect_in_an_agent_ends_the_sweep_with_its_reason(hub: Hub, tmp_path:
     def run() -> None:
         try:
             agent.run()
-        except KeyError as error:
+        except ValueError as error:
             caught.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
+    (tmp_path / "logs").mkdir()
     coordinator = make_coordinator(hub, tmp_path)
     coordinator.wait_for_members()
-    hub.send(0, {"type": "start"})  # an order that no agent can follow
+    hub.connections[0].send_bytes(b'{"type": "start"}')  # an order that no agent can follow
+    task = Task(group=(), framework="pytorch", world_size=1, device="cpu", job={}, timeout_seconds=30.0)
     with pytest.raises(
-        LaunchError, match=r"rank 0 on .*: its agent is gone \(KeyError: .*\); what was measured is safe"
+        LaunchError, match=r"rank 0 on .*: its agent is gone \(ValueError: .*\); what was measured is safe"
     ):
-        while True:
-            coordinator._note(Generation(number=0, ranks=[0]), *hub.receive(30.0))
+        list(coordinator.run([task]))
     thread.join(30)
     assert caught and not agent.scratch.exists()
 
@@ -138,7 +135,7 @@ def test_an_agent_that_goes_before_all_have_joined_is_noticed_at_once(hub: Hub, 
     thread = threading.Thread(target=agent.run)
     thread.start()
     with pytest.raises(LaunchError, match="rank 1: its agent ended as soon as it had joined"):
-        threading.Timer(0.5, lambda: hub.send(1, {"type": "quit"})).start()
+        threading.Timer(0.5, lambda: hub.send(1, Quit())).start()
         coordinator.wait_for_members()
     thread.join(30)
 
@@ -150,20 +147,12 @@ def test_an_agent_that_cannot_start_a_worker_says_so_and_lives_on(hub: Hub, tmp_
     coordinator = make_coordinator(hub, tmp_path)
     coordinator.wait_for_members()
     (agent.scratch / "generation-0").write_text("in the way, as a full disk would be")
-    order = {
-        "type": "start",
-        "generation": 0,
-        "logs": str(tmp_path),
-        "token": "t",
-        "environment": {},
-        "description": DESCRIPTION,
-    }
-    hub.send(0, order)
+    hub.send(0, start_order(tmp_path, token="t"))
     rank, message = hub.receive(30.0)
-    assert (rank, message["type"], message["failure"]["phase"]) == (0, "exited", "start")
-    assert message["failure"]["message"].startswith("cannot start a worker: [Errno 17]")
-    hub.send(0, {"type": "stop", "generation": 0})
-    assert hub.receive(30.0)[1]["type"] == "stopped"
-    hub.send(0, {"type": "quit"})
+    assert (rank, type(message), message.failure.phase) == (0, Exited, "start")
+    assert message.failure.message.startswith("cannot start a worker: [Errno 17]")
+    hub.send(0, Stop(generation=0))
+    assert hub.receive(30.0)[1] == Stopped(generation=0)
+    hub.send(0, Quit())
     thread.join(30)
     assert not thread.is_alive()

@@ -17,7 +17,7 @@ from hvbench.errors import UsageError
 from hvbench.records.store import RunFolder
 from hvbench.spec.suite import parse_suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import prepare_sweep
+from hvbench.sweep.prepare import prepare_sweep
 from tests.faults.sweeps import read_outcomes, run_sweep, suite_text
 from tests.unit.sample_records import make_record
 

@@ -6,14 +6,17 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-from hvbench.communication.record import CallSettings, Case
-from hvbench.launch.mpirun import MpirunWorkers, join_ranks
+from hvbench.communication.record import AllreduceRequest, CallSettings, Case
+from hvbench.launch.messages import Exited, Progress, Result, Start, WorkerDescription
+from hvbench.launch.mpirun import MpirunWorkers
+from hvbench.launch.starting import join_ranks
 
 SECONDS = 300.0
+ReportT = TypeVar("ReportT", Exited, Progress, Result)
 CALLS = CallSettings(warmup_calls=1, least_calls=2, most_calls=2)
 
 
@@ -21,41 +24,44 @@ def start(tmp_path: Path, *, framework: str, jobs: list[dict[str, Any]], servers
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / ".token").touch()
     shared = {"framework": framework, "world_size": 2, "host": "a", "threads": 1, "device": "cpu", "jobs": jobs}
-    messages = [
-        {
-            "type": "start", "generation": 0, "logs": str(tmp_path / "logs"), "token": ".token",
-            "environment": {"OMP_NUM_THREADS": "1"}, "description": {**shared, "rank": rank, "local_rank": rank},
-        }
+    orders = [
+        Start(
+            generation=0,
+            logs=str(tmp_path / "logs"),
+            token=".token",
+            environment={"OMP_NUM_THREADS": "1"},
+            workers=[WorkerDescription(rank=rank, local_rank=rank, **shared)],
+        )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     (tmp_path / "scratch").mkdir()
-    return MpirunWorkers(join_ranks(messages, servers=servers), scratch=tmp_path / "scratch")
+    return MpirunWorkers(join_ranks(orders, servers=servers), scratch=tmp_path / "scratch")
 
 
-def listen(workers: MpirunWorkers, until: str) -> list[dict[str, Any]]:
-    """All news until both ranks have said `until`."""
-    deadline, heard = time.monotonic() + SECONDS, []
-    while len({message["of_rank"] for message in heard if message["type"] == until}) < 2:
-        assert time.monotonic() < deadline, (heard, workers.ranks[0].log.read_text())
-        heard += workers.news()
+def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
+    """All reports of the kind `until`, once both ranks have one."""
+    deadline, found = time.monotonic() + SECONDS, []
+    while len({report.rank for report in found}) < 2:
+        assert time.monotonic() < deadline, (found, workers.ranks[0].log.read_text())
+        found += [message for message in workers.news() if isinstance(message, until)]
         time.sleep(0.05)
-    return heard
+    return found
 
 
 def allreduce_job(implementation: str) -> dict[str, Any]:
     case = Case(implementation=implementation, controller="mpi", compression="none", world_size=2, payload_bytes=40_000)
-    return {"kind": "allreduce", "case": case.model_dump(), "settings": CALLS.model_dump()}
+    return AllreduceRequest(case=case, settings=CALLS).model_dump()
 
 
 @pytest.mark.parametrize("implementation", ["ring", "mpi4py"])
 def test_a_reference_reduces_every_value_right_on_both_ranks(implementation: str, tmp_path: Path) -> None:
     workers = start(tmp_path, framework=implementation, jobs=[allreduce_job(implementation)])
     try:
-        results = [message for message in listen(workers, "result") if message["type"] == "result"]
-        assert sorted(message["of_rank"] for message in results) == [0, 1]
+        results = listen(workers, Result)
+        assert sorted(message.rank for message in results) == [0, 1]
         for message in results:
-            calls = message["result"]["calls"]
-            assert calls["rank"] == message["of_rank"]
+            calls = message.result["calls"]
+            assert calls["rank"] == message.rank
             assert calls["wrong_elements"] == 0 and len(calls["call_seconds"]) == 2
     finally:
         workers.kill()
@@ -64,10 +70,10 @@ def test_a_reference_reduces_every_value_right_on_both_ranks(implementation: str
 def test_ranks_that_fail_say_why(tmp_path: Path) -> None:
     workers = start(tmp_path, framework="jax", jobs=[])
     try:
-        ends = [message for message in listen(workers, "exited") if message["type"] == "exited"]
-        told = [end for end in ends if "unknown framework 'jax'" in end["failure"]["message"]]
-        assert told and all(end["failure"].get("is_echo") for end in ends if end not in told)
-        assert all(end["returncode"] != 0 for end in ends)
+        ends = listen(workers, Exited)
+        told = [end for end in ends if "unknown framework 'jax'" in end.failure.message]
+        assert told and all(end.failure.is_echo for end in ends if end not in told)
+        assert all(end.returncode != 0 for end in ends)
     finally:
         workers.kill()
 
@@ -78,11 +84,11 @@ def test_a_server_that_fails_speaks_through_the_first_rank(tmp_path: Path) -> No
     job["settings"] |= {"most_calls": 100_000, "least_calls": 100_000}
     workers = start(tmp_path, framework="ring", jobs=[job], servers=1)
     try:
-        listen(workers, "progress")
+        listen(workers, Progress)
         os.kill(int((workers.ranks[2].folder / "pid").read_text()), signal.SIGKILL)
-        ends = [message for message in listen(workers, "exited") if message["type"] == "exited"]
-        assert {end["of_rank"] for end in ends} == {0, 1}
-        assert any("SIGKILL" in end["failure"]["message"] for end in ends)
+        ends = listen(workers, Exited)
+        assert {end.rank for end in ends} == {0, 1}
+        assert any("SIGKILL" in end.failure.message for end in ends)
     finally:
         workers.kill()
 
@@ -92,7 +98,7 @@ def test_nothing_is_left_when_it_is_killed(tmp_path: Path) -> None:
     job["settings"] |= {"most_calls": 100_000, "least_calls": 100_000}
     workers = start(tmp_path, framework="ring", jobs=[job])
     try:
-        while not all(message["phase"] == "measure" for message in listen(workers, "progress")):
+        while not all(message.phase == "measure" for message in listen(workers, Progress)):
             pass  # they still load
         pids = [int((rank.folder / "pid").read_text()) for rank in workers.ranks]
         assert "time_case" in workers.stack(1)

@@ -13,16 +13,16 @@ import pytest
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.sweep.run import join_outcomes, read_samples
+from hvbench.sweep.outcomes import join_outcomes, read_samples
 
 ROOT = Path(__file__).parents[2]
 WORKER = """
 import sys
 from pathlib import Path
-from hvbench.worker import jobs as worker
+from hvbench.worker.__main__ import main
 from hvbench.training import products
 products.MAX_SLOWDOWN = 0.0
-worker.main(Path(sys.argv[1]))
+main(Path(sys.argv[1]))
 """
 
 
@@ -42,8 +42,8 @@ def test_a_precision_beyond_the_limit_is_skipped_unless_forced(framework: str, t
     skipped, forced = (json.loads((tmp_path / f"result-{index}.json").read_text()) for index in range(2))
     (rank,), problem = read_samples([skipped])
     outcome = join_outcomes([skipped])
-    assert problem is None and (outcome["status"], outcome["phase"]) == ("skipped", "ceiling")
-    assert outcome["message"].startswith("bf16") and outcome["message"].endswith("-s force_emulated=true")
+    assert problem is None and (outcome.status, outcome.phase) == ("skipped", "ceiling")
+    assert outcome.message.startswith("bf16") and outcome.message.endswith("-s force_emulated=true")
     assert rank.step_seconds == [] and rank.ceiling.is_emulated == (not skipped["environment"]["native_bfloat16"])
     (rank,), problem = read_samples([forced])
     assert problem is None and join_outcomes([forced]) is None

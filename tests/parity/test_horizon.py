@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hvbench.launch.session import open_launch, resolve_context
+from hvbench.launch.task import Failure, FailureStatus
 from hvbench.parity.compare import Deviation
 from hvbench.parity.horizon import HORIZONS, drifted_apart, find_horizon, prove_pairs
 from hvbench.parity.pairs import Parity, PointPair
@@ -87,7 +88,7 @@ def test_rounding_that_uses_up_less_than_a_quarter_of_a_tolerance_explains_nothi
     assert find(traced(), traced(gradient_norm=off_from(3, 2e-7))) is None
     assert find(traced(), traced(gradient_norm=off_from(3, 9e-7))) == 3
     assert find(traced(), traced(gradient_norm=off_from(3, 9e-7)), exceeded="update_length") is None
-    assert find(traced(), replace(traced(), failure={"status": "failed"})) is None
+    assert find(traced(), replace(traced(), failure=Failure(status=FailureStatus.FAILED, message=""))) is None
 
 
 @pytest.mark.parametrize(

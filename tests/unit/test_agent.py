@@ -8,47 +8,57 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from hvbench.launch.agent import Agent
 from hvbench.launch.channel import Hub, connect
+from hvbench.launch.messages import (
+    Exited,
+    Hello,
+    Message,
+    Progress,
+    Quit,
+    Start,
+    Stop,
+    Stopped,
+    WorkerDescription,
+    WorkerFailure,
+)
 from hvbench.launch.process import LOG_TAIL_BYTES, WorkerProcess, count_oom_kills, worker_environment
+from hvbench.launch.task import FailureStatus
 
 SECONDS = 30.0
-JAX = {
-    "framework": "jax",
-    "rank": 0,
-    "world_size": 1,
-    "local_rank": 0,
-    "host": "a",
-    "threads": 1,
-    "device": "cpu",
-    "jobs": [],
-}
+MessageT = TypeVar("MessageT", bound=Message)
+JAX = WorkerDescription(framework="jax", rank=0, world_size=1, local_rank=0, host="a", threads=1, device="cpu", jobs=[])
 
 
-def start_message(tmp_path: Path, description: dict[str, Any], *, generation: int = 0) -> dict[str, Any]:
+def start_order(tmp_path: Path, *, generation: int = 0) -> Start:
+    """The order to start a worker of a framework that does not exist."""
     (tmp_path / "logs").mkdir(exist_ok=True)
     (tmp_path / "logs" / ".token").touch()
-    return {
-        "type": "start", "generation": generation, "logs": str(tmp_path / "logs"), "token": ".token",
-        "environment": {"OMP_NUM_THREADS": "1"}, "description": {"rank": 0} | description,
-    }  # fmt: skip
+    return Start(
+        generation=generation,
+        logs=str(tmp_path / "logs"),
+        token=".token",
+        environment={"OMP_NUM_THREADS": "1"},
+        workers=[JAX],
+    )
 
 
-def start(tmp_path: Path, description: dict[str, Any], **changes: Any) -> WorkerProcess:
+def start(tmp_path: Path, **changes: Any) -> WorkerProcess:
     scratch = tmp_path / "scratch"
     scratch.mkdir(exist_ok=True)
-    return WorkerProcess(start_message(tmp_path, description) | changes, scratch=scratch)
+    return WorkerProcess(replace(start_order(tmp_path), **changes), scratch=scratch)
 
 
-def wait_for_end(worker: WorkerProcess) -> dict[str, Any]:
+def wait_for_end(worker: WorkerProcess) -> Exited:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        if ends := [message for message in worker.news() if message["type"] == "exited"]:
+        if ends := [message for message in worker.news() if isinstance(message, Exited)]:
             worker.kill()
             return ends[0]
         time.sleep(0.02)
@@ -80,56 +90,54 @@ def test_a_worker_keeps_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_worker_that_fails_to_start_says_why(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     end = wait_for_end(worker)
-    assert end["returncode"] == 1
-    failure = end["failure"]
-    assert (failure["status"], failure["phase"], failure["index"]) == ("failed", "start", -1)
-    assert failure["message"] == "ValueError: unknown framework 'jax'; known: pytorch, tensorflow"
-    assert failure["is_echo"] is False
+    assert end.returncode == 1
+    failure = end.failure
+    assert (failure.status, failure.phase, failure.index) == ("failed", "start", -1)
+    assert failure.message == "ValueError: unknown framework 'jax'; known: pytorch, tensorflow"
+    assert failure.is_echo is False
 
 
 def test_its_log_holds_the_traceback(tmp_path: Path) -> None:
-    end = wait_for_end(start(tmp_path, JAX))
+    end = wait_for_end(start(tmp_path))
     log = tmp_path / "logs" / "generation0000-rank0.log"
-    assert end["log"] == str(log)
+    assert end.log == str(log)
     assert log.read_text().startswith("Traceback (most recent call last):")
-    assert end["log_tail"] == log.read_text()[-LOG_TAIL_BYTES:]
+    assert end.log_tail == log.read_text()[-LOG_TAIL_BYTES:]
 
 
 def test_a_worker_that_was_killed_says_by_what(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     os.kill(worker.process.pid, signal.SIGKILL)
     end = wait_for_end(worker)
-    assert (end["returncode"], end["failure"]["status"]) == (-9, "failed")
-    assert end["failure"]["message"] == "killed by SIGKILL"
+    assert (end.returncode, end.failure.status) == (-9, "failed")
+    assert end.failure.message == "killed by SIGKILL"
 
 
 def test_a_worker_that_ends_without_a_word_is_still_described(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX, environment={"PYTHONHOME": str(tmp_path)})  # no interpreter starts there
+    worker = start(tmp_path, environment={"PYTHONHOME": str(tmp_path)})  # no interpreter starts there
     end = wait_for_end(worker)
-    assert end["failure"] == {
-        "phase": "start", "index": -1, "status": "failed",
-        "message": f"exited with code {end['returncode']} and without a word",
-    }  # fmt: skip
-    assert "encodings" in end["log_tail"]
+    message = f"exited with code {end.returncode} and without a word"
+    assert end.failure == WorkerFailure(status=FailureStatus.FAILED, phase="start", index=-1, message=message)
+    assert "encodings" in end.log_tail
 
 
 def test_the_end_is_told_once(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     wait_for_end(worker)
     assert worker.is_reported
 
 
 def test_progress_is_told_before_the_end(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     worker.process.wait(SECONDS)
-    assert [message["type"] for message in worker.news()] == ["progress", "exited"]
+    assert [type(message) for message in worker.news()] == [Progress, Exited]
     worker.kill()
 
 
 def test_killing_a_worker_waits_for_it_and_clears_its_folder(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     worker.kill()
     assert worker.process.returncode in (-9, 1)
     assert not worker.folder.exists()
@@ -139,13 +147,13 @@ def test_killing_a_worker_waits_for_it_and_clears_its_folder(tmp_path: Path) -> 
 
 def test_a_worker_is_a_process_group_of_its_own(tmp_path: Path) -> None:
     """Ctrl-C on the terminal is for rank 0, and killing a worker takes its children along."""
-    worker = start(tmp_path, JAX)
+    worker = start(tmp_path)
     assert os.getpgid(worker.process.pid) == worker.process.pid != os.getpgid(0)
     worker.kill()
 
 
 def test_without_the_runs_folder_on_this_host_the_log_stays_in_scratch(tmp_path: Path) -> None:
-    worker = start(tmp_path, JAX, token=".no-such-token")
+    worker = start(tmp_path, token=".no-such-token")
     worker.kill()
     assert worker.log == tmp_path / "scratch" / "generation0000-rank0.log"
 
@@ -170,47 +178,47 @@ def agent(hub: Hub) -> Iterator[Agent]:
     thread = threading.Thread(target=agent.run)
     thread.start()
     yield agent
-    hub.send(3, {"type": "quit"})
+    hub.send(3, Quit())
     thread.join(SECONDS)
     assert not thread.is_alive()
     assert not agent.scratch.exists()
     agent.connection.close()
 
 
-def hear(hub: Hub, kind: str) -> dict[str, Any]:
-    """The next message of this type."""
+def hear(hub: Hub, kind: type[MessageT]) -> MessageT:
+    """The next message of this kind."""
     deadline = time.monotonic() + SECONDS
     while (received := hub.receive(deadline - time.monotonic())) is not None:
         rank, message = received
         assert rank == 3
-        if message["type"] == kind:
+        if isinstance(message, kind):
             return message
-    raise AssertionError(f"no {kind} was heard")
+    raise AssertionError(f"no {kind.__name__} was received")
 
 
 def test_an_agent_introduces_its_rank_with_its_host_and_cores(hub: Hub, agent: Agent) -> None:
-    hello = hear(hub, "hello")
-    assert hello["pid"] == os.getpid()
-    assert hello["host"]
-    assert hello["cores"] == sorted(os.sched_getaffinity(0))
+    hello = hear(hub, Hello)
+    assert hello.pid == os.getpid()
+    assert hello.host
+    assert hello.cores == sorted(os.sched_getaffinity(0))
 
 
 def test_an_agent_starts_a_worker_reports_its_end_and_starts_the_next(hub: Hub, agent: Agent, tmp_path: Path) -> None:
-    hear(hub, "hello")
+    hear(hub, Hello)
     for generation in range(2):
-        hub.send(3, start_message(tmp_path, JAX, generation=generation))
-        end = hear(hub, "exited")
-        assert end["generation"] == generation
-        assert end["failure"]["message"].startswith("ValueError: unknown framework")
-        hub.send(3, {"type": "stop", "generation": generation})
-        assert hear(hub, "stopped")["generation"] == generation
+        hub.send(3, start_order(tmp_path, generation=generation))
+        end = hear(hub, Exited)
+        assert end.generation == generation
+        assert end.failure.message.startswith("ValueError: unknown framework")
+        hub.send(3, Stop(generation=generation))
+        assert hear(hub, Stopped).generation == generation
 
 
 def test_an_agent_stops_a_worker_that_still_runs(hub: Hub, agent: Agent, tmp_path: Path) -> None:
-    hear(hub, "hello")
-    hub.send(3, start_message(tmp_path, JAX))
-    hub.send(3, {"type": "stop", "generation": 0})
-    assert hear(hub, "stopped")["generation"] == 0
+    hear(hub, Hello)
+    hub.send(3, start_order(tmp_path))
+    hub.send(3, Stop(generation=0))
+    assert hear(hub, Stopped).generation == 0
     assert agent.worker is None
 
 
@@ -218,7 +226,7 @@ def test_an_agent_ends_with_its_worker_when_rank_0_is_gone(hub: Hub, tmp_path: P
     agent = Agent(connect(hub.address), rank=3)
     thread = threading.Thread(target=agent.run)
     thread.start()
-    hear(hub, "hello")
+    hear(hub, Hello)
     agent.connection.close()  # as the end of rank 0's process does
     thread.join(SECONDS)
     assert not thread.is_alive()

@@ -18,8 +18,8 @@ from hvbench.communication.record import AllreduceRecord, CallSettings, Case, Ra
 from hvbench.communication.run import make_record, write_record
 from hvbench.communication.summary import slowest_calls, slowest_rank, summarize
 from hvbench.communication.table import render_table
-from hvbench.launch.coordinator import TaskEnd
 from hvbench.launch.placement import Member
+from hvbench.launch.task import TaskEnd
 from hvbench.records.record import Outcome
 
 SETTINGS = CallSettings()

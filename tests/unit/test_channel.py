@@ -15,8 +15,14 @@ import pytest
 
 from hvbench.errors import LaunchError
 from hvbench.launch.channel import Address, Hub, connect, own_addresses, receive, send
+from hvbench.launch.messages import Broken, Hello, Lost, Progress, Result, Stop, Stopped
 
 SECONDS = 20.0
+STILL_HERE = Broken(message="still here")
+
+
+def hello(rank: int) -> Hello:
+    return Hello(rank=rank, host="a", pid=1, cores=[0], cgroup_cpu_quota=None)
 
 
 @pytest.fixture
@@ -31,9 +37,9 @@ def members(hub: Hub) -> Iterator[list[Connection]]:
     """Two members that have said hello."""
     connections = [connect(hub.address) for _ in range(2)]
     for rank, connection in enumerate(connections):
-        send(connection, {"type": "hello", "rank": rank})
+        send(connection, hello(rank))
     heard = dict(hub.receive(SECONDS) for _ in connections)
-    assert heard == {rank: {"type": "hello", "rank": rank} for rank in range(2)}
+    assert heard == {rank: hello(rank) for rank in range(2)}
     yield connections
     for connection in connections:
         connection.close()
@@ -44,26 +50,27 @@ def test_an_address_survives_the_text_that_carries_it(hub: Hub) -> None:
 
 
 def test_messages_arrive_with_the_rank_of_their_sender(hub: Hub, members: list[Connection]) -> None:
-    send(members[1], {"type": "progress", "loss": None, "text": "größer"})
-    assert hub.receive(SECONDS) == (1, {"type": "progress", "loss": None, "text": "größer"})
+    progress = Progress(generation=2, rank=1, index=0, phase="größer", loss=None)
+    send(members[1], progress)
+    assert hub.receive(SECONDS) == (1, progress)
 
 
 def test_messages_go_to_one_member(hub: Hub, members: list[Connection]) -> None:
-    hub.send(1, {"type": "stop"})
-    assert receive(members[1]) == {"type": "stop"}
+    hub.send(1, Stop(generation=3))
+    assert receive(members[1]) == Stop(generation=3)
     assert not members[0].poll(0)
 
 
 def test_a_large_message_arrives_whole(hub: Hub, members: list[Connection]) -> None:
-    samples = {"type": "result", "samples": list(range(200_000))}
+    samples = Result(generation=0, rank=0, index=0, result={"samples": list(range(200_000))})
     send(members[0], samples)
     assert hub.receive(SECONDS) == (0, samples)
 
 
 def test_messages_of_one_member_keep_their_order(hub: Hub, members: list[Connection]) -> None:
     for number in range(100):
-        send(members[0], {"type": "progress", "number": number})
-    assert [hub.receive(SECONDS)[1]["number"] for _ in range(100)] == list(range(100))
+        send(members[0], Stopped(generation=number))
+    assert [hub.receive(SECONDS)[1].generation for _ in range(100)] == list(range(100))
 
 
 def test_silence_is_none_after_the_time_given(hub: Hub) -> None:
@@ -73,28 +80,28 @@ def test_silence_is_none_after_the_time_given(hub: Hub) -> None:
 
 def test_a_member_that_is_gone_is_reported_at_once(hub: Hub, members: list[Connection]) -> None:
     members[1].close()
-    assert hub.receive(SECONDS) == (1, {"type": "lost"})
+    assert hub.receive(SECONDS) == (1, Lost())
 
 
 def test_what_a_member_said_before_it_left_is_heard_first(hub: Hub, members: list[Connection]) -> None:
-    send(members[1], {"type": "result"})
+    send(members[1], Stopped(generation=0))
     members[1].close()
-    assert [hub.receive(SECONDS)[1]["type"] for _ in range(2)] == ["result", "lost"]
+    assert [hub.receive(SECONDS)[1] for _ in range(2)] == [Stopped(generation=0), Lost()]
 
 
 def test_sending_to_a_member_that_is_gone_is_no_error(hub: Hub, members: list[Connection]) -> None:
     members[1].close()
-    assert hub.receive(SECONDS) == (1, {"type": "lost"})
+    assert hub.receive(SECONDS) == (1, Lost())
     for _ in range(3):
-        hub.send(1, {"type": "stop"})
+        hub.send(1, Stop(generation=0))
 
 
 def test_a_peer_without_the_secret_is_turned_away_and_the_members_go_on(hub: Hub, members: list[Connection]) -> None:
     with pytest.raises(LaunchError, match=f"rank 0 cannot be reached on port {hub.address.port}"):
         connect(replace(hub.address, secret="wrong"))
     assert hub.receive(0.1) is None
-    send(members[0], {"type": "still here"})
-    assert hub.receive(SECONDS) == (0, {"type": "still here"})
+    send(members[0], STILL_HERE)
+    assert hub.receive(SECONDS) == (0, STILL_HERE)
 
 
 def join(hub: Hub, *, rank: int) -> bool:
@@ -104,7 +111,7 @@ def join(hub: Hub, *, rank: int) -> bool:
     def say_hello() -> None:
         with contextlib.suppress(LaunchError, OSError, EOFError):
             connections.append(connect(hub.address))
-            send(connections[-1], {"type": "hello", "rank": rank})
+            send(connections[-1], hello(rank))
 
     thread = threading.Thread(target=say_hello, daemon=True)
     thread.start()
@@ -112,7 +119,7 @@ def join(hub: Hub, *, rank: int) -> bool:
     if heard:
         thread.join()
         connections[0].close()
-    return heard == (rank, {"type": "hello", "rank": rank})
+    return heard == (rank, hello(rank))
 
 
 @pytest.mark.parametrize(
@@ -197,7 +204,7 @@ def test_a_pickle_is_never_opened() -> None:
 def test_a_message_that_json_cannot_hold_is_a_defect_here_and_not_a_riddle_there() -> None:
     ours, theirs = Pipe()
     with ours, theirs, pytest.raises(TypeError):
-        send(ours, {"type": object()})
+        send(ours, Broken(message=object()))
 
 
 def test_closing_the_hub_hangs_up_on_every_member_and_lets_nobody_in(hub: Hub, members: list[Connection]) -> None:
@@ -210,8 +217,35 @@ def test_closing_the_hub_hangs_up_on_every_member_and_lets_nobody_in(hub: Hub, m
         connect(hub.address)
 
 
-def test_a_member_that_babbles_is_lost_and_the_others_go_on(hub: Hub, members: list[Connection]) -> None:
-    members[0].send_bytes(b"\xff not JSON")
-    assert hub.receive(SECONDS) == (0, {"type": "lost"})
-    send(members[1], {"type": "still here"})
-    assert hub.receive(SECONDS) == (1, {"type": "still here"})
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff not JSON",
+        b"[]",
+        b"null",
+        b"3",
+        b"{}",
+        b'{"type": "nonsense"}',
+        b'{"type": ["list"]}',
+        b'{"type": "stopped"}',  # a field is missing
+        b'{"type": "stopped", "generation": 0, "more": 1}',
+        b'{"type": "exited", "generation": 0, "rank": 0, "returncode": 1, "failure": null}',
+        b'{"type": "exited", "generation": 0, "rank": 0, "returncode": 1, "failure": {"status": "great", "message": ""}}',
+        b'{"type": "start", "generation": 0, "logs": "", "token": "", "environment": {}, "workers": [3]}',
+        b'{"type": "lost"}',  # what only this end may put among the messages
+    ],
+)
+def test_a_member_that_babbles_is_lost_and_the_others_go_on(
+    hub: Hub, members: list[Connection], content: bytes
+) -> None:
+    members[0].send_bytes(content)
+    assert hub.receive(SECONDS) == (0, Lost())
+    send(members[1], STILL_HERE)
+    assert hub.receive(SECONDS) == (1, STILL_HERE)
+
+
+def test_a_member_is_who_says_hello_first(hub: Hub) -> None:
+    with connect(hub.address) as connection:
+        send(connection, Stopped(generation=0))
+        assert connection.poll(SECONDS), "hung up on"
+    assert hub.receive(0.1) is None

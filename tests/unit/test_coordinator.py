@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,8 +12,12 @@ from hvbench.errors import LaunchError
 from hvbench.launch import coordinator as module
 from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
-from hvbench.launch.coordinator import Coordinator, Generation, Task
+from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.generation import Generation
+from hvbench.launch.messages import Exited, Hello, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
+from hvbench.launch.task import FailureStatus, Task
+from hvbench.launch.workers import WorkerSet
 
 
 def member(rank: int, host: str = "a", *, cores: tuple[int, ...] = (0, 1), quota: float | None = None) -> Member:
@@ -90,16 +94,19 @@ def test_a_point_on_fewer_ranks_keeps_the_threads_of_the_launch(hub: Hub, tmp_pa
     coordinator = make_coordinator(hub, tmp_path, size=4)
     connections = [connect(hub.address) for _ in range(4)]
     for rank, connection in enumerate(connections):
-        send(connection, {"type": "hello", **vars(member(rank, cores=tuple(range(8))))})
+        send(connection, Hello(**vars(member(rank, cores=tuple(range(8))))))
     coordinator.wait_for_members()
     for world_size in (4, 1):
         fields = {"framework": "pytorch", "device": "cpu", "job": {}, "timeout_seconds": 1.0}
         task = Task(group=(world_size,), world_size=world_size, **fields)
-        _, server = coordinator._start([task])
-        module.stop_server(server)
+        workers = WorkerSet(coordinator.state, [task], number=next(coordinator.numbers))
+        workers.stop(patience_seconds=0.0)
+        coordinator.state.lost.clear()  # nobody has answered
         started = [receive(connection) for connection in connections[:world_size]]
-        assert {message["description"]["threads"] for message in started} == {2}
-        assert {message["environment"]["OMP_NUM_THREADS"] for message in started} == {"2"}
+        assert {worker.threads for order in started for worker in order.workers} == {2}
+        assert {order.environment["OMP_NUM_THREADS"] for order in started} == {"2"}
+        for number, connection in enumerate(connections[:world_size]):
+            assert receive(connection) == Stop(generation=workers.generation.number), number
     assert not connections[1].poll(0.1)  # it sits the point out
     for connection in connections:
         connection.close()
@@ -133,8 +140,9 @@ def test_on_one_host_workers_meet_on_loopback_unless_the_user_chose_an_interface
 # The first cause
 
 
-def end(status: str = "failed", *, returncode: int = 1, is_echo: bool = False) -> dict[str, Any]:
-    return {"returncode": returncode, "failure": {"status": status, "is_echo": is_echo}}
+def end(status: str = "failed", *, returncode: int = 1, is_echo: bool = False) -> Exited:
+    failure = WorkerFailure(status=FailureStatus(status), message="", is_echo=is_echo)
+    return Exited(generation=0, rank=0, returncode=returncode, failure=failure)
 
 
 @pytest.mark.parametrize(
@@ -151,9 +159,16 @@ def end(status: str = "failed", *, returncode: int = 1, is_echo: bool = False) -
         ({0: end(), 1: end(returncode=-9)}, 1),  # an echo that was not recognised does not hide a kill
     ],
 )
-def test_the_end_that_explains_the_others_comes_first(ends: dict[int, dict], cause: int) -> None:
-    generation = Generation(number=0, ranks=[0, 1, 2], ends=ends)
-    assert generation.first_cause() == (cause, ends[cause])
+def test_the_end_that_explains_the_others_comes_first(ends: dict[int, Exited], cause: int) -> None:
+    generation = Generation(number=0, ranks=[0, 1, 2])
+    for rank, of_rank in ends.items():
+        assert generation.note(replace(of_rank, rank=rank))
+    assert generation.first_cause() == replace(ends[cause], rank=cause)
+
+
+def test_a_report_on_earlier_workers_is_not_one_on_these() -> None:
+    generation = Generation(number=1, ranks=[0])
+    assert not generation.note(end()) and not generation.ends
 
 
 # Joining
@@ -170,8 +185,8 @@ def make_coordinator(hub: Hub, path: Path, *, size: int = 2) -> Coordinator:
     return Coordinator(hub, Context(launcher="hvbench", rank=0, size=size, is_single_host=True), run_path=path)
 
 
-def hello(rank: int) -> dict[str, Any]:
-    return {"type": "hello", **vars(member(rank))}
+def hello(rank: int) -> Hello:
+    return Hello(**vars(member(rank)))
 
 
 def test_every_rank_that_says_hello_is_a_member(hub: Hub, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from hvbench.cli.display.choose import choose_display
 from hvbench.cli.display.events import Events
 from hvbench.cli.display.lines import Display, Quiet
 from hvbench.cli.display.live import Live
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan, Skipped
 from hvbench.records.record import Outcome, Record
@@ -55,16 +56,10 @@ def make_sweep() -> tuple[Plan, list[Record]]:
     return Plan(jobs=jobs, skipped=[skipped], done=[]), records
 
 
-def message(**changes: object) -> dict:
-    return {
-        "phase": "measure",
-        "index": 0,
-        "step": 5,
-        "steps": 13,
-        "loss": 4.5,
-        "timed_steps": 2,
-        "timed_seconds": 1.0,
-    } | changes
+def message() -> Progress:
+    return Progress(
+        generation=0, rank=0, index=0, phase="measure", step=5, steps=13, loss=4.5, timed_steps=2, timed_seconds=1.0
+    )
 
 
 def show_on(display: Display, *, width: int = 110, height: int = 30, **console: object) -> io.StringIO:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hvbench.worker.faults import strike
+from hvbench.worker.faults import inject
 
 STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "measure"}
 
@@ -28,5 +28,5 @@ STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "m
 def test_a_fault_strikes_where_it_is_meant_to(
     tmp_path: Path, fault: dict[str, Any], state: dict[str, Any], strikes: bool
 ) -> None:
-    strike([{"kind": "garbage", "file": "progress", **fault}], STATE | state, directory=tmp_path)
+    inject([{"kind": "garbage", "file": "progress", **fault}], STATE | state, directory=tmp_path)
     assert (tmp_path / "progress.json").exists() == strikes

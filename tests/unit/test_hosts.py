@@ -12,12 +12,13 @@ import pytest
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.launch.channel import Address
-from hvbench.launch.coordinator import Task
 from hvbench.launch.hosts import describe_hosts, gloo_interface, parse_hosts, start_remote_agent
 from hvbench.launch.link import VARIABLE, shape_link
-from hvbench.launch.mpirun import join_ranks
+from hvbench.launch.messages import Role, Start, WorkerDescription, read_message
 from hvbench.launch.placement import worker_settings
 from hvbench.launch.session import resolve_context
+from hvbench.launch.starting import join_ranks
+from hvbench.launch.task import Task
 from hvbench.plan.jobs import launch_facts, worker_group
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
@@ -173,15 +174,22 @@ def test_what_makes_sense_is_run(fields: dict) -> None:
 
 
 def test_one_message_starts_all_ranks_of_mpi() -> None:
-    messages = [
-        {"type": "start", "environment": {"A": str(rank)}, "description": {"rank": rank, "local_rank": rank}}
+    shared = {"framework": "pytorch", "world_size": 2, "host": "a", "threads": 1, "device": "cpu", "jobs": []}
+    orders = [
+        Start(
+            generation=0,
+            logs="logs",
+            token="token",
+            environment={"A": str(rank)},
+            workers=[WorkerDescription(rank=rank, local_rank=rank, **shared)],
+        )
         for rank in range(2)
     ]
-    joined = join_ranks(messages, servers=1)
-    assert joined["environment"] == {"A": "0"}
-    assert [each["rank"] for each in joined["ranks"]] == [0, 1, 2]
-    assert [each.get("role") for each in joined["ranks"]] == [None, None, "server"]
-    assert json.dumps(joined)
+    joined = join_ranks(orders, servers=1)
+    assert joined.by_mpirun and joined.environment == {"A": "0"}
+    assert [worker.rank for worker in joined.workers] == [0, 1, 2]
+    assert [worker.role for worker in joined.workers] == [Role.RANK, Role.RANK, Role.SERVER]
+    assert read_message(json.loads(json.dumps(joined.to_json()))) == joined
 
 
 def test_ranks_of_mpi_are_told_their_place_by_mpirun() -> None:

@@ -317,10 +317,10 @@ SPEAKING = re.compile(
     r"(print|input|exit|quit|breakpoint|click\..*|sys\.exit|os\._exit|os\.abort|traceback\.print_\w+|sys\.(stdout|stderr)\..*|warnings\.warn)"
 )
 MAY_CALL = {
-    "hvbench.worker.jobs": {
-        "traceback.print_exc",  # into the worker's own log
-        "sys.stdout.flush", "sys.stderr.flush", "os._exit",  # Horovod's own exit would wait for peers that are gone
+    "hvbench.worker.__main__": {
+        "sys.stdout.flush", "sys.stderr.flush", "os._exit",  # Horovod's own exit would wait for ranks that are gone
     },
+    "hvbench.worker.failure": {"traceback.print_exc"},  # into the worker's own log
     "hvbench.launch.session": {"os._exit"},  # the second Ctrl-C
     "hvbench.worker.faults": {"os._exit"},  # one of the faults that tests commit on purpose
 }  # fmt: skip

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hvbench.records.record import RankSamples
+from hvbench.records.record import Outcome, RankSamples
 from hvbench.spec.point import Point
-from hvbench.sweep.run import find_explosion, read_samples
-from hvbench.worker.jobs import describe_failure
+from hvbench.sweep.outcomes import find_divergence, read_samples
+from hvbench.worker.failure import describe_failure
 from tests.unit.sample_records import make_rank
 
 POINT = Point(model="tiny", world_size=2)  # 256 tokens: guessing costs ln 256 = 5.545
@@ -35,23 +35,25 @@ def ranks(*losses: list[float | None], skipped_steps: list[int] | None = None) -
     ],
 )
 def test_training_that_ends_within_reason_has_not_exploded(losses: list[list[float]]) -> None:
-    assert find_explosion(POINT, ranks(*losses)) is None
+    assert find_divergence(POINT, ranks(*losses)) is None
 
 
 def test_a_last_loss_far_above_guessing_is_an_explosion() -> None:
-    outcome = find_explosion(POINT, ranks([5.5, 11.0], [5.5, 13.0]))
-    assert outcome == {
-        "status": "diverged", "rank": 1, "phase": "measure",
-        "message": "loss 12 at step 1: more than 2 times 5.55, that of guessing",
-    }  # fmt: skip
+    outcome = find_divergence(POINT, ranks([5.5, 11.0], [5.5, 13.0]))
+    assert outcome == Outcome(
+        status="diverged",
+        rank=1,
+        phase="measure",
+        message="loss 12 at step 1: more than 2 times 5.55, that of guessing",
+    )
 
 
 def test_a_last_loss_that_is_not_finite_is_one_too() -> None:
-    assert find_explosion(POINT, ranks([5.5, 5.0], [5.5, None]))["rank"] == 1
+    assert find_divergence(POINT, ranks([5.5, 5.0], [5.5, None])).rank == 1
 
 
 def test_a_step_that_fp16_dropped_proves_nothing() -> None:
-    assert find_explosion(POINT, ranks([5.5, None], [5.5, None], skipped_steps=[1])) is None
+    assert find_divergence(POINT, ranks([5.5, None], [5.5, None], skipped_steps=[1])) is None
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -81,9 +83,9 @@ def test_results_of_workers_are_read() -> None:
 def test_a_result_that_no_worker_writes_names_its_rank(bad: dict[str, Any]) -> None:
     samples, garbage = read_samples([result(), bad])
     assert samples == []
-    assert (garbage["status"], garbage["rank"]) == ("failed", 1)
-    assert garbage["message"].startswith("rank 1 left a result that is not what a worker writes: ")
-    assert len(garbage["message"]) < 400
+    assert (garbage.status, garbage.rank) == ("failed", 1)
+    assert garbage.message.startswith("rank 1 left a result that is not what a worker writes: ")
+    assert len(garbage.message) < 400
 
 
 # What a worker says of the exception that ended it

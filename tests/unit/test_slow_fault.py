@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.worker.faults import VARIABLE, load_faults, slow_down, strike
+from hvbench.worker.faults import VARIABLE, inject, load_faults, slow_down
 
 
 class Trainer:
@@ -50,5 +50,5 @@ def test_a_step_takes_longer_in_proportion(
     assert slowed.train_step("inputs", learning_rate=0.1) == "inputs at 0.1"
     assert slowed.parameters() == "parameters"
     assert trainer.now == pytest.approx(2.0 + (seconds or 0.0), abs=5e-3)
-    strike(faults, {"phase": "measure", "point": "pytorch-tiny-b4"}, directory=tmp_path)  # nothing happens at a phase
+    inject(faults, {"phase": "measure", "point": "pytorch-tiny-b4"}, directory=tmp_path)  # nothing happens at a phase
     assert (slowed is trainer) == (seconds is None)

@@ -9,7 +9,7 @@ import pytest
 from hvbench.plan.jobs import Job
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.sweep.run import seeded_point
+from hvbench.sweep.tasks import seeded_point
 from hvbench.training.stopping import EarlyStopping
 
 

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from hvbench.errors import DataError, Interrupted, StorageError, UsageError
-from hvbench.launch.coordinator import StartFailed, Task, TaskEnd
+from hvbench.launch.coordinator import OnProgress
+from hvbench.launch.messages import Progress
+from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.plan.estimates import TIMEOUT_FLOOR_SECONDS
 from hvbench.plan.jobs import Job
 from hvbench.plan.skip import is_installed
@@ -24,7 +26,10 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite, parse_suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import Sweep, describe_other_hosts, make_task, prepare_sweep
+from hvbench.sweep.outcomes import describe_other_hosts
+from hvbench.sweep.prepare import prepare_sweep
+from hvbench.sweep.run import Sweep
+from hvbench.sweep.tasks import make_task
 from tests.unit.sample_records import make_rank
 
 pytestmark = pytest.mark.skipif(
@@ -57,8 +62,8 @@ class Witness:
     def start(self, plan: Any, members: Sequence[Any]) -> None:
         self.heard.append(("start", len(plan.jobs)))
 
-    def progress(self, job: Job, message: dict[str, Any]) -> None:
-        self.heard.append(("progress", job.key, message["step"]))
+    def progress(self, job: Job, message: Progress) -> None:
+        self.heard.append(("progress", job.key, message.step))
 
     def finish_job(self, job: Job, record: Record) -> None:
         self.heard.append(("finish", job.key, record.outcome.status))
@@ -67,17 +72,20 @@ class Witness:
         self.heard.append(("extend", [job.key for job in jobs]))
 
 
+def ignore(index: int, message: Progress) -> None:
+    """Nobody asks for progress."""
+
+
 class Script:
     """Ends each task as written; an exception in the list is raised there."""
 
     def __init__(self, ends: Sequence[TaskEnd | Exception]) -> None:
         self.ends = ends
         self.members: dict[int, Any] = {}
-        self.on_progress: Any = None
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+    def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
         for index, end in enumerate(self.ends):
-            self.on_progress({"type": "progress", "step": 1})
+            on_progress(index, Progress(generation=0, rank=0, index=0, phase="measure", step=1))
             if isinstance(end, Exception):
                 raise end
             yield index, end
@@ -92,7 +100,7 @@ def result(rank: int, *, tokens: str = "abc", outcome: dict[str, Any] | None = N
     }
 
 
-def ended(*results: dict[str, Any], failure: dict[str, Any] | None = None, generation: int = 0) -> TaskEnd:
+def ended(*results: dict[str, Any], failure: Failure | None = None, generation: int = 0) -> TaskEnd:
     return TaskEnd(results=list(results), failure=failure, generation=generation, seconds=1.5)
 
 
@@ -212,10 +220,8 @@ def test_the_observer_hears_of_each_job_in_order(tmp_path: Path) -> None:
 def test_a_failure_becomes_a_record_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "run"
     sweep = prepare(path)
-    failure = {
-        "status": "oom", "rank": 1, "phase": "measure", "message": "killed by SIGKILL",
-        "log": str(path / "logs" / "generation0000-rank1.log"),
-    }  # fmt: skip
+    log = str(path / "logs" / "generation0000-rank1.log")
+    failure = Failure(status=FailureStatus.OOM, rank=1, phase="measure", message="killed by SIGKILL", log=log)
     _, records = run(sweep, ended(failure=failure), GOOD, GOOD, GOOD)
     assert sweep.statuses == {"oom": 1, "ok": 3}
     (bad,) = (record for record in records if record.outcome.status != "ok")
@@ -255,14 +261,14 @@ def test_an_interrupt_leaves_what_was_measured_and_marks_the_rest_of_the_way(tmp
 class CheckedScript(Script):
     """Ends every trace with `check`, and the rest as written."""
 
-    def __init__(self, ends: Sequence[TaskEnd | Exception], *, check: dict[str, Any] | Exception) -> None:
+    def __init__(self, ends: Sequence[TaskEnd | Exception], *, check: Failure | Exception) -> None:
         super().__init__(ends)
         self.check = check
         self.traced: list[str] = []
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+    def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
         if tasks[0].job["kind"] != "trace":
-            yield from super().run(tasks)
+            yield from super().run(tasks, on_progress=on_progress)
             return
         self.traced += [f"{task.framework} {task.job['point']['seed']}" for task in tasks]
         for index in range(len(tasks)):
@@ -273,7 +279,7 @@ class CheckedScript(Script):
 
 def test_a_check_that_fails_is_noted_in_every_record_and_costs_no_measurement(tmp_path: Path) -> None:
     sweep, witness = prepare(tmp_path / "run", checks_parity=True), Witness()
-    failure = {"status": "oom", "rank": 0, "phase": "build", "message": "no memory", "log": None}
+    failure = Failure(status=FailureStatus.OOM, rank=0, phase="build", message="no memory")
     script = CheckedScript([GOOD] * 4, check=failure)
     sweep.run(script, witness)
     assert script.traced == ["pytorch 0", "pytorch 1", "tensorflow 0", "tensorflow 1"]
@@ -289,7 +295,7 @@ def test_a_check_that_fails_is_noted_in_every_record_and_costs_no_measurement(tm
 
 def test_workers_that_do_not_start_for_the_check_are_a_problem_of_the_check_alone(tmp_path: Path) -> None:
     sweep = prepare(tmp_path / "run", checks_parity=True)
-    reason = StartFailed("workers failed to start", {"status": "failed", "message": "no such module"})
+    reason = StartFailed("workers failed to start", Failure(status=FailureStatus.FAILED, message="no such module"))
     sweep.run(CheckedScript([GOOD] * 4, check=reason), Witness())
     records, _ = sweep.folder.read_records()
     assert {record.parity.problem for record in records} == {"pytorch failed: no such module"}
@@ -315,7 +321,7 @@ def test_without_the_check_a_record_has_no_stamp(tmp_path: Path) -> None:
 def test_resume_runs_what_is_missing_or_failed_and_nothing_else(tmp_path: Path) -> None:
     sweep = prepare(tmp_path / "run")
     keys = [job.key for job in sweep.plan.jobs]
-    run(sweep, GOOD, ended(failure={"status": "failed", "message": "x"}), GOOD)
+    run(sweep, GOOD, ended(failure=Failure(status=FailureStatus.FAILED, message="x")), GOOD)
     sweep.folder.close()
 
     again = prepare(tmp_path / "run", resume=True)
@@ -355,7 +361,7 @@ class Machine(Script):
         self.seconds = {int(seed.removeprefix("seed")): values for seed, values in seconds.items()}
         self.launched: list[int] = []
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+    def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
         for index, task in enumerate(tasks):
             seed = task.job["point"]["seed"]
             values = self.seconds[seed]
@@ -404,10 +410,10 @@ def test_a_point_that_only_fails_is_given_up(tmp_path: Path) -> None:
     class Broken(Script):
         launched = 0
 
-        def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+        def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
             for index, _ in enumerate(tasks):
                 self.launched += 1
-                yield index, ended(failure={"status": "oom", "message": "no memory"})
+                yield index, ended(failure=Failure(status=FailureStatus.OOM, message="no memory"))
 
     broken = Broken([])
     launch(prepare(tmp_path / "run", text=PRECISE), broken)
@@ -440,7 +446,7 @@ def test_an_added_launch_that_was_interrupted_is_made_again(tmp_path: Path) -> N
     sweep = prepare(path, text=PRECISE)
 
     class Stopped(Machine):
-        def run(self, tasks: Sequence[Task]) -> Iterator[tuple[int, TaskEnd]]:
+        def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
             if self.launched:
                 raise Interrupted("stopped by SIGINT")
             yield from super().run(tasks)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.cli.display.lines import Display
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
@@ -55,7 +56,7 @@ class Events(Display):
         self.ledger.extend(jobs)
         self.emit("extend", reason=reason, launches=len(self.ledger.jobs))
 
-    def progress(self, job: Job, message: dict[str, Any]) -> None:
+    def progress(self, job: Job, message: Progress) -> None:
         """Where rank 0's worker is."""
         now = self.ledger.hear(job, message)
         facts = {"phase": now.phase, "step": now.step, "steps": now.steps, "loss": now.loss}

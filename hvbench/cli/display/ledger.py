@@ -6,8 +6,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.plan.estimates import estimate_sweep_seconds
 from hvbench.plan.jobs import Job, Plan
@@ -66,13 +67,13 @@ class Ledger:
         """A point in one glance."""
         return short_name(point) + self.told.get(point, "")
 
-    def hear(self, job: Job, message: dict[str, Any]) -> Now:
-        """Take in a message of rank 0's worker."""
-        steps, seconds = message.get("timed_steps", 0), message.get("timed_seconds", 0.0)
+    def hear(self, job: Job, message: Progress) -> Now:
+        """Take in a report of rank 0's worker."""
+        steps, seconds = message.timed_steps, message.timed_seconds
         rate = model_facts(job.point).tokens_per_step * steps / seconds if steps > 0 and seconds > 0 else None
         self.now = Now(
-            job=job, phase=message["phase"].replace("_", " "), step=int(message.get("step", 0)),
-            steps=int(message["steps"]) if message.get("steps") else None, loss=message.get("loss"), tokens_per_second=rate,
+            job=job, phase=message.phase.replace("_", " "), step=int(message.step),
+            steps=int(message.steps) if message.steps else None, loss=message.loss, tokens_per_second=rate,
         )  # fmt: skip
         return self.now
 

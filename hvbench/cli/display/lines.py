@@ -18,6 +18,7 @@ import rich.console
 from rich.text import Text
 
 from hvbench.cli.display.ledger import Ledger, Now
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
@@ -74,7 +75,7 @@ class Display:
         already = f", {len(plan.done)} done before" if plan.done else ""
         self.say(f"{len(plan.jobs)} launches on {describe_members(self.ledger)}{already}")
 
-    def progress(self, job: Job, message: dict[str, Any]) -> None:
+    def progress(self, job: Job, message: Progress) -> None:
         """A line at a calm rate."""
         now = self.ledger.hear(job, message)
         if time.monotonic() - self.spoken >= CALM_SECONDS:

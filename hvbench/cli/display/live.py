@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live as Screen
@@ -17,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hvbench.cli.display.lines import Display, describe_members, describe_now, describe_record, format_duration
+from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
@@ -50,7 +50,7 @@ class Live(Display):
         for skipped in plan.skipped:
             self.say(f"skipped {skipped.point.point_id}: {skipped.reason}")
 
-    def progress(self, job: Job, message: dict[str, Any]) -> None:
+    def progress(self, job: Job, message: Progress) -> None:
         """The next drawing shows it."""
         self.ledger.hear(job, message)
 

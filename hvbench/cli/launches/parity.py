@@ -23,7 +23,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
-from hvbench.sweep.run import check_data
+from hvbench.sweep.prepare import check_data
 
 DEFAULT = """
 question = "Do both frameworks do the same work?"

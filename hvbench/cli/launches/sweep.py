@@ -20,7 +20,8 @@ from hvbench.records.environment import usable_memory_bytes
 from hvbench.records.store import RunFolder
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import Sweep, prepare_sweep
+from hvbench.sweep.prepare import prepare_sweep
+from hvbench.sweep.run import Sweep
 
 
 def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs, *, np: int | None) -> int:
@@ -67,7 +68,7 @@ def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: P
         launch.dismiss()
         return
     with launch.open(run_path=sweep.folder.path) as coordinator, display:
-        coordinator.timelines = timelines
+        coordinator.state.timelines = timelines
         sweep.run(coordinator, display)
 
 

@@ -19,7 +19,8 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.labels import describe_values
 from hvbench.spec.suite import Suite, apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.run import Sweep, prepare_sweep
+from hvbench.sweep.prepare import prepare_sweep
+from hvbench.sweep.run import Sweep
 from hvbench.sweep.tune import SEARCH, Search, Tuned, describe_gain, read_search, tune
 
 

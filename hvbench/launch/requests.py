@@ -1,0 +1,44 @@
+"""What a worker is asked to do: one request per job, written by rank 0 and validated by the worker that reads it.
+
+All kinds of job but the all-reduce cases, whose request is `hvbench.communication.record.AllreduceRequest`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from hvbench.spec.knob import Spec
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
+
+
+class JobKind(StrEnum):
+    """What a worker does with one job; the value is the request's `kind`."""
+
+    MEASURE = "measure"
+    TRACE = "trace"
+    ALLREDUCE = "allreduce"
+
+
+class MeasureRequest(Spec):
+    """Train a point and time its steps."""
+
+    kind: Literal["measure"] = "measure"
+    point: Point
+    measure: MeasureSettings
+    key: str = Field("", description="names the launch, and its folder of checkpoints")
+    place: int | None = Field(None, description="number of the launch among those that two arms of `ab` run in turns")
+    checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
+
+
+class TraceRequest(Spec):
+    """Train a point for a few steps and write down every tensor, for the parity check."""
+
+    kind: Literal["trace"] = "trace"
+    point: Point
+    measure: MeasureSettings
+    folder: str = Field(description="where ranks that see it write their tensors")
+    draw: int | None = Field(None, description="seed by which the initial weights are moved in their last bit")

@@ -1,0 +1,70 @@
+"""The order by which each agent starts its worker: the rank's place, its threads, its environment, its jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hvbench.launch.messages import Role, Start, WorkerDescription
+from hvbench.launch.placement import Member, threads_per_worker, worker_settings
+from hvbench.launch.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendezvous:
+    """What the workers of one generation have in common: where they find each other, and where their logs go."""
+
+    generation: int
+    address: str  # of Horovod's rendezvous server
+    port: int
+    logs: str
+    token: str  # name of a file in `logs` by which an agent sees whether it shares the folder
+    environment: Mapping[str, str]  # for every worker
+
+
+def make_orders(
+    tasks: Sequence[Task], slots: Sequence[Any], *, members: Sequence[Member], rendezvous: Rendezvous
+) -> list[Start]:
+    """One order per rank that trains `tasks`; with mpirun one for all of them.
+
+    `slots` are Horovod's places of those ranks (see `assign_slots`), `members` all ranks of the launch.
+    """
+    first = tasks[0]
+    orders = []
+    for slot in slots:
+        # A share of the launch, not of the point: a rank's cores do not grow when other ranks sit a point out.
+        threads = threads_per_worker(members, host=slot.hostname)
+        places = worker_settings(
+            slot, address=rendezvous.address, port=rendezvous.port, threads=threads, by_mpirun=first.by_mpirun
+        )
+        worker = WorkerDescription(
+            framework=first.framework,
+            rank=slot.rank,
+            world_size=first.world_size,
+            local_rank=slot.local_rank,
+            host=slot.hostname,
+            threads=threads,
+            device=first.device,
+            strategy=first.strategy,
+            memory_limit_bytes=first.memory_limit_bytes,
+            jobs=[task.job for task in tasks],
+        )
+        orders.append(
+            Start(
+                generation=rendezvous.generation,
+                logs=rendezvous.logs,
+                token=rendezvous.token,
+                environment={**rendezvous.environment, **places, **first.settings},
+                workers=[worker],
+                link_bits_per_second=first.link_bits_per_second,
+            )
+        )
+    return [join_ranks(orders, servers=first.servers)] if first.by_mpirun else orders
+
+
+def join_ranks(orders: Sequence[Start], *, servers: int) -> Start:
+    """The one order by which rank 0's agent starts all ranks, and servers after them, in one mpirun."""
+    ranks = [worker for order in orders for worker in order.workers]
+    beside = [replace(ranks[0], role=Role.SERVER, rank=len(ranks) + number, local_rank=0) for number in range(servers)]
+    return replace(orders[0], workers=[*ranks, *beside], by_mpirun=True)

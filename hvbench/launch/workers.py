@@ -1,0 +1,215 @@
+"""One set of workers from its start to its end, as rank 0 sees it: started, waited for, questioned, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hvbench.errors import LaunchError, StorageError
+from hvbench.launch.channel import Hub
+from hvbench.launch.diagnosis import describe_silence, suspect
+from hvbench.launch.generation import Generation
+from hvbench.launch.messages import Broken, Exited, Lost, Message, Stop, Stopped, Where
+from hvbench.launch.placement import Member, assign_slots
+from hvbench.launch.starting import Rendezvous, make_orders
+from hvbench.launch.task import Failure, FailureStatus, Task
+from hvbench.launch.timeline import mend_timeline, timeline_settings
+
+STACK_SECONDS = 10.0
+GRACE_SECONDS = 2.0  # the other ranks of a dead one notice within this time; the first cause is then picked among all
+
+
+@dataclass(kw_only=True)
+class LaunchState:
+    """What all sets of workers of one launch share."""
+
+    hub: Hub
+    logs: Path
+    timelines: Path | None = None  # where Horovod's timeline of each set of workers goes, if it is wanted
+    members: dict[int, Member] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)  # ranks whose agents are gone or do not answer
+
+    def require_members(self) -> None:
+        """Raise LaunchError when an agent is gone."""
+        if self.lost:
+            names = ", ".join(f"{rank} on {self.members[rank].host}" for rank in sorted(self.lost))
+            raise LaunchError(
+                f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume"
+            )
+
+    def start_limit_seconds(self, task: Task) -> float:
+        """Time to import the framework and join: ranks that share a core import one after the other."""
+        cores = len({(member.host, core) for member in self.members.values() for core in member.cores})
+        return 120.0 + 20.0 * task.world_size / max(1, cores)
+
+
+class WorkerSet:
+    """The workers of one generation."""
+
+    def __init__(self, state: LaunchState, tasks: Sequence[Task], *, number: int) -> None:
+        """Order every rank's agent to start its worker; raises LaunchError or StorageError."""
+        from horovod.runner.http.http_server import RendezvousServer
+
+        state.require_members()
+        first = tasks[0]
+        self.state = state
+        self.generation = Generation(number=number, ranks=list(range(first.world_size)), by_mpirun=first.by_mpirun)
+        self._token = state.logs / f".{secrets.token_hex(8)}.token"
+        slots = assign_slots([state.members[rank] for rank in self.generation.ranks])
+        self._server = RendezvousServer()
+        port = self._server.start()
+        self._server.init(slots)
+        try:
+            self._token.touch()
+            environment = timeline_settings(self._timeline)
+        except OSError as error:
+            stop_server(self._server)
+            raise StorageError(
+                f"{state.logs}: cannot be written: {error.strerror}; what was measured before is safe"
+            ) from None
+        rendezvous = Rendezvous(
+            generation=number,
+            address=state.hub.address.hosts[0],
+            port=port,
+            logs=str(state.logs.resolve()),
+            token=self._token.name,
+            environment=environment,
+        )
+        orders = make_orders(tasks, slots, members=list(state.members.values()), rendezvous=rendezvous)
+        for rank, order in enumerate(orders):
+            state.hub.send(rank, order)
+
+    def wait(self, index: int, task: Task, *, on_report: Callable[[Message], None]) -> Failure | None:
+        """Wait until every rank has finished job `index`; the failure that ended it otherwise.
+
+        The task's time limit begins when all ranks have loaded the framework, which has a limit of its own.
+        `on_report` is called with every report on these workers. Raises LaunchError when an agent is gone.
+        """
+        generation = self.generation
+        start_limit = self.state.start_limit_seconds(task)
+        start_deadline, deadline = time.monotonic() + start_limit, None
+        while generation.unfinished(index):
+            if deadline is None and generation.has_started():
+                deadline = time.monotonic() + task.timeout_seconds
+            ends_at = start_deadline if deadline is None else deadline
+            message = self._receive(min(1.0, ends_at - time.monotonic()))
+            if message is not None:
+                on_report(message)
+                if generation.has_ended_before(index):
+                    return self._explain_end(index)
+            if generation.unfinished(index) and time.monotonic() >= ends_at:
+                limit = start_limit if deadline is None else task.timeout_seconds
+                return self._explain_timeout(index, seconds=limit)
+        return None
+
+    def stop(self, *, patience_seconds: float) -> None:
+        """End the workers everywhere; a rank whose agent does not confirm it within `patience_seconds` is lost."""
+        try:
+            self._stop_workers(patience_seconds)
+        finally:
+            with contextlib.suppress(OSError):
+                self._token.unlink(missing_ok=True)
+            stop_server(self._server)
+            mend_timeline(self._timeline)
+
+    def _stop_workers(self, patience_seconds: float) -> None:
+        hub, lost, number = self.state.hub, self.state.lost, self.generation.number
+        for rank in self.generation.ranks:
+            hub.send(rank, Stop(generation=number))
+        waiting = set(self.generation.ranks) - lost
+        deadline = time.monotonic() + patience_seconds
+        while waiting and (received := hub.receive(deadline - time.monotonic())) is not None:
+            rank, message = received
+            if isinstance(message, Lost | Broken):
+                lost.add(rank)
+                waiting.discard(rank)
+            elif message == Stopped(generation=number):
+                waiting.discard(rank)
+        lost |= waiting
+
+    def _receive(self, timeout_seconds: float) -> Message | None:
+        """The next message if it is a report on these workers, noted; raises LaunchError when an agent is gone."""
+        received = self.state.hub.receive(timeout_seconds)
+        if received is None:
+            return None
+        rank, message = received
+        if isinstance(message, Lost | Broken):
+            self.state.lost.add(rank)
+            host = self.state.members[rank].host
+            raise LaunchError(
+                f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; "
+                "what was measured is safe, go on with --resume"
+            )
+        return message if self.generation.note(message) else None
+
+    def _explain_end(self, index: int) -> Failure:
+        """What ended job `index`, once every rank has had the time to report what it saw."""
+        generation = self.generation
+        deadline = time.monotonic() + GRACE_SECONDS
+        while len(generation.ends) < len(generation.ranks) and (rest := deadline - time.monotonic()) > 0:
+            self._receive(rest)
+        end = generation.first_cause()
+        failure = end.failure
+        silent = [rank for rank in generation.unfinished(index) if rank not in generation.ends]
+        if failure.is_echo and silent:  # all saw that a rank is gone, and none has ended first: the silent one stalled
+            return Failure(
+                status=FailureStatus.FAILED,
+                rank=silent[0],
+                phase=generation.phase(silent[0]),
+                message=f"does not answer its peers; rank {end.rank} saw: {failure.message}",
+                log=str(self._log(silent[0])),
+            )
+        phase = failure.phase if failure.index == index else "start" if failure.index < 0 else "data"
+        return Failure(
+            status=failure.status, rank=end.rank, phase=phase, message=failure.message, log=self._keep_log(end)
+        )
+
+    def _explain_timeout(self, index: int, *, seconds: float) -> Failure:
+        """Ask every unfinished rank what it is doing, and name the one that waits for no other."""
+        generation = self.generation
+        waiting = generation.unfinished(index)
+        for rank in waiting:
+            self.state.hub.send(generation.agent(rank), Where(generation=generation.number, rank=rank))
+        deadline = time.monotonic() + STACK_SECONDS
+        while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
+            self._receive(rest)
+        rank = suspect(waiting, generation.stacks)
+        return Failure(
+            status=FailureStatus.TIMEOUT,
+            rank=rank,
+            phase=generation.phase(rank),
+            message=f"not finished after {seconds:g} s; {describe_silence(rank, generation.stacks)}",
+            log=str(self._log(rank)),
+        )
+
+    @property
+    def _timeline(self) -> Path | None:
+        folder = self.state.timelines
+        return folder / f"generation{self.generation.number:04d}.json" if folder else None
+
+    def _log(self, rank: int) -> Path:
+        return self.state.logs / f"generation{self.generation.number:04d}-rank{rank}.log"
+
+    def _keep_log(self, end: Exited) -> str:
+        """Where the worker's log can be read; of one that lies on another host, its end is kept here."""
+        path = self._log(end.rank)
+        with contextlib.suppress(OSError):
+            if not path.exists() and end.log_tail:
+                path.write_text(end.log_tail)
+        return str(path)
+
+
+def stop_server(server: Any) -> None:
+    """End a rendezvous server of Horovod's, its listening socket included, which its own `stop` leaves open."""
+    server.stop()
+    server._httpd.server_close()
+
+
+def describe_defect(message: Lost | Broken) -> str:
+    """What an agent said of its own end, if anything."""
+    return f" ({message.message})" if isinstance(message, Broken) and message.message else ""

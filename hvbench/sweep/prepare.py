@@ -1,0 +1,154 @@
+"""Everything that a sweep does before a launch: plan, open or continue the run folder, check data and checkpoints.
+
+All bad input is found here, on rank 0, so that it ends the sweep with one line before any worker starts.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hvbench import __version__
+from hvbench.errors import StorageError, UsageError
+from hvbench.io.clock import utc_now
+from hvbench.plan.jobs import Plan, make_plan
+from hvbench.plan.repeats import extra_keys
+from hvbench.records.environment import describe_environment
+from hvbench.records.store import RunFolder
+from hvbench.spec.settings import MeasureSettings
+from hvbench.spec.suite import Suite
+from hvbench.sweep.observer import Observer
+from hvbench.sweep.options import SweepOptions
+from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment
+from hvbench.sweep.run import Sweep
+from hvbench.sweep.tasks import seeded_point
+from hvbench.training import corpus, text
+from hvbench.training.checkpoints import check_checkpoint
+from hvbench.training.packages import find_packages
+
+
+def prepare_sweep(
+    suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer
+) -> Sweep:
+    """A sweep that is ready to run, its run folder open and its run.json written.
+
+    Args:
+        suite: the points and how they are measured.
+        folder: the run folder: a new one, or with `options.resume` one that holds an earlier session's records.
+        options: what was chosen for this sweep.
+        world_size: ranks of the launch.
+        observer: is told what takes long, and what has changed in a run that is continued by force.
+
+    Raises:
+        UsageError: no point can run, or a continued run has changed since it was begun.
+        DataError: a text cannot be read, or is too short for one batch.
+        StorageError: the folder cannot be written, or holds a run that is not to be continued.
+    """
+    points = suite.points()
+    for source in dict.fromkeys(point.data for point in points):
+        text.check(source)
+    folder.open_for_writing()
+    before = read_earlier_session(folder, resume=options.resume)
+    plan = make_plan(
+        points,
+        suite.measure,
+        world_size=world_size,
+        done=folder.done_keys(retry=options.retry) if before else (),
+        extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
+    )
+    if not plan.jobs and not plan.done:
+        reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
+        raise UsageError(f"{suite.where}: none of its {len(points)} points can run: {reasons}")
+    run = describe_run(suite, plan, world_size=world_size, command=options.command)
+    if before is not None:
+        changes = find_changes(before, run)
+        require_unchanged(changes, "", folder=folder, force=options.force)
+        if changes:
+            observer.prepare(f"going on although it has changed: {describe_changes(changes)}")
+        run = continue_run(before, run, changes=changes)
+    check_checkpoints(plan, suite.measure)
+    digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
+    known = before.get("data") if before else None
+    if isinstance(known, Mapping):
+        changes = find_changes({"data": known}, {"data": digests})
+        require_unchanged(changes, "its text ", folder=folder, force=options.force)
+        digests = {**known, **digests}
+    folder.write_run({**run, "data": digests})
+    return Sweep(suite=suite, folder=folder, plan=plan, options=options)
+
+
+def read_earlier_session(folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
+    """run.json as the last session left it, None for a new run; raises StorageError where `resume` was not asked for."""
+    if not (folder.path / "run.json").exists():
+        return None
+    if not resume:
+        raise StorageError(
+            f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out"
+        )
+    return folder.read_run()
+
+
+def require_unchanged(changes: Sequence[str], what: str, *, folder: RunFolder, force: bool) -> None:
+    """Raise UsageError when there are `changes` to a run, unless forced: its launches would not be comparable."""
+    if changes and not force:
+        raise UsageError(
+            f"{folder.path}: {what}has changed since it was begun: {describe_changes(changes)}; "
+            "start a new run, or go on all the same with --force"
+        )
+
+
+def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence[str]) -> dict[str, Any]:
+    """run.json of a new run: what was asked, of which machine."""
+    return {
+        "suite": suite.name,
+        "question": suite.question,
+        "command": shlex.join(command),
+        "hvbench_version": __version__,
+        "created_at": utc_now(),
+        "world_size": world_size,
+        "base": dict(suite.base),
+        "axes": dict(suite.axes),
+        "exclude": [dict(excluded) for excluded in suite.exclude],
+        "measure": suite.measure.model_dump(),
+        "jobs": [job.key for job in [*plan.done, *plan.jobs]],
+        "skipped": [{"point_id": skipped.point.point_id, "reason": skipped.reason} for skipped in plan.skipped],
+        "environment": lasting_environment(describe_environment()),
+    }
+
+
+def continue_run(before: Mapping[str, Any], now: Mapping[str, Any], *, changes: Sequence[str]) -> dict[str, Any]:
+    """run.json of a run that is continued: when and how it was begun, what is asked now, and one more session."""
+    sessions = before.get("sessions") if isinstance(before.get("sessions"), list) else []
+    session = {"command": now["command"], "started_at": now["created_at"], "changes": list(changes)}
+    kept = {key: before[key] for key in ("command", "created_at") if isinstance(before.get(key), str)}
+    return {**before, **now, **kept, "sessions": [*sessions, session]}
+
+
+def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
+    """Compare every initial checkpoint with the points that start from it; raises UsageError."""
+    for job in plan.jobs:
+        if job.point.initial_checkpoint:
+            check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
+
+
+def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
+    """Prepare every text that the plan needs; raises DataError.
+
+    `is_open`: recorded launches may be repeated, so their texts are needed too. Returns the digest of each text by
+    `SOURCE, VOCAB_SIZE tokens`.
+    """
+    points = [job.point for job in [*plan.jobs, *(plan.done if is_open else [])]]
+    digests = {}
+    for source, vocab_size in dict.fromkeys((point.data, point.vocab_size) for point in points):
+        prepared = corpus.prepare(source, vocab_size=vocab_size, report=observer.prepare)
+        digests[f"{source}, {vocab_size} tokens"] = prepared.digest
+        for point in points:
+            if (point.data, point.vocab_size) != (source, vocab_size):
+                continue
+            corpus.require_enough(
+                prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
+            )
+            if point.is_classifier:
+                find_packages(point)
+    return digests

@@ -1,0 +1,55 @@
+"""A sweep's jobs as tasks for the launcher. Pure, but for the environment variable of taking turns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvbench.launch.requests import MeasureRequest
+from hvbench.launch.task import Task
+from hvbench.plan.estimates import time_limit_seconds
+from hvbench.plan.jobs import Job, launch_facts, worker_group
+from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
+from hvbench.worker.turns import stretch_timeout
+
+
+def make_task(
+    job: Job,
+    settings: MeasureSettings,
+    *,
+    place: int | None = 0,
+    memory_limit_bytes: int | None = None,
+    checkpoints: Path = Path("checkpoints"),
+) -> Task:
+    """The task that measures one job.
+
+    Args:
+        job: the launch; its point has a resolved `world_size`.
+        settings: how it is measured.
+        place: its number among the launches that two arms of `hvbench ab` run in turns; None: it takes no turns.
+        memory_limit_bytes: what one worker may allocate; None: no limit.
+        checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
+    """
+    request = MeasureRequest(
+        point=seeded_point(job, settings),
+        measure=settings,
+        key=job.key,
+        place=place,
+        checkpoints=str(checkpoints),
+    )
+    return Task(
+        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: each has fresh workers
+        framework=job.point.framework,
+        world_size=job.point.world_size or 1,
+        device=job.point.device,
+        job=request.model_dump(),
+        timeout_seconds=stretch_timeout(time_limit_seconds(job, settings)),
+        memory_limit_bytes=memory_limit_bytes,
+        **launch_facts(job.point),
+    )
+
+
+def seeded_point(job: Job, settings: MeasureSettings) -> Point:
+    """The point as this repeat trains it: with a seed of its own where `seed_per_repeat` asks for that."""
+    repeat = job.repeat if settings.seed_per_repeat else 0
+    return job.point.model_copy(update={"seed": (job.point.seed + repeat) % 2**31})

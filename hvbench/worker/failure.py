@@ -1,0 +1,54 @@
+"""How a worker reports the exception that ended it: one line for the record, the traceback for the log."""
+
+from __future__ import annotations
+
+import resource
+import traceback
+from pathlib import Path
+from typing import Any
+
+from hvbench.io.atomic import write_json
+from hvbench.launch.diagnosis import OUT_OF_MEMORY
+from hvbench.launch.task import FailureStatus
+from hvbench.worker.progress import ProgressFile
+
+MAX_LINE = 500  # characters
+
+# Substrings of messages by which Horovod says that another rank is gone.
+ANOTHER_RANK_IS_GONE = ("HorovodAllreduce", "Horovod has been shut down", "Connection closed by peer")
+
+
+def report_failure(directory: Path, error: BaseException, *, progress: ProgressFile | None) -> None:
+    """Write `failure.json`; the memory that a failed step holds is released first, for this needs some too."""
+    limit_memory(None)
+    traceback.print_exc()
+    traceback.clear_frames(error.__traceback__)
+    state = progress.state if progress else {}
+    place = {"phase": state.get("phase") or "start", "index": state.get("index", -1)}
+    write_json(directory / "failure.json", {**describe_failure(error), **place})
+
+
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """Status and one line for an exception that ended a worker.
+
+    `is_echo`: it only says that another rank is gone, whose own failure is the cause.
+    """
+    message = f"{type(error).__name__}: {error}".strip(": \n").splitlines()
+    line = message[0] if len(message) == 1 else f"{message[0]} … {message[-1]}"
+    is_oom = isinstance(error, MemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    if is_oom:  # TensorFlow says it somewhere in the middle
+        line = next((part for part in message if any(text in part for text in OUT_OF_MEMORY)), line)
+    line = "".join(letter if letter.isprintable() else " " for letter in line)
+    is_echo = type(error).__name__ == "HorovodInternalError" or any(text in str(error) for text in ANOTHER_RANK_IS_GONE)
+    status = FailureStatus.OOM if is_oom else FailureStatus.FAILED
+    return {"status": status.value, "message": line[:MAX_LINE], "is_echo": is_echo and not is_oom}
+
+
+def limit_memory(limit_bytes: int | None) -> None:
+    """Let allocations fail beyond `limit_bytes` of private writable memory (None: no limit).
+
+    RLIMIT_DATA and not RLIMIT_AS: a framework maps far more addresses than it ever uses.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    soft = hard if limit_bytes is None else limit_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

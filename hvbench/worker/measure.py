@@ -1,0 +1,174 @@
+"""One measured point in a worker: prepare, train, and this rank's samples and environment as the result."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hvbench.frameworks.contract import Trainer
+from hvbench.launch.requests import MeasureRequest
+from hvbench.records.environment import describe_environment, describe_load
+from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.point import Point
+from hvbench.training.checkpoints import load_checkpoint
+from hvbench.training.corpus import Corpus
+from hvbench.training.packages import make_batches
+from hvbench.worker.ablation import Ablations
+from hvbench.worker.faults import slow_down
+from hvbench.worker.loop import Diverged, Loop, Samples
+from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
+from hvbench.worker.pretrain import pretrain
+from hvbench.worker.worker import Worker, load_text
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A point that is ready to train, and what preparing it took."""
+
+    text: Corpus
+    trainer: Trainer
+    loop: Loop
+    ablations: Ablations
+    load_before: Json  # of the host
+    start_rss_bytes: int
+    data_prepare_seconds: float
+    build_seconds: float
+
+
+def measure(worker: Worker, request: MeasureRequest) -> Json:
+    """Train one point and return `outcome`, `environment` and `samples` of this rank, or of a point not worth training."""
+    ceiling, slowness = None, None
+    if request.measure.ceilings:
+        ceiling, slowness = worker.ceilings.measure(request.point, force_emulated=request.measure.force_emulated)
+    if slowness:
+        return skipped(worker, ceiling, reason=slowness)
+    prepared = prepare(worker, request)
+    outcome = train(worker, prepared)
+    result = {
+        "outcome": outcome,
+        "environment": describe_measurement(worker, request.point, prepared),
+        "samples": collect_samples(worker, prepared) | {"ceiling": ceiling},
+    }
+    if outcome["status"] == "ok" and request.measure.ablation_rounds:
+        result["samples"]["ablation"] = prepared.ablations.samples
+    prepared.trainer.close()
+    return result
+
+
+def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
+    """Read the text, build the trainer, load the weights or the checkpoint that the point starts from."""
+    point, settings, runtime = request.point, request.measure, worker.runtime
+    worker.progress.enter("data")
+    runtime.release()  # what the ceilings needed is no part of the point's memory
+    reset_peak_rss()
+    start_rss_bytes, load_before = rss_bytes(), describe_load()
+
+    begun = time.perf_counter()
+    text = load_text(point.data, point.vocab_size)
+    batches = make_batches(point, text, rank=runtime.rank)
+    read = time.perf_counter()
+
+    worker.progress.enter("build")
+    checkpoints = Path(request.checkpoints)
+    weights = pretrain(worker, point, text, checkpoints=checkpoints) if point.is_pretrained else None
+    trainer = worker.build_trainer(point, weights)
+    trainer = slow_down(trainer, worker.progress.faults, point=point.point_id)
+    folder = checkpoints / request.key if settings.checkpoint_every else None
+    loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder)
+    if point.initial_checkpoint:
+        checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
+        trainer.load_state(dict(checkpoint.arrays))
+        loop.resume(checkpoint.header)
+    ablations = Ablations(loop)
+    built = time.perf_counter()
+
+    return Prepared(
+        text=text,
+        trainer=trainer,
+        loop=loop,
+        ablations=ablations,
+        load_before=load_before,
+        start_rss_bytes=start_rss_bytes,
+        data_prepare_seconds=read - begun,
+        build_seconds=built - read,
+    )
+
+
+def train(worker: Worker, prepared: Prepared) -> Json:
+    """Take every step of the loop, and the rounds of ablations between them; the outcome, `ok` or `diverged`."""
+    loop, progress = prepared.loop, worker.progress
+    progress.enter("evaluate" if loop.settings.evaluate_every else "first_step", steps=loop.total_steps)
+    try:
+        loop.start()
+        while not loop.is_done:
+            progress.enter(loop.phase, step=loop.step)
+            with loop.paused():
+                worker.turns.step()
+            loop.advance()
+            progress.note(loss=loop.samples.loss[-1], timed_steps=loop.timed_steps, timed_seconds=loop.timed_seconds)
+            prepared.ablations.interrupt(enter=progress.enter)
+    except Diverged as reason:
+        return {"status": "diverged", "rank": worker.runtime.rank, "phase": loop.phase, "message": str(reason)}
+    return {"status": "ok"}
+
+
+def collect_samples(worker: Worker, prepared: Prepared) -> Json:
+    """Fields of `hvbench.records.record.RankSamples`, but for ceiling and ablation."""
+    loop = prepared.loop
+    return {
+        **vars(loop.samples),
+        **worker.describe_place(),
+        **(prepared.ablations.peaks or read_peaks(worker.runtime)),
+        "first_step": loop.first_step,
+        "data_prepare_seconds": prepared.data_prepare_seconds,
+        "build_seconds": prepared.build_seconds,
+        "start_rss_bytes": prepared.start_rss_bytes,
+    }
+
+
+def describe_measurement(worker: Worker, point: Point, prepared: Prepared) -> Json:
+    """The environment of a trained point: machine, framework, load, text."""
+    text = prepared.text
+    return {
+        **describe_environment(),
+        "framework_versions": worker.runtime.versions(),
+        "load_before": prepared.load_before,
+        "load_after": describe_load(),
+        "data_source": text.source,
+        "data_digest": text.digest,
+        "tokens_digest": text.tokens_digest,
+        "text_bytes": text.text_bytes,
+        "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
+        "memory_limit_bytes": worker.description.memory_limit_bytes,
+    }
+
+
+def skipped(worker: Worker, ceiling: Json, *, reason: str) -> Json:
+    """The result of a point that is not trained: its ceilings, and why."""
+    return {
+        "outcome": {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": reason},
+        "environment": {
+            **describe_environment(),
+            "framework_versions": worker.runtime.versions(),
+            "tokens_digest": None,  # no text was read
+        },
+        "samples": {
+            **vars(Samples()),
+            **worker.describe_place(),
+            **read_peaks(worker.runtime),
+            "data_prepare_seconds": 0.0,
+            "build_seconds": 0.0,
+            "start_rss_bytes": rss_bytes(),
+            "ceiling": ceiling,
+        },
+    }
+
+
+def uses_horovod(point: Point) -> bool:
+    """Whether the point's ranks are connected by Horovod."""
+    return (point.world_size or 1) > 1 and STRATEGIES[point.strategy].is_joined_by_horovod

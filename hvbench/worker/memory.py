@@ -1,0 +1,41 @@
+"""Memory of this process: resident set size now, and its high-water mark, which can be reset."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+from pathlib import Path
+
+from hvbench.frameworks.contract import Runtime
+
+
+def reset_peak_rss() -> None:
+    """Return freed memory to the system and restart the RSS high-water mark, where the kernel allows it."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        pass
+
+
+def read_peaks(runtime: Runtime) -> dict[str, int | None]:
+    """The high-water marks of host and device memory, as `hvbench.records.record.RankSamples` names them."""
+    return {"peak_rss_bytes": peak_rss_bytes(), "peak_device_memory_bytes": runtime.peak_device_memory_bytes()}
+
+
+def peak_rss_bytes() -> int:
+    """RSS high-water mark of this process since `reset_peak_rss`."""
+    return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def rss_bytes() -> int:
+    """Resident memory of this process now."""
+    return _status_bytes("VmRSS") or peak_rss_bytes()
+
+
+def _status_bytes(key: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

@@ -1,0 +1,46 @@
+"""A few steps of one point with every tensor written down, for the parity check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hvbench.launch.requests import TraceRequest
+from hvbench.parity import trace as parity
+from hvbench.records.environment import multiplies_natively
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.training.packages import make_batches
+from hvbench.training.weights import initial_weights, move_last_bits
+from hvbench.worker.worker import Worker, load_text
+
+
+def trace(worker: Worker, request: TraceRequest) -> dict[str, Any]:
+    """Train a few steps and keep every tensor in the request's folder, where this host sees it.
+
+    Without dropout: the two frameworks draw different masks, and only equal work can be compared tensor by tensor.
+    Returns the name of the tensors' file (None: no folder here), the digests of gradients and parameters, and whether
+    the device multiplies in the point's compute dtype.
+    """
+    point, runtime = request.point, worker.runtime
+    runtime.release()
+    text = load_text(point.data, point.vocab_size)
+    batches = make_batches(point, text, rank=runtime.rank)
+    worker.progress.enter("build")
+    weights = None
+    if request.draw is not None:
+        weights = move_last_bits(initial_weights(point), seed=(point.seed, request.draw))
+    trainer = worker.build_trainer(point.model_copy(update={"dropout": 0.0}), weights)
+    worker.progress.enter("measure")
+    folder = Path(request.folder)
+    path = None
+    if folder.is_dir():
+        path = folder / f"{parity.trace_name(point, request.draw)}-rank{runtime.rank}.npz"
+    steps, is_first = request.measure.steps, runtime.rank == 0
+    digests = parity.write_trace(path, point, trainer=trainer, batches=batches, steps=steps, is_first=is_first)
+    trainer.close()
+    return {
+        "outcome": {"status": "ok"},
+        "file": path.name if path else None,
+        "digests": digests,
+        "is_native": multiplies_natively(PRECISIONS[point.precision].compute_dtype, device=runtime.device),
+    }

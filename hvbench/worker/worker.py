@@ -1,0 +1,77 @@
+"""What all jobs of one worker share: the framework, loaded once, this rank's place, and the texts that were read."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hvbench.frameworks import load_framework, references
+from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.launch.messages import WorkerDescription
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.training import corpus
+from hvbench.training.weights import initial_weights
+from hvbench.worker.ceiling import Ceilings
+from hvbench.worker.faults import load_faults
+from hvbench.worker.progress import ProgressFile
+from hvbench.worker.turns import Turns, join_turns, keep_to_own_cores
+
+
+class Worker:
+    """One rank of one framework."""
+
+    def __init__(self, directory: Path) -> None:
+        """Read what there is to do; nothing is loaded yet."""
+        self.directory = directory
+        self.description = WorkerDescription.from_json(json.loads((directory / "generation.json").read_text()))
+        self.progress = ProgressFile(directory, faults=load_faults(self.description.rank))
+        self.runtime: Runtime | None = None
+        self.step_module: ModuleType | None = None  # the twin's `step`; None for an implementation without training
+        self.ceilings: Ceilings | None = None
+        self.turns = Turns()
+
+    def load(self) -> None:
+        """Import the framework and join the other ranks."""
+        about = self.description
+        keep_to_own_cores(local_rank=about.local_rank, local_size=about.world_size)
+        is_reference = about.framework in references.COLLECTIVES
+        module = references if is_reference else load_framework(about.framework, "runtime")
+        self.runtime = module.Runtime(
+            rank=about.rank,
+            world_size=about.world_size,
+            local_rank=about.local_rank,
+            threads=about.threads,
+            device=about.device,
+            strategy=about.strategy,
+        )
+        if not is_reference:
+            self.step_module = load_framework(about.framework, "step")
+            self.ceilings = Ceilings(about.framework, self.runtime)
+            self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
+
+    def build_trainer(self, point: Point, weights: Arrays | None = None) -> Trainer:
+        """The twin's trainer, from the initial weights that both frameworks share; `weights` replace some of them."""
+        precision = PRECISIONS[point.precision]
+        initial = initial_weights(point, dtype=precision.parameter_dtype)
+        return self.step_module.Trainer(point, initial | (weights or {}), precision=precision, runtime=self.runtime)
+
+    def describe_place(self) -> dict[str, Any]:
+        """Where this rank runs: fields of `hvbench.records.record.RankSamples`."""
+        about = self.description
+        return {
+            "rank": self.runtime.rank,
+            "host": about.host,
+            "local_rank": about.local_rank,
+            "threads": about.threads,
+            "device": self.runtime.device,
+        }
+
+
+@cache
+def load_text(data: str, vocab_size: int) -> corpus.Corpus:
+    """The tokens of `data`, read once per worker."""
+    return corpus.prepare(data, vocab_size=vocab_size)
