@@ -1,7 +1,7 @@
 # make sweep       set everything up, then train and compare both frameworks (NP=2 SUITE=quickstart)
 # make test        set everything up, what the tests need as well, then run the tests, cheap ones first
 # make test-long   the same with the tests that take minutes each (a nightly job)
-# make style       look whether ruff would change anything, before anything is built (1 minute, later seconds)
+# make style       look whether ruff would change anything, before anything is built (seconds)
 # make docs        set everything up, what Sphinx needs as well, then write the documentation as HTML
 # make reference   compute the published runs' reports, and the tables that documents quote, from their records
 # make setup       only set up: .venv with PyTorch, TensorFlow, MPI, hvbench and a Horovod built for them
@@ -28,6 +28,7 @@ BIN := $(CURDIR)/.venv/bin
 READY := .venv/ready
 READY_TEST := .venv/ready-test
 READY_STYLE := .venv/ready-style
+RUFF := $(shell sed -n 's/^STYLE = \["\(.*\)"\].*/\1/p' setup.py)
 PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check
 TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults network docs))
 
@@ -94,12 +95,12 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 
 $(READY_TEST): $(READY)
 	@echo "What the tests need (usually about 1 min)"
-	@$(PIP_INSTALL) --editable '.[all,test]'
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[all,test]'
 	@touch $@
 
 $(READY_STYLE): setup.py
 	$(MAKE_VENV)
-	@$(PIP_INSTALL) --editable '.[style]'
+	@$(PIP_INSTALL) '$(RUFF)'
 	@touch $@
 
 clean:

@@ -66,7 +66,6 @@ setup(
         "parquet": PARQUET,
         **TRACKERS,
         "docs": DOCS,
-        "style": STYLE,
         "test": [
             *STYLE,
             *CI,

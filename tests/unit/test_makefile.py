@@ -57,6 +57,12 @@ def test_a_purpose_installs_what_it_needs_in_a_folder_with_a_space(checkout: Pat
     assert len(installed(checkout)) == 2, "nothing is installed twice"
 
 
+def test_the_style_needs_ruff_alone(checkout: Path) -> None:
+    make(checkout, "style")  # fails in the end: the made-up Python installs no ruff
+    asked = (checkout / "asked").read_text()
+    assert re.search(r"pip install --disable-pip-version-check ruff==\S+$", asked, re.M) and "editable" not in asked
+
+
 def test_the_makefile_takes_the_pythons_that_setup_py_allows() -> None:
     makefile, setup = ((ROOT / name).read_text(encoding="utf-8") for name in ("Makefile", "setup.py"))
     least, beyond = map(int, re.search(r'python_requires=">=3\.(\d+),<3\.(\d+)"', setup).groups())
