@@ -11,6 +11,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from hvbench import __version__  # noqa: E402
 from hvbench.analysis.frame.columns import POINT_COLUMNS  # noqa: E402
+from hvbench.analysis.report.listing import render_topic_list  # noqa: E402
 from hvbench.spec.reference import render_reference  # noqa: E402
 from hvbench.spec.schema import suite_schema  # noqa: E402
 
@@ -41,7 +42,13 @@ def write_column_reference(folder: Path) -> None:
     (folder / "columns.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_topic_reference(folder: Path) -> None:
+    """What each part of a report answers, and what a run must hold for it."""
+    (folder / "topics.md").write_text(render_topic_list(), encoding="utf-8")
+
+
 generated = HERE / "_generated"
 generated.mkdir(exist_ok=True)
 write_suite_reference(generated)
 write_column_reference(generated)
+write_topic_reference(generated)

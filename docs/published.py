@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.report.contents import list_tables
-from hvbench.analysis.show.render import render_csv, render_markdown
+from hvbench.analysis.report.write import render_tables
 from hvbench.communication.results import write_results
 from hvbench.records.store import RunFolder
 
@@ -81,22 +80,19 @@ def rewrite_quotes(document: Path) -> bool:
 
 def read_table(path: str) -> str:
     """The Markdown of a published table, `path` below the repository: from the records of its run, or from a kept file."""
-    run, _, name = path.partition("/tables/")
-    if name:
-        return compute_tables(ROOT / run)[name]
+    run, mark, name = path.partition("/tables/")
+    if mark:
+        return compute_tables(ROOT / run)[f"tables/{name}"]
     return (ROOT / path).read_text(encoding="utf-8")
 
 
 @functools.cache
 def compute_tables(run: Path) -> dict[str, str]:
-    """The tables of a run's report, file name -> text (`throughput.md`, `throughput.csv`), computed from its records."""
+    """Path below the run's folder -> text of every table (`tables/throughput.md`, `.csv`, `.tex`), from its records."""
     records, problems = RunFolder(run).read_records()
     if problems:
         raise ValueError(f"{run}: {problems[0]}")
-    tables = list_tables(Run(records))
-    return {f"{table.name}.md": render_markdown(table) for table in tables} | {
-        f"{table.name}.csv": render_csv(table) for table in tables
-    }
+    return render_tables(Run(records))
 
 
 def find_tables(text: str) -> list[str]:

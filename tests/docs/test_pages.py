@@ -15,6 +15,7 @@ import pytest
 from nbclient import NotebookClient
 
 from hvbench import errors
+from hvbench.analysis.topics.catalogue import TOPICS
 from hvbench.cli.group import hvbench as command_line
 from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
@@ -42,6 +43,11 @@ def test_every_field_of_a_suite_is_in_the_reference(pages: Path) -> None:
     text = (pages / "reference" / "suite-file.html").read_text(encoding="utf-8")
     assert [name for name in [*Point.model_fields, *MeasureSettings.model_fields] if f">{name}<" not in text] == []
     assert json.loads((pages / "suite.schema.json").read_text(encoding="utf-8")) == suite_schema()
+
+
+def test_every_topic_of_a_report_is_in_the_reference(pages: Path) -> None:
+    text = (pages / "reference" / "topics.html").read_text(encoding="utf-8")
+    assert [topic.name for topic in TOPICS if topic.name not in text] == []
 
 
 def test_the_page_of_exit_codes_has_those_of_every_error() -> None:
