@@ -9,7 +9,7 @@ from pydantic import Field
 from hvbench.spec.knob import AnyPoint, Count, Knob, Part, Site
 
 
-def _needs_ranks(point: AnyPoint, site: Site) -> str | None:
+def _too_few_ranks(point: AnyPoint, site: Site) -> str | None:
     if point.world_size > site.world_size:
         return f"needs {point.world_size} ranks, {site.world_size} launched"
     return None
@@ -26,7 +26,9 @@ class BatchPart(Part):
 
     world_size: Annotated[
         Count | None,
-        Knob(label="ranks", in_words=_count_ranks, unit="ranks", column=6, is_of_launch=True, unavailable=_needs_ranks),
+        Knob(
+            label="ranks", in_words=_count_ranks, unit="ranks", column=6, is_of_launch=True, unavailable=_too_few_ranks
+        ),
     ] = Field(None, description="ranks that train; left out: as many as were launched")
     micro_batch_size: Annotated[
         Count, Knob(label="micro-batch", in_words="micro-batch {}".format, unit="samples", column=2)

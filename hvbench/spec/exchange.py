@@ -57,7 +57,7 @@ class Controller:
 CONTROLLERS = {"gloo": Controller(needs_mpirun=False), "mpi": Controller(needs_mpirun=True)}
 
 
-def _fits_the_ranks_and_settings(point: AnyPoint) -> str | None:
+def _strategy_does_not_fit(point: AnyPoint) -> str | None:
     strategy = STRATEGIES[point.strategy]
     changed = changed_fields(point, among=lambda knob: knob.is_of_horovod)
     if point.world_size == 1 and (changed or not strategy.is_horovod):
@@ -72,7 +72,7 @@ def _fits_the_ranks_and_settings(point: AnyPoint) -> str | None:
     return None
 
 
-def _sums_as_it_can(point: AnyPoint) -> str | None:
+def _sum_does_not_exist(point: AnyPoint) -> str | None:
     is_average, is_predivided = REDUCTIONS[point.reduction].is_average, point.gradient_predivide != 1.0
     is_power_of_two = not point.world_size & (point.world_size - 1)
     if not is_average and not (CONTROLLERS[point.controller].needs_mpirun and is_power_of_two):
@@ -84,11 +84,11 @@ def _sums_as_it_can(point: AnyPoint) -> str | None:
     return None
 
 
-def _needs_mpi(point: AnyPoint, site: Site) -> str | None:
+def _no_mpi(point: AnyPoint, site: Site) -> str | None:
     return site.no_mpi if point.needs_mpirun else None
 
 
-def _needs_a_link_to_shape(point: AnyPoint, site: Site) -> str | None:
+def _no_link_to_shape(point: AnyPoint, site: Site) -> str | None:
     return None if point.link_bits_per_second is None else site.no_shaped_links
 
 
@@ -97,15 +97,15 @@ class ExchangePart(Part):
 
     title = "Exchange"
 
-    strategy: Annotated[Literal[*STRATEGIES], Knob(is_of_launch=True, impossible=_fits_the_ranks_and_settings)] = Field(
+    strategy: Annotated[Literal[*STRATEGIES], Knob(is_of_launch=True, impossible=_strategy_does_not_fit)] = Field(
         "horovod", description="native: DistributedDataParallel or MultiWorkerMirroredStrategy; local: no exchange"
     )
-    reduction: Annotated[Literal[*REDUCTIONS], Knob(is_of_horovod=True, impossible=_sums_as_it_can)] = Field(
+    reduction: Annotated[Literal[*REDUCTIONS], Knob(is_of_horovod=True, impossible=_sum_does_not_exist)] = Field(
         "average", description="what Horovod makes of the ranks' gradients"
     )
-    controller: Annotated[
-        Literal[*CONTROLLERS], Knob(is_of_launch=True, is_of_horovod=True, unavailable=_needs_mpi)
-    ] = Field("gloo", description="what Horovod's ranks talk over")
+    controller: Annotated[Literal[*CONTROLLERS], Knob(is_of_launch=True, is_of_horovod=True, unavailable=_no_mpi)] = (
+        Field("gloo", description="what Horovod's ranks talk over")
+    )
     fusion_threshold_bytes: Annotated[
         Annotated[int, Field(ge=0, lt=2**40)] | None,
         Knob(
@@ -135,7 +135,7 @@ class ExchangePart(Part):
     )
     link_bits_per_second: Annotated[
         Annotated[int, Field(ge=10_000, lt=2**40)] | None,
-        Knob(label="link (bit/s)", unit="bit/s", is_of_launch=True, unavailable=_needs_a_link_to_shape),
+        Knob(label="link (bit/s)", unit="bit/s", is_of_launch=True, unavailable=_no_link_to_shape),
     ] = Field(None, description="what the hosts' links are shaped to (see hvbench lab); left out: as they are")
 
     @property

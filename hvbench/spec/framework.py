@@ -10,7 +10,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.knob import AnyPoint, Knob, Part, Site
 
 
-def _needs_framework(point: AnyPoint, site: Site) -> str | None:
+def _not_installed(point: AnyPoint, site: Site) -> str | None:
     if point.framework not in site.frameworks:
         return f"{point.framework} is not installed here; see hvbench doctor"
     return None
@@ -21,6 +21,6 @@ class FrameworkPart(Part):
 
     title = "Framework"
 
-    framework: Annotated[Literal[*FRAMEWORKS], Knob(column=0, is_of_launch=True, unavailable=_needs_framework)] = Field(
+    framework: Annotated[Literal[*FRAMEWORKS], Knob(column=0, is_of_launch=True, unavailable=_not_installed)] = Field(
         FRAMEWORKS[0], description="which twin trains"
     )

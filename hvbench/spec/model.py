@@ -22,7 +22,7 @@ MODEL_PRESETS: dict[str, dict[str, int]] = {
 }
 
 
-def _heads_divide_the_width(point: AnyPoint) -> str | None:
+def _heads_do_not_divide_width(point: AnyPoint) -> str | None:
     if point.hidden_size % point.num_heads:
         return f"hidden_size {point.hidden_size} is not a multiple of num_heads {point.num_heads}"
     return None
@@ -38,7 +38,7 @@ class ModelPart(Part):
         "small", description="preset of the sizes below"
     )
     num_layers: Count = Field(description="decoder blocks")
-    num_heads: Annotated[Count, Knob(impossible=_heads_divide_the_width)] = Field(
+    num_heads: Annotated[Count, Knob(impossible=_heads_do_not_divide_width)] = Field(
         description="attention heads; divides hidden_size"
     )
     hidden_size: Count = Field(description="width of the residual stream")

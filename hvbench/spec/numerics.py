@@ -61,13 +61,13 @@ WIRE_FORMATS = {
 }
 
 
-def _has_gradients_to_compress(point: AnyPoint) -> str | None:
+def _nothing_to_compress(point: AnyPoint) -> str | None:
     if point.world_size == 1 and WIRE_FORMATS[point.compression].is_compressed:
         return "one rank has nothing to all-reduce: Horovod skips compression"
     return None
 
 
-def _is_a_choice_of_pytorch(point: AnyPoint) -> str | None:
+def _no_fp32_products_of_pytorch(point: AnyPoint) -> str | None:
     if point.gemm != "default" and (
         point.framework != "pytorch" or PRECISIONS[point.precision].is_lower or point.device == "cuda"
     ):
@@ -89,10 +89,10 @@ class NumericsPart(Part):
     )
     compression: Annotated[
         Literal[*WIRE_FORMATS],
-        Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_has_gradients_to_compress),
+        Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_nothing_to_compress),
     ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
     gemm: Annotated[
-        Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_is_a_choice_of_pytorch)
+        Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_no_fp32_products_of_pytorch)
     ] = Field("default", description="library of PyTorch's fp32 products on a CPU")
     device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True)] = Field(
         "auto", description="auto: cuda where the framework sees one"

@@ -27,7 +27,7 @@ OBJECTIVES = {
 LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_classification)
 
 
-def _pretraining_needs_a_classifier(point: AnyPoint) -> str | None:
+def _pretraining_for_no_classifier(point: AnyPoint) -> str | None:
     if point.is_pretrained and (not point.is_classifier or point.initial_checkpoint):
         return f"pretraining {point.pretraining} comes before classification, from the seed"
     return None
@@ -42,7 +42,7 @@ class ObjectivePart(Part):
         "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
     )
     num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
-    pretraining: Annotated[Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_needs_a_classifier)] = Field(
+    pretraining: Annotated[Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_for_no_classifier)] = Field(
         "none", description="what the weights learn before; classification only"
     )
     pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps")] = Field(

@@ -25,13 +25,13 @@ SCHEDULES = {
 }
 
 
-def _leaves_steps_after_the_warm_up(point: AnyPoint) -> str | None:
+def _warm_up_takes_all_steps(point: AnyPoint) -> str | None:
     if SCHEDULES[point.schedule].has_end and point.lr_warmup_steps >= point.schedule_steps:
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
     return None
 
 
-def _has_passes_to_raise(point: AnyPoint) -> str | None:
+def _no_passes_to_raise(point: AnyPoint) -> str | None:
     if point.batch_warmup_steps and point.gradient_accumulation_steps == 1:
         return "batch_warmup_steps raises gradient_accumulation_steps, which is 1"
     return None
@@ -49,11 +49,11 @@ class SchedulePart(Part):
     )
     schedule: Literal[*SCHEDULES] = Field("cosine", description="learning rate after the warm-up")
     lr_warmup_steps: Annotated[
-        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_leaves_steps_after_the_warm_up)
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_warm_up_takes_all_steps)
     ] = Field(10, description="linear warm-up, in steps")
     schedule_steps: Annotated[Count, Knob(unit="steps")] = Field(
         1000, description="step at which cosine and linear reach a tenth of the peak"
     )
     batch_warmup_steps: Annotated[
-        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_has_passes_to_raise)
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_no_passes_to_raise)
     ] = Field(0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none")

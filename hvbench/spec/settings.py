@@ -10,19 +10,19 @@ from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec
 
 
-def _keeps_the_optimizer_state(settings: AnySettings, point: AnyPoint) -> str | None:
+def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
     if settings.checkpoint_every and point.is_served:
         return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
     return None
 
 
-def _steps_without_the_server(settings: AnySettings, point: AnyPoint) -> str | None:
+def _server_is_in_every_step(settings: AnySettings, point: AnyPoint) -> str | None:
     if settings.ablation_rounds and point.is_served:
         return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
     return None
 
 
-def _averages_gradients(settings: AnySettings, point: AnyPoint) -> str | None:
+def _nothing_is_averaged(settings: AnySettings, point: AnyPoint) -> str | None:
     is_averaged = STRATEGIES[point.strategy].is_horovod and REDUCTIONS[point.reduction].is_average
     if settings.noise_every and not is_averaged:
         return "noise_every compares with gradients that Horovod averages"
@@ -54,9 +54,9 @@ class MeasureSettings(Spec):
     )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
     checkpoint_every: Annotated[
-        int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_keeps_the_optimizer_state)
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_state_is_on_server)
     ] = Field(0, description="steps between checkpoints; 0: none")
-    noise_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_averages_gradients)] = (
+    noise_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_nothing_is_averaged)] = (
         Field(0, description="steps between looks at the gradient noise; 0: none")
     )
     force_emulated: bool = Field(False, description="run precisions that take over 20 times as long as fp32, too")
@@ -65,7 +65,7 @@ class MeasureSettings(Spec):
         description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without",
     )
     ablation_rounds: Annotated[
-        int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_steps_without_the_server)
+        int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_server_is_in_every_step)
     ] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
     precision_target: Annotated[Annotated[float, Field(gt=0.0, lt=1.0)] | None, Knob(changes_samples=False)] = Field(
         None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from hvbench.errors import UsageError
 from hvbench.registry import FRAMEWORKS
-from hvbench.spec.knob import presets_of
+from hvbench.spec.batch import BatchPart
+from hvbench.spec.knob import Kind, Part, Spec, choices_of, groups_of, kind_of, knobs_of, presets_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
-from hvbench.spec.model import MODEL_PRESETS
+from hvbench.spec.model import MODEL_PRESETS, ModelPart
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
@@ -53,6 +54,39 @@ def test_every_framework_name_is_accepted() -> None:
 def test_another_framework_name_is_refused_with_the_known_ones() -> None:
     names = " or ".join([", ".join(f"'{name}'" for name in FRAMEWORKS[:-1]), f"'{FRAMEWORKS[-1]}'"])
     assert refuse(Point, framework="jax") == f'framework = "jax": must be {names}'
+
+
+# Parts
+
+
+def test_every_field_belongs_to_one_part() -> None:
+    """Of two parts that declare the same field, one would silently win."""
+    parts = [part for part in reversed(Point.__mro__) if issubclass(part, Part) and part not in (Part, Point)]
+    declared = [name for part in parts for name in part.model_fields]
+    assert declared == list(Point.model_fields)
+    assert [name for names in groups_of(Point).values() for name in names] == declared
+
+
+def test_every_part_is_a_frozen_model_by_itself() -> None:
+    batch = BatchPart(micro_batch_size=4, gradient_accumulation_steps=2, world_size=3)
+    assert batch.global_batch_size == 24
+    assert ModelPart(model="tiny").model_dump() == {"model": "tiny", **MODEL_PRESETS["tiny"]}
+    with pytest.raises(ValidationError):
+        batch.micro_batch_size = 1
+
+
+def test_tables_begin_with_columns_in_one_order() -> None:
+    places = [knob.column for knob in knobs_of(Point).values() if knob.column is not None]
+    assert sorted(places) == list(range(len(places)))
+
+
+@pytest.mark.parametrize("model", [Point, MeasureSettings], ids=lambda model: model.__name__)
+def test_every_field_is_of_a_known_kind(model: type[Spec]) -> None:
+    kinds = {name: kind_of(field) for name, field in model.model_fields.items()}
+    assert all((kinds[name] is Kind.CHOICE) == bool(choices_of(field)) for name, field in model.model_fields.items())
+    assert all(
+        isinstance(field.default, bool) == (kinds[name] is Kind.SWITCH) for name, field in model.model_fields.items()
+    )
 
 
 # Batch arithmetic
