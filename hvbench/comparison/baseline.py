@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.comparison.compare import compare
-from hvbench.comparison.gate.judge import Judgement, judge_baseline
+from hvbench.comparison.gate.checks import Terms
+from hvbench.comparison.gate.judge import judge_baseline
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.result import LaunchSet
 from hvbench.comparison.runs import BASELINES, load_launches, require_name
@@ -114,14 +116,8 @@ def judge_against_baseline(
     repeats: dict[str, int] = {}
     for record in now.records:
         repeats[record.point_id] = repeats.get(record.point_id, 0) + (record.outcome.status == "ok")
-    judgement = judge_baseline(
-        comparison,
-        policy=policy,
-        suite=suite,
-        against=f"the baseline {path}",
-        today=today,
-        launches=min(repeats.values()),
-    )
+    terms = Terms(policy=policy, suite=suite, against=f"the baseline {path}", today=today)
+    judgement = judge_baseline(comparison, terms, launches=min(repeats.values()))
     return judgement, problems + unreadable
 
 

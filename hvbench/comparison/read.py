@@ -11,7 +11,7 @@ from hvbench.comparison.ab.pairs import read_ab
 from hvbench.comparison.baseline import judge_against_baseline
 from hvbench.comparison.calls import MARGIN
 from hvbench.comparison.compare import compare
-from hvbench.comparison.gate.judge import Judgement
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.history import History, trace
 from hvbench.comparison.result import Comparison, LaunchSet

@@ -14,7 +14,9 @@ import pytest
 
 from hvbench.cli import run as run_command_line
 from hvbench.comparison.compare import compare
-from hvbench.comparison.gate.judge import EXIT_CODES, Judgement, judge_pairs
+from hvbench.comparison.gate.checks import Terms
+from hvbench.comparison.gate.judge import judge_pairs
+from hvbench.comparison.gate.judgement import EXIT_CODES, Judgement
 from hvbench.comparison.gate.policy import Policy, parse_policy
 from hvbench.comparison.outputs import comparison as comparisons
 from hvbench.comparison.outputs import verdict
@@ -35,7 +37,7 @@ def changed(**changes: object) -> Comparison:
 def judged(comparison: Comparison | None = None, **changes: object) -> Judgement:
     return judge_pairs(
         comparison or compare([side("a", launches(), job="x"), side("b", launches(factor=1.1, seed=1), job="x")]),
-        policy=Policy(), suite="mine", against="arm a", today="2026-01-01", pairs=8, **changes,
+        Terms(policy=Policy(), suite="mine", against="arm a", today="2026-01-01"), pairs=8, **changes,
     )  # fmt: skip
 
 
@@ -111,7 +113,7 @@ def test_a_figure_that_the_policy_names_and_a_launch_lacks_is_missing() -> None:
     comparison = compare([side("a", a, job="x"), side("b", b, job="x")])
     named = parse_policy("[metrics.exposed_communication_seconds]\ngate = true\n", where="p")
     verdicts = [
-        judge_pairs(comparison, policy=policy, suite="mine", against="a", today="2026-01-01", pairs=8)
+        judge_pairs(comparison, Terms(policy=policy, suite="mine", against="a", today="2026-01-01"), pairs=8)
         for policy in (Policy(), named)
     ]
     assert [each.exit_code for each in verdicts] == [0, 5]

@@ -12,7 +12,7 @@ import click
 
 from hvbench import errors
 from hvbench.cli.options import VerdictFiles, write_output
-from hvbench.comparison.gate.judge import Judgement
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.outputs import verdict
 from hvbench.io.atomic import explaining_write_errors
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from hvbench.comparison.ab.pairs import AbRun, describe_launching, load_pairs, read_ab, read_controls
 from hvbench.comparison.compare import compare
-from hvbench.comparison.gate.judge import Judgement, judge_pairs
+from hvbench.comparison.gate.checks import Terms
+from hvbench.comparison.gate.judge import judge_pairs
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.records.fingerprint import SOFTWARE
@@ -17,10 +19,10 @@ TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ
 def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
     """The verdict over the complete pairs of a run, and a line for each unreadable record."""
     comparison, sets, problems = compare_pairs(run, margin=policy.margin)
-    judgement = judge_pairs(
-        comparison, policy=policy, suite=run.suite, against=f"arm a ({run.arms['a'].get('description', '')})", today=today,
-        pairs=run.pairs, controls=read_controls(run, sets), notes=[describe_launching(run)],
-    )  # fmt: skip
+    against = f"arm a ({run.arms['a'].get('description', '')})"
+    terms = Terms(policy=policy, suite=run.suite, against=against, today=today)
+    controls, notes = read_controls(run, sets), [describe_launching(run)]
+    judgement = judge_pairs(comparison, terms, pairs=run.pairs, controls=controls, notes=notes)
     return judgement, problems
 
 

@@ -17,7 +17,7 @@ from hvbench.comparison.ab.judge import judge_run
 from hvbench.comparison.ab.launches import find_obstacle, launch_in_turns, launch_pair
 from hvbench.comparison.ab.options import AbOptions
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_arm, plan_orders
-from hvbench.comparison.gate.judge import Judgement
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import Interrupted, StorageError, UsageError
