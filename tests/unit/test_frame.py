@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from hvbench.analysis.frame import shape
 from hvbench.analysis.frame.axes import order_values, varying_axes
-from hvbench.analysis.frame.columns import METRICS, POINT_COLUMNS
+from hvbench.analysis.frame.columns import MEASURED_COLUMNS, POINT_COLUMNS
 from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
 from tests.unit.sample_records import make_ceiling, make_evaluation, make_quickstart, make_rank, make_record
 
@@ -238,7 +241,7 @@ def test_validation_loss_is_weighted_by_samples() -> None:
 def test_a_launch_that_is_not_ok_keeps_its_row_without_metrics(status: str) -> None:
     row = measure(make_record([make_rank(step_seconds=[1.0, 1.0])], status=status, message="why", phase="measure"))
     assert (row["status"], row["message"], row["phase"]) == (status, "why", "measure")
-    assert row[list(METRICS)].isna().all()
+    assert row[list(MEASURED_COLUMNS)].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,7 @@ def test_an_ok_record_without_its_samples_counts_as_failed(ranks, says: str) -> 
     row = measure(make_record(ranks))
     assert row["status"] == "failed"
     assert says in row["message"]
-    assert row[list(METRICS)].isna().all()
+    assert row[list(MEASURED_COLUMNS)].isna().all()
 
 
 def test_a_missing_rank_counts_as_failed() -> None:
@@ -350,3 +353,10 @@ def test_what_only_follows_from_the_optimizer_is_no_axis() -> None:
     assert varying_axes(point_frame(records)) == ["optimizer"]
     records.append(make_record([make_rank(step_seconds=[1.0, 1.0])], optimizer="sgd", learning_rate=0.2))
     assert varying_axes(point_frame(records)) == ["optimizer", "learning_rate"]
+
+
+@pytest.mark.parametrize("steps", [4, 7, 50])
+def test_the_shape_of_steps_is_that_of_scipy_and_pandas(steps: int) -> None:
+    seconds = np.random.default_rng(steps).lognormal(0.0, 0.2, steps)
+    assert shape.skewness(seconds) == pytest.approx(stats.skew(seconds, bias=False), rel=1e-12)
+    assert shape.autocorrelation(seconds) == pytest.approx(pd.Series(seconds).autocorr(lag=1), rel=1e-12)

@@ -15,88 +15,88 @@ import numpy as np
 
 from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
-from hvbench.analysis.frame.breakdown import BREAKDOWN, break_down
-from hvbench.analysis.frame.samples import Samples
+from hvbench.analysis.frame.breakdown import BREAKDOWN
+from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
-def tokens_per_second(samples: Samples) -> float:
+def tokens_per_second(samples: LaunchSamples) -> float:
     """Tokens of the timed steps over all ranks / sum over them of the slowest rank's seconds: never a mean of rates."""
     return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / float(samples.slowest.sum())
 
 
-def tokens_per_second_per_rank(samples: Samples) -> float:
+def tokens_per_second_per_rank(samples: LaunchSamples) -> float:
     """Tokens per second of all ranks / number of ranks."""
     return tokens_per_second(samples) / len(samples.record.ranks)
 
 
-def model_flops_per_second(samples: Samples) -> float:
+def model_flops_per_second(samples: LaunchSamples) -> float:
     """Tokens per second over all ranks x (6 N + 12 L H Q T) (PaLM, arXiv:2204.02311, app. B)."""
     return tokens_per_second(samples) * samples.record.model.model_flops_per_token
 
 
-def gemm_flops_per_second(samples: Samples) -> float | None:
+def gemm_flops_per_second(samples: LaunchSamples) -> float | None:
     """Rate of matrix products at their best shape, all ranks together; missing unless every rank measured it."""
     return sum_ceilings(samples, "gemm_flops_per_second")
 
 
-def model_flops_utilization(samples: Samples) -> float | None:
+def model_flops_utilization(samples: LaunchSamples) -> float | None:
     """MFU: achieved / what this framework's own matrix products reached in the same workers, all ranks together."""
     ceiling = gemm_flops_per_second(samples)
     return model_flops_per_second(samples) / ceiling if ceiling else None
 
 
-def allreduce_busbw_bytes_per_second(samples: Samples) -> float | None:
+def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
     """Bus bandwidth of the all-reduce, slowest rank; missing where one rank is alone."""
     found = [rank.ceiling and rank.ceiling.allreduce_busbw_bytes_per_second for rank in samples.record.ranks]
     return None if None in found else min(found)
 
 
-def sum_ceilings(samples: Samples, name: str) -> float | None:
+def sum_ceilings(samples: LaunchSamples, name: str) -> float | None:
     """One figure of all ranks' ceilings, added up; missing unless every rank measured it."""
     ceilings = [rank.ceiling for rank in samples.record.ranks]
     return None if None in ceilings else sum(getattr(ceiling, name) for ceiling in ceilings)
 
 
-def final_loss(samples: Samples) -> float:
+def final_loss(samples: LaunchSamples) -> float:
     """Training loss, mean over ranks and over the last tenth of the timed steps (at least one step)."""
     timed = samples.timed(samples.loss)
     return float(timed[:, -max(1, timed.shape[1] // 10) :].mean())
 
 
-def final_validation_loss(samples: Samples) -> float | None:
+def final_validation_loss(samples: LaunchSamples) -> float | None:
     """Loss of the last evaluation, over all ranks' samples."""
     return samples.evaluations[-1].validation_loss if samples.evaluations else None
 
 
-def loss_digest(samples: Samples) -> str:
+def loss_digest(samples: LaunchSamples) -> str:
     """First 12 hex digits of the SHA-256 of every rank's loss at every step (float64, rank-major)."""
     return hashlib.sha256(np.ascontiguousarray(samples.loss, dtype="<f8").tobytes()).hexdigest()[:12]
 
 
-def target(samples: Samples) -> str | None:
+def target(samples: LaunchSamples) -> str | None:
     """`reached`, `not reached`, or missing where no target was set or nothing was evaluated."""
     if samples.record.measure.target_loss is None or not samples.evaluations:
         return None
     return "reached" if samples.reached else "not reached"
 
 
-def tokens_to_target(samples: Samples) -> int | None:
+def tokens_to_target(samples: LaunchSamples) -> int | None:
     """Tokens over all ranks, from the start to the first evaluation at or under the target."""
     return int(samples.step_tokens[: samples.reached.step].sum()) if samples.reached else None
 
 
-def evaluation_seconds_to_target(samples: Samples) -> float | None:
+def evaluation_seconds_to_target(samples: LaunchSamples) -> float | None:
     """What the evaluations up to the target cost; not part of `seconds_to_target`."""
     if not samples.reached:
         return None
     return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
 
 
-def clipped_fraction(samples: Samples) -> float | None:
+def clipped_fraction(samples: LaunchSamples) -> float | None:
     """Of all updates, warm-up included: those whose gradient norm was above `max_gradient_norm`; missing where it is 0."""
     rank, limit = samples.record.ranks[0], samples.record.point.max_gradient_norm
     skipped = set(rank.skipped_steps)
@@ -104,7 +104,7 @@ def clipped_fraction(samples: Samples) -> float | None:
     return sum(norm > limit for norm in norms) / len(norms) if limit and norms else None
 
 
-def peak_device_memory_bytes(samples: Samples) -> int | None:
+def peak_device_memory_bytes(samples: LaunchSamples) -> int | None:
     """Largest device allocator peak over the ranks that report one."""
     return max(
         (r.peak_device_memory_bytes for r in samples.record.ranks if r.peak_device_memory_bytes is not None),
@@ -112,16 +112,9 @@ def peak_device_memory_bytes(samples: Samples) -> int | None:
     )
 
 
-def data_seconds_median(samples: Samples) -> float:
-    """Of the slowest rank's wait for a batch, over the timed steps."""
-    return float(np.median(samples.timed(samples.data_seconds).max(axis=0)))
-
-
-def part_of_step(name: str, samples: Samples) -> float | None:
+def part_of_step(name: str, samples: LaunchSamples) -> float | None:
     """One value of `break_down`; missing without ablations."""
-    step_seconds = float(np.median(samples.slowest))
-    ranks = samples.record.ranks
-    return break_down(ranks, data_seconds=data_seconds_median(samples), step_seconds=step_seconds).get(name)
+    return samples.parts.get(name)
 
 
 @dataclass(frozen=True)
@@ -132,7 +125,7 @@ class Column:
     kind: str  # a key of DTYPES
     unit: str
     meaning: str
-    metric: Callable[[Samples], Any] | None = None
+    metric: Callable[[LaunchSamples], Any] | None = None
 
 
 COLUMN_KINDS = {Kind.TEXT: "str", Kind.CHOICE: "str", Kind.INTEGER: "int", Kind.NUMBER: "float", Kind.SWITCH: "bool"}
@@ -195,7 +188,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
-           data_seconds_median),
+           lambda s: s.data_seconds_median),
     *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
     Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",
            lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks)),
@@ -206,15 +199,15 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
            lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
     Column("parameter_bytes", "int", "B", "one rank's, computed",
-           lambda s: memory.estimated_bytes(s.record, "parameter_bytes")),
+           lambda s: memory.estimated_bytes(s.memory_estimate, "parameter_bytes")),
     Column("gradient_bytes", "int", "B", "the same",
-           lambda s: memory.estimated_bytes(s.record, "gradient_bytes")),
+           lambda s: memory.estimated_bytes(s.memory_estimate, "gradient_bytes")),
     Column("optimizer_state_bytes", "int", "B", "the same",
-           lambda s: memory.estimated_bytes(s.record, "optimizer_state_bytes")),
+           lambda s: memory.estimated_bytes(s.memory_estimate, "optimizer_state_bytes")),
     Column("activation_bytes", "int", "B", "the remainder: peak - start - those three, of the rank with the highest peak",
-           lambda s: memory.remaining_bytes(s.record)),
+           lambda s: memory.remaining_bytes(s.record, s.memory_estimate)),
     Column("estimated_peak_bytes", "int", "B", "computed; see `hvbench.training.memory`",
-           lambda s: memory.estimated_bytes(s.record, "peak_bytes")),
+           lambda s: memory.estimated_bytes(s.memory_estimate, "peak_bytes")),
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
@@ -251,4 +244,4 @@ POINT_COLUMNS: tuple[Column, ...] = (
            evaluation_seconds_to_target),
 )
 # fmt: on
-METRICS = tuple(column.name for column in POINT_COLUMNS if column.metric)
+MEASURED_COLUMNS = tuple(column.name for column in POINT_COLUMNS if column.metric)

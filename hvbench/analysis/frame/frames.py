@@ -20,7 +20,7 @@ from hvbench.analysis.frame.samples import (
     sort_records,
     tokens_of_steps,
 )
-from hvbench.records.record import Record
+from hvbench.records.record import RankSamples, Record
 
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 
@@ -44,34 +44,52 @@ def step_frame(records: Iterable[Record]) -> pd.DataFrame:
     `tokens` are those of all ranks up to the end of the step; `training_seconds` is this rank's clock then: its steps
     and its waits for data.
     """
-    rows = []
-    for launch, record in enumerate(sort_records(records)):
-        shared = {"launch": launch, "point_id": record.point_id, "framework": record.point.framework,
-                  "repeat": record.repeat, "status": record.outcome.status}  # fmt: skip
-        for rank in sorted(record.ranks, key=lambda one: one.rank):
-            clock = 0.0
-            tokens = np.cumsum(tokens_of_steps(record, steps=len(rank.step_seconds)))
-            for index, seconds in enumerate(rank.step_seconds):
-                # A launch that failed may have its last samples in some lists only.
-                values = {name: _at(getattr(rank, name), index) for name in STEP_SAMPLES}
-                clock += seconds + (values["data_seconds"] or 0.0)
-                rows.append(
-                    {
-                        **shared,
-                        "rank": rank.rank,
-                        "step": index + 1,
-                        "is_warmup": index < record.warmup_steps,
-                        "tokens": int(tokens[index]),
-                        "step_seconds": seconds,
-                        "training_seconds": clock,
-                        **values,
-                    }
-                )
+    parts = [
+        _rank_steps(rank, launch=launch, record=record)
+        for launch, record in enumerate(sort_records(records))
+        for rank in sorted(record.ranks, key=lambda one: one.rank)
+    ]
     integers = dict.fromkeys(("launch", "repeat", "rank", "step", "tokens"), "int64")
     texts = dict.fromkeys(("point_id", "framework", "status"), "str")
     floats = dict.fromkeys(("step_seconds", "training_seconds", *STEP_SAMPLES), "float64")
     dtypes = {**integers, **texts, "is_warmup": "bool", **floats}
-    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+    lengths = [len(part["step"]) for part in parts]
+
+    def join(name: str) -> np.ndarray:
+        values = [part[name] for part in parts]
+        is_of_rank = values and not isinstance(values[0], np.ndarray)
+        return np.repeat(np.array(values), lengths) if is_of_rank else np.concatenate([np.zeros(0), *values])
+
+    return pd.DataFrame({name: pd.Series(join(name)).astype(dtype) for name, dtype in dtypes.items()})
+
+
+def _rank_steps(rank: RankSamples, *, launch: int, record: Record) -> dict[str, Any]:
+    """Column of `step_frame` -> the values of one rank: an array (steps,), or one value that all its steps share."""
+    seconds = np.array(rank.step_seconds, dtype=float)
+    steps = seconds.size
+    samples = {name: _pad(getattr(rank, name), steps) for name in STEP_SAMPLES}
+    return {
+        "launch": launch,
+        "point_id": record.point_id,
+        "framework": record.point.framework,
+        "repeat": record.repeat,
+        "status": record.outcome.status,
+        "rank": rank.rank,
+        "step": np.arange(1, steps + 1),
+        "is_warmup": np.arange(steps) < record.warmup_steps,
+        "tokens": np.cumsum(tokens_of_steps(record, steps=steps)),
+        "step_seconds": seconds,
+        "training_seconds": np.cumsum(seconds + np.nan_to_num(samples["data_seconds"])),
+        **samples,
+    }
+
+
+def _pad(values: Sequence[float | None], steps: int) -> np.ndarray:
+    """The first `steps` values as an array; NaN where there is none: a launch that failed may lack its last samples in some lists."""
+    padded = np.full(steps, np.nan)
+    known = np.array(values[:steps], dtype=float)
+    padded[: known.size] = known
+    return padded
 
 
 def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
@@ -100,10 +118,6 @@ def _compare_with_machine(rows: list[dict[str, Any]], records: list[Record]) -> 
     for row, kind in zip(rows, kinds, strict=True):
         if best[kind] and row.get("model_flops_per_second"):
             row["model_flops_utilization_of_machine"] = row["model_flops_per_second"] / best[kind]
-
-
-def _at(values: list[Any], index: int) -> Any:
-    return values[index] if index < len(values) else None
 
 
 def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[str, Any]:

@@ -17,18 +17,16 @@ def estimate_of(record: Record) -> MemoryEstimate | None:
     return estimate_memory(record.point, is_native=is_native)
 
 
-def estimated_bytes(record: Record, part: str) -> int | None:
-    """One part of the estimate, a field of MemoryEstimate or its `peak_bytes`."""
-    estimate = estimate_of(record)
+def estimated_bytes(estimate: MemoryEstimate | None, part: str) -> int | None:
+    """One part of an estimate, a field of MemoryEstimate or its `peak_bytes`."""
     return None if estimate is None else getattr(estimate, part)
 
 
-def remaining_bytes(record: Record) -> int | None:
+def remaining_bytes(record: Record, estimate: MemoryEstimate | None) -> int | None:
     """What the rank with the highest peak gained over the point, less parameters, gradients and optimizer state.
 
     Activations, logits, copies, and what the allocator keeps; less what it had kept from the point before.
     """
-    estimate = estimate_of(record)
     if estimate is None:
         return None
     rank = max(record.ranks, key=lambda rank: rank.peak_rss_bytes)

@@ -67,6 +67,11 @@ class Run:
             found.setdefault(record.point_id, []).append(record)
         return found
 
+    def points_with(self, *columns: str) -> pd.DataFrame:
+        """The axes that vary, how the launches ended, and `columns`: few enough to choose rows of it again and again."""
+        names = ("launch", "point_id", "framework", "precision", "is_emulated", "status", *self.varying_axes, *columns)
+        return self.points[list(dict.fromkeys(names))].copy()
+
     def points_of(self, is_wanted: Callable[[Record], bool]) -> pd.DataFrame:
         """The rows of `points` whose record is wanted."""
         return self.points[[is_wanted(record) for record in self.records]]

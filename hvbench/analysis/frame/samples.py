@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from hvbench.analysis.frame import memory
+from hvbench.analysis.frame.breakdown import break_down
 from hvbench.records.environment import native_fact
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
+from hvbench.training.memory import MemoryEstimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +30,11 @@ class Evaluated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Samples:
-    """The samples of a complete launch as arrays; `timed` drops the warm-up. Seconds are (ranks, steps)."""
+class LaunchSamples:
+    """The samples of a complete launch as arrays; `timed` drops the warm-up. Seconds are (ranks, steps).
+
+    What several metrics need is computed once.
+    """
 
     record: Record
     step_seconds: np.ndarray
@@ -36,26 +43,43 @@ class Samples:
     step_tokens: np.ndarray  # (steps,): over all ranks
     evaluations: list[Evaluated]
 
-    @property
+    @cached_property
     def slowest(self) -> np.ndarray:
         """(timed steps,): the slowest rank's seconds of each timed step."""
         return self.timed(self.step_seconds).max(axis=0)
+
+    @cached_property
+    def data_seconds_median(self) -> float:
+        """Median over the timed steps of the slowest rank's wait for a batch."""
+        return float(np.median(self.timed(self.data_seconds).max(axis=0)))
+
+    @cached_property
+    def parts(self) -> dict[str, float]:
+        """Names of BREAKDOWN -> values; empty without ablations."""
+        return break_down(
+            self.record.ranks, data_seconds=self.data_seconds_median, step_seconds=float(np.median(self.slowest))
+        )
+
+    @cached_property
+    def memory_estimate(self) -> MemoryEstimate | None:
+        """What the point alone says of a rank's memory; None where a rank trained on another device than the CPU."""
+        return memory.estimate_of(self.record)
 
     def timed(self, values: np.ndarray) -> np.ndarray:
         """`values` (ranks, steps) without the warm-up steps."""
         return values[:, self.record.warmup_steps :]
 
-    @property
+    @cached_property
     def reached(self) -> Evaluated | None:
         """The first evaluation at or under the target loss."""
         target = self.record.measure.target_loss
         return next((one for one in self.evaluations if target is not None and one.validation_loss <= target), None)
 
 
-def make_samples(record: Record) -> Samples:
+def make_samples(record: Record) -> LaunchSamples:
     """The samples of a launch that ended in `ok` and has no defect (`find_defect`)."""
     ranks: list[RankSamples] = sorted(record.ranks, key=lambda rank: rank.rank)
-    return Samples(
+    return LaunchSamples(
         record=record,
         step_seconds=np.array([rank.step_seconds for rank in ranks]),
         data_seconds=np.array([rank.data_seconds for rank in ranks]),

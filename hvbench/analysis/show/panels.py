@@ -7,7 +7,7 @@ pyplot's global state, and the same records give the same SVG bytes.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -179,11 +179,14 @@ def combine_axes(points: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]
     if not names:
         return [{}]
     places = [{value: place for place, value in enumerate(order_values(name, points[name]))} for name in names]
-    present = {
-        tuple(None if pd.isna(value) else value for value in row) for row in points[names].itertuples(index=False)
-    }
+    present = {make_key(row) for row in points[names].drop_duplicates().itertuples(index=False, name=None)}
     ordered = sorted(present, key=lambda choice: [place[value] for place, value in zip(places, choice, strict=True)])
     return [dict(zip(names, choice, strict=True)) for choice in ordered]
+
+
+def make_key(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values of several axes as a key that can be compared: None where one is missing."""
+    return tuple(None if pd.isna(value) else value for value in values)
 
 
 def choose_rows(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:

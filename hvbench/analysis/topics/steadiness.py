@@ -42,7 +42,7 @@ def plot_step_seconds(run: Run) -> Figure:
 
     The scale is that of the timed steps: a warm-up step beyond it is a triangle at the upper edge with its seconds.
     """
-    points = run.points
+    points = run.points_with()
     choices = combine_axes(points, run.other_axes)
     shown = choices[:MAX_SMALL_PANELS]
     columns = min(MAX_COLUMNS, len(shown))

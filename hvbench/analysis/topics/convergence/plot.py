@@ -46,7 +46,7 @@ def plot_convergence(run: Run) -> dict[str, Figure]:
 
 def plot_loss_curves(run: Run) -> Figure:
     """Loss against steps, tokens and training seconds; all frameworks on one axis, a row per choice of other axes."""
-    points, evaluations = run.points, run.evaluations
+    points, evaluations = run.points_with("target_loss"), run.evaluations
     choices = combine_axes(points, run.other_axes)
     shown = choices[: MAX_SMALL_PANELS // len(CLOCKS)]
     seen = pd.concat([choose_rows(points, chosen) for chosen in shown])

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame.axes import order_values, varying_axes
+from hvbench.analysis.frame.axes import order_values
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import show_axis
 from hvbench.analysis.show.panels import (
@@ -33,6 +33,7 @@ from hvbench.analysis.show.panels import (
     label_text,
     legend_mark,
     list_frameworks,
+    make_key,
     mark_end,
     place_beside,
     shift_points,
@@ -61,20 +62,20 @@ def plot_swept_axes(run: Run) -> dict[str, Figure]:
 
 def plot_axes(run: Run, axes: Sequence[str]) -> dict[str, Figure]:
     """File stem -> throughput against each of `axes` at which any two points can be compared."""
-    drawn = [axis for axis in axes if _choose_panels(run.points, axis)]
+    drawn = [axis for axis in axes if _choose_panels(run, axis)]
     return {f"throughput_by_{axis}": plot_throughput(run, axis) for axis in drawn}
 
 
 def plot_throughput(run: Run, axis: str) -> Figure:
     """Tokens per second of all ranks against `axis`, a panel per combination of other axes that has several values."""
-    points, summary = run.points, summary_of(run)
+    points, summary = run.points_with("tokens_per_second"), _pick_columns(run)
     question, x_label = THROUGHPUT_AXES[axis]
     places = _place_values(points, axis)
     gap = float(min(np.diff(sorted(places.values())), default=1.0))
     frameworks = list_frameworks(points)
     repeated = bool((summary["launches_ok"] > 1).any())
     emulated = emulated_precisions(points)
-    cells, note = _arrange(_choose_panels(points, axis), emulated=emulated)
+    cells, note = _arrange(_choose_panels(run, axis), emulated=emulated)
     width = max(2.5, 6.5 / len(cells[0]), 0.4 * len(places))
     with draw_panels(cells, width=width, height=2.4, x_label=x_label) as (figure, panels):
         for panel, chosen in panels:
@@ -107,6 +108,12 @@ def plot_throughput(run: Run, axis: str) -> Figure:
             extra.append(legend_mark("did not end in ok", marker="x"))
         add_legend(figure, frameworks if axis != "framework" else [], extra)
     return figure
+
+
+def _pick_columns(run: Run) -> pd.DataFrame:
+    """What is drawn of the summary: the axes that vary, the speed and its interval."""
+    figures = [f"tokens_per_second{end}" for end in ("", "_low", "_high")]
+    return summary_of(run)[list(dict.fromkeys([*run.varying_axes, "framework", "launches_ok", *figures]))].copy()
 
 
 def _draw_centres(panel: Axes, summary: pd.DataFrame, *, axis: str, places: dict[Any, float], side: float) -> None:
@@ -146,10 +153,15 @@ def _place_values(points: pd.DataFrame, axis: str) -> dict[Any, float]:
     return {value: float(np.log2(value)) if is_count else float(index) for index, value in enumerate(values)}
 
 
-def _choose_panels(points: pd.DataFrame, axis: str) -> list[dict[str, Any]]:
+def _choose_panels(run: Run, axis: str) -> list[dict[str, Any]]:
     """The combinations of the other axes at which `axis` has at least two values to compare, in table order."""
-    choices = combine_axes(points, [name for name in varying_axes(points) if name not in (axis, "framework")])
-    return [chosen for chosen in choices if choose_rows(points, chosen)[axis].nunique(dropna=False) > 1]
+    points, others = run.points, [name for name in run.other_axes if name != axis]
+    choices = combine_axes(points, others)
+    if not others:
+        return choices if points[axis].nunique(dropna=False) > 1 else []
+    values = points.groupby(others, sort=False, dropna=False)[axis].nunique(dropna=False)
+    comparable = {make_key(key if isinstance(key, tuple) else (key,)) for key in values.index[values > 1]}
+    return [chosen for chosen in choices if tuple(chosen.values()) in comparable]
 
 
 def _arrange(choices: list[dict[str, Any]], *, emulated: frozenset[str]) -> tuple[list[list[Cell]], str]:
