@@ -33,7 +33,7 @@ class Diverged(Exception):
 
 
 @dataclass(kw_only=True)
-class Samples:
+class SampleLists:
     """Per-step lists of one rank, warm-up included; `hvbench.records.record.RankSamples` says what each one holds."""
 
     step_seconds: list[float] = field(default_factory=list)
@@ -79,7 +79,7 @@ class Loop:
         self.batches = batches
         self.runtime = runtime
         self.folder = folder
-        self.samples = Samples()
+        self.samples = SampleLists()
         self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
         self.total_steps = settings.warmup_steps + settings.steps
         self.step = 0

@@ -18,7 +18,7 @@ from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.faults import slow_down
-from hvbench.worker.loop import Diverged, Loop, Samples
+from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import pretrain
 from hvbench.worker.worker import Worker, load_text
@@ -158,7 +158,7 @@ def skipped(worker: Worker, ceiling: Json, *, reason: str) -> Json:
             "tokens_digest": None,  # no text was read
         },
         "samples": {
-            **vars(Samples()),
+            **vars(SampleLists()),
             **worker.describe_place(),
             **read_peaks(worker.runtime),
             "data_prepare_seconds": 0.0,

@@ -58,7 +58,7 @@ class Events(Display):
 
     def progress(self, job: Job, message: Progress) -> None:
         """Where rank 0's worker is."""
-        now = self.ledger.hear(job, message)
+        now = self.ledger.update(job, message)
         facts = {"phase": now.phase, "step": now.step, "steps": now.steps, "loss": now.loss}
         self.emit("progress", **name_job(job), **facts, tokens_per_second=now.tokens_per_second)
 

@@ -67,7 +67,7 @@ class Ledger:
         """A point in one glance."""
         return short_name(point) + self.told.get(point, "")
 
-    def hear(self, job: Job, message: Progress) -> Now:
+    def update(self, job: Job, message: Progress) -> Now:
         """Take in a report of rank 0's worker."""
         steps, seconds = message.timed_steps, message.timed_seconds
         rate = model_facts(job.point).tokens_per_step * steps / seconds if steps > 0 and seconds > 0 else None

@@ -77,7 +77,7 @@ class Display:
 
     def progress(self, job: Job, message: Progress) -> None:
         """A line at a calm rate."""
-        now = self.ledger.hear(job, message)
+        now = self.ledger.update(job, message)
         if time.monotonic() - self.spoken >= CALM_SECONDS:
             self.say(f"{self.describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
 

@@ -52,7 +52,7 @@ class Live(Display):
 
     def progress(self, job: Job, message: Progress) -> None:
         """The next drawing shows it."""
-        self.ledger.hear(job, message)
+        self.ledger.update(job, message)
 
     def finish_job(self, job: Job, record: Record) -> None:
         self.ledger.finish(job, record)

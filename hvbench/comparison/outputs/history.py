@@ -10,11 +10,10 @@ from tabulate import tabulate
 
 from hvbench.analysis.frame.metrics import Metric
 from hvbench.analysis.show.cells import format_number
-from hvbench.analysis.show.panels import RC
+from hvbench.analysis.show.panels import MAX_PANELS, RC
 from hvbench.analysis.show.text import clean_text
 from hvbench.comparison.history import MIN_RUNS, History, Line
 
-MAX_PANELS = 12
 COLUMNS = 3
 
 
