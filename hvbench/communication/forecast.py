@@ -1,4 +1,4 @@
-"""What more ranks or another link would make of a run: fits the model of the cost, predicts, and says how sure that is."""
+"""Forecasts from a run: fit the cost model, predict for more ranks or other links, and state the model's error."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from hvbench.records.store import RunFolder
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Targets):
-    """What is to be predicted, and from which other run."""
+    """What to predict for, and an additional run to predict from."""
 
-    beside: Path | None = None  # for a sweep: a run of hvbench allreduce, for what more ranks cost beside the wire
+    beside: Path | None = None  # for a sweep: a run of hvbench allreduce, which has the cost of hops and sums
 
 
 def forecast(run: Path, question: Question) -> str:
@@ -90,7 +90,7 @@ def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], fac
 
 
 def describe_held_out(linked: Run) -> list[str]:
-    """How wrong the model is on links that it was not fitted to, in one line; none where there are too few links."""
+    """The model's error on held-out links, in one line; no line where there are too few links."""
     errors = predict_held_out(linked.points, payloads_of(linked.records))
     if not len(errors):
         return []
@@ -102,7 +102,7 @@ def describe_held_out(linked: Run) -> list[str]:
 
 
 def describe_break_even(linked: Run) -> list[str]:
-    """Where compression breaks even, and what a model without the links nearest to it says; a line a configuration."""
+    """A line per configuration: where its compression breaks even, and where a model without the nearest links puts that."""
     return [
         f"{row.framework} {row.compression} breaks even at {show_bandwidth(row.break_even_bits_per_second)}; a model "
         f"without the nearest links says {show_bandwidth(row.predicted_bits_per_second)} ({100 * row.relative_error:+.1f} %)"

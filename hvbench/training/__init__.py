@@ -1,1 +1,1 @@
-"""What both twins share, written once, numpy only: initial weights, batches, schedule, FLOPs, precision, loss scale."""
+"""The framework-independent parts of a training, with numpy only: text, batches, weights, schedule, loss scale, checkpoints."""

@@ -1,4 +1,4 @@
-"""What the optimizers of both twins have in common: papers, which tensors they treat how, state, constants.
+"""The optimizers: their papers, their state, which parameters they treat how, and the papers' constants.
 
     adamw      Loshchilov & Hutter, arXiv:1711.05101, algorithm 2; epsilon outside the root
     sgd        momentum as in Goyal et al., arXiv:1706.02677, eq. 9; weight decay is part of the gradient

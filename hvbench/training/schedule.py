@@ -1,4 +1,4 @@
-"""What changes from step to step: the learning rate, and the accumulation steps during a batch warm-up."""
+"""Learning rate and accumulation steps of each step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hvbench.spec.point import Point
 
 FINAL_FRACTION = 0.1
 
-# Schedule -> the learning rate of `step` after the warm-up as a fraction of the peak; arguments: step, warmup_steps, end.
+# Schedule -> learning rate after the warm-up, as a fraction of the peak; arguments: 0-based step, warmup_steps, end.
 FRACTIONS: dict[str, Callable[[int, int, int], float]] = {
     "constant": lambda step, warmup_steps, end: 1.0,
     "cosine": lambda step, warmup_steps, end: _fall(0.5 * (1 + math.cos(math.pi * _progress(step, warmup_steps, end)))),
@@ -81,10 +81,10 @@ def samples_before(point: Point, step: int) -> int:
 
 
 def _progress(step: int, warmup_steps: int, end: int) -> float:
-    """How much of the steps between warm-up and `end` is done, at most 1."""
+    """Share of the steps between warm-up and `end` that are done, at most 1."""
     return min(1.0, (step - warmup_steps) / max(1, end - warmup_steps))
 
 
 def _fall(remaining: float) -> float:
-    """From 1 to FINAL_FRACTION as `remaining` goes from 1 to 0."""
+    """Fraction of the peak: falls from 1 to FINAL_FRACTION as `remaining` falls from 1 to 0."""
     return FINAL_FRACTION + (1 - FINAL_FRACTION) * remaining

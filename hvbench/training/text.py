@@ -200,7 +200,7 @@ def examine(source: str, files: list[TextFile], *, settings: str) -> Text:
 
 
 def _header(file: TextFile, content: bytes) -> bytes:
-    """What precedes a file's content in the digest: with both lengths, different lists of files never hash the same bytes."""
+    """The bytes before a file's content in the digest: with both lengths, different lists of files never hash the same bytes."""
     path = os.fsencode(file.relative)
     return b"%d %d\n%b" % (len(path), len(content), path)
 

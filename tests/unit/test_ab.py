@@ -1,4 +1,4 @@
-"""`hvbench ab` and `gate` without training: arms are stand-ins that leave records, all else is the real thing."""
+"""`hvbench ab` and `gate` without training: arms are stubs that write records, everything else is real."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def ab(hvbench: Callable[..., Answer], a: str, b: str, *more: str) -> Answer:
 # Every exit code
 
 
-def test_two_arms_alike_pass_at_the_first_look(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
+def test_two_equal_arms_pass_at_the_first_look(hvbench: Callable[..., Answer], arm: Callable[..., str]) -> None:
     answer = ab(hvbench, arm("old"), arm("new"))
     assert answer.code == 0, answer
     assert answer.out.startswith("PASS (mine, 6 pairs against arm a (env=")

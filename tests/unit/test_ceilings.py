@@ -90,7 +90,7 @@ def test_csv_holds_what_ceilings_depend_on_and_nothing_else() -> None:
     assert not {"seed", "gradient_accumulation_steps", "point_id", "status"} & set(row)
 
 
-def test_a_slow_library_is_named_with_its_interval_and_a_way_out() -> None:
+def test_a_slow_library_is_named_with_its_interval_and_a_remedy() -> None:
     (sentence,) = sentences_of(both())
     assert sentence.startswith("On 2 ranks PyTorch's fp32 matrix products reach 41 % (95 % interval 3")
     assert sentence.endswith("n = 3) of TensorFlow's rate; on a CPU try gemm=onednn.")

@@ -1,4 +1,4 @@
-"""Two sets of launches: what is joined, what is called worse, and what must not be called anything."""
+"""Two sets of launches: which are compared, which are called worse, and which must not be called anything."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def by_framework(**tensorflow: Any) -> Comparison:
     return compare(split_by([side("run", records)], "framework"), ignore={"framework"})
 
 
-def test_frameworks_that_trained_alike_are_compared() -> None:
+def test_frameworks_with_the_same_losses_are_compared() -> None:
     assert by_framework().is_comparable and calls(by_framework())["step_seconds_median"] == "better"
 
 

@@ -1,4 +1,4 @@
-"""Whom to blame when a point's time is up: read from `faulthandler`'s text, which a test here makes real."""
+"""Which rank a timeout is due to: read from the stack traces of `faulthandler`, here from a real process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The generated sentences against the records: every number found, every `faster than` true, silence where it must be."""
+"""The generated sentences against the records: every number is in them, every `faster than` is true, no claim without proof."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ RANKING = re.compile(r"fastest|faster|slower|soonest|highest|lies above")
 FRAMEWORKS = ("pytorch", "tensorflow")
 
 
-def make_alike(records: list[Record]) -> list[Record]:
+def make_proven(records: list[Record]) -> list[Record]:
     """The same launches, but with a green stamp and the losses of each configuration's first framework: proven twins."""
     first: dict[str, Record] = {}
-    alike = []
+    proven = []
     for record in records:
         key = f"{record.repeat} {record.point.model_dump(exclude={'framework'})}"
         same = first.setdefault(key, record)
         ranks = [a.model_copy(update={"loss": b.loss}) for a, b in zip(record.ranks, same.ranks, strict=True)]
-        alike.append(record.model_copy(update={"ranks": ranks, "parity": make_stamp()}))
-    return alike
+        proven.append(record.model_copy(update={"ranks": ranks, "parity": make_stamp()}))
+    return proven
 
 
 def make_steady(rates: dict[tuple[str, str], float], *, noise: float = 0.01, repeats: int = 3) -> list[Record]:
@@ -112,16 +112,16 @@ def recompute(number: Number, records: list[Record]) -> float:
 
 
 SCENARIOS = {
-    "quickstart": make_alike(make_quickstart(repeats=3)),
-    "quickstart, two launches": make_alike(make_quickstart(repeats=2)),
+    "quickstart": make_proven(make_quickstart(repeats=3)),
+    "quickstart, two launches": make_proven(make_quickstart(repeats=2)),
     "quickstart, twins that differ": make_quickstart(repeats=3),
-    "quickstart, one launch": make_alike(make_quickstart()),
-    "convergence": make_alike(make_convergence(repeats=3)),
-    "convergence, one launch": make_alike(make_convergence()),
+    "quickstart, one launch": make_proven(make_quickstart()),
+    "convergence": make_proven(make_convergence(repeats=3)),
+    "convergence, one launch": make_proven(make_convergence()),
     "one framework": [make_launch({"framework": "pytorch", "micro_batch_size": b}, repeat=r) for b in (2, 32) for r in range(3)],
     "one point": [make_launch({"framework": "pytorch"}, repeat=r) for r in range(3)],
-    "same best in both": make_alike(make_steady({("pytorch", "fp32"): 100, ("pytorch", "bf16"): 200, ("tensorflow", "fp32"): 300, ("tensorflow", "bf16"): 500})),
-    "a failed point": [*make_alike(make_quickstart(repeats=2)), make_record(status="oom", model="small", micro_batch_size=64)],
+    "same best in both": make_proven(make_steady({("pytorch", "fp32"): 100, ("pytorch", "bf16"): 200, ("tensorflow", "fp32"): 300, ("tensorflow", "bf16"): 500})),
+    "a failed point": [*make_proven(make_quickstart(repeats=2)), make_record(status="oom", model="small", micro_batch_size=64)],
 }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def test_noise_ranks_nothing() -> None:
         (framework, precision): 1000.0 + 3 * i
         for i, (framework, precision) in enumerate(product(FRAMEWORKS, ("fp32", "bf16")))
     }
-    said = sentences(make_alike(make_steady(rates, noise=0.05)))
+    said = sentences(make_proven(make_steady(rates, noise=0.05)))
     assert "No point is shown to be the fastest" in said and "cannot be told apart in speed" in said
     assert "faster" not in said
 
@@ -217,7 +217,7 @@ def test_the_answer_comes_first() -> None:
 def test_a_target_is_what_its_run_is_about() -> None:
     found = find(SCENARIOS["convergence"])
     assert found.headlines[0].text.startswith("Both points reached the target loss 4, after 80 steps")
-    missed = find(make_alike(make_convergence(target_loss=1.0)))
+    missed = find(make_proven(make_convergence(target_loss=1.0)))
     assert missed.headlines[0].text == "No point reached the target loss 1 in all of its launches."
 
 
@@ -235,7 +235,7 @@ def test_no_records_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("launches", [2, 3, 5, 10])
-def test_equal_points_are_told_apart_in_fewer_than_one_of_a_hundred_comparisons(launches: int) -> None:
+def test_equal_points_are_called_different_in_fewer_than_one_of_a_hundred_comparisons(launches: int) -> None:
     """What `Pair` promises, with launches that differ at random and not at all by their point."""
     random = np.random.default_rng(launches)
     rates = np.exp(random.normal(0.0, 0.1, (2, 4000, launches)))

@@ -1,4 +1,4 @@
-"""The study of the gate takes the gate's own decisions, and draws pairs as it says."""
+"""The study of the gate's error rates uses the gate's own decisions, and draws pairs as documented."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
         {"variables": {"OMP_NUM_THREADS": "2"}},
     ],
 )
-def test_only_arms_that_do_the_same_are_alike(change: dict) -> None:
+def test_only_arms_that_do_the_same_count_as_equal(change: dict) -> None:
     plain = {"description": "as it is", "python": None, "revision": None, "variables": {}, "overrides": []}
     named = plain | {"description": "HVBENCH_STUDY=2", "variables": {"HVBENCH_STUDY": "2"}}
     assert has_equal_arms({"a": plain, "b": named})

@@ -123,9 +123,9 @@ def test_batches_without_a_target_are_no_curve() -> None:
     assert find_curves(run) == batch_tables(run) == [] and batch_plots(run) == {}
 
 
-def test_looks_that_are_all_alike_or_without_noise_have_no_bound() -> None:
-    alike = Looks(step=np.arange(6), noise=np.full(6, 2.0), signal=np.full(6, 0.5))
-    assert estimate_noise_scale(alike) == NoiseScale(centre=4.0, low=None, high=None, looks=6)
+def test_equal_estimates_or_estimates_without_noise_have_no_bound() -> None:
+    equal = Looks(step=np.arange(6), noise=np.full(6, 2.0), signal=np.full(6, 0.5))
+    assert estimate_noise_scale(equal) == NoiseScale(centre=4.0, low=None, high=None, looks=6)
     silent = Looks(step=np.arange(6), noise=np.zeros(6), signal=np.ones(6))
     assert estimate_noise_scale(silent).centre is None
     assert fit_tradeoff(BATCHES, [0] * 5) is None

@@ -1,4 +1,4 @@
-"""fp16's overflows: told apart by where they happened, counted, and drawn."""
+"""fp16 overflows: classified by where they happened, counted, and plotted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says of how far its figures can be trusted."""
+"""A report's statements on the quality of its measurements."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_first_timed_step_that_is_slower_in_every_launch_is_a_leftover(first: 
     assert line.endswith(f"n = 3 launches): {verdict}.")
 
 
-def test_one_slow_first_step_in_three_launches_is_no_proof_either_way() -> None:
+def test_one_slow_first_step_in_three_launches_proves_nothing() -> None:
     (line,) = describe_warmup(point_frame(repeated([1.0, *STEADY], [1.0, *STEADY], [1.5, *STEADY])))
     assert "too few or too scattered" in line
     assert "no interval, n = 1 launches): too few" in describe_warmup(point_frame([launch([1.0, *STEADY])]))[0]

@@ -1,4 +1,4 @@
-"""Strategies against Horovod's: launches of the same repeat are paired, and ranks that exchange nothing are what exchanging costs."""
+"""Strategies compared with Horovod: launches of the same repeat are paired; without an exchange, the ratio is its cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def launches(
     ]  # fmt: skip
 
 
-def test_a_drift_that_moves_both_alike_does_not_widen_the_ratio() -> None:
+def test_a_drift_of_both_by_the_same_factor_does_not_widen_the_ratio() -> None:
     table = strategy_table(Run(launches()))
     rows = {row["strategy"]: row for row in table.data.to_dict("records")}
     assert rows["native"]["step_ratio_to_horovod"] == pytest.approx(0.9)
@@ -37,7 +37,7 @@ def test_a_drift_that_moves_both_alike_does_not_widen_the_ratio() -> None:
     assert cells["horovod"][-2] == "–" and cells["local"][-1] == "–"
 
 
-def test_each_framework_is_held_against_its_own_horovod() -> None:
+def test_each_framework_is_compared_with_its_own_horovod() -> None:
     records = [*launches(), *launches(("native",), framework="tensorflow")]
     table = strategy_table(Run(records))
     assert {row[0] for row in table.cells} == {"pytorch"}, "TensorFlow's has no Horovod beside it"

@@ -1,4 +1,4 @@
-"""A suite file: how it expands to points, and how every mistake in one is told in a line."""
+"""A suite file: how it expands to points, and that every mistake in one is an error of one line."""
 
 from __future__ import annotations
 
@@ -337,7 +337,7 @@ def test_a_later_override_wins() -> None:
     assert values_of("seed", "seed=1,2", "seed=3") == [3]
 
 
-def test_a_measurement_setting_is_overridden_alike() -> None:
+def test_a_measurement_setting_is_overridden_like_a_field() -> None:
     suite = apply_overrides(parse(EXAMPLE), ["steps=3", "target_loss=2", "timeout_seconds=1.5"])
     assert suite.measure == MeasureSettings(steps=3, target_loss=2.0, timeout_seconds=1.5)
 

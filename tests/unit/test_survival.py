@@ -1,4 +1,4 @@
-"""Launches that never reach the target are censored: against cases worked out by hand, and in the table."""
+"""Launches that never reach the target are censored: cases computed by hand, and the table."""
 
 from __future__ import annotations
 
