@@ -1,6 +1,7 @@
-"""The ranks of a worker set seen from one of them, whatever they talk over; each twin adds Horovod's and its own.
+"""The interface of a rank to the other ranks of its training, with what needs no framework: a single rank, and MPI.
 
-Ranks that Horovod does not bring together find each other's addresses in the key-value store of the launch.
+Each twin's `ranks.py` adds Horovod and the framework's own collectives. Ranks that Horovod does not connect find each
+other's addresses in the key-value store of the launch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ POLL_SECONDS = 0.05
 
 
 class Ranks(Protocol):
-    """All ranks that train one point."""
+    """The ranks that train one point, seen from one of them."""
 
     world_size: int
 
@@ -25,32 +26,32 @@ class Ranks(Protocol):
         """Wait for all ranks."""
 
     def gather(self, value: float) -> list[float]:
-        """Every rank's `value`, by rank: the same list on all ranks, bit for bit."""
+        """Every rank's `value`, ordered by rank: the same list on all ranks, bit for bit."""
 
     def leave(self) -> None:
-        """Part from the others; the process ends next."""
+        """Disconnect from the others, before the process ends."""
 
 
 class SingleRank:
-    """A rank alone."""
+    """The only rank of its training: no communication."""
 
     world_size = 1
 
     def barrier(self) -> None:
-        """Nobody to wait for."""
+        """Return at once."""
 
     def gather(self, value: float) -> list[float]:
-        """The only value there is."""
+        """This rank's value alone."""
         return [value]
 
     def leave(self) -> None:
-        """Nobody to part from."""
+        """Do nothing."""
 
 
 class MpiRanks:
-    """Ranks of MPI under mpi4py, for the parameter server's ranks and for the references.
+    """MPI's ranks, by mpi4py: for trainings with a parameter server and for the reference all-reduces.
 
-    `communicator` holds the ranks that train, `world` also a server behind them.
+    `communicator` has the ranks that train; `world` also has the server, as its last rank.
     """
 
     def __init__(self, *, is_server: bool = False) -> None:
@@ -66,23 +67,23 @@ class MpiRanks:
         self.communicator.Barrier()
 
     def gather(self, value: float) -> list[float]:
-        """Every rank's `value`, by rank: the same list on all ranks, bit for bit."""
+        """Every rank's `value`, ordered by rank: the same list on all ranks, bit for bit."""
         return self.communicator.allgather(value)
 
     def leave(self) -> None:
-        """End MPI: a process that ends without is a failure to mpirun."""
+        """Finalize MPI: to mpirun a process that ends without has failed."""
         self.mpi.Finalize()
 
 
 def publish_address(name: str, *, port: int) -> str:
-    """Make this rank's address, HOST:PORT, known to the others under `name`; returns it."""
+    """Publish this rank's address under `name`, for `find_address`; the address, HOST:PORT."""
     address = f"{own_address()}:{port}"
     ask_store(f"{SCOPE}/{name}", method="PUT", body=address.encode())
     return address
 
 
 def find_address(name: str) -> str:
-    """The address that a rank has published under `name`; raises TimeoutError when none does."""
+    """The address HOST:PORT that a rank publishes under `name`, waited for. Raises TimeoutError after FIND_SECONDS."""
     deadline = time.monotonic() + FIND_SECONDS
     while time.monotonic() < deadline:
         if content := ask_store(f"{SCOPE}/{name}"):
@@ -92,7 +93,7 @@ def find_address(name: str) -> str:
 
 
 def own_address() -> str:
-    """This host's address on the way to the launch's key-value store: where other ranks reach it, too."""
+    """This host's address in the network of the launch's key-value store, where the other ranks reach it."""
     host, port = store_address()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, int(port)))  # sends nothing
@@ -100,7 +101,7 @@ def own_address() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]

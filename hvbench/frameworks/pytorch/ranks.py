@@ -1,4 +1,4 @@
-"""How PyTorch's ranks are brought together: by Horovod, or by torch.distributed."""
+"""The connection between PyTorch's ranks: by Horovod, or by torch.distributed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class NativeRanks:
 
 
 def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
-    """Meet the other ranks in the way that `strategy` does."""
+    """Connect this rank to the others as `strategy` does; waits for all of them."""
     if world_size == 1:
         return SingleRank()
     if STRATEGIES[strategy].is_native:
@@ -63,7 +63,7 @@ def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
 
 
 def _open_store(rank: int, world_size: int) -> torch.distributed.TCPStore:
-    """Rank 0 serves the store on a port that is free, and says which."""
+    """The store by which the process group connects; rank 0 serves it on a free port, which it publishes."""
     if rank == 0:
         store = torch.distributed.TCPStore("0.0.0.0", 0, world_size, is_master=True, wait_for_workers=False)
         publish_address("store", port=store.port)

@@ -1,4 +1,4 @@
-"""The TensorFlow twin, and what hvbench knows of it without importing it."""
+"""The TensorFlow twin; this module has the facts about it that hvbench needs without importing it."""
 
 from hvbench.registry import Framework, Kept, Look
 

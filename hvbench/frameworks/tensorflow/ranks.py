@@ -1,4 +1,4 @@
-"""How TensorFlow's ranks are brought together: by Horovod, or by MultiWorkerMirroredStrategy."""
+"""The connection between TensorFlow's ranks: by Horovod, or by MultiWorkerMirroredStrategy."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class HorovodRanks:
 
 
 class NativeRanks:
-    """MultiWorkerMirroredStrategy's workers, over its ring or, on GPUs, NCCL; `strategy` is theirs."""
+    """MultiWorkerMirroredStrategy (`strategy`), over its ring or, on GPUs, NCCL."""
 
     def __init__(self, *, rank: int, world_size: int) -> None:
         self.world_size = world_size
         publish_address(f"worker{rank}", port=free_port())
-        workers = [find_address(f"worker{each}") for each in range(world_size)]
+        workers = [find_address(f"worker{other}") for other in range(world_size)]
         task = {"type": "worker", "index": rank}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
         has_gpu = bool(tf.config.get_visible_devices("GPU"))
@@ -52,11 +52,11 @@ class NativeRanks:
         return self._gather(tf.constant([value], tf.float64)).numpy().tolist()
 
     def leave(self) -> None:
-        self.barrier()  # who ends first must not look like a failure to the others
+        self.barrier()  # a rank that ends before the others would look like a failure to them
 
 
 def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
-    """Meet the other ranks in the way that `strategy` does."""
+    """Connect this rank to the others as `strategy` does; waits for all of them."""
     if world_size == 1:
         return SingleRank()
     if STRATEGIES[strategy].is_native:
@@ -67,5 +67,5 @@ def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
-    """In a replica: every replica's value; TensorFlow wants to know the tensor's device."""
+    """Called in each replica: every replica's value. TensorFlow needs a tensor with a device, hence the identity."""
     return tf.distribute.get_replica_context().all_gather(tf.identity(value), axis=0)
