@@ -23,6 +23,7 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import list_suites
 
 ROOT = Path(__file__).parents[2]
+PYTORCH = ROOT / "hvbench" / "frameworks" / "pytorch"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,12 @@ def test_every_field_of_a_suite_is_in_the_reference(pages: Path) -> None:
 def test_every_topic_of_a_report_is_in_the_reference(pages: Path) -> None:
     text = (pages / "reference" / "topics.html").read_text(encoding="utf-8")
     assert [topic.name for topic in TOPICS if topic.name not in text] == []
+
+
+def test_the_guide_to_frameworks_lists_every_file_of_one() -> None:
+    guide = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
+    files = {path.relative_to(PYTORCH).parts[0] for path in PYTORCH.rglob("*.py")}
+    assert set(re.findall(r"^\| `([\w.]+)/?` \|", guide, re.M)) == files
 
 
 def test_the_page_of_exit_codes_has_those_of_every_error() -> None:
