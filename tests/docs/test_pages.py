@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import list_suites
+from tests.unit.test_house_rules import FLOW
 
 ROOT = Path(__file__).parents[2]
 PYTORCH = ROOT / "hvbench" / "frameworks" / "pytorch"
@@ -55,6 +57,18 @@ def test_the_guide_to_frameworks_lists_every_file_of_one() -> None:
     guide = (ROOT / "docs" / "frameworks.md").read_text(encoding="utf-8")
     files = {path.relative_to(PYTORCH).parts[0] for path in PYTORCH.rglob("*.py")}
     assert set(re.findall(r"^\| `([\w.]+)/?` \|", guide, re.M)) == files
+
+
+def test_architecture_has_every_folder_in_the_order_of_the_flow() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert ["errors", "registry", *re.findall(r"^\| `(\w+)/` \|", page, re.M)] == list(FLOW)
+
+
+def test_the_declaration_that_architecture_walks_through_is_the_one_in_the_source() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
+    source = (ROOT / "hvbench" / "spec" / "numerics.py").read_text(encoding="utf-8")
+    assert textwrap.indent(shown, "    ") in source
 
 
 def test_the_page_of_exit_codes_has_those_of_every_error() -> None:
