@@ -1,9 +1,9 @@
 """Find Horovod's knobs for one point within a budget, and say what they gain against the default, with an interval.
 
-A maintained optimiser (optuna's tree of Parzen estimators, Bergstra et al., NeurIPS 2011) proposes, one launch with fresh
-workers answers. The best of few noisy launches flatters itself, so what it found is then launched in turn with the
-default, in pairs, and the gain comes from those pairs alone. Every launch leaves a record like any other: a session that
-goes on asks the optimiser again, and it proposes the same as long as the recorded launches answer.
+An optimiser (optuna's tree of Parzen estimators, Bergstra et al., NeurIPS 2011) proposes values, and one launch with
+fresh workers measures them. The minimum of few noisy launches is biased, so what was found is then launched alternately
+with the default, and the gain comes from those pairs alone. Every launch leaves a record like any other: a session that
+continues asks the optimiser again, which proposes the same values for as long as recorded launches answer.
 """
 
 from __future__ import annotations
@@ -41,10 +41,6 @@ DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
 
 SEARCH = "tune"  # its field of run.json
 
-Launch = Callable[[Job], Record]
-Say = Callable[[str], None]
-Settle = Callable[[int], None]
-
 
 class Search(BaseModel):
     """What run.json keeps of a search: the knobs, and after how many trials it ended; None: it has not."""
@@ -64,72 +60,132 @@ class Tuned:
     ratio: Ratio | None  # None where the default was the best, or where no pair was left time
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What is asked: which knobs of which point, and how long the answer may take."""
+
+    base: Point  # with the default of every knob
+    knobs: Sequence[str]
+    budget_seconds: float  # for all launches of this session
+    pairs: int  # launches of the best and of the default, at least
+    seed: int = 0
+
+
+class Launches:
+    """Launches of one session, counted and timed; those that an earlier session has recorded are not repeated."""
+
+    def __init__(
+        self,
+        launch: Callable[[Job], Record],
+        *,
+        recorded: Mapping[str, Record] = MappingProxyType({}),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args: `launch` runs a job and returns its record; `recorded` holds earlier records by the keys of their jobs."""
+        self.recorded = recorded
+        self.count = 0
+        self._launch = launch
+        self._clock = clock
+        self._begun = clock()
+        self._repeats: dict[Point, int] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Time since the session began."""
+        return self._clock() - self._begun
+
+    def next_job(self, point: Point) -> Job:
+        """The next repeat of a point."""
+        self._repeats[point] = self._repeats.get(point, -1) + 1
+        return Job(point=point, repeat=self._repeats[point])
+
+    def run(self, job: Job) -> float:
+        """The job's step time in seconds, from its record if it has one, else from a launch; raises HvbenchError."""
+        if job.key in self.recorded:
+            return step_seconds(self.recorded[job.key])
+        self.count += 1
+        return step_seconds(self._launch(job))
+
+    def next_pair(self, first: Point, second: Point) -> tuple[Job, Job]:
+        """The next repeat of both points; of a pair within which an earlier session ended, the recorded half is left."""
+        pair = self.next_job(first), self.next_job(second)
+        while sum(job.key in self.recorded for job in pair) == 1:
+            pair = self.next_job(first), self.next_job(second)
+        return pair
+
+
 def tune(
-    base: Point,
+    tuning: Tuning,
+    launches: Launches,
     *,
-    knobs: Sequence[str],
-    launch: Launch,
-    budget_seconds: float,
-    pairs: int,
-    say: Say,
-    recorded: Mapping[str, Record] = MappingProxyType({}),
+    say: Callable[[str], None],
     settled: int | None = None,
-    settle: Settle = lambda trials: None,
-    seed: int = 0,
-    clock: Callable[[], float] = time.monotonic,
+    settle: Callable[[int], None] = lambda trials: None,
 ) -> Tuned:
-    """Search, then compare in pairs; `launch` runs a job and returns its record. Raises HvbenchError when it cannot.
+    """Search for the knobs with the shortest step, then compare them with the default in pairs of launches.
 
-    `settle` is told after how many trials the search ends. What an earlier session left: `recorded` holds its launches
-    by their keys, which answer in place of new ones, and `settled` is what `settle` was told, if the search had ended.
+    Args:
+        tuning: the question.
+        launches: what answers it.
+        say: receives one line when the search has ended.
+        settled: after how many trials an earlier session ended the search; None: it did not.
+        settle: is called with the number of trials when the search ends.
+
+    Raises:
+        HvbenchError: a launch could not be made.
     """
-    begun = clock()
-    repeats: dict[Point, int] = {}
-    launched: list[Job] = []
-
-    def next_job(point: Point) -> Job:
-        repeats[point] = repeats.get(point, -1) + 1
-        return Job(point=point, repeat=repeats[point])
-
-    def run(job: Job) -> float:
-        if job.key in recorded:
-            return step_seconds(recorded[job.key])
-        launched.append(job)
-        return step_seconds(launch(job))
-
-    def rest(share: float = 1.0) -> float:
-        return share * budget_seconds - (clock() - begun)
-
-    def is_searched(trials: int) -> bool:
-        pairs_seconds = 2 * pairs * (clock() - begun) / max(1, len(launched))
-        return trials >= LEAST_TRIALS and (rest(SEARCH_SHARE) <= 0 or rest() <= pairs_seconds)
-
-    seen: dict[Point, list[float]] = {}
-    for trials, (point, tell) in enumerate(propose(base, knobs=knobs, seed=seed), start=1):
-        seconds = run(next_job(point))
-        tell(seconds)
-        seen.setdefault(point, []).append(seconds)
-        if trials == settled or settled is None and is_searched(trials):
-            break
+    seen = search(tuning, launches, settled=settled)
+    trials = sum(map(len, seen.values()))
     settle(trials)
     best = min(seen, key=lambda point: float(np.median(seen[point])))
-    chosen = {name: getattr(best, name) for name in knobs}
+    chosen = {name: getattr(best, name) for name in tuning.knobs}
     say(f"{trials} launches tried; best: {describe_values(chosen)}")
-    if best == base or not math.isfinite(min(seen[best])):
-        return Tuned(point=base, knobs=chosen, trials=trials, ratio=None)
-    kept: list[tuple[float, float]] = []
-    order = np.random.default_rng(seed).permuted([False, True] * (MOST_PAIRS // 2))
-    for number, is_best_first in enumerate(order):
-        jobs = next_job(base), next_job(best)
-        while sum(job.key in recorded for job in jobs) == 1:  # the session ended within this pair
-            jobs = next_job(base), next_job(best)
-        if number >= pairs and rest() <= 0 and jobs[0].key not in recorded:
+    if best == tuning.base or not math.isfinite(min(seen[best])):
+        return Tuned(point=tuning.base, knobs=chosen, trials=trials, ratio=None)
+    return Tuned(point=best, knobs=chosen, trials=trials, ratio=compare_in_pairs(tuning, launches, best))
+
+
+def search(tuning: Tuning, launches: Launches, *, settled: int | None) -> dict[Point, list[float]]:
+    """Point -> step times in seconds of its launches: what the optimiser proposes, until the search's time is up.
+
+    The search ends after `settled` trials if that is given, else when its share of the budget is spent or only the time
+    for the pairs is left.
+    """
+    seen: dict[Point, list[float]] = {}
+    proposals = propose(tuning.base, knobs=tuning.knobs, seed=tuning.seed)
+    for trials, (point, tell) in enumerate(proposals, start=1):
+        seconds = launches.run(launches.next_job(point))
+        tell(seconds)
+        seen.setdefault(point, []).append(seconds)
+        if trials == settled or (settled is None and is_searched(tuning, launches, trials=trials)):
             break
-        seconds = {job: run(job) for job in (reversed(jobs) if is_best_first else jobs)}
+    return seen
+
+
+def is_searched(tuning: Tuning, launches: Launches, *, trials: int) -> bool:
+    """Whether the search has to end after `trials`: the rest of the budget belongs to the pairs."""
+    spent = launches.seconds
+    pairs_seconds = 2 * tuning.pairs * spent / max(1, launches.count)
+    is_spent = spent >= SEARCH_SHARE * tuning.budget_seconds or tuning.budget_seconds - spent <= pairs_seconds
+    return trials >= LEAST_TRIALS and is_spent
+
+
+def compare_in_pairs(tuning: Tuning, launches: Launches, best: Point) -> Ratio | None:
+    """Step time of `best` over that of the default, from pairs of launches in random order; None without a whole pair.
+
+    At least `tuning.pairs`, whatever they take; then as many as fit into the budget.
+    """
+    kept: list[tuple[float, float]] = []
+    order = np.random.default_rng(tuning.seed).permuted([False, True] * (MOST_PAIRS // 2))
+    for number, is_best_first in enumerate(order):
+        pair = launches.next_pair(tuning.base, best)
+        is_spent = launches.seconds >= tuning.budget_seconds
+        if number >= tuning.pairs and is_spent and pair[0].key not in launches.recorded:
+            break
+        seconds = {job: launches.run(job) for job in (reversed(pair) if is_best_first else pair)}
         if all(map(math.isfinite, seconds.values())):
-            kept.append((seconds[jobs[0]], seconds[jobs[1]]))
-    ratio = paired_ratio(*map(list, zip(*kept, strict=True))) if kept else None
-    return Tuned(point=best, knobs=chosen, trials=trials, ratio=ratio)
+            kept.append((seconds[pair[0]], seconds[pair[1]]))
+    return paired_ratio(*map(list, zip(*kept, strict=True))) if kept else None
 
 
 def read_search(run: Mapping[str, Any], *, where: Path) -> Search | None:
@@ -141,12 +197,15 @@ def read_search(run: Mapping[str, Any], *, where: Path) -> Search | None:
 
 
 def propose(base: Point, *, knobs: Sequence[str], seed: int) -> Iterator[tuple[Point, Callable[[float], None]]]:
-    """Points to launch, the default first, each with what is to be told of it; those that make no sense are left out."""
+    """Points to launch, the default first, each with the function that takes its step time in seconds, without end.
+
+    Combinations that cannot run are left out.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
-    # Categories are told apart by their place in CHOICES: optuna keeps None and numbers apart by their text otherwise.
+    # A category is an index into CHOICES: optuna would distinguish None and numbers by their text otherwise.
     space = {name: optuna.distributions.CategoricalDistribution(range(len(CHOICES[name]))) for name in knobs}
     study.enqueue_trial(
         {name: list(CHOICES[name]).index(getattr(base, name)) for name in knobs if getattr(base, name) in CHOICES[name]}

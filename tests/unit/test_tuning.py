@@ -21,8 +21,10 @@ from hvbench.sweep.tune import (
     CHOICES,
     DEFAULT_KNOBS,
     SEARCH,
+    Launches,
     Search,
     Tuned,
+    Tuning,
     describe_gain,
     propose,
     read_search,
@@ -55,11 +57,17 @@ class Machine:
         return make_record(ranks, repeat=job.repeat, **job.point.model_dump())
 
 
-def run(machine: Machine, *, budget_seconds: float = 60.0, pairs: int = 6, **session: Any) -> Tuned:
-    return tune(
-        BASE, knobs=DEFAULT_KNOBS, launch=machine.launch, budget_seconds=budget_seconds, pairs=pairs,
-        say=lambda line: None, clock=machine.clock, **session,
-    )  # fmt: skip
+def run(
+    machine: Machine,
+    *,
+    budget_seconds: float = 60.0,
+    pairs: int = 6,
+    recorded: dict[str, Record] | None = None,
+    **session: Any,
+) -> Tuned:
+    tuning = Tuning(base=BASE, knobs=DEFAULT_KNOBS, budget_seconds=budget_seconds, pairs=pairs)
+    launches = Launches(machine.launch, recorded=recorded or {}, clock=machine.clock)
+    return tune(tuning, launches, say=lambda line: None, **session)
 
 
 def test_a_knob_that_helps_is_found_and_proven() -> None:
@@ -160,9 +168,8 @@ def test_force_goes_with_resume() -> None:
 def test_a_launch_that_fails_is_never_the_best() -> None:
     failed = make_record([], status="oom", message="no memory", world_size=2)
     assert step_seconds(failed) == math.inf
-    tuned = tune(
-        BASE, knobs=DEFAULT_KNOBS, launch=lambda job: failed, budget_seconds=1.0, pairs=1, say=lambda line: None
-    )
+    tuning = Tuning(base=BASE, knobs=DEFAULT_KNOBS, budget_seconds=1.0, pairs=1)
+    tuned = tune(tuning, Launches(lambda job: failed), say=lambda line: None)
     assert tuned.ratio is None and describe_gain(tuned) == "nothing was found that beats the default"
 
 

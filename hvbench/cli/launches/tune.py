@@ -21,7 +21,7 @@ from hvbench.spec.suite import Suite, apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
-from hvbench.sweep.tune import SEARCH, Search, Tuned, describe_gain, read_search, tune
+from hvbench.sweep.tune import SEARCH, Launches, Search, Tuned, Tuning, describe_gain, read_search, tune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,17 +112,14 @@ def search_and_show(sweep: Sweep, launch: Launch, display: Display, *, options: 
         display.prepare(f"{len(recorded)} launches are recorded in {folder.path}")
     try:
         with launch.open(run_path=folder.path) as coordinator, display:
-            return tune(
-                [*sweep.plan.jobs, *sweep.plan.done][0].point,
+            tuning = Tuning(
+                base=[*sweep.plan.jobs, *sweep.plan.done][0].point,
                 knobs=options.knobs,
-                launch=lambda job: run_job(sweep, job, coordinator, display),
                 budget_seconds=options.budget_seconds,
                 pairs=options.pairs,
-                say=display.prepare,
-                recorded=recorded,
-                settled=before.trials,
-                settle=settle,
             )
+            launches = Launches(lambda job: run_job(sweep, job, coordinator, display), recorded=recorded)
+            return tune(tuning, launches, say=display.prepare, settled=before.trials, settle=settle)
     except HvbenchError:
         display.show(f"records: {folder.path}", path=folder.path)
         raise
