@@ -1,6 +1,7 @@
-"""The launcher's side: how ranks find each other, and the agents that start, watch and restart workers.
+"""The launcher's side: how ranks are started and connected, and the agents that start, watch and end workers.
 
-`context` tells who launched this process, `bootstrap` brings the ranks to rank 0's address, `channel` carries the few
-control messages, `agent` runs on every rank and owns one worker, `coordinator` runs on rank 0 and owns the plan,
-`above` notices there that the launcher is gone. No framework is imported here.
+In the order of a launch: `context` (who launched this process), `session` (a launch from begin to end), `bootstrap` (how
+the other ranks learn rank 0's address), `channel` and `messages` (between rank 0 and the agents), `agent` (on every
+rank) with `process` and `mpirun` (its worker), `coordinator` (on rank 0: tasks in, ends out) with `workers`,
+`generation` and `starting` (one set of workers). No framework is imported here.
 """

@@ -1,9 +1,8 @@
-"""What became of a worker, read from the words that it leaves: the signs of exhausted memory, and who held up the others.
+"""Why a worker ended or stalled, from the text that it leaves: messages of exhausted memory, and stacks at a timeout.
 
-The latter comes from the stacks that workers leave when a point's time is up (`faulthandler`'s text).
-
-A rank whose main thread is inside a twin (`hvbench/frameworks/`) may be waiting in an all-reduce for a peer. A rank
-that is anywhere else waits for nobody, and one that cannot even say where it is has stopped altogether.
+The stacks are `faulthandler`'s text. A rank whose main thread is inside a twin (`hvbench/frameworks/`) may be waiting in
+an all-reduce for another rank. A rank that is anywhere else waits for no other, and one that cannot report its stack has
+stopped altogether.
 """
 
 from __future__ import annotations

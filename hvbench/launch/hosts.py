@@ -66,7 +66,7 @@ def start_remote_agent(coordinator: str, *, host: str, rank: int, size: int) -> 
 
 
 def interface_towards(address: str) -> str | None:
-    """The network interface by which this host reaches `address`; None when it cannot be told."""
+    """The network interface by which this host reaches `address`; None when it cannot be found."""
     import psutil
 
     try:

@@ -1,7 +1,7 @@
 """The messages between rank 0 and the agents: frozen objects here, JSON objects with a `type` on the channel.
 
 Rank 0 sends `Start`, `Where`, `Stop` and `Quit`. An agent sends `Hello` first, then reports on its workers, which name
-the worker's rank: rank 0's agent also speaks for ranks that mpirun started.
+the worker's rank: rank 0's agent also reports on the ranks that mpirun started.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where each rank stands: Horovod's slots, threads per worker, and the environment that tells a worker so."""
+"""The place of each rank: Horovod's slots, threads per worker, and the environment that tells a worker both."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
 
 
 def worker_settings(slot: Any, *, address: str, port: int, threads: int, by_mpirun: bool = False) -> dict[str, str]:
-    """The environment by which a worker's Horovod finds its peers, and its libraries their threads."""
+    """The environment that tells a worker's Horovod its rank and where the other ranks are, and its libraries their threads."""
     if by_mpirun:  # which tells each rank its place
         return {"HOROVOD_CONTROLLER": "mpi", "HOROVOD_CPU_OPERATIONS": "mpi", "OMP_NUM_THREADS": str(threads)}
     settings = {

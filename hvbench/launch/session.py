@@ -1,4 +1,4 @@
-"""A launch from its first moment to its last: rank 0 gets a Coordinator, every other rank serves and leaves."""
+"""A launch from its begin to its end: rank 0 gets a Coordinator, every other rank serves as an agent and leaves."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.hosts import parse_hosts
 from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
+from hvbench.launch.task import GO_ON
 from hvbench.records.environment import usable_cores
 
 END_SECONDS = 10.0
-GO_ON = "what was measured is safe, go on with --resume"
 MAX_RANKS_PER_CORE = 32
 SAME_REQUEST_SECONDS = 1.0  # a terminal and a launcher may both pass one Ctrl-C on, as two signals
 
@@ -56,7 +56,7 @@ def resolve_context(np: int | None) -> Context:
 
 
 class Launch:
-    """Rank 0's hold on the ranks of a launch: it opens it once, or dismisses it."""
+    """A launch in the hands of rank 0, which opens it once or dismisses it."""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -86,7 +86,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
     """Rank 0: yield the launch that this process was started in, or is to start `np` ranks of. Other ranks: serve, yield None.
 
     A launch that was not opened in the block, because of a mistake in the arguments or because nothing was left to do,
-    is dismissed at its end: the launcher's other ranks wait to be told.
+    is dismissed at its end: the launcher's other ranks wait for that.
 
     Args:
         np: ranks to launch on this host; None under a launcher, which says how many there are.
@@ -183,9 +183,9 @@ def interruptible(hub: Hub) -> Iterator[None]:
     caught = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         caught.append(signal.SIGHUP)
-    before = {each: signal.signal(each, interrupt) for each in caught}
+    before = {number: signal.signal(number, interrupt) for number in caught}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

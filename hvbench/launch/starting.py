@@ -33,7 +33,7 @@ def make_orders(
     first = tasks[0]
     orders = []
     for slot in slots:
-        # A share of the launch, not of the point: a rank's cores do not grow when other ranks sit a point out.
+        # A share of the launch, not of the point: a rank's cores do not grow when the point does not use all ranks.
         threads = threads_per_worker(members, host=slot.hostname)
         places = worker_settings(
             slot, address=rendezvous.address, port=rendezvous.port, threads=threads, by_mpirun=first.by_mpirun

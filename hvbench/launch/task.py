@@ -8,6 +8,8 @@ from typing import Any
 
 from hvbench.errors import LaunchError
 
+GO_ON = "what was measured is safe, go on with --resume"  # ends the message of a launch that cannot continue
+
 
 class FailureStatus(StrEnum):
     """Why a task has no results; a record keeps the value as the status of its outcome."""

@@ -17,7 +17,7 @@ from hvbench.launch.generation import Generation
 from hvbench.launch.messages import Broken, Exited, Lost, Message, Stop, Stopped, Where
 from hvbench.launch.placement import Member, assign_slots
 from hvbench.launch.starting import Rendezvous, make_orders
-from hvbench.launch.task import Failure, FailureStatus, Task
+from hvbench.launch.task import GO_ON, Failure, FailureStatus, Task
 from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 STACK_SECONDS = 10.0
@@ -38,9 +38,7 @@ class LaunchState:
         """Raise LaunchError when an agent is gone."""
         if self.lost:
             names = ", ".join(f"{rank} on {self.members[rank].host}" for rank in sorted(self.lost))
-            raise LaunchError(
-                f"rank {names}: its agent is gone or does not answer; what was measured is safe, go on with --resume"
-            )
+            raise LaunchError(f"rank {names}: its agent is gone or does not answer; {GO_ON}")
 
     def start_limit_seconds(self, task: Task) -> float:
         """Time to import the framework and join: ranks that share a core import one after the other."""
@@ -141,10 +139,7 @@ class WorkerSet:
         if isinstance(message, Lost | Broken):
             self.state.lost.add(rank)
             host = self.state.members[rank].host
-            raise LaunchError(
-                f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; "
-                "what was measured is safe, go on with --resume"
-            )
+            raise LaunchError(f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; {GO_ON}")
         return message if self.generation.note(message) else None
 
     def _explain_end(self, index: int) -> Failure:
@@ -161,7 +156,7 @@ class WorkerSet:
                 status=FailureStatus.FAILED,
                 rank=silent[0],
                 phase=generation.phase(silent[0]),
-                message=f"does not answer its peers; rank {end.rank} saw: {failure.message}",
+                message=f"does not answer the other ranks; rank {end.rank} saw: {failure.message}",
                 log=str(self._log(silent[0])),
             )
         phase = failure.phase if failure.index == index else "start" if failure.index < 0 else "data"

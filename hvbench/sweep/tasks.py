@@ -38,7 +38,7 @@ def make_task(
         checkpoints=str(checkpoints),
     )
     return Task(
-        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: each has fresh workers
+        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,

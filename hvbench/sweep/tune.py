@@ -30,7 +30,7 @@ from hvbench.spec.point import Point
 SEARCH_SHARE = 0.6  # of the budget at most; the rest is for the pairs
 LEAST_TRIALS = 4
 MOST_PAIRS = 18
-# What each knob may be; None is Horovod's own default.
+# The values of each knob; None is Horovod's own default.
 CHOICES: dict[str, tuple[Any, ...]] = {
     "fusion_threshold_bytes": (None, 0, 2**20, 2**22, 2**24, 2**26, 2**28),
     "cycle_time_seconds": (None, 2e-4, 5e-4, 2e-3, 5e-3, 1e-2),

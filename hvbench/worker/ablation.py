@@ -55,7 +55,7 @@ class Ablations:
         )
 
     def round(self, number: int, batch: Batch) -> None:
-        """Time every kind once; in the first round run each untimed before, since TensorFlow traces a graph for it."""
+        """Time every kind once; in the first round run each kind untimed before, since TensorFlow traces a graph for it."""
         kinds = self._make_kinds(batch, self._warm_up(batch))
         for run in kinds.values() if number == 0 else ():
             run()

@@ -65,7 +65,7 @@ class ModelRates:
 
 
 class Ceilings:
-    """Measures the ceilings of a worker's points; equal questions are asked once."""
+    """Measures the ceilings of a worker's points; what two points have in common is measured once."""
 
     def __init__(self, framework: str, runtime: Runtime) -> None:
         self.twin = load_framework(framework, "ceiling")
@@ -73,7 +73,7 @@ class Ceilings:
         self._answers: dict[tuple[Any, ...], Any] = {}
 
     def measure(self, point: Point, *, force_emulated: bool) -> tuple[dict[str, Any], str | None]:
-        """The fields of `record.Ceiling`, and why the point is skipped or None; all ranks call it and decide alike."""
+        """The fields of `record.Ceiling`, and why the point is skipped or None; every rank calls it and comes to the same decision."""
         self.runtime.barrier()
         compute_dtype = PRECISIONS[point.precision].compute_dtype
         is_native = multiplies_natively(compute_dtype, device=self.runtime.device)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 VARIABLE = "HVBENCH_TURNS"
-PROTOCOL = 1  # arms of another revision take turns with this one if they speak the same
+PROTOCOL = 1  # arms of two revisions can take turns if their protocol is the same
 GIVE_UP_SECONDS = 120.0  # for a turn, and for the other arm to come to the same point
 
 

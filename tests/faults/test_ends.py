@@ -67,7 +67,7 @@ def test_a_frozen_worker_is_blamed_by_the_peers_that_give_up_on_it(tmp_path: Pat
     code, output = run_sweep(text, tmp_path, faults=[fault], options=["--timeout", "300"])
     frozen, other = outcomes(tmp_path)
     assert (code, frozen.status, frozen.rank, other.status) == (1, "failed", 1, "ok"), output
-    assert frozen.message.startswith("does not answer its peers; rank 0 saw: ")
+    assert frozen.message.startswith("does not answer the other ranks; rank 0 saw: ")
 
 
 def test_an_agent_that_answers_no_more_ends_the_sweep(tmp_path: Path) -> None:

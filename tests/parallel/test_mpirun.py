@@ -48,6 +48,15 @@ def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
     return found
 
 
+def wait_for_pid(path: Path) -> int:
+    """The number in the file, which the server writes when it has started, perhaps later than the ranks."""
+    deadline = time.monotonic() + SECONDS
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.05)
+    return int(path.read_text())
+
+
 def allreduce_job(implementation: str) -> dict[str, Any]:
     case = Case(implementation=implementation, controller="mpi", compression="none", world_size=2, payload_bytes=40_000)
     return AllreduceRequest(case=case, settings=CALLS).model_dump()
@@ -85,7 +94,7 @@ def test_a_server_that_fails_speaks_through_the_first_rank(tmp_path: Path) -> No
     workers = start(tmp_path, framework="ring", jobs=[job], servers=1)
     try:
         listen(workers, Progress)
-        os.kill(int((workers.ranks[2].folder / "pid").read_text()), signal.SIGKILL)
+        os.kill(wait_for_pid(workers.ranks[2].folder / "pid"), signal.SIGKILL)
         ends = listen(workers, Exited)
         assert {end.rank for end in ends} == {0, 1}
         assert any("SIGKILL" in end.failure.message for end in ends)
