@@ -40,10 +40,11 @@ CHOICES = tuple(itertools.product(("pytorch", "tensorflow"), ("fp32", "bf16"), (
 # Stage -> the functions that are it, as MODULE:NAME. What none of them covers is start-up, imports and writing files.
 STAGES = {
     "reading": ("hvbench.records.store:RunFolder.read_records",),
-    "frame": ("hvbench.analysis.frame.frames:point_frame",),
-    "tables": ("hvbench.analysis.report.contents:tables_by_topic",),
+    "frame": ("hvbench.analysis.frame.frames:point_frame", "hvbench.analysis.frame.frames:step_frame"),
+    "tables": ("hvbench.analysis.report.contents:list_tables",),
     "plots": ("hvbench.analysis.report.contents:draw_figures", "hvbench.analysis.show.panels:save"),
     "page": ("hvbench.analysis.report.page.render:render_page",),
+    "texts": ("hvbench.analysis.report.write:render_tables", "hvbench.analysis.report.markdown:render_report"),
 }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.panels import STYLES, render_figure, save
+from hvbench.analysis.show.panels import STYLES, join_curves, render_figure, save
 from hvbench.analysis.topics.throughput.plot import plot_throughput
 from tests.unit.sample_pages import draw_all
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record
@@ -111,6 +112,33 @@ def test_a_hostile_value_is_only_a_label() -> None:
 def test_too_many_configurations_are_counted_not_drawn() -> None:
     records = [make_launch({"framework": "pytorch", "seed": seed}, steps=4) for seed in range(30)]
     assert "first 24 of 30" in draw_all(records)["step_seconds"].get_suptitle()
+
+
+def test_launches_of_a_framework_share_a_line_that_breaks_between_them() -> None:
+    steps = pd.Series([1, 2, 1, 2, 3])
+    x, y = join_curves(steps, steps * 10.0, launch=pd.Series([4, 4, 7, 7, 7]))
+    assert x.tolist() == [1, 2, 2, 1, 1, 2, 3]
+    assert str(y.tolist()) == "[10.0, 20.0, nan, nan, 10.0, 20.0, 30.0]"
+
+
+@pytest.mark.parametrize("name", ["step_seconds", "loss_curves"])
+def test_a_panel_has_as_many_artists_for_a_hundred_launches_as_for_two(name: str) -> None:
+    counts = []
+    for repeats in (2, 100):
+        (panel, *_) = draw_all(make_convergence(repeats=repeats))[name].axes
+        counts.append(len(panel.get_children()))
+    assert counts[0] == counts[1]
+
+
+def test_the_ends_of_many_lost_launches_are_counted() -> None:
+    losses = [5.0] * 39 + [None]
+    records = [
+        make_record([make_rank(step_seconds=[1.0] * 40, loss=losses)], status="diverged", repeat=repeat)
+        for repeat in range(100)
+    ]
+    figure = draw_all(records)["loss_curves"]
+    assert "diverged, and 88 more" in texts_of(figure)
+    assert [line.get_marker() for line in figure.axes[0].lines].count("x") == 12
 
 
 def test_files_are_the_same_for_the_same_records(tmp_path) -> None:

@@ -36,6 +36,7 @@ GREY = "#555555"
 MAX_PANELS = 12  # of a figure; the title says how many of how many configurations are shown
 MAX_SMALL_PANELS = 24  # the same where panels are small
 MAX_COLUMNS = 4  # where small panels fill up a grid
+MAX_ENDS = 12  # launches of a framework whose end a panel marks with a cross and a word
 RC = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "figure.labelsize": 9,
     "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
@@ -225,6 +226,25 @@ def format_large(value: float, _: object = None) -> str:
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
     return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"
+
+
+def join_curves(x: pd.Series, y: pd.Series, *, launch: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The curves of launches that follow each other as one line that breaks between them: one artist for all of them."""
+    number, places, values = launch.to_numpy(), x.to_numpy(dtype=float), y.to_numpy(dtype=float)
+    ends = np.flatnonzero(number[1:] != number[:-1]) + 1
+    # Missing values at the last place of one and the first of the next: also a line of steps reaches both.
+    between = np.column_stack([places[ends - 1], places[ends]]).ravel()
+    return np.insert(places, np.repeat(ends, 2), between), np.insert(values, np.repeat(ends, 2), np.nan)
+
+
+def mark_ends(
+    panel: Axes, ends: Sequence[tuple[tuple[float, float], str]], *, transform: Transform, colour: str
+) -> None:
+    """A cross with its text at the place of each of `ends`; where there are many, at the first ones, with a count."""
+    shown = ends[:MAX_ENDS]
+    for index, (place, text) in enumerate(shown):
+        more = f", and {len(ends) - len(shown):,} more" if index + 1 == len(shown) < len(ends) else ""
+        mark_end(panel, place, transform=transform, text=f"{text}{more}", colour=colour)
 
 
 def mark_end(panel: Axes, place: tuple[float, float], *, transform: Transform, text: str, colour: str) -> None:

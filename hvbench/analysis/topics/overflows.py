@@ -6,7 +6,10 @@ summed over the ranks before it is divided, so the more ranks, the less room. Ei
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -17,6 +20,7 @@ from hvbench.analysis.show.panels import (
     MAX_PANELS,
     STYLES,
     Cell,
+    Style,
     add_legend,
     choose_rows,
     combine_axes,
@@ -25,6 +29,7 @@ from hvbench.analysis.show.panels import (
     emulated_precisions,
     fill_grid,
     format_large,
+    join_curves,
     legend_mark,
     list_frameworks,
 )
@@ -38,7 +43,7 @@ from hvbench.analysis.show.tables import (
 )
 from hvbench.analysis.stats.estimates import sort_points
 from hvbench.analysis.topics.topic import Need, Topic, never
-from hvbench.records.record import Record
+from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
 
 COLUMNS = 3
@@ -131,26 +136,8 @@ def plot_loss_scale(run: Run) -> Figure:
     grid = fill_grid(cells, columns=columns)
     with draw_panels(grid, width=max(3.0, 6.5 / columns), height=2.2, x_label="step") as (figure, panels):
         for panel, chosen in panels:
-            for _, launch in choose_rows(mine, chosen).iterrows():
-                rank, style = run.records[launch["launch"]].ranks[0], STYLES[launch["framework"]]
-                look = {"color": style.colour}
-                steps = range(1, len(rank.loss_scale) + 1)
-                panel.plot(
-                    steps,
-                    rank.loss_scale,
-                    drawstyle="steps-mid",
-                    linestyle=style.line,
-                    linewidth=style.line_width,
-                    **look,
-                )
-                skipped = [step for step in rank.skipped_steps if step < len(rank.loss_scale)]
-                panel.plot(
-                    [step + 1 for step in skipped],
-                    [rank.loss_scale[step] for step in skipped],
-                    "x",
-                    markersize=5,
-                    **look,
-                )
+            for framework, launches in choose_rows(mine, chosen).groupby("framework"):
+                _draw_scales(panel, [run.records[launch].ranks[0] for launch in launches["launch"]], STYLES[framework])
             panel.set_yscale("log", base=2)
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             panel.yaxis.set_major_formatter(FuncFormatter(format_large))
@@ -158,6 +145,24 @@ def plot_loss_scale(run: Run) -> Figure:
         figure.suptitle("What does fp16's narrow range cost?")
         add_legend(figure, list_frameworks(mine), [legend_mark("update dropped: gradients not finite", marker="x")])
     return figure
+
+
+def _draw_scales(panel: Axes, ranks: Sequence[RankSamples], style: Style) -> None:
+    """One framework's launches, a rank of each: its loss scale at every step, and a cross where an update was dropped."""
+    scales = pd.DataFrame(
+        [(launch, step + 1, scale) for launch, rank in enumerate(ranks) for step, scale in enumerate(rank.loss_scale)],
+        columns=["launch", "step", "scale"],
+    )
+    line = join_curves(scales["step"], scales["scale"], launch=scales["launch"])
+    look = {"linestyle": style.line, "linewidth": style.line_width}
+    panel.plot(*line, drawstyle="steps-mid", color=style.colour, **look)
+    skipped = [
+        (step + 1, rank.loss_scale[step])
+        for rank in ranks
+        for step in rank.skipped_steps
+        if step < len(rank.loss_scale)
+    ]
+    panel.plot([step for step, _ in skipped], [scale for _, scale in skipped], "x", markersize=5, color=style.colour)
 
 
 TOPIC = Topic(

@@ -24,9 +24,10 @@ from hvbench.analysis.show.panels import (
     emulated_precisions,
     fill_grid,
     finite_max,
+    join_curves,
     legend_mark,
     list_frameworks,
-    mark_end,
+    mark_ends,
     shift_points,
 )
 from hvbench.analysis.topics.topic import Need, Topic
@@ -82,24 +83,25 @@ def plot_step_seconds(run: Run) -> Figure:
 def _draw_steps(panel: Axes, launches: pd.DataFrame, *, slowest: pd.DataFrame, top: float, line: int) -> None:
     """The launches of one framework; `line` is the line of text that its off-scale steps take at the upper edge."""
     style = STYLES[launches["framework"].iloc[0]]
-    steps_of = dict(iter(slowest.groupby("launch")))
-    for launch in launches.itertuples():
-        mine = steps_of.get(launch.launch, slowest[:0])
-        seconds = mine["step_seconds"].where(mine["step_seconds"] <= top)
-        panel.plot(mine["step"], seconds, color=style.colour, linestyle=style.line, linewidth=0.5, alpha=0.5)
-        for is_warmup, face in ((True, "white"), (False, style.colour)):
-            look = {"marker": style.marker, "markersize": 3, "markeredgewidth": 0.8, "linestyle": "none"}
-            part = mine["is_warmup"] == is_warmup
-            panel.plot(mine["step"][part], seconds[part], color=style.colour, markerfacecolor=face, **look)
-        if launch.status != "ok" and len(mine):
-            last = (float(mine["step"].iloc[-1]), min(float(mine["step_seconds"].iloc[-1]), 0.8 * top))
-            mark_end(panel, last, transform=panel.transData, text=launch.status, colour=style.colour)
+    mine = slowest[slowest["launch"].isin(launches["launch"])]
+    seconds = mine["step_seconds"].where(mine["step_seconds"] <= top)
+    curves = join_curves(mine["step"], seconds, launch=mine["launch"])
+    panel.plot(*curves, color=style.colour, linestyle=style.line, linewidth=0.5, alpha=0.5)
+    for is_warmup, face in ((True, "white"), (False, style.colour)):
+        look = {"marker": style.marker, "markersize": 3, "markeredgewidth": 0.8, "linestyle": "none"}
+        part = mine["is_warmup"] == is_warmup
+        panel.plot(mine["step"][part], seconds[part], color=style.colour, markerfacecolor=face, **look)
+    lost_at = mine.drop_duplicates("launch", keep="last").merge(
+        launches.loc[launches["status"] != "ok", ["launch", "status"]]
+    )
+    ends = [((row.step, min(row.step_seconds, 0.8 * top)), row.status) for row in lost_at.itertuples()]
+    mark_ends(panel, ends, transform=panel.transData, colour=style.colour)
     lost = launches.loc[(launches["status"] != "ok") & ~launches["launch"].isin(slowest["launch"]), "status"]
     if len(lost):
         # Off the steps' scale: a cross on it would say at which step the launch ended.
         text = f"{style.label}: {count_statuses(lost)}, no steps"
         panel.text(0.97, 0.05 + 0.1 * line, text, transform=panel.transAxes, ha="right", fontsize=8, color=style.colour)
-    outside = slowest[slowest["launch"].isin(launches["launch"]) & (slowest["step_seconds"] > top)]
+    outside = mine[mine["step_seconds"] > top]
     if len(outside):
         edge = shift_points(panel.get_xaxis_transform(), panel, y=-5 - 10 * line)
         look = {"color": style.colour, "markerfacecolor": "white", "markersize": 5, "zorder": 4}

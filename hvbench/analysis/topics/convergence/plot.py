@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,9 +22,10 @@ from hvbench.analysis.show.panels import (
     emulated_precisions,
     finite_max,
     format_large,
+    join_curves,
     legend_mark,
     list_frameworks,
-    mark_end,
+    mark_ends,
 )
 
 CLOCKS = {"step": "steps", "tokens": "tokens", "training_seconds": "training seconds (evaluation left out)"}
@@ -55,8 +54,6 @@ def plot_loss_curves(run: Run) -> Figure:
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )
-    curve_of = dict(iter(curves.groupby("launch")))
-    marks_of = dict(iter(marks.groupby("launch")))
     emulated = emulated_precisions(points)
     titles = [describe_choice(chosen, emulated=emulated).replace("\n", ", ") for chosen in shown]
     cells = [
@@ -67,9 +64,10 @@ def plot_loss_curves(run: Run) -> Figure:
         for index, (panel, chosen) in enumerate(panels):
             clock = list(CLOCKS)[index % len(CLOCKS)]
             launches = choose_rows(points, chosen)
-            for launch in launches.itertuples():
-                mine, own = curve_of.get(launch.launch, curves[:0]), marks_of.get(launch.launch, marks[:0])
-                _draw_curve(panel, mine, seen=own, clock=clock, launch=launch, highest=finite_max(drawn))
+            for framework in list_frameworks(launches):
+                mine = choose_rows(launches, {"framework": framework})
+                own, seen = (frame[frame["launch"].isin(mine["launch"])] for frame in (curves, marks))
+                _draw_curves(panel, own, seen=seen, clock=clock, launches=mine, highest=finite_max(drawn))
             for target in launches["target_loss"].dropna().unique():
                 panel.axhline(target, color=GREY, linewidth=0.9, linestyle=":")
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=clock != "training_seconds"))
@@ -99,19 +97,27 @@ def list_drawn_losses(steps: pd.DataFrame, marks: pd.DataFrame, *, ended_ok: pd.
     return losses[losses <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]
 
 
-def _draw_curve(
-    panel: Axes, curve: pd.DataFrame, *, seen: pd.DataFrame, clock: str, launch: Any, highest: float | None
+def _draw_curves(
+    panel: Axes,
+    curves: pd.DataFrame,
+    *,
+    seen: pd.DataFrame,
+    clock: str,
+    launches: pd.DataFrame,
+    highest: float | None,
 ) -> None:
-    style = STYLES[launch.framework]
-    panel.plot(curve[clock], curve["loss"], color=style.colour, linestyle=style.line, linewidth=style.line_width)
+    """The launches of one framework: training losses as one line, evaluations as marks, a cross where one was lost."""
+    style = STYLES[launches["framework"].iloc[0]]
+    line = join_curves(curves[clock], curves["loss"], launch=curves["launch"])
+    panel.plot(*line, color=style.colour, linestyle=style.line, linewidth=style.line_width)
     look = {"marker": style.marker, "markersize": style.marker_size, "color": style.colour, "linestyle": "none"}
     panel.plot(
         seen[clock], seen["validation_loss"], markerfacecolor="none" if style.is_hollow else style.colour, **look
     )
-    if launch.status != "ok":
-        known = curve.dropna(subset=["loss"])
-        place, transform = (0.0, 0.03), panel.get_xaxis_transform()
-        if len(known):
-            last = float(known["loss"].iloc[-1])
-            place, transform = (float(known[clock].iloc[-1]), min(last, highest or last)), panel.transData
-        mark_end(panel, place, transform=transform, text=launch.status, colour=style.colour)
+    lost = launches.loc[launches["status"] != "ok", ["launch", "status"]]
+    last = curves.dropna(subset=["loss"]).drop_duplicates("launch", keep="last").merge(lost)
+    ends = [((x, min(loss, highest or loss)), status) for x, loss, status in last[[clock, "loss", "status"]].to_numpy()]
+    mark_ends(panel, ends, transform=panel.transData, colour=style.colour)
+    unseen = lost[~lost["launch"].isin(last["launch"])]
+    foot = [((0.0, 0.03), status) for status in unseen["status"]]
+    mark_ends(panel, foot, transform=panel.get_xaxis_transform(), colour=style.colour)

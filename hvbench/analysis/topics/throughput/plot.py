@@ -34,11 +34,11 @@ from hvbench.analysis.show.panels import (
     legend_mark,
     list_frameworks,
     make_key,
-    mark_end,
+    mark_ends,
     place_beside,
     shift_points,
 )
-from hvbench.analysis.stats.estimates import CONFIDENCE, read_estimate, summary_of
+from hvbench.analysis.stats.estimates import CONFIDENCE, summary_of
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "micro_batch_size": ("Does throughput rise with the micro-batch?", "micro-batch (samples)"),
@@ -52,6 +52,7 @@ THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "controller": ("Gloo or MPI?", "controller"),
     "framework": ("Which framework is faster?", ""),
 }
+MAX_INCHES = 16.0  # of a panel's width
 ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
 
 
@@ -76,7 +77,8 @@ def plot_throughput(run: Run, axis: str) -> Figure:
     repeated = bool((summary["launches_ok"] > 1).any())
     emulated = emulated_precisions(points)
     cells, note = _arrange(_choose_panels(run, axis), emulated=emulated)
-    width = max(2.5, 6.5 / len(cells[0]), 0.4 * len(places))
+    width = min(MAX_INCHES, max(2.5, 6.5 / len(cells[0]), 0.4 * len(places)))
+    ticked = list(places)[:: -(-len(places) // int(MAX_INCHES / 0.4))]  # a tick needs 0.4 inches
     with draw_panels(cells, width=width, height=2.4, x_label=x_label) as (figure, panels):
         for panel, chosen in panels:
             for index, framework in enumerate(frameworks):
@@ -89,9 +91,9 @@ def plot_throughput(run: Run, axis: str) -> Figure:
                 STYLES[value].label
                 if axis == "framework"
                 else label_text(show_axis(axis, value, is_emulated=value in emulated))
-                for value in places
+                for value in ticked
             ]
-            panel.set_xticks(list(places.values()), labels)
+            panel.set_xticks([places[value] for value in ticked], labels)
             panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         highest = finite_max(points["tokens_per_second"])
@@ -126,24 +128,26 @@ def _draw_centres(panel: Axes, summary: pd.DataFrame, *, axis: str, places: dict
         centres = rows["tokens_per_second"].astype("float64")
         look = {"color": style.colour, "transform": transform}
         panel.plot(x, centres, linestyle=style.line, linewidth=1.2, marker=style.marker, markersize=5, **look)
-        for place, (_, row) in zip(x, rows.iterrows(), strict=True):
-            estimate = read_estimate(row, "tokens_per_second")
-            if estimate and estimate.low is not None and estimate.high is not None:
-                errors = [[estimate.centre - estimate.low], [estimate.high - estimate.centre]]
-                panel.errorbar([place], [estimate.centre], yerr=errors, capsize=2.5, linewidth=1.0, **look)
+        low, high = (rows[f"tokens_per_second_{end}"].astype("float64") for end in ("low", "high"))
+        if (known := (low.notna() & high.notna()).to_numpy()).any():
+            errors = [(centres - low)[known], (high - centres)[known]]
+            bars = {"yerr": errors, "capsize": 2.5, "linewidth": 1.0, "linestyle": "none"}
+            panel.errorbar(np.array(x)[known], centres[known], **bars, **look)
 
 
 def _draw_launches(panel: Axes, launches: pd.DataFrame, *, axis: str, places: dict[Any, float], side: float) -> None:
-    for (framework, value), group in launches.groupby(["framework", launches[axis].rename("value")]):
+    for framework, group in launches.groupby("framework"):
         good, bad = group[group["status"] == "ok"], group[group["status"] != "ok"]
         colour = STYLES[framework].colour
-        if len(good) > 1:
+        repeated = good[good[axis].duplicated(keep=False)]
+        if len(repeated):
             outward = shift_points(panel.transData, panel, x=7 * side + (-7 if side < 0 else 7))
-            x = [places[value]] * len(good)
-            panel.plot(x, good["tokens_per_second"], ".", markersize=4.5, color=colour, transform=outward, zorder=3)
-        if len(bad):
-            foot = shift_points(panel.get_xaxis_transform(), panel, x=7 * side)
-            mark_end(panel, (places[value], 0.03), transform=foot, text=count_statuses(bad["status"]), colour=colour)
+            look = {"markersize": 4.5, "color": colour, "transform": outward, "zorder": 3}
+            panel.plot(repeated[axis].map(places), repeated["tokens_per_second"], ".", **look)
+        foot = shift_points(panel.get_xaxis_transform(), panel, x=7 * side)
+        lost = bad["status"].groupby(bad[axis].rename("value"))
+        ends = [((places[value], 0.03), count_statuses(statuses)) for value, statuses in lost]
+        mark_ends(panel, ends, transform=foot, colour=colour)
 
 
 def _place_values(points: pd.DataFrame, axis: str) -> dict[Any, float]:
