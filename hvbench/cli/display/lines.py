@@ -42,7 +42,7 @@ class Console(rich.console.Console):
 
 
 class Display:
-    """Observes a sweep (`hvbench.sweep.run.Observer`) and prints plain lines."""
+    """Observes a sweep (`hvbench.sweep.observer.Observer`) and prints plain lines."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
