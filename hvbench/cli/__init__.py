@@ -1,4 +1,7 @@
-"""The command line: the only package that prints or exits. It imports what a command needs when the command runs."""
+"""The command line: arguments in, text and an exit code out; the only package that prints or exits.
+
+What a command needs is imported when the command runs, so that `hvbench --help` stays fast.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code; only rank 0 of a launch speaks."""
-    speaks = detect_context().is_first
+    """Run a command line and return its exit code; only rank 0 of a launch prints errors."""
+    is_first = detect_context().is_first
     try:
         code = hvbench.main(args=arguments, prog_name="hvbench", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except HvbenchError as error:
-        say(f"hvbench: {error}", speaks=speaks)
+        print_error(f"hvbench: {error}", is_first=is_first)
         return error.exit_code
     except click.ClickException as error:
-        say(f"hvbench: {error.format_message().rstrip('.')}; see hvbench --help", speaks=speaks)
+        print_error(f"hvbench: {error.format_message().rstrip('.')}; see hvbench --help", is_first=is_first)
         return UsageError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
@@ -37,7 +40,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def say(message: str, *, speaks: bool) -> None:
+def print_error(message: str, *, is_first: bool) -> None:
     """One line on standard error, from rank 0 only; a path or a value in it cannot break or colour the line."""
-    if speaks:
+    if is_first:
         click.echo(make_printable(message), err=True)

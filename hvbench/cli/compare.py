@@ -36,7 +36,7 @@ def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None)
     hvbench compare batch@baseline batch@latest --format markdown --out changes.md
 
     \b
-    Exit codes: 0 compared · 2 usage · 4 not comparable: another machine, or frameworks that did not train alike ·
+    Exit codes: 0 compared · 2 usage · 4 not comparable: another machine, or frameworks that did not do the same work ·
     5 nothing to compare
     """
     from hvbench.comparison.outputs.comparison import RENDERERS
@@ -50,6 +50,6 @@ def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None)
     if not comparison.points:
         raise MissingData("nothing to compare: no point ended in ok on both sides")
     if not comparison.is_comparable:
-        fields = ", ".join(comparison.differences) or "the frameworks did not train alike"
+        fields = ", ".join(comparison.differences) or "the frameworks did not do the same work"
         raise NotComparable(f"not comparable: {fields}")
     return 0

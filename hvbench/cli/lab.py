@@ -30,8 +30,8 @@ def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
 
     with open_lab(hosts) as made:
         process = made.start(command, ranks_per_host=ranks_per_host)
-        # Ctrl-C reaches the command by itself, which decides; what is sent to this process alone is passed on, so that
-        # the lab is taken down after the command and in no other way.
+        # Ctrl-C reaches the command directly, and the command decides. A signal sent to this process alone is passed on
+        # to the command, so that the lab is taken down only after the command has ended.
         before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
         for number in (signal.SIGTERM, signal.SIGHUP):
             before[number] = signal.signal(number, lambda number, frame: process.send_signal(number))

@@ -1,8 +1,9 @@
 """Two or more sets of records -> what is different, a verdict, an exit code.
 
-compare    join runs point by point, with ratios, intervals and corrections; pure
-gate       pairs -> regression, pass, or "I cannot tell"; pure. judge: a comparison and a policy -> a verdict; pure
-ab         two arms launched alternately (arms, abtest); control: did the machine move?
-baseline   the run that was kept; history: a metric over all of them; runs: what `smoke@latest` means
+compare    joins sides point by point, with ratios and intervals; sides, calls, result: its stages. Pure
+gate       rule: pairs -> regression, pass or inconclusive. policy, checks, judge: a comparison -> a verdict. Pure
+ab         two arms launched alternately: arms, launches, turn_server and turn_scheduler, control, run, judge
+baseline   the run that is kept to compare with; history: a metric over all runs; runs: what `smoke@latest` means
+read       names of runs -> a comparison, a verdict, a history
 outputs    terminal, Markdown, JSON, JUnit and annotations
 """

@@ -28,8 +28,8 @@ LaunchPair = tuple[LaunchValues, LaunchValues]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meant:
-    """What is meant to differ between the sides, and is therefore no obstacle to comparing them."""
+class ExpectedDifferences:
+    """What is expected to differ between the sides, and therefore is no obstacle to comparing them."""
 
     fields: frozenset[str] = frozenset()  # of the point
     facts: frozenset[str] = frozenset()  # of the fingerprint
@@ -57,7 +57,7 @@ def compare(
     """
     joined_over = {*ignore, *(PRESET_SIZES if "model" in ignore else ())}
     follows = {name for field in joined_over for name in FOLLOWS_FROM.get(field, ())}
-    meant = Meant(fields=frozenset(joined_over), facts=frozenset({*treatment, *follows}))
+    expected = ExpectedDifferences(fields=frozenset(joined_over), facts=frozenset({*treatment, *follows}))
     sides = collect_sides(sets, joined_over=joined_over)
     labels = label_points(sets, joined_over=joined_over)
     reference, *others = sides
@@ -69,7 +69,7 @@ def compare(
             missing += find_gaps(labels[key], both)
             good = {arm: [launch for launch in launches if launch.ended is None] for arm, launches in both.items()}
             if all(good.values()):
-                points.append(compare_point(labels[key], good, meant=meant, by_steps=by_steps))
+                points.append(compare_point(labels[key], good, expected=expected, by_steps=by_steps))
     differences = {k: v for point in points for k, v in point.differences.items()}
     called = points if differences else call_changes(points, margin=margin)
     return Comparison(
@@ -96,7 +96,7 @@ def find_gaps(label: str, sides: Mapping[str, Sequence[LaunchValues]]) -> list[M
 
 
 def compare_point(
-    label: str, good: Mapping[str, list[LaunchValues]], *, meant: Meant, by_steps: bool
+    label: str, good: Mapping[str, list[LaunchValues]], *, expected: ExpectedDifferences, by_steps: bool
 ) -> PointComparison:
     """One point on two sides, from its launches that ended in `ok`."""
     (arm_a, a), (arm_b, b) = good.items()
@@ -111,8 +111,8 @@ def compare_point(
         point_ids=ids,
         changes=tuple(change for change in changes if change),
         loss=find_loss_change(*records) if ids[0] == ids[1] else None,
-        differences=compare_fingerprints(*records, meant=meant.facts),
-        mismatch=find_mismatch(*records, pairs) if "framework" in meant.fields else None,
+        differences=compare_fingerprints(*records, expected=expected.facts),
+        mismatch=find_mismatch(*records, pairs) if "framework" in expected.fields else None,
     )
 
 
@@ -149,9 +149,9 @@ def compare_metric(
 
 
 def compare_fingerprints(
-    a: Sequence[Record], b: Sequence[Record], *, meant: Collection[str]
+    a: Sequence[Record], b: Sequence[Record], *, expected: Collection[str]
 ) -> dict[str, tuple[Any, Any]]:
-    """Differences of machine and software between any launch of one side and any of the other, but those `meant`."""
+    """Differences of machine and software between any launch of one side and any of the other, but the `expected` ones."""
     sides = [
         {json.dumps(facts := describe_fingerprint(record), sort_keys=True, default=str): facts for record in side}
         for side in (a, b)
@@ -159,7 +159,7 @@ def compare_fingerprints(
     found: dict[str, tuple[Any, Any]] = {}
     for before in sides[0].values():
         for now in sides[1].values():
-            found |= find_differences(before, now, ignore=meant)
+            found |= find_differences(before, now, ignore=expected)
     return found
 
 

@@ -20,7 +20,7 @@ from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 from hvbench.comparison.sides import describe_point
 from hvbench.records.record import Record
 
-MIN_RUNS = 6  # fewer show no step that could be told from noise
+MIN_RUNS = 6  # in fewer, a step cannot be distinguished from noise
 MIN_SEGMENT = 2  # runs between two steps: one run alone is an outlier, not a change
 PENALTY = (
     4.0  # times the variance of the noise and the logarithm of the number of runs: 6 to 12 % of flat lines show a step
@@ -89,7 +89,7 @@ def find_changes(values: Sequence[float]) -> list[int]:
     import ruptures
 
     logs = np.log(np.asarray(values, dtype=float))
-    # Neighbours differ by the noise, and by a step only rarely: the median of their differences knows the noise alone.
+    # Neighbouring runs differ by noise, and rarely by a step: the median of their differences estimates the noise alone.
     noise = float(np.median(np.abs(np.diff(logs)))) / (0.6745 * math.sqrt(2))
     penalty = PENALTY * max(noise, 1e-6) ** 2 * math.log(len(logs))
     search = ruptures.Pelt(model="l2", min_size=MIN_SEGMENT, jump=1).fit(logs.reshape(-1, 1))
@@ -97,7 +97,7 @@ def find_changes(values: Sequence[float]) -> list[int]:
 
 
 def _values(records: Sequence[Record], metric: Metric) -> Mapping[str, list[float]]:
-    """Point -> the metric of each of its `ok` launches; a point that some of them lack it for is left out."""
+    """Point -> the metric of each of its `ok` launches; a point is left out if one of its launches lacks the metric."""
     ordered = sort_records(records)
     rows = point_frame(ordered)
     columns = rows[metric.name].to_numpy(dtype="float64", na_value=np.nan) if metric.name in rows else None

@@ -227,8 +227,8 @@ def test_launches_follow_each_other_where_an_arm_knows_no_turns_or_none_are_want
 ) -> None:
     old, new = arm("old"), arm("new", knows_turns=True)
     answer = ab(hvbench, old, new)
-    assert answer.code == 0 and "follow each other: the hvbench of arm a knows no turns" in answer.err
-    assert "6 pairs were launched one after the other: the hvbench of arm a knows no turns" in answer.out
+    assert answer.code == 0 and "follow each other: the hvbench of arm a does not support turns" in answer.err
+    assert "6 pairs were launched one after the other: the hvbench of arm a does not support turns" in answer.out
     answer = hvbench("ab", "mine.toml", "--a", new, "--b", new, "--no-turns", "--out", "again", "--budget", "0.01")
     assert "follow each other: asked for by --no-turns" in answer.err
 

@@ -40,7 +40,7 @@ class Ledger:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.done_before: list[Job] = []
-        self.told: dict[Point, str] = {}  # what tells each point from others of the same short name
+        self.suffixes: dict[Point, str] = {}  # the fields in which points of the same short name differ
         self.skipped = 0
         self.hosts = 0
         self.ranks = 0
@@ -56,7 +56,7 @@ class Ledger:
 
         self.jobs, self.done_before, self.skipped = plan.jobs, plan.done, len(plan.skipped)
         self.hosts, self.ranks = len({member.host for member in members}), len(members)
-        self.told = distinguish(job.point for job in [*plan.done, *plan.jobs])
+        self.suffixes = distinguish(job.point for job in [*plan.done, *plan.jobs])
         self.began = time.monotonic()
 
     def extend(self, jobs: Sequence[Job]) -> None:
@@ -65,7 +65,7 @@ class Ledger:
 
     def name(self, point: Point) -> str:
         """A point in one glance."""
-        return short_name(point) + self.told.get(point, "")
+        return short_name(point) + self.suffixes.get(point, "")
 
     def update(self, job: Job, message: Progress) -> Now:
         """Take in a report of rank 0's worker."""

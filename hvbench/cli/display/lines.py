@@ -23,11 +23,11 @@ from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
 
-CALM_SECONDS = 60.0  # between two lines about the same launch
+PROGRESS_SECONDS = 60.0  # between two lines about the same launch
 
 
 class Console(rich.console.Console):
-    """A console whose reader may leave (`2>&1 | head`, a closed connection): what was begun goes on in silence."""
+    """A console whose reader may leave (`2>&1 | head`, a closed connection): the sweep continues without output."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         try:
@@ -47,7 +47,7 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.ledger = Ledger()
-        self.spoken = time.monotonic()
+        self.printed_at = time.monotonic()
 
     def __enter__(self) -> Display:
         return self
@@ -65,7 +65,7 @@ class Display:
         self.say(f"preparing: {message}")
 
     def warn(self, message: str) -> None:
-        """Say what may go wrong; the sweep goes on."""
+        """Print what may go wrong; the sweep continues."""
         self.say(f"warning: {message}")
 
     def start(self, plan: Plan, members: Sequence[Member]) -> None:
@@ -76,9 +76,9 @@ class Display:
         self.say(f"{len(plan.jobs)} launches on {describe_members(self.ledger)}{already}")
 
     def progress(self, job: Job, message: Progress) -> None:
-        """A line at a calm rate."""
+        """Print a line, at most one a minute for the same launch."""
         now = self.ledger.update(job, message)
-        if time.monotonic() - self.spoken >= CALM_SECONDS:
+        if time.monotonic() - self.printed_at >= PROGRESS_SECONDS:
             self.say(f"{self.describe_job(job)}  {describe_now(now)}{describe_rest(self.ledger)}")
 
     def finish_job(self, job: Job, record: Record) -> None:
@@ -98,7 +98,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line of progress."""
-        self.spoken = time.monotonic()
+        self.printed_at = time.monotonic()
         self.console.print(Text(text))
 
 

@@ -24,10 +24,10 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
         text.check(source)
     plan = make_plan(points, suite.measure, world_size=context.size)
     lines = [f"{suite.name}: {suite.question}", ""]
-    told = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
+    suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     for job in plan.jobs:
         lines.append(
-            f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{told[job.point]}".rstrip()
+            f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{suffixes[job.point]}".rstrip()
         )
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)

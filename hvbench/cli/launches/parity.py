@@ -139,7 +139,7 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Point
         )
     pairs = pair_up((point for point in points if point.is_repeatable), frameworks=installed)
     if not pairs:
-        raise UsageError(f"{suite.where}: nothing to compare: no two runs with an asynchronous server are alike")
+        raise UsageError(f"{suite.where}: nothing to compare: two runs with an asynchronous server never agree")
     return pairs
 
 

@@ -54,7 +54,7 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         except HvbenchError as error:
             if any(sweep.statuses.values()):
                 is_hurried = isinstance(error, Interrupted)
-                display.show(report_what_is_there(path, launch.context, is_hurried=is_hurried), path=path)
+                display.show(report_partial_run(path, launch.context, is_hurried=is_hurried), path=path)
             raise
     has_report = outputs.with_report or outputs.trackers
     display.show(write_report(path, trackers=outputs.trackers) if has_report else f"records: {path}", path=path)
@@ -81,7 +81,7 @@ def require_all_ok(sweep: Sweep, path: Path) -> None:
         raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.html'}")
 
 
-def report_what_is_there(path: Path, context: Context, *, is_hurried: bool) -> str:
+def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str:
     """Tables and plots of a sweep that had to end early, as far as its disk takes them; the text to show.
 
     A launcher that was told to stop kills its ranks within seconds, so the report is then left to a process of its own,

@@ -1,4 +1,4 @@
-"""A yardstick that no change of the program moves: a fixed numpy kernel, timed beside every launch, and stolen time."""
+"""Controls: what only the machine can change. A fixed numpy kernel timed beside every launch, and stolen processor time."""
 
 from __future__ import annotations
 

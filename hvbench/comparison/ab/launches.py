@@ -23,7 +23,7 @@ from hvbench.worker.turns import VARIABLE
 
 END_SECONDS = 30.0  # for a sweep that is asked to stop
 POLL_SECONDS = 0.05
-Report = Callable[[Launched], None]
+OnLaunched = Callable[[Launched], None]
 
 
 def find_obstacle(points: Sequence[Point], *, is_single_host: bool, has_gpu: bool) -> str | None:
@@ -38,7 +38,7 @@ def find_obstacle(points: Sequence[Point], *, is_single_host: bool, has_gpu: boo
 
 
 def launch_pair(
-    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: Report
+    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: OnLaunched
 ) -> None:
     """Launch both arms of a pair one after the other, in its order; raises LaunchError, StorageError."""
     for arm in run.orders[pair]:
@@ -64,7 +64,7 @@ def launch_pair(
 
 
 def launch_in_turns(
-    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: Report
+    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: OnLaunched
 ) -> str | None:
     """Launch both arms of a pair at the same time, taking turns; why it failed, or None. Raises LaunchError, StorageError.
 
@@ -106,7 +106,7 @@ def launch_in_turns(
 
 
 def keep_turns(run: AbRun, pair: int, server: TurnServer, *, has_failed: bool) -> None:
-    """Write down whose turn it was, and put what a failed pair has left out of the way; raises StorageError."""
+    """Write every turn to a file, and rename what a failed pair has left; raises StorageError."""
     rows = [[turn.place, turn.arm, turn.steps, round(turn.seconds, 6)] for turn in server.turns]
     turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": rows, "given_up": server.given_up}
     folder = run.folder(pair, "turns")

@@ -85,7 +85,7 @@ class AbRun:
 
 
 def plan_orders(seed: int, *, looks: Sequence[int] = LOOKS) -> list[str]:
-    """Which arm goes first in each pair: between two looks each goes first equally often, at random."""
+    """Which arm goes first in each pair, drawn at random: between two looks, both arms go first equally often."""
     random = np.random.default_rng(seed)
     orders: list[str] = []
     for before, look in zip([0, *looks], looks, strict=False):

@@ -24,10 +24,10 @@ from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
 
-Report = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
-def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: Report) -> Judgement:
+def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine) -> Judgement:
     """Launch pairs of `hvbench sweep SUITE` until the verdict is clear, 18 pairs are done or the budget is spent.
 
     The launches of a pair take turns where they can (`options.turns` None: not on a GPU that both would need), else one
@@ -60,8 +60,8 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: Report) ->
             run.apart_because = find_reason(suite, prepared, turns=options.turns)
             if run.apart_because:
                 report(f"the launches of a pair follow each other: {run.apart_because}")
-            pairs = Pairs(run=run, arms=prepared, arguments=options.arguments(file), report=report)
-            judgement = pairs.launch(
+            launcher = PairLauncher(run=run, arms=prepared, arguments=options.arguments(file), report=report)
+            judgement = launcher.launch(
                 policy, budget_seconds=options.budget_seconds or policy.budget_seconds, all_pairs=options.all_pairs
             )
     except Interrupted as reason:
@@ -109,20 +109,20 @@ def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | Non
     if turns is False:
         return "asked for by --no-turns"
     if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
-        return f"the hvbench of arm {' and '.join(unable)} knows no turns"
+        return f"the hvbench of arm {' and '.join(unable)} does not support turns"
     points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
     has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
     return find_obstacle(points, is_single_host="HVBENCH_HOSTS" not in os.environ, has_gpu=has_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
+class PairLauncher:
     """Launches pair after pair, in turns while that works, and looks at the verdict where a look is due."""
 
     run: AbRun
     arms: Mapping[str, Prepared]
     arguments: Sequence[str]  # of `hvbench sweep`
-    report: Report
+    report: PrintLine
 
     def launch(self, policy: Policy, *, budget_seconds: float, all_pairs: bool) -> Judgement:
         """Launch pairs until the verdict is final (unless `all_pairs`) or the budget is spent; the last verdict."""
@@ -167,17 +167,17 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
-    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def describe_launched(one: Launched) -> str:
-    """One calm line a launch."""
-    control = sum(one.control_seconds) / 2 * 1e3
-    ended = "ok" if one.exit_code == 0 else "some points failed"
-    ended += " in turns" if one.in_turns else ""
-    return f"[pair {one.pair + 1}/{LOOKS[-1]}] {one.arm}  {ended}  {one.seconds:.1f} s, control {control:.1f} ms"
+def describe_launched(launched: Launched) -> str:
+    """A launch in one line: its arm, how it ended, how long it took, and the control beside it."""
+    control = sum(launched.control_seconds) / 2 * 1e3
+    ended = "ok" if launched.exit_code == 0 else "some points failed"
+    ended += " in turns" if launched.in_turns else ""
+    return f"[pair {launched.pair + 1}/{LOOKS[-1]}] {launched.arm}  {ended}  {launched.seconds:.1f} s, control {control:.1f} ms"

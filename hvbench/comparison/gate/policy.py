@@ -67,7 +67,7 @@ class Accepted(Spec):
 
 
 class Policy(Spec):
-    """All that a gate needs to know beside the launches."""
+    """What a gate needs beside the launches: margins, judged metrics, accepted regressions."""
 
     margin: Margin = Field(DEFAULT_MARGIN, description="of every metric that has none of its own")
     budget_seconds: Annotated[float, Field(gt=0.0)] = Field(DEFAULT_BUDGET_SECONDS, description="of hvbench ab")
@@ -97,7 +97,7 @@ class Policy(Spec):
         return next((margin for margin in given if margin is not None), self.margin)
 
     def is_lower_better(self, metric: str, *, suite: str) -> bool:
-        """Which way `metric` is better."""
+        """Whether a lower value of `metric` is better."""
         given = [one.direction for one in self._of_metric(metric, suite=suite) if one.direction]
         return given[0] == "lower" if given else BY_NAME[metric].is_lower_better
 

@@ -1,4 +1,4 @@
-"""The decision rule: pairs of launches -> regression, pass, or "I cannot tell". Pure.
+"""The decision rule: pairs of launches -> regression, pass or inconclusive. Pure.
 
 For each metric of each point, d = ln(B/A) of every pair, positive where B is worse, and Student's t interval of its
 mean. Regression: the interval lies above 0 and the estimate reaches the margin. Pass: the interval lies below the
@@ -103,8 +103,8 @@ def find_moved(controls: Mapping[str, Sequence[float]], *, look: int, level: flo
         place = locate(values[:look])
         change = math.expm1(place.mean)
         if abs(change) >= CONTROL_MARGIN and place.p_other_than_zero() <= level:
-            way = "slower" if change > 0 else "faster"
-            return f"{name} was {abs(change) * 100:.1f} % {way} beside B's launches than beside A's"
+            direction = "slower" if change > 0 else "faster"
+            return f"{name} was {abs(change) * 100:.1f} % {direction} beside B's launches than beside A's"
     return None
 
 

@@ -51,14 +51,14 @@ NOTE = (
 
 
 def summarize(comparison: Comparison) -> list[str]:
-    """The verdict, a sentence a line; what a reader must know before any figure comes first."""
+    """The verdict as sentences, one a line: what a reader must know before any figure comes first."""
     lines = []
     if comparison.differences:
         lines.append("Not comparable: the fingerprints differ, so no change is called a regression.")
         lines += [f"{name}: A {shorten(a)}, B {shorten(b)}" for name, (a, b) in comparison.differences.items()]
     unlike = [point for point in comparison.points if point.mismatch]
     if unlike:
-        lines.append("The frameworks did NOT train alike: do not compare their speed.")
+        lines.append("The frameworks did NOT do the same work: do not compare their speed.")
         lines += [f"{point.label}: {point.mismatch}" for point in unlike[:MOST]]
     if not comparison.points:
         lines.append("Nothing to compare: no point ended in ok on both sides.")
@@ -79,7 +79,7 @@ def summarize(comparison: Comparison) -> list[str]:
 
 
 def _count(comparison: Comparison) -> Iterator[str]:
-    """One sentence a pair of sides, over the decisive metrics."""
+    """One sentence for every side but the reference: how many points are worse, better or the same in decisive metrics."""
     for arm in comparison.arms[1:]:
         points = [point for point in comparison.points if point.arm_b == arm]
         calls = [[change.call for change in point.changes if change.metric.is_decisive] for point in points]
@@ -89,11 +89,11 @@ def _count(comparison: Comparison) -> Iterator[str]:
         hint = f"; no verdict below {MIN_LAUNCHES} launches a side, there are {few}" if few < MIN_LAUNCHES else ""
         yield (
             f"{arm} against {comparison.arms[0]}, {len(points)} points: {worse} worse, {better} better, {same} the same "
-            f"(within {MARGIN * 100:g} %), {len(points) - sum(_is_told(each) for each in calls)} unclear{hint}."
+            f"(within {MARGIN * 100:g} %), {len(points) - sum(_is_clear(each) for each in calls)} unclear{hint}."
         )
 
 
-def _is_told(calls: Sequence[str | None]) -> bool:
+def _is_clear(calls: Sequence[str | None]) -> bool:
     return "worse" in calls or "better" in calls or (bool(calls) and set(calls) == {"same"})
 
 
