@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.published import DOCUMENTS, ROOT, RUNS, compute_tables, read_quotes
+from docs.published import DOCUMENTS, ROOT, read_quotes
 from hvbench.analysis.show.cells import HEADERS
 from hvbench.analysis.stats.estimates import CONFIDENCE
 from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
@@ -25,7 +25,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_noise import BATCHES, batch_record
 from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
-from tests.unit.test_published_tables import report_texts
+from tests.unit.test_published_tables import EACH_RUN, report_texts, write_texts
 
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 
@@ -175,7 +175,11 @@ def is_numeric(values: list[str]) -> bool:
 
 @pytest.mark.parametrize("name", list(SAMPLE_RUNS))
 def test_every_figure_of_a_written_table_has_n_and_an_interval(name: str) -> None:
-    texts = report_texts(SAMPLE_RUNS[name], {})
+    assert_figures_have_intervals(report_texts(SAMPLE_RUNS[name], {}))
+
+
+def assert_figures_have_intervals(texts: dict[str, str]) -> None:
+    """Hold a run's tables and its report, file -> text, to the rules at the head of this module."""
     pages = {file: text for file, text in texts.items() if file.endswith(".md")}
     assert "report.md" in pages and len(pages) >= 3
     assert {file: bare for file, text in pages.items() if (bare := find_bare_figures(text))} == {}
@@ -184,14 +188,9 @@ def test_every_figure_of_a_written_table_has_n_and_an_interval(name: str) -> Non
     assert {file: bare for file, text in files.items() if (bare := find_bare_columns(text))} == {}
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
-def test_every_figure_of_a_published_run_has_n_and_an_interval(run: Path) -> None:
-    tables = compute_tables(run)
-    pages = {name: text for name, text in tables.items() if name.endswith(".md")}
-    assert len(pages) >= 5
-    assert {name: bare for name, text in pages.items() if (bare := find_bare_figures(text))} == {}
-    files = {name: text for name, text in tables.items() if name.endswith(".csv") and name not in NOT_A_SUMMARY}
-    assert {name: bare for name, text in files.items() if (bare := find_bare_columns(text))} == {}
+@pytest.mark.parametrize("name", EACH_RUN)
+def test_every_figure_of_a_published_run_has_n_and_an_interval(name: str) -> None:
+    assert_figures_have_intervals(write_texts(name))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ Raw values are compared to six significant digits: the last digits of a logarith
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import io
 import json
@@ -26,9 +27,12 @@ from hvbench.records.store import RunFolder
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 DIGESTS = Path(__file__).with_name("published_tables.json")
 RUNS = sorted(path.parent.name for path in REFERENCE.glob("*/run.json"))
+# Tests of one run share a process: its tables are computed once.
+EACH_RUN = [pytest.param(name, marks=pytest.mark.xdist_group(f"published-{name}")) for name in RUNS]
 SIGNIFICANT_DIGITS = 6
 
 
+@functools.cache
 def write_texts(name: str) -> dict[str, str]:
     """File below a published run's folder -> its text, as `report_texts` has it."""
     folder = RunFolder(REFERENCE / name)
@@ -57,7 +61,7 @@ def round_figure(cell: str) -> str:
     return f"{float(cell):.{SIGNIFICANT_DIGITS}g}" if is_decimal else cell
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EACH_RUN)
 def test_a_published_run_still_gives_the_same_tables(name: str) -> None:
     held = json.loads(DIGESTS.read_text(encoding="utf-8"))
     assert {file: digest(file, text) for file, text in write_texts(name).items()} == held[name]
