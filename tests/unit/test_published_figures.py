@@ -19,7 +19,7 @@ import pytest
 
 from docs.published import DOCUMENTS, ROOT, read_quotes
 from hvbench.analysis.show.cells import HEADERS
-from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.records.record import Ablation, Ceiling, ParityStamp, Record
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings

@@ -13,7 +13,8 @@ import pandas as pd
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import format_percent
-from hvbench.analysis.stats.estimates import CONFIDENCE, estimate_mean, estimate_rate, read_estimate, summary_rows
+from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
 from hvbench.records.record import Record
 from hvbench.registry import FRAMEWORKS
 

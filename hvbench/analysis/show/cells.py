@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from hvbench.analysis.frame.axes import KNOBS
-from hvbench.analysis.stats.estimates import CONFIDENCE, read_estimate
+from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.estimates import read_estimate
 
 Row = Mapping[str, Any]  # of `summarize_launches`
 

@@ -20,8 +20,7 @@ from scipy import stats as scipy_stats
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.run import Run
-
-CONFIDENCE = 0.95
+from hvbench.analysis.stats.confidence import CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
 
-CONFIDENCE = 0.95
+from hvbench.analysis.stats.confidence import CONFIDENCE
+
 EXACT_FLIPS = 18  # pairs; 2^18 sign patterns are looked at one by one, more are sampled
 SAMPLED_FLIPS = 9_999
 MOST_VALUES = 1_000  # a side of a shift; of more, as many quantiles

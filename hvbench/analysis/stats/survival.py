@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats as scipy_stats
 
-CONFIDENCE = 0.95
+from hvbench.analysis.stats.confidence import CONFIDENCE
 
 
 @dataclass(frozen=True, kw_only=True)

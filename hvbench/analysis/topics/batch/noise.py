@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.records.record import Record
 
 MIN_LOOKS = 5  # fewer say too little about their own scatter

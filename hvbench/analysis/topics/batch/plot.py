@@ -24,7 +24,7 @@ from hvbench.analysis.show.panels import (
     legend_mark,
     list_frameworks,
 )
-from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.survival import estimate_arrival
 from hvbench.analysis.topics.batch.sentences import name_axes
 from hvbench.analysis.topics.batch.tradeoff import Curve, find_curves

@@ -19,7 +19,8 @@ from scipy import optimize, special
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.panels import choose_rows, combine_axes
-from hvbench.analysis.stats.estimates import CONFIDENCE, Estimate
+from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.survival import Observed, all_reached
 from hvbench.analysis.topics.batch.noise import NoiseScale, estimate_noise_scale, join_looks, read_looks
 from hvbench.analysis.topics.batch.sentences import MIN_BATCHES, curve_axes, sum_batches

@@ -29,7 +29,8 @@ from hvbench.analysis.show.panels import (
     mark_end,
     shift_points,
 )
-from hvbench.analysis.stats.estimates import CONFIDENCE, Estimate, read_estimate, summary_of
+from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.estimates import Estimate, read_estimate, summary_of
 
 # Okabe and Ito's palette without the two colours that stand for frameworks; grey for their black, which a dark page hides.
 PART_COLOURS = dict(zip(PARTS, ("#808080", "#56B4E9", "#009E73", "#F0E442", "#CC79A7"), strict=True))

@@ -21,7 +21,7 @@ from scipy import optimize
 
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.records.record import Record
 
 DRAWS = 200

@@ -24,7 +24,7 @@ from hvbench.analysis.show.panels import (
     place_beside,
     shift_points,
 )
-from hvbench.analysis.stats.estimates import CONFIDENCE
+from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.topics.scaling.efficiency import FIXED, Efficiency, efficiencies_of, global_batch
 
 AGAINST = {1: "against 1 process without Horovod", 2: "against 2 ranks"}

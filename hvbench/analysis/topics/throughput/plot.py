@@ -38,7 +38,8 @@ from hvbench.analysis.show.panels import (
     place_beside,
     shift_points,
 )
-from hvbench.analysis.stats.estimates import CONFIDENCE, summary_of
+from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.estimates import summary_of
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "micro_batch_size": ("Does throughput rise with the micro-batch?", "micro-batch (samples)"),
