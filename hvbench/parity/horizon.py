@@ -24,7 +24,8 @@ from hvbench.spec.point import Point
 
 HORIZONS = (15, 10, 7, 5, 3)  # in updates; few, for each one that is needed is another launch
 DRAWS = 2  # random perturbations of the weights: in a single one, amplification can look ten times weaker than it is
-SHARE = 0.25  # of a tolerance: what such a perturbation may use up of it before the horizon
+EXPLAINS = 0.25  # of a tolerance: rounding that uses up as much in one framework may exceed it between two
+ONSET = 0.5  # of a tolerance: up to there it is what was measured without amplification, for twice that is allowed
 BY_STEP = ("loss", "gradient_norm")  # kinds of which a trace has a value for every step
 LATER = {*BY_STEP, "update", "update_length", "key_bias", "skipped"}  # kinds that amplification can reach
 
@@ -113,18 +114,18 @@ def find_horizons(
 
 
 def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint], exceeded: Set[str]) -> int | None:
-    """The last of HORIZONS before a perturbed training has used up SHARE of a tolerance; None where that explains nothing.
+    """The last of HORIZONS before a perturbed training has used up ONSET of a tolerance; None where that explains nothing.
 
     `exceeded` are the kinds of quantities in which two frameworks differ by more than is allowed: rounding explains that
-    where it uses up SHARE of the tolerance of each of them in one framework alone. It need not exceed them, for two
+    where it uses up EXPLAINS of the tolerance of each of them in one framework alone. It need not exceed them, for two
     frameworks differ in every sum, and here only the initial weights do.
     """
     if any(trace.failure for trace in (plain, *moved)):
         return None
     deviations = [deviation for trace in moved for deviation in find_deviations(plain, trace)]
-    amplified = [each for each in deviations if not each.relative_error <= SHARE * each.tolerance]
-    if not exceeded <= {kind_of(deviation) for deviation in amplified}:
+    if not exceeded <= {kind_of(each) for each in deviations if not each.relative_error <= EXPLAINS * each.tolerance}:
         return None
+    amplified = [each for each in deviations if not each.relative_error <= ONSET * each.tolerance]
     steps = [step_of(deviation) for deviation in amplified if kind_of(deviation) in BY_STEP]
     first = min(steps, default=len(next(iter(plain.ranks.values()))["loss"]))
     return next((horizon for horizon in HORIZONS if horizon <= first), None)
