@@ -13,7 +13,17 @@ from hvbench.analysis.show.text import clean_text
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
 
-UNICODE = {"–": "--", "…": r"\ldots{}", "✓": r"\checkmark{}"}
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "–": "--",
+        "…": r"\ldots{}",
+        "✓": r"\checkmark{}",
+    }
+)
 
 
 def render_latex(table: Table) -> str:
@@ -34,13 +44,7 @@ def render_latex(table: Table) -> str:
 
 def escape_latex(text: str) -> str:
     """`text` as literal LaTeX."""
-    special = {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        **{c: f"\\{c}" for c in "&%$#_{}"},
-    }
-    return "".join(special.get(c) or UNICODE.get(c) or c for c in text)
+    return text.translate(LATEX)
 
 
 def require_parquet() -> None:

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hvbench.io.untrusted import make_printable
 from hvbench.records.store import RunFolder
 
 
+@contextlib.contextmanager
+def rarely_collecting() -> Iterator[None]:
+    """Look for unreachable cycles after every 100,000th new object instead of every 700th.
+
+    Records and the objects of a figure live until the report is written. Looking through all of them again and again took
+    a sixth of the time of 10,000 records.
+    """
+    thresholds = gc.get_threshold()
+    gc.set_threshold(100_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+@rarely_collecting()
 def write_report(
     path: Path, *, style: Path | None = None, with_parquet: bool = False, trackers: Sequence[str] = ()
 ) -> str:
