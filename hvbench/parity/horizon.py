@@ -3,8 +3,8 @@
 At a high learning rate rounding errors may grow from step to step, until two correct runs differ in the third digit.
 Beyond that a comparison can neither prove nor disprove anything. So where a pair exceeds its tolerances, but not from
 the start, each framework repeats its own training a few times with every initial weight changed by one unit in the last
-place. If that alone makes both of them exceed the tolerances, the pair is compared over the updates before, its horizon,
-and its stamp says over how many.
+place. If that alone uses up a good part of the tolerances that the pair exceeds (EXPLAINS), in both, the pair is compared
+over the updates before, its horizon, and its stamp says over how many.
 """
 
 from __future__ import annotations

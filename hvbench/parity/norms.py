@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-CHUNK = 1 << 22  # elements that are held in float64 at a time
+from hvbench.spec.numerics import WIRE_FORMATS
 
-# Bits of the significand after the leading one, and the exponent of the smallest normal number.
-WIRE_FORMATS = {"fp16": (10, -14), "bf16": (7, -126)}
+CHUNK = 1 << 22  # elements that are held in float64 at a time
 
 
 def relative_error(a: np.ndarray, b: np.ndarray, *, norm: Callable[[np.ndarray], float] | None = None) -> float:
@@ -44,10 +43,10 @@ def l2_norm_of_row_l1_norms(value: np.ndarray) -> float:
 
 
 def wire_spacing(value: float, *, compression: str) -> float:
-    """The distance from |`value`| to the next larger number of the format `compression` (fp16 or bf16)."""
-    bits, least = WIRE_FORMATS[compression]
-    exponent = math.frexp(value)[1] - 1 if value else least
-    return math.ldexp(1.0, max(exponent, least) - bits)
+    """The distance from |`value`| to the next larger number that `compression` can send."""
+    wire = WIRE_FORMATS[compression]
+    exponent = math.frexp(value)[1] - 1 if value else wire.least_exponent
+    return math.ldexp(1.0, max(exponent, wire.least_exponent) - wire.significand_bits)
 
 
 def _as_rows(value: np.ndarray) -> np.ndarray:

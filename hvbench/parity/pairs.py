@@ -34,9 +34,7 @@ class Parity:
     problem: str | None  # why nothing could be compared
     overflows: tuple[int, int] = (0, 0)  # of either point: loss scales tried before one fitted the first gradients
     updates: int = 0  # that both trained
-    horizon: int | None = (
-        None  # updates beyond which one framework alone makes more of a last bit; see `hvbench.parity.horizon`
-    )
+    horizon: int | None = None  # updates beyond which rounding is amplified; see `hvbench.parity.horizon`
 
     @property
     def is_proven(self) -> bool:

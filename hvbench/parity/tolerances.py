@@ -27,9 +27,7 @@ class Tolerances:
     updates: float  # each tensor's change over all steps, in `norms.l2_norm_of_row_l1_norms`
     update_length: float  # L2 norm of all updates together, in which rounding errors of single elements average out
     key_bias_updates: float  # see `compare.split_update`
-    measured_updates: int = (
-        CHECKED_UPDATES  # over so many; after fewer, elements with hardly a gradient have averaged out less
-    )
+    measured_updates: int = CHECKED_UPDATES  # after fewer, elements with hardly a gradient have averaged out less
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,6 +45,8 @@ class WireFormat:
     """What the all-reduce of gradients sends for one float32 value, and how."""
 
     value_bytes: int
+    significand_bits: int  # after the leading one
+    least_exponent: int  # of a normal number: 2^least_exponent is the smallest
     operations: int = 1  # of Horovod, each negotiated between the ranks
     is_summed_by_horovod: bool = True  # else hvbench sums, between two of Horovod's copies
 
@@ -55,9 +57,11 @@ class WireFormat:
 
 
 WIRE_FORMATS = {
-    "none": WireFormat(value_bytes=4),
-    "fp16": WireFormat(value_bytes=2),
-    "bf16": WireFormat(value_bytes=2, operations=2, is_summed_by_horovod=False),
+    "none": WireFormat(value_bytes=4, significand_bits=23, least_exponent=-126),
+    "fp16": WireFormat(value_bytes=2, significand_bits=10, least_exponent=-14),
+    "bf16": WireFormat(
+        value_bytes=2, significand_bits=7, least_exponent=-126, operations=2, is_summed_by_horovod=False
+    ),
 }
 
 
