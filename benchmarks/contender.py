@@ -1,7 +1,7 @@
 """One launch of one contender: a fresh process that trains some cases and leaves its samples in a file.
 
 `benchmarks/peers.py` starts it as `python -m benchmarks.contender ORDER OUT`, both JSON files. Every contender gets the
-same initial weights, the same batches and the same learning rates, and takes the same number of threads.
+same initial weights, the same batches and the same learning rates, takes the same number of threads, and keeps freed memory.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hvbench.frameworks import load_framework
+from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.contract import Arrays
 from hvbench.records.environment import describe_load
 from hvbench.spec.numerics import PRECISIONS
@@ -125,8 +126,9 @@ def main(order_path: Path, out_path: Path) -> None:
     """Run every case of the order in this process, in the order given."""
     order = json.loads(order_path.read_text(encoding="utf-8"))
     load_before = describe_load()
+    is_memory_kept = keep_freed_memory()  # as hvbench's own have it: a ratio is not to show the allocator
     cases = [run_case(order["contender"], knobs, order) for knobs in order["cases"]]
-    facts = {"load_before": load_before, "load_after": describe_load()}
+    facts = {"load_before": load_before, "load_after": describe_load(), "keeps_freed_memory": is_memory_kept}
     out_path.write_text(json.dumps([case | facts for case in cases]), encoding="utf-8")
 
 

@@ -125,5 +125,6 @@ def test_twin_and_plain_torch_do_the_same_work(tmp_path: Path) -> None:
     launches = json.loads((tmp_path / "launches.json").read_text(encoding="utf-8"))["launches"]
     assert len(launches) == 4
     assert {len(each["step_seconds"]) for each in launches} == {3}
+    assert {each["keeps_freed_memory"] for each in launches} == {True}  # all or none
     for losses in zip(*(each["loss"] for each in launches), strict=True):  # the same weights, tokens and updates
         assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)

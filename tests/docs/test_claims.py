@@ -1,0 +1,106 @@
+"""Sentences of the documents that say which of several comparisons hold: each p-value, corrected as the sentence says, from the records."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+import pandas as pd
+import pytest
+
+import hvbench
+from docs.published import ROOT
+from hvbench.analysis.frame.metrics import STEP
+from hvbench.analysis.stats.ratios import Ratio, adjust_holm, paired_ratio
+
+EXPOSED = "exposed_communication_seconds"
+
+
+@cache
+def load(run: str) -> pd.DataFrame:
+    return hvbench.load(ROOT / "results" / "reference" / run)
+
+
+def read_words(path: str) -> str:
+    """The text of a document with its lines joined, so that a sentence is found wherever it wraps."""
+    return re.sub(r"\s+", " ", (ROOT / path).read_text(encoding="utf-8"))
+
+
+def compare(a: pd.DataFrame, b: pd.DataFrame, figure: str = STEP) -> Ratio:
+    """`figure` of b over that of a, launches of one repeat in pairs."""
+    pairs = a[["repeat", figure]].merge(b[["repeat", figure]], on="repeat")
+    return paired_ratio(pairs[f"{figure}_x"].tolist(), pairs[f"{figure}_y"].tolist())
+
+
+def compare_each(launches: pd.DataFrame, by: Sequence[str], over: str, base: str) -> dict[tuple[object, ...], Ratio]:
+    """(keys of `by`, value of `over`) -> its ratio to `base`, within each group."""
+    return {
+        (*key, value): compare(group[group[over] == base], others)
+        for key, group in launches.groupby(list(by), dropna=False)
+        for value, others in group[group[over] != base].groupby(over)
+    }
+
+
+def p_values(ratios: Sequence[Ratio]) -> list[float]:
+    values = [ratio.p_value for ratio in ratios]
+    return [value for value in values if value is not None]
+
+
+def test_no_strategy_differs_from_horovod_once_corrected_for_all_eight() -> None:
+    ratios = compare_each(load("strategies"), ["framework"], "strategy", "horovod")
+    values = p_values(list(ratios.values()))
+    assert len(values) == 8
+    assert f"corrected for all eight (Holm), the smaller p is {min(adjust_holm(values)):.2f}" in read_words(
+        "docs/communication.md"
+    )
+    for strategy, words in (
+        ("native", "DistributedDataParallel, p = "),
+        ("parameter_server_async", "asynchronous server, p = "),
+    ):
+        assert f"{words}{ratios['pytorch', strategy].p_value:.3f}" in read_words("docs/communication.md")
+
+
+def test_compression_makes_a_difference_on_five_of_ten_links() -> None:
+    ratios = compare_each(load("network"), ["framework", "link_bits_per_second"], "compression", "none")
+    adjusted = dict(zip(ratios, adjust_holm(p_values(list(ratios.values()))), strict=True))
+    assert len(adjusted) == 10
+    shown = {key[:2] for key, p in adjusted.items() if p <= 0.05}
+    slow = {(framework, link) for framework in ("pytorch", "tensorflow") for link in (200e6, 400e6)}
+    assert shown == slow | {("pytorch", 100e9)}
+    assert "five hold when corrected for all ten (Holm, 5 %)" in read_words("docs/communication.md")
+
+
+def test_quickstart_shows_no_difference_of_frameworks() -> None:
+    axes = ["micro_batch_size", "gradient_accumulation_steps", "precision", "compression"]
+    values = p_values(list(compare_each(load("quickstart"), axes, "framework", "pytorch").values()))
+    assert len(values) == 5
+    assert f"differs by more than chance (p = {min(values):.2f} at least)" in read_words("README.md")
+
+
+def test_compressed_steps_of_the_breakdown_are_longer() -> None:
+    launches = load("breakdown")
+    steps = compare_each(launches, ["framework"], "compression", "none")
+    longer = (steps["pytorch", "fp16"].ratio, steps["tensorflow", "fp16"].ratio)
+    words = read_words("results/reference/README.md")
+    assert "steps are longer, {:.2f} times in PyTorch and {:.2f} times in TensorFlow".format(*longer) in words
+    exposed = [
+        compare(group[group["compression"] == "none"], group[group["compression"] == "fp16"], EXPOSED)
+        for _, group in launches.groupby("framework")
+    ]
+    values = p_values([*steps.values(), *exposed])
+    assert len(values) == 4 and max(adjust_holm(values)) <= 0.04
+    assert "(p at most 0.04 each, corrected for the four)" in words
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_launches_that_missed_the_target_are_counted(framework: str) -> None:
+    launches = load("large_batch")
+    of_one = launches[launches["framework"] == framework]
+    missed = of_one[of_one["steps_to_target"].isna() | (of_one["status"] != "ok")]
+    batch = missed["micro_batch_size"] * missed["gradient_accumulation_steps"] * missed["world_size"]
+    assert set(zip(missed["optimizer"], batch, missed["status"], strict=True)) == {
+        ("sgd", 1024, "diverged"),
+        ("lamb", 1024, "ok"),
+    }
+    assert f"{len(launches) - 4} of {len(launches)} launches reached the target" in read_words("docs/large-batch.md")
