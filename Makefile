@@ -47,7 +47,7 @@ sweep: $(READY)
 
 test: $(READY_TEST) chromium
 	@"$(BIN)/python" -m compileall -q hvbench
-	"$(BIN)/python" -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(TESTS)
+	"$(BIN)/python" -m pytest --durations 10 --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(TESTS)
 
 test-long: $(READY_TEST)
 	"$(BIN)/python" -m pytest -m long tests

@@ -18,37 +18,37 @@ from hvbench.training.weights import initial_weights, move_last_bits
 from tests.parity.points import make_point
 
 STEPS = 20
-WILD = {"optimizer": "sgd", "learning_rate": 1.0}  # ten times what `tiny` bears
+AMPLIFYING = {"optimizer": "sgd", "learning_rate": 1.0}  # ten times what `tiny` bears
 POINT = make_point("pytorch", 1)
 
 
-def wild_pair(**wrong: float) -> PointPair:
-    return make_point("pytorch", 1, **{**WILD, **wrong}), make_point("tensorflow", 1, **WILD)
+def amplifying_pair(**wrong: float) -> PointPair:
+    return make_point("pytorch", 1, **{**AMPLIFYING, **wrong}), make_point("tensorflow", 1, **AMPLIFYING)
 
 
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> dict[PointPair, Parity]:
-    """The wild configuration, the same with a rate that is wrong by a thousandth, and beside one that is not wild."""
-    pairs = [wild_pair(), wild_pair(learning_rate=1.001), wild_pair(learning_rate=0.001)]
+    """A configuration that amplifies rounding, the same with a rate wrong by a thousandth, and one that does not amplify."""
+    pairs = [amplifying_pair(), amplifying_pair(learning_rate=1.001), amplifying_pair(learning_rate=0.001)]
     run_path = tmp_path_factory.mktemp("run")
     (run_path / "logs").mkdir()
     with open_launch(resolve_context(1), run_path=run_path) as coordinator:
         return {parity.points: parity for parity in prove_pairs(coordinator, pairs, steps=STEPS)}
 
 
-def test_a_wild_one_is_proven_over_fewer(proofs: dict[PointPair, Parity]) -> None:
-    wild = proofs[wild_pair()]
-    assert wild.horizon in HORIZONS and wild.updates == wild.horizon
-    assert wild.is_proven, [each for each in wild.deviations if not each.is_within]
+def test_one_that_amplifies_is_proven_over_fewer_updates(proofs: dict[PointPair, Parity]) -> None:
+    amplifying = proofs[amplifying_pair()]
+    assert amplifying.horizon in HORIZONS and amplifying.updates == amplifying.horizon
+    assert amplifying.is_proven, [each for each in amplifying.deviations if not each.is_within]
 
 
-def test_a_wild_one_that_is_wrong_is_not(proofs: dict[PointPair, Parity]) -> None:
-    wrong = proofs[wild_pair(learning_rate=1.001)]
+def test_one_that_amplifies_and_is_wrong_is_not_proven(proofs: dict[PointPair, Parity]) -> None:
+    wrong = proofs[amplifying_pair(learning_rate=1.001)]
     assert wrong.horizon in HORIZONS and not wrong.is_proven
 
 
-def test_what_is_wild_beside_a_tame_one_is_not_excused(proofs: dict[PointPair, Parity]) -> None:
-    alone = proofs[wild_pair(learning_rate=0.001)]
+def test_an_error_where_the_other_does_not_amplify_is_not_excused(proofs: dict[PointPair, Parity]) -> None:
+    alone = proofs[amplifying_pair(learning_rate=0.001)]
     assert drifted_apart(alone) and alone.horizon is None and not alone.is_proven
 
 

@@ -185,7 +185,7 @@ def agent(hub: Hub) -> Iterator[Agent]:
     agent.connection.close()
 
 
-def hear(hub: Hub, kind: type[MessageT]) -> MessageT:
+def receive(hub: Hub, kind: type[MessageT]) -> MessageT:
     """The next message of this kind."""
     deadline = time.monotonic() + SECONDS
     while (received := hub.receive(deadline - time.monotonic())) is not None:
@@ -197,28 +197,28 @@ def hear(hub: Hub, kind: type[MessageT]) -> MessageT:
 
 
 def test_an_agent_introduces_its_rank_with_its_host_and_cores(hub: Hub, agent: Agent) -> None:
-    hello = hear(hub, Hello)
+    hello = receive(hub, Hello)
     assert hello.pid == os.getpid()
     assert hello.host
     assert hello.cores == sorted(os.sched_getaffinity(0))
 
 
 def test_an_agent_starts_a_worker_reports_its_end_and_starts_the_next(hub: Hub, agent: Agent, tmp_path: Path) -> None:
-    hear(hub, Hello)
+    receive(hub, Hello)
     for generation in range(2):
         hub.send(3, start_order(tmp_path, generation=generation))
-        end = hear(hub, Exited)
+        end = receive(hub, Exited)
         assert end.generation == generation
         assert end.failure.message.startswith("ValueError: unknown framework")
         hub.send(3, Stop(generation=generation))
-        assert hear(hub, Stopped).generation == generation
+        assert receive(hub, Stopped).generation == generation
 
 
 def test_an_agent_stops_a_worker_that_still_runs(hub: Hub, agent: Agent, tmp_path: Path) -> None:
-    hear(hub, Hello)
+    receive(hub, Hello)
     hub.send(3, start_order(tmp_path))
     hub.send(3, Stop(generation=0))
-    assert hear(hub, Stopped).generation == 0
+    assert receive(hub, Stopped).generation == 0
     assert agent.worker is None
 
 
@@ -226,7 +226,7 @@ def test_an_agent_ends_with_its_worker_when_rank_0_is_gone(hub: Hub, tmp_path: P
     agent = Agent(connect(hub.address), rank=3)
     thread = threading.Thread(target=agent.run)
     thread.start()
-    hear(hub, Hello)
+    receive(hub, Hello)
     agent.connection.close()  # as the end of rank 0's process does
     thread.join(SECONDS)
     assert not thread.is_alive()

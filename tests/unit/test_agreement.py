@@ -66,15 +66,15 @@ def test_with_dropout_losses_of_different_frameworks_say_nothing() -> None:
 
 
 def test_an_asynchronous_server_proves_nothing_and_disproves_nothing() -> None:
-    alike = [
+    equal = [
         launch("pytorch", [8.0, 7.0], parity=make_stamp()),
         launch("tensorflow", [8.0, 7.0], parity=make_stamp("pytorch")),
     ]
     choices = {"strategy": "parameter_server_async"}
-    wild = [launch("pytorch", [8.0, 7.0], **choices), launch("tensorflow", [8.0, 6.0], **choices)]
-    assert verdict_of(Run([*alike, *wild])).is_proven
+    diverging = [launch("pytorch", [8.0, 7.0], **choices), launch("tensorflow", [8.0, 6.0], **choices)]
+    assert verdict_of(Run([*equal, *diverging])).is_proven
     synchronous = [
         launch("pytorch", [8.0, 7.0], strategy="native"),
         launch("tensorflow", [8.0, 6.0], strategy="native"),
     ]
-    assert not verdict_of(Run([*alike, *synchronous])).is_proven
+    assert not verdict_of(Run([*equal, *synchronous])).is_proven

@@ -38,8 +38,8 @@ def members(hub: Hub) -> Iterator[list[Connection]]:
     connections = [connect(hub.address) for _ in range(2)]
     for rank, connection in enumerate(connections):
         send(connection, hello(rank))
-    heard = dict(hub.receive(SECONDS) for _ in connections)
-    assert heard == {rank: hello(rank) for rank in range(2)}
+    received = dict(hub.receive(SECONDS) for _ in connections)
+    assert received == {rank: hello(rank) for rank in range(2)}
     yield connections
     for connection in connections:
         connection.close()
@@ -115,11 +115,11 @@ def join(hub: Hub, *, rank: int) -> bool:
 
     thread = threading.Thread(target=say_hello, daemon=True)
     thread.start()
-    heard = hub.receive(SECONDS)
-    if heard:
+    received = hub.receive(SECONDS)
+    if received:
         thread.join()
         connections[0].close()
-    return heard == (rank, hello(rank))
+    return received == (rank, hello(rank))
 
 
 @pytest.mark.parametrize(

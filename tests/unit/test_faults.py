@@ -1,4 +1,4 @@
-"""Where a fault on purpose strikes, and where it does not."""
+"""Where a deliberate fault happens, and where it does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "m
 
 
 @pytest.mark.parametrize(
-    ("fault", "state", "strikes"),
+    ("fault", "state", "happens"),
     [
         ({}, {}, True),
         ({"point": "tensorflow", "phase": "measure"}, {}, True),
@@ -25,8 +25,8 @@ STATE = {"phase": "measure", "index": 0, "point": "tensorflow-tiny-x", "job": "m
         ({"phase": "start"}, {"job": "trace", "phase": "start", "point": None}, False),
     ],
 )
-def test_a_fault_strikes_where_it_is_meant_to(
-    tmp_path: Path, fault: dict[str, Any], state: dict[str, Any], strikes: bool
+def test_a_fault_happens_where_it_is_meant_to(
+    tmp_path: Path, fault: dict[str, Any], state: dict[str, Any], happens: bool
 ) -> None:
     inject([{"kind": "garbage", "file": "progress", **fault}], STATE | state, directory=tmp_path)
-    assert (tmp_path / "progress.json").exists() == strikes
+    assert (tmp_path / "progress.json").exists() == happens

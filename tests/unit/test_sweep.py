@@ -54,22 +54,22 @@ class Witness:
     """Notes what an observer is told."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple] = []
+        self.received: list[tuple] = []
 
     def prepare(self, message: str) -> None:
-        self.heard.append(("prepare", message))
+        self.received.append(("prepare", message))
 
     def start(self, plan: Any, members: Sequence[Any]) -> None:
-        self.heard.append(("start", len(plan.jobs)))
+        self.received.append(("start", len(plan.jobs)))
 
     def progress(self, job: Job, message: Progress) -> None:
-        self.heard.append(("progress", job.key, message.step))
+        self.received.append(("progress", job.key, message.step))
 
     def finish_job(self, job: Job, record: Record) -> None:
-        self.heard.append(("finish", job.key, record.outcome.status))
+        self.received.append(("finish", job.key, record.outcome.status))
 
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
-        self.heard.append(("extend", [job.key for job in jobs]))
+        self.received.append(("extend", [job.key for job in jobs]))
 
 
 def ignore(index: int, message: Progress) -> None:
@@ -214,7 +214,7 @@ def test_the_observer_hears_of_each_job_in_order(tmp_path: Path) -> None:
     expected: list[tuple] = [("start", 4)]
     for key in keys:
         expected += [("progress", key, 1), ("finish", key, "ok")]
-    assert witness.heard == expected
+    assert witness.received == expected
 
 
 def test_a_failure_becomes_a_record_with_its_reason_and_the_sweep_goes_on(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_a_check_that_fails_is_noted_in_every_record_and_costs_no_measurement(tm
     assert {record.parity.problem for record in records} == {"pytorch oom: no memory"}
     assert {record.parity.counterpart for record in records} == set(FRAMEWORKS)
     assert not any(record.parity.is_proven for record in records)
-    told = [heard[1] for heard in witness.heard[: witness.heard.index(("start", 4))]]
+    told = [received[1] for received in witness.received[: witness.received.index(("start", 4))]]
     assert told[0].startswith("parity 1 of 4: pytorch-tiny-") and told[3].startswith("parity 4 of 4: tensorflow-tiny-")
     assert told[4].startswith("parity done: NOT proven for 2 of 2 configurations")
 
@@ -389,7 +389,7 @@ def test_a_wide_point_is_launched_again_until_it_is_narrow_and_a_narrow_one_is_n
         f"{record.point_id}.r{record.repeat}"
         for record in sorted(records, key=lambda one: (one.repeat, one.point.seed))
     ]
-    assert [len(heard[1]) for heard in witness.heard if heard[0] == "extend"] == [2, 1, 1]
+    assert [len(received[1]) for received in witness.received if received[0] == "extend"] == [2, 1, 1]
 
 
 def test_without_a_target_nothing_is_added(tmp_path: Path) -> None:
