@@ -169,10 +169,10 @@ def write_output(text: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
         return
-    from hvbench.io.atomic import explaining_write_errors, write_text
+    from hvbench.io.atomic import explaining_write_errors, write_named_file
 
     with explaining_write_errors(out):
-        write_text(out, text)
+        write_named_file(out, text)
 
 
 def require_library(library: str, *, needed_by: str, extra: str) -> None:

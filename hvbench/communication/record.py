@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import load_json, read_regular_file
 from hvbench.records.record import Line, Outcome, Real, Seconds, Whole
+from hvbench.records.store import RECORD_NAME
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import CONTROLLERS
 from hvbench.spec.knob import Spec
@@ -103,9 +104,13 @@ class AllreduceRecord(Spec):
 
 
 def read_records(folder: Path) -> tuple[list[AllreduceRecord], list[str]]:
-    """(every readable record of a run, ordered by file name; a line for each file that is not one)."""
-    records, problems = [], []
-    for path in sorted((folder / "records").glob("*.json")):
+    """(every readable record of a run, by case and repeat; a line for each file that is not one).
+
+    An attempt that did not end in `ok` counts only while no later one was made.
+    """
+    records: list[AllreduceRecord] = []
+    problems = []
+    for path in sorted((folder / "records").glob("*.json"), key=attempt_key):
         try:
             values = load_json(
                 read_regular_file(path, max_bytes=MAX_RECORD_BYTES), where=str(path), max_depth=MAX_DEPTH
@@ -118,4 +123,11 @@ def read_records(folder: Path) -> tuple[list[AllreduceRecord], list[str]]:
             problems.append(f"{path}: cannot be read: {error.strerror}")
         except UsageError as error:
             problems.append(str(error))
-    return records, problems
+    last = {record.key: record for record in records}  # later attempts come later
+    return [each for each in records if each.outcome.status == "ok" or each is last[each.key]], problems
+
+
+def attempt_key(path: Path) -> tuple[str, int, int]:
+    """What the files of records are sorted by: case, repeat, attempt, each as a number and not as text."""
+    match = RECORD_NAME.fullmatch(path.name)
+    return (match["point_id"], int(match["repeat"]), int(match["attempt"] or 1)) if match else (path.name, 0, 0)

@@ -5,7 +5,8 @@ The folder of a run has `allreduce.json` (the request), `records/`, `logs/`, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from hvbench.communication.record import AllreduceRecord, CallSettings, RankCall
 from hvbench.errors import StorageError
 from hvbench.io.atomic import explaining_write_errors, write_json
 from hvbench.io.clock import utc_now
+from hvbench.io.folders import OTHER_FOLDER, lock_folder, remove_abandoned, require_own_folder
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.placement import Member
 from hvbench.launch.task import TaskEnd
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome
-from hvbench.records.store import EARLIER_IS_SAFE, OTHER_FOLDER, next_attempt
+from hvbench.records.store import EARLIER_IS_SAFE, next_attempt
 from hvbench.spec.messages import shorten
 
 MAX_MESSAGE = 1000  # characters of an outcome's message
@@ -31,15 +33,26 @@ ASKED = "allreduce.json"  # the request: the cases and settings that were asked 
 Report = Callable[[CaseJob, AllreduceRecord], None]
 
 
-def open_folder(path: Path, *, asked: dict[str, Any], resume: bool) -> None:
-    """Make the run's folder and write the request. Raises StorageError where it has a run already, without `resume`."""
+@contextlib.contextmanager
+def open_folder(path: Path, *, asked: dict[str, Any], resume: bool) -> Iterator[None]:
+    """Make the run's folder, lock it for the block against other processes, and write the request.
+
+    Raises:
+        UsageError: it has content and is no run of all-reduces.
+        StorageError: it cannot be written, another process writes it, or it has a run already, without `resume`.
+    """
+    require_own_folder(path, marker=ASKED)
     if (path / ASKED).exists() and not resume:
-        raise StorageError(f"{path}: holds a run already; go on with --resume, or choose another folder with --out")
+        raise StorageError(f"{path}: holds a run already; go on with --resume, or {OTHER_FOLDER}")
     with explaining_write_errors(path, hint=OTHER_FOLDER):
         for name in ("records", "logs"):
             (path / name).mkdir(parents=True, exist_ok=True)
-        if not (path / ASKED).exists():
-            write_json(path / ASKED, {"created_at": utc_now(), **asked})
+    with lock_folder(path):
+        with explaining_write_errors(path, hint=OTHER_FOLDER):
+            remove_abandoned([path, path / "records"])
+            if not (path / ASKED).exists():
+                write_json(path / ASKED, {"created_at": utc_now(), **asked})
+        yield
 
 
 def done_keys(path: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from hvbench.comparison.runs import BASELINES, load_launches, require_name
 from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
 from hvbench.records.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
 from hvbench.records.record import Record
-from hvbench.records.store import RunFolder
+from hvbench.records.store import RECORD_NAME, RunFolder
 from hvbench.spec.messages import shorten
+
+OWN_FILES = ("run.json", ".lock", "report.md", "report.html")  # of a kept run, whose report is of its own records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +74,25 @@ def set_baseline(run: Path, *, root: Path) -> Baseline:
         if path.exists():
             old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{suite}-old-"))
             path.rename(old / suite)
+            aside.rename(path)
+            move_what_is_not_ours(old / suite, path)
             shutil.rmtree(old, ignore_errors=True)
-        aside.rename(path)
+        else:
+            aside.rename(path)
     except OSError as error:
         raise StorageError(f"{path}: cannot be written: {error.strerror}") from None
     return read_baseline(path)
+
+
+def move_what_is_not_ours(old: Path, new: Path) -> None:
+    """Move what a user put into the older baseline into the new one; what hvbench wrote there stays. Raises OSError."""
+    for folder, _, names in os.walk(old):
+        inner = Path(folder).relative_to(old)
+        for name in names:
+            is_ours = name in OWN_FILES if inner == Path() else inner == Path("records") and RECORD_NAME.fullmatch(name)
+            if not is_ours:
+                (new / inner).mkdir(parents=True, exist_ok=True)
+                (old / inner / name).rename(new / inner / name)
 
 
 def read_baseline(path: Path) -> Baseline:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from hvbench.comparison.result import LaunchSet
 from hvbench.errors import MissingData, UsageError
-from hvbench.records.store import RunFolder, latest_run_path
+from hvbench.io.folders import age_key
+from hvbench.records.store import RunFolder, latest_run_path, newest_folder
 from hvbench.spec.messages import shorten
 
 BASELINES = "baselines"
@@ -25,8 +26,7 @@ def find_run(text: str, *, root: Path) -> Path:
         )
         path = kept[-1].parent if kept else None
     elif which == "ab":
-        made = sorted((root / "ab" / require_name(name)).glob("*/ab.json"))
-        path = made[-1].parent if made else None
+        path = newest_folder((root / "ab" / require_name(name)).glob("*/ab.json"))
     else:
         raise UsageError(f"{shorten(text)}: must be a folder, SUITE@latest, SUITE@baseline or SUITE@ab")
     if path is None:
@@ -63,10 +63,10 @@ def load_launches(path: Path, *, name: str) -> tuple[LaunchSet, list[str]]:
 def list_runs(root: Path, suite: str) -> list[tuple[str, str, LaunchSet]]:
     """(name, created at, launches) of every run of `suite` below `root` with records, oldest first; raises UsageError."""
     found = []
-    for path in sorted((root / require_name(suite)).glob("*/run.json")):
+    for path in (root / require_name(suite)).glob("*/run.json"):
         records, _ = RunFolder(path.parent).read_records()
         if records:
             created_at = str(RunFolder(path.parent).read_run().get("created_at", ""))
             launches = LaunchSet(name=path.parent.name, records=records, job=str(path.parent))
             found.append((path.parent.name, created_at, launches))
-    return sorted(found, key=lambda run: (run[1], run[0]))
+    return sorted(found, key=lambda run: (run[1], age_key(Path(run[0]))))

@@ -1,16 +1,24 @@
-"""Atomic writes: a file that another process may read is written under a temporary name and renamed."""
+"""Atomic writes: a file that another process may read is written under a temporary name and renamed.
+
+Permissions are those that the user's umask leaves a new file. A temporary name says that it is hvbench's, and whose.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hvbench.errors import StorageError
+
+TEMPORARY = re.compile(r"\..+-hvbench-(\d{1,10})-[0-9a-f]{8}\.tmp", re.ASCII | re.DOTALL)
+EARLIER_TEMPORARY = re.compile(r"\.[\w.-]{1,200}\.r\d{1,6}(\.a\d{1,6})?\.json-\w{1,12}\.tmp", re.ASCII)  # of a record
+EXCLUSIVELY = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -20,19 +28,24 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write `value` as strict JSON (no NaN) atomically."""
-    write_text(path, json.dumps(value, allow_nan=False, indent=1) + "\n", durable=durable)
+    write_text(path, json_text(value), durable=durable)
+
+
+def json_text(value: Any) -> str:
+    """`value` as strict JSON (no NaN), indented for people."""
+    return json.dumps(value, allow_nan=False, indent=1) + "\n"
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     """Write `content` to `path` atomically: temporary file, fsync, rename, fsync of the folder."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}-", suffix=".tmp")
+    temporary = path.parent / f".{path.name[:50]}-hvbench-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    descriptor = os.open(temporary, EXCLUSIVELY, 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):  # an interrupt may come just after the rename
@@ -44,6 +57,36 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def write_named_file(path: Path, content: str) -> None:
+    """Write `content` to a file that the user named, as a shell's `>` does, but atomically. Raises OSError.
+
+    A link stays one, and so do a device and a pipe (/dev/stdout, /dev/null); a file that exists keeps its permissions.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        with target.open("w", encoding="utf-8") as file:  # a folder is an error here
+            file.write(content)
+        return
+    mode = target.stat().st_mode & 0o7777 if target.exists() else None
+    write_text(target, content)
+    if mode is not None:
+        target.chmod(mode)
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether `path` is a half-written file of a process of hvbench on this host that is dead."""
+    match = TEMPORARY.fullmatch(path.name)
+    if not match:
+        return bool(EARLIER_TEMPORARY.fullmatch(path.name))
+    try:
+        os.kill(int(match[1]), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # another user's
+        return False
+    return int(match[1]) == os.getpid()
 
 
 @contextlib.contextmanager

@@ -12,21 +12,28 @@ A record is never replaced; reports use the newest readable attempt at each laun
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
 import re
-import socket
-from collections.abc import Callable, Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from hvbench.errors import StorageError, UsageError
+from hvbench.errors import UsageError
 from hvbench.io.atomic import explaining_write_errors, write_json
+from hvbench.io.folders import (
+    NAME,
+    OTHER_FOLDER,
+    age_key,
+    lock_folder,
+    make_new_folder,
+    remove_abandoned,
+    remove_if_empty,
+    require_own_folder,
+)
 from hvbench.io.untrusted import load_json, read_regular_file, refuse_links
 from hvbench.records.record import SCHEMA_VERSION, Record, Status
 from hvbench.spec.messages import describe_validation_error, shorten
@@ -35,7 +42,6 @@ MAX_RECORD_BYTES = 256_000_000
 MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # of nesting: a record needs 5, an environment and run.json may need some more
-OTHER_FOLDER = "choose another folder with --out"
 EARLIER_IS_SAFE = "what was measured before is safe"
 OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
 RECORD_NAME = re.compile(
@@ -52,38 +58,36 @@ RUN_MIGRATIONS: dict[int, Migration] = {1: lambda run: run, 2: lambda run: run}
 class RunFolder:
     """One run on disk; call `open_for_writing` before the first write."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_new: bool = False) -> None:
+        """`is_new`: this process has made the folder just now, for this run."""
         self.path = path
+        self.is_new = is_new
         self.records_path = path / "records"
         self.logs_path = path / "logs"
         self._lock: TextIO | None = None
 
     def open_for_writing(self) -> None:
-        """Make the folder and lock it against other sweeps, until `close` or the process's end. Raises StorageError."""
+        """Make the folder and lock it against other sweeps, until `close` or the process's end.
+
+        Raises:
+            UsageError: it has content and is no run.
+            StorageError: it cannot be written, or another process writes it.
+        """
         refuse_links(self.path, names=OWN_NAMES)
+        require_own_folder(self.path, marker="run.json")
+        self.is_new = self.is_new or not self.path.exists()
         with explaining_write_errors(self.path, hint=OTHER_FOLDER):
             self.records_path.mkdir(parents=True, exist_ok=True)
             self.logs_path.mkdir(exist_ok=True)
-            self._lock = (self.path / ".lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            owner = self._lock.read().strip() or "another process"
-            self.close()
-            raise StorageError(f"{self.path}: in use by {shorten(owner)}; wait for it or {OTHER_FOLDER}") from None
-        except OSError as error:
-            self.close()
-            raise StorageError(
-                f"{self.path}: cannot be locked: {error.strerror}; choose a folder on another disk with --out"
-            ) from None
+        self._lock = lock_folder(self.path)
         with explaining_write_errors(self.path, hint=OTHER_FOLDER):
-            self._lock.seek(0)
-            self._lock.truncate()
-            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            self._lock.flush()
-            for left in itertools.chain(self.path.glob(".*.tmp"), self.records_path.glob(".*.tmp")):
-                left.unlink()  # of a process that was killed while writing: the lock excludes a living one
+            remove_abandoned([self.path, self.records_path])
+
+    def discard(self) -> None:
+        """Close the folder, and remove it if it was made for a run that did not come about."""
+        self.close()
+        if self.is_new:
+            remove_if_empty(self.path)
 
     def close(self) -> None:
         """Release the lock; also called when the object is deleted."""
@@ -234,13 +238,26 @@ def require_name(path: Path, record: Record) -> int:
 
 
 def new_run_path(root: Path, suite: str) -> Path:
-    """A path that does not exist yet: `ROOT/SUITE/UTC-TIME`, with a number appended where needed."""
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    candidates = [root / suite / stamp, *(root / suite / f"{stamp}-{number}" for number in range(2, 100))]
-    return next(path for path in candidates if not path.exists())
+    """A new folder of this process alone, `ROOT/SUITE/UTC-TIME`; raises StorageError."""
+    return make_new_folder(root / suite)
 
 
 def latest_run_path(root: Path, suite: str) -> Path | None:
     """The newest run of `suite` below `root`; None where there is none."""
-    runs = sorted(path.parent for path in (root / suite).glob("*/run.json"))
-    return runs[-1] if runs else None
+    return newest_folder((root / suite).glob("*/run.json"))
+
+
+def newest_folder(markers: Iterable[Path]) -> Path | None:
+    """The folder that was made last, of those that hold these files (`run.json`, `ab.json`); None where there is none."""
+    return max(
+        (path.parent for path in markers), key=lambda path: age_key(path, created_at=read_time(path)), default=None
+    )
+
+
+def read_time(folder: Path) -> str | None:
+    """When a run whose folder is not named by time was begun, as its run.json says; None where it does not."""
+    if NAME.fullmatch(folder.name):
+        return None
+    with contextlib.suppress(UsageError):
+        return str(RunFolder(folder).read_run().get("created_at"))
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hvbench.errors import UsageError
 from hvbench.records.record import Status
-from hvbench.records.store import latest_run_path, new_run_path
+from hvbench.records.store import RunFolder, latest_run_path, new_run_path
 from hvbench.spec.suite import Suite
 
 
@@ -41,7 +41,11 @@ class SweepOptions:
             raise UsageError("--budget goes with --precision-target, such as --precision-target 2%")
         return chosen
 
-    def run_path(self, root: Path, suite_name: str) -> Path:
-        """The run folder of a suite of that name: `out`, or with `resume` its newest run, or a new one, below `root`."""
+    def run_folder(self, root: Path, suite_name: str) -> RunFolder:
+        """The run folder of a suite of that name: `out`, or with `resume` its newest run, or a new one, below `root`.
+
+        Raises StorageError.
+        """
         latest = latest_run_path(root, suite_name) if self.resume else None
-        return self.out or latest or new_run_path(root, suite_name)
+        chosen = self.out or latest
+        return RunFolder(chosen) if chosen else RunFolder(new_run_path(root, suite_name), is_new=True)

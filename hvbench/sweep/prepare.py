@@ -45,6 +45,14 @@ def prepare_sweep(
         DataError: a text cannot be read, or is too short for one batch.
         StorageError: the folder cannot be written, or holds a run that is not to be continued.
     """
+    try:
+        return _prepare(suite, folder, options, world_size=world_size, observer=observer)
+    except BaseException:
+        folder.discard()
+        raise
+
+
+def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer) -> Sweep:
     points = suite.points()
     for source in dict.fromkeys(point.data for point in points):
         text.check(source)

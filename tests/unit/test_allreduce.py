@@ -179,6 +179,15 @@ def test_records_are_written_once_and_read_again(tmp_path: Path) -> None:
     assert len(problems) == 2 and "case.world_size" in problems[0] and "not JSON" in problems[1]
 
 
+def test_an_attempt_that_failed_is_no_news_once_a_later_one_was_made(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    for _ in range(10):  # .a10 is the last, and sorts before .a2 as text
+        write_record(tmp_path, make([], status="failed", message="no memory"))
+    assert [record.outcome.status for record in read_records(tmp_path)[0]] == ["failed"]
+    write_record(tmp_path, make([[0.1], [0.2]]))
+    assert [record.outcome.status for record in read_records(tmp_path)[0]] == ["ok"]
+
+
 # Summary, table, plot
 
 

@@ -272,7 +272,6 @@ def test_a_new_run_has_a_new_folder(tmp_path: Path) -> None:
     paths = []
     for _ in range(3):
         paths.append(new_run_path(tmp_path, "smoke"))
-        paths[-1].mkdir(parents=True)
     assert len(set(paths)) == 3
     assert {path.parent for path in paths} == {tmp_path / "smoke"}
 

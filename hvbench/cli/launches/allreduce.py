@@ -41,29 +41,29 @@ def run_allreduce(options: AllreduceOptions, *, np: int | None) -> int:
             return 0
         display = Display()
         settings = CallSettings(budget_seconds=options.budget_seconds)
-        jobs, path = prepare(options, launch, settings, display)
-        failed = run_jobs(jobs, launch, settings, path, display) if jobs else 0
-    display.show(write_results(path), path=path)
+        jobs, path = prepare(options, launch, display)
+        command = shlex.join(["hvbench", *sys.argv[1:]])
+        asked = {"command": command, "settings": settings.model_dump(), "jobs": len(jobs)}
+        with open_folder(path, asked=asked, resume=options.resume):
+            try:
+                failed = run_jobs(jobs, launch, settings, path, display) if jobs else 0
+            finally:  # also of a launch that could not go on: what was measured is shown
+                display.show(write_results(path), path=path)
     if failed:
         raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
     return 0
 
 
-def prepare(
-    options: AllreduceOptions, launch: Launch, settings: CallSettings, display: Display
-) -> tuple[list[CaseJob], Path]:
-    """The launches that are left to do, and their run folder, open for them; raises UsageError or StorageError."""
+def prepare(options: AllreduceOptions, launch: Launch, display: Display) -> tuple[list[CaseJob], Path]:
+    """The launches that are left to do, and their run folder; raises UsageError or StorageError."""
     require_available(options)
     may_use_mpi = launch.context.is_single_host and has_mpi()
     if not may_use_mpi:
         display.prepare("MPI is left out: mpirun starts its ranks on one host, with mpi4py")
     cases = options.list_cases(world_size=launch.world_size, has_mpi=may_use_mpi)
-    path = options.out or new_run_path(RESULTS, "allreduce")
-    jobs = plan_jobs(cases, repeats=options.repeats, done=done_keys(path) if options.resume else set())
-    command = shlex.join(["hvbench", *sys.argv[1:]])
-    asked = {"command": command, "settings": settings.model_dump(), "jobs": len(jobs)}
-    open_folder(path, asked=asked, resume=options.resume)
-    return jobs, path
+    done = done_keys(options.out) if options.out and options.resume else set()
+    jobs = plan_jobs(cases, repeats=options.repeats, done=done)
+    return jobs, options.out or new_run_path(RESULTS, "allreduce")
 
 
 def require_available(options: AllreduceOptions) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.parity import describe_parity, join_names, render_table
 from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
-from hvbench.io.atomic import explaining_write_errors, write_json
+from hvbench.io.atomic import explaining_write_errors, json_text, write_named_file
 from hvbench.launch.session import join_launch
 from hvbench.parity.horizon import prove_pairs
 from hvbench.parity.pairs import Parity, PointPair, pair_up
@@ -84,7 +84,8 @@ def run_parity(options: ParityOptions, *, np: int | None) -> int:
         raise
     if options.json_path:
         with explaining_write_errors(options.json_path):
-            write_json(options.json_path, [describe_parity(parity, steps=options.steps) for parity in parities])
+            described = [describe_parity(parity, steps=options.steps) for parity in parities]
+            write_named_file(options.json_path, json_text(described))
     display.show(render_table(parities, steps=options.steps, is_full=options.is_full), path=logs)
     require_proven(parities, logs=logs)
     return 0

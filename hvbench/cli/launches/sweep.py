@@ -17,7 +17,6 @@ from hvbench.launch.process import worker_environment
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.estimates import describe_shortages
 from hvbench.records.environment import usable_memory_bytes
-from hvbench.records.store import RunFolder
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
@@ -44,8 +43,9 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
             return 0
         display = choose_display(outputs.display)
         suite = options.apply_to(load())
-        path = options.run_path(RESULTS, suite.name)
-        sweep = prepare_sweep(suite, RunFolder(path), options, world_size=launch.world_size, observer=display)
+        folder = options.run_folder(RESULTS, suite.name)
+        path = folder.path
+        sweep = prepare_sweep(suite, folder, options, world_size=launch.world_size, observer=display)
         host = {"memory_bytes": usable_memory_bytes(), "is_single_host": launch.context.is_single_host}
         for line in describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host):
             display.warn(line)

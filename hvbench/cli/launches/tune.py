@@ -66,7 +66,7 @@ def run_tune(options: TuneOptions, sweep_options: SweepOptions, *, np: int | Non
             return 0
         display = TuneDisplay(options.knobs)
         suite = choose_point(options, world_size=launch.world_size)
-        folder = RunFolder(sweep_options.run_path(RESULTS, "tune"))
+        folder = sweep_options.run_folder(RESULTS, "tune")
         sweep = prepare_sweep(suite, folder, sweep_options, world_size=launch.world_size, observer=display)
         before = continue_search(folder, options.knobs)
         tuned = search_and_show(sweep, launch, display, options=options, before=before)

@@ -22,6 +22,7 @@ from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors
+from hvbench.io.folders import OTHER_FOLDER, lock_folder, require_own_folder
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
 
 PrintLine = Callable[[str], None]
@@ -96,11 +97,13 @@ def open_run(options: AbOptions, suite: Suite, arms: Sequence[Arm], *, root: Pat
         command=options.command,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    with explaining_write_errors(path, hint="choose another folder with --out"):
+    require_own_folder(path, marker="ab.json")
+    with explaining_write_errors(path, hint=OTHER_FOLDER):
         path.mkdir(parents=True, exist_ok=True)
+    with lock_folder(path):
         if (path / "ab.json").exists():
-            raise StorageError(f"{path}: holds an A/B comparison already; choose another folder with --out")
-    run.write()
+            raise StorageError(f"{path}: holds an A/B comparison already; {OTHER_FOLDER}")
+        run.write()
     return run
 
 
