@@ -64,7 +64,7 @@ class MpirunWorkers:
             self.process = subprocess.Popen(
                 # The kernel ends mpirun with its agent, and the ranks with mpirun.
                 [sys.executable, "-P", "-m", "hvbench.launch.tether", str(os.getpid()), *words],
-                env=worker_environment(order.environment),
+                env=without_allocation(worker_environment(order.environment)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -97,6 +97,11 @@ class MpirunWorkers:
         """End mpirun, and with it all ranks."""
         for rank in self.ranks:
             rank.kill()
+
+
+def without_allocation(environment: dict[str, str]) -> dict[str, str]:
+    """`environment` as it is outside of an allocation of Slurm's, where mpirun starts its ranks on this host, by itself."""
+    return {name: value for name, value in environment.items() if not name.startswith("SLURM_")}
 
 
 def is_unexplained(end: Exited) -> bool:

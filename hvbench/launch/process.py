@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from hvbench.launch.context import without_launcher
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
 from hvbench.launch.messages import (
     Exited,
@@ -32,9 +33,6 @@ LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 REPORTED_STATUSES = (FailureStatus.OOM, FailureStatus.FAILED, FailureStatus.TIMEOUT, FailureStatus.DIVERGED)
 UNEXPLAINED = "and without a word"  # ends the message of an exit that nothing explains
-
-# What a launcher tells a rank about itself; a worker must not take it for its own.
-LAUNCHER_PREFIXES = ("OMPI_", "PMIX_", "PMI_", "ORTE_", "HVBENCH_RANK", "HVBENCH_SIZE", "HVBENCH_COORDINATOR")
 
 
 class WorkerProcess:
@@ -162,8 +160,7 @@ class WorkerProcess:
 
 def worker_environment(changes: dict[str, str]) -> dict[str, str]:
     """This process's environment without what its launcher said of it, and with `changes`."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHER_PREFIXES)}
-    return kept | changes
+    return without_launcher(os.environ) | changes
 
 
 def count_oom_kills() -> int:

@@ -17,7 +17,7 @@ from hvbench.errors import Interrupted, LaunchError, UsageError
 from hvbench.launch.agent import Agent, run_agent
 from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
-from hvbench.launch.context import Context, detect_context
+from hvbench.launch.context import Context, detect_context, forget_launcher
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.hosts import parse_hosts
 from hvbench.launch.messages import Quit
@@ -36,6 +36,8 @@ def resolve_context(np: int | None) -> Context:
     Raises UsageError.
     """
     context, hosts = detect_context(), os.environ.get("HVBENCH_HOSTS")
+    if context.launcher == "none":
+        forget_launcher()
     if context.launcher == "none" and hosts:
         ranks = parse_hosts(hosts)
         if np is not None and not 1 <= np <= len(ranks):

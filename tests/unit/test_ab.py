@@ -378,8 +378,8 @@ def test_a_stop_ends_the_launch_and_keeps_the_pairs(
 def test_under_a_launcher_it_is_refused(hvbench: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in (
         ("OMPI_COMM_WORLD_RANK", "0"),
-        ("OMPI_COMM_WORLD_SIZE", "1"),
-        ("OMPI_COMM_WORLD_LOCAL_SIZE", "1"),
+        ("OMPI_COMM_WORLD_SIZE", "2"),
+        ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
     ):
         monkeypatch.setenv(key, value)
     assert "start it without horovodrun" in hvbench("ab", "mine.toml", "--b", "set=seed=1").err

@@ -92,7 +92,7 @@ def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str
         subprocess.run(
             ["/bin/sh", "-c", '"$@" </dev/null >/dev/null 2>&1 &', "sh", *words],
             start_new_session=True,
-            env=without_launcher(),
+            env=environment_for_report(),
         )
         return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
@@ -101,6 +101,6 @@ def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str
         return f"no report: {error}"
 
 
-def without_launcher() -> dict[str, str]:
-    """The environment of a process that takes part in no launch."""
+def environment_for_report() -> dict[str, str]:
+    """The environment of a process that takes part in no launch, and needs no setting of Horovod."""
     return {key: value for key, value in worker_environment({}).items() if not key.startswith("HOROVOD_")}
