@@ -17,6 +17,7 @@ from hvbench.install.plan import HOROVOD, Build, decide
 from hvbench.install.prerequisites import missing_prerequisites
 from hvbench.install.process import run_logged
 from hvbench.install.stack import Stack, detect, scripts_first_path
+from hvbench.records.limits import read_limits
 
 # Build requirements of Horovod, installed into a folder of their own, so that the environment keeps its versions.
 TOOLS = ("cmake<4", "setuptools<81", "wheel", "packaging", "cffi", "cloudpickle", "psutil", "pyyaml")
@@ -91,7 +92,14 @@ def describe(stack: Stack) -> str:
 def default_jobs() -> int:
     """Return how many compilers to run: one per core that this process may use, as far as the free memory allows."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(len(os.sched_getaffinity(0)), free // JOB_BYTES))
+    free = min(free, read_limits().memory_bytes or free)
+    return max(1, min(given_cores(), free // JOB_BYTES))
+
+
+def given_cores() -> int:
+    """Return how many cores this process may use, by its affinity and its control groups; at least 1."""
+    affinity = len(os.sched_getaffinity(0))
+    return max(1, min(affinity, int(read_limits().cpu_quota or affinity)))
 
 
 def check_build() -> dict[str, bool]:
@@ -138,7 +146,7 @@ def _build_wheel(build: Build, *, folder: Path, jobs: int, report: Report, statu
             run_logged(download, "Fetching Horovod's source", environment=with_tools, **run)
             tree = _unpack(work)
             apply_edits(tree)
-            usual = CPU_SECONDS / min(jobs, len(os.sched_getaffinity(0))) / 60
+            usual = CPU_SECONDS / min(jobs, given_cores()) / 60
             report(f"Compiling with {jobs} jobs (usually about {max(1, round(usual))} min; log: {log})")
             wheel = ["--verbose", "--no-deps", "--no-build-isolation", "--use-pep517", "--wheel-dir", str(work)]
             environment = with_tools | _build_variables(build, paths=paths, jobs=jobs)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvbench.records.environment import limit_cores
+
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
@@ -52,10 +54,7 @@ def threads_per_worker(members: Sequence[Member], *, host: str) -> int:
     """
     local = [member for member in members if member.host == host]
     cores = len({core for member in local for core in member.cores})
-    quota = local[0].cgroup_cpu_quota
-    if quota:
-        cores = min(cores, int(quota))
-    return max(1, cores // len(local))
+    return max(1, limit_cores(cores, quota=local[0].cgroup_cpu_quota) // len(local))
 
 
 def worker_settings(slot: Any, *, address: str, port: int, threads: int, by_mpirun: bool = False) -> dict[str, str]:

