@@ -114,7 +114,13 @@ class Trainer(Protocol):
         """Canonical name -> gradient of [A, B, T], averaged over accumulation steps and ranks, still times `loss_scale`."""
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
-        """Norms of the gradients of a step's batch [A, B, T], for the gradient noise scale; no state changes."""
+        """Norms of the gradients of a step's batch [A, B, T], with the dropout masks of the next step; no state changes."""
+
+    def rewind(self, passes: int) -> None:
+        """Go back so many backward passes in the sequence of dropout masks; forward where negative.
+
+        A batch is only looked at again with the masks that it had in its step.
+        """
 
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""

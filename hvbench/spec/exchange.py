@@ -27,6 +27,11 @@ class Strategy:
         """Whether Horovod brings the ranks together."""
         return not (self.is_native or self.is_served)
 
+    @property
+    def has_common_updates(self) -> bool:
+        """Whether all ranks make the same updates from the same gradients, so that all see a divergence in the same step."""
+        return self.exchanges and self.is_repeatable
+
 
 STRATEGIES = {
     "horovod": Strategy(is_horovod=True),
@@ -147,6 +152,11 @@ class ExchangePart(Part):
     def is_repeatable(self) -> bool:
         """Whether another run gives the same losses: not where updates depend on which rank comes first."""
         return STRATEGIES[self.strategy].is_repeatable
+
+    @property
+    def has_common_updates(self) -> bool:
+        """Whether a training that diverges does so on all ranks in the same step."""
+        return STRATEGIES[self.strategy].has_common_updates
 
     @property
     def needs_mpirun(self: AnyPoint) -> bool:

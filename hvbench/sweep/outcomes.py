@@ -41,7 +41,10 @@ def read_samples(results: Sequence[dict[str, Any]]) -> tuple[list[RankSamples], 
 
 
 def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
-    """The first rank's outcome that is not ok, if any; ranks that read different text did not train one model."""
+    """The first outcome that is not ok, if any, before those of ranks that only ended because of another one.
+
+    Ranks that read different text did not train one model.
+    """
     digests = [result["environment"]["tokens_digest"] for result in results]
     if len(set(digests)) > 1:
         rank = next(rank for rank, digest in enumerate(digests) if digest != digests[0])
@@ -50,8 +53,10 @@ def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
             "same Python and same files on all hosts?"
         )
         return Outcome(status="failed", rank=rank, phase="data", message=message)
-    outcomes = (Outcome.model_validate(result["outcome"]) for result in results)
-    first = next((outcome for outcome in outcomes if outcome.status != "ok"), None)
+    outcomes = [Outcome.model_validate(result["outcome"]) for result in results]
+    bad = [outcome for outcome in outcomes if outcome.status != "ok"]
+    own = [outcome for rank, outcome in enumerate(outcomes) if outcome in bad and outcome.rank == rank]
+    first = next(iter([*own, *bad]), None)
     if first and first.message:
         first = first.model_copy(update={"message": first.message[:MAX_MESSAGE]})
     return first
@@ -60,20 +65,24 @@ def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
 def find_divergence(point: Point, ranks: Sequence[RankSamples]) -> Outcome | None:
     """`diverged` if the final loss, averaged over the ranks, is not finite or far above that of a uniform guess.
 
+    It is that of the last step whose update fp16 did not drop.
+
     Decided here, where the losses of all ranks are known: a rank that stopped because of its own loss would leave the
     others waiting in the next all-reduce.
     """
     steps = min((len(rank.loss) for rank in ranks), default=0)
-    if not steps or any(steps - 1 in rank.skipped_steps for rank in ranks):
+    dropped = set().union(*(rank.skipped_steps for rank in ranks))
+    last = next((step for step in reversed(range(steps)) if step not in dropped), None)
+    if last is None:
         return None
-    losses = [math.nan if rank.loss[steps - 1] is None else rank.loss[steps - 1] for rank in ranks]
+    losses = [math.nan if rank.loss[last] is None else rank.loss[last] for rank in ranks]
     mean = sum(losses) / len(losses)
     guessing = math.log(point.num_classes if point.is_classifier else point.vocab_size)
     if mean <= DIVERGED_LOSS_RATIO * guessing:
         return None
     rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])
     message = (
-        f"loss {mean:.4g} at step {steps - 1}: more than {DIVERGED_LOSS_RATIO:g} times {guessing:.3g}, that of guessing"
+        f"loss {mean:.4g} at step {last}: more than {DIVERGED_LOSS_RATIO:g} times {guessing:.3g}, that of guessing"
     )
     return Outcome(status="diverged", rank=rank, phase="measure", message=message)
 

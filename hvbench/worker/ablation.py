@@ -36,12 +36,14 @@ class Ablations:
         numbers = self.due()
         if not numbers:
             return
-        enter("ablation")
         loop = self.loop
+        loop.meet()
+        enter("ablation")
         with loop.paused():
             self.peaks = self.peaks or read_peaks(self.runtime)
             state = loop.trainer.state()
             batch = loop.batches.train_batch(loop.first_step + loop.step - 1)
+            loop.trainer.rewind(len(batch[0]))  # dropout masks are those of that step, too, in every kind
             for number in numbers:
                 self.round(number, batch)
             loop.trainer.load_state(state)
@@ -94,8 +96,10 @@ class Ablations:
         return kinds
 
     def _step(self, batch: Batch, loss_scale: LossScale, *, with_allreduce: bool) -> StepResult:
-        scale = loss_scale.scale
-        return self.loop.trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=with_allreduce)
+        trainer, scale = self.loop.trainer, loss_scale.scale
+        result = trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=with_allreduce)
+        trainer.rewind(len(batch[0]))
+        return result
 
 
 def rotate(names: list[str], number: int) -> Iterator[str]:

@@ -9,12 +9,15 @@ Only tests and studies set this variable; a worker looks it up once, when it sta
 `garbage` takes `file` ("result", "progress" or "failure") and `content` too.
 `slow` takes `share`: 0.05 makes every step of the point 5 % longer, inside the clock, which is how the gate's power is
 measured (docs/ci.md).
+`diverge` takes `step`: from that step on, counted from 0, this rank's gradient norm is no number.
 """
 
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import json
+import math
 import os
 import resource
 import signal
@@ -104,7 +107,7 @@ def write_garbage(fault: Fault, state: State, directory: Path) -> None:
 
 
 def do_nothing(fault: Fault, state: State, directory: Path) -> None:
-    """Nothing at a phase: `slow` acts in every step."""
+    """Nothing at a phase: `slow` and `diverge` act in steps."""
 
 
 class SlowTrainer:
@@ -127,11 +130,32 @@ class SlowTrainer:
         return getattr(self.trainer, name)
 
 
-def slow_down(trainer: Any, faults: list[Fault], *, point: str) -> Any:
-    """`trainer`, or a slower one where a fault says so for this point."""
+class DivergingTrainer:
+    """A trainer (`hvbench.frameworks.contract`) whose gradients are no numbers from a step on, as this rank sees them."""
+
+    def __init__(self, trainer: Any, step: int) -> None:
+        self.trainer = trainer
+        self.steps_left = step
+
+    def train_step(self, *arguments: Any, **named: Any) -> Any:
+        """The step, and from the chosen one on NaN as its gradient norm."""
+        result = self.trainer.train_step(*arguments, **named)
+        self.steps_left -= 1
+        return dataclasses.replace(result, gradient_norm=math.nan) if self.steps_left < 0 else result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
+
+
+def disturb(trainer: Any, faults: list[Fault], *, point: str) -> Any:
+    """`trainer`, or a slower or a diverging one where a fault says so for this point."""
     for fault in faults:
-        if fault["kind"] == "slow" and fault.get("point", "") in point:
+        if fault.get("point", "") not in point:
+            continue
+        if fault["kind"] == "slow":
             trainer = SlowTrainer(trainer, fault["share"])
+        elif fault["kind"] == "diverge":
+            trainer = DivergingTrainer(trainer, fault["step"])
     return trainer
 
 
@@ -157,4 +181,5 @@ KINDS = {
     "garbage": write_garbage,
     "oom": run_out_of_memory,
     "slow": do_nothing,
+    "diverge": do_nothing,
 }

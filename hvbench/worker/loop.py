@@ -27,9 +27,17 @@ from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping
 
+# Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
+# then train at most twice as long as the one that diverged, and are seldom disturbed.
+FIRST_MEETING = 16
+
 
 class Diverged(Exception):
-    """Training left the finite numbers. Every rank raises it at the same step: the averaged gradient is common."""
+    """Training left the finite numbers on `rank`. All ranks raise it between the same two steps: see `Loop.meet`."""
+
+    def __init__(self, message: str, *, rank: int) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 @dataclass(kw_only=True)
@@ -88,6 +96,7 @@ class Loop:
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
         self.timed_seconds = 0.0  # of all steps after the warm-up
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
+        self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
         self._started = 0.0
 
     @property
@@ -145,7 +154,41 @@ class Loop:
         self.paused_seconds = 0.0
 
     def advance(self) -> None:
-        """One step, timed; the gradient noise before it and an evaluation after it are outside the clock."""
+        """One step, timed; the gradient noise before it and an evaluation after it are outside the clock.
+
+        A rank that has diverged alone trains no more: it only counts steps until it meets the others. Raises Diverged.
+        """
+        if self.divergence:
+            self.step += 1
+        else:
+            self._train()
+        if self.step >= FIRST_MEETING and self.step & (self.step - 1) == 0:
+            self.meet()
+        if self._is_due(self.settings.evaluate_every):
+            self._evaluate()
+        if self.folder and self._is_due(self.settings.checkpoint_every):
+            self._save()
+
+    def finish(self) -> None:
+        """Behind the last step: raises Diverged on all ranks where one has diverged since they last met."""
+        self.meet()
+
+    def meet(self) -> None:
+        """Ask all ranks whether they have diverged, where one can alone; raises Diverged on each of them where one has.
+
+        A rank does so before anything that it needs the others for, or they would wait for a rank that trains no more.
+        """
+        if self.point.has_common_updates:
+            return
+        with self.paused():
+            have_diverged = self.runtime.gather(float(self.divergence is not None))
+        if self.divergence:
+            raise self.divergence
+        if any(have_diverged):
+            rank = have_diverged.index(1.0)
+            raise Diverged(f"rank {rank} diverged, by step {self.step} of this rank", rank=rank)
+
+    def _train(self) -> None:
         index = self.first_step + self.step
         rate = point_learning_rate(self.point, index)
         scale = self.loss_scale.scale
@@ -164,18 +207,13 @@ class Loop:
         self.samples.step_seconds.append(ended - begun)
         self.samples.step_tokens.append(inputs.size * (self.point.world_size or 1))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
-        self._check_finite(result)
         if result.skipped:
             self._find_overflow(inputs, targets, loss_scale=scale)
+        self._check_finite(result)  # behind all that is written down about the step: it may be the last
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
         if self.timed_steps:
             self.timed_seconds += ended - begun
-
-        if self._is_due(self.settings.evaluate_every):
-            self._evaluate()
-        if self.folder and self._is_due(self.settings.checkpoint_every):
-            self._save()
 
     def _is_due(self, every: int) -> bool:
         """Whether what happens every so many steps (0: never) happens after the steps so far."""
@@ -190,13 +228,20 @@ class Loop:
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
-        if gave_up or not (result.skipped or math.isfinite(result.gradient_norm)):
-            raise Diverged(f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}")
+        if not gave_up and (result.skipped or math.isfinite(result.gradient_norm)):
+            return
+        message = f"gradient norm {result.gradient_norm} at step {self.step}, loss {result.loss}"
+        divergence = Diverged(message, rank=self.runtime.rank)
+        if self.point.has_common_updates:
+            raise divergence
+        self.divergence = divergence
 
     def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
         """Note whether this rank's own gradients overflowed, or only their sum on the wire; no parameter has moved."""
         with self.paused():
+            self.trainer.rewind(len(inputs))  # with the step's own dropout masks
             norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+            self.trainer.rewind(-len(inputs))
         is_own = not all(map(math.isfinite, norms.micro_batches))
         self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
 
@@ -217,6 +262,7 @@ class Loop:
         )
 
     def _evaluate(self) -> None:
+        self.meet()
         begun = time.perf_counter()
         batches = list(self.batches.validation_batches(self.settings.evaluate_samples))
         losses = [self.trainer.evaluate(*batch) for batch in batches]

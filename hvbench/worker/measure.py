@@ -17,7 +17,7 @@ from hvbench.training.checkpoints import load_checkpoint
 from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
 from hvbench.worker.ablation import Ablations
-from hvbench.worker.faults import slow_down
+from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import pretrain
@@ -46,15 +46,19 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
     if request.measure.ceilings:
         ceiling, slowness = worker.ceilings.measure(request.point, force_emulated=request.measure.force_emulated)
     if slowness:
-        return skipped(worker, ceiling, reason=slowness)
-    prepared = prepare(worker, request)
+        outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
+        return untrained(worker, ceiling, outcome=outcome)
+    try:
+        prepared = prepare(worker, request)
+    except Diverged as reason:
+        return untrained(worker, ceiling, outcome=describe_divergence(reason, phase="pretraining"))
     outcome = train(worker, prepared)
     result = {
         "outcome": outcome,
         "environment": describe_measurement(worker, request.point, prepared),
         "samples": collect_samples(worker, prepared) | {"ceiling": ceiling},
     }
-    if outcome["status"] == "ok" and request.measure.ablation_rounds:
+    if request.measure.ablation_rounds:
         result["samples"]["ablation"] = prepared.ablations.samples
     prepared.trainer.close()
     return result
@@ -77,7 +81,7 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     checkpoints = Path(request.checkpoints)
     weights = pretrain(worker, point, text, checkpoints=checkpoints) if point.is_pretrained else None
     trainer = worker.build_trainer(point, weights)
-    trainer = slow_down(trainer, worker.progress.faults, point=point.point_id)
+    trainer = disturb(trainer, worker.progress.faults, point=point.point_id)
     folder = checkpoints / request.key if settings.checkpoint_every else None
     loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder)
     if point.initial_checkpoint:
@@ -112,9 +116,15 @@ def train(worker: Worker, prepared: Prepared) -> Json:
             loop.advance()
             progress.note(loss=loop.samples.loss[-1], timed_steps=loop.timed_steps, timed_seconds=loop.timed_seconds)
             prepared.ablations.interrupt(enter=progress.enter)
+        loop.finish()
     except Diverged as reason:
-        return {"status": "diverged", "rank": worker.runtime.rank, "phase": loop.phase, "message": str(reason)}
+        return describe_divergence(reason, phase=loop.phase)
     return {"status": "ok"}
+
+
+def describe_divergence(reason: Diverged, *, phase: str) -> Json:
+    """The outcome of a training that left the finite numbers."""
+    return {"status": "diverged", "rank": reason.rank, "phase": phase, "message": str(reason)}
 
 
 def collect_samples(worker: Worker, prepared: Prepared) -> Json:
@@ -148,14 +158,14 @@ def describe_measurement(worker: Worker, point: Point, prepared: Prepared) -> Js
     }
 
 
-def skipped(worker: Worker, ceiling: Json, *, reason: str) -> Json:
-    """The result of a point that is not trained: its ceilings, and why."""
+def untrained(worker: Worker, ceiling: Json | None, *, outcome: Json) -> Json:
+    """The result of a point that ended before its own training: its ceilings, and why."""
     return {
-        "outcome": {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": reason},
+        "outcome": outcome,
         "environment": {
             **describe_environment(),
             "framework_versions": worker.runtime.versions(),
-            "tokens_digest": None,  # no text was read
+            "tokens_digest": None,  # nothing was trained on it
         },
         "samples": {
             **vars(SampleLists()),

@@ -31,7 +31,10 @@ def pretrain(worker: Worker, point: Point, text: Corpus, *, checkpoints: Path) -
 
 
 def train_language_model(worker: Worker, source: Point, text: Corpus, *, steps: int, folder: Path) -> None:
-    """Train `source` for `steps` on all ranks; the last one leaves a checkpoint in `folder`. Nothing of it is timed."""
+    """Train `source` for `steps` on all ranks; the last one leaves a checkpoint in `folder`. Nothing of it is timed.
+
+    Raises Diverged.
+    """
     settings = MeasureSettings(warmup_steps=1, steps=steps - 1, checkpoint_every=steps)
     loop = Loop(
         source,
@@ -46,6 +49,7 @@ def train_language_model(worker: Worker, source: Point, text: Corpus, *, steps: 
         worker.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
         worker.turns.step()
         loop.advance()
+    loop.finish()
     worker.runtime.barrier()  # the checkpoint is written before any rank reads it
     del loop
     worker.runtime.release()

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
+from hvbench.worker.faults import VARIABLE
 from tests.parallel.test_launchers import launch
 
+DIVERGING = """
+question = "Does a rank that diverges alone keep the others waiting?"
+[point]
+model = "tiny"
+data = "synthetic"
+micro_batch_size = 2
+[axes]
+strategy = ["local", "parameter_server_async"]
+framework = ["pytorch", "tensorflow"]
+[[exclude]]
+strategy = "local"
+framework = "tensorflow"
+[[exclude]]
+strategy = "parameter_server_async"
+framework = "pytorch"
+[measure]
+warmup_steps = 1
+steps = 7
+evaluate_every = 4
+ceilings = false
+"""
 OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures
 
 
@@ -43,3 +66,26 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
         path for path in (tmp_path / "run" / "logs").glob("*.log") if "Traceback" in path.read_text(errors="replace")
     ]
     assert logs == [], "no worker ended badly after its work"
+
+
+@pytest.mark.slow
+def test_a_rank_that_diverges_alone_ends_its_point_on_all_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With that outcome and what all had trained, long before the time is up; and the next point runs."""
+    (tmp_path / "diverging.toml").write_text(DIVERGING)
+    faults = [{"kind": "diverge", "rank": 1, "point": "pytorch", "step": 1}]
+    faults += [{"kind": "diverge", "rank": 0, "point": "tensorflow", "step": 4}]
+    monkeypatch.setenv(VARIABLE, json.dumps(faults))
+    words = ["hvbench", "sweep", "diverging.toml", "--np", "2", "--out", "run", "--no-parity", "--timeout", "300"]
+    done = launch(words, folder=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    records, problems = RunFolder(tmp_path / "run").read_records()
+    assert problems == [] and {record.generation for record in records} == {0, 1}
+    for record in records:
+        rank, step, met = (1, 1, 4) if record.point.framework == "pytorch" else (0, 4, 8)
+        assert (record.outcome.status, record.outcome.rank) == ("diverged", rank), record.outcome
+        assert record.outcome.message.startswith(f"gradient norm nan at step {step}, loss ")
+        steps = {each.rank: len(each.loss) for each in record.ranks}
+        assert steps == {rank: step + 1, 1 - rank: met}
+        assert record.duration_seconds < 150

@@ -46,6 +46,7 @@ OPTIMIZER_KNOBS = {
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
+LOOKED_AT = 4  # backward passes of a step
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
@@ -199,7 +200,26 @@ def record_dropout(twin: Twin) -> Arrays:
             trainer.passes = 0
             again = trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0)
             arrays[f"{name}/loss_again"] = np.array(again.loss)
-    return arrays | record_masks(twin)
+    return arrays | record_looks(twin) | record_masks(twin)
+
+
+def record_looks(twin: Twin) -> Arrays:
+    """Gradient norms of a batch of equal micro-batches, before its step, of the step, after it, and of the next one."""
+    point = small_point(twin.framework, dropout=DROPOUT, gradient_accumulation_steps=LOOKED_AT, optimizer="sgd")
+    trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+    batch = [np.repeat(tokens[:1], LOOKED_AT, axis=0) for tokens in twin.batches(point).train_batch(0)]
+    arrays = {}
+
+    def look(name: str) -> None:
+        norms = trainer.gradient_norms(*batch, loss_scale=1.0)
+        arrays.update({f"look/{name}/passes": np.array(norms.micro_batches), f"look/{name}": np.array(norms.averaged)})
+
+    look("before")
+    step = trainer.train_step(*batch, learning_rate=0.0, loss_scale=1.0)
+    look("next")
+    trainer.rewind(LOOKED_AT)
+    look("again")
+    return arrays | {"look/step": np.array(step.gradient_norm)}
 
 
 def record_masks(twin: Twin) -> Arrays:

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest, ks_2samp
 
 from hvbench.registry import FRAMEWORKS
-from tests.parity.alone import DROPOUT, MASKED_PASSES, MASKS
+from tests.parity.alone import DROPOUT, LOOKED_AT, MASKED_PASSES, MASKS
 
 CHANCE = 0.001  # of twins that agree to be called different, by any one of these tests, once
 CERTAIN = 1e-6
@@ -61,6 +61,16 @@ def test_every_pass_has_a_mask_of_its_own_and_the_same_again_in_a_second_run(alo
     numbers = alone[framework, "dropout"]
     assert len(np.unique(numbers["right/loss"])) == MASKS
     assert numbers["right/loss_again"] == numbers["right/loss"][0]
+
+
+@each_framework
+def test_a_look_at_the_gradients_has_the_masks_of_the_step_that_it_looks_at(alone, framework):
+    """Each micro-batch its own: the norm of their average is the step's, before the step as after it."""
+    numbers = alone[framework, "dropout"]
+    for when in ("before", "again"):
+        assert numbers[f"look/{when}"] == pytest.approx(numbers["look/step"], rel=1e-12)
+        assert len(np.unique(numbers[f"look/{when}/passes"])) == LOOKED_AT, "equal samples differ by their masks alone"
+    assert not np.intersect1d(numbers["look/next/passes"], numbers["look/before/passes"]).size
 
 
 @each_framework

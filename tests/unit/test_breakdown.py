@@ -257,12 +257,16 @@ class Scribe:
         self.batches: list[Any] = []
         self.largest_scale = largest_scale
         self.seconds = seconds
+        self.passes = 0  # as the twins count them: a step's backward passes, which decide on its dropout masks
+        self.looked_at: list[int] = []  # the first pass of every call that draws masks
 
     def forward(self, inputs: Any, targets: Any) -> float:
+        self.looked_at.append(self.passes)
         self.batches.append(inputs)
         return self.note("forward")
 
     def backward(self, inputs: Any, targets: Any, *, loss_scale: float) -> float:
+        self.looked_at.append(self.passes)
         self.batches.append(inputs)
         return self.note("backward")
 
@@ -276,16 +280,23 @@ class Scribe:
         self.rates.append(learning_rate)
         self.scales.append(loss_scale)
         self.note("step" if with_allreduce else "local")
+        self.looked_at.append(self.passes)
+        self.passes += len(inputs)
         return StepResult(loss=1.0, gradient_norm=1.0, skipped=loss_scale > self.largest_scale)
 
     def gradient_norms(self, inputs: Any, targets: Any, *, loss_scale: float) -> GradientNorms:
+        self.looked_at.append(self.passes)
         return GradientNorms(micro_batches=[float("inf")], averaged=float("inf"))
 
     def state(self) -> dict[str, Any]:
         self.note("save")
-        return {}
+        return {"passes": self.passes}
+
+    def rewind(self, passes: int) -> None:
+        self.passes -= passes
 
     def load_state(self, state: dict[str, Any]) -> None:
+        self.passes = state["passes"]
         self.note("restore")
 
     def evaluate(self, inputs: Any, targets: Any) -> float:
@@ -309,15 +320,22 @@ class Scribe:
         return 0.0
 
 
-def train(scribe: Scribe, *, precision: str = "fp32", **settings: int) -> tuple[Loop, Ablations]:
-    """A training of 1 step to warm up and `steps` timed ones by `scribe`, whose calls it leaves in its own."""
+def make_loop(
+    scribe: Scribe, *, precision: str = "fp32", passes: int = 1, strategy: str = "horovod", **settings: int
+) -> Loop:
+    """A training of 1 step to warm up and `steps` timed ones by `scribe`, of so many backward passes each."""
     point = Point(
         framework="pytorch", model="tiny", data="synthetic", world_size=scribe.world_size, micro_batch_size=1,
-        precision=precision,
+        precision=precision, gradient_accumulation_steps=passes, strategy=strategy,
     )  # fmt: skip
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
     measure = MeasureSettings(**({"warmup_steps": 1} | settings))
-    loop = Loop(point, measure, trainer=scribe, batches=batches, runtime=scribe)
+    return Loop(point, measure, trainer=scribe, batches=batches, runtime=scribe)
+
+
+def train(scribe: Scribe, **choices: Any) -> tuple[Loop, Ablations]:
+    """The training of `make_loop` with its ablations; the calls are in `scribe`'s own list."""
+    loop = make_loop(scribe, **choices)
     ablations = Ablations(loop)
     loop.start()
     while not loop.is_done:

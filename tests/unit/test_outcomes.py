@@ -9,7 +9,7 @@ import pytest
 
 from hvbench.records.record import Outcome, RankSamples
 from hvbench.spec.point import Point
-from hvbench.sweep.outcomes import find_divergence, read_samples
+from hvbench.sweep.outcomes import find_divergence, join_outcomes, read_samples
 from hvbench.worker.failure import describe_failure
 from tests.unit.sample_records import make_rank
 
@@ -54,6 +54,12 @@ def test_a_last_loss_that_is_not_finite_is_one_too() -> None:
 
 def test_a_step_that_fp16_dropped_proves_nothing() -> None:
     assert find_divergence(POINT, ranks([5.5, None], [5.5, None], skipped_steps=[1])) is None
+    assert find_divergence(POINT, ranks([None], [None], skipped_steps=[0])) is None
+
+
+def test_an_explosion_is_one_though_fp16_dropped_the_steps_after_it() -> None:
+    found = find_divergence(POINT, ranks([5.5, 40.0, 41.0], [5.5, 44.0, None], skipped_steps=[2]))
+    assert (found.status, found.rank, found.message.split(":")[0]) == ("diverged", 1, "loss 42 at step 1")
 
 
 def result(**changes: Any) -> dict[str, Any]:
@@ -64,6 +70,13 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_results_of_workers_are_read() -> None:
     samples, garbage = read_samples([result(), result()])
     assert len(samples) == 2 and garbage is None
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_the_rank_that_diverged_says_why_and_not_one_that_ended_with_it(rank: int) -> None:
+    outcomes = [{"status": "diverged", "rank": rank, "message": f"told by {number}"} for number in range(3)]
+    joined = join_outcomes([result(outcome=outcome) for outcome in outcomes])
+    assert (joined.rank, joined.message) == (rank, f"told by {rank}")
 
 
 @pytest.mark.parametrize(

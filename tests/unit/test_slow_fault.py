@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvbench.worker.faults import VARIABLE, inject, load_faults, slow_down
+from hvbench.worker.faults import VARIABLE, disturb, inject, load_faults
 
 
 class Trainer:
@@ -46,7 +46,7 @@ def test_a_step_takes_longer_in_proportion(
     monkeypatch.setattr(time, "perf_counter", tick)
     monkeypatch.setenv(VARIABLE, json.dumps([fault]))
     faults = load_faults(1)
-    slowed = slow_down(trainer, faults, point="pytorch-tiny-b4")
+    slowed = disturb(trainer, faults, point="pytorch-tiny-b4")
     assert slowed.train_step("inputs", learning_rate=0.1) == "inputs at 0.1"
     assert slowed.parameters() == "parameters"
     assert trainer.now == pytest.approx(2.0 + (seconds or 0.0), abs=5e-3)

@@ -71,9 +71,12 @@ class Trainer:
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
 
     def _averaged_gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
+        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool, first: int = 0
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks."""
+        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks.
+
+        `first` is the number of the first of these passes in its step, which decides on their dropout masks.
+        """
         inputs, targets = self._tokens(inputs), self._tokens(targets)
         gradient_accumulation_steps = len(inputs)
         for parameter in self.model.parameters.values():
@@ -83,7 +86,8 @@ class Trainer:
             # Only the last pass yields final sums, so only they are sent, while it still runs.
             is_sent = with_allreduce and index == gradient_accumulation_steps - 1
             self.sends_gradients = is_sent and self.ddp is None
-            loss = self._pass_loss(inputs[index], targets[index], seed=self._dropout_seed(index), is_sent=is_sent)
+            seed = self._dropout_seed(first + index)
+            loss = self._pass_loss(inputs[index], targets[index], seed=seed, is_sent=is_sent)
             loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
             total += loss.detach()
@@ -160,12 +164,14 @@ class Trainer:
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
-        norms, sums = [], {}
-        for index in range(len(inputs)):
+        norms, sums, count = [], {}, len(inputs)
+        for index in range(count):
             batch = inputs[index : index + 1], targets[index : index + 1]
-            _, gradients = self._averaged_gradients(*batch, loss_scale=loss_scale, with_allreduce=False)
-            norms.append(global_norm(list(gradients.values())).item() / loss_scale)
-            torch._foreach_div_(list(gradients.values()), len(inputs))
+            scale = (
+                loss_scale / count
+            )  # as in a step, where a pass is 1 / A of the loss: fp16 overflows at the same scale
+            _, gradients = self._averaged_gradients(*batch, loss_scale=scale, with_allreduce=False, first=index)
+            norms.append(global_norm(list(gradients.values())).item() / loss_scale * count)
             if sums:
                 torch._foreach_add_(list(sums.values()), list(gradients.values()))
             sums = sums or gradients
@@ -174,6 +180,9 @@ class Trainer:
         averages = self.allreduce.finish()
         averaged = global_norm([averages[name] for name in sums]).item() / loss_scale
         return GradientNorms(micro_batches=norms, averaged=averaged)
+
+    def rewind(self, passes: int) -> None:
+        self.passes -= passes
 
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}

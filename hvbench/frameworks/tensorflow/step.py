@@ -203,6 +203,9 @@ class Trainer:
             norms.append(float(norm))
         return GradientNorms(micro_batches=norms, averaged=float(averaged))
 
+    def rewind(self, passes: int) -> None:
+        self.passes -= passes
+
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 

@@ -77,6 +77,9 @@ class Trainer:
         averaged = self.gradients(inputs, targets, loss_scale=loss_scale)
         return GradientNorms(micro_batches=norms, averaged=global_norm(list(averaged.values())) / loss_scale)
 
+    def rewind(self, passes: int) -> None:
+        self.passes -= passes
+
     def parameters(self) -> Arrays:
         return {name: value.copy() for name, value in self.model.parameters.items()}
 
