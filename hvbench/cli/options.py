@@ -46,7 +46,9 @@ def hosts_option(command: Command) -> Command:
             os.environ[HOSTS_VARIABLE] = value
 
     text = "Hosts and ranks on each, such as host1:4,host2:4, this host first; the others are reached by ssh. Instead of horovodrun -H."
-    return click.option("-H", "--hosts", metavar="HOST:RANKS,…", expose_value=False, callback=keep, help=text)(command)
+    return click.option("-H", "--hosts", metavar="HOST[:RANKS],…", expose_value=False, callback=keep, help=text)(
+        command
+    )
 
 
 def launch_options(command: Command) -> Command:

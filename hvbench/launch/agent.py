@@ -16,7 +16,7 @@ from pathlib import Path
 
 from hvbench.launch.bootstrap import look_up
 from hvbench.launch.channel import ConnectionClosed, connect, receive, send
-from hvbench.launch.context import Context, host_name
+from hvbench.launch.context import Context, host_name, machine_id
 from hvbench.launch.hosts import gloo_interface
 from hvbench.launch.link import shape_link
 from hvbench.launch.messages import (
@@ -124,6 +124,7 @@ class Agent:
             pid=os.getpid(),
             cores=sorted(os.sched_getaffinity(0)),
             cgroup_cpu_quota=cgroup_cpu_quota(),
+            machine=machine_id(),
         )
 
 

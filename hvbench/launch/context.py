@@ -11,6 +11,7 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from hvbench.spec.variables import PLACE
@@ -130,3 +131,15 @@ def forget_launcher() -> None:
 def host_name() -> str:
     """The name under which the launcher knows this host; network namespaces share a kernel's own host name."""
     return os.environ.get("HOROVOD_HOSTNAME") or socket.gethostname()
+
+
+def machine_id() -> str:
+    """What is the same for processes that share a kernel and its network, and for no others; "" where it cannot be read.
+
+    Containers and network namespaces are hosts of their own.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        return ""

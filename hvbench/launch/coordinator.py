@@ -15,7 +15,7 @@ from hvbench.errors import Interrupted, LaunchError
 from hvbench.launch.channel import Hub
 from hvbench.launch.context import Context
 from hvbench.launch.messages import Broken, Hello, Lost, Message, Progress, Quit
-from hvbench.launch.placement import Member
+from hvbench.launch.placement import Member, unite_names
 from hvbench.launch.task import Failure, StartFailed, Task, TaskEnd, refuse
 from hvbench.launch.workers import LaunchState, WorkerSet, describe_defect
 
@@ -58,6 +58,7 @@ class Coordinator:
                 self.members[rank] = Member(**vars(message))
             elif isinstance(message, Lost | Broken):
                 raise LaunchError(f"rank {rank}: its agent ended as soon as it had joined{describe_defect(message)}")
+        self.state.members = unite_names(self.members)
 
     def run(
         self, tasks: Sequence[Task], *, on_progress: OnProgress = lambda index, message: None

@@ -13,30 +13,16 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
 
-from hvbench.errors import LaunchError, UsageError
+from hvbench.errors import LaunchError
+from hvbench.launch.host_list import bare_name
 
 SSH = "ssh -o BatchMode=yes"
-HOST = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9.-]{0,252}):(?P<slots>[1-9]\d{0,3})")
 # Settings that an agent on another host needs to be like those here.
 PASSED_ON = re.compile(
     r"HOROVOD_(?!HOSTNAME|GLOO_RENDEZVOUS)\w+|HVBENCH_(?!RANK|SIZE|COORDINATOR|HOSTS|SSH)\w+|PYTHONPATH|OMP_\w+|MKL_\w+"
 )
 FROM_INPUT = "-"  # HVBENCH_COORDINATOR: read it from standard input
-
-
-def parse_hosts(text: str) -> list[str]:
-    """`host1:2,host2:1` -> the host of each rank; raises UsageError."""
-    names: list[str] = []
-    for word in text.split(","):
-        match = HOST.fullmatch(word.strip())
-        if not match:
-            raise UsageError(f"-H {text[:200]}: must be HOST:RANKS, separated by commas, such as host1:4,host2:4")
-        if match["name"] in names:
-            raise UsageError(f"-H {text[:200]}: {match['name']} is listed twice")
-        names += [match["name"]] * int(match["slots"])
-    return names
 
 
 def start_remote_agent(coordinator: str, *, host: str, rank: int, size: int) -> subprocess.Popen[bytes]:
@@ -46,7 +32,7 @@ def start_remote_agent(coordinator: str, *, host: str, rank: int, size: int) -> 
         "HVBENCH_RANK": str(rank),
         "HVBENCH_SIZE": str(size),
         "HVBENCH_COORDINATOR": FROM_INPUT,
-        "HOROVOD_HOSTNAME": host,
+        "HOROVOD_HOSTNAME": bare_name(host),
     }
     words = [f"{name}={shlex.quote(value)}" for name, value in sorted(settings.items())]
     remote = f"cd {shlex.quote(os.getcwd())} && exec env {' '.join(words)} {shlex.quote(sys.executable)} -P -m hvbench.launch"
@@ -86,8 +72,3 @@ def gloo_interface(environment: dict[str, str]) -> dict[str, str]:
         return {}
     interface = interface_towards(address)
     return {"HOROVOD_GLOO_IFACE": interface} if interface else {}
-
-
-def describe_hosts(hosts: Sequence[str]) -> str:
-    """`host1:4,host2:4` again."""
-    return ",".join(f"{host}:{hosts.count(host)}" for host in dict.fromkeys(hosts))

@@ -81,6 +81,7 @@ class Hello(Message):
     pid: int
     cores: list[int]
     cgroup_cpu_quota: float | None
+    machine: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,18 @@ class Member:
     pid: int
     cores: list[int]
     cgroup_cpu_quota: float | None
+    machine: str = ""  # equal for ranks that share a kernel and its network, whatever their host is called; "": unknown
+
+
+def unite_names(members: Mapping[int, Member]) -> dict[int, Member]:
+    """The members, by rank, with one host name for those of one machine: a launcher may know it by several."""
+    names: dict[str, str] = {}
+    united = {}
+    for rank in sorted(members):
+        member = members[rank]
+        name = names.setdefault(member.machine, member.host) if member.machine else member.host
+        united[rank] = replace(member, host=name)
+    return united
 
 
 def assign_slots(members: Sequence[Member]) -> list[Any]:

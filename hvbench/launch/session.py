@@ -19,7 +19,7 @@ from hvbench.launch.bootstrap import publish
 from hvbench.launch.channel import Hub, connect
 from hvbench.launch.context import Context, detect_context, forget_launcher
 from hvbench.launch.coordinator import Coordinator
-from hvbench.launch.hosts import parse_hosts
+from hvbench.launch.host_list import bare_name, parse_hosts
 from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
 from hvbench.launch.task import GO_ON
@@ -43,7 +43,7 @@ def resolve_context(np: int | None) -> Context:
         if np is not None and not 1 <= np <= len(ranks):
             raise UsageError(f"--np {np}: must be between 1 and {len(ranks)}, the ranks of -H {hosts}")
         chosen = tuple(ranks[: np or len(ranks)])
-        os.environ["HOROVOD_HOSTNAME"] = chosen[0]  # the name by which this host is one of them
+        os.environ["HOROVOD_HOSTNAME"] = bare_name(chosen[0])  # the name by which this host is one of them
         return replace(context, size=len(chosen), is_single_host=len(set(chosen)) == 1, hosts=chosen)
     if context.launcher == "none":
         most = MAX_RANKS_PER_CORE * usable_cores()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -12,10 +13,11 @@ import pytest
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.launch.channel import Address
-from hvbench.launch.hosts import describe_hosts, gloo_interface, parse_hosts, start_remote_agent
+from hvbench.launch.host_list import Here, parse_hosts
+from hvbench.launch.hosts import gloo_interface, start_remote_agent
 from hvbench.launch.link import VARIABLE, shape_link
 from hvbench.launch.messages import Role, Start, WorkerDescription, read_message
-from hvbench.launch.placement import worker_settings
+from hvbench.launch.placement import Member, threads_per_worker, unite_names, worker_settings
 from hvbench.launch.session import resolve_context
 from hvbench.launch.starting import join_ranks
 from hvbench.launch.task import Task
@@ -32,18 +34,107 @@ cat > "$SEEN.input"
 
 # -H
 
+HERE = Here(names=frozenset({"me", "me.example.org"}), addresses=frozenset({"127.0.0.1", "::1", "10.0.0.1", "fe80::1"}))
+ADDRESSES = {
+    "a": ["10.0.0.2"], "a.example.org": ["10.0.0.2"], "b": ["10.0.0.3", "fd00::3"], "b6": ["fd00:0::3"], "vm": ["127.0.1.1"],
+    "outer": ["10.0.0.1"], "c": ["10.0.0.4"],
+}  # fmt: skip
 
-def test_hosts_become_ranks_in_order() -> None:
-    assert parse_hosts("a:2,b.example:1, c-3:1") == ["a", "a", "b.example", "c-3"]
-    assert describe_hosts(parse_hosts("a:2,b:1")) == "a:2,b:1"
+
+def parse(text: str) -> list[str]:
+    return parse_hosts(text, here=HERE, find=lambda name: ADDRESSES.get(name, ()))
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "a:0", "a:-1", "a:1,,b:1", "a:1,a:2", "-oProxyCommand=x:1", "a b:1", "a:1;rm:1"]
+    ("text", "hosts"),
+    [
+        ("a:2,b.example:1, c-3:1", ["a", "a", "b.example", "c-3"]),
+        ("gpu_node_1:1", ["gpu_node_1"]),
+        ("gpu_node_1:2,_x:1", ["gpu_node_1", "gpu_node_1", "_x"]),
+        ("Node-7.Example.ORG.:1,b:1", ["Node-7.Example.ORG.", "b"]),
+        ("a,b:2,c", ["a", "b", "b", "c"]),
+        ("me,root@b:2", ["me", "root@b", "root@b"]),
+        ("10.0.0.1:1,10.0.0.3:1", ["10.0.0.1", "10.0.0.3"]),
+        ("[::1]:1,[fd00::3]:2", ["::1", "fd00::3", "fd00::3"]),
+        ("me:1,[fe80::2%eth0]", ["me", "fe80::2%eth0"]),
+        ("me:1,ann@[fd00::3]:1", ["me", "ann@fd00::3"]),
+        ("1:1,2:1", ["1", "2"]),
+    ],
 )
-def test_what_is_no_list_of_hosts_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="-H"):
-        parse_hosts(text)
+def test_hosts_become_ranks_in_order(text: str, hosts: list[str]) -> None:
+    assert parse(text) == hosts
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "localhost:1,127.0.0.1:1", "127.0.0.1:1,localhost:1", "localhost:1,[::1]:1", "localhost:1,127.8.9.1:1", "localhost,LOCALHOST.",
+        "me:1,localhost:1", "localhost:1,me:1", "me:1,me.example.org:1", "ME:1,Me.Example.Org.:1", "me:1,10.0.0.1:1", "me:1,outer:1",
+        "me:1,vm:1", "me:1,[fe80::1%eth0]:1", "localhost:1,[::ffff:127.0.0.1]:1", "localhost:1,0.0.0.0:1", "localhost:1,ip6-localhost:1",
+        "localhost:1,localhost.localdomain:1", "me:1,ann@localhost:1", "first:1,localhost:1",
+    ],
+)  # fmt: skip
+def test_this_machine_is_one_host_under_all_its_names(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = parse(text)
+    assert first == second == bare(text.split(",")[0])
+
+
+def bare(word: str) -> str:
+    return word.removesuffix(":1").strip("[]")
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("me:1,a:1,a.example.org:1", ["me", "a", "a"]),
+        ("me:1,b:1,b6:1,10.0.0.3:1", ["me", "b", "b", "b"]),
+        ("me:1,A:1,a.:1", ["me", "A", "A"]),
+        ("me:1,root@a:1,a:1", ["me", "root@a", "root@a"]),
+        ("me:1,unknown1:1,unknown2:1", ["me", "unknown1", "unknown2"]),  # names that only ssh knows
+        ("localhost:1,a:1,127.0.0.1:2", ["localhost", "a", "localhost", "localhost"]),
+    ],
+)
+def test_another_machine_is_one_host_under_all_its_names(text: str, hosts: list[str]) -> None:
+    assert parse(text) == hosts
+
+
+def test_this_machine_knows_itself() -> None:
+    for name in (socket.gethostname(), "127.0.0.1", "localhost"):
+        assert parse_hosts(f"first:1,{name}:1") == ["first", "first"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a:0", "a:-1", "a:1,,b:1", "a:1,", "-oProxyCommand=x:1", "a b:1", "a:1;rm:1", "a:1:2", "a:x", "a:12345", "user@-o:1",
+        "@a:1", "a@b@c:1", "[::1:1", "::1:1", "[nonsense]:1", "[1.2]:1", "a/b:1", "$(x):1", "\u00e9:1", ".a:1", "a:1\n",
+    ],
+)  # fmt: skip
+def test_what_is_no_list_of_hosts_is_refused_and_told_what_is(text: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(text.replace("\n", "\nb"))
+    assert str(refused.value).startswith("-H ") and "IPv6 in brackets" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_host_is_not_listed_twice() -> None:
+    with pytest.raises(UsageError, match="-H .*: a is listed twice"):
+        parse("a:1,b:1,a:2")
+
+
+def test_ranks_of_one_machine_share_its_cores_whatever_the_launcher_calls_it() -> None:
+    def member(rank: int, host: str, machine: str) -> Member:
+        return Member(rank=rank, host=host, pid=1, cores=[0, 1, 2, 3], cgroup_cpu_quota=None, machine=machine)
+
+    members = {
+        1: member(1, "127.0.0.1", "m"),
+        0: member(0, "localhost", "m"),
+        2: member(2, "b", "n"),
+        3: member(3, "c", ""),
+    }
+    united = unite_names(members)
+    assert [united[rank].host for rank in range(4)] == ["localhost", "localhost", "b", "c"]
+    assert [threads_per_worker(list(united.values()), host=host) for host in ("localhost", "b", "c")] == [2, 4, 4]
 
 
 def test_a_launch_on_hosts_has_their_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | Non
         return f"the hvbench of arm {' and '.join(unable)} does not support turns"
     points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
     has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
-    return find_obstacle(points, is_single_host="HVBENCH_HOSTS" not in os.environ, has_gpu=has_gpu)
+    return find_obstacle(points, is_single_host=not os.environ.get("HVBENCH_HOSTS"), has_gpu=has_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)
