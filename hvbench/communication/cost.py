@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from hvbench.analysis.stats.quantiles import P95, tail_quantile
 from hvbench.launch.link import burst_bytes
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.training.products import busbw_factor
@@ -35,7 +36,6 @@ LEAST_ROWS = 6  # cases for a fit
 SMALLEST = 1e-15  # avoids a division by 0 and a logarithm of 0
 NEGLIGIBLE = 1e-4  # a term below this share of every case's time is set to 0
 ROBUST_SCALE = 0.1  # of the soft L1 loss: a deviation of the logarithm beyond this counts less than squared
-INNER_QUANTILE = 0.95  # of held-out errors, for the interval of a prediction
 RESTS = (
     0.0,
     1e-3,
@@ -193,11 +193,12 @@ def hold_out(family: str, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def error_factor(held_out: pd.DataFrame) -> float:
-    """Factor by which predictions are off, too high or too low: 95th percentile over held-out cases; NaN without any."""
+    """Factor by which predictions are off, too high or too low: 95th percentile over held-out cases, the largest where these are too few for one; NaN without any."""
     if held_out.empty:
         return np.nan
     errors = np.abs(np.log1p(held_out["relative_error"].to_numpy(dtype=float)))
-    return float(np.exp(np.quantile(errors, INNER_QUANTILE)))
+    typical = tail_quantile(errors, P95)
+    return float(np.exp(errors.max() if typical is None else typical))
 
 
 def _hold_out(family: str, rows: pd.DataFrame, chosen: pd.Series, *, kind: str) -> pd.DataFrame | None:

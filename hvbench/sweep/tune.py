@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hvbench.analysis.frame.elapsed import slowest_series
 from hvbench.analysis.stats.ratios import Ratio, paired_ratio
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
@@ -230,8 +231,7 @@ def step_seconds(record: Record) -> float:
     """Median of the slowest rank's timed steps; infinite for a launch that did not end in `ok`."""
     if record.outcome.status != "ok":
         return math.inf
-    slowest = np.array([rank.step_seconds[record.warmup_steps :] for rank in record.ranks]).max(axis=0)
-    return float(np.median(slowest))
+    return float(np.median(slowest_series([rank.step_seconds[record.warmup_steps :] for rank in record.ranks])))
 
 
 def describe_gain(tuned: Tuned) -> str:

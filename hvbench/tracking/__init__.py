@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.frame.columns import POINT_COLUMNS
-from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.frame.elapsed import elapsed_after_steps, slowest_rank
+from hvbench.analysis.frame.frames import pad_samples, point_frame
 from hvbench.analysis.frame.samples import evaluations_of, sort_records
 from hvbench.errors import UsageError
 from hvbench.records.record import Record
@@ -111,14 +112,19 @@ def make_run(record: Record, row: pd.Series) -> TrackedRun:
 
 
 def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
-    """Curve -> finite values: loss (mean over ranks), seconds of a step (slowest rank), STEP_CURVES, validation loss."""
+    """Curve -> finite values: loss (mean over ranks), seconds of a step (slowest rank), STEP_CURVES, validation loss.
+
+    `start` plus the time that training had taken is each value's time, waits for data included, as for evaluations.
+    """
     ranks = sorted(record.ranks, key=lambda rank: rank.rank)
     if not ranks:
         return {}
     steps = min(len(rank.step_seconds) for rank in ranks)
-    slowest = np.max([rank.step_seconds[:steps] for rank in ranks], axis=0) if steps else np.array([])
-    clock = start + np.cumsum(slowest)
-    columns: dict[str, list[float | None]] = {"step_seconds": slowest.tolist()}
+    seconds = np.array([rank.step_seconds[:steps] for rank in ranks], dtype=float)
+    waits = np.array([pad_samples(rank.data_seconds, steps) for rank in ranks])
+    clock = start + elapsed_after_steps(seconds + waits)
+    timed = seconds[:, record.warmup_steps :] if steps > record.warmup_steps else seconds
+    columns: dict[str, list[float | None]] = {"step_seconds": seconds[slowest_rank(timed)].tolist()}
     losses = [rank.loss[:steps] for rank in ranks]
     columns["loss"] = [
         None if None in of_step else sum(of_step) / len(of_step) for of_step in zip(*losses, strict=False)

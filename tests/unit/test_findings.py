@@ -68,8 +68,8 @@ def rates_of(records: list[Record], point_id: str) -> list[float]:
     rates = []
     for record in records:
         if record.point_id == point_id and record.outcome.status == "ok":
-            slowest = np.max([rank.step_seconds[record.warmup_steps :] for rank in record.ranks], axis=0)
-            rates.append(record.model.tokens_per_step * len(slowest) / slowest.sum())
+            elapsed = max(sum(rank.step_seconds[record.warmup_steps :]) for rank in record.ranks)
+            rates.append(record.model.tokens_per_step * record.measure.steps / elapsed)
     return rates
 
 

@@ -31,10 +31,11 @@ def two_ranks(**changes):
 
 
 def test_throughput_is_tokens_over_the_slowest_ranks_seconds() -> None:
+    """Timed steps of 1, 2, 1 s on rank 0 and of 3, 1, 2 s on rank 1."""
     row = measure(two_ranks())
     assert row["tokens_per_step"] == 512
-    assert row["tokens_per_second"] == pytest.approx(3 * 512 / (3.0 + 2.0 + 2.0))
-    assert row["tokens_per_second_per_rank"] == pytest.approx(3 * 512 / 7 / 2)
+    assert row["tokens_per_second"] == pytest.approx(3 * 512 / (3.0 + 1.0 + 2.0))
+    assert row["tokens_per_second_per_rank"] == pytest.approx(3 * 512 / 6 / 2)
 
 
 def test_chosen_metrics_are_the_same_and_the_others_missing() -> None:
@@ -51,8 +52,8 @@ def test_throughput_is_not_a_mean_of_rates() -> None:
 
 
 def test_throughput_is_the_harmonic_mean_of_the_steps_rates() -> None:
-    """Accumulation 4 on 2 ranks, steps of 3, 2 and 2 s: 512 tokens each at 512/3, 512/2 and 512/2 tokens/s."""
-    rates = [512 / 3, 512 / 2, 512 / 2]
+    """Accumulation 4 on 2 ranks, the slower one's steps of 3, 1 and 2 s: 512 tokens each at 512/3, 512/1 and 512/2 tokens/s."""
+    rates = [512 / 3, 512 / 1, 512 / 2]
     assert measure(two_ranks())["tokens_per_second"] == pytest.approx(statistics.harmonic_mean(rates))
 
 
@@ -69,7 +70,6 @@ def test_tokens_to_target_count_accumulation_and_ranks() -> None:
 def test_step_times_are_the_slowest_ranks() -> None:
     row = measure(two_ranks())
     assert row["step_seconds_median"] == 2.0
-    assert row["step_seconds_p95"] == pytest.approx(2.0 + 0.9 * 1.0)  # of 2, 2, 3, linear between samples
     assert row["first_step_seconds"] == 9.0
     assert row["timed_steps"] == 3
 
@@ -77,8 +77,8 @@ def test_step_times_are_the_slowest_ranks() -> None:
 def test_the_shape_of_the_timed_steps_is_that_of_the_slowest_rank() -> None:
     """Slowest: 1, 2, 3, 6. Lag 1: Pearson of (1, 2, 3) and (2, 3, 6); skewness: g1 sqrt(n (n - 1)) / (n - 2)."""
     ranks = [
-        make_rank(0, step_seconds=[9.0, 1.0, 1.0, 3.0, 6.0]),
-        make_rank(1, step_seconds=[8.0, 0.5, 2.0, 1.0, 1.0]),
+        make_rank(0, step_seconds=[9.0, 1.0, 2.0, 3.0, 6.0]),
+        make_rank(1, step_seconds=[8.0, 0.5, 9.0, 1.0, 1.0]),  # the slowest of one step, not of all
     ]
     row = measure(make_record(ranks))
     assert row["step_seconds_autocorrelation"] == pytest.approx(4 / math.sqrt(2 * 26 / 3))
@@ -99,7 +99,7 @@ def test_one_timed_step_has_no_other_to_compare_with() -> None:
 
 def test_flops_follow_the_tokens() -> None:
     record = two_ranks()
-    assert measure(record)["model_flops_per_second"] == pytest.approx(3 * 512 / 7 * record.model.model_flops_per_token)
+    assert measure(record)["model_flops_per_second"] == pytest.approx(3 * 512 / 6 * record.model.model_flops_per_token)
 
 
 def with_ceilings(*rates: float | None, step_seconds: float = 1.0, generation: int | None = None, **point_fields):

@@ -17,6 +17,7 @@ from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.samples import LaunchSamples
+from hvbench.analysis.stats.quantiles import P95, samples_needed, tail_quantile
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 
@@ -24,8 +25,13 @@ DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
 def tokens_per_second(samples: LaunchSamples) -> float:
-    """Tokens of the timed steps over all ranks / sum over them of the slowest rank's seconds: never a mean of rates."""
-    return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / float(samples.slowest.sum())
+    """Tokens of the timed steps over all ranks / elapsed seconds, the largest of the ranks' own sums: never a mean of rates."""
+    return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / elapsed_seconds(samples)
+
+
+def elapsed_seconds(samples: LaunchSamples) -> float:
+    """What the timed steps took, by the rank by whose clock they took longest."""
+    return float(samples.slowest.sum())
 
 
 def tokens_per_second_per_rank(samples: LaunchSamples) -> float:
@@ -157,10 +163,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: s.slowest.size),
     Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
            lambda s: s.record.model.tokens_per_step),
-    Column("tokens_per_second", "float", "tokens/s", "all ranks: sum of tokens / sum of the slowest ranks' seconds",
+    Column("tokens_per_second", "float", "tokens/s", "all ranks' tokens of the timed steps / elapsed_seconds",
            tokens_per_second),
     Column("tokens_per_second_per_rank", "float", "tokens/s", "the same / ranks",
            tokens_per_second_per_rank),
+    Column("elapsed_seconds", "float", "s", "timed steps alone: the largest of the ranks' own sums",
+           elapsed_seconds),
+    Column("slowest_rank", "int", "", "the rank with that sum",
+           lambda s: s.slowest_rank),
     Column("model_flops_per_second", "float", "FLOP/s", "all ranks, without recomputation",
            model_flops_per_second),
     Column("model_flops_utilization", "float", "1", "MFU: the same / gemm_flops_per_second",
@@ -175,11 +185,11 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: sum_ceilings(s, "memory_bandwidth_bytes_per_second")),
     Column("allreduce_busbw_bytes_per_second", "float", "B/s", "slowest rank; missing where one is alone",
            allreduce_busbw_bytes_per_second),
-    Column("step_seconds_median", "float", "s", "of the slowest rank's timed steps",
+    Column("step_seconds_median", "float", "s", "of the timed steps of slowest_rank",
            lambda s: np.median(s.slowest)),
-    Column("step_seconds_p95", "float", "s", "95th percentile of the same, linear between samples",
-           lambda s: np.quantile(s.slowest, 0.95)),
-    Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the slowest rank's timed steps",
+    Column("step_seconds_p95", "float", "s", f"95th percentile of the same; missing where they are fewer than {samples_needed(P95)}",
+           lambda s: tail_quantile(s.slowest, P95)),
+    Column("step_seconds_autocorrelation", "float", "1", "lag 1, of the timed steps of slowest_rank",
            lambda s: shape.autocorrelation(s.slowest)),
     Column("step_seconds_skewness", "float", "1", "of the same, corrected for bias",
            lambda s: shape.skewness(s.slowest)),
@@ -187,7 +197,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: shape.first_ratio(s.slowest)),
     Column("first_step_seconds", "float", "s", "slowest rank's first step: tracing, compiling",
            lambda s: s.step_seconds[:, 0].max()),
-    Column("data_seconds_median", "float", "s", "slowest rank's wait for a batch, timed steps",
+    Column("data_seconds_median", "float", "s", "wait for a batch of slowest_rank, timed steps",
            lambda s: s.data_seconds_median),
     *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
     Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",

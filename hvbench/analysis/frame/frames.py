@@ -63,11 +63,19 @@ def step_frame(records: Iterable[Record]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(join(name)).astype(dtype) for name, dtype in dtypes.items()})
 
 
+def choose_slowest_rank(steps: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `step_frame` of one rank a launch: of those with the most steps the one whose timed steps add up to most."""
+    timed = steps["step_seconds"].where(~steps["is_warmup"], 0.0)
+    sums = timed.groupby([steps["launch"], steps["rank"]]).agg(["size", "sum"]).reset_index()
+    first = sums.sort_values(["size", "sum"], ascending=False, kind="stable").drop_duplicates("launch")
+    return steps.merge(first[["launch", "rank"]], on=["launch", "rank"])
+
+
 def _rank_steps(rank: RankSamples, *, launch: int, record: Record) -> dict[str, Any]:
     """Column of `step_frame` -> the values of one rank: an array (steps,), or one value that all its steps share."""
     seconds = np.array(rank.step_seconds, dtype=float)
     steps = seconds.size
-    samples = {name: _pad(getattr(rank, name), steps) for name in STEP_SAMPLES}
+    samples = {name: pad_samples(getattr(rank, name), steps) for name in STEP_SAMPLES}
     return {
         "launch": launch,
         "point_id": record.point_id,
@@ -84,7 +92,7 @@ def _rank_steps(rank: RankSamples, *, launch: int, record: Record) -> dict[str, 
     }
 
 
-def _pad(values: Sequence[float | None], steps: int) -> np.ndarray:
+def pad_samples(values: Sequence[float | None], steps: int) -> np.ndarray:
     """The first `steps` values as an array; NaN where there is none: a launch that failed may lack its last samples in some lists."""
     padded = np.full(steps, np.nan)
     known = np.array(values[:steps], dtype=float)

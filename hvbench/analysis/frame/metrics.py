@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvbench.analysis.stats.quantiles import P95, samples_needed
 from hvbench.records.record import Record
 
 
@@ -20,6 +21,7 @@ class Metric:
     is_lower_better: bool = True
     is_decisive: bool = False  # a verdict rests on it; the others are only shown
     is_timing: bool = True  # a busy machine moves it
+    needs: str = ""  # what a launch must have for it
 
 
 STEP = "step_seconds_median"
@@ -28,7 +30,7 @@ METRICS = (
     Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
     Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
     Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False),
-    Metric("step_seconds_p95", "step p95"),
+    Metric("step_seconds_p95", "step p95", needs=f"{samples_needed(P95)} timed steps"),
     Metric("forward_seconds", "forward pass"),
     Metric("backward_only_seconds", "backward pass"),
     Metric("update_seconds", "update"),

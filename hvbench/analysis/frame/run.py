@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from hvbench.analysis.frame.axes import varying_axes
-from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
+from hvbench.analysis.frame.frames import choose_slowest_rank, evaluation_frame, point_frame, step_frame
 from hvbench.analysis.frame.samples import sort_records
 from hvbench.records.record import Record
 
@@ -43,6 +43,11 @@ class Run:
     def steps(self) -> pd.DataFrame:
         """One row a launch, rank and step; see `step_frame`."""
         return step_frame(self.records)
+
+    @cached_property
+    def slowest_steps(self) -> pd.DataFrame:
+        """The rows of `steps` of each launch's slowest rank; see `choose_slowest_rank`."""
+        return choose_slowest_rank(self.steps)
 
     @cached_property
     def evaluations(self) -> pd.DataFrame:

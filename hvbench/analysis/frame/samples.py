@@ -11,6 +11,7 @@ import numpy as np
 
 from hvbench.analysis.frame import memory
 from hvbench.analysis.frame.breakdown import break_down
+from hvbench.analysis.frame.elapsed import slowest_rank
 from hvbench.records.environment import native_fact
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
@@ -44,14 +45,19 @@ class LaunchSamples:
     evaluations: list[Evaluated]
 
     @cached_property
+    def slowest_rank(self) -> int:
+        """The rank whose timed steps add up to most: their sum is the time that elapsed."""
+        return slowest_rank(self.timed(self.step_seconds))  # all ranks are there, in order
+
+    @cached_property
     def slowest(self) -> np.ndarray:
-        """(timed steps,): the slowest rank's seconds of each timed step."""
-        return self.timed(self.step_seconds).max(axis=0)
+        """(timed steps,): that rank's seconds of each timed step."""
+        return self.timed(self.step_seconds)[self.slowest_rank]
 
     @cached_property
     def data_seconds_median(self) -> float:
-        """Median over the timed steps of the slowest rank's wait for a batch."""
-        return float(np.median(self.timed(self.data_seconds).max(axis=0)))
+        """Median over the timed steps of the same rank's wait for a batch: its step contains what it waits for others."""
+        return float(np.median(self.timed(self.data_seconds)[self.slowest_rank]))
 
     @cached_property
     def parts(self) -> dict[str, float]:

@@ -21,6 +21,7 @@ from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.quantiles import P95, tail_quantile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,8 @@ ESTIMATORS: dict[str, Estimator] = {
 
 # Columns of `point_frame`, besides the axes and the metrics, that a summary of launches reads.
 LAUNCH_COLUMNS = (
-    "point_id", "status", "phase", "message", "target", "target_loss", "loss_digest", "is_emulated", "parity"
+    "point_id", "status", "phase", "message", "target", "target_loss", "loss_digest", "is_emulated", "parity",
+    "timed_steps",
 )  # fmt: skip
 
 
@@ -153,7 +155,7 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
         rows_of.setdefault(launch["point_id"], []).append(index)
     rows = [_summarize_point([launches[i] for i in group], metrics[group]) for group in rows_of.values()]
     names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
-    names += ["target_loss", "target"]
+    names += ["target_loss", "target", "timed_steps"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
     kinds = {name: points[name].dtype for name in AXES}
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
@@ -175,7 +177,23 @@ def list_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _summarize_run(run: Run) -> pd.DataFrame:
-    return summarize_launches(run.points)
+    return pool_steps(summarize_launches(run.points), run)
+
+
+def pool_steps(summary: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """`summary` with the p95 of all launches' steps for the points of which a launch alone has too few for one.
+
+    The steps of one launch resemble each other, so a quantile of pooled steps has no interval.
+    """
+    good = run.points.loc[run.points["status"] == "ok", "launch"]
+    steps = run.slowest_steps
+    steps = steps[~steps["is_warmup"] & steps["launch"].isin(good)]
+    pooled = {point_id: seconds.to_numpy() for point_id, seconds in steps.groupby("point_id")["step_seconds"]}
+    quantiles = [
+        tail_quantile(pooled[point_id], P95) if pd.isna(of_launches) and point_id in pooled else of_launches
+        for point_id, of_launches in zip(summary["point_id"], summary["step_seconds_p95"], strict=True)
+    ]
+    return summary.assign(step_seconds_p95=pd.Series(quantiles, index=summary.index, dtype="float64"))
 
 
 def _list_summary_rows(run: Run) -> list[dict[str, Any]]:
@@ -214,6 +232,7 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
         ),
         "reason": next((describe_end(launch) for launch in bad), None),
         "parity": min(parities, default=None),  # `not proven` comes first
+        "timed_steps": sum(launch["timed_steps"] for launch in good),
         "loss_digests": len({launch["loss_digest"] for launch in good if not pd.isna(launch["loss_digest"])}),
         "target": None,
         "is_emulated": any(launch["is_emulated"] for launch in launches),

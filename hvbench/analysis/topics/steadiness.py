@@ -39,7 +39,9 @@ def plot_steadiness(run: Run) -> dict[str, Figure]:
 
 
 def plot_step_seconds(run: Run) -> Figure:
-    """The slowest rank's seconds of every step, warm-up hollow and shaded; a panel per combination of the other axes.
+    """Seconds of every step by one rank, warm-up hollow and shaded; a panel per combination of the other axes.
+
+    The rank is the one that needed the longest for all steps together: a maximum taken step by step would add the ranks' skew to each.
 
     The scale is that of the timed steps: a warm-up step beyond it is a triangle at the upper edge with its seconds.
     """
@@ -51,11 +53,7 @@ def plot_step_seconds(run: Run) -> Figure:
     cells = [Cell(title=describe_choice(chosen, emulated=emulated), chosen=chosen) for chosen in shown]
     grid = fill_grid(cells, columns=columns)
     seen = pd.concat([choose_rows(points, chosen)["launch"] for chosen in shown])
-    slowest = (
-        run.steps[run.steps["launch"].isin(seen)]
-        .groupby(["launch", "step"], as_index=False)
-        .agg(step_seconds=("step_seconds", "max"), is_warmup=("is_warmup", "first"))
-    )
+    slowest = run.slowest_steps[run.slowest_steps["launch"].isin(seen)]
     width, height = (2.7, 2.0) if columns > 1 else (7.0, 3.2)
     with draw_panels(grid, width=width, height=height, x_label="step", share_y=False) as (figure, panels):
         for panel, chosen in panels:

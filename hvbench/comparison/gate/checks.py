@@ -85,7 +85,8 @@ def choose_figures(comparison: Comparison, terms: Terms) -> tuple[list[FigureOfP
             if metric.name in changes:
                 chosen.append((point, changes[metric.name]))
             elif is_named or metric.name != "peak_device_memory_bytes":  # without a GPU there is no such figure
-                text = f"{metric.title}: not every launch has it"
+                needs = f", which needs {metric.needs}" if metric.needs else ""
+                text = f"{metric.title}: not every launch has it{needs}"
                 place = {"label": point.label, "point_id": point.point_ids[1]}
                 gaps.append(Check(kind=Kind.MISSING, metric=metric.name, text=text, **place))
     return chosen, gaps

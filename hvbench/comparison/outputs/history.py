@@ -42,7 +42,8 @@ def render_text(lines: Sequence[Line], metric: Metric) -> str:
         blocks.append(tabulate(rows, headers=header, tablefmt="simple", colalign=align, disable_numparse=True))
         if len(line.entries) < MIN_RUNS:
             blocks.append(f"{len(line.entries)} runs: changes are looked for from {MIN_RUNS} on")
-    return "\n\n".join(blocks or ["no run"]) + "\n"
+    lacking = f"no run with a {metric.title}, which needs {metric.needs}" if metric.needs else "no run"
+    return "\n\n".join(blocks or [lacking]) + "\n"
 
 
 def draw(lines: Sequence[Line], metric: Metric, *, title: str) -> Figure:

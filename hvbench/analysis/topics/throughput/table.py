@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import INTERVAL, SPREAD_NOTE, show_estimate, show_interval, show_spread
+from hvbench.analysis.show.cells import (
+    INTERVAL,
+    NOT_AVAILABLE,
+    SPREAD_NOTE,
+    Row,
+    show_estimate,
+    show_interval,
+    show_spread,
+)
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.stats.quantiles import P95, samples_needed
 
 
 def throughput_table(run: Run) -> Table:
@@ -16,15 +27,16 @@ def throughput_table(run: Run) -> Table:
         Shown("tokens/s per rank", show_spread("tokens_per_second_per_rank")),
         Shown("step median (ms)", show_estimate("step_seconds_median", scale=1e3), is_brief=True),
         Shown(f"{INTERVAL} (ms)", show_interval("step_seconds_median", scale=1e3), metric="step_seconds_median"),
-        Shown("step p95 (ms)", show_spread("step_seconds_p95", scale=1e3)),
+        Shown("step p95 (ms)", show_p95),
         Shown("first step (s)", show_spread("first_step_seconds")),
         Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
         Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
     ]
     notes = (
-        "tokens/s: all ranks' tokens over the sum of the slowest rank's step seconds, warm-up left out; over launches: "
-        "geometric mean, Student's t interval on the logarithm. Step times: geometric mean of the launches' medians "
-        "and 95th percentiles. Memory: highest resident set of any rank and launch, a high-water mark without an interval. "
+        "tokens/s: all ranks' tokens over the elapsed seconds, which are the sum of the slowest rank's step seconds, warm-up left out; over launches: "
+        "geometric mean, Student's t interval on the logarithm. Step times: of that rank; geometric mean of the launches' "
+        f"medians and 95th percentiles. A p95 needs {samples_needed(P95)} timed steps: where a launch has fewer, it is that of the "
+        "steps of all launches of the point, without an interval, and where these are fewer, too, only their number is given. Memory: highest resident set of any rank and launch, a high-water mark without an interval. "
         f"{SPREAD_NOTE}",
     )
     metrics = [
@@ -33,5 +45,14 @@ def throughput_table(run: Run) -> Table:
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip
-    layout = Layout(name="throughput", title="Throughput", columns=columns, metrics=metrics, notes=notes)
+    layout = Layout(
+        name="throughput", title="Throughput", columns=columns, metrics=metrics, notes=notes, extra=("timed_steps",)
+    )
     return build_table(layout, run.points, summary=summary_of(run))
+
+
+def show_p95(row: Row) -> str:
+    """Column text: `12.3 ± 4 %` over launches, `12.3 (60 steps)` of all launches' steps, or how many there are: `– (5 steps)`."""
+    text = show_spread("step_seconds_p95", scale=1e3)(row)
+    is_of_launches = not pd.isna(row["step_seconds_p95_low"]) or row["launches_ok"] == 1 and text != NOT_AVAILABLE
+    return text if is_of_launches or not row["timed_steps"] else f"{text} ({row['timed_steps']} steps)"
