@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
-from hvbench.analysis.stats.quantiles import P95, tail_quantile
+from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.launch.link import burst_bytes
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.training.products import busbw_factor

@@ -4,6 +4,7 @@ A table states n in each row. Beside n, a column of numbers is one of these, and
 
 - what was set and not measured: an axis, a setting, a computed size;
 - a figure with its interval: `x ± y %` in the cell, or a column right behind it whose name begins with the interval's;
+- a quantile of so many pooled steps, which resemble each other within a launch: `x (60 steps)`;
 - one that has no interval by nature, listed below with the reason.
 """
 
@@ -50,6 +51,7 @@ NO_INTERVAL_IN_CSV = {
     "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
     "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
+    "timed_steps",  # a count
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
 }  # fmt: skip
 NOT_A_SUMMARY = {"tables/launches.csv"}  # one row a launch: the raw values
@@ -152,7 +154,7 @@ def find_bare_figures(text: str) -> list[str]:
             has_own = column + 1 < len(header) and header[column + 1].startswith(INTERVAL)
             for row in rows:
                 is_figure = re.match(r"[+-]?\d", row[column]) and row[header.index("n")] not in ("0", "1")
-                if is_figure and not has_own and not re.search(r" [±≤>] |\(.+ … .+\)$", row[column]):
+                if is_figure and not has_own and not re.search(r" [±≤>] |\(.+ … .+\)$|\(\d+ steps\)$", row[column]):
                     problems.append(f"{name} = {row[column]} has no interval: {row}")
     return problems
 

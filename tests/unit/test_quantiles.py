@@ -8,8 +8,8 @@ import pytest
 
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import METRICS
+from hvbench.analysis.frame.quantiles import samples_needed, tail_quantile
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.quantiles import samples_needed, tail_quantile
 from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.communication.cost import error_factor
 from hvbench.comparison.compare import compare

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.analysis.stats.quantiles import P95, samples_needed
+from hvbench.analysis.frame.quantiles import P95, samples_needed
 from hvbench.records.record import Record
 
 

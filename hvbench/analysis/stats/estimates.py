@@ -19,9 +19,9 @@ from scipy import stats as scipy_stats
 
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
+from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.confidence import CONFIDENCE
-from hvbench.analysis.stats.quantiles import P95, tail_quantile
 
 
 @dataclass(frozen=True, kw_only=True)

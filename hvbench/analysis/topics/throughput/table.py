@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hvbench.analysis.frame.quantiles import P95, samples_needed
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import (
     INTERVAL,
@@ -16,7 +17,6 @@ from hvbench.analysis.show.cells import (
 )
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import summary_of
-from hvbench.analysis.stats.quantiles import P95, samples_needed
 
 
 def throughput_table(run: Run) -> Table:
