@@ -102,8 +102,8 @@ class Trainer(Protocol):
     def allreduce_alone(self) -> None:
         """All-reduce the gradients that the last `backward` kept, casts for compression included."""
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        """Mean loss of tokens [B, T], without an update and without dropout."""
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Loss [B] of each sample of tokens [B, T], the mean over its targets, without an update and without dropout."""
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         """Logits [B, T, V] of tokens [B, T], or [B, classes], in the parameters' dtype (float32)."""

@@ -141,7 +141,7 @@ class Progress(Message):
     step: int = 0
     steps: int | None = None
     loss: float | None = None
-    timed_steps: int = 0
+    timed_tokens: int = 0
     timed_seconds: float = 0.0
 
 

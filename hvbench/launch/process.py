@@ -28,7 +28,7 @@ from hvbench.launch.messages import (
 from hvbench.launch.task import FailureStatus
 
 PROGRESS_SECONDS = 0.5
-PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_steps", "timed_seconds")
+PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_tokens", "timed_seconds")
 LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 REPORTED_STATUSES = (FailureStatus.OOM, FailureStatus.FAILED, FailureStatus.TIMEOUT, FailureStatus.DIVERGED)

@@ -15,6 +15,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
+from hvbench.training.schedule import tokens_before
 
 STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole training step reaches
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
@@ -32,18 +33,37 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     """Rough wall time of one job on this host's cores, for progress and for time limits; right within a factor of 3."""
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
-    evaluations = (steps // settings.evaluate_every + 1) if settings.evaluate_every else 0
+    tokens = count_tokens(job.point, settings)
+    seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     if settings.noise_every:
-        steps += steps // settings.noise_every + 1  # forward and backward once more
+        steps += steps // settings.noise_every + 1
     if settings.ablation_rounds:
-        steps += ABLATION_STEPS * (settings.ablation_rounds + 1)  # and an untimed one
+        steps += ABLATION_STEPS * (settings.ablation_rounds + 1)
     if job.point.is_pretrained:
         steps += job.point.pretraining_steps
-    tokens = facts.tokens_per_step * steps + evaluations * settings.evaluate_samples * job.point.sequence_length / 3
-    seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     if job.point.link_bits_per_second:
         seconds += steps * link_seconds(facts.allreduce_bytes_per_step, job.point)
     return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
+
+
+def count_tokens(point: Point, settings: MeasureSettings) -> float:
+    """Tokens of all ranks that a job computes, in units of training: a forward pass alone costs a third of a token."""
+    steps = settings.warmup_steps + settings.steps
+    # Where a checkpoint goes on, the batch's warm-up may be over: the dearest case.
+    first = point.batch_warmup_steps if point.initial_checkpoint else 0
+    tokens = tokens_before(point, first + steps) - tokens_before(point, first)
+    if settings.noise_every:  # forward and backward once more
+        tokens += tokens // steps * (steps // settings.noise_every + 1)
+    if settings.ablation_rounds:  # and an untimed one
+        tokens += point.tokens_per_step * ABLATION_STEPS * (settings.ablation_rounds + 1)
+    if point.is_pretrained:
+        tokens += tokens_before(point, point.pretraining_steps)
+    if not settings.evaluate_every:
+        return tokens
+    evaluations = -(-steps // settings.evaluate_every) + 1  # of the untrained model, too
+    ranks = point.world_size or 1
+    batches = -(-settings.evaluate_samples // (ranks * point.micro_batch_size))  # the last one is filled up
+    return tokens + evaluations * ranks * batches * point.micro_batch_size * point.sequence_length / 3
 
 
 def time_limit_seconds(job: Job, settings: MeasureSettings) -> float:

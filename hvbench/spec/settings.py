@@ -40,10 +40,10 @@ class MeasureSettings(Spec):
         1, description="launches with fresh workers, interleaved"
     )
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
-        0, description="steps between evaluations; 0: none"
+        0, description="steps between evaluations, and one after the last step; 0: none"
     )
     evaluate_samples: Annotated[Count, Knob(unit="samples")] = Field(
-        64, description="held-out samples per evaluation, over all ranks"
+        64, description="held-out samples per evaluation, each once, over all ranks"
     )
     target_loss: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="nats/token")] = Field(
         None, description="validation loss to reach"

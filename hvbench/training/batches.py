@@ -17,6 +17,7 @@ import numpy as np
 
 from hvbench.spec.point import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
+from hvbench.training.evaluation import ValidationBatch, share_of_rank
 from hvbench.training.masking import mask_samples
 from hvbench.training.schedule import accumulation_steps_at, samples_before
 
@@ -70,19 +71,18 @@ class Batches:
         cut = (passes, point.micro_batch_size)
         return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
-    def validation_batches(self, samples: int) -> Iterator[Batch]:
-        """Inputs [B, T] and targets [B, T] of this rank's share of the first `samples` validation windows, or of all.
+    def validation_batches(self, samples: int) -> Iterator[ValidationBatch]:
+        """This rank's share of the first `samples` validation windows, or of all: over all ranks, every window once.
 
-        Ranks take micro-batches in turn. Every rank gets the same number of full micro-batches, at least one: the last
-        ones are filled up with the first windows again.
+        A rank without a share (more ranks than windows) has no batch.
         """
-        micro_batch_size = self._point.micro_batch_size
-        samples_per_round = self._world_size * micro_batch_size
-        distinct = min(samples, self._validation_samples)
-        for round_ in range(-(-distinct // samples_per_round)):
-            first = round_ * samples_per_round + self._rank * micro_batch_size
-            windows = np.arange(first, first + micro_batch_size) % distinct
-            yield self._gather(self._validation, windows, windows, stream=VALIDATION)
+        share = share_of_rank(min(samples, self._validation_samples), rank=self._rank, world_size=self._world_size)
+        for first in range(share.start, share.stop, self._point.micro_batch_size):
+            numbers = np.arange(first, first + self._point.micro_batch_size)
+            windows = np.minimum(numbers, share.stop - 1)
+            inputs, targets = self._gather(self._validation, windows, windows, stream=VALIDATION)
+            count = min(len(windows), share.stop - first)
+            yield ValidationBatch(inputs=inputs, targets=targets, samples=count)
 
     def _windows(self, first: int, count: int) -> np.ndarray:
         """Window numbers [count] of the samples from `first` on in the global order."""

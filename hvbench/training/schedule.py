@@ -80,6 +80,16 @@ def samples_before(point: Point, step: int) -> int:
     return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)
 
 
+def tokens_before(point: Point, step: int) -> int:
+    """Number of training tokens of all ranks in all steps before 0-based `step`."""
+    return samples_before(point, step) * point.sequence_length
+
+
+def tokens_of_step(point: Point, step: int) -> int:
+    """Number of training tokens of all ranks in 0-based `step`."""
+    return tokens_before(point, step + 1) - tokens_before(point, step)
+
+
 def _progress(step: int, warmup_steps: int, end: int) -> float:
     """Share of the steps between warm-up and `end` that are done, at most 1."""
     return min(1.0, (step - warmup_steps) / max(1, end - warmup_steps))

@@ -21,11 +21,13 @@ from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training.batches import Batch, Batches
+from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, name_checkpoint, save_checkpoint
+from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.schedule import point_learning_rate, samples_before
+from hvbench.training.schedule import point_learning_rate, samples_before, tokens_of_step
 from hvbench.training.stopping import EarlyStopping
+from hvbench.worker.evaluation import evaluate
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
@@ -95,6 +97,7 @@ class Loop:
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
         self.timed_seconds = 0.0  # of all steps after the warm-up
+        self.timed_tokens = 0  # of the same steps, over all ranks
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
         self._started = 0.0
@@ -164,7 +167,8 @@ class Loop:
             self._train()
         if self.step >= FIRST_MEETING and self.step & (self.step - 1) == 0:
             self.meet()
-        if self._is_due(self.settings.evaluate_every):
+        is_last = bool(self.settings.evaluate_every) and self.step == self.total_steps
+        if is_last or self._is_due(self.settings.evaluate_every):
             self._evaluate()
         if self.folder and self._is_due(self.settings.checkpoint_every):
             self._save()
@@ -205,7 +209,7 @@ class Loop:
 
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(ended - begun)
-        self.samples.step_tokens.append(inputs.size * (self.point.world_size or 1))
+        self.samples.step_tokens.append(tokens_of_step(self.point, index))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
             self._find_overflow(inputs, targets, loss_scale=scale)
@@ -214,6 +218,7 @@ class Loop:
         self.step += 1
         if self.timed_steps:
             self.timed_seconds += ended - begun
+            self.timed_tokens += self.samples.step_tokens[-1]
 
     def _is_due(self, every: int) -> bool:
         """Whether what happens every so many steps (0: never) happens after the steps so far."""
@@ -262,33 +267,28 @@ class Loop:
         )
 
     def _evaluate(self) -> None:
+        """Loss and accuracy of this rank's share of the validation samples; every rank stops or none does."""
         self.meet()
         begun = time.perf_counter()
-        batches = list(self.batches.validation_batches(self.settings.evaluate_samples))
-        losses = [self.trainer.evaluate(*batch) for batch in batches]
-        accuracy = self._measure_accuracy(batches) if self.point.is_classifier else None
-        loss, samples = sum(losses) / len(losses), len(losses) * self.point.micro_batch_size
-        losses_of_ranks = self.runtime.gather(loss)  # the wait for the slowest rank belongs to no step
+        batches = self.batches.validation_batches(self.settings.evaluate_samples)
+        own = evaluate(self.trainer, batches, is_classifier=self.point.is_classifier)
+        # The wait for the slowest rank belongs to no step.
+        losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
+        samples = [int(count) for count in self.runtime.gather(float(own.samples))]
         ended = time.perf_counter()
         training_seconds = begun - self._started - self.paused_seconds if self.step else 0.0
         self.paused_seconds += ended - begun
         self.samples.evaluations.append(
             {
                 "step": self.step,
-                "loss": finite_or_none(loss),
-                "samples": samples,
+                "loss": None if own.loss is None else finite_or_none(own.loss),
+                "samples": own.samples,
                 "seconds": ended - begun,
                 "training_seconds": training_seconds,
-                "accuracy": accuracy,
+                "accuracy": own.accuracy,
             }
         )
-        # In the order of `hvbench.analysis.frame.samples.evaluations_of`: bit for bit the loss that records will give.
-        validation_loss = sum(samples * of_rank for of_rank in losses_of_ranks) / (samples * len(losses_of_ranks))
-        reason = self._stopping.judge(validation_loss)
-        if self.step > self.settings.warmup_steps:  # at least one step has been timed
+        reason = self._stopping.judge(mean_over_ranks(losses, samples=samples))
+        # At least one step has been timed, and one is left: the last evaluation ends nothing early.
+        if self.settings.warmup_steps < self.step < self.total_steps:
             self.samples.stopped_by = reason
-
-    def _measure_accuracy(self, batches: list[Batch]) -> float:
-        """The share of samples of which the largest logit is that of their class."""
-        hits = [self.trainer.logits(inputs).argmax(axis=-1) == labels for inputs, labels in batches]
-        return float(np.concatenate(hits).mean())

@@ -114,7 +114,7 @@ def train(worker: Worker, prepared: Prepared) -> Json:
             with loop.paused():
                 worker.turns.step()
             loop.advance()
-            progress.note(loss=loop.samples.loss[-1], timed_steps=loop.timed_steps, timed_seconds=loop.timed_seconds)
+            progress.note(loss=loop.samples.loss[-1], timed_tokens=loop.timed_tokens, timed_seconds=loop.timed_seconds)
             prepared.ablations.interrupt(enter=progress.enter)
         loop.finish()
     except Diverged as reason:

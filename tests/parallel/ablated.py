@@ -116,7 +116,7 @@ def main(framework: str, folder: Path) -> None:
     arrays["gathered"] = np.array(runtime.gather(0.1 + rank))
     arrays["forward_loss"] = np.array(trainer.forward(*batch))
     arrays["backward_loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))
-    arrays["micro_losses"] = np.array([trainer.evaluate(*micro) for micro in zip(*batch, strict=True)])
+    arrays["micro_losses"] = np.array([trainer.evaluate(*micro).mean() for micro in zip(*batch, strict=True)])
     local = trainer.train_step(*batch, learning_rate=0.0, loss_scale=1.0, with_allreduce=False)
     whole = trainer.train_step(*batch, learning_rate=0.0, loss_scale=1.0)
     arrays["local_norm"], arrays["whole_norm"] = np.array(local.gradient_norm), np.array(whole.gradient_norm)

@@ -30,7 +30,7 @@ framework = ["pytorch", "tensorflow"]
 warmup_steps = 1
 steps = 40
 evaluate_every = 2
-evaluate_samples = 16
+evaluate_samples = 13
 target_loss = 5.0
 stop_at_target = true
 patience = 5
@@ -55,6 +55,9 @@ def test_both_twins_stop_at_the_target_and_measure_the_same_noise(tmp_path: Path
     assert steps[0] == steps[1] and 2 <= steps[0] < 41, "the same losses stop both at the same step"
     for _, seen in evaluations.groupby("launch"):
         assert (seen["validation_loss"].to_numpy()[:-1] > 5.0).all() and seen["validation_loss"].iloc[-1] <= 5.0
+    assert set(evaluations["samples"]) == {13}, "each once: the ranks' shares do not fill their micro-batches"
+    first, second = (seen["validation_loss"].to_numpy() for _, seen in evaluations.groupby("launch"))
+    assert first == pytest.approx(second, rel=1e-4)
     for record in records:
         assert all(len(rank.step_seconds) == steps[0] for rank in record.ranks), "not a step beyond it"
         looks = [[look.step for look in rank.gradient_noise] for rank in record.ranks]

@@ -115,7 +115,11 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
         "inputs": inputs,
         "targets": targets,
         "logits": trainer.logits(inputs[0]),
-        "loss": np.array([trainer.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]),
+        "loss": np.array([trainer.evaluate(*batch).mean() for batch in zip(inputs, targets, strict=True)]),
+        "sample_losses": trainer.evaluate(inputs[0], targets[0]),
+        "sample_losses_alone": np.concatenate(
+            [trainer.evaluate(inputs[0, i : i + 1], targets[0, i : i + 1]) for i in range(len(inputs[0]))]
+        ),
         **{f"gradient/{name}": value for name, value in gradients.items()},
     }
     for number in range(DIRECTIONS):
@@ -123,7 +127,7 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
         for sign in (-1, 1):
             moved = {name: value + sign * FINITE_STEP * direction[name] for name, value in weights.items()}
             beside = twin.trainer(point, moved, precision=FP64)
-            losses = [beside.evaluate(*batch) for batch in zip(inputs, targets, strict=True)]
+            losses = [beside.evaluate(*batch).mean() for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
     return arrays if knobs else arrays | record_updates(twin, weights)
 
@@ -191,7 +195,7 @@ def record_dropout(twin: Twin) -> Arrays:
         point = small_point(twin.framework, **(knobs | {"dropout": rate}))
         trainer = twin.trainer(point, lively_weights(point), precision=FP64)
         inputs, targets = twin.batches(point).train_batch(0)
-        arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]))
+        arrays[f"{name}/evaluation"] = np.array(trainer.evaluate(inputs[0], targets[0]).mean())
         arrays[f"{name}/logits"] = trainer.logits(inputs[0])
         if rate:
             results = [trainer.train_step(inputs, targets, learning_rate=0.0, loss_scale=1.0) for _ in range(MASKS)]

@@ -42,6 +42,11 @@ def test_logits_and_loss(alone, framework, objective):
     loss = reference_loss(weights, inputs, targets, **sizes)
     assert numbers["loss"].mean() == pytest.approx(loss, rel=FLOAT64_ERROR)
     assert (targets < 0).any() == (objective == "masked_lm")
+    of_samples, alone_ = numbers["sample_losses"], numbers["sample_losses_alone"]
+    assert of_samples.shape == (len(inputs[0]),)
+    assert of_samples == pytest.approx(alone_, rel=FLOAT64_ERROR), "the samples beside one do not change its loss"
+    each = [reference_loss(weights, inputs[:1, i : i + 1], targets[:1, i : i + 1], **sizes) for i in range(len(alone_))]
+    assert of_samples == pytest.approx(each, rel=FLOAT64_ERROR)
 
 
 @each_objective

@@ -58,7 +58,7 @@ def make_sweep() -> tuple[Plan, list[Record]]:
 
 def message() -> Progress:
     return Progress(
-        generation=0, rank=0, index=0, phase="measure", step=5, steps=13, loss=4.5, timed_steps=2, timed_seconds=1.0
+        generation=0, rank=0, index=0, phase="measure", step=5, steps=13, loss=4.5, timed_tokens=2048, timed_seconds=1.0
     )
 
 
@@ -110,8 +110,8 @@ def test_a_long_launch_gives_a_sign_of_life_now_and_then(monkeypatch: pytest.Mon
     assert len(screen.getvalue().splitlines()) == before
     monkeypatch.setattr(display_module, "PROGRESS_SECONDS", 0.0)
     display.progress(plan.jobs[0], message())
-    # 2 timed steps of 8 samples of 128 tokens on 2 ranks in 1 s
-    assert screen.getvalue().splitlines()[-1].endswith("measure 5/13  loss 4.500  4,096 tokens/s")
+    # 2,048 tokens of timed steps in 1 s
+    assert screen.getvalue().splitlines()[-1].endswith("measure 5/13  loss 4.500  2,048 tokens/s")
 
 
 def test_the_live_view_shows_the_plan_the_current_point_and_the_rest() -> None:
@@ -127,7 +127,7 @@ def test_the_live_view_shows_the_plan_the_current_point_and_the_rest() -> None:
     view = drawn(display)
     assert re.search(r"2/4 launches.*2 ok  2 to go  1 skipped   ~\S+ \S+ left", view)
     assert re.search(
-        r"(?m)^▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  4,096 tokens/s   before: [\d,]+ tokens/s", view
+        r"(?m)^▶ pytorch-small-\S+ r1  measure 5/13  loss 4.500  2,048 tokens/s   before: [\d,]+ tokens/s", view
     )
     assert re.search(r"^✓▶ +pytorch-small\S* +[\d,]+ tokens/s", view, re.M)
     assert re.search(r"^✓· +tensorflow-small\S* +[\d,]+ tokens/s", view, re.M)
@@ -193,7 +193,7 @@ def test_events_are_one_object_a_line(tmp_path: Path, capsys: pytest.CaptureFixt
         5,
         13,
         4.5,
-        4096.0,
+        2048.0,
     )
     assert (last["status"], last["rank"], last["phase"], last["message"]) == (
         "failed",

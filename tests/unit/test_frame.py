@@ -14,6 +14,7 @@ from hvbench.analysis.frame import shape
 from hvbench.analysis.frame.axes import order_values, varying_axes
 from hvbench.analysis.frame.columns import MEASURED_COLUMNS, POINT_COLUMNS
 from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
+from hvbench.training.schedule import tokens_of_step
 from tests.unit.sample_records import make_ceiling, make_evaluation, make_quickstart, make_rank, make_record
 
 
@@ -211,7 +212,7 @@ def test_time_to_target_is_the_first_evaluation_at_or_under_it() -> None:
     assert row["seconds_to_target"] == 3.0  # the slower rank's training clock, without evaluation
     assert row["evaluation_seconds_to_target"] == pytest.approx(2 * 1.5)
     assert row["evaluation_seconds"] == pytest.approx(3 * 1.5)
-    assert row["final_validation_loss"] == 2.0
+    assert row["evaluated_steps"] == 4 and math.isnan(row["final_validation_loss"])  # of five steps
 
 
 @pytest.mark.parametrize(
@@ -332,6 +333,37 @@ def test_curves_and_targets_count_them_too() -> None:
     assert measure(record)["tokens_to_target"] == 128 + 256 + 384 + 512
     assert step_frame([record]).query("rank == 1")["tokens"].tolist() == [128, 384, 768, 1280, 1792]
     assert evaluation_frame([record])["tokens"].tolist() == [384, 1280]
+    assert measure(record)["evaluated_tokens"] == 1280
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "first", "steps", "tokens"),
+    [
+        (200, 0, 170, 1_361_920),  # 170 steps of 16,384 were 2,785,280
+        (0, 0, 170, 2_785_280),
+        (3, 0, 5, (2 + 4 + 6 + 8 + 8) * 2048),  # 8 k / 4 passes of 2,048 tokens
+        (3, 2, 2, (6 + 8) * 2048),  # goes on from a checkpoint after two steps
+        (200, 300, 4, 4 * 16_384),  # or after the warm-up
+    ],
+)
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_every_count_of_tokens_knows_the_batch_warm_up(
+    warm_up: int, first: int, steps: int, tokens: int, is_listed: bool
+) -> None:
+    """2 ranks x 8 samples x 128 tokens x up to 8 passes; a record lists each step's tokens, or they follow from its point."""
+    knobs = {"micro_batch_size": 8, "sequence_length": 128, "gradient_accumulation_steps": 8, "world_size": 2}
+    point = make_record([make_rank(step_seconds=[1.0])], **knobs, batch_warmup_steps=warm_up).point
+    listed = [tokens_of_step(point, first + step) for step in range(steps)]
+    changes = {"step_tokens": listed if is_listed else [], "first_step": first}
+    ranks = [
+        make_rank(rank, step_seconds=[1.0] * steps, evaluations=[make_evaluation(steps, 1.5)], **changes)
+        for rank in range(2)
+    ]
+    record = make_record(ranks, **knobs, batch_warmup_steps=warm_up, target_loss=2.0)
+    row = measure(record)
+    assert row["evaluated_tokens"] == row["tokens_to_target"] == tokens
+    assert row["tokens_per_second"] * (steps - 1) == pytest.approx(tokens - listed[0])  # the first one warms up
+    assert step_frame([record])["tokens"].max() == evaluation_frame([record])["tokens"].max() == tokens
 
 
 @pytest.mark.parametrize("tokens", [[128, 256, 384, 512, 513], [128, 256, 384, 512], [0, 256, 384, 512, 512]])

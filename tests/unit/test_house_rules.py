@@ -137,7 +137,16 @@ MAY_IMPORT = {
     "hvbench.install": ["errors", "io.cache", "records.limits"],
     "hvbench.launch": ["errors", "records.environment", "spec"],
     "hvbench.frameworks": ["registry", "spec", "records.environment", "launch.rendezvous", "training"],
-    "hvbench.analysis": ["errors", "io", "registry", "spec", "records", "training.memory"],  # the estimate beside
+    "hvbench.analysis": [
+        "errors",
+        "io",
+        "registry",
+        "spec",
+        "records",
+        "training.memory",
+        "training.evaluation",
+        "training.schedule",
+    ],  # the estimate beside, one mean, one count of tokens
     "hvbench.tracking": ["errors", "records", "analysis.frame"],
     "hvbench.comparison.gate.rule": ["analysis.stats.ratios"],
 }

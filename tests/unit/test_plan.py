@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
+from hvbench.plan.estimates import count_tokens, describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import Job, Plan, make_plan, number_places, worker_group
 from hvbench.plan.skip import is_installed, reason_not_to_measure
 from hvbench.registry import FRAMEWORKS, describe_framework
@@ -194,6 +194,28 @@ def test_evaluations_take_time_too() -> None:
     job = Job(point=Point(world_size=2), repeat=0)
     without, with_them = (MeasureSettings(steps=20, evaluate_every=every) for every in (0, 2))
     assert estimate_seconds(job, with_them) > estimate_seconds(job, without)
+
+
+@pytest.mark.parametrize(
+    ("fields", "measured", "tokens"),
+    [
+        ({}, {}, 10 * 2048),  # 2 ranks x 8 samples x 128 tokens
+        ({"gradient_accumulation_steps": 4}, {}, 10 * 8192),
+        ({"gradient_accumulation_steps": 4, "batch_warmup_steps": 3}, {}, (1 + 2 + 3 + 7 * 4) * 2048),
+        ({"gradient_accumulation_steps": 8, "batch_warmup_steps": 200}, {"steps": 169}, 1_361_920),
+        ({"gradient_accumulation_steps": 4, "batch_warmup_steps": 3, "initial_checkpoint": "a"}, {}, 10 * 8192),
+        ({}, {"evaluate_every": 4, "evaluate_samples": 32}, 10 * 2048 + 4 * 32 * 128 / 3),  # after 0, 4, 8, 10 steps
+        (
+            {},
+            {"evaluate_every": 5, "evaluate_samples": 33},
+            10 * 2048 + 3 * 48 * 128 / 3,
+        ),  # 17 samples fill three batches
+        ({}, {"noise_every": 5}, 10 * 2048 + 3 * 2048),
+    ],
+)
+def test_an_estimate_counts_the_tokens_that_a_job_computes(fields: dict, measured: dict, tokens: float) -> None:
+    point = Point(world_size=2, micro_batch_size=8, sequence_length=128, **fields)
+    assert count_tokens(point, MeasureSettings(**({"warmup_steps": 1, "steps": 9} | measured))) == pytest.approx(tokens)
 
 
 def test_ablations_take_time_too() -> None:

@@ -88,7 +88,7 @@ def test_summary_of_a_lost_point_has_no_estimate() -> None:
 
 def test_a_target_that_one_launch_missed_has_no_mean() -> None:
     def launch(repeat: int, loss: float):
-        rank = make_rank(step_seconds=[1.0] * 3, evaluations=[make_evaluation(2, loss)])
+        rank = make_rank(step_seconds=[1.0] * 3, evaluations=[make_evaluation(3, loss)])
         return make_record([rank], repeat=repeat, target_loss=4.0)
 
     row = summarize_launches(point_frame([launch(0, 3.0), launch(1, 5.0)])).iloc[0]

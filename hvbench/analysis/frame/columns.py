@@ -74,8 +74,13 @@ def final_loss(samples: LaunchSamples) -> float:
 
 
 def final_validation_loss(samples: LaunchSamples) -> float | None:
-    """Loss of the last evaluation, over all ranks' samples."""
-    return samples.evaluations[-1].validation_loss if samples.evaluations else None
+    """Loss of the evaluation after the last step, over all ranks' samples; missing where the last one came earlier."""
+    return samples.at_end.validation_loss if samples.at_end else None
+
+
+def evaluated_tokens(samples: LaunchSamples) -> int | None:
+    """Tokens over all ranks, from the start to the last evaluation."""
+    return int(samples.step_tokens[: samples.evaluations[-1].step].sum()) if samples.evaluations else None
 
 
 def loss_digest(samples: LaunchSamples) -> str:
@@ -228,10 +233,10 @@ POINT_COLUMNS: tuple[Column, ...] = (
            final_loss),
     Column("loss_digest", "str", "", "of every rank's loss at every step",
            loss_digest),
-    Column("final_validation_loss", "float", "nats/token", "last evaluation, all ranks' samples",
+    Column("final_validation_loss", "float", "nats/token", "evaluation after the last step, all ranks' samples",
            final_validation_loss),
-    Column("final_validation_accuracy", "float", "1", "last evaluation of a classification, all ranks' samples",
-           lambda s: s.evaluations[-1].accuracy if s.evaluations else None),
+    Column("final_validation_accuracy", "float", "1", "the same, share of samples whose class was named",
+           lambda s: s.at_end.accuracy if s.at_end else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
     Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
@@ -245,7 +250,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("evaluated_steps", "int", "steps", "at the last evaluation",
            lambda s: s.evaluations[-1].step if s.evaluations else None),
     Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
-           lambda s: s.evaluations[-1].step * s.record.model.tokens_per_step if s.evaluations else None),
+           evaluated_tokens),
     Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
            lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
     Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",

@@ -15,7 +15,9 @@ from hvbench.analysis.frame.elapsed import slowest_rank
 from hvbench.records.environment import native_fact
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
+from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.memory import MemoryEstimate
+from hvbench.training.schedule import tokens_of_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +78,12 @@ class LaunchSamples:
         return values[:, self.record.warmup_steps :]
 
     @cached_property
+    def at_end(self) -> Evaluated | None:
+        """The evaluation after the last step; None where there was none, as in records of versions that made none there."""
+        last = self.evaluations[-1] if self.evaluations else None
+        return last if last and last.step == len(self.step_tokens) else None
+
+    @cached_property
     def reached(self) -> Evaluated | None:
         """The first evaluation at or under the target loss."""
         target = self.record.measure.target_loss
@@ -101,32 +109,30 @@ def evaluations_of(record: Record) -> list[Evaluated]:
     merged = []
     for step in sorted(set.intersection(*map(set, by_rank))) if by_rank else []:
         parts = [evaluations[step] for evaluations in by_rank]
-        samples = sum(part.samples for part in parts)
-        total = sum(part.samples * (math.nan if part.loss is None else part.loss) for part in parts)
+        samples = [part.samples for part in parts]
+        accuracy = mean_over_ranks([part.accuracy for part in parts], samples=samples)
         merged.append(
             Evaluated(
                 step=step,
-                validation_loss=total / samples if samples > 0 else math.nan,
-                samples=samples,
+                validation_loss=mean_over_ranks([part.loss for part in parts], samples=samples),
+                samples=sum(samples),
                 evaluation_seconds=max(part.seconds for part in parts),
                 training_seconds=max(part.training_seconds for part in parts),
-                accuracy=_average([part.accuracy for part in parts], samples=[part.samples for part in parts]),
+                accuracy=None if math.isnan(accuracy) else accuracy,
             )
         )
     return merged
 
 
-def _average(values: list[float | None], *, samples: list[int]) -> float | None:
-    if None in values or not sum(samples):
-        return None
-    return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
-
-
 def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray:
-    """(steps,): tokens over all ranks of each of the first `steps` steps; all alike where the record does not list them."""
+    """(steps,): tokens over all ranks of each of the first `steps` steps; from the point where the record does not list them."""
     tokens = np.full(steps, record.model.tokens_per_step, dtype=np.int64)
-    listed = record.ranks[0].step_tokens[:steps] if record.ranks else []
+    if not record.ranks:
+        return tokens
+    listed, first = record.ranks[0].step_tokens[:steps], record.ranks[0].first_step
     tokens[: len(listed)] = listed
+    for step in range(len(listed), min(steps, record.point.batch_warmup_steps - first)):
+        tokens[step] = tokens_of_step(record.point, first + step)
     return tokens
 
 

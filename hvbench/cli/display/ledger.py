@@ -16,7 +16,6 @@ from hvbench.records.record import Record
 from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training.flops import model_facts
 
 if TYPE_CHECKING:
     from hvbench.analysis.stats.estimates import Estimate
@@ -69,8 +68,8 @@ class Ledger:
 
     def update(self, job: Job, message: Progress) -> Now:
         """Take in a report of rank 0's worker."""
-        steps, seconds = message.timed_steps, message.timed_seconds
-        rate = model_facts(job.point).tokens_per_step * steps / seconds if steps > 0 and seconds > 0 else None
+        tokens, seconds = message.timed_tokens, message.timed_seconds
+        rate = tokens / seconds if tokens > 0 and seconds > 0 else None
         self.now = Now(
             job=job, phase=message.phase.replace("_", " "), step=int(message.step),
             steps=int(message.steps) if message.steps else None, loss=message.loss, tokens_per_second=rate,

@@ -59,6 +59,13 @@ class Model:
         logits = self.logits(inputs, seed=seed)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
 
+    def sample_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
+        logits, rows = self.logits(inputs), len(targets)
+        flat = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
+        losses = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").view(rows, -1)  # 0 where IGNORED
+        return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
+
     def _attention(self, x: torch.Tensor, name: str, rate: float) -> torch.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads

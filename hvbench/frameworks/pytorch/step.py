@@ -146,9 +146,9 @@ class Trainer:
             self.allreduce.start(name, gradient)
         self.allreduce.finish()
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return self.model.loss(self._tokens(inputs), self._tokens(targets)).item()
+            return self.model.sample_losses(self._tokens(inputs), self._tokens(targets)).cpu().numpy()
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         with torch.no_grad():

@@ -59,6 +59,13 @@ class Model:
         counts = tf.cast(targets != IGNORED, losses.dtype)
         return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
 
+    def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
+        logits, rows = self.logits(inputs), targets.shape[0]
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
+        counts = tf.reshape(tf.cast(targets != IGNORED, losses.dtype), (rows, -1))
+        return tf.reduce_sum(tf.reshape(losses, (rows, -1)) * counts, axis=1) / tf.reduce_sum(counts, axis=1)
+
     def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads

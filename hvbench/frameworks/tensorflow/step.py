@@ -177,8 +177,8 @@ class Trainer:
             return
         self._run(self._allreduce_kept, *self.kept.values())
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> float:
-        return float(self._run(self._loss, inputs, targets))
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        return self._run(self._sample_losses, inputs, targets).numpy()
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         with tf.device(self.device):
@@ -294,8 +294,9 @@ class Trainer:
         read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
         return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
-    def _loss(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        return self.model.loss(inputs, targets)
+    def _sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Graph: the loss of each sample, without dropout."""
+        return self.model.sample_losses(inputs, targets)
 
     def _run(self, function: Callable[..., Any], *arguments: np.ndarray | tf.Tensor | _Pass, **choices: bool) -> Any:
         """Results of `function` as a graph, which is traced at its first call and once for each value of `choices`."""

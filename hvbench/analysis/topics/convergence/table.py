@@ -42,7 +42,8 @@ def convergence_table(run: Run) -> Table:
         Shown(f"{INTERVAL} (%)", show_interval("clipped_fraction", scale=100, decimals=0), metric="clipped_fraction"),
     ]
     notes = (
-        "Training loss: mean over ranks and the last tenth of the timed steps. The launches of a point share its seed "
+        "Training loss: mean over ranks and the last tenth of the timed steps. Validation: after the last step, every sample "
+        "once; missing where a launch was evaluated only before. The launches of a point share its seed "
         "unless seed_per_repeat is set: an interval of a loss then covers what is not deterministic, not another seed. "
         f"Time to target leaves evaluation out. {SPREAD_NOTE}",
     )
