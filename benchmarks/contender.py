@@ -20,6 +20,7 @@ from hvbench.frameworks import load_framework
 from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.contract import Arrays
 from hvbench.records.environment import describe_load
+from hvbench.records.float32 import require_ieee_float32
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
@@ -124,6 +125,7 @@ def run_case(name: str, knobs: Mapping[str, Any], order: Mapping[str, Any]) -> d
 
 def main(order_path: Path, out_path: Path) -> None:
     """Run every case of the order in this process, in the order given."""
+    require_ieee_float32()
     order = json.loads(order_path.read_text(encoding="utf-8"))
     load_before = describe_load()
     is_memory_kept = keep_freed_memory()  # as hvbench's own have it: a ratio is not to show the allocator

@@ -23,6 +23,7 @@ class Peer:
 
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
         torch.set_num_threads(threads)
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 is IEEE float32
         self.point = point
         self.module = self.build(point)
         self.named = dict(self.module.named_parameters())

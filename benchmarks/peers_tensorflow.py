@@ -28,6 +28,7 @@ class KerasHub:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             KerasHub.has_threads = True
+        tf.config.experimental.enable_tensor_float_32_execution(False)  # fp32 is IEEE float32
         self.backbone = keras_hub.models.GPT2Backbone(
             vocabulary_size=point.vocab_size,
             num_layers=point.num_layers,

@@ -49,6 +49,12 @@ class Runtime(Protocol):
     def versions(self) -> dict[str, str]:
         """Versions and build facts of the framework, for a record's environment."""
 
+    def use_tf32(self, is_on: bool) -> None:
+        """Let products and convolutions of float32 round their operands to TF32 from now on, or not, as at first.
+
+        Raises RuntimeError where the device cannot multiply in TF32.
+        """
+
     def synchronize(self) -> None:
         """Wait until the device has finished all work queued on it."""
 

@@ -24,6 +24,7 @@ from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
 from hvbench.launch.task import GO_ON
 from hvbench.records.environment import usable_cores
+from hvbench.records.float32 import require_ieee_float32
 
 END_SECONDS = 10.0
 MAX_RANKS_PER_CORE = 32
@@ -94,7 +95,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
         np: ranks to launch on this host; None under a launcher, which says how many there are.
 
     Raises:
-        UsageError: `np` is out of bounds, or is not what the launcher has started.
+        UsageError: `np` is out of bounds, or is not what the launcher has started; or the environment changes what fp32 is.
     """
     context = resolve_context(np)
     if not context.is_first:
@@ -103,6 +104,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
         return
     launch = Launch(context)
     try:
+        require_ieee_float32()
         yield launch
     finally:
         launch.dismiss()

@@ -9,6 +9,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hvbench.parity import CHECKED_UPDATES
 from hvbench.spec.point import Point
@@ -38,7 +39,7 @@ class Entry:
     precision: str
     arithmetic: str  # "native" or "emulated"; "any" in fp32
     compression: str
-    measured: dict[str, float]  # empty where no machine at hand could tell
+    measured: dict[str, float]
     allowed: Tolerances
 
 
@@ -51,6 +52,10 @@ class Table:
     entries: tuple[Entry, ...]
     vector_optimizers: tuple[str, ...]
     vector_update_length: dict[str, float]  # by compression: times the update_length of the others
+    vectors_measured: tuple[
+        dict[str, Any], ...
+    ]  # what those optimizers' update_length was, and in which model and formats
+    same_significand: dict[str, str]  # precision without rows of its own -> the one whose products keep as many bits
 
 
 @cache
@@ -68,6 +73,8 @@ def read_table() -> Table:
         entries=tuple(entries),
         vector_optimizers=tuple(source["vectors"]["optimizers"]),
         vector_update_length=source["vectors"]["update_length"],
+        vectors_measured=tuple(source["vectors"]["measured"]),
+        same_significand=source["same_significand"],
     )
 
 
@@ -85,14 +92,28 @@ def check_updates(point: Point) -> int:
 
 
 def find_tolerances(*, model: str, precision: str, compression: str, is_native: bool) -> Tolerances:
-    """What the table allows before a point's optimizer is known; raises StopIteration for a combination without a row."""
-    arithmetic = ("any", "native" if is_native else "emulated")
-    return next(
-        row.allowed
-        for row in read_table().entries
-        if (row.model, row.precision, row.compression) == (model, precision, compression)
-        and row.arithmetic in arithmetic
-    )
+    """What is allowed before a point's optimizer is known: of each quantity the largest that a row allows which applies."""
+    rows = [vars(row.allowed) for row in rows_for(model, precision, compression, is_native=is_native)]
+    return Tolerances(**{name: max(row[name] for row in rows) for name in rows[0]})
+
+
+def rows_for(model: str, precision: str, compression: str, *, is_native: bool) -> list[Entry]:
+    """The rows of all roundings that happen to a combination: its own, and those of which it does more.
+
+    A training with 16 bits on the wire makes the errors of one without; native products round where emulated ones do, and
+    between. So a combination that no machine at hand could measure takes the larger of those that it is made of, and none
+    allows less than what was measured of a part of it. Raises ValueError where there is none.
+    """
+    table = read_table()
+    precision = table.same_significand.get(precision, precision)
+    arithmetic = ("any", "emulated", "native") if is_native else ("any", "emulated")
+    rows = [row for row in table.entries if row.precision == precision and row.compression in ("none", compression)]
+    own = [row for row in rows if row.model == model and row.arithmetic in arithmetic]
+    if is_native and not any(row.arithmetic in ("any", "native") for row in own):  # measured in a smaller model only
+        own += [row for row in rows if row.arithmetic == "native"]
+    if not own:
+        raise ValueError(f"no tolerance is known of {precision} with {compression} on the wire")
+    return own
 
 
 def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:

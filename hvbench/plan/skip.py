@@ -7,8 +7,11 @@ import sys
 from functools import cache
 
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
+from hvbench.records.float32 import why_tf32_is_off
+from hvbench.records.gpus import least_compute_capability
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.knob import Site, knobs_of
+from hvbench.spec.numerics import TF32_CAPABILITY
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
@@ -50,7 +53,18 @@ def describe_site(world_size: int) -> Site:
         frameworks=frozenset(name for name in FRAMEWORKS if is_installed(name)),
         no_mpi=None if has_mpi() else "needs mpirun and mpi4py: pip install 'hvbench[mpi]'",
         no_shaped_links=None if os.environ.get(LINK_VARIABLE) else no_links,
+        no_tf32=why_no_tf32(least_compute_capability()),
     )
+
+
+def why_no_tf32(capability: tuple[int, int] | None) -> str | None:
+    """Why the GPUs of this host, the least of which has this compute capability, do not multiply in TF32; None: they do."""
+    needed = f"precision tf32 needs NVIDIA GPUs of compute capability {TF32_CAPABILITY}.0 and later"
+    if capability is None:
+        return f"{needed}; there is none here"
+    if capability[0] < TF32_CAPABILITY:
+        return f"{needed}; here it is {'.'.join(map(str, capability))}"
+    return why_tf32_is_off()
 
 
 @cache

@@ -37,6 +37,7 @@ class Site:
     frameworks: frozenset[str]  # those that can be imported
     no_mpi: str | None  # why ranks of MPI cannot be started; None: they can
     no_shaped_links: str | None  # why no link may be shaped; None: one may
+    no_tf32: str | None = None  # why no GPU multiplies in TF32; None: they do
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.knob import AnyPoint, Knob, Part
+from hvbench.spec.knob import AnyPoint, Knob, Part, Site
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,15 @@ class Precision:
     A processor without instructions for a compute dtype falls back to scalar loops in PyTorch (10 to 50 times slower) and
     to low-precision sums in TensorFlow. There both frameworks *emulate*: operands and products are rounded to the compute
     dtype and carried in float32, which is the arithmetic of a native product (exact products, float32 sums, one rounding).
+
+    `uses_tf32`: tensor cores read float32 operands as TF32 (8 bits of exponent, 10 of significand) and sum in float32. It is a
+    precision of its own: everywhere else both frameworks' float32 is IEEE float32, on every device.
     """
 
     parameter_dtype: str = "float32"
     compute_dtype: str = "float32"
     loss_scaling: bool = False  # dynamic: small gradients would be lost otherwise
+    uses_tf32: bool = False  # NVIDIA GPUs of TF32_CAPABILITY and later
 
     @property
     def is_lower(self) -> bool:
@@ -33,8 +37,11 @@ class Precision:
         return self.compute_dtype != self.parameter_dtype
 
 
+TF32_CAPABILITY = 8  # major number of CUDA's compute capability: Ampere
+
 PRECISIONS = {
     "fp32": Precision(),
+    "tf32": Precision(uses_tf32=True),
     "bf16": Precision(compute_dtype="bfloat16"),
     "fp16": Precision(compute_dtype="float16", loss_scaling=True),
 }
@@ -65,6 +72,16 @@ WIRE_FORMATS = {
 }
 
 
+def _tf32_on_a_cpu(point: AnyPoint) -> str | None:
+    if PRECISIONS[point.precision].uses_tf32 and point.device == "cpu":
+        return f"precision {point.precision} is a mode of NVIDIA's GPUs, and device is cpu"
+    return None
+
+
+def _no_tf32(point: AnyPoint, site: Site) -> str | None:
+    return site.no_tf32 if PRECISIONS[point.precision].uses_tf32 else None
+
+
 def _nothing_to_compress(point: AnyPoint) -> str | None:
     if point.world_size == 1 and WIRE_FORMATS[point.compression].is_compressed:
         return "one rank has nothing to all-reduce: Horovod skips compression"
@@ -72,9 +89,9 @@ def _nothing_to_compress(point: AnyPoint) -> str | None:
 
 
 def _no_fp32_products_of_pytorch(point: AnyPoint) -> str | None:
-    if point.gemm != "default" and (
-        point.framework != "pytorch" or PRECISIONS[point.precision].is_lower or point.device == "cuda"
-    ):
+    precision = PRECISIONS[point.precision]
+    has_other_products = precision.is_lower or precision.uses_tf32
+    if point.gemm != "default" and (point.framework != "pytorch" or has_other_products or point.device == "cuda"):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
     return None
 
@@ -88,9 +105,9 @@ class NumericsPart(Part):
 
     title = "Numerics"
 
-    precision: Annotated[Literal[*PRECISIONS], Knob(in_words="{}".format, column=4)] = Field(
-        "fp32", description="of matrix products; weights stay fp32"
-    )
+    precision: Annotated[
+        Literal[*PRECISIONS], Knob(in_words="{}".format, column=4, impossible=_tf32_on_a_cpu, unavailable=_no_tf32)
+    ] = Field("fp32", description="of matrix products; weights stay fp32; tf32: of NVIDIA's GPUs from Ampere on")
     compression: Annotated[
         Literal[*WIRE_FORMATS],
         Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_nothing_to_compress),

@@ -33,6 +33,7 @@ from hvbench.training.products import (
     total_seconds,
 )
 
+TF32 = "tf32"  # beside the dtypes: float32 operands, rounded by the device
 PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
 SQUARE_SIZES = (512, 1024, 2048, 4096, 8192)
 MAX_SQUARE_SECONDS = 0.15  # a square that would take longer is not tried
@@ -75,17 +76,19 @@ class Ceilings:
     def measure(self, point: Point, *, force_emulated: bool) -> tuple[dict[str, Any], str | None]:
         """The fields of `record.Ceiling`, and why the point is skipped or None; every rank calls it and comes to the same decision."""
         self.runtime.barrier()
-        compute_dtype = PRECISIONS[point.precision].compute_dtype
+        precision = PRECISIONS[point.precision]
+        compute_dtype = precision.compute_dtype
+        own_format = TF32 if precision.uses_tf32 else compute_dtype
         is_native = multiplies_natively(compute_dtype, device=self.runtime.device)
         fp32 = self._model_rates(point, "float32")
         own, seconds = fp32, fp32.seconds
         if not is_native:  # the very products of fp32, between passes that round
             seconds += rounded_elements(point) * self._rounding_seconds_per_element(compute_dtype)
-        elif compute_dtype != "float32":
-            own = self._model_rates(point, compute_dtype)
+        elif own_format != "float32":
+            own = self._model_rates(point, own_format)
             seconds = own.seconds
         fp32_peak = self._peak(point, fp32, dtype="float32")
-        peak = self._peak(point, own, dtype=compute_dtype if is_native else "float32")
+        peak = self._peak(point, own, dtype=own_format if is_native else "float32")
         busbw, payload_bytes = self._allreduce(point)
         ceiling = {
             "gemm_flops_per_second": peak.flops_per_second,
@@ -149,8 +152,12 @@ class Ceilings:
     def _product_seconds(self, product: Product, *, expected_seconds: float, dtype: str, gemm: str) -> float:
         repeats = min(MAX_REPEATS, max(1, math.ceil(CALL_SECONDS / expected_seconds)))
         device = self.runtime.device
-        run = self.twin.prepare_product(product, repeats=repeats, dtype=dtype, gemm=gemm, device=device)
-        return self._work_seconds(run) / repeats
+        operands = "float32" if dtype == TF32 else dtype
+        run = self.twin.prepare_product(product, repeats=repeats, dtype=operands, gemm=gemm, device=device)
+        self.runtime.use_tf32(dtype == TF32)
+        seconds = self._work_seconds(run) / repeats
+        self.runtime.use_tf32(False)
+        return seconds
 
     def _rounding_seconds_per_element(self, dtype: str) -> float:
         def measure() -> float:

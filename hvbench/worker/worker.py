@@ -11,6 +11,7 @@ from typing import Any
 from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
+from hvbench.records.float32 import require_ieee_float32
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
@@ -35,7 +36,8 @@ class Worker:
         self.turns = Turns()
 
     def load(self) -> None:
-        """Import the framework and join the other ranks."""
+        """Import the framework and join the other ranks. Raises UsageError where this host changes what fp32 is."""
+        require_ieee_float32()
         about = self.description
         keep_to_own_cores(local_rank=about.local_rank, local_size=about.world_size)
         is_reference = about.framework in references.COLLECTIVES

@@ -58,6 +58,9 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
     found = {(record.point.framework, record.point.strategy): record for record in records}
     assert set(found) == {(framework, strategy) for framework in FRAMEWORKS for strategy in OTHERS}
     for (_, strategy), record in found.items():
+        assert record.environment["framework_versions"]["tf32"] == "off", (
+            "fp32 is IEEE float32, whatever a framework starts with"
+        )
         busbw = record.ranks[0].ceiling.allreduce_busbw_bytes_per_second
         assert (busbw is None) == (strategy == "parameter_server"), "a server's ranks know no all-reduce"
         for rank in (0, 1):

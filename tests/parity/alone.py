@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -268,6 +268,21 @@ def record_overflow(twin: Twin) -> Arrays:
     return arrays | {f"initial/{key}": value for key, value in initial_weights(point).items()}
 
 
+def record_switches(twin: Twin) -> Arrays:
+    """Whether TF32 is off as the process starts, and after a trainer that wanted it was refused, as on any CPU."""
+    point = configured_point(twin.framework, (1, "fp32", "none"))
+    before, refusal = twin.runtime.versions()["tf32"], ""
+    try:
+        twin.trainer(point, precision=PRECISIONS["tf32"])
+    except RuntimeError as error:
+        refusal = str(error)
+    return {
+        "before": np.array(before),
+        "refusal": np.array(refusal),
+        "after": np.array(twin.runtime.versions()["tf32"]),
+    }
+
+
 def trace_decayed_biases(twin: Twin) -> Arrays:
     """A twin whose weight decay forgets to spare biases and gains."""
     point = configured_point(twin.framework, (1, "fp32", "none"))
@@ -306,6 +321,7 @@ def trace_rounded(twin: Twin, dtype: str, objective: str, *, rounds_biases: bool
 def main(framework: str, folder: Path) -> None:
     """Record everything of one framework."""
     twin = Twin(framework)
+    np.savez(folder / "switches.npz", **record_switches(twin))
     np.savez(folder / "float64.npz", **record_float64(twin))
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))

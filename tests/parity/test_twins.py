@@ -131,3 +131,11 @@ def test_compression_rounds_what_goes_over_the_wire(traced, framework, compressi
 
 def test_fp32_losses_agree_far_better_than_a_naive_pair():
     assert small_tolerances("fp32", "none").loss <= 1e-4 / 100
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_float32_is_ieee_in_both_frameworks_and_a_cpu_refuses_tf32(alone, framework):
+    """TensorFlow starts with TF32 in products, PyTorch with TF32 in convolutions."""
+    switches = alone[framework, "switches"]
+    assert str(switches["before"]) == str(switches["after"]) == "off"
+    assert str(switches["refusal"]).startswith("precision tf32: the device of this rank is cpu")

@@ -55,7 +55,7 @@ def test_nothing_in_common_is_no_agreement() -> None:
 
 
 def test_every_precision_has_a_tolerance() -> None:
-    assert set(LOSS_TOLERANCES) == {"fp32", "bf16", "fp16"}
+    assert set(LOSS_TOLERANCES) == {"fp32", "tf32", "bf16", "fp16"}
 
 
 def test_with_dropout_losses_of_different_frameworks_say_nothing() -> None:

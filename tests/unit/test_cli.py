@@ -221,7 +221,10 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
             ["parity", "warmup_steps=2"],
             "hvbench parity: warmup_steps is a setting of measurements; updates to compare are --steps N",
         ),
-        (["parity", "precision=int8"], "\"precision=int8\": precision = \"int8\": must be 'fp32', 'bf16' or 'fp16'"),
+        (
+            ["parity", "precision=int8"],
+            "\"precision=int8\": precision = \"int8\": must be 'fp32', 'tf32', 'bf16' or 'fp16'",
+        ),
         (
             ["parity", "data=/no/such/place"],
             'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',

@@ -135,7 +135,7 @@ MAY_IMPORT = {
     "hvbench.spec": ["errors", "registry", "io.untrusted"],
     "hvbench.records.environment": ["registry", "records.limits"],
     "hvbench.install": ["errors", "io.cache", "records.limits"],
-    "hvbench.launch": ["errors", "records.environment", "spec"],
+    "hvbench.launch": ["errors", "records.environment", "records.float32", "spec"],
     "hvbench.frameworks": ["registry", "spec", "records.environment", "launch.rendezvous", "training"],
     "hvbench.analysis": [
         "errors",

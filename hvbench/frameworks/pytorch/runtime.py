@@ -8,6 +8,7 @@ import torch
 
 from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.pytorch.ranks import join
+from hvbench.frameworks.tf32 import require_tf32
 
 DTYPES = {
     "float64": torch.float64,
@@ -32,13 +33,25 @@ class Runtime:
         self.device = ("cuda" if has_gpu else "cpu") if device == "auto" else device
         if self.device == "cuda":
             torch.cuda.set_device(local_rank)
+        self.use_tf32(False)  # on in convolutions, as PyTorch starts
+        torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False  # sums of 16-bit products are float32
+        torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
         self.ranks = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"pytorch": torch.__version__, "pytorch_cpu_capability": torch.backends.cpu.get_cpu_capability()}
+        uses_tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
+        facts["tf32"] = "on" if uses_tf32 else "off"
         if self.device == "cuda":
             facts |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
         return facts
+
+    def use_tf32(self, is_on: bool) -> None:
+        if is_on:
+            has_gpu = self.device == "cuda"
+            require_tf32(self.device, capability=torch.cuda.get_device_capability() if has_gpu else None)
+        torch.backends.cuda.matmul.allow_tf32 = is_on
+        torch.backends.cudnn.allow_tf32 = is_on
 
     def synchronize(self) -> None:
         if self.device == "cuda":

@@ -38,6 +38,7 @@ class Trainer:
         self.device = runtime.device
         self.rank = runtime.rank
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
+        runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.parameters, point=point)
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.tensorflow.ranks import join
+from hvbench.frameworks.tf32 import require_tf32
 
 DTYPES = {
     "float64": tf.float64,
@@ -36,14 +38,22 @@ class Runtime:
             tf.config.experimental.set_memory_growth(gpus[local_rank], True)
         else:
             tf.config.set_visible_devices([], "GPU")
+        self.use_tf32(False)  # on, as TensorFlow starts
         self.ranks = join(strategy, rank=rank, world_size=world_size)
 
     def versions(self) -> dict[str, str]:
         facts = {"tensorflow": tf.__version__, "tensorflow_git": tf.version.GIT_VERSION}
+        facts["tf32"] = "on" if tf.config.experimental.tensor_float_32_execution_enabled() else "off"
         if self.device == "cuda":
             build = tf.sysconfig.get_build_info()
-            facts |= {"cuda": str(build.get("cuda_version")), "gpu": _gpu_name()}
+            facts |= {"cuda": str(build.get("cuda_version")), "gpu": _gpu_details().get("device_name", "unknown")}
         return facts
+
+    def use_tf32(self, is_on: bool) -> None:
+        if is_on:
+            has_gpu = self.device == "cuda"
+            require_tf32(self.device, capability=_gpu_details().get("compute_capability") if has_gpu else None)
+        tf.config.experimental.enable_tensor_float_32_execution(is_on)
 
     def synchronize(self) -> None:
         if self.device == "cuda":
@@ -79,6 +89,6 @@ def _forget_custom_gradients() -> None:
         del registered[name]
 
 
-def _gpu_name() -> str:
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    return tf.config.experimental.get_device_details(gpu).get("device_name", "unknown")
+def _gpu_details() -> dict[str, Any]:
+    """Name and compute capability of this rank's GPU, the only one that its process may see."""
+    return tf.config.experimental.get_device_details(tf.config.get_visible_devices("GPU")[0])

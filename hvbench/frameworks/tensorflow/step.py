@@ -49,6 +49,7 @@ class Trainer:
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
         self.rank = runtime.rank
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
+        runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         with tf.device(self.device):
             self.optimizer = make_optimizer(self.model.parameters, point=point)

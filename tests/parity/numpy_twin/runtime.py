@@ -8,6 +8,7 @@ import numpy as np
 from hvbench.frameworks.numpy.ranks import join
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.tf32 import require_tf32
 
 # numpy has no bfloat16: what is rounded to it is carried in float32.
 DTYPES = {
@@ -34,6 +35,10 @@ class Runtime:
 
     def versions(self) -> dict[str, str]:
         return {"numpy": np.__version__}
+
+    def use_tf32(self, is_on: bool) -> None:
+        if is_on:
+            require_tf32(self.device, capability=None)
 
     def synchronize(self) -> None:
         """Nothing runs behind numpy's back."""
