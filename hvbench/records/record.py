@@ -17,12 +17,13 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
+#   4   ranks: ceiling: readings of the best product by one rank alone and by all together
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
 #   2   point: gemm; ranks: ceiling, ablation; parity, the result of the check before the sweep
 #   1   point, repeat, measure, outcome, model, environment, ranks
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 
@@ -39,6 +40,8 @@ Line = Annotated[str, Field(max_length=4096)]
 StepSeconds = Annotated[list[Seconds], Field(max_length=2**22)]
 StepValues = Annotated[list[Real], Field(max_length=2**22)]
 MaybeStepValues = Annotated[list[MaybeFinite], Field(max_length=2**22)]
+
+Readings = Annotated[list[Annotated[Real, Field(gt=0)]], Field(max_length=2**10)]  # of one rate
 
 
 class Outcome(Spec):
@@ -108,6 +111,14 @@ class Ceiling(Spec):
         description="payload of that all-reduce: the point's gradients as they go on the wire"
     )
     is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
+    together_flops_per_second: Readings = Field(
+        [],
+        description="readings of the shape that rank 0 found best, a round each, while all ranks multiply; no part of "
+        "what it was chosen by",
+    )
+    alone_flops_per_second: Readings = Field(
+        [], description="the same while this rank multiplies and the others rest: rank 0 of several"
+    )
 
 
 class Ablation(Spec):
@@ -182,7 +193,7 @@ class ParityStamp(Spec):
 class Record(Spec):
     """One launch of one point."""
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     suite: Line
     point_id: Line
     point: Point

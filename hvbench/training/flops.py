@@ -15,7 +15,7 @@ def model_facts(point: Point) -> ModelFacts:
     """Parameters, FLOPs per token and all-reduce payload in bytes of a point whose `world_size` is known.
 
     FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
-    masking (PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of size Q and T tokens. N is the number of
+    masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of size Q and T tokens. N is the number of
     parameters without the learned positions; the token embedding counts once, because it is also the output projection.
     For a classifier neither the embedding counts, which is only a lookup, nor the projection, which runs once a sample.
     """
@@ -37,3 +37,12 @@ def model_facts(point: Point) -> ModelFacts:
         tokens_per_step=point.tokens_per_step,
         allreduce_bytes_per_step=parameters * WIRE_FORMATS[point.compression].value_bytes if communicates else 0,
     )
+
+
+def hidden_flops_per_token(point: Point) -> int:
+    """Of those FLOPs per token, what attention can skip because a causal mask hides it: 6 L H Q (T - 1); 0 without one.
+
+    A position attends to itself and to those before it, on average to (T + 1) / 2 of T, so that of 12 L H Q T there remain
+    6 L H Q (T + 1): about the half that FlashAttention counts (arXiv:2307.08691, section 4.1).
+    """
+    return 6 * point.num_layers * point.hidden_size * (point.sequence_length - 1) if point.is_causal else 0

@@ -1,17 +1,20 @@
 """Ceilings: what this framework and device reach at best, measured in the worker that trains, all ranks at it at once.
 
 The twins offer bare work to be timed (`frameworks/*/ceiling.py`); which work, how often, and what the times mean is
-decided here and in `training.products`. Every figure is a best of few, so that a single disturbance does no harm. All
-of it takes about a second for each combination of precision, `gemm`, model and micro-batch, and is kept for the rest
-of the worker's life.
+decided here and in `training.products`. A single disturbance does little harm: most figures are a best of few. The largest
+of several such readings is a little too high, so the best product is read again, by one rank alone and by all together
+(`hvbench.worker.together`). All of it takes about a second for each combination of precision, `gemm`, model and
+micro-batch, and is kept for the rest of the worker's life.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from hvbench.frameworks import load_framework
@@ -32,6 +35,7 @@ from hvbench.training.products import (
     total_flops,
     total_seconds,
 )
+from hvbench.worker.together import Readings, Work, read_together
 
 TF32 = "tf32"  # beside the dtypes: float32 operands, rounded by the device
 PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
@@ -46,19 +50,20 @@ ALLREDUCE_MAX_BYTES = 64 * 2**20
 SCALED_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}  # well beyond the caches
 PASSES = 8  # over such an array in one call
 ROUNDED_ELEMENTS = 2**20
+TRANSPOSED = ("none", "left", "right")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """The best rate found and the shape that reached it."""
+    """The best rate found and the product that reached it."""
 
     flops_per_second: float
-    shape: tuple[int, int, int]
+    product: Product
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRates:
-    """A model's own products in one dtype: the best of them, and how long all of a micro-batch take."""
+    """A model's own products in one dtype: the best of them, and how long all of a micro-batch usually take."""
 
     best: Peak
     flops: int
@@ -88,11 +93,15 @@ class Ceilings:
             own = self._model_rates(point, own_format)
             seconds = own.seconds
         fp32_peak = self._peak(point, fp32, dtype="float32")
-        peak = self._peak(point, own, dtype=own_format if is_native else "float32")
+        dtype = own_format if is_native else "float32"
+        peak = self._peak(point, own, dtype=dtype)
+        readings = self._read_together(peak, dtype=dtype, gemm=point.gemm)
         busbw, payload_bytes = self._allreduce(point)
         ceiling = {
             "gemm_flops_per_second": peak.flops_per_second,
-            "gemm_shape": list(peak.shape),
+            "gemm_shape": list(peak.product.shape),
+            "together_flops_per_second": readings.together,
+            "alone_flops_per_second": readings.alone,
             "model_gemm_flops_per_second": own.flops / own.seconds,
             "fp32_gemm_flops_per_second": fp32_peak.flops_per_second,
             "memory_bandwidth_bytes_per_second": self._memory_bandwidth(),
@@ -114,18 +123,37 @@ class Ceilings:
         """The best over squares and the model's own shapes: the model's products cannot beat it."""
         return max(self._best_square(dtype, point.gemm), rates.best, key=lambda peak: peak.flops_per_second)
 
+    def _read_together(self, peak: Peak, *, dtype: str, gemm: str) -> Readings:
+        """Readings of the product that rank 0 found best, or of a part of it that takes little time."""
+        small = shrink(peak.product, max_flops=MAX_PRODUCT_SECONDS * peak.flops_per_second)
+        product, repeats = self._share_product(small, expected_seconds=small.flops / peak.flops_per_second)
+
+        def measure() -> Readings:
+            overhead_seconds = self._call_seconds()  # asked first: it multiplies in float32
+            with self._prepared(product, repeats=repeats, dtype=dtype, gemm=gemm) as run:
+                work = Work(run=run, flops=repeats * product.flops, overhead_seconds=overhead_seconds)
+                return read_together(self.runtime, work)
+
+        return self._ask_once(measure, "together", dtype, gemm, product, repeats)
+
+    def _share_product(self, product: Product, *, expected_seconds: float) -> tuple[Product, int]:
+        """Rank 0's product, and how often one call repeats it: all ranks ask the same question."""
+        sides = (*product.shape, TRANSPOSED.index(product.transposed), _repeats(expected_seconds))
+        rows, inner, columns, transposed, repeats = (int(self.runtime.gather(float(value))[0]) for value in sides)
+        return Product(rows=rows, inner=inner, columns=columns, transposed=TRANSPOSED[transposed]), repeats
+
     def _best_square(self, dtype: str, gemm: str) -> Peak:
         def measure() -> Peak:
             probe = square(PROBE_SIZE)
-            seconds = self._product_seconds(probe, expected_seconds=CALL_SECONDS, dtype=dtype, gemm=gemm)
-            best = Peak(flops_per_second=probe.flops / seconds, shape=probe.shape)
+            seconds, _ = self._product_seconds(probe, expected_seconds=CALL_SECONDS, dtype=dtype, gemm=gemm)
+            best = Peak(flops_per_second=probe.flops / seconds, product=probe)
             for candidate in map(square, SQUARE_SIZES):
                 expected = candidate.flops / best.flops_per_second
                 if expected > MAX_SQUARE_SECONDS:
                     break
-                seconds = self._product_seconds(candidate, expected_seconds=expected, dtype=dtype, gemm=gemm)
+                seconds, _ = self._product_seconds(candidate, expected_seconds=expected, dtype=dtype, gemm=gemm)
                 if candidate.flops / seconds > best.flops_per_second:
-                    best = Peak(flops_per_second=candidate.flops / seconds, shape=candidate.shape)
+                    best = Peak(flops_per_second=candidate.flops / seconds, product=candidate)
             return best
 
         return self._ask_once(measure, "square", dtype, gemm)
@@ -133,37 +161,47 @@ class Ceilings:
     def _model_rates(self, point: Point, dtype: str) -> ModelRates:
         def measure() -> ModelRates:
             best = self._best_square(dtype, point.gemm)
-            products, peaks = model_products(point), []
+            products, peaks, rates = model_products(point), [], []
             for product in products:
                 part = shrink(product, max_flops=MAX_PRODUCT_SECONDS * best.flops_per_second)
                 expected = part.flops / best.flops_per_second
-                seconds = self._product_seconds(part, expected_seconds=expected, dtype=dtype, gemm=point.gemm)
-                peaks.append(Peak(flops_per_second=part.flops / seconds, shape=part.shape))
+                least, usual = self._product_seconds(part, expected_seconds=expected, dtype=dtype, gemm=point.gemm)
+                peaks.append(Peak(flops_per_second=part.flops / least, product=part))
+                rates.append(part.flops / usual)
             return ModelRates(
                 best=max(peaks, key=lambda peak: peak.flops_per_second),
                 flops=total_flops(products),
-                seconds=total_seconds(products, [peak.flops_per_second for peak in peaks]),
+                seconds=total_seconds(products, rates),
             )
 
         tokens = point.micro_batch_size * point.sequence_length
         sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.is_classifier)
         return self._ask_once(measure, "model", dtype, point.gemm, *sizes)
 
-    def _product_seconds(self, product: Product, *, expected_seconds: float, dtype: str, gemm: str) -> float:
-        repeats = min(MAX_REPEATS, max(1, math.ceil(CALL_SECONDS / expected_seconds)))
-        device = self.runtime.device
-        operands = "float32" if dtype == TF32 else dtype
+    def _product_seconds(
+        self, product: Product, *, expected_seconds: float, dtype: str, gemm: str
+    ) -> tuple[float, float]:
+        """Seconds of one such product: the least of a few calls, and the mean of all but the first, which also warms up."""
+        repeats = _repeats(expected_seconds)
+        with self._prepared(product, repeats=repeats, dtype=dtype, gemm=gemm) as run:
+            seconds = [self._seconds(run) for _ in range(BEST_OF)]
+        least, usual = (self._without_call(value) / repeats for value in (min(seconds), mean(seconds[1:])))
+        return least, usual
+
+    @contextlib.contextmanager
+    def _prepared(self, product: Product, *, repeats: int, dtype: str, gemm: str) -> Iterator[Callable[[], None]]:
+        """A call that multiplies in `dtype` so often; where that is TF32, float32 is rounded to it until the end of the block."""
+        operands, device = "float32" if dtype == TF32 else dtype, self.runtime.device
         run = self.twin.prepare_product(product, repeats=repeats, dtype=operands, gemm=gemm, device=device)
         self.runtime.use_tf32(dtype == TF32)
-        seconds = self._work_seconds(run) / repeats
+        yield run
         self.runtime.use_tf32(False)
-        return seconds
 
     def _rounding_seconds_per_element(self, dtype: str) -> float:
         def measure() -> float:
             choices = {"repeats": PASSES, "dtype": dtype, "device": self.runtime.device}
             run = self.twin.prepare_rounding(ROUNDED_ELEMENTS, **choices)
-            return self._work_seconds(run) / (PASSES * ROUNDED_ELEMENTS)
+            return self._without_call(self._best_seconds(run)) / (PASSES * ROUNDED_ELEMENTS)
 
         return self._ask_once(measure, "rounding", dtype)
 
@@ -209,16 +247,19 @@ class Ceilings:
     def _share_largest(self, value: float) -> float:
         return max(self.runtime.gather(value))
 
-    def _work_seconds(self, run: Callable[[], None]) -> float:
-        """Least time of a few calls without what calling costs, which training pays once a step and not a product."""
+    def _without_call(self, seconds: float) -> float:
+        """Seconds of a call without what calling costs, which training pays once a step and not a product."""
+        return max(seconds - self._call_seconds(), seconds / 2)
+
+    def _call_seconds(self) -> float:
+        """What calling costs: a call that multiplies next to nothing."""
 
         def measure() -> float:
             choices = {"dtype": "float32", "gemm": "default", "device": self.runtime.device}
             nothing = self.twin.prepare_product(square(8), repeats=1, **choices)
             return min(self._best_seconds(nothing) for _ in range(BEST_OF))
 
-        best = self._best_seconds(run)
-        return max(best - self._ask_once(measure, "call"), best / 2)
+        return self._ask_once(measure, "call")
 
     def _best_seconds(self, run: Callable[[], None]) -> float:
         """Least time of a few calls; the first, which also traces and warms up, counts as one of them."""
@@ -230,3 +271,8 @@ class Ceilings:
         run()
         self.runtime.synchronize()
         return time.perf_counter() - begun
+
+
+def _repeats(expected_seconds: float) -> int:
+    """How often one call repeats a product that should take so long."""
+    return min(MAX_REPEATS, max(1, math.ceil(CALL_SECONDS / expected_seconds)))

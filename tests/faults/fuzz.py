@@ -194,7 +194,7 @@ RECORDS = st.one_of(
 )
 RUNS = st.one_of(
     st.dictionaries(st.sampled_from(RUN_KEYS) | KEYS, TREE, max_size=6).map(
-        lambda tree: json.dumps({**tree, "schema_version": 3}).encode()
+        lambda tree: json.dumps({**tree, "schema_version": 4}).encode()
     ),
     RECORDS,
 )
@@ -358,7 +358,7 @@ LOADERS: dict[str, tuple[list, st.SearchStrategy, Callable[[Any], Any]]] = {
 GOOD: dict[str, list] = {
     "suite": [path.read_text() for path in list_suites()],
     "record": [sample_record().encode()],
-    "run": [json.dumps({**json.loads(sample_run()), "schema_version": 3}).encode()],
+    "run": [json.dumps({**json.loads(sample_run()), "schema_version": 4}).encode()],
     "report": [],
 }
 WORD = re.compile(rb'"[^"]{0,60}"|[\w.+-]{1,60}|[^\w\s]')

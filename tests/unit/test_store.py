@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hvbench.errors import StorageError, UsageError
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder, latest_run_path, new_run_path, parse_record, read_record
-from tests.unit.sample_records import make_launch, make_rank, make_record
+from tests.unit.sample_records import make_ceiling, make_launch, make_rank, make_record
 
 
 @pytest.fixture
@@ -91,10 +91,10 @@ def as_json(**changes: Any) -> bytes:
         (b"\xff\xfe", "not JSON (truncated?)"),
         (b"[" * 100_000, "not JSON (truncated?)"),
         (b"9" * 5000, "holds an integer of 5000 digits; not written by hvbench"),
-        (b"3", "schema_version null; this hvbench reads 3"),
-        (b'{"loss": 3}', "schema_version null; this hvbench reads 3"),
-        (as_json(schema_version=4), "schema_version 4 is newer than this hvbench reads (3): upgrade hvbench"),
-        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 3'),
+        (b"3", "schema_version null; this hvbench reads 4"),
+        (b'{"loss": 3}', "schema_version null; this hvbench reads 4"),
+        (as_json(schema_version=5), "schema_version 5 is newer than this hvbench reads (4): upgrade hvbench"),
+        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 4'),
         (b'{"schema_version": 1}', "suite is missing"),
         (as_json(repeat="0"), 'repeat = "0": must be a valid integer'),
         (as_json(duration_seconds=float("nan")), "duration_seconds = NaN: must be a finite number"),
@@ -171,7 +171,7 @@ def test_arbitrary_bytes_give_a_record_or_a_usage_error(tmp_path: Path, content:
 
 def test_run_json_reads_back_as_written(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke", "jobs": ["a.r0"]})
-    assert folder.read_run() == {"schema_version": 3, "suite": "smoke", "jobs": ["a.r0"]}
+    assert folder.read_run() == {"schema_version": 4, "suite": "smoke", "jobs": ["a.r0"]}
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_run_json_reads_back_as_written(folder: RunFolder) -> None:
     [
         (None, "{folder}: not a run folder (run.json: No such file or directory)"),
         (b"{", "{folder}/run.json: not JSON (truncated?)"),
-        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 3"),
+        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 4"),
         (
-            b'{"schema_version": 4}',
-            "{folder}/run.json: schema_version 4 is newer than this hvbench reads (3): upgrade hvbench",
+            b'{"schema_version": 5}',
+            "{folder}/run.json: schema_version 5 is newer than this hvbench reads (4): upgrade hvbench",
         ),
     ],
 )
@@ -291,4 +291,15 @@ def test_a_record_of_the_first_schema_is_still_read() -> None:
     for name in ("ablation_rounds", "precision_target", "budget_seconds"):
         del values["measure"][name]
     record = parse_record(json.dumps(values | {"schema_version": 1}).encode(), where="old")
-    assert (record.schema_version, record.point.gemm, record.parity) == (3, "default", None)
+    assert (record.schema_version, record.point.gemm, record.parity) == (4, "default", None)
+
+
+def test_a_ceiling_of_the_third_schema_has_no_readings() -> None:
+    """It knew one reading of each rate, by all ranks at once."""
+    rank = make_rank(step_seconds=[1.0, 1.0], ceiling=make_ceiling(5e9))
+    values = json.loads(json.dumps(make_record([rank]).model_dump()))
+    del values["ranks"][0]["ceiling"]["together_flops_per_second"]
+    del values["ranks"][0]["ceiling"]["alone_flops_per_second"]
+    ceiling = parse_record(json.dumps(values | {"schema_version": 3}).encode(), where="old").ranks[0].ceiling
+    assert ceiling == rank.ceiling
+    assert (ceiling.together_flops_per_second, ceiling.alone_flops_per_second) == ([], [])

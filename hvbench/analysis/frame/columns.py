@@ -16,10 +16,12 @@ import numpy as np
 from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
+from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
+from hvbench.training.flops import hidden_flops_per_token
 
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
@@ -44,27 +46,23 @@ def model_flops_per_second(samples: LaunchSamples) -> float:
     return tokens_per_second(samples) * samples.record.model.model_flops_per_token
 
 
-def gemm_flops_per_second(samples: LaunchSamples) -> float | None:
-    """Rate of matrix products at their best shape, all ranks together; missing unless every rank measured it."""
-    return sum_ceilings(samples, "gemm_flops_per_second")
-
-
 def model_flops_utilization(samples: LaunchSamples) -> float | None:
     """MFU: achieved / what this framework's own matrix products reached in the same workers, all ranks together."""
     ceiling = gemm_flops_per_second(samples)
     return model_flops_per_second(samples) / ceiling if ceiling else None
 
 
+def model_flops_utilization_discounted(samples: LaunchSamples) -> float | None:
+    """MFU of the FLOPs that are left once attention skips what the causal mask hides; the same without such a mask."""
+    utilization, facts = model_flops_utilization(samples), samples.record.model
+    left = facts.model_flops_per_token - hidden_flops_per_token(samples.record.point)
+    return utilization * left / facts.model_flops_per_token if utilization and left > 0 else None
+
+
 def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
     """Bus bandwidth of the all-reduce, slowest rank; missing where one rank is alone."""
     found = [rank.ceiling and rank.ceiling.allreduce_busbw_bytes_per_second for rank in samples.record.ranks]
     return None if None in found else min(found)
-
-
-def sum_ceilings(samples: LaunchSamples, name: str) -> float | None:
-    """One figure of all ranks' ceilings, added up; missing unless every rank measured it."""
-    ceilings = [rank.ceiling for rank in samples.record.ranks]
-    return None if None in ceilings else sum(getattr(ceiling, name) for ceiling in ceilings)
 
 
 def final_loss(samples: LaunchSamples) -> float:
@@ -164,6 +162,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("started_at", "str", "UTC", "start of the launch, ISO 8601"),
     Column("duration_seconds", "float", "s", "wall time of the launch, set-up included"),
     Column("target_loss", "float", "nats/token", "validation loss to reach"),
+    Column("threads", "int", "threads", "of each rank; the fewest where they differ",
+           lambda s: min(rank.threads for rank in s.record.ranks)),
     Column("timed_steps", "int", "steps", "steps after the warm-up",
            lambda s: s.slowest.size),
     Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
@@ -180,10 +180,15 @@ POINT_COLUMNS: tuple[Column, ...] = (
            model_flops_per_second),
     Column("model_flops_utilization", "float", "1", "MFU: the same / gemm_flops_per_second",
            model_flops_utilization),
+    Column("model_flops_utilization_discounted", "float", "1", "the same without what a causal mask hides from attention",
+           model_flops_utilization_discounted),
     Column("model_flops_utilization_of_machine", "float", "1",
-           "the same / the highest gemm_flops_per_second of all frameworks at this precision on as many such ranks"),
+           "model_flops_per_second / the highest gemm_flops_per_second of any framework at this precision on as many "
+           "such ranks: of this repeat, chosen by the others"),
     Column("gemm_flops_per_second", "float", "FLOP/s", "matrix products at their best shape, sum over ranks",
            gemm_flops_per_second),
+    Column("ranks_together_ratio", "float", "1", "matrix products of all ranks at once / of rank 0 while the others rest",
+           ranks_together_ratio),
     Column("model_gemm_flops_per_second", "float", "FLOP/s", "the model's own matrix products, sum over ranks",
            lambda s: sum_ceilings(s, "model_gemm_flops_per_second")),
     Column("memory_bandwidth_bytes_per_second", "float", "B/s", "scaling in place, read and written, sum over ranks",

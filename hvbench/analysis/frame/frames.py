@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.frame.ceilings import compare_with_machine
 from hvbench.analysis.frame.columns import DTYPES, POINT_COLUMNS, Column
 from hvbench.analysis.frame.samples import (
     evaluations_of,
@@ -33,7 +34,7 @@ def point_frame(records: Iterable[Record], *, metrics: Collection[str] | None = 
     records = sort_records(records)
     chosen = [column for column in POINT_COLUMNS if column.metric and (metrics is None or column.name in metrics)]
     rows = [_point_row(launch, record, chosen) for launch, record in enumerate(records)]
-    _compare_with_machine(rows, records)
+    compare_with_machine(rows)
     columns = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=DTYPES[c.kind]) for c in POINT_COLUMNS}
     return pd.DataFrame(columns)
 
@@ -112,20 +113,6 @@ def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
     integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
     dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
-
-
-def _compare_with_machine(rows: list[dict[str, Any]], records: list[Record]) -> None:
-    """Add MFU against the best products that any framework showed at the same precision on ranks of the same kind."""
-    kinds = [
-        (record.point.precision, tuple(sorted((rank.device, rank.threads) for rank in record.ranks)))
-        for record in records
-    ]
-    best: dict[Any, float] = {}
-    for row, kind in zip(rows, kinds, strict=True):
-        best[kind] = max(best.get(kind, 0.0), row.get("gemm_flops_per_second") or 0.0)
-    for row, kind in zip(rows, kinds, strict=True):
-        if best[kind] and row.get("model_flops_per_second"):
-            row["model_flops_utilization_of_machine"] = row["model_flops_per_second"] / best[kind]
 
 
 def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from scipy import stats as scipy_stats
 
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
+from hvbench.analysis.frame.ceilings import PEAK_COLUMNS, kind_of_ranks, read_peaks
 from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.confidence import CONFIDENCE
 
 
@@ -101,9 +103,11 @@ ESTIMATORS: dict[str, Estimator] = {
     "tokens_per_second_per_rank": estimate_rate,
     "model_flops_per_second": estimate_rate,
     "model_flops_utilization": estimate_rate,
+    "model_flops_utilization_discounted": estimate_rate,
     "model_flops_utilization_of_machine": estimate_rate,
     "gemm_flops_per_second": estimate_rate,
     "model_gemm_flops_per_second": estimate_rate,
+    "ranks_together_ratio": estimate_rate,
     "memory_bandwidth_bytes_per_second": estimate_rate,
     "allreduce_busbw_bytes_per_second": estimate_rate,
     "step_seconds_median": estimate_rate,
@@ -154,11 +158,32 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     for index, launch in enumerate(launches):
         rows_of.setdefault(launch["point_id"], []).append(index)
     rows = [_summarize_point([launches[i] for i in group], metrics[group]) for group in rows_of.values()]
+    bound_by_machine(rows, points)
     names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
     names += ["target_loss", "target", "timed_steps"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
     kinds = {name: points[name].dtype for name in AXES}
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
+
+
+def bound_by_machine(rows: Sequence[dict[str, Any]], points: pd.DataFrame) -> None:
+    """Give each point's MFU of the machine the interval that holds for the best of several libraries, its peak's scatter included."""
+    name, rate = "model_flops_utilization_of_machine", "model_flops_per_second"
+    launches = points[list(dict.fromkeys(("point_id", rate, *PEAK_COLUMNS)))].to_dict("records")
+    peaks = read_peaks(launches)
+    rates: dict[str, dict[int, float]] = {}
+    kinds: dict[str, tuple[Any, ...]] = {}
+    for launch in launches:
+        if not pd.isna(launch[rate]):
+            rates.setdefault(launch["point_id"], {})[launch["repeat"]] = launch[rate]
+            kinds[launch["point_id"]] = kind_of_ranks(launch)
+    for row in rows:
+        point_id = row["point_id"]
+        bounds = bound_by_best(rates[point_id], peaks.get(kinds[point_id], {})) if name in row else None
+        low, high = bounds or (None, None)
+        if bounds:
+            low, high = min(low, row[name]), max(high, row[name])
+        row |= {f"{name}_low": low, f"{name}_high": high}
 
 
 def summary_of(run: Run) -> pd.DataFrame:
