@@ -13,6 +13,7 @@ import pytest
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.plan.repeats import relative_half_widths
 from hvbench.records.store import RunFolder
+from hvbench.worker.together import ROUNDS
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -149,6 +150,8 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
         assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)
         assert {ceiling.allreduce_bytes for ceiling in ceilings} <= {record.model.allreduce_bytes_per_step}
         assert all(ceiling.allreduce_busbw_bytes_per_second > 0 for ceiling in ceilings)
+        readings = [(len(one.together_flops_per_second), len(one.alone_flops_per_second)) for one in ceilings]
+        assert readings == ([(ROUNDS, ROUNDS), *[(ROUNDS, 0)] * (ranks - 1)] if is_stamped else [])
         assert (record.parity is not None and record.parity.is_proven) == is_stamped, record.parity
     utilization = point_frame(records)["model_flops_utilization"]
     assert ((utilization > 0) & (utilization < 1)).eq(is_stamped).all()

@@ -7,10 +7,12 @@ import io
 
 import pytest
 
+from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.quality import describe_unmeasured_ranks
 from hvbench.analysis.show.render import render_csv, render_text
 from hvbench.analysis.show.tables import Table
-from hvbench.analysis.topics.ceilings import TOPIC, ceiling_tables, describe_slow_libraries
+from hvbench.analysis.topics.ceilings import TOPIC, ceiling_advice, ceiling_tables, describe_slow_libraries
 from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.records.record import Record
 from tests.unit.sample_pages import draw_all
@@ -88,6 +90,66 @@ def test_csv_holds_what_ceilings_depend_on_and_nothing_else() -> None:
     assert {"framework", "precision", "gemm", "micro_batch_size", "launches_ok"} <= set(row)
     assert float(row["gemm_flops_per_second_low"]) < float(row["gemm_flops_per_second"]) < 84e9
     assert not {"seed", "gradient_accumulation_steps", "point_id", "status"} & set(row)
+
+
+def together(*factors: float, world_size: int = 2, **fields) -> list[Record]:
+    """A launch for each factor: rank 0 alone multiplies at 100 GFLOP/s, all ranks together at as many times that."""
+    records = []
+    for repeat, factor in enumerate(factors):
+        each = [factor * 100e9 / world_size] * 3
+        ceilings = [
+            make_ceiling(together_flops_per_second=each, alone_flops_per_second=[] if rank else [100e9] * 3)
+            for rank in range(world_size)
+        ]
+        ranks = [make_rank(rank, step_seconds=[1.0, 1.0], ceiling=one) for rank, one in enumerate(ceilings)]
+        records.append(make_record(ranks, repeat=repeat, generation=repeat, **fields))
+    return records
+
+
+def test_what_ranks_reach_together_is_said_with_its_interval() -> None:
+    """1.2 and 1.2 times one rank; 1 and 4 times, whose geometric mean is 2, without and with an interval."""
+    records = [*together(1.2, 1.2, framework="pytorch"), *together(2.0, framework="tensorflow")]
+    records += together(2.0, world_size=4, framework="tensorflow")
+    assert ceiling_advice(Run(records)) == [
+        "2 ranks together reach 1.20 times one rank's fp32 matrix products in PyTorch (95 % interval 1.20 to 1.20, n = 2), "
+        "2.00 times in TensorFlow (n = 1, no interval).",
+        "4 ranks together reach 2.00 times one rank's fp32 matrix products in TensorFlow (n = 1, no interval).",
+    ]
+    table = tables_of(records)["ceilings"]
+    column = table.header.index("all ranks / one alone")
+    assert [row[column] for row in table.cells] == ["1.200", "2.000", "2.000"]
+
+
+def test_rounds_are_compared_one_by_one() -> None:
+    """The machine was four times as fast in the second round: 1.2 times in both."""
+    ranks = [
+        make_rank(
+            rank, step_seconds=[1.0, 1.0],
+            ceiling=make_ceiling(together_flops_per_second=[6e9, 24e9], alone_flops_per_second=alone),
+        )
+        for rank, alone in enumerate(([10e9, 40e9], []))
+    ]  # fmt: skip
+    assert point_frame([make_record(ranks)]).iloc[0]["ranks_together_ratio"] == pytest.approx(1.2)
+    assert point_frame([make_record(ranks[:1])])["ranks_together_ratio"].isna().all()
+
+
+def test_a_run_that_did_not_measure_it_says_so() -> None:
+    """One line for ranks of which nobody knows it; none for a single rank, nor where any launch measured it."""
+    old = [make_record([make_rank(rank, step_seconds=[1.0, 1.0]) for rank in range(ranks)]) for ranks in (1, 2, 4)]
+    (line,) = describe_unmeasured_ranks(point_frame(old))
+    assert line.startswith("What 2, 4 ranks reach together was not measured (ceilings = true does)")
+    assert describe_unmeasured_ranks(point_frame([old[0]])) == describe_unmeasured_ranks(point_frame([])) == []
+    assert "2, 4" not in " ".join(describe_unmeasured_ranks(point_frame([*old, *together(1.5)])))
+
+
+def test_more_points_of_a_set_of_workers_make_no_library_faster() -> None:
+    """Readings of 90 and 110 in each of TensorFlow's sets count as their mean, not as the larger."""
+    records = both(pytorch=(60e9, 60e9, 60e9), tensorflow=(90e9, 90e9, 90e9))
+    records += [launch("tensorflow", 110e9, generation=2 * index + 1, micro_batch_size=4) for index in range(3)]
+    (sentence,) = sentences_of(records)
+    assert (
+        "reach 60 % (95 % interval 60 to 60 %, n = 3)" in sentence
+    )  # 60 / sqrt(90 x 110) = 0.603, not 60 / 110 = 0.545
 
 
 def test_a_slow_library_is_named_with_its_interval_and_a_remedy() -> None:

@@ -13,13 +13,26 @@ from hvbench.analysis.topics.scaling.plot import plot_scaling
 from hvbench.analysis.topics.scaling.table import scaling_table
 from hvbench.analysis.topics.scaling.topic import TOPIC
 from hvbench.records.record import Record
-from tests.unit.sample_records import make_rank, make_record
+from tests.unit.sample_records import make_ceiling, make_rank, make_record
 
 
-def launch(world_size: int, seconds: float, *, repeat: int = 0, **point) -> Record:
-    """Every rank needs `seconds` for each of two timed steps; the last rank half of it."""
+def launch(
+    world_size: int, seconds: float, *, repeat: int = 0, alone: float | None = None, together: float = 1e9, **point
+) -> Record:
+    """Every rank needs `seconds` for each of two timed steps; the last rank half of it.
+
+    Rank 0 multiplies at `alone` FLOP/s while the others rest, and every rank at `together` while all do.
+    """
     times = [[9.0, seconds, seconds]] * (world_size - 1) + [[9.0, seconds, seconds if world_size == 1 else seconds / 2]]
-    ranks = [make_rank(rank, step_seconds=values) for rank, values in enumerate(times)]
+    ceilings = [
+        alone
+        and make_ceiling(
+            together_flops_per_second=[together] * 3,
+            alone_flops_per_second=[alone] * 3 if rank == 0 and world_size > 1 else [],
+        )
+        for rank in range(world_size)
+    ]
+    ranks = [make_rank(rank, step_seconds=values, ceiling=ceilings[rank]) for rank, values in enumerate(times)]
     return make_record(ranks, repeat=repeat, **{"micro_batch_size": 4, **point})
 
 
@@ -98,7 +111,9 @@ def test_a_launch_that_failed_is_no_baseline() -> None:
 def test_the_table_names_kind_and_baseline() -> None:
     records = [launch(world, 1.0 + 0.1 * world, repeat=repeat) for world in (1, 2, 4) for repeat in range(2)]
     table = scaling_table(Run(records))
-    assert table.header == ("framework", "fixed", "baseline", "ranks", "n", "efficiency (%)", "95 % interval")
+    assert table.header[:7] == ("framework", "fixed", "baseline", "ranks", "n", "efficiency (%)", "95 % interval")
+    assert {cell for row in table.cells for cell in row[7:]} == {"–"}  # records without the measurement: empty columns
+    assert table.data[["attainable", "of_attainable_low"]].isna().all(axis=None)
     assert [row[1:5] for row in table.cells] == [
         ["batch per rank", BASELINES[1], "2", "2"],
         ["batch per rank", BASELINES[1], "4", "2"],
@@ -106,6 +121,61 @@ def test_the_table_names_kind_and_baseline() -> None:
     ]
     assert table.cells[0][table.header.index("efficiency (%)")] == f"{100 * 1.1 / 1.2:.1f}"
     assert table.data["efficiency"].tolist() == pytest.approx([1.1 / 1.2, 1.1 / 1.4, 1.2 / 1.4])
+
+
+def test_efficiency_stands_against_what_the_ranks_reach_together() -> None:
+    """One rank's products at 100 alone; two at 60 each reach 1.2 times that, four at 25 each no more than one.
+
+    Against one process: 1.2 / 2 = 60 % and 1 / 4 = 25 %; four against two: (1 / 4) / (1.2 / 2) = 5 / 12.
+    Efficiencies are 1 / 2, 1 / 5 and 2 / 5.
+    """
+    records = [
+        launch(1, 1.0, alone=100e9, together=100e9),
+        launch(2, 2.0, alone=100e9, together=60e9),
+        launch(4, 5.0, alone=100e9, together=25e9),
+    ]
+    (two, four, four_of_two) = scaling_efficiencies(point_frame(records))
+    for one, efficiency, attainable in ((two, 0.5, 0.6), (four, 0.2, 0.25), (four_of_two, 0.4, 5 / 12)):
+        assert one.estimate.centre == pytest.approx(efficiency)
+        assert one.attainable.centre == pytest.approx(attainable)
+        assert one.of_attainable.centre == pytest.approx(efficiency / attainable)
+    table = scaling_table(Run(records))
+    assert table.header[5::2] == ("efficiency (%)", "attainable (%)", "of attainable (%)")
+    assert [row[5::2] for row in table.cells] == [
+        ["50.0", "60.0", "83.3"],
+        ["20.0", "25.0", "80.0"],
+        ["40.0", "41.7", "96.0"],
+    ]
+    assert {cell for row in table.cells for cell in row[6::2]} == {"n=1"}
+
+
+def test_attainable_has_the_interval_of_its_own_readings() -> None:
+    """Two repeats: 1.2 and 1.6 times one rank, that is 60 and 80 %, and efficiencies of 30 and 40 %, half of it in both."""
+    records = [launch(1, 1.0, repeat=repeat) for repeat in range(2)]
+    records += [
+        launch(2, 1 / share, repeat=repeat, alone=100e9, together=2 * share * 100e9)
+        for repeat, share in enumerate((0.3, 0.4))
+    ]
+    (one,) = scaling_efficiencies(point_frame(records))
+    half = 12.706204736 * math.log(4 / 3) / 2
+    assert one.attainable.n == 2 and one.attainable.centre == pytest.approx(math.sqrt(0.6 * 0.8))
+    assert one.attainable.high == pytest.approx(math.sqrt(0.6 * 0.8) * math.exp(half))
+    assert (one.of_attainable.low, one.of_attainable.high) == (pytest.approx(0.5), pytest.approx(0.5))
+
+
+def test_a_pair_without_the_measurement_leaves_attainable_out() -> None:
+    records = [launch(1, 1.0, repeat=repeat) for repeat in range(2)]
+    records += [launch(2, 2.0, repeat=0, alone=1e9), launch(2, 2.0, repeat=1)]
+    (one,) = scaling_efficiencies(point_frame(records))
+    assert one.estimate.n == 2 and one.attainable is one.of_attainable is None
+
+
+def test_the_plot_has_the_attainable_line_where_it_is_known() -> None:
+    for alone, marks in ((None, 1), (2e9, 2)):
+        figure = plot_scaling(Run([launch(1, 1.0), launch(2, 2.0, alone=alone)]))
+        (panel,) = figure.axes
+        assert len(panel.lines) == 1 + marks  # the ideal, the efficiency, and what was attainable
+    assert panel.lines[-1].get_ydata().tolist() == [100.0, 50.0]
 
 
 def test_the_plot_has_a_panel_for_each_kind_and_baseline() -> None:

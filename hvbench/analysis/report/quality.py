@@ -26,7 +26,12 @@ MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent 
 
 def describe_quality(run: Run) -> list[str]:
     """What a reader should know before believing the figures of a run, one sentence a fact."""
-    return [*describe_target_precision(run), *describe_warmup(run.points), *describe_autocorrelation(run.points)]
+    return [
+        *describe_target_precision(run),
+        *describe_warmup(run.points),
+        *describe_autocorrelation(run.points),
+        *describe_unmeasured_ranks(run.points),
+    ]
 
 
 def describe_target_precision(run: Run) -> list[str]:
@@ -93,6 +98,19 @@ def describe_autocorrelation(points: pd.DataFrame) -> list[str]:
         f"Consecutive steps are not independent (lag-1 autocorrelation beyond ± {LARGE_AUTOCORRELATION}) in "
         f"{len(found)} of {known['point_id'].nunique()} points: {'; '.join(found)}. Their number then does not say how "
         "much they tell; the intervals are over launches and stay valid."
+    ]
+
+
+def describe_unmeasured_ranks(points: pd.DataFrame) -> list[str]:
+    """A line where several ranks trained and nobody measured what they reach together, as nobody did before schema 4."""
+    several = points[(points["status"] == "ok") & (points["world_size"] > 1)]
+    unknown = several.groupby("world_size")["ranks_together_ratio"].count()
+    ranks = ", ".join(str(world_size) for world_size in unknown.index[unknown == 0])
+    if not ranks:
+        return []
+    return [
+        f"What {ranks} ranks reach together was not measured (ceilings = true does): where cores share what multiplies, it is "
+        "less than as many times what one rank reaches, whatever the framework."
     ]
 
 

@@ -16,13 +16,14 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, show_axis, show_estimate, show_interval
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
-from hvbench.analysis.stats.estimates import Estimate, estimate_ratio, summarize_launches, summary_of
+from hvbench.analysis.stats.estimates import Estimate, estimate_rate, estimate_ratio, summarize_launches, summary_of
 from hvbench.analysis.topics.topic import Need, Topic, never
 
 # What the ceilings depend on; points that differ in nothing else share them.
 CEILING_AXES = (
     "framework", "model", *PRESET_SIZES, "micro_batch_size", "precision", "compression", "gemm", "world_size", "device",
 )  # fmt: skip
+TOGETHER = "ranks_together_ratio"
 SLOW = 0.8  # a framework whose products are surely slower than this share of the other's is named
 
 
@@ -64,23 +65,25 @@ def utilization_table(run: Run) -> Table:
 
 def ceilings_table(run: Run) -> Table:
     """One row per combination of what ceilings depend on: matrix products, memory, all-reduce."""
-    columns = []
-    for metric, header in (
-        ("gemm_flops_per_second", "best product (GFLOP/s)"),
-        ("model_gemm_flops_per_second", "model's products (GFLOP/s)"),
-        ("memory_bandwidth_bytes_per_second", "memory (GB/s)"),
-        ("allreduce_busbw_bytes_per_second", "all-reduce busbw (GB/s)"),
+    columns, metrics = [], []
+    for metric, header, scale in (
+        ("gemm_flops_per_second", "best product (GFLOP/s)", 1e-9),
+        (TOGETHER, "all ranks / one alone", 1.0),
+        ("model_gemm_flops_per_second", "model's products (GFLOP/s)", 1e-9),
+        ("memory_bandwidth_bytes_per_second", "memory (GB/s)", 1e-9),
+        ("allreduce_busbw_bytes_per_second", "all-reduce busbw (GB/s)", 1e-9),
     ):
-        columns.append(Shown(header, show_estimate(metric, scale=1e-9)))
-        columns.append(Shown(f"{INTERVAL} ({header.partition(' (')[0]})", show_interval(metric, scale=1e-9)))
+        columns.append(Shown(header, show_estimate(metric, scale=scale)))
+        columns.append(Shown(f"{INTERVAL} ({header.partition(' (')[0]})", show_interval(metric, scale=scale)))
+        metrics.append(metric)
     notes = (
-        "All ranks at once, in the workers that train; each figure is the best of a few. Best product: over squares and "
-        "the model's own shapes. Model's products: linear layers and logits of a micro-batch, forward and backward, "
-        "total FLOPs over total time; attention's are left out. Memory: scaling an array in place, bytes read and "
-        "written. busbw: payload / time x 2 (n - 1) / n, compression included. Sums over ranks but for busbw.",
+        "All ranks at once, in the workers that train. Best product: of squares and the model's own shapes the one that a "
+        "first look found best, read again (records of schema 3 and older hold the first look, which is a little too high). "
+        "All ranks / one alone: that product's rate over all ranks over that of rank 0 while the others rest. Model's "
+        "products: linear layers and logits of a micro-batch, forward and backward, total FLOPs over total time; "
+        "attention's are left out. Memory: scaling an array in place, bytes read and written, the best of a few. busbw: "
+        "payload / time x 2 (n - 1) / n, compression included, the best of a few. Sums over ranks but for busbw.",
     )
-    metrics = ["gemm_flops_per_second", "model_gemm_flops_per_second", "memory_bandwidth_bytes_per_second",
-               "allreduce_busbw_bytes_per_second"]  # fmt: skip
     launches = choose_ceilings(run.points)
     layout = Layout(name="ceilings", title="Ceilings", columns=columns, metrics=metrics, notes=notes, has_status=False)
     table = build_table(layout, launches, summary=summarize_launches(launches))
@@ -103,6 +106,30 @@ def choose_ceilings(points: pd.DataFrame) -> pd.DataFrame:
     return measured
 
 
+def ceiling_advice(run: Run) -> list[str]:
+    """What ranks reach together, and libraries that are slow."""
+    return [*describe_ranks_together(run), *describe_slow_libraries(run)]
+
+
+def describe_ranks_together(run: Run) -> list[str]:
+    """A sentence on each number of ranks: what their matrix products reach together, as a multiple of one rank's alone."""
+    launches = choose_ceilings(run.points)
+    launches = launches[launches[TOGETHER].notna()]
+    if (launches["precision"] == "fp32").any():
+        launches = launches[launches["precision"] == "fp32"]
+    sentences = []
+    for world_size in order_values("world_size", launches["world_size"]):
+        same = launches[launches["world_size"] == world_size]
+        precision = show_axis("precision", same["precision"].iloc[0], is_emulated=bool(same["is_emulated"].any()))
+        parts, whose = [], f" one rank's {precision} matrix products"
+        for framework in order_values("framework", same["framework"]):
+            factor = estimate_rate(_mean_by_workers(same[same["framework"] == framework], TOGETHER).to_numpy())
+            parts.append(f"{factor.centre:.2f} times{whose} in {STYLES[framework].label} ({_describe_range(factor)})")
+            whose = ""  # once is enough
+        sentences.append(f"{world_size} ranks together reach {', '.join(parts)}.")
+    return sentences
+
+
 def describe_slow_libraries(run: Run) -> list[str]:
     """A sentence on each precision in which one framework's products surely reach less than SLOW of the other's rate."""
     launches = choose_ceilings(run.points)
@@ -118,9 +145,7 @@ def describe_slow_libraries(run: Run) -> list[str]:
 
 def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     """The sentence on launches of one precision and world size, or none."""
-    # The unit of evidence is a set of workers. The largest of its readings would be the higher, the more points it had.
-    logs = np.log(launches["gemm_flops_per_second"].astype("float64"))
-    best = np.exp(logs.groupby([launches[name] for name in ("framework", "gemm", "generation")]).mean())
+    best = _mean_by_workers(launches, "gemm_flops_per_second")
     rates = {key: values.to_numpy(dtype="float64") for key, values in best.groupby(["framework", "gemm"])}
     default = {framework: values for (framework, gemm), values in rates.items() if gemm == "default"}
     if len(default) < 2:
@@ -142,6 +167,21 @@ def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     return [f"{reached}; on a CPU try gemm=onednn." if can_choose else f"{reached}."]
 
 
+def _mean_by_workers(launches: pd.DataFrame, metric: str) -> pd.Series:
+    """Geometric mean of `metric` by framework, library and set of workers, which is the unit of evidence.
+
+    The largest of a set's readings would be the higher, the more points it had.
+    """
+    logs = np.log(launches[metric].astype("float64"))
+    return np.exp(logs.groupby([launches[name] for name in ("framework", "gemm", "generation")]).mean())
+
+
+def _describe_range(factor: Estimate) -> str:
+    if factor.low is None or factor.high is None:
+        return f"n = {factor.n}, no interval"
+    return f"{INTERVAL} {factor.low:.2f} to {factor.high:.2f}, n = {factor.n}"
+
+
 def _describe_share(ratio: Estimate) -> str:
     centre = f"{100 * ratio.centre:.0f} %"
     if ratio.low is None or ratio.high is None:
@@ -154,6 +194,6 @@ TOPIC = Topic(
     question="How close does training come to what its framework and machine can do?",
     needs=Need(words="launches that measured the machine's ceilings", is_met=measured_ceilings),
     tables=ceiling_tables,
-    advice=describe_slow_libraries,
+    advice=ceiling_advice,
     is_in_terminal=never,
 )

@@ -7,6 +7,10 @@ With equal tokens per step T_1 / T_n = R_n / R_1, so both are the ratio of token
 which points are put beside each other. The baselines are one process without Horovod, and two ranks, the smallest
 world that communicates. Launches are paired by repeat, since repeats are spread over the sweep and a machine that
 drifts moves both the same; centre and interval are over the logarithms of the pairs' ratios.
+
+Ideal is an efficiency of 1, which no program can reach on cores that share what multiplies. So beside it stands what was
+attainable: with S_n, the matrix products of n ranks at once over those of rank 0 alone, S_n / n against one process, and
+(S_n / n) / (S_2 / 2) against two ranks.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ class Efficiency:
     kind: str  # weak or strong
     baseline_world_size: int
     estimate: Estimate
+    attainable: Estimate | None = None  # of the matrix products alone; None unless every pair measured it
+    of_attainable: Estimate | None = None  # the efficiency over that, pair by pair
 
 
 def efficiencies_of(run: Run) -> list[Efficiency]:
@@ -63,18 +69,32 @@ def scaling_efficiencies(points: pd.DataFrame) -> list[Efficiency]:
                 base_id = _find_base(point, axes, bases=bases, kind=kind, baseline=baseline)
                 if base_id is None:
                     continue
-                ratios = pair_ratios(launches[point_id], launches[base_id])
-                if ratios:
-                    estimate = estimate_rate(ratios)
-                    found.append(Efficiency(point=point, kind=kind, baseline_world_size=baseline, estimate=estimate))
+                pairs = pair_launches(launches[point_id], launches[base_id])
+                if not pairs.empty:
+                    estimates = _estimate(pairs)
+                    found.append(Efficiency(point=point, kind=kind, baseline_world_size=baseline, **estimates))
     return found
 
 
-def pair_ratios(launches: pd.DataFrame, base: pd.DataFrame) -> list[float]:
-    """Tokens per second per rank of `launches` / that of the launch of `base` with the same repeat."""
-    name = "tokens_per_second_per_rank"
-    pairs = launches[["repeat", name]].merge(base[["repeat", name]], on="repeat", suffixes=("", "_base"))
-    return [float(ratio) for ratio in pairs[name] / pairs[f"{name}_base"]]
+def pair_launches(launches: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:
+    """A row for each launch of `launches` and that of `base` with the same repeat: efficiency, and what was attainable."""
+    names = ["repeat", "world_size", "tokens_per_second_per_rank", "ranks_together_ratio"]
+    pairs = launches[names].merge(base[names], on="repeat", suffixes=("", "_base"))
+    shares = []
+    for side in ("", "_base"):
+        ranks = pairs[f"world_size{side}"].astype("float64")
+        shares.append((pairs[f"ranks_together_ratio{side}"] / ranks).where(ranks > 1, 1.0))
+    efficiency = pairs["tokens_per_second_per_rank"] / pairs["tokens_per_second_per_rank_base"]
+    return pd.DataFrame({"efficiency": efficiency, "attainable": shares[0] / shares[1]})
+
+
+def _estimate(pairs: pd.DataFrame) -> dict[str, Estimate]:
+    """The estimates of an `Efficiency` from its pairs."""
+    found = {"estimate": estimate_rate(pairs["efficiency"].to_list())}
+    if pairs["attainable"].notna().all():
+        found["attainable"] = estimate_rate(pairs["attainable"].to_list())
+        found["of_attainable"] = estimate_rate((pairs["efficiency"] / pairs["attainable"]).to_list())
+    return found
 
 
 def _group_bases(axes: dict[str, dict[str, Any]], *, kind: str, baseline: int) -> dict[tuple, list[str]]:

@@ -27,6 +27,7 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.topics.scaling.efficiency import FIXED, Efficiency, efficiencies_of, global_batch
 
+ATTAINABLE = {"linestyle": (0, (1, 2)), "linewidth": 1.6}
 AGAINST = {1: "against 1 process without Horovod", 2: "against 2 ranks"}
 
 
@@ -65,7 +66,10 @@ def plot_scaling(run: Run) -> Figure:
         pairs = f"n = {span} pair{'' if counts == [1] else 's'} of launches"
         bars = f"; bars: {CONFIDENCE * 100:g} % interval" if counts[-1] > 1 else ""
         figure.suptitle(f"What does each further rank bring?\n{pairs}{bars}{shown}")
-        add_legend(figure, frameworks, [legend_mark("as much as the baseline's", linestyle=":", linewidth=0.9)])
+        marks = [legend_mark("as much as the baseline's", linestyle=":", linewidth=0.9)]
+        if any(one.attainable for ones in panels_of.values() for one in ones):
+            marks.append(legend_mark("attainable: matrix products alone", **ATTAINABLE))
+        add_legend(figure, frameworks, marks)
     return figure
 
 
@@ -77,6 +81,10 @@ def _draw_line(panel: Any, efficiencies: list[Efficiency], *, framework: str, si
     x = [efficiencies[0].baseline_world_size, *(_ranks(one) for one in efficiencies)]
     y = [100.0, *(100 * one.estimate.centre for one in efficiencies)]
     panel.plot(x, y, linestyle=style.line, linewidth=1.2, marker=style.marker, markersize=5, **look)
+    known = [one for one in efficiencies if one.attainable]
+    if known:
+        worlds = [efficiencies[0].baseline_world_size, *map(_ranks, known)]
+        panel.plot(worlds, [100.0, *(100 * one.attainable.centre for one in known)], **ATTAINABLE, **look)
     for one in efficiencies:
         estimate = one.estimate
         if estimate.low is not None and estimate.high is not None:

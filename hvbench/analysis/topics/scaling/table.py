@@ -9,9 +9,13 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
+from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, format_number, show_value
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes
+from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.topics.scaling.efficiency import BASELINES, FIXED, Efficiency, efficiencies_of
+
+# Name in the header -> the field of an `Efficiency`.
+FIGURES = (("efficiency", "estimate"), ("attainable", "attainable"), ("of attainable", "of_attainable"))
 
 
 def scaling_table(run: Run) -> Table:
@@ -24,7 +28,8 @@ def scaling_table(run: Run) -> Table:
     }
     efficiencies = sorted(efficiencies_of(run), key=lambda one: _place(one, ranks))
     rows = list(_describe_rows(efficiencies, varying))
-    header = ["framework", "fixed", "baseline", *head_axes(axes), "n", "efficiency (%)", INTERVAL]
+    figures = [name for head, _ in FIGURES for name in (f"{head} (%)", _head_interval(head))]
+    header = ["framework", "fixed", "baseline", *head_axes(axes), "n", *figures]
     return Table(
         name="scaling",
         title="Scaling efficiency",
@@ -33,7 +38,10 @@ def scaling_table(run: Run) -> Table:
             "Tokens per second per rank / that of the baseline; 100 % means that each further rank brings as much as the "
             "baseline's. n counts pairs of launches of the same repeat; centre and interval are over the logarithms of "
             "their ratios. Fixed batch per rank is weak scaling, fixed global batch strong scaling. Every rank has the "
-            "same threads in all of them: its share of the host's cores among all ranks launched.",
+            "same threads in all of them: its share of the host's cores among all ranks launched. Attainable: the matrix "
+            "products of all ranks at once over as many times those of rank 0 while the others rest, over the same of the "
+            "baseline's ranks: what cores that share their multipliers leave of the ideal 100 %. "
+            f"{NOT_AVAILABLE}: not measured.",
         ),
         data=pd.DataFrame(
             {
@@ -41,13 +49,15 @@ def scaling_table(run: Run) -> Table:
                 "kind": [one.kind for one in efficiencies],
                 "baseline_world_size": [one.baseline_world_size for one in efficiencies],
                 "pairs": [one.estimate.n for one in efficiencies],
-                "efficiency": [one.estimate.centre for one in efficiencies],
-                "efficiency_low": [one.estimate.low for one in efficiencies],
-                "efficiency_high": [one.estimate.high for one in efficiencies],
+                **{
+                    f"{head.replace(' ', '_')}{suffix}": [_value(getattr(one, name), end) for one in efficiencies]
+                    for head, name in FIGURES
+                    for suffix, end in (("", "centre"), ("_low", "low"), ("_high", "high"))
+                },
             }
         ),
         header=tuple(header),
-        is_number=(False, False, False, *are_numbers(axes, points), True, True, True),
+        is_number=(False, False, False, *are_numbers(axes, points), True, *(True for _ in figures)),
         is_brief=(True,) * len(header),
         cells=rows,
     )
@@ -55,16 +65,30 @@ def scaling_table(run: Run) -> Table:
 
 def _describe_rows(efficiencies: list[Efficiency], varying: list[str]) -> Iterator[list[str]]:
     for one in efficiencies:
-        low, high = one.estimate.low, one.estimate.high
         yield [
             one.point["framework"],
             FIXED[one.kind],
             BASELINES[one.baseline_world_size],
             *(show_value(one.point[name]) for name in [*varying, "world_size"]),
             str(one.estimate.n),
-            format_number(100 * one.estimate.centre, decimals=1),
-            f"n={one.estimate.n}" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}",
+            *(cell for _, name in FIGURES for cell in _show(getattr(one, name))),
         ]
+
+
+def _show(estimate: Estimate | None) -> tuple[str, str]:
+    """An efficiency and its interval in per cent."""
+    if estimate is None:
+        return NOT_AVAILABLE, NOT_AVAILABLE
+    centre, low, high = format_number(100 * estimate.centre, decimals=1), estimate.low, estimate.high
+    return centre, f"n={estimate.n}" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def _value(estimate: Estimate | None, end: str) -> float | None:
+    return getattr(estimate, end) if estimate else None
+
+
+def _head_interval(head: str) -> str:
+    return INTERVAL if head == FIGURES[0][0] else f"{INTERVAL} ({head})"
 
 
 def _place(one: Efficiency, ranks: dict[str, dict[Any, int]]) -> tuple:

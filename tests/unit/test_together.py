@@ -1,0 +1,79 @@
+"""Who multiplies when: one rank while the others rest, then all of them; ranks are threads here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from hvbench.worker.together import ROUNDS, Readings, Work, read_together
+
+
+@dataclass
+class ThreadRanks:
+    """What `read_together` needs of a runtime, for one of several threads; it counts the barriers that were passed."""
+
+    rank: int
+    world_size: int
+    meeting: threading.Barrier
+    passed: int = 0
+    called_after: list[int] = field(default_factory=list)  # how many barriers, of each call
+
+    def barrier(self) -> None:
+        self.meeting.wait(timeout=30)
+        self.passed += 1
+
+    def synchronize(self) -> None:
+        """Nothing is queued."""
+
+    def work(self, seconds: float = 0.004) -> Callable[[], None]:
+        def run() -> None:
+            self.called_after.append(self.passed)
+            time.sleep(seconds)
+
+        return run
+
+
+def read(
+    world_size: int, *, flops: float = 1e6, overhead_seconds: float = 0.0
+) -> tuple[list[ThreadRanks], list[Readings]]:
+    meeting = threading.Barrier(world_size)
+    ranks = [ThreadRanks(rank, world_size, meeting) for rank in range(world_size)]
+    readings = [Readings() for _ in ranks]
+
+    def serve(rank: ThreadRanks) -> None:
+        work = Work(run=rank.work(), flops=flops, overhead_seconds=overhead_seconds)
+        readings[rank.rank] = read_together(rank, work)
+
+    threads = [threading.Thread(target=serve, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    return ranks, readings
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_one_rank_is_alone_in_every_other_window(world_size: int) -> None:
+    ranks, readings = read(world_size)
+    alone, together = set(range(1, 2 * ROUNDS, 2)), set(range(2, 2 * ROUNDS + 1, 2))
+    assert set(ranks[0].called_after) == alone | together
+    for other in ranks[1:]:
+        assert set(other.called_after) == together
+    assert [len(one.alone) for one in readings] == [ROUNDS, *[0] * (world_size - 1)]
+    assert [len(one.together) for one in readings] == [ROUNDS] * world_size
+
+
+def test_a_rank_without_others_is_never_alone() -> None:
+    _, (readings,) = read(1)
+    assert readings.alone == [] and len(readings.together) == ROUNDS
+
+
+def test_a_reading_is_the_work_over_its_time() -> None:
+    """Calls of 4 ms or a little more, a million FLOPs each, of which 2 ms are no work: at most 500 million a second."""
+    for overhead_seconds, most in ((0.0, 0.25e9), (0.002, 0.5e9), (1.0, 0.5e9)):  # never more than half is taken off
+        _, (readings,) = read(1, overhead_seconds=overhead_seconds)
+        assert all(0 < rate <= most for rate in readings.together)
