@@ -9,6 +9,7 @@ from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.io.cache import cache_root
 from hvbench.plan.skip import is_installed
+from hvbench.plan.together import describe_together
 from hvbench.records.environment import (
     cpu_model,
     describe_environment,
@@ -33,10 +34,11 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at everything that a sweep needs, without importing a framework; takes under a second."""
+    """Look at everything that a sweep needs, without importing a framework; takes about a second."""
     stack = detect()
     return [
         *examine_machine(),
+        *examine_ranks(),
         *(examine_framework(stack, name) for name in FRAMEWORKS),
         examine_horovod(stack),
         examine_mpi(stack),
@@ -62,6 +64,12 @@ def examine_machine() -> list[Check]:
         Check(subject="cores", fact=f"{usable_cores()} usable of {os.cpu_count()}; one a rank is best"),
         Check(subject="memory", fact=f"{memory}; a rank needs 0.5 GiB and more with the model"),
     ]
+
+
+def examine_ranks() -> list[Check]:
+    """What a rank on each core would reach together with the others; nothing on one core."""
+    described = describe_together(ranks=usable_cores(), threads=1)
+    return [Check(subject="ranks", fact=described)] if described else []
 
 
 def examine_framework(stack: Stack, name: str) -> Check:

@@ -20,7 +20,7 @@ from hvbench.training.schedule import tokens_before
 STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole training step reaches
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
-CEILING_SECONDS = 1.5  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
+CEILING_SECONDS = 2.0  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
 # A round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce.
 ABLATION_STEPS = 5
 

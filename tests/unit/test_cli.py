@@ -133,7 +133,10 @@ def test_plan_shows_jobs_skipped_points_with_reasons_and_time(hvbench_in: Hvbenc
 @needs_both_frameworks
 def test_plan_uses_the_ranks_that_are_asked_for(hvbench_in: Hvbench, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(SUITE)
-    assert " on 2 ranks, 0 skipped" in hvbench_in("plan", "a.toml", "--np", "2").out
+    out = hvbench_in("plan", "a.toml", "--np", "2").out
+    assert " on 2 ranks, 0 skipped" in out
+    assert out.count("2 ranks together reach ") == 1  # as many times what one rank does
+    assert "together reach" not in hvbench_in("plan", "a.toml", "--np", "1").out
 
 
 @needs_both_frameworks

@@ -145,8 +145,9 @@ MAY_IMPORT = {
         "records",
         "training.memory",
         "training.evaluation",
+        "training.flops",
         "training.schedule",
-    ],  # the estimate beside, one mean, one count of tokens
+    ],  # the estimate beside, one mean, what a mask hides, one count of tokens
     "hvbench.tracking": ["errors", "records", "analysis.frame"],
     "hvbench.comparison.gate.rule": ["analysis.stats.ratios"],
 }

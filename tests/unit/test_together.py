@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hvbench.plan.together import Together, describe_together, measure_together, time_rounds
 from hvbench.worker.together import ROUNDS, Readings, Work, read_together
 
 
@@ -77,3 +79,25 @@ def test_a_reading_is_the_work_over_its_time() -> None:
     for overhead_seconds, most in ((0.0, 0.25e9), (0.002, 0.5e9), (1.0, 0.5e9)):  # never more than half is taken off
         _, (readings,) = read(1, overhead_seconds=overhead_seconds)
         assert all(0 < rate <= most for rate in readings.together)
+
+
+# The same in numpy, for `hvbench doctor` and `hvbench plan`
+
+
+def test_a_ratio_is_the_mean_of_the_rounds() -> None:
+    assert Together(ranks=2, ratios=(1.0, 4.0)).ratio == pytest.approx(2.0)
+
+
+def test_each_round_compares_one_rank_with_all() -> None:
+    ratios = time_rounds(ranks=2, threads=1)
+    assert len(ratios) == 3 and all(ratio > 0 for ratio in ratios)
+
+
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 1), (1, 8), (2, 10_000)])
+def test_one_rank_or_too_many_threads_have_no_ratio(ranks: int, threads: int) -> None:
+    assert describe_together(ranks=ranks, threads=threads) is None
+
+
+def test_a_process_that_cannot_measure_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert measure_together(ranks=2, threads=3) is None

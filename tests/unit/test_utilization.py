@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from hvbench.analysis.frame.best import best_by_others
 from hvbench.analysis.frame.ceilings import peak_of
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.best import best_by_others, bound_by_best
+from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.estimates import summarize_launches
 from hvbench.analysis.topics.ceilings import utilization_table
 from hvbench.records.record import Record

@@ -12,8 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from hvbench.analysis.frame.best import best_by_others
 from hvbench.analysis.frame.samples import LaunchSamples
-from hvbench.analysis.stats.best import best_by_others
 from hvbench.records.record import Ceiling
 
 # Where these agree, any framework's products are a peak of the machine; where those differ, they are another candidate.

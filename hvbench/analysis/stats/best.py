@@ -1,10 +1,4 @@
-"""A rate against the best of several candidates that are known by noisy readings only.
-
-The largest of many noisy readings is too high, the more of them there are. So for the centre a candidate is chosen by its
-readings in the other rounds, and its reading in this round, which had no part in the choice, is taken (leave-one-out; the
-cross-validation estimator of van Hasselt, arXiv:1302.7175). Such values are not independent of each other, so the interval
-comes from the candidates themselves.
-"""
+"""The interval of a rate over that of the best of several candidates, which are known by noisy readings only."""
 
 from __future__ import annotations
 
@@ -17,30 +11,6 @@ from hvbench.analysis.stats.ratios import locate
 
 R = TypeVar("R", bound=Hashable)
 C = TypeVar("C", bound=Hashable)
-
-
-def best_by_others(readings: Mapping[C, Mapping[R, float]]) -> dict[R, float]:
-    """Each round's reading of the candidate that is best by the geometric mean of its readings in the other rounds.
-
-    Args:
-        readings: Candidate -> round -> reading above 0. A candidate may lack rounds.
-
-    Returns:
-        Round -> reading, for each round that has any. In a round whose candidates were read in no other, the largest.
-    """
-    logs = {name: {when: math.log(value) for when, value in values.items()} for name, values in readings.items()}
-    totals = {name: sum(values.values()) for name, values in logs.items()}
-    rounds = dict.fromkeys(when for values in logs.values() for when in values)
-
-    def score(name: C, when: R) -> tuple[bool, float]:
-        others = len(logs[name]) - 1
-        return (others > 0, (totals[name] - logs[name][when]) / others if others else logs[name][when])
-
-    best = {
-        when: max((name for name in logs if when in logs[name]), key=lambda name, when=when: score(name, when))
-        for when in rounds
-    }
-    return {when: readings[name][when] for when, name in best.items()}
 
 
 def bound_by_best(

@@ -7,7 +7,8 @@ from hvbench.launch.session import resolve_context
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import make_plan
 from hvbench.plan.repeats import BUDGET_SECONDS
-from hvbench.records.environment import usable_memory_bytes
+from hvbench.plan.together import describe_together
+from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.knob import presets_of
 from hvbench.spec.labels import distinguish
 from hvbench.spec.point import Point
@@ -17,7 +18,7 @@ from hvbench.training import text
 
 
 def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
-    """The jobs in order, the skipped points with their reasons, what may not fit, and the rough time; raises DataError."""
+    """Jobs in order, skipped points with reasons, what may not fit, what the ranks reach together, rough time; raises DataError."""
     context = resolve_context(np)
     points = suite.points()
     for source in dict.fromkeys(point.data for point in points):
@@ -32,6 +33,10 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
     lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
+    ranks = max((job.point.world_size for job in plan.jobs), default=1)
+    threads = max(1, usable_cores() // context.size)
+    if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
+        lines += ["", f"  {together}"]
     settings = suite.measure
     total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
     if settings.precision_target is not None:
