@@ -10,6 +10,8 @@ Only tests and studies set this variable; a worker looks it up once, when it sta
 `slow` takes `share`: 0.05 makes every step of the point 5 % longer, inside the clock, which is how the gate's power is
 measured (docs/ci.md).
 `diverge` takes `step`: from that step on, counted from 0, this rank's gradient norm is no number.
+`clock` takes `folder`, and disturbs nothing: each rank leaves there, as POINT_ID.PID.json, when each of its steps ended by
+the host's monotonic clock, which all ranks of a host share: a clock on the wall that the worker's own is held against.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def write_garbage(fault: Fault, state: State, directory: Path) -> None:
 
 
 def do_nothing(fault: Fault, state: State, directory: Path) -> None:
-    """Nothing at a phase: `slow` and `diverge` act in steps."""
+    """Nothing at a phase: `slow`, `diverge` and `clock` act in steps."""
 
 
 class SlowTrainer:
@@ -147,8 +149,31 @@ class DivergingTrainer:
         return getattr(self.trainer, name)
 
 
+class WatchedTrainer:
+    """A trainer (`hvbench.frameworks.contract`) that leaves in a file when each of its steps ended, by the clock of the host."""
+
+    def __init__(self, trainer: Any, path: Path) -> None:
+        self.trainer = trainer
+        self.path = path
+        self.ended_at_seconds: list[float] = []
+
+    def train_step(self, *arguments: Any, **named: Any) -> Any:
+        """The step, and a look at the clock behind it."""
+        result = self.trainer.train_step(*arguments, **named)
+        self.ended_at_seconds.append(time.monotonic())
+        return result
+
+    def close(self) -> None:
+        """Write the file, and end the training."""
+        self.path.write_text(json.dumps(self.ended_at_seconds))
+        self.trainer.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
+
+
 def disturb(trainer: Any, faults: list[Fault], *, point: str) -> Any:
-    """`trainer`, or a slower or a diverging one where a fault says so for this point."""
+    """`trainer`, or a slower, a diverging or a watched one where a fault says so for this point."""
     for fault in faults:
         if fault.get("point", "") not in point:
             continue
@@ -156,6 +181,8 @@ def disturb(trainer: Any, faults: list[Fault], *, point: str) -> Any:
             trainer = SlowTrainer(trainer, fault["share"])
         elif fault["kind"] == "diverge":
             trainer = DivergingTrainer(trainer, fault["step"])
+        elif fault["kind"] == "clock":
+            trainer = WatchedTrainer(trainer, Path(fault["folder"]) / f"{point}.{os.getpid()}.json")
     return trainer
 
 
@@ -182,4 +209,5 @@ KINDS = {
     "oom": run_out_of_memory,
     "slow": do_nothing,
     "diverge": do_nothing,
+    "clock": do_nothing,
 }

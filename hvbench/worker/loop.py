@@ -1,7 +1,9 @@
 """The clock and the samples: what one rank writes down about each step of one point.
 
-A step's clock starts when its batch lies in host memory and the device is idle, and stops when the device is idle
-again. Warm-up steps, the first (tracing, compiling) included, are recorded like the others and left out when read.
+A step's clock runs from the end of the step before it, when the device was idle, to its own end, when it is idle again;
+the wait for its batch is a sample of its own, and pauses are taken out. So a rank's steps, waits and pauses add up to
+the time that elapsed, and nothing falls between two steps. Warm-up steps, the first (tracing, compiling) included, are
+recorded like the others and left out when read.
 """
 
 from __future__ import annotations
@@ -96,11 +98,12 @@ class Loop:
         self.first_step = 0  # of the training: what a checkpoint had done before
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
-        self.timed_seconds = 0.0  # of all steps after the warm-up
-        self.timed_tokens = 0  # of the same steps, over all ranks
+        self.timed_tokens = 0  # of all steps after the warm-up, over all ranks
+        self.timed_seconds = 0.0  # the same, by this rank's clock
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
         self._started = 0.0
+        self._step_ended = 0.0  # by the clock of training alone: the last step
 
     @property
     def is_done(self) -> bool:
@@ -155,6 +158,12 @@ class Loop:
         self.runtime.barrier()
         self._started = time.perf_counter()
         self.paused_seconds = 0.0
+        self._step_ended = 0.0
+
+    @property
+    def training_seconds(self) -> float:
+        """The clock of training alone, since `start`: without pauses."""
+        return time.perf_counter() - self._started - self.paused_seconds
 
     def advance(self) -> None:
         """One step, timed; the gradient noise before it and an evaluation after it are outside the clock.
@@ -199,16 +208,18 @@ class Loop:
         if self._is_due(self.settings.noise_every):
             self._measure_noise(loss_scale=scale)
 
-        asked = time.perf_counter()
+        asked = self.training_seconds
         inputs, targets = self.batches.train_batch(index)
         self.runtime.synchronize()
-        begun = time.perf_counter()
+        begun = self.training_seconds
         result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
         self.runtime.synchronize()
-        ended = time.perf_counter()
+        ended = self.training_seconds
 
+        step_seconds = ended - self._step_ended - (begun - asked)
+        self._step_ended = ended
         self.samples.data_seconds.append(begun - asked)
-        self.samples.step_seconds.append(ended - begun)
+        self.samples.step_seconds.append(step_seconds)
         self.samples.step_tokens.append(tokens_of_step(self.point, index))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
@@ -217,19 +228,19 @@ class Loop:
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
         if self.timed_steps:
-            self.timed_seconds += ended - begun
             self.timed_tokens += self.samples.step_tokens[-1]
+            self.timed_seconds += step_seconds
 
     def _is_due(self, every: int) -> bool:
         """Whether what happens every so many steps (0: never) happens after the steps so far."""
         return bool(every) and self.step % every == 0
 
     def _save(self) -> None:
-        if self.runtime.rank != 0:
-            return
         with self.paused():
-            checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
-            save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
+            if self.runtime.rank == 0:
+                checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
+                save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
+            self.runtime.barrier()  # or the others would wait for rank 0 in their next step
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0

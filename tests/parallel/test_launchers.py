@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
+from hvbench.analysis.topics.scaling.efficiency import scaling_efficiencies
 from hvbench.plan.repeats import relative_half_widths
+from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.worker.together import ROUNDS
 
@@ -30,25 +32,39 @@ warmup_steps = 1
 steps = 3
 """
 
+# Steps long enough for one per cent of a launch to be more than the skew of its ranks.
+WATCHED = """
+question = "Do steps take as long as a clock on the wall says?"
+[point]
+model = "tiny"
+micro_batch_size = 32
+[axes]
+framework = ["pytorch", "tensorflow"]
+world_size = [2, 4]
+[measure]
+warmup_steps = 2
+steps = 12
+"""
+
 LAUNCHERS = {
     "horovodrun --gloo": ["horovodrun", "--gloo", "-np", "2", "hvbench"],
     "horovodrun --mpi": ["horovodrun", "--mpi", "-np", "2", "hvbench"],
     "mpirun": ["mpirun", "-np", "2", "hvbench"],
-    "hvbench alone": ["hvbench"],
 }
 # Each launcher trains with one of them; over all, both frameworks do with either.
-COMPRESSIONS = {"horovodrun --gloo": "none", "horovodrun --mpi": "fp16", "mpirun": "fp16", "hvbench alone": "none"}
+COMPRESSIONS = {"horovodrun --gloo": "none", "horovodrun --mpi": "fp16", "mpirun": "fp16"}
 SAME = "horovodrun --mpi"  # what horovodrun picks by itself where Horovod was built with MPI: SMOKE
 SMOKE = ["horovodrun", "-np", "2", "hvbench", "sweep", "smoke"]  # as the README has it, parity and ceilings included
 UNCHECKED = ["--no-parity", "-s", "ceilings=false"]  # saves the time for those
 
 
-def launch(words: list[str], *, folder: Path) -> subprocess.CompletedProcess[str]:
+def launch(words: list[str], *, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command line as a user would, in `folder`, with the environment's scripts first on the path."""
     environment = os.environ | {
         "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+        **variables,
     }
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
 
@@ -67,7 +83,6 @@ def write_suite(folder: Path, *, compression: str) -> Path:
 def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, tmp_path: Path) -> None:
     suite = write_suite(tmp_path, compression=COMPRESSIONS[launcher])
     words = [*LAUNCHERS[launcher], "sweep", str(suite), "--out", "run", *UNCHECKED]
-    words += ["--np", "2"] if launcher == "hvbench alone" else []
     done = launch(words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=2)
@@ -76,6 +91,41 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, tmp_p
     if launcher == "mpirun":
         again = launch([*words, "--resume"], folder=tmp_path)
         assert again.returncode == 0, again.stderr  # nothing is left to do, and every rank is told so
+
+
+@pytest.mark.slow
+def test_hvbench_alone_trains_on_two_ranks_and_on_four_for_as_long_as_a_clock_on_the_wall_says(tmp_path: Path) -> None:
+    (tmp_path / "watched.toml").write_text(WATCHED)
+    (tmp_path / "walls").mkdir()
+    clock = [{"kind": "clock", "folder": str(tmp_path / "walls")}]
+    words = ["hvbench", "sweep", "watched.toml", "--np", "4", "--out", "run", *UNCHECKED]
+    done = launch(words, folder=tmp_path, HVBENCH_FAULTS=json.dumps(clock))
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", ranks=None)
+    records, _ = RunFolder(tmp_path / "run").read_records()
+    wall_seconds = {}
+    for record in records:
+        wall, skew = read_wall(tmp_path / "walls", record)
+        (row,) = point_frame([record]).to_dict("records")
+        tokens, steps = record.model.tokens_per_step * record.measure.steps, record.measure.steps
+        close = {"rel": 0.01 + skew / wall}
+        assert row["elapsed_seconds"] == pytest.approx(wall, **close)
+        assert row["tokens_per_second"] == pytest.approx(tokens / wall, **close)
+        assert row["tokens_per_second_per_rank"] == pytest.approx(tokens / wall / len(record.ranks), **close)
+        for rank in record.ranks:
+            assert sum(rank.step_seconds[record.warmup_steps :]) / steps == pytest.approx(wall / steps, **close)
+        wall_seconds[record.point.framework, len(record.ranks)] = wall, skew
+    for one in scaling_efficiencies(point_frame(records)):  # of four ranks against two, with the same batch on each
+        (wall, skew), (base, base_skew) = (wall_seconds[str(one.point["framework"]), ranks] for ranks in (4, 2))
+        assert one.estimate.centre == pytest.approx(base / wall, rel=0.02 + skew / wall + base_skew / base)
+
+
+def read_wall(folder: Path, record: Record) -> tuple[float, float]:
+    """(seconds from the first rank's first timed step to the last rank's last one; how far apart ranks began and ended)."""
+    ends = [json.loads(path.read_text()) for path in folder.glob(f"{record.point_id}.*.json")]
+    assert len(ends) == record.point.world_size
+    begun, ended = ([each[step] for each in ends] for step in (record.warmup_steps - 1, -1))
+    return max(ended) - min(begun), max(begun) - min(begun) + max(ended) - min(ended)
 
 
 @pytest.mark.slow
@@ -130,8 +180,11 @@ def test_a_mistake_under_a_launcher_is_one_line_from_rank_0(arguments: list[str]
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
-    """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written."""
+def check_run(path: Path, *, ranks: int | None, is_stamped: bool = False) -> None:
+    """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written.
+
+    `ranks`: of every point; None: as many as it asks for, in workers of its own.
+    """
     folder = RunFolder(path)
     records, problems = folder.read_records()
     assert problems == []
@@ -140,13 +193,13 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
     assert {record.outcome.status for record in records} == {"ok"}
     assert {record.point.framework for record in records} == {"pytorch", "tensorflow"}
     for record in records:
-        assert [rank.rank for rank in record.ranks] == list(range(ranks))
+        assert [rank.rank for rank in record.ranks] == list(range(ranks or record.point.world_size))
         assert all(
             len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks
         )
         assert record.environment["controller"] == "gloo"
         ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling is not None]
-        assert len(ceilings) == (ranks if is_stamped else 0)
+        assert len(ceilings) == (len(record.ranks) if is_stamped else 0)
         assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)
         assert {ceiling.allreduce_bytes for ceiling in ceilings} <= {record.model.allreduce_bytes_per_step}
         assert all(ceiling.allreduce_busbw_bytes_per_second > 0 for ceiling in ceilings)
@@ -158,9 +211,8 @@ def check_run(path: Path, *, ranks: int, is_stamped: bool = False) -> None:
     assert (path / "report.md").is_file()
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
     assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
-    generations = 4 if is_stamped else 2
-    assert len(list((path / "logs").glob("*.log"))) == generations * ranks, (
-        "a log a worker: each generation of each rank"
-    )
+    logs = {path.name for path in (path / "logs").glob("*.log")}
+    workers = ranks * (4 if is_stamped else 2) if ranks else sum(len(record.ranks) for record in records)
+    assert len(logs) == workers, "a log a worker: each generation of each rank"
     proven = "NOT proven" not in (path / "report.md").read_text()
     assert proven == is_stamped

@@ -1,14 +1,19 @@
-"""What a rank writes down about its steps: the last of an abnormal end, too, and with which dropout masks it looks twice."""
+"""What a rank writes down about its steps: their seconds, the last of an abnormal end, too, and with which dropout masks it looks twice."""
 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from hvbench.frameworks.contract import GradientNorms, StepResult
 from hvbench.records.record import Overflow
 from hvbench.spec.exchange import STRATEGIES
+from hvbench.training.batches import Batch
+from hvbench.worker import loop as loops
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.faults import DivergingTrainer
 from hvbench.worker.loop import FIRST_MEETING, Diverged
@@ -44,6 +49,75 @@ def test_every_kind_of_an_ablation_has_the_masks_of_the_step_before_it_and_train
     assert set(scribe.looked_at[2 : scribe.looked_at.index(third)]) == {second}
     assert set(scribe.looked_at[scribe.looked_at.index(third) :]) == {third}
     assert scribe.passes == 9
+
+
+# The clock
+
+
+class TickingScribe(Scribe):
+    """A rank whose clock moves only by what it does: seconds of each kind of work."""
+
+    STEP, BATCH, EVALUATION, LOOK, BARRIER, BETWEEN = 2.0, 0.25, 5.0, 7.0, 3.0, 0.125
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, rank: int = 0) -> None:
+        super().__init__()
+        self.rank = rank
+        self.now = 100.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def train_step(self, *arguments: object, **named: object) -> StepResult:
+        self.now += self.STEP
+        return super().train_step(*arguments, **named)
+
+    def evaluate(self, *batch: object) -> float:
+        self.now += self.EVALUATION
+        return super().evaluate(*batch)
+
+    def gradient_norms(self, *batch: object, **named: object) -> GradientNorms:
+        self.now += self.LOOK
+        return super().gradient_norms(*batch, **named)
+
+    def barrier(self) -> None:
+        self.now += self.BARRIER
+        super().barrier()
+
+
+@pytest.mark.parametrize(
+    "pauses",
+    [{}, {"evaluate_every": 2}, {"noise_every": 3}, {"ablation_rounds": 2}, {"checkpoint_every": 2},
+     {"evaluate_every": 3, "noise_every": 2, "ablation_rounds": 3, "checkpoint_every": 4}],
+)  # fmt: skip
+@pytest.mark.parametrize("rank", [0, 1])
+def test_steps_waits_and_pauses_add_up_to_the_time_that_elapsed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pauses: dict[str, int], rank: int
+) -> None:
+    """A step has what is done between it and the one before, and nothing of a pause, whichever rank is busy in it."""
+    clock = TickingScribe(monkeypatch, rank=rank)
+    monkeypatch.setattr(loops, "save_checkpoint", lambda *_: setattr(clock, "now", clock.now + 11.0))
+    monkeypatch.setattr(clock, "state", dict)
+    loop = make_loop(clock, steps=6, **pauses)
+    loop.folder, read = tmp_path, loop.batches.train_batch
+
+    def train_batch(index: int) -> Batch:
+        clock.now += clock.BATCH
+        return read(index)
+
+    monkeypatch.setattr(loop.batches, "train_batch", train_batch)
+    ablations = Ablations(loop)
+    loop.start()
+    begun = clock.now
+    while not loop.is_done:
+        clock.now += clock.BETWEEN  # progress, say
+        loop.advance()
+        ended = loop.training_seconds
+        monkeypatch.setattr(clock, "load_state", lambda state: None)
+        ablations.interrupt(enter=lambda phase: None)
+    samples = loop.samples
+    assert samples.step_seconds == [clock.STEP + clock.BETWEEN] * 7
+    assert samples.data_seconds == [clock.BATCH] * 7
+    assert sum(samples.step_seconds) + sum(samples.data_seconds) == ended
+    assert ended + loop.paused_seconds == clock.now - begun
+    assert (loop.timed_seconds, loop.timed_tokens) == (6 * (clock.STEP + clock.BETWEEN), sum(samples.step_tokens[1:]))
 
 
 # Ranks that diverge alone

@@ -1,4 +1,4 @@
-"""The fault `slow`: a step takes longer by the share that was asked for, and is otherwise the same step."""
+"""Faults that act in steps: `slow` makes one longer by the share that was asked for, `clock` notes when it ended; it is the same step."""
 
 from __future__ import annotations
 
@@ -52,3 +52,15 @@ def test_a_step_takes_longer_in_proportion(
     assert trainer.now == pytest.approx(2.0 + (seconds or 0.0), abs=5e-3)
     inject(faults, {"phase": "measure", "point": "pytorch-tiny-b4"}, directory=tmp_path)  # nothing happens at a phase
     assert (slowed is trainer) == (seconds is None)
+
+
+def test_a_watched_step_leaves_when_it_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    trainer = Trainer()
+    trainer.close = lambda: None
+    monkeypatch.setattr(time, "monotonic", lambda: trainer.now)
+    watched = disturb(trainer, [{"kind": "clock", "folder": str(tmp_path)}], point="pytorch-tiny-b4")
+    assert [watched.train_step("inputs", learning_rate=0.1) for _ in range(3)] == ["inputs at 0.1"] * 3
+    assert watched.parameters() == "parameters" and list(tmp_path.iterdir()) == []
+    watched.close()
+    (path,) = tmp_path.iterdir()
+    assert path.name.startswith("pytorch-tiny-b4.") and json.loads(path.read_text()) == [2.0, 4.0, 6.0]
