@@ -9,6 +9,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hvbench.errors import Interrupted, LaunchError
@@ -16,12 +17,12 @@ from hvbench.launch.channel import Hub
 from hvbench.launch.context import Context
 from hvbench.launch.messages import Broken, Hello, Lost, Message, Progress, Quit
 from hvbench.launch.placement import Member, unite_names
-from hvbench.launch.task import Failure, StartFailed, Task, TaskEnd, refuse
+from hvbench.launch.starts import Starts
+from hvbench.launch.task import Task, TaskEnd, refuse
 from hvbench.launch.workers import LaunchState, WorkerSet, describe_defect
 
 JOIN_SECONDS = 120.0
 STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
-MAX_FAILED_STARTS = 3
 
 OnProgress = Callable[[int, Progress], None]  # (index of the task, report of rank 0's worker)
 
@@ -32,6 +33,7 @@ class Coordinator:
     def __init__(self, hub: Hub, context: Context, *, run_path: Path) -> None:
         self.context = context
         self.state = LaunchState(hub=hub, logs=run_path / "logs")
+        self.starts = Starts()
         self.numbers = itertools.count(next_number(self.state.logs))
 
     @property
@@ -73,28 +75,33 @@ class Coordinator:
             The index of a task and how it ended, for every task.
 
         Raises:
-            LaunchError: an agent is gone, or workers failed to start three times in a row (StartFailed).
+            LaunchError: an agent is gone; or, after the end of every task, no worker of this launch has ever started
+                (StartFailed).
             Interrupted: a signal asked for the end.
         """
-        position, failed_starts = 0, 0
+        position, seconds = 0, 0.0
         while position < len(tasks):
-            if tasks[position].by_mpirun and len({member.host for member in self.members.values()}) > 1:
-                yield position, refuse("workers that mpirun starts run on one host; this launch has several")
-                position += 1
+            if refused := self._refuse(tasks[position]):
+                yield position, replace(refused, seconds=seconds)
+                position, seconds = position + 1, 0.0
                 continue
-            start_failure = None
             sharing = take_group(tasks, position)
             for end in self._run_generation(sharing, first=position, on_progress=on_progress):
                 if end.failure and end.failure.phase == "start":
-                    start_failure = end.failure
+                    self.starts.note_failure(tasks[position], end.failure)
+                    seconds += end.seconds
                     break
-                failed_starts = 0
-                yield position, end
-                position += 1
-            if start_failure:
-                failed_starts += 1
-                if failed_starts == MAX_FAILED_STARTS:
-                    raise give_up_starting(tasks[position], start_failure)
+                self.starts.note_success(tasks[position])
+                yield position, replace(end, seconds=seconds + end.seconds)
+                position, seconds = position + 1, 0.0
+        self.starts.require_any()
+
+    def _refuse(self, task: Task) -> TaskEnd | None:
+        """The end of a task that is not tried: its workers cannot run here, or failed to start too often."""
+        if task.by_mpirun and len({member.host for member in self.members.values()}) > 1:
+            return refuse("workers that mpirun starts run on one host; this launch has several")
+        failure = self.starts.given_up(task)
+        return TaskEnd(results=[], failure=failure, generation=-1, seconds=0.0) if failure else None
 
     def quit(self) -> None:
         """Let every agent end, workers included."""
@@ -140,15 +147,6 @@ def take_group(tasks: Sequence[Task], position: int) -> Sequence[Task]:
     """The tasks from `position` on that share a set of workers."""
     group = tasks[position].group
     return list(itertools.takewhile(lambda task: task.group == group, tasks[position:]))
-
-
-def give_up_starting(task: Task, failure: Failure) -> StartFailed:
-    """The error of workers that fail to start again and again."""
-    return StartFailed(
-        f"{task.framework} workers failed to start {MAX_FAILED_STARTS} times in a row: "
-        f"rank {failure.rank}: {failure.message} (log: {failure.log})",
-        failure,
-    )
 
 
 def next_number(logs: Path) -> int:

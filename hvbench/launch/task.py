@@ -67,7 +67,7 @@ def refuse(reason: str) -> TaskEnd:
 
 
 class StartFailed(LaunchError):
-    """Workers did not start, again and again; `failure` is the outcome of the task that they were started for."""
+    """No worker of a launch has started, of whatever kind; every task has ended with its own `failure` by then."""
 
     def __init__(self, message: str, failure: Failure) -> None:
         super().__init__(message)

@@ -99,7 +99,7 @@ def run_traces(
                 yield replace(read_end(point, end, folder=Path(folder)), draw=draw)
                 if left:
                     announce(left[0][0])
-        except StartFailed as error:
+        except StartFailed as error:  # another framework's workers may start
             for point, draw in left:
                 yield TracedPoint(point=point, ranks={}, digests=[], is_native=False, failure=error.failure, draw=draw)
 

@@ -12,7 +12,7 @@ from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.io.clock import utc_now
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.messages import Progress
-from hvbench.launch.task import Failure, FailureStatus, StartFailed, TaskEnd
+from hvbench.launch.task import Failure, FailureStatus, TaskEnd
 from hvbench.parity.run import Limits
 from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, number_places
@@ -122,11 +122,8 @@ class Sweep:
 
     def record_interruption(self, job: Job, error: Interrupted | LaunchError, *, started_at: str) -> None:
         """Leave a record of the job that was running when the sweep had to end, if the disk still takes one."""
-        if isinstance(error, StartFailed):
-            failure = error.failure
-        else:
-            message = str(error).partition(";")[0]
-            failure = Failure(status=FailureStatus.INTERRUPTED, message=message)
+        message = str(error).partition(";")[0]
+        failure = Failure(status=FailureStatus.INTERRUPTED, message=message)
         elapsed = datetime.now(UTC) - datetime.fromisoformat(started_at)
         end = TaskEnd(results=[], failure=failure, generation=-1, seconds=max(0.0, elapsed.total_seconds()))
         with contextlib.suppress(StorageError):

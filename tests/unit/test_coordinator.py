@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,8 @@ from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.generation import Generation
 from hvbench.launch.messages import Exited, Hello, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
-from hvbench.launch.task import FailureStatus, Task
+from hvbench.launch.starts import Starts, kind_of_workers
+from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.launch.workers import WorkerSet
 
 
@@ -169,6 +171,97 @@ def test_the_end_that_explains_the_others_comes_first(ends: dict[int, Exited], c
 def test_a_report_on_earlier_workers_is_not_one_on_these() -> None:
     generation = Generation(number=1, ranks=[0])
     assert not generation.note(end()) and not generation.ends
+
+
+# Workers that do not start
+
+
+class Scripted(Coordinator):
+    """Starts sets of workers that do not exist: those of the kinds in `broken` fail to start, all others end in `ok`."""
+
+    def __init__(self, broken: Callable[[Task, int], bool]) -> None:
+        self.starts, self.state = Starts(), SimpleNamespace(members={0: member(0)})
+        self.broken = broken
+        self.started: list[tuple[str, str]] = []  # framework and device of every set that was started
+
+    def _run_generation(self, tasks: Sequence[Task], **about: object) -> Iterator[TaskEnd]:
+        task = tasks[0]
+        self.started.append((task.framework, task.device))
+        if self.broken(task, len(self.started)):
+            failure = Failure(status=FailureStatus.FAILED, message="ImportError", rank=1, phase="start", log="x.log")
+            yield TaskEnd(results=[], failure=failure, generation=0, seconds=1.0)
+            return
+        for _ in tasks:
+            yield TaskEnd(results=[{}], failure=None, generation=0, seconds=1.0)
+
+    def outcomes(self, *tasks: Task) -> list[str]:
+        ends = dict(self.run(tasks))
+        assert list(ends) == list(range(len(tasks)))
+        return [end.failure.message if end.failure else "ok" for end in ends.values()]
+
+
+def task(framework: str, device: str = "cpu", *, repeat: int = 0, **fields: object) -> Task:
+    kind = {"framework": framework, "device": device, "world_size": 2, **fields}
+    return Task(group=(repeat, *map(str, kind.items())), job={}, timeout_seconds=1.0, **kind)
+
+
+THRICE = "pytorch workers failed to start 3 times in a row: rank 1: ImportError"
+ONCE = "pytorch workers failed to start: rank 1: ImportError"
+
+
+def test_one_framework_that_cannot_start_leaves_the_others_all_their_rounds() -> None:
+    launch = Scripted(lambda task, number: task.framework == "pytorch")
+    tasks = [task(name, repeat=repeat) for repeat in range(3) for name in ("pytorch", "tensorflow")]
+    assert launch.outcomes(*tasks) == [THRICE, "ok"] * 3
+    assert launch.started.count(("pytorch", "cpu")) == 3, "not again in every round"
+
+
+@pytest.mark.parametrize("first", ["cuda", "cpu"])
+def test_one_device_that_cannot_start_leaves_the_other(first: str) -> None:
+    launch = Scripted(lambda task, number: task.device == "cuda")
+    devices = [first, *({"cuda", "cpu"} - {first})] * 2
+    ends = launch.outcomes(*(task("pytorch", device, repeat=number // 2) for number, device in enumerate(devices)))
+    assert ends == [THRICE if device == "cuda" else "ok" for device in devices]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"strategy": "server"}, {"settings": {"HOROVOD_FUSION_THRESHOLD": "0"}}, {"by_mpirun": True}, {"world_size": 4}],
+)
+def test_one_way_of_connecting_ranks_that_cannot_start_leaves_the_others(bad: dict[str, object]) -> None:
+    broken = kind_of_workers(task("pytorch", **bad))
+    launch = Scripted(lambda task, number: kind_of_workers(task) == broken)
+    assert launch.outcomes(task("pytorch"), task("pytorch", **bad), task("pytorch", repeat=1)) == ["ok", THRICE, "ok"]
+
+
+def test_a_framework_of_which_nothing_starts_is_tried_once_for_each_other_kind() -> None:
+    launch = Scripted(lambda task, number: task.framework == "pytorch")
+    settings = [{"settings": {"HOROVOD_CYCLE_TIME": str(number)}} for number in range(4)]
+    ends = launch.outcomes(*(task("pytorch", **each) for each in settings), task("tensorflow"))
+    assert ends == [THRICE, ONCE, ONCE, ONCE, "ok"]
+    assert launch.started.count(("pytorch", "cpu")) == 3 + 3
+
+
+def test_a_start_that_fails_now_and_then_is_tried_again() -> None:
+    launch = Scripted(lambda task, number: number % 3 != 0)
+    assert launch.outcomes(*(task("pytorch", repeat=repeat) for repeat in range(4))) == ["ok"] * 4
+
+
+def test_a_launch_in_which_nothing_starts_says_so_after_the_end_of_every_task() -> None:
+    launch, ends = Scripted(lambda task, number: True), []
+    with pytest.raises(StartFailed, match=f"^{THRICE} \\(log: x.log\\)$"):
+        for _, end in launch.run([task("pytorch"), task("tensorflow"), task("pytorch", repeat=1)]):
+            ends.append(end.failure.phase)
+    assert ends == ["start"] * 3
+    with pytest.raises(StartFailed):
+        list(launch.run([task("pytorch", repeat=2)]))
+    assert len(launch.started) == 6, "what was given up is not tried by later lists of tasks"
+
+
+def test_the_time_of_starts_that_failed_belongs_to_their_task() -> None:
+    launch = Scripted(lambda task, number: number < 3)
+    ((_, end),) = launch.run([task("pytorch")])
+    assert end.failure is None and end.seconds == 3.0
 
 
 # Joining
