@@ -50,6 +50,6 @@ def compare(runs: tuple[str, ...], by: str | None, style: str, out: Path | None)
     if not comparison.points:
         raise MissingData("nothing to compare: no point ended in ok on both sides")
     if not comparison.is_comparable:
-        fields = ", ".join(comparison.differences) or "the frameworks did not do the same work"
+        fields = ", ".join(comparison.differences) or "the frameworks are not proven to have done the same work"
         raise NotComparable(f"not comparable: {fields}")
     return 0

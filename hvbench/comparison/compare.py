@@ -22,7 +22,7 @@ from hvbench.comparison.calls import MARGIN, call_changes
 from hvbench.comparison.result import Change, Comparison, LaunchSet, Missing, PointComparison
 from hvbench.comparison.sides import LaunchValues, collect_sides, label_points
 from hvbench.records.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
-from hvbench.records.record import Record
+from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, Record
 
 LaunchPair = tuple[LaunchValues, LaunchValues]
 
@@ -104,6 +104,7 @@ def compare_point(
     ids = (a[0].record.point_id, b[0].record.point_id)
     changes = [compare_metric(metric, a, b, pairs, by_steps=by_steps) for metric in METRICS]
     records = [[launch.record for launch in side] for side in (a, b)]
+    mismatch, is_different = find_mismatch(*records, pairs) if "framework" in expected.fields else (None, False)
     return PointComparison(
         label=label,
         arm_a=arm_a,
@@ -112,7 +113,8 @@ def compare_point(
         changes=tuple(change for change in changes if change),
         loss=find_loss_change(*records) if ids[0] == ids[1] else None,
         differences=compare_fingerprints(*records, expected=expected.facts),
-        mismatch=find_mismatch(*records, pairs) if "framework" in expected.fields else None,
+        mismatch=mismatch,
+        is_different=is_different,
     )
 
 
@@ -163,13 +165,22 @@ def compare_fingerprints(
     return found
 
 
-def find_mismatch(a: Sequence[Record], b: Sequence[Record], pairs: Sequence[LaunchPair]) -> str | None:
-    """Why two frameworks' launches of one point did not do the same work; None when they did."""
-    for record in (*a, *b):
-        if record.parity is not None and not record.parity.is_proven:
+def find_mismatch(a: Sequence[Record], b: Sequence[Record], pairs: Sequence[LaunchPair]) -> tuple[str | None, bool]:
+    """(why two frameworks' launches of one point are not proven to be the same work, whether they were seen to differ).
+
+    (None, False) where they did the same.
+    """
+    stamped = [record for record in (*a, *b) if record.parity is not None]
+    for record in stamped:
+        if record.parity.verdict == NOT_PROVEN:
             worst = f": {record.parity.worst}" if record.parity.worst else ""
-            return f"the parity check of {record.point.framework} failed{worst}"
+            return f"the parity check of {record.point.framework} failed{worst}", True
     compared = [(one.record, other.record) for one, other in pairs] or [(a[0], b[0])]
     largest = max(compare_losses(*pair) for pair in compared)
     allowed = LOSS_TOLERANCES[a[0].point.precision]
-    return None if largest <= allowed else f"losses differ by {largest:.1e} (allowed {allowed:.0e})"
+    if largest > allowed:
+        return f"losses differ by {largest:.1e} (allowed {allowed:.0e})", True
+    for record in stamped:
+        if record.parity.verdict == NOT_COMPARED:
+            return f"the parity check could not compare {record.point.framework}: {record.parity.problem}", False
+    return None, False

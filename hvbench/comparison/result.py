@@ -60,6 +60,7 @@ class PointComparison:
     loss: LossChange | None  # None: the sides are different points, or left no losses
     differences: Mapping[str, tuple[Any, Any]]  # of the fingerprint
     mismatch: str | None = None  # why the sides did not do the same work, so that their speeds must not be compared
+    is_different: bool = False  # with a mismatch: their work was seen to differ; else nothing shows that it is the same
 
     @property
     def size(self) -> float:

@@ -37,9 +37,14 @@ class Parity:
     horizon: int | None = None  # updates beyond which rounding is amplified; see `hvbench.parity.horizon`
 
     @property
+    def is_compared(self) -> bool:
+        """Whether anything was compared: only then can a difference be said to exist."""
+        return self.problem is None and bool(self.deviations)
+
+    @property
     def is_proven(self) -> bool:
         """Whether both did the same work: something was compared, and all of it lies within its tolerance."""
-        return self.problem is None and bool(self.deviations) and all(each.is_within for each in self.deviations)
+        return self.is_compared and all(each.is_within for each in self.deviations)
 
 
 def check_parity(coordinator: Coordinator, points: Iterable[Point], *, steps: int) -> list[Parity]:

@@ -114,10 +114,15 @@ def describe_parities(parities: Sequence[Parity]) -> str:
             f"parity done: {name_all(parities)} do the same work in {count(parities)}, over "
             f"{describe_updates(parities)}; closest to its tolerance: {describe_deviation(closest)}"
         )
-    first = red[0].problem or describe_deviation(worst(red[0].deviations))
-    point = red[0].points[0]
+    different = [parity for parity in red if parity.is_compared]
+    said = [f"NOT proven for {len(different)} of {count(parities)}"] if different else []
+    if left := len(red) - len(different):
+        said.append(f"{left} of {count(parities)} could not be compared")
+    worst_one = (different or red)[0]
+    first = describe_deviation(worst(worst_one.deviations)) if different else worst_one.problem or "nothing was left"
+    point = worst_one.points[0]
     name = configuration_name(point) + distinguish(parity.points[0] for parity in parities)[point]
-    return f"parity done: NOT proven for {len(red)} of {count(parities)}; {name}: {first}"
+    return f"parity done: {', '.join(said)}; {name}: {first}"
 
 
 def describe_updates(parities: Sequence[Parity]) -> str:

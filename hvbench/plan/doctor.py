@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.io.cache import cache_root
-from hvbench.plan.skip import is_installed
+from hvbench.plan.skip import has_gpu, is_installed, why_no_cuda
 from hvbench.plan.together import describe_together
 from hvbench.records.environment import (
     cpu_model,
@@ -43,6 +43,7 @@ def examine() -> list[Check]:
         examine_horovod(stack),
         examine_mpi(stack),
         examine_gpu(stack),
+        examine_toolkit(stack),
         examine_builder(stack),
         examine_cache(),
     ]
@@ -134,9 +135,24 @@ def examine_mpi(stack: Stack) -> Check:
 
 
 def examine_gpu(stack: Stack) -> Check:
-    """CUDA and NCCL, where there are GPUs."""
+    """Whether the frameworks can train on a GPU; where one cannot, its points are skipped for the same reason."""
+    names = [framework.name for framework in stack.frameworks]
+    reasons = {name: reason for name in names if (reason := why_no_cuda(name))}
+    if not has_gpu():
+        hides = " (CUDA_VISIBLE_DEVICES hides all)" if os.environ.get("CUDA_VISIBLE_DEVICES") is not None else ""
+        return Check(
+            subject="gpu", fact=f"none{hides}: points with device = cuda are skipped, those with auto train on the CPU"
+        )
+    if reasons:
+        fact = f"there is one, but {' and '.join(reasons)} cannot use it (a build for CPUs alone): points with device = cuda are skipped"
+        return Check(subject="gpu", fact=fact, is_good=False)
+    return Check(subject="gpu", fact=f"seen by {' and '.join(names)}" if names else "there is one")
+
+
+def examine_toolkit(stack: Stack) -> Check:
+    """CUDA's toolkit and NCCL, which the build of Horovod needs where there are GPUs."""
     if not stack.cuda:
-        return Check(subject="cuda", fact="no CUDA toolkit: training runs on the CPU")
+        return Check(subject="cuda", fact="no CUDA toolkit: Horovod is built without NCCL")
     if not stack.nccl and any(framework.cuda for framework in stack.frameworks):
         fact = f"CUDA {stack.cuda.version} without NCCL: all-reduce would go through the host"
         return Check(

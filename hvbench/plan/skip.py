@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from pathlib import Path
 
+from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
+from hvbench.install.stack import find_framework
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.records.float32 import why_tf32_is_off
 from hvbench.records.gpus import least_compute_capability
@@ -15,6 +18,10 @@ from hvbench.spec.numerics import TF32_CAPABILITY
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
+
+DEVICES = Path("/dev")
+AMD_NODE = "kfd"
+GPU_NODES = ("nvidia[0-9]*", "nvhost-gpu", "dxg", AMD_NODE)  # of a graphics card, a Jetson, Windows' Linux, AMD
 
 
 def reason_to_skip(point: Point, *, world_size: int) -> str | None:
@@ -54,6 +61,7 @@ def describe_site(world_size: int) -> Site:
         no_mpi=None if has_mpi() else "needs mpirun and mpi4py: pip install 'hvbench[mpi]'",
         no_shaped_links=None if os.environ.get(LINK_VARIABLE) else no_links,
         no_tf32=why_no_tf32(least_compute_capability()),
+        no_cuda=why_no_cuda,
     )
 
 
@@ -82,4 +90,29 @@ def is_installed(framework: str) -> bool:
     """Whether the framework can be imported, without importing it."""
     from importlib.util import find_spec
 
-    return find_spec(describe_framework(framework).module) is not None
+    spec = find_spec(describe_framework(framework).module)
+    return spec is not None and spec.origin is not None  # a folder that an uninstalled package left has no origin
+
+
+def why_no_cuda(framework: str) -> str | None:
+    """Why `framework` cannot train on a GPU of this host, without importing it; None: it can, for all that is known."""
+    if not has_gpu():
+        return "device cuda: no GPU can be used on this host; see hvbench doctor"
+    if is_cpu_build(framework):
+        return f"device cuda: the {framework} that is installed here is a build for CPUs alone; see hvbench doctor"
+    return None
+
+
+def has_gpu() -> bool:
+    """Whether this process may see a GPU: the kernel has one, and CUDA_VISIBLE_DEVICES does not hide them all."""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1", "NoDevFiles")
+    return not is_hidden and any(any(DEVICES.glob(name)) for name in GPU_NODES)
+
+
+@cache
+def is_cpu_build(framework: str) -> bool:
+    """Whether the installed framework was built without CUDA; False where that is not known."""
+    if framework not in BUILT_FOR or (DEVICES / AMD_NODE).exists():  # AMD's build of PyTorch has another name for it
+        return False
+    found = find_framework(framework)
+    return found is not None and not found.cuda

@@ -169,6 +169,9 @@ class RankSamples(Spec):
     ablation: Ablation | None = Field(None, description="where `measure.ablation_rounds` asked for it")
 
 
+NOT_PROVEN, NOT_COMPARED, PROVEN = VERDICTS = ("not proven", "not compared", "proven")  # the worst first
+
+
 class ParityStamp(Spec):
     """Result of the parity check before the sweep: this configuration in this framework against its counterpart."""
 
@@ -188,6 +191,11 @@ class ParityStamp(Spec):
     worst_relative_error: MaybeFinite
     worst_tolerance: Real | None
     problem: Line | None = Field(None, description="why nothing could be compared")
+
+    @property
+    def verdict(self) -> str:
+        """One of VERDICTS: a check that could not be made has shown no difference."""
+        return PROVEN if self.is_proven else NOT_COMPARED if self.problem else NOT_PROVEN
 
 
 class Record(Spec):

@@ -38,6 +38,7 @@ class Site:
     no_mpi: str | None  # why ranks of MPI cannot be started; None: they can
     no_shaped_links: str | None  # why no link may be shaped; None: one may
     no_tf32: str | None = None  # why no GPU multiplies in TF32; None: they do
+    no_cuda: Callable[[str], str | None] = lambda framework: None  # why a framework cannot train on a GPU; None: it can
 
 
 @dataclass(frozen=True, kw_only=True)

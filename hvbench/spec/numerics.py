@@ -96,6 +96,10 @@ def _no_fp32_products_of_pytorch(point: AnyPoint) -> str | None:
     return None
 
 
+def _no_cuda(point: AnyPoint, site: Site) -> str | None:
+    return site.no_cuda(point.framework) if point.device == "cuda" else None
+
+
 def _on_the_wire(text: str) -> str:
     return "uncompressed" if text == "none" else f"{text} on the wire"
 
@@ -115,6 +119,6 @@ class NumericsPart(Part):
     gemm: Annotated[
         Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_no_fp32_products_of_pytorch)
     ] = Field("default", description="library of PyTorch's fp32 products on a CPU")
-    device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True)] = Field(
+    device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True, unavailable=_no_cuda)] = Field(
         "auto", description="auto: cuda where the framework sees one"
     )

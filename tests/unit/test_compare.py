@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hvbench.comparison.compare import compare
+from hvbench.comparison.outputs.comparison import summarize
 from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.comparison.sides import split_by
 from hvbench.records.record import Ablation, ParityStamp, Record
@@ -195,6 +196,24 @@ def test_a_parity_stamp_that_failed_is_believed_over_equal_losses() -> None:
     ]
     comparison = compare(split_by([side("run", records)], "framework"), ignore={"framework"})
     assert comparison.points[0].mismatch == "the parity check of tensorflow failed: logits"
+    assert "The frameworks did NOT do the same work: do not compare their speed." in summarize(comparison)
+
+
+def test_a_parity_check_that_could_not_be_made_is_no_difference() -> None:
+    stamp = ParityStamp(
+        is_proven=False, counterpart="pytorch", updates=0, logits_relative_error=None, loss_relative_error=None,
+        gradient_relative_error=None, update_relative_error=None, overflows=0, worst=None, worst_relative_error=None,
+        worst_tolerance=None, problem="tensorflow oom: no memory",
+    )  # fmt: skip
+    records = [
+        record.model_copy(update={"parity": stamp})
+        for record in launches(framework="pytorch") + launches(framework="tensorflow")
+    ]
+    comparison = compare(split_by([side("run", records)], "framework"), ignore={"framework"})
+    assert comparison.points[0].mismatch == "the parity check could not compare pytorch: tensorflow oom: no memory"
+    assert not comparison.is_comparable
+    first = summarize(comparison)[0]
+    assert first == "The frameworks are not proven to have done the same work: do not compare their speed."
 
 
 def test_numerics_that_moved_are_told_with_their_step() -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
+from hvbench.cli.display.parity import describe_row
+from hvbench.cli.launches.parity import require_proven
+from hvbench.errors import HvbenchError
 from hvbench.parity.compare import Deviation, kind_of, worst_by_kind
 from hvbench.parity.pairs import MAX_TRACE_BYTES, Parity, pair_up, split_by_size
 from hvbench.parity.run import estimate_trace_bytes
@@ -186,3 +190,36 @@ def test_one_line_sums_it_up() -> None:
         "parity done: NOT proven for 1 of 2 configurations; tiny-b8x1-bf16-none: rank0/logits 1.0e+00 (allowed 1e-06)"
     )
     assert "oom: x" in describe_parities([comparison(problem="oom: x")])
+
+
+def test_a_check_that_failed_is_not_called_a_difference() -> None:
+    failed = comparison(problem="oom: x", precision="fp16")
+    red = comparison(deviation("rank0/logits", 1.0), precision="bf16")
+    assert (
+        describe_parities([failed])
+        == "parity done: 1 of 1 configuration could not be compared; tiny-b8x1-fp16-none: oom: x"
+    )
+    assert describe_parities([failed, red]) == (
+        "parity done: NOT proven for 1 of 2 configurations, 1 of 2 configurations could not be compared; "
+        "tiny-b8x1-bf16-none: rank0/logits 1.0e+00 (allowed 1e-06)"
+    )
+    assert [row.split(":")[0] for row in (describe_row(each, [], names_pair=False)[-1] for each in (failed, red))] == [
+        "not compared",
+        "NOT the same",
+    ]
+
+
+def test_the_exit_code_says_whether_a_difference_was_seen(tmp_path: Path) -> None:
+    failed, red = comparison(problem="oom: x"), comparison(deviation("rank0/logits", 1.0))
+    green = comparison(deviation("rank0/logits", 0.0))
+    codes = {}
+    for name, parities in {"failed": [green, failed], "red": [green, red], "both": [failed, red]}.items():
+        with pytest.raises(HvbenchError) as caught:
+            require_proven(parities, logs=tmp_path / name)
+        codes[name] = (caught.value.exit_code, str(caught.value).partition(";")[0])
+    assert codes == {
+        "failed": (5, "1 of 2 comparisons could not be compared"),
+        "red": (1, "1 of 2 comparisons are not proven to be the same work"),
+        "both": (1, "1 of 2 comparisons are not proven to be the same work"),
+    }
+    require_proven([green], logs=tmp_path)

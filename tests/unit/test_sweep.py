@@ -290,7 +290,7 @@ def test_a_check_that_fails_is_noted_in_every_record_and_costs_no_measurement(tm
     assert not any(record.parity.is_proven for record in records)
     told = [received[1] for received in witness.received[: witness.received.index(("start", 4))]]
     assert told[0].startswith("parity 1 of 4: pytorch-tiny-") and told[3].startswith("parity 4 of 4: tensorflow-tiny-")
-    assert told[4].startswith("parity done: NOT proven for 2 of 2 configurations")
+    assert told[4].startswith("parity done: 2 of 2 configurations could not be compared; tiny-")
 
 
 def test_workers_that_do_not_start_for_the_check_are_a_problem_of_the_check_alone(tmp_path: Path) -> None:

@@ -5,11 +5,20 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.facts import list_warnings
 from hvbench.analysis.report.markdown import render_warnings
 from hvbench.analysis.show.render import render_csv, render_markdown, render_text
-from hvbench.analysis.topics.parity.stamps import WITH_DROPOUT, list_configurations, verdict_of
+from hvbench.analysis.topics.parity.stamps import (
+    NOT_ALIKE,
+    UNPROVEN,
+    WITH_DROPOUT,
+    judge,
+    list_configurations,
+    verdict_of,
+)
 from hvbench.analysis.topics.parity.table import parity_table
 from hvbench.analysis.topics.throughput.table import throughput_table
 from hvbench.records.record import ParityStamp, Record
@@ -18,6 +27,7 @@ from tests.unit.sample_records import make_rank, make_record, make_red_stamp, ma
 FRAMEWORKS = ("pytorch", "tensorflow")
 GREEN = make_stamp()
 RED = make_red_stamp()
+FAILED = make_stamp(is_proven=False, problem="tensorflow timeout: not finished", worst=None)
 
 
 def launch(
@@ -70,8 +80,28 @@ def test_losses_that_differ_are_unproven_even_if_the_stamps_are_green() -> None:
 
 
 def test_a_check_that_failed_says_why() -> None:
-    failed = make_stamp(is_proven=False, problem="tensorflow timeout: not finished", worst=None)
-    assert "the only configuration (tensorflow timeout: not finished)" in verdict_of(Run(both(failed))).text
+    assert "the only configuration (tensorflow timeout: not finished)" in verdict_of(Run(both(FAILED))).text
+
+
+@pytest.mark.parametrize("stamp", [None, FAILED], ids=["no check", "a check that failed"])
+def test_what_was_not_compared_is_not_called_different(stamp: ParityStamp | None) -> None:
+    run = Run(both(stamp))
+    assert verdict_of(run).title == UNPROVEN and not verdict_of(run).is_proven
+    (banner,) = render_warnings(run)
+    assert "NOT" not in banner and "found a difference" not in banner
+    assert "NOT the same work" not in str(throughput_table(run).cells)
+
+
+def test_the_worst_of_several_stamps_decides() -> None:
+    def verdict(*stamps: ParityStamp | None) -> str:
+        return judge(stamps)[0]
+
+    assert verdict(FAILED, RED, GREEN) == verdict(GREEN, RED, FAILED) == "not proven"
+    assert verdict(GREEN, FAILED) == verdict(FAILED, None) == "not compared"
+    assert verdict(GREEN, None) == verdict() == "unchecked"
+    assert verdict(GREEN, GREEN) == "proven"
+    titles = [verdict_of(Run([*both(FAILED), *both(stamp, seed=1)])).title for stamp in (GREEN, RED)]
+    assert titles == [UNPROVEN, NOT_ALIKE]
 
 
 def test_only_what_ended_well_in_both_frameworks_is_compared() -> None:

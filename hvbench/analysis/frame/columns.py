@@ -158,7 +158,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("status", "str", "", "how the launch ended; metrics are present only for `ok`"),
     Column("phase", "str", "", "where a launch that is not `ok` ended"),
     Column("message", "str", "", "why it ended there"),
-    Column("parity", "str", "", "`proven` or `not proven` by the check before the sweep; missing without one"),
+    Column("parity", "str", "", "`proven`, `not proven` or `not compared` by the check before the sweep; missing without one"),
     Column("started_at", "str", "UTC", "start of the launch, ISO 8601"),
     Column("duration_seconds", "float", "s", "wall time of the launch, set-up included"),
     Column("target_loss", "float", "nats/token", "validation loss to reach"),

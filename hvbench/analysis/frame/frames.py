@@ -127,7 +127,7 @@ def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[s
         "status": record.outcome.status,
         "phase": record.outcome.phase,
         "message": record.outcome.message,
-        "parity": {True: "proven", False: "not proven"}[record.parity.is_proven] if record.parity else None,
+        "parity": record.parity.verdict if record.parity else None,
         "started_at": record.started_at,
         "duration_seconds": record.duration_seconds,
         "target_loss": record.measure.target_loss,

@@ -11,6 +11,7 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, varying_axes
 from hvbench.analysis.show.cells import HEADERS, NOT_AVAILABLE, Row, show_axis
 from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest
+from hvbench.records.record import NOT_PROVEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,4 +131,4 @@ def _has_interval(row: Row, metric: str | None) -> bool:
 
 def _show_status(row: Row) -> str:
     status = row["status"] if pd.isna(row["reason"]) else f"{row['status']} ({row['reason']})"
-    return f"{status}, NOT the same work" if row["parity"] == "not proven" else status
+    return f"{status}, NOT the same work" if row["parity"] == NOT_PROVEN else status

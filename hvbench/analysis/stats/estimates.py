@@ -24,6 +24,7 @@ from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.records.record import VERDICTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,7 +257,7 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
             for status, count in counts.items()
         ),
         "reason": next((describe_end(launch) for launch in bad), None),
-        "parity": min(parities, default=None),  # `not proven` comes first
+        "parity": min(parities, key=VERDICTS.index, default=None),
         "timed_steps": sum(launch["timed_steps"] for launch in good),
         "loss_digests": len({launch["loss_digest"] for launch in good if not pd.isna(launch["loss_digest"])}),
         "target": None,

@@ -14,7 +14,7 @@ from hvbench.spec.labels import configuration_name
 from hvbench.spec.point import Point
 
 COLUMNS = {"logits": "logits", "loss": "loss", "gradient": "gradients", "update": "updates"}
-GREEN, RED = "same work", "NOT the same"
+GREEN, RED, GREY = "same work", "NOT the same", "not compared"
 
 
 def render_table(parities: Sequence[Parity], *, steps: int, is_full: bool) -> str:
@@ -46,7 +46,7 @@ def render_quantities(parity: Parity) -> str:
 def describe_row(parity: Parity, varying: Sequence[str], *, names_pair: bool) -> list[str]:
     """One configuration's row of the table."""
     largest = worst_by_kind(parity.deviations)
-    verdict = GREEN if parity.is_proven else f"{RED}: {why(parity)}"
+    verdict = GREEN if parity.is_proven else f"{RED if parity.is_compared else GREY}: {why(parity)}"
     return [
         *(str(getattr(parity.points[0], name)) for name in varying),
         *([join_names([point.framework for point in parity.points])] if names_pair else []),

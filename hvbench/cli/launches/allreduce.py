@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display.lines import Display
@@ -56,7 +57,7 @@ def run_allreduce(options: AllreduceOptions, *, np: int | None) -> int:
 
 def prepare(options: AllreduceOptions, launch: Launch, display: Display) -> tuple[list[CaseJob], Path]:
     """The launches that are left to do, and their run folder; raises UsageError or StorageError."""
-    require_available(options)
+    options = replace(options, implementations=list_available(options, display))
     may_use_mpi = launch.context.is_single_host and has_mpi()
     if not may_use_mpi:
         display.prepare("MPI is left out: mpirun starts its ranks on one host, with mpi4py")
@@ -66,15 +67,18 @@ def prepare(options: AllreduceOptions, launch: Launch, display: Display) -> tupl
     return jobs, options.out or new_run_path(RESULTS, "allreduce")
 
 
-def require_available(options: AllreduceOptions) -> None:
-    """Raise UsageError for a link that may not be shaped here, or an implementation that is not installed."""
+def list_available(options: AllreduceOptions, display: Display) -> list[str]:
+    """The implementations that are installed here; raises UsageError where there are none, or no link may be shaped."""
     if options.links and not os.environ.get(LINK_VARIABLE):
         raise UsageError(
             f"--link: no link may be shaped here; run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
         )
-    for name in options.implementations:
-        if name in FRAMEWORKS and not is_installed(name):
-            raise UsageError(f"--implementation {name}: not installed here; see hvbench doctor")
+    missing = [name for name in options.implementations if name in FRAMEWORKS and not is_installed(name)]
+    if len(missing) == len(options.implementations):
+        raise UsageError(f"--implementation {','.join(missing)}: not installed here; see hvbench doctor")
+    for name in missing:
+        display.prepare(f"left out: {name} is not installed here; see hvbench doctor")
+    return [name for name in options.implementations if name not in missing]
 
 
 def run_jobs(jobs: Sequence[CaseJob], launch: Launch, settings: CallSettings, path: Path, display: Display) -> int:

@@ -11,14 +11,14 @@ from pathlib import Path
 
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.parity import describe_parity, join_names, render_table
-from hvbench.errors import Interrupted, NotProven, StorageError, UsageError
+from hvbench.errors import Interrupted, MissingData, NotProven, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors, json_text, write_named_file
 from hvbench.launch.session import join_launch
 from hvbench.parity.horizon import prove_pairs
 from hvbench.parity.pairs import Parity, PointPair, pair_up
 from hvbench.parity.stamp import count
 from hvbench.plan.jobs import make_plan
-from hvbench.plan.skip import is_installed
+from hvbench.plan.skip import is_installed, reason_to_skip
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name
 from hvbench.spec.settings import MeasureSettings
@@ -92,13 +92,22 @@ def run_parity(options: ParityOptions, *, np: int | None) -> int:
 
 
 def require_proven(parities: Sequence[Parity], *, logs: Path) -> None:
-    """Raise NotProven unless every configuration is proven; logs are kept where a worker failed."""
+    """Say what is not proven, if anything; logs are kept where a worker failed.
+
+    Raises:
+        NotProven: in some configuration the frameworks did not do the same work.
+        MissingData: none differs, but some could not be compared.
+    """
     if not any(parity.problem for parity in parities):
         shutil.rmtree(logs, ignore_errors=True)
-    red = [parity for parity in parities if not parity.is_proven]
-    if red:
-        kept = f"; logs of the workers: {logs / 'logs'}" if any(parity.problem for parity in red) else ""
-        raise NotProven(f"{len(red)} of {count(parities)} are not proven to be the same work{kept}")
+    missing = [parity for parity in parities if not parity.is_compared]
+    different = sum(parity.is_compared and not parity.is_proven for parity in parities)
+    left = f"{len(missing)} of {count(parities)} could not be compared; logs of the workers: {logs / 'logs'}"
+    if different:
+        more = f"; {left}" if missing else ""
+        raise NotProven(f"{different} of {count(parities)} are not proven to be the same work{more}")
+    if missing:
+        raise MissingData(left)
 
 
 def parse_words(words: Sequence[str], overrides: Sequence[str]) -> Suite:
@@ -141,7 +150,13 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Point
     pairs = pair_up((point for point in points if point.is_repeatable), frameworks=installed)
     if not pairs:
         raise UsageError(f"{suite.where}: nothing to compare: two runs with an asynchronous server never agree")
-    return pairs
+    reasons = {pair: reason_to_skip(pair[1], world_size=world_size) for pair in pairs}
+    for pair, reason in reasons.items():
+        if reason:
+            display.prepare(f"skipped {configuration_name(pair[1])}: {reason}")
+    if all(reasons.values()):
+        raise UsageError(f"{suite.where}: nothing to compare: {'; '.join(sorted(set(reasons.values())))}")
+    return [pair for pair, reason in reasons.items() if not reason]
 
 
 def require_writable(path: Path | None) -> None:

@@ -23,6 +23,7 @@ from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors
 from hvbench.io.folders import OTHER_FOLDER, lock_folder, require_own_folder
+from hvbench.plan.skip import has_gpu
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
 
 PrintLine = Callable[[str], None]
@@ -114,8 +115,8 @@ def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | Non
     if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
         return f"the hvbench of arm {' and '.join(unable)} does not support turns"
     points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
-    has_gpu = turns is None and any(Path("/dev").glob("nvidia[0-9]*"))
-    return find_obstacle(points, is_single_host=not os.environ.get("HVBENCH_HOSTS"), has_gpu=has_gpu)
+    shares_gpu = turns is None and has_gpu()
+    return find_obstacle(points, is_single_host=not os.environ.get("HVBENCH_HOSTS"), has_gpu=shares_gpu)
 
 
 @dataclass(frozen=True, kw_only=True)

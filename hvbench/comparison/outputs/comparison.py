@@ -58,7 +58,8 @@ def summarize(comparison: Comparison) -> list[str]:
         lines += [f"{name}: A {shorten(a)}, B {shorten(b)}" for name, (a, b) in comparison.differences.items()]
     unlike = [point for point in comparison.points if point.mismatch]
     if unlike:
-        lines.append("The frameworks did NOT do the same work: do not compare their speed.")
+        did = "did NOT do" if any(point.is_different for point in unlike) else "are not proven to have done"
+        lines.append(f"The frameworks {did} the same work: do not compare their speed.")
         lines += [f"{point.label}: {point.mismatch}" for point in unlike[:MOST]]
     if not comparison.points:
         lines.append("Nothing to compare: no point ended in ok on both sides.")

@@ -7,6 +7,7 @@ import gc
 import torch
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.devices import choose_device
 from hvbench.frameworks.pytorch.ranks import join
 from hvbench.frameworks.tf32 import require_tf32
 
@@ -29,8 +30,8 @@ class Runtime:
         keep_freed_memory()
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
-        has_gpu = torch.cuda.is_available()
-        self.device = ("cuda" if has_gpu else "cpu") if device == "auto" else device
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self.device = choose_device(device, gpus=gpus, local_rank=local_rank)
         if self.device == "cuda":
             torch.cuda.set_device(local_rank)
         self.use_tf32(False)  # on in convolutions, as PyTorch starts

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from hvbench.frameworks.allocator import keep_freed_memory
+from hvbench.frameworks.devices import choose_device
 from hvbench.frameworks.tensorflow.ranks import join
 from hvbench.frameworks.tf32 import require_tf32
 
@@ -32,7 +33,7 @@ class Runtime:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
         gpus = tf.config.list_physical_devices("GPU")
-        self.device = ("cuda" if gpus else "cpu") if device == "auto" else device
+        self.device = choose_device(device, gpus=len(gpus), local_rank=local_rank)
         if self.device == "cuda":
             tf.config.set_visible_devices(gpus[local_rank], "GPU")
             tf.config.experimental.set_memory_growth(gpus[local_rank], True)

@@ -14,12 +14,13 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.panels import describe_value, emulated_precisions
 from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.topics.parity.agreement import check_agreement, describe_configuration
-from hvbench.records.record import ParityStamp, Record
+from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, PROVEN, VERDICTS, ParityStamp, Record
 
 MAX_NAMED = 5  # configurations that are named one by one
-PROVEN, RED, MISSING = "proven", "not proven", "unchecked"
+MISSING = "unchecked"  # beside the verdicts of a stamp
 ALIKE = "The frameworks trained alike in this run."
 NOT_ALIKE = "The frameworks were NOT proven to do the same work: do not compare their speed."
+UNPROVEN = "Nothing proves that the frameworks did the same work in this run: do not compare their speed."
 WITH_DROPOUT = (
     "Each framework draws its own masks for dropout: the check trained without it, and with it losses agree on average, "
     "which this run does not show."
@@ -36,7 +37,7 @@ class ConfigurationParity:
 
     configuration: str
     records: list[Record]
-    verdict: str  # PROVEN, RED or MISSING
+    verdict: str  # one of VERDICTS, or MISSING
     stamp: ParityStamp | None  # the one that decided
 
 
@@ -77,11 +78,11 @@ def is_comparable(record: Record) -> bool:
 
 
 def judge(stamps: Iterable[ParityStamp | None]) -> tuple[str, ParityStamp | None]:
-    """The verdict of several launches' stamps, and the stamp that decides: a red one, else none if one is missing."""
+    """The verdict of several launches' stamps, and the stamp that decides: the worst, else none if one is missing."""
     stamps = list(stamps)
-    red = next((stamp for stamp in stamps if stamp and not stamp.is_proven), None)
-    if red:
-        return RED, red
+    worst = min(filter(None, stamps), key=lambda stamp: VERDICTS.index(stamp.verdict), default=None)
+    if worst and not worst.is_proven:
+        return worst.verdict, worst
     if not stamps or None in stamps:
         return MISSING, None
     return PROVEN, max(stamps, key=usage)
@@ -115,20 +116,25 @@ def _check_run(run: Run) -> Verdict | None:
     checked, agreement = list_configurations(run), check_agreement(records)
     if not checked:
         return Verdict(is_proven=False, title=UNCHECKED[0], text=UNCHECKED[1])
-    red = [one for one in checked if one.verdict == RED]
+    red = [one for one in checked if one.verdict == NOT_PROVEN]
+    failed = [one for one in checked if one.verdict == NOT_COMPARED]
     missing = [one for one in checked if one.verdict == MISSING]
     sentences = []
     if red:
         sentences.append(f"The check before the sweep found a difference in {name_all(red, of=len(checked))}.")
+    if failed:
+        sentences.append(f"The check before the sweep could not compare {name_all(failed, of=len(checked))}.")
     if missing:
         sentences.append(f"No check was made before the sweep of {name_all(missing, of=len(checked))}.")
+    is_different = bool(red) or (agreement is not None and not agreement.is_proven)
     if agreement and not agreement.is_proven:
         sentences.append("The losses of the measured steps differ.")
     is_proven = not sentences
     sentences += [describe_green(checked)] if is_proven else []
     sentences += [agreement.describe()] if agreement else []
     sentences += [WITH_DROPOUT] if any(record.point.dropout for record in records) else []
-    return Verdict(is_proven=is_proven, title=ALIKE if is_proven else NOT_ALIKE, text=" ".join(sentences))
+    title = ALIKE if is_proven else NOT_ALIKE if is_different else UNPROVEN
+    return Verdict(is_proven=is_proven, title=title, text=" ".join(sentences))
 
 
 def describe_green(checked: list[ConfigurationParity]) -> str:

@@ -9,8 +9,8 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import NOT_AVAILABLE, show_value
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, leading_axes
 from hvbench.analysis.stats.estimates import sort_points
-from hvbench.analysis.topics.parity.stamps import RED, describe_worst, judge
-from hvbench.records.record import ParityStamp
+from hvbench.analysis.topics.parity.stamps import describe_worst, judge
+from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, ParityStamp
 
 KINDS = ("logits", "loss", "gradient", "update")
 HEADERS_OF_KINDS = ("logits", "loss", "gradients", "updates")
@@ -39,7 +39,7 @@ def parity_table(run: Run) -> Table:
                 *(show_figure(stamp, kind) for kind in KINDS),
                 str(stamp.overflows) if stamp else NOT_AVAILABLE,
                 str(stamped),
-                f"{verdict} ({describe_worst(stamp)})" if stamp and verdict == RED else verdict,
+                f"{verdict} ({describe_worst(stamp)})" if stamp and verdict in (NOT_PROVEN, NOT_COMPARED) else verdict,
             ]
         )
     fields = ["point_id", *AXES, "launches", "launches_stamped", "verdict", *ParityStamp.model_fields]
