@@ -29,9 +29,15 @@ def set_(run: str) -> None:
 def show() -> None:
     """List the stored baselines."""
     from hvbench.comparison.baseline import list_baselines
+    from hvbench.errors import MissingData
     from hvbench.spec.messages import shorten
 
-    for one in list_baselines(RESULTS):
+    kept, problems = list_baselines(RESULTS)
+    for problem in problems:
+        click.echo(f"not a readable baseline: {problem}", err=True)
+    if not kept:
+        raise MissingData(f"no baseline below {RESULTS / 'baselines'}; keep one with hvbench baseline set RUN")
+    for one in kept:
         versions = ", ".join(f"{name} {version}" for name, version in (one.facts.get("packages") or {}).items())
         about = f"{one.facts.get('cpu_model')}, {one.facts.get('usable_cores')} cores, {versions}"
         click.echo(

@@ -23,6 +23,8 @@ def history(metric: str, suite: str, fingerprint: str | None, plot: Path | None)
 
     require_library("ruptures", needed_by="hvbench history", extra="ci")
     found = read_history(metric, suite=suite, fingerprint=fingerprint, root=RESULTS)
+    for problem in found.problems:
+        click.echo(f"not readable: {problem}", err=True)
     click.echo(outputs.render_title(found) + "\n")
     click.echo(outputs.render_text(found.lines, found.metric), nl=False)
     if plot:

@@ -24,7 +24,7 @@ from hvbench.communication.record import read_records
 from hvbench.communication.results import write_residuals
 from hvbench.communication.run import ASKED
 from hvbench.communication.summary import summarize
-from hvbench.errors import UsageError
+from hvbench.errors import MissingData, UsageError
 from hvbench.records.store import RunFolder
 
 
@@ -46,6 +46,7 @@ def forecast(run: Path, question: Question) -> str:
         The model's parameters, its error on cases that it did not see, and the predictions, as text.
 
     Raises:
+        MissingData: no launch of the run ended in `ok`.
         UsageError: nothing in the run can be fitted, or `question` asks for fewer than 2 ranks.
         StorageError: the plot cannot be written.
     """
@@ -60,7 +61,9 @@ def forecast(run: Path, question: Question) -> str:
     if not is_allreduce:
         return "\n\n".join([*blocks, *forecast_steps(run, question, costs, error_factors(costs, held))])
     if not costs:
-        raise UsageError(f"{run}: {'; '.join(problems) or 'no case ended in ok'}")
+        if not problems:
+            raise MissingData(f"{run}: no case ended in ok")
+        raise UsageError(f"{run}: {'; '.join(problems)}")
     write_residuals(run, held)
     return "\n\n".join([*blocks, render_costs(costs, held), forecast_allreduces(question, costs, held)])
 
@@ -72,7 +75,13 @@ def forecast_allreduces(question: Question, costs: Mapping[str, Cost], held: pd.
 
 def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], factors: Mapping[str, float]) -> list[str]:
     """Step time and efficiency of a sweep's configurations, with the model's error; raises UsageError."""
-    records, unreadable = RunFolder(run).read_records()
+    folder = RunFolder(run)
+    folder.read_run()
+    records, unreadable = folder.read_records()
+    if not any(record.is_measured for record in records):
+        raise MissingData(
+            f"{run}: no launch ended in ok with a timed step{f'; unreadable: {unreadable[0]}' if unreadable else ''}"
+        )
     linked = Run(records)
     models = models_of(linked)
     if not models:

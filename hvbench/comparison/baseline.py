@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +39,10 @@ class Baseline:
 
 
 def find_fingerprint(records: list[Record] | tuple[Record, ...], *, where: str) -> str:
-    """The one fingerprint of a run's `ok` launches; raises MissingData or UsageError."""
-    found = {fingerprint_id(record) for record in records if record.outcome.status == "ok"}
+    """The one fingerprint of a run's measured launches; raises MissingData or UsageError."""
+    found = {fingerprint_id(record) for record in records if record.is_measured}
     if not found:
-        raise MissingData(f"{where}: no launch ended in ok")
+        raise MissingData(f"{where}: no launch ended in ok with a timed step")
     if len(found) > 1:
         raise UsageError(
             f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one"
@@ -110,12 +109,19 @@ def read_baseline(path: Path) -> Baseline:
     )
 
 
-def list_baselines(root: Path) -> Iterator[Baseline]:
-    """All stored baselines, by suite and fingerprint; raises UsageError for one that is broken."""
+def list_baselines(root: Path) -> tuple[list[Baseline], list[str]]:
+    """All stored baselines, by suite and fingerprint, and a line for each that cannot be read."""
     paths = sorted(
         (root / BASELINES).glob("*/*/run.json"), key=lambda path: (path.parent.name, path.parent.parent.name)
     )
-    return (read_baseline(path.parent) for path in paths if not path.parent.name.startswith("."))
+    kept, problems = [], []
+    for path in paths:
+        if not path.parent.name.startswith("."):
+            try:
+                kept.append(read_baseline(path.parent))
+            except (UsageError, MissingData) as error:
+                problems.append(str(error))
+    return kept, problems
 
 
 def judge_against_baseline(
@@ -144,10 +150,12 @@ def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path
     path = root / BASELINES / fingerprint / suite
     if path.is_dir():
         return path
-    others = [one for one in list_baselines(root) if one.suite == suite]
+    kept, problems = list_baselines(root)
+    others = [one for one in kept if one.suite == suite]
     if not others:
+        unreadable = f" that can be read ({problems[0]})" if problems else ""
         raise MissingData(
-            f"no baseline of {shorten(suite)} below {root / BASELINES}; keep one with hvbench baseline set RUN"
+            f"no baseline of {shorten(suite)}{unreadable} below {root / BASELINES}; keep one with hvbench baseline set RUN"
         )
     good = next(record for record in now.records if record.outcome.status == "ok")
     differences = [find_differences(one.facts, describe_fingerprint(good)) for one in others]

@@ -55,6 +55,7 @@ class History:
     runs: int
     other_runs: int  # of other machines or software, left out
     lines: tuple[Line, ...]
+    problems: tuple[str, ...] = ()  # a line for each file that could not be read
 
 
 def trace(runs: Sequence[tuple[str, str, Sequence[Record]]], metric: Metric) -> list[Line]:

@@ -97,9 +97,10 @@ def read_history(metric: str, *, suite: str, fingerprint: str | None, root: Path
         MissingData: there is no such run.
     """
     chosen = find_metric(metric)
-    runs = list_runs(root, suite)
+    runs, problems = list_runs(root, suite)
     if not runs:
-        raise MissingData(f"no run of {suite} below {root}; make one with hvbench sweep {suite}")
+        unreadable = f" with a readable record ({problems[0]})" if problems else ""
+        raise MissingData(f"no run of {suite}{unreadable} below {root}; make one with hvbench sweep {suite}")
     found = [{fingerprint_id(record) for record in launches.records} for _, _, launches in runs]
     wanted = fingerprint or fingerprint_id(runs[-1][2].records[-1])
     same = [
@@ -108,13 +109,19 @@ def read_history(metric: str, *, suite: str, fingerprint: str | None, root: Path
     if not same:
         known = ", ".join(sorted(set().union(*found)))
         raise MissingData(f"no run of {suite} has the fingerprint {wanted}; there are {known}")
+    lines = tuple(trace(same, chosen))
+    if not lines:
+        raise MissingData(
+            f"no point of {suite} on {wanted} has a {chosen.title}: no launch that ended in ok measured it"
+        )
     return History(
         metric=chosen,
         suite=suite,
         fingerprint=wanted,
         runs=len(same),
         other_runs=len(runs) - len(same),
-        lines=tuple(trace(same, chosen)),
+        lines=lines,
+        problems=tuple(problems),
     )
 
 

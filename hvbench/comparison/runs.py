@@ -60,13 +60,23 @@ def load_launches(path: Path, *, name: str) -> tuple[LaunchSet, list[str]]:
     return LaunchSet(name=name, records=records, job=str(path)), problems
 
 
-def list_runs(root: Path, suite: str) -> list[tuple[str, str, LaunchSet]]:
-    """(name, created at, launches) of every run of `suite` below `root` with records, oldest first; raises UsageError."""
-    found = []
+def list_runs(root: Path, suite: str) -> tuple[list[tuple[str, str, LaunchSet]], list[str]]:
+    """Every run of `suite` below `root` with records, as (name, created at, launches), oldest first.
+
+    A run or a record that cannot be read costs no other: the second value has a line for each. Raises UsageError for a
+    name that no suite can have.
+    """
+    found, problems = [], []
     for path in (root / require_name(suite)).glob("*/run.json"):
-        records, _ = RunFolder(path.parent).read_records()
+        folder = RunFolder(path.parent)
+        try:
+            created_at = str(folder.read_run().get("created_at", ""))
+        except UsageError as error:
+            problems.append(str(error))
+            continue
+        records, unreadable = folder.read_records()
+        problems += unreadable
         if records:
-            created_at = str(RunFolder(path.parent).read_run().get("created_at", ""))
             launches = LaunchSet(name=path.parent.name, records=records, job=str(path.parent))
             found.append((path.parent.name, created_at, launches))
-    return sorted(found, key=lambda run: (run[1], age_key(Path(run[0]))))
+    return sorted(found, key=lambda run: (run[1], age_key(Path(run[0])))), problems

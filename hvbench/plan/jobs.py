@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hvbench.errors import UsageError
 from hvbench.plan.skip import reason_not_to_measure, reason_to_skip
 from hvbench.spec.knob import changed_fields, knobs_of
 from hvbench.spec.point import Point
@@ -81,6 +82,13 @@ def make_plan(
             if repeat < settings.repeats or (point.point_id, repeat) in added:
                 (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
+
+
+def require_runnable(plan: Plan, *, where: str) -> None:
+    """Raise UsageError, with every reason, where a plan skips all of its points; `where` names the suite."""
+    if not plan.jobs and not plan.done:
+        reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
+        raise UsageError(f"{where}: none of its {len(plan.skipped)} points can run: {reasons}")
 
 
 def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int]:

@@ -222,6 +222,12 @@ class Record(Spec):
         return f"{self.point_id}.r{self.repeat}"
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the launch is evidence: it ended in `ok`, and every rank has timed steps."""
+        timed = [len(rank.step_seconds) > self.warmup_steps for rank in self.ranks]
+        return self.outcome.status == "ok" and bool(timed) and all(timed)
+
+    @property
     def warmup_steps(self) -> int:
         """Number of leading entries of each list of samples that are not measurements."""
         return self.measure.warmup_steps

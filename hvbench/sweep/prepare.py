@@ -12,7 +12,7 @@ from typing import Any
 from hvbench import __version__
 from hvbench.errors import StorageError, UsageError
 from hvbench.io.clock import utc_now
-from hvbench.plan.jobs import Plan, make_plan
+from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.repeats import extra_keys
 from hvbench.records.environment import describe_environment
 from hvbench.records.store import RunFolder
@@ -65,9 +65,7 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
         done=folder.done_keys(retry=options.retry) if before else (),
         extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
     )
-    if not plan.jobs and not plan.done:
-        reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
-        raise UsageError(f"{suite.where}: none of its {len(points)} points can run: {reasons}")
+    require_runnable(plan, where=suite.where)
     run = describe_run(suite, plan, world_size=world_size, command=options.command)
     if before is not None:
         changes = find_changes(before, run)

@@ -58,7 +58,8 @@ class Tuned:
     point: Point
     knobs: Mapping[str, Any]
     trials: int
-    ratio: Ratio | None  # None where the default was the best, or where no pair was left time
+    ratio: Ratio | None  # None where the default was the best, or where the evidence is missing
+    missing: str | None = None  # why nothing can be said; None: something can
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,9 +142,14 @@ def tune(
     best = min(seen, key=lambda point: float(np.median(seen[point])))
     chosen = {name: getattr(best, name) for name in tuning.knobs}
     say(f"{trials} launches tried; best: {describe_values(chosen)}")
-    if best == tuning.base or not math.isfinite(min(seen[best])):
+    if not math.isfinite(min(seen[best])):
+        missing = f"none of the {trials} launches ended in ok"
+        return Tuned(point=tuning.base, knobs=chosen, trials=trials, ratio=None, missing=missing)
+    if best == tuning.base:
         return Tuned(point=tuning.base, knobs=chosen, trials=trials, ratio=None)
-    return Tuned(point=best, knobs=chosen, trials=trials, ratio=compare_in_pairs(tuning, launches, best))
+    ratio = compare_in_pairs(tuning, launches, best)
+    missing = None if ratio else "no pair of launches of the best and of the default ended in ok"
+    return Tuned(point=best, knobs=chosen, trials=trials, ratio=ratio, missing=missing)
 
 
 def search(tuning: Tuning, launches: Launches, *, settled: int | None) -> dict[Point, list[float]]:

@@ -171,6 +171,7 @@ def test_a_launch_that_fails_is_never_the_best() -> None:
     tuning = Tuning(base=BASE, knobs=DEFAULT_KNOBS, budget_seconds=1.0, pairs=1)
     tuned = tune(tuning, Launches(lambda job: failed), say=lambda line: None)
     assert tuned.ratio is None and describe_gain(tuned) == "nothing was found that beats the default"
+    assert tuned.missing == f"none of the {tuned.trials} launches ended in ok"
 
 
 def test_what_makes_no_sense_is_not_proposed() -> None:

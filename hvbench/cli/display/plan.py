@@ -5,7 +5,7 @@ from __future__ import annotations
 from hvbench.cli.display.lines import format_duration
 from hvbench.launch.session import resolve_context
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
-from hvbench.plan.jobs import make_plan
+from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.together import describe_together
 from hvbench.records.environment import usable_cores, usable_memory_bytes
@@ -18,12 +18,16 @@ from hvbench.training import text
 
 
 def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
-    """Jobs in order, skipped points with reasons, what may not fit, what the ranks reach together, rough time; raises DataError."""
+    """Jobs in order, skipped points with reasons, what may not fit, what the ranks reach together, rough time.
+
+    Raises DataError for a text that cannot be read, and UsageError where no point can run, as a sweep does.
+    """
     context = resolve_context(np)
     points = suite.points()
     for source in dict.fromkeys(point.data for point in points):
         text.check(source)
     plan = make_plan(points, suite.measure, world_size=context.size)
+    require_runnable(plan, where=suite.where)
     lines = [f"{suite.name}: {suite.question}", ""]
     suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     for job in plan.jobs:

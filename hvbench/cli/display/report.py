@@ -7,6 +7,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hvbench.errors import MissingData
 from hvbench.io.untrusted import make_printable
 from hvbench.records.store import RunFolder
 
@@ -26,11 +27,22 @@ def rarely_collecting() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-@rarely_collecting()
 def write_report(
     path: Path, *, style: Path | None = None, with_parquet: bool = False, trackers: Sequence[str] = ()
 ) -> str:
-    """Rebuild everything that follows from a run's records; the text to show."""
+    """Rebuild everything that follows from a run's records; the text to show.
+
+    Raises:
+        MissingData: no record can be read; the files of an earlier report stay as they are.
+        UsageError: this is no run folder.
+        StorageError: a file cannot be written.
+    """
+    return report_run(path, style=style, with_parquet=with_parquet, trackers=trackers)[0]
+
+
+@rarely_collecting()
+def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: Sequence[str]) -> tuple[str, bool]:
+    """As `write_report`: the text, and whether any launch was measured."""
     from hvbench import tracking
     from hvbench.analysis.frame.run import Run
     from hvbench.analysis.report import write
@@ -39,9 +51,13 @@ def write_report(
     folder = RunFolder(path)
     request = folder.read_run()
     records, problems = folder.read_records()
+    if not records:
+        first = make_printable(f"; the first: {problems[0]}") if problems else ""
+        raise MissingData(f"{path}: holds no readable record; {len(problems)} files are none{first}")
     run = Run(records, request)
     write.write_report(path, run, style=style, with_parquet=with_parquet)
     lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
     lines += render_terminal(run)
     tracked = [f"tracked: {line}" for line in tracking.track(path, records, trackers)]
-    return "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
+    text = "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
+    return text, any(record.is_measured for record in records)

@@ -11,7 +11,7 @@ from hvbench.cli.display.choose import choose_display
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.report import write_report
 from hvbench.cli.options import RESULTS, Outputs
-from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError, UsageError
+from hvbench.errors import HvbenchError, Interrupted, MissingData, PointsFailed, StorageError, UsageError
 from hvbench.launch.context import Context
 from hvbench.launch.process import worker_environment
 from hvbench.launch.session import Launch, join_launch
@@ -97,7 +97,7 @@ def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str
         return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
         return write_report(path)
-    except (StorageError, UsageError) as error:
+    except (MissingData, StorageError, UsageError) as error:
         return f"no report: {error}"
 
 

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 from hvbench.cli.display.lines import Display, describe_record
 from hvbench.cli.options import RESULTS
-from hvbench.errors import HvbenchError, UsageError
+from hvbench.errors import HvbenchError, MissingData, UsageError
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.jobs import Job
@@ -60,6 +60,7 @@ def run_tune(options: TuneOptions, sweep_options: SweepOptions, *, np: int | Non
 
     Raises:
         HvbenchError: the search could not begin, or was ended before it found anything.
+        MissingData: no launch ended in `ok`, or no pair of the best and the default.
     """
     with join_launch(np) as launch:
         if launch is None:
@@ -70,6 +71,8 @@ def run_tune(options: TuneOptions, sweep_options: SweepOptions, *, np: int | Non
         sweep = prepare_sweep(suite, folder, sweep_options, world_size=launch.world_size, observer=display)
         before = continue_search(folder, options.knobs)
         tuned = search_and_show(sweep, launch, display, options=options, before=before)
+    if tuned.missing:
+        raise MissingData(f"{tuned.missing}; records: {folder.path}")
     display.show(f"{describe_values(tuned.knobs)}\n{describe_gain(tuned)}\nrecords: {folder.path}", path=folder.path)
     return 0
 
