@@ -1,4 +1,4 @@
-"""Plot of bus bandwidth against message size, one panel per number of ranks, with the measured ceiling."""
+"""Plot of bus bandwidth against message size, one panel per number of ranks, with the highest that was measured."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
     """Plot the bus bandwidth of every path of `summarize`; None without data.
 
-    The ceiling of a panel is the highest bus bandwidth that any uncompressed path, MPI's included, reached.
+    A panel's dotted line is the highest bus bandwidth of any uncompressed path, MPI's included: the largest of several noisy
+    figures, so what it names is that it was measured, and no limit of the machine.
     """
     good = summary.dropna(subset=["busbw_bytes_per_second"])
     if good.empty:
@@ -42,11 +43,11 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
                 markersize=3,
                 linewidth=1.8 if first["implementation"] in REFERENCES else 1.2,
             )
-        ceiling = reached.loc[reached["compression"] == "none", "busbw_bytes_per_second"].max()
-        if pd.notna(ceiling):
-            panel.axhline(ceiling / 1e9, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
+        highest = reached.loc[reached["compression"] == "none", "busbw_bytes_per_second"].max()
+        if pd.notna(highest):
+            panel.axhline(highest / 1e9, color="black", linewidth=0.8, linestyle=(0, (1, 3)))
             panel.annotate(
-                f"measured ceiling {ceiling / 1e9:.2f} GB/s", (0.01, ceiling / 1e9), va="bottom", fontsize=8,
+                f"highest measured {highest / 1e9:.2f} GB/s", (0.01, highest / 1e9), va="bottom", fontsize=8,
                 xycoords=("axes fraction", "data"),
             )  # fmt: skip
         panel.set_xscale("log", base=2)

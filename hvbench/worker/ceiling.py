@@ -42,6 +42,7 @@ PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
 SQUARE_SIZES = (512, 1024, 2048, 4096, 8192)
 MAX_SQUARE_SECONDS = 0.15  # a square that would take longer is not tried
 MAX_PRODUCT_SECONDS = 0.03  # of the model's own; of one that would take longer a part is timed
+MAX_READ_SECONDS = 0.06  # of the best product; of one that would take longer a part is read
 CALL_SECONDS = 2e-3  # least time of one call; shorter work is repeated in it
 MAX_REPEATS = 16
 BEST_OF = 3
@@ -124,23 +125,30 @@ class Ceilings:
         return max(self._best_square(dtype, point.gemm), rates.best, key=lambda peak: peak.flops_per_second)
 
     def _read_together(self, peak: Peak, *, dtype: str, gemm: str) -> Readings:
-        """Readings of the product that rank 0 found best, or of a part of it that takes little time."""
-        small = shrink(peak.product, max_flops=MAX_PRODUCT_SECONDS * peak.flops_per_second)
-        product, repeats = self._share_product(small, expected_seconds=small.flops / peak.flops_per_second)
+        """Readings of the product that rank 0 found best, or of a part of it if it takes long."""
+        part = shrink(peak.product, max_flops=MAX_READ_SECONDS * peak.flops_per_second)
+        product, expected_seconds = self._share_product(part, expected_seconds=part.flops / peak.flops_per_second)
+        repeats = _repeats(expected_seconds)
 
         def measure() -> Readings:
             overhead_seconds = self._call_seconds()  # asked first: it multiplies in float32
             with self._prepared(product, repeats=repeats, dtype=dtype, gemm=gemm) as run:
-                work = Work(run=run, flops=repeats * product.flops, overhead_seconds=overhead_seconds)
+                work = Work(
+                    run=run,
+                    flops=repeats * product.flops,
+                    expected_seconds=repeats * expected_seconds,
+                    overhead_seconds=overhead_seconds,
+                )
                 return read_together(self.runtime, work)
 
-        return self._ask_once(measure, "together", dtype, gemm, product, repeats)
+        return self._ask_once(measure, "together", dtype, gemm, product)
 
-    def _share_product(self, product: Product, *, expected_seconds: float) -> tuple[Product, int]:
-        """Rank 0's product, and how often one call repeats it: all ranks ask the same question."""
-        sides = (*product.shape, TRANSPOSED.index(product.transposed), _repeats(expected_seconds))
-        rows, inner, columns, transposed, repeats = (int(self.runtime.gather(float(value))[0]) for value in sides)
-        return Product(rows=rows, inner=inner, columns=columns, transposed=TRANSPOSED[transposed]), repeats
+    def _share_product(self, product: Product, *, expected_seconds: float) -> tuple[Product, float]:
+        """Rank 0's product and what it should take: all ranks ask the same question."""
+        values = (*product.shape, TRANSPOSED.index(product.transposed), expected_seconds)
+        *sides, seconds = (self.runtime.gather(float(value))[0] for value in values)
+        rows, inner, columns, transposed = map(int, sides)
+        return Product(rows=rows, inner=inner, columns=columns, transposed=TRANSPOSED[transposed]), seconds
 
     def _best_square(self, dtype: str, gemm: str) -> Peak:
         def measure() -> Peak:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from hvbench.frameworks.contract import Runtime
 
 ROUNDS = 3
-WINDOW_SECONDS = 0.08  # of one reading; a call that should end later is not begun
+WINDOW_SECONDS = 0.08  # of one reading, or longer for long calls; a call that should end later is not begun
+CALLS = 2.2  # that a window has room for at least: one untimed, one timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +27,17 @@ class Readings:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """A call to be repeated: `flops` of it, and the seconds by which the clock and calling make it seem longer."""
+    """A call to be repeated, `flops` of it, and how long it should take: the same on every rank."""
 
     run: Callable[[], None]
     flops: float
-    overhead_seconds: float
+    expected_seconds: float
+    overhead_seconds: float  # by which calling makes it longer
+
+    @property
+    def window_seconds(self) -> float:
+        """Of one reading."""
+        return max(WINDOW_SECONDS, CALLS * self.expected_seconds)
 
 
 def read_together(runtime: Runtime, work: Work) -> Readings:
@@ -42,7 +49,7 @@ def read_together(runtime: Runtime, work: Work) -> Readings:
             if runtime.rank == 0:
                 readings.alone.append(_read_window(runtime, work))
             else:
-                time.sleep(WINDOW_SECONDS)
+                time.sleep(work.window_seconds)
         runtime.barrier()
         readings.together.append(_read_window(runtime, work))
     return readings
@@ -50,7 +57,7 @@ def read_together(runtime: Runtime, work: Work) -> Readings:
 
 def _read_window(runtime: Runtime, work: Work) -> float:
     """FLOP/s over a window: the mean of all calls but the first, which brings the caches and the other ranks to it; at least one."""
-    deadline = time.perf_counter() + WINDOW_SECONDS
+    deadline = time.perf_counter() + work.window_seconds
     begun = now = _call(runtime, work)
     calls, longest = 0, 0.0
     while not calls or now + longest <= deadline:

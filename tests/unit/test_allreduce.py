@@ -226,12 +226,12 @@ def test_the_table_has_a_block_per_path_and_lines_for_failures() -> None:
     assert "timeout: hung" in text
 
 
-def test_the_plot_shows_every_path_below_the_ceiling_of_uncompressed_ones() -> None:
+def test_the_plot_shows_every_path_and_the_highest_of_uncompressed_ones() -> None:
     plain = CASE.model_copy(update={"compression": "none"})
     figure = plot_bandwidth(summarize([make([[1e-3], [1e-3]]), make([[2e-3], [2e-3]], case=plain)]))
     (panel,) = figure.axes
     assert {line.get_label() for line in panel.get_lines()} >= {"pytorch gloo fp16", "pytorch gloo none"}
-    assert "measured ceiling 0.52 GB/s" in [text.get_text() for text in panel.texts]
+    assert "highest measured 0.52 GB/s" in [text.get_text() for text in panel.texts]
     assert plot_bandwidth(summarize([make([], status="failed", message="x")])) is None
 
 

@@ -47,7 +47,7 @@ def read(
     readings = [Readings() for _ in ranks]
 
     def serve(rank: ThreadRanks) -> None:
-        work = Work(run=rank.work(), flops=flops, overhead_seconds=overhead_seconds)
+        work = Work(run=rank.work(), flops=flops, expected_seconds=0.004, overhead_seconds=overhead_seconds)
         readings[rank.rank] = read_together(rank, work)
 
     threads = [threading.Thread(target=serve, args=(rank,)) for rank in ranks]
@@ -72,6 +72,12 @@ def test_one_rank_is_alone_in_every_other_window(world_size: int) -> None:
 def test_a_rank_without_others_is_never_alone() -> None:
     _, (readings,) = read(1)
     assert readings.alone == [] and len(readings.together) == ROUNDS
+
+
+@pytest.mark.parametrize(("expected_seconds", "window_seconds"), [(0.001, 0.08), (0.02, 0.08), (0.06, 0.132)])
+def test_a_window_has_room_for_an_untimed_and_a_timed_call(expected_seconds: float, window_seconds: float) -> None:
+    work = Work(run=lambda: None, flops=1.0, expected_seconds=expected_seconds, overhead_seconds=0.0)
+    assert work.window_seconds == pytest.approx(window_seconds)
 
 
 def test_a_reading_is_the_work_over_its_time() -> None:
