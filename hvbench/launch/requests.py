@@ -19,6 +19,7 @@ class JobKind(StrEnum):
     """What a worker does with one job; the value is the request's `kind`."""
 
     MEASURE = "measure"
+    PRETRAIN = "pretrain"
     TRACE = "trace"
     ALLREDUCE = "allreduce"
 
@@ -32,6 +33,16 @@ class MeasureRequest(Spec):
     key: str = Field("", description="names the launch, and its folder of checkpoints")
     place: int | None = Field(None, description="number of the launch among those that two arms of `ab` run in turns")
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
+    pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")
+
+
+class PretrainRequest(Spec):
+    """Train a language model and leave a checkpoint of it, from which points of every framework start."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    point: Point = Field(description="of the language model")
+    steps: int = Field(ge=2)
+    path: str = Field(description="of the checkpoint")
 
 
 class TraceRequest(Spec):

@@ -16,9 +16,8 @@ from hvbench.parity.run import DIGESTS, NO_LIMITS, Limits, TracedPoint, estimate
 from hvbench.parity.tolerances import tolerances_for
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.knob import knobs_of
 from hvbench.spec.labels import distinguish, short_name
-from hvbench.spec.point import Point
+from hvbench.spec.point import Point, in_framework
 
 MAX_TRACE_BYTES = 4 * 2**30  # of all traces that wait for their counterpart on disk; a single pair may be larger
 
@@ -63,14 +62,6 @@ def pair_up(points: Iterable[Point], *, frameworks: Sequence[str] = FRAMEWORKS) 
         first = in_framework(point, frameworks[0])
         pairs += [(first, in_framework(first, name)) for name in frameworks[1:]]
     return list(dict.fromkeys(pairs))
-
-
-def in_framework(point: Point, framework: str) -> Point:
-    """The same training in another framework; a choice that only its own framework has falls back to the default."""
-    if point.framework == framework:
-        return point
-    own = {name: Point.model_fields[name].default for name, knob in knobs_of(Point).items() if knob.is_of_one_framework}
-    return point.model_copy(update={**own, "framework": framework})
 
 
 def check_pairs(

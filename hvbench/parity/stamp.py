@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from hvbench.launch.coordinator import Coordinator
 from hvbench.parity.compare import Deviation, worst, worst_by_kind
 from hvbench.parity.horizon import prove_pairs
-from hvbench.parity.pairs import Parity, PointPair, in_framework
+from hvbench.parity.pairs import Parity, PointPair
 from hvbench.parity.run import Limits
 from hvbench.parity.tolerances import check_updates
 from hvbench.plan.jobs import Plan
 from hvbench.records.record import ParityStamp, finite_or_none
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.labels import configuration_name, distinguish
-from hvbench.spec.point import Point
+from hvbench.spec.point import Point, in_framework
 
 MAX_PROBLEM = 500  # characters
 

@@ -39,8 +39,6 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
         steps += steps // settings.noise_every + 1
     if settings.ablation_rounds:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)
-    if job.point.is_pretrained:
-        steps += job.point.pretraining_steps
     if job.point.link_bits_per_second:
         seconds += steps * link_seconds(facts.allreduce_bytes_per_step, job.point)
     return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
@@ -56,8 +54,6 @@ def count_tokens(point: Point, settings: MeasureSettings) -> float:
         tokens += tokens // steps * (steps // settings.noise_every + 1)
     if settings.ablation_rounds:  # and an untimed one
         tokens += point.tokens_per_step * ABLATION_STEPS * (settings.ablation_rounds + 1)
-    if point.is_pretrained:
-        tokens += tokens_before(point, point.pretraining_steps)
     if not settings.evaluate_every:
         return tokens
     evaluations = -(-steps // settings.evaluate_every) + 1  # of the untrained model, too

@@ -191,6 +191,9 @@ class ParityStamp(Spec):
     worst_relative_error: MaybeFinite
     worst_tolerance: Real | None
     problem: Line | None = Field(None, description="why nothing could be compared")
+    start: Line | None = Field(
+        None, description="digest of the pretrained checkpoint that this launch and its counterpart's both start from"
+    )
 
     @property
     def verdict(self) -> str:

@@ -46,7 +46,7 @@ class ObjectivePart(Part):
         "none", description="what the weights learn before; classification only"
     )
     pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps")] = Field(
-        200, description="steps of that, in the same worker, before the first measured one"
+        200, description="steps of that, by one framework, whose weights all start from"
     )
 
     @property

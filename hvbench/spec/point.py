@@ -13,6 +13,7 @@ from hvbench.spec.batch import BatchPart
 from hvbench.spec.data import DataPart
 from hvbench.spec.exchange import ExchangePart
 from hvbench.spec.framework import FrameworkPart
+from hvbench.spec.knob import knobs_of
 from hvbench.spec.model import ModelPart
 from hvbench.spec.numerics import NumericsPart
 from hvbench.spec.objective import ObjectivePart
@@ -53,3 +54,17 @@ class Point(
     def tokens_per_step(self) -> int:
         """Tokens per step over all ranks; needs a resolved `world_size`."""
         return self.global_batch_size * self.sequence_length
+
+
+def in_framework(point: Point, framework: str) -> Point:
+    """The same training in another framework; a choice that only its own framework has falls back to the default."""
+    if point.framework == framework:
+        return point
+    return without_own_choices(point).model_copy(update={"framework": framework})
+
+
+def without_own_choices(point: Point) -> Point:
+    """`point` with the defaults of those fields that are choices of its own framework alone."""
+    knobs = knobs_of(Point)
+    own = {name: Point.model_fields[name].default for name, knob in knobs.items() if knob.is_of_one_framework}
+    return point.model_copy(update=own)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hvbench import __version__
-from hvbench.errors import StorageError, UsageError
+from hvbench.errors import StorageError
 from hvbench.io.clock import utc_now
 from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.repeats import extra_keys
@@ -20,7 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
-from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment
+from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment, require_unchanged
 from hvbench.sweep.run import Sweep
 from hvbench.sweep.tasks import seeded_point
 from hvbench.training import corpus, text
@@ -69,7 +69,7 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
     run = describe_run(suite, plan, world_size=world_size, command=options.command)
     if before is not None:
         changes = find_changes(before, run)
-        require_unchanged(changes, "", folder=folder, force=options.force)
+        require_unchanged(changes, "", path=folder.path, force=options.force)
         if changes:
             observer.prepare(f"going on although it has changed: {describe_changes(changes)}")
         run = continue_run(before, run, changes=changes)
@@ -78,7 +78,7 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
     known = before.get("data") if before else None
     if isinstance(known, Mapping):
         changes = find_changes({"data": known}, {"data": digests})
-        require_unchanged(changes, "its text ", folder=folder, force=options.force)
+        require_unchanged(changes, "its text ", path=folder.path, force=options.force)
         digests = {**known, **digests}
     folder.write_run({**run, "data": digests})
     return Sweep(suite=suite, folder=folder, plan=plan, options=options)
@@ -93,15 +93,6 @@ def read_earlier_session(folder: RunFolder, *, resume: bool) -> dict[str, Any] |
             f"{folder.path}: holds a run already; go on with --resume, or choose another folder with --out"
         )
     return folder.read_run()
-
-
-def require_unchanged(changes: Sequence[str], what: str, *, folder: RunFolder, force: bool) -> None:
-    """Raise UsageError when there are `changes` to a run, unless forced: its launches would not be comparable."""
-    if changes and not force:
-        raise UsageError(
-            f"{folder.path}: {what}has changed since it was begun: {describe_changes(changes)}; "
-            "start a new run, or go on all the same with --force"
-        )
 
 
 def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence[str]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hvbench.errors import UsageError
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.messages import shorten
 from hvbench.spec.settings import MeasureSettings
@@ -39,7 +41,7 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if not changes:
             new, gone = (len(_launches(a) - _launches(b)) for a, b in ((now, before), (before, now)))
             changes.append(f"points: {new} new, {gone} gone")
-    for key in ("environment", "data"):
+    for key in ("environment", "data", "pretraining"):
         if isinstance(before.get(key), Mapping):
             common = {field: value for field, value in now.get(key, {}).items() if field in before[key]}
             changes += _compare(key, {field: before[key][field] for field in common}, common)
@@ -50,6 +52,15 @@ def describe_changes(changes: list[str]) -> str:
     """All changes in one line, or as many as a line can hold."""
     more = f"; and {len(changes) - MAX_SHOWN} more" if len(changes) > MAX_SHOWN else ""
     return "; ".join(changes[:MAX_SHOWN]) + more
+
+
+def require_unchanged(changes: Sequence[str], what: str, *, path: Path, force: bool) -> None:
+    """Raise UsageError when there are `changes` to a run, unless forced: its launches would not be comparable."""
+    if changes and not force:
+        raise UsageError(
+            f"{path}: {what}has changed since it was begun: {describe_changes(changes)}; "
+            "start a new run, or go on all the same with --force"
+        )
 
 
 def _launches(run: Mapping[str, Any]) -> set[str]:

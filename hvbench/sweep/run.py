@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.io.clock import utc_now
@@ -32,8 +34,11 @@ from hvbench.sweep.outcomes import (
     outcome_of_failure,
     read_samples,
 )
-from hvbench.sweep.tasks import make_task
+from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
+from hvbench.sweep.resume import find_changes, require_unchanged
+from hvbench.sweep.tasks import make_task, seeded_point
 from hvbench.training.flops import model_facts
+from hvbench.training.pretraining import pretrained_file, pretraining_name
 
 
 @dataclass(kw_only=True)
@@ -46,11 +51,18 @@ class Sweep:
     options: SweepOptions
     statuses: dict[str, int] = field(default_factory=dict)  # launches so far, by the status of their outcome
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
+    pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
+    without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
 
     @property
     def settings(self) -> MeasureSettings:
         """How every point is measured."""
         return self.suite.measure
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all checkpoints, pretrained ones included."""
+        return self.folder.path.resolve() / "checkpoints"
 
     @property
     def has_work(self) -> bool:
@@ -82,6 +94,30 @@ class Sweep:
             observer.extend(jobs, f"towards a precision of ± {100 * self.settings.precision_target:g} %")
             self.run_jobs(jobs, coordinator, observer)
 
+    def pretrain(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
+        """Train what `jobs` start from and no session has trained yet, and note in run.json who trained it.
+
+        Raises UsageError where weights are not those that earlier launches of this run started from.
+        """
+        wanted = find_pretrainings(jobs, self.settings, checkpoints=self.checkpoints)
+        if not wanted:
+            return
+        self.without_start |= launch_pretrainings(
+            coordinator,
+            [each for each in wanted if each.path not in self.without_start],
+            timeout_seconds=self.settings.timeout_seconds,
+            memory_limit_bytes=self.options.memory_limit_bytes,
+            report=observer.prepare,
+        )
+        run, found = self.folder.read_run(), identify_pretrainings(wanted)
+        known = run.get("pretraining")
+        known = known if isinstance(known, dict) else {}
+        changes = find_changes({"pretraining": known}, {"pretraining": found})
+        require_unchanged(changes, "what it starts from ", path=self.folder.path, force=self.options.force)
+        self.pretrained = {**known, **found}
+        if self.pretrained != known:
+            self.folder.write_run({**run, "pretraining": self.pretrained})
+
     def next_round(self, *, rest_seconds: float) -> list[Job]:
         """One more launch of each point whose tokens/s is not known to the precision target yet, as time allows."""
         if self.settings.precision_target is None:
@@ -92,7 +128,12 @@ class Sweep:
         return next_jobs(wide, records, rest_seconds=rest_seconds)
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
-        """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot continue."""
+        """Run `jobs` in their order and write a record of each; raises HvbenchError when the sweep cannot continue.
+
+        Those whose pretraining failed end as it did, before the others.
+        """
+        self.pretrain(jobs, coordinator, observer)
+        jobs = self.leave_out_startless(jobs, observer)
         places = number_places(self.suite.points(), jobs)
         tasks = [
             make_task(
@@ -100,7 +141,8 @@ class Sweep:
                 self.settings,
                 place=places.get(job.key),
                 memory_limit_bytes=self.options.memory_limit_bytes,
-                checkpoints=self.folder.path.resolve() / "checkpoints",
+                checkpoints=self.checkpoints,
+                pretrained=self.pretrained,
             )
             for job in jobs
         ]
@@ -120,6 +162,23 @@ class Sweep:
                 self.record_interruption(jobs[finished], error, started_at=started_at)
             raise
 
+    def leave_out_startless(self, jobs: Sequence[Job], observer: Observer) -> list[Job]:
+        """The jobs that have what they start from; the others leave a record that says why there is nothing."""
+        kept = []
+        for job in jobs:
+            point = seeded_point(job, self.settings)
+            path = self.checkpoints / pretrained_file(point) if point.is_pretrained else None
+            if path not in self.without_start:
+                kept.append(job)
+                continue
+            failure = replace(self.without_start[path], phase="pretraining")
+            record = self.make_record(
+                job, TaskEnd(results=[], failure=failure, generation=-1, seconds=0.0), started_at=utc_now()
+            )
+            self.write(record)
+            observer.finish_job(job, record)
+        return kept
+
     def record_interruption(self, job: Job, error: Interrupted | LaunchError, *, started_at: str) -> None:
         """Leave a record of the job that was running when the sweep had to end, if the disk still takes one."""
         message = str(error).partition(";")[0]
@@ -133,6 +192,14 @@ class Sweep:
         """Store a record and count its outcome."""
         self.folder.write_record(record)
         self.statuses[record.outcome.status] = self.statuses.get(record.outcome.status, 0) + 1
+
+    def stamp_of(self, job: Job) -> ParityStamp | None:
+        """The parity of the job's point, with the pretrained weights from which all frameworks train that seed."""
+        stamp = self.stamps.get(job.point)
+        if stamp is None or not job.point.is_pretrained:
+            return stamp
+        start = self.pretrained.get(pretraining_name(seeded_point(job, self.settings)), {})
+        return stamp.model_copy(update={"start": start.get("digest")})
 
     def make_record(self, job: Job, end: TaskEnd, *, started_at: str) -> Record:
         """The record of one launch, from what all ranks left of it."""
@@ -156,7 +223,7 @@ class Sweep:
             model=model_facts(job.point),
             environment=environment,
             ranks=ranks,
-            parity=self.stamps.get(job.point),
+            parity=self.stamp_of(job),
             started_at=started_at,
             duration_seconds=end.seconds,
         )

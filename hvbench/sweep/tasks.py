@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from hvbench.launch.requests import MeasureRequest
 from hvbench.launch.task import Task
@@ -10,6 +13,7 @@ from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
+from hvbench.training.pretraining import pretraining_name
 from hvbench.worker.turns import stretch_timeout
 
 
@@ -20,6 +24,7 @@ def make_task(
     place: int | None = 0,
     memory_limit_bytes: int | None = None,
     checkpoints: Path = Path("checkpoints"),
+    pretrained: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> Task:
     """The task that measures one job.
 
@@ -29,13 +34,17 @@ def make_task(
         place: its number among the launches that two arms of `hvbench ab` run in turns; None: it takes no turns.
         memory_limit_bytes: what one worker may allocate; None: no limit.
         checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
+        pretrained: run.json's `pretraining`: a launch that finds other weights there is not trained.
     """
+    point = seeded_point(job, settings)
+    start = pretrained.get(pretraining_name(point), {}) if point.is_pretrained else {}
     request = MeasureRequest(
-        point=seeded_point(job, settings),
+        point=point,
         measure=settings,
         key=job.key,
         place=place,
         checkpoints=str(checkpoints),
+        pretraining_digest=start.get("digest"),
     )
     return Task(
         group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers

@@ -7,6 +7,7 @@ the batches follow from the step and the point. The file depends on no framework
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,15 @@ def check_checkpoint(path: str, point: Point) -> CheckpointHeader:
         header = _read_header(file, path)
         require_fitting(header, _read_shapes(file), point, where=path)
         return header
+
+
+def identify_checkpoint(path: str) -> dict[str, str | int]:
+    """Which framework wrote a checkpoint, after how many steps from which seed, and the digest of the file. Raises UsageError."""
+    with _open(path) as file:
+        header = _read_header(file, path)
+    with open(path, "rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return {"framework": header.framework, "seed": header.seed, "steps": header.step, "digest": digest}
 
 
 def require_fitting(

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.errors import DataError
-from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.point import Point
 from hvbench.training.batches import VALIDATION, Batch, Batches
 from hvbench.training.corpus import Corpus, count_file_tokens
@@ -89,12 +88,6 @@ class LabelledBatches(Batches):
         side = self.packages.validation if stream == VALIDATION else self.packages.train
         positions = side.starts[windows][:, None] + np.arange(self._point.sequence_length)
         return np.ascontiguousarray(tokens[positions].astype(np.int32)), side.labels[windows]
-
-
-def pretraining_point(point: Point) -> Point:
-    """The point of the pretraining of a classification `point`: the same training with its pretraining objective."""
-    defaults = {name: Point.model_fields[name].default for name in ObjectivePart.model_fields}
-    return point.model_copy(update=defaults | {"objective": point.pretraining})
 
 
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:

@@ -6,10 +6,11 @@ from typing import Any
 
 from hvbench.communication.record import AllreduceRequest
 from hvbench.io.atomic import write_json
-from hvbench.launch.requests import JobKind, MeasureRequest, TraceRequest
+from hvbench.launch.requests import JobKind, MeasureRequest, PretrainRequest, TraceRequest
 from hvbench.spec.point import Point
 from hvbench.worker.allreduce import time_allreduce
 from hvbench.worker.measure import measure
+from hvbench.worker.pretrain import pretrain
 from hvbench.worker.trace import trace
 from hvbench.worker.worker import Worker
 
@@ -39,6 +40,10 @@ def run_job(worker: Worker, index: int, job: dict[str, Any]) -> Result:
             request = AllreduceRequest.model_validate(job)
             worker.progress.enter("build", index=index, step=0, point=request.case.case_id, job=request.kind)
             return time_allreduce(worker, request)
+        case JobKind.PRETRAIN:
+            request = PretrainRequest.model_validate(job)
+            enter_point(worker, index, request.point, phase="data", kind=request.kind)
+            return pretrain(worker, request)
         case JobKind.TRACE:
             request = TraceRequest.model_validate(job)
             enter_point(worker, index, request.point, phase="data", kind=request.kind)

@@ -8,19 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvbench.frameworks.contract import Trainer
+from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.launch.requests import MeasureRequest
 from hvbench.records.environment import describe_environment, describe_load
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.point import Point
-from hvbench.training.checkpoints import load_checkpoint
+from hvbench.training.checkpoints import identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
+from hvbench.training.pretraining import pretrained_file
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
-from hvbench.worker.pretrain import pretrain
+from hvbench.worker.pretrain import load_pretrained
 from hvbench.worker.worker import Worker, load_text
 
 Json = dict[str, Any]
@@ -48,14 +49,11 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
     if slowness:
         outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
         return untrained(worker, ceiling, outcome=outcome)
-    try:
-        prepared = prepare(worker, request)
-    except Diverged as reason:
-        return untrained(worker, ceiling, outcome=describe_divergence(reason, phase="pretraining"))
+    prepared = prepare(worker, request)
     outcome = train(worker, prepared)
     result = {
         "outcome": outcome,
-        "environment": describe_measurement(worker, request.point, prepared),
+        "environment": describe_measurement(worker, request, prepared),
         "samples": collect_samples(worker, prepared) | {"ceiling": ceiling},
     }
     if request.measure.ablation_rounds:
@@ -79,7 +77,7 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
 
     worker.progress.enter("build")
     checkpoints = Path(request.checkpoints)
-    weights = pretrain(worker, point, text, checkpoints=checkpoints) if point.is_pretrained else None
+    weights = load_start(request, text)
     trainer = worker.build_trainer(point, weights)
     trainer = disturb(trainer, worker.progress.faults, point=point.point_id)
     folder = checkpoints / request.key if settings.checkpoint_every else None
@@ -101,6 +99,14 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         data_prepare_seconds=read - begun,
         build_seconds=built - read,
     )
+
+
+def load_start(request: MeasureRequest, text: Corpus) -> Arrays | None:
+    """The pretrained weights that a point starts from; None where it starts from its seed."""
+    if not request.point.is_pretrained:
+        return None
+    where = {"checkpoints": Path(request.checkpoints), "digest": request.pretraining_digest}
+    return load_pretrained(request.point, text, **where)
 
 
 def train(worker: Worker, prepared: Prepared) -> Json:
@@ -141,9 +147,10 @@ def collect_samples(worker: Worker, prepared: Prepared) -> Json:
     }
 
 
-def describe_measurement(worker: Worker, point: Point, prepared: Prepared) -> Json:
-    """The environment of a trained point: machine, framework, load, text."""
-    text = prepared.text
+def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prepared) -> Json:
+    """The environment of a trained point: machine, framework, load, text, and the weights that it started from."""
+    text, point = prepared.text, request.point
+    start = Path(request.checkpoints) / pretrained_file(point) if point.is_pretrained else None
     return {
         **describe_environment(),
         "framework_versions": worker.runtime.versions(),
@@ -153,6 +160,7 @@ def describe_measurement(worker: Worker, point: Point, prepared: Prepared) -> Js
         "data_digest": text.digest,
         "tokens_digest": text.tokens_digest,
         "text_bytes": text.text_bytes,
+        **({"pretraining": identify_checkpoint(str(start))} if start else {}),
         "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
         "memory_limit_bytes": worker.description.memory_limit_bytes,
     }

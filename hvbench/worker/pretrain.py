@@ -1,55 +1,59 @@
-"""The language model that a classifier starts from: trained once per run, then read from its checkpoint."""
+"""The language model that a classifier starts from: trained by a job of its own, then read by all that start from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from hvbench.errors import UsageError
 from hvbench.frameworks.contract import Arrays
+from hvbench.launch.requests import PretrainRequest
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training.checkpoints import PARAMETERS, load_checkpoint, name_checkpoint
+from hvbench.training.checkpoints import PARAMETERS, identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
-from hvbench.training.packages import make_batches, pretraining_point
-from hvbench.worker.loop import Loop
-from hvbench.worker.worker import Worker
+from hvbench.training.packages import make_batches
+from hvbench.training.pretraining import pretrained_file, pretraining_point
+from hvbench.worker.loop import Diverged, Loop
+from hvbench.worker.worker import Worker, load_text
 
 
-def pretrain(worker: Worker, point: Point, text: Corpus, *, checkpoints: Path) -> Arrays:
-    """Canonical name -> weight of the language model that `point` asks for.
-
-    The first point that asks for it trains it, on all ranks, and leaves a checkpoint in the run's folder `checkpoints`.
-    Raises UsageError on a host that does not see that folder.
-    """
-    source, steps = pretraining_point(point), point.pretraining_steps
-    path = checkpoints / "pretraining" / source.point_id / name_checkpoint(steps)
-    is_trained = worker.runtime.gather(float(path.exists()))[0]  # the first rank decides for all
-    if not is_trained:
-        train_language_model(worker, source, text, steps=steps, folder=path.parent)
-        worker.progress.enter("build")
-    arrays = load_checkpoint(str(path), source, tokens_digest=text.tokens_digest).arrays
-    return {name.removeprefix(PARAMETERS): value for name, value in arrays.items() if name.startswith(PARAMETERS)}
-
-
-def train_language_model(worker: Worker, source: Point, text: Corpus, *, steps: int, folder: Path) -> None:
-    """Train `source` for `steps` on all ranks; the last one leaves a checkpoint in `folder`. Nothing of it is timed.
-
-    Raises Diverged.
-    """
-    settings = MeasureSettings(warmup_steps=1, steps=steps - 1, checkpoint_every=steps)
-    loop = Loop(
-        source,
-        settings,
-        trainer=worker.build_trainer(source),
-        batches=make_batches(source, text, rank=worker.runtime.rank),
-        runtime=worker.runtime,
-        folder=folder,
-    )
-    loop.start()
-    while not loop.is_done:
-        worker.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
-        worker.turns.step()
-        loop.advance()
-    loop.finish()
-    worker.runtime.barrier()  # the checkpoint is written before any rank reads it
-    del loop
+def pretrain(worker: Worker, request: PretrainRequest) -> dict[str, Any]:
+    """Train the language model on all ranks, the last step leaving its checkpoint; the outcome, `ok` or `diverged`."""
+    point, path = request.point, Path(request.path)
+    text = load_text(point.data, point.vocab_size)
     worker.runtime.release()
+    worker.progress.enter("build")
+    loop = Loop(
+        point,
+        MeasureSettings(warmup_steps=1, steps=request.steps - 1, checkpoint_every=request.steps),
+        trainer=worker.build_trainer(point),
+        batches=make_batches(point, text, rank=worker.runtime.rank),
+        runtime=worker.runtime,
+        folder=path.parent,
+    )
+    try:
+        loop.start()
+        while not loop.is_done:
+            worker.progress.enter("pretraining", step=loop.step, steps=loop.total_steps)
+            loop.advance()
+        loop.finish()
+    except Diverged as reason:
+        return {"outcome": {"status": "diverged", "rank": reason.rank, "message": str(reason)}}
+    worker.runtime.barrier()  # the checkpoint is written before any rank says so
+    return {"outcome": {"status": "ok"}}
+
+
+def load_pretrained(point: Point, text: Corpus, *, checkpoints: Path, digest: str | None = None) -> Arrays:
+    """Canonical name -> weight of the language model that `point` starts from.
+
+    Raises UsageError on a host that does not see the run's folder `checkpoints`, or where the file is not of that `digest`.
+    """
+    path = checkpoints / pretrained_file(point)
+    if not path.exists():
+        raise UsageError(f"{path}: no pretrained weights on this host; all hosts must see the run's folder")
+    found = identify_checkpoint(str(path))["digest"]
+    if digest not in (None, found):
+        raise UsageError(f"{path}: digest {found}, run.json says {digest}: not what the other launches started from")
+    arrays = load_checkpoint(str(path), pretraining_point(point), tokens_digest=text.tokens_digest).arrays
+    return {name.removeprefix(PARAMETERS): value for name, value in arrays.items() if name.startswith(PARAMETERS)}

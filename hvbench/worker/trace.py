@@ -15,7 +15,7 @@ from hvbench.worker.worker import Worker, load_text
 
 
 def trace(worker: Worker, request: TraceRequest) -> dict[str, Any]:
-    """Train a few steps and keep every tensor in the request's folder, where this host sees it.
+    """Train a few steps from the seed's weights and keep every tensor in the request's folder, where this host sees it.
 
     Without dropout: the two frameworks draw different masks, and only equal work can be compared tensor by tensor.
     Returns the name of the tensors' file (None: no folder here), the digests of gradients and parameters, and whether

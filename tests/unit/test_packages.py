@@ -11,7 +11,8 @@ from hvbench.errors import DataError
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
 from hvbench.training import corpus
-from hvbench.training.packages import find_packages, make_batches, pretraining_point
+from hvbench.training.packages import find_packages, make_batches
+from hvbench.training.pretraining import pretraining_point
 from hvbench.training.weights import initial_weights, parameter_shapes
 
 FOLDERS = {"alpha": 900, "beta": 700, "gamma": 500, "delta": 60}  # lines

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hvbench.cli.display.lines import format_duration
 from hvbench.launch.session import resolve_context
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
@@ -14,6 +16,7 @@ from hvbench.spec.labels import distinguish
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
+from hvbench.sweep.pretraining import find_pretrainings
 from hvbench.training import text
 
 
@@ -30,6 +33,11 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     require_runnable(plan, where=suite.where)
     lines = [f"{suite.name}: {suite.question}", ""]
     suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
+    pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
+    for each in pretrainings:
+        lines.append(
+            f"  {'pretraining ' + each.name:60}  ~{format_duration(each.seconds):6}  by {each.point.framework}"
+        )
     for job in plan.jobs:
         lines.append(
             f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{suffixes[job.point]}".rstrip()
@@ -42,7 +50,8 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
         lines += ["", f"  {together}"]
     settings = suite.measure
-    total = format_duration(estimate_sweep_seconds(plan.jobs, settings))
+    seconds = estimate_sweep_seconds(plan.jobs, settings) + sum(each.seconds for each in pretrainings)
+    total = format_duration(seconds)
     if settings.precision_target is not None:
         budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
         total += f", and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"

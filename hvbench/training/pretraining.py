@@ -1,0 +1,33 @@
+"""The language model that a classifier starts from: one checkpoint for all frameworks, and where it lies.
+
+Each framework training it by itself would amplify its own rounding before anything is compared; so one of them trains it,
+once for each seed, and all of them start from that file.
+"""
+
+from __future__ import annotations
+
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.objective import ObjectivePart
+from hvbench.spec.point import Point, in_framework, without_own_choices
+from hvbench.training.checkpoints import name_checkpoint
+
+FOLDER = "pretraining"  # below the run's folder of checkpoints
+
+
+def pretraining_point(point: Point) -> Point:
+    """The point of the pretraining of a classification `point`: the same training with its pretraining objective.
+
+    What only one framework can choose has its default, so that all frameworks mean the same pretraining.
+    """
+    defaults = {name: Point.model_fields[name].default for name in ObjectivePart.model_fields}
+    return without_own_choices(point).model_copy(update=defaults | {"objective": point.pretraining})
+
+
+def pretraining_name(point: Point) -> str:
+    """What the pretraining of `point` is called, its seed included; the same for all frameworks."""
+    return in_framework(pretraining_point(point), FRAMEWORKS[0]).point_id.partition("-")[2]
+
+
+def pretrained_file(point: Point) -> str:
+    """The checkpoint that `point` starts from: its path below the run's folder of checkpoints."""
+    return f"{FOLDER}/{pretraining_name(point)}/{name_checkpoint(point.pretraining_steps)}"
