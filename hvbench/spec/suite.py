@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,13 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
+from hvbench.spec.choices import quote_for_shell, split_choices, unquote
 from hvbench.spec.knob import Kind, kind_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
+PATHS = ("data", "initial_checkpoint")
 KIND = "a suite is a short TOML file"
 MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this
 MAX_DOTS_IN_LINE = 200  # reading a dotted key takes time quadratic in its parts
@@ -266,6 +269,8 @@ def require_unique(points: Iterable[Point], *, where: str) -> None:
 def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s ") -> Suite:
     """`key=value[,value]`: one value fixes a field (or a [measure] setting), several make it an axis; raises UsageError.
 
+    A value in quotes may contain commas (`hvbench.spec.choices`).
+
     `option` is what the user typed before it, for messages.
     """
     for text in overrides:
@@ -273,7 +278,9 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
         where = f"{option}{shorten(text)}"
         if not equals or not choices:
             raise UsageError(f"{where}: must be key=value or key=value,value")
-        values = [parse_value(key, choice) for choice in choices.split(",")]
+        words = split_choices(choices, where=where)
+        refuse_ambiguous_path(key, choices, words, where=where)
+        values = [parse_value(key, word, where=where) for word in words]
         if key in MeasureSettings.model_fields:
             if len(values) > 1:
                 raise UsageError(f"{where}: {key} is a setting of the measurement, not an axis: give one value")
@@ -294,11 +301,21 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
     return suite
 
 
-def parse_value(key: str, text: str) -> Any:
-    """A command line value as the TOML value it looks like, or as text."""
+def refuse_ambiguous_path(key: str, choices: str, words: Sequence[str], *, where: str) -> None:
+    """Raise UsageError where `x,y` means two values, and is the name of a file, too."""
+    if key in PATHS and len(words) > 1 and os.path.lexists(os.path.expanduser(choices)):
+        one, several = quote_for_shell(key, choices), quote_for_shell(key, *words)
+        raise UsageError(
+            f"{where}: there is a file {shorten(choices)}, and a comma separates values; for it: {one}, for "
+            f"{len(words)} values: {several}"
+        )
+
+
+def parse_value(key: str, text: str, *, where: str) -> Any:
+    """A command line value as the TOML value it looks like, or as text; raises UsageError."""
     fields = Point.model_fields | MeasureSettings.model_fields
     if key in fields and kind_of(fields[key]) is Kind.TEXT:
-        return text
+        return unquote(text, where=where)
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.errors import LaunchError, UsageError
+from hvbench.spec.choices import split_choices
 from hvbench.spec.messages import did_you_mean, shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -94,9 +95,10 @@ def require_field(text: str, *, where: str) -> str:
         raise UsageError(f"{where}: {key} is how both arms are measured; set it for both with -s {shorten(text)}")
     if key not in Point.model_fields:
         raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(Point.model_fields))}")
-    if not equals or not value or "," in value:
-        raise UsageError(f"{where}: must be set=key=value, one value")
-    check_axes({key: [parse_value(key, value)]}, where=where)
+    words = split_choices(value, where=where)
+    if not equals or not value or len(words) > 1:
+        raise UsageError(f"{where}: must be set=key=value, one value (with a comma in it: between quotes)")
+    check_axes({key: [parse_value(key, value, where=where)]}, where=where)
     return text
 
 
