@@ -12,12 +12,18 @@ import click
 
 from hvbench.cli.group import hvbench
 from hvbench.errors import HvbenchError, UsageError
+from hvbench.io.surroundings import settle
 from hvbench.io.untrusted import make_printable
 from hvbench.launch.context import detect_context
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the console script: run, turn errors into one line and an exit code, exit."""
+    try:
+        settle()
+    except HvbenchError as error:
+        print_error(f"hvbench: {error}", is_first=True)
+        sys.exit(error.exit_code)
     sys.exit(run(arguments))
 
 

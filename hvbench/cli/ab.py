@@ -58,7 +58,7 @@ def ab(policy_path: Path | None, files: VerdictFiles, **choices: Any) -> int:
 
     \b
     hvbench ab smoke --np 2 --a env=.venv --b env=.venv-new
-    hvbench ab smoke --np 2 --b set=compression=fp16
+    hvbench ab smoke --np 2 -s compression=none --b set=compression=fp16
     hvbench ab smoke --np 2 --b env:HOROVOD_FUSION_THRESHOLD=0
 
     The two launches of a pair live at the same time and take turns, a few steps each, so that both see the same machine;
@@ -77,6 +77,8 @@ def ab(policy_path: Path | None, files: VerdictFiles, **choices: Any) -> int:
         raise click.UsageError("hvbench ab launches by itself: start it without horovodrun or mpirun, with --np")
     options = AbOptions(command=" ".join(["hvbench", *sys.argv[1:]]), **choices)
     if not (options.a or options.b):
-        raise click.UsageError("nothing is different: say what arm b is, for example --b set=compression=fp16")
+        raise click.UsageError(
+            "nothing is different: say what arm b is, for example --b env:HOROVOD_FUSION_THRESHOLD=0"
+        )
     report = functools.partial(click.echo, err=True)
     return deliver(run_ab(options, load_policy(policy_path), root=RESULTS, report=report), files)

@@ -78,7 +78,7 @@ from hvbench.cli.param_types import Bandwidths, Choices, Counts, Size
     help="Shape the hosts' links, such as 200Mbit (in hvbench lab only).",
 )
 @out_option("results/allreduce/TIME")
-@click.option("--resume", is_flag=True, help="With --out: leave out what ended in ok there.")
+@click.option("--resume", is_flag=True, help="Go on with the newest run (or with --out): what ended in ok is left out.")
 def allreduce(np: int | None, **choices: Any) -> int:
     """Time all-reduces by message size and path, checked value by value, beside MPI's own: a table and a plot.
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from hvbench.cli.param_types import Duration, Memory, Share, Trackers
+from hvbench.cli.param_types import Duration, Memory, Outcomes, Share, Trackers
 
 RESULTS = Path("results")  # below the current folder
 HOSTS_VARIABLE = "HVBENCH_HOSTS"
@@ -93,6 +93,24 @@ def point_limit_options(command: Command) -> Command:
     seconds = click.FloatRange(min=0, min_open=True, max=10**9)
     timeout = click.option("--timeout", "timeout_seconds", metavar="SECONDS", type=seconds, help=text)
     return timeout(memory_limit_option(command))
+
+
+def resume_options(command: Command) -> Command:
+    """`--resume`, `--retry` and `--force`, of `sweep` and `run`: go on with a run that was begun."""
+    resume_text = "Go on with the newest run of that name (or with --out), or start a new one."
+    retry_text = "With --resume: outcomes to try again. Default: all but ok."
+    force_text = "With --resume: go on even if the suite or the machine has changed."
+
+    @functools.wraps(command)
+    def check(**choices: Any) -> Any:
+        if not choices["resume"] and (choices["force"] or choices["retry"] is not None):
+            raise click.UsageError("--retry and --force go with --resume")
+        return command(**choices)
+
+    force = click.option("--force", is_flag=True, help=force_text)
+    retry = click.option("--retry", type=Outcomes(), metavar="OUTCOME,…", help=retry_text)
+    resume = click.option("--resume/--fresh", default=False, help=resume_text)
+    return resume(retry(force(check)))
 
 
 def timeline_option(command: Command) -> Command:

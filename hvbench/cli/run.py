@@ -11,8 +11,10 @@ from hvbench.cli.options import (
     display_options,
     launch_options,
     out_option,
+    override_option,
     point_limit_options,
     precision_options,
+    resume_options,
     timeline_option,
     track_option,
     typed_words,
@@ -24,14 +26,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("values", nargs=-1, metavar="KEY=VALUE…")
+@override_option
 @launch_options
 @out_option("results/run/TIME")
 @point_limit_options
+@resume_options
 @timeline_option
 @precision_options
 @track_option
 @display_options
-def run(values: tuple[str, ...], np: int | None, trackers: tuple[str, ...], display: str | None, **choices: Any) -> int:
+def run(
+    values: tuple[str, ...], overrides: tuple[str, ...], np: int | None,
+    trackers: tuple[str, ...], display: str | None, **choices: Any,
+) -> int:  # fmt: skip
     """Run one point, given as fields: hvbench run framework=tensorflow precision=bf16 steps=20 --np 2
 
     Fields left out have their defaults (see `hvbench plan --fields`).
@@ -41,7 +48,8 @@ def run(values: tuple[str, ...], np: int | None, trackers: tuple[str, ...], disp
     from hvbench.sweep.options import SweepOptions
 
     def load() -> Suite:
-        return apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
+        suite = apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
+        return apply_overrides(suite, overrides)
 
     outputs = Outputs(display=display or "auto", trackers=trackers)
     return run_sweep(load, SweepOptions(command=typed_words(), **choices), outputs, np=np)

@@ -14,12 +14,12 @@ from hvbench.cli.options import (
     override_option,
     point_limit_options,
     precision_options,
+    resume_options,
     scale_option,
     timeline_option,
     track_option,
     typed_words,
 )
-from hvbench.cli.param_types import Outcomes
 
 if TYPE_CHECKING:
     from hvbench.spec.suite import Suite
@@ -33,15 +33,7 @@ if TYPE_CHECKING:
 @out_option("results/SUITE/TIME")
 @point_limit_options
 @precision_options
-@click.option(
-    "--resume/--fresh",
-    default=False,
-    help="Go on with the newest run of the suite (or with --out), or start a new one.",
-)
-@click.option(
-    "--retry", type=Outcomes(), metavar="OUTCOME,…", help="With --resume: outcomes to try again. Default: all but ok."
-)
-@click.option("--force", is_flag=True, help="With --resume: go on even if the suite or the machine has changed.")
+@resume_options
 @timeline_option
 @track_option
 @display_options
@@ -70,8 +62,6 @@ def sweep(
     hvbench sweep batch -s precision=bf16 -s steps=20 --np 2
     hvbench sweep batch --np 2 --resume --retry timeout,oom --timeout 900
     """
-    if not choices["resume"] and (choices["force"] or choices["retry"] is not None):
-        raise click.UsageError("--retry and --force go with --resume")
     from hvbench.cli.launches.sweep import run_sweep
     from hvbench.spec.suite import choose_suite
     from hvbench.sweep.options import SweepOptions

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hvbench.cli.options import launch_options, out_option, typed_words
+from hvbench.cli.options import launch_options, out_option, override_option, typed_words
 from hvbench.cli.param_types import Choices, Duration
 
 
@@ -38,8 +38,15 @@ from hvbench.cli.param_types import Choices, Duration
     "--resume", is_flag=True, help="Go on with the newest run (or with --out): its launches are not repeated."
 )
 @click.option("--force", is_flag=True, help="With --resume: go on even if the point or the machine has changed.")
+@override_option
 def tune(
-    values: tuple[str, ...], np: int | None, knobs: tuple[str, ...], budget_seconds: float, pairs: int, **choices: Any
+    values: tuple[str, ...],
+    overrides: tuple[str, ...],
+    np: int | None,
+    knobs: tuple[str, ...],
+    budget_seconds: float,
+    pairs: int,
+    **choices: Any,
 ) -> int:
     """Find Horovod's knobs for one point: hvbench tune framework=tensorflow model=small --np 2 --budget 10m
 
@@ -52,5 +59,5 @@ def tune(
     from hvbench.cli.launches.tune import TuneOptions, run_tune
     from hvbench.sweep.options import SweepOptions
 
-    options = TuneOptions(values=values, knobs=knobs, budget_seconds=budget_seconds, pairs=pairs)
+    options = TuneOptions(values=(*values, *overrides), knobs=knobs, budget_seconds=budget_seconds, pairs=pairs)
     return run_tune(options, SweepOptions(command=typed_words(), checks_parity=False, **choices), np=np)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hvbench.analysis.show.panels import library_defaults
 from hvbench.communication.cost_report import plot_residuals
 from hvbench.communication.plot import plot_bandwidth
 from hvbench.communication.record import read_records
@@ -23,14 +25,16 @@ def write_results(run: Path) -> str:
     for name, content in (("allreduce.txt", text + "\n"), ("allreduce.csv", summary.to_csv(index=False))):
         with explaining_write_errors(run / name):
             write_text(run / name, content)
-    save_figure(plot_bandwidth(summary), run / "allreduce")
+    with matplotlib.rc_context(library_defaults()):
+        save_figure(plot_bandwidth(summary), run / "allreduce")
     lines = [f"not a readable record: {problem}" for problem in problems]
     return "\n".join([*lines, text, "", f"records, table and plot: {run}"])
 
 
 def write_residuals(run: Path, held: pd.DataFrame) -> None:
     """Write the plot of the held-out cases' errors; raises StorageError."""
-    save_figure(plot_residuals(held), run / "cost_residuals")
+    with matplotlib.rc_context(library_defaults()):
+        save_figure(plot_residuals(held), run / "cost_residuals")
 
 
 def save_figure(figure: Figure | None, stem: Path) -> None:

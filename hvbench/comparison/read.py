@@ -111,9 +111,8 @@ def read_history(metric: str, *, suite: str, fingerprint: str | None, root: Path
         raise MissingData(f"no run of {suite} has the fingerprint {wanted}; there are {known}")
     lines = tuple(trace(same, chosen))
     if not lines:
-        raise MissingData(
-            f"no point of {suite} on {wanted} has a {chosen.title}: no launch that ended in ok measured it"
-        )
+        needs = f", which needs {chosen.needs}" if chosen.needs else ""
+        raise MissingData(f"no launch of {suite} on {wanted} ended in ok with a {chosen.title}{needs}")
     return History(
         metric=chosen,
         suite=suite,

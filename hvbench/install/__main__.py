@@ -16,6 +16,9 @@ from hvbench.errors import InstallError, Interrupted
 from hvbench.install import install, missing_prerequisites
 from hvbench.install.terminal import terminal_status
 
+# Not the docstring, which PYTHONOPTIMIZE=2 takes away.
+DESCRIPTION = "Build Horovod against the PyTorch, TensorFlow, MPI and CUDA that are installed here."
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code."""
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's description."""
-    parser = argparse.ArgumentParser(prog="python -m hvbench.install", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m hvbench.install", description=DESCRIPTION)
     parser.add_argument("--dry-run", action="store_true", help="say what would be built, change nothing")
     parser.add_argument("--check", action="store_true", help="only check for a compiler, make, headers and venv")
     parser.add_argument("--rebuild", action="store_true", help="build even if the cache has the wheel")

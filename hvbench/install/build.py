@@ -106,7 +106,9 @@ def check_build() -> dict[str, bool]:
     """Return feature -> whether Horovod has it, as `horovodrun --check-build` says; takes seconds, it imports frameworks."""
     horovodrun = Path(sysconfig.get_path("scripts")) / "horovodrun"
     try:
-        done = subprocess.run([str(horovodrun), "--check-build"], capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [str(horovodrun), "--check-build"], capture_output=True, text=True, errors="replace", timeout=300
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"{horovodrun} --check-build does not run: {error}") from error
     ticks = [line.strip() for line in done.stdout.splitlines() if line.strip().startswith("[")]

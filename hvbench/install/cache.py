@@ -34,7 +34,7 @@ def cached_wheel(folder: Path) -> Path | None:
 def locked(folder: Path, *, report: Callable[[str], None]) -> Iterator[None]:
     """Hold the folder's lock, waiting (and reporting so) while another process has it; a crash releases it too."""
     try:
-        lock = (folder / "lock").open("w")
+        lock = (folder / "lock").open("w", encoding="utf-8")
     except OSError as error:
         raise _unwritable(folder, error) from error
     with lock:

@@ -43,11 +43,11 @@ def compiler_problem() -> str | None:
         return "a C++ compiler is missing (looked for $CXX, c++, g++, clang++): apt-get install g++"
     with tempfile.TemporaryDirectory(prefix="hvbench-") as folder:
         source = Path(folder) / "program.cc"
-        source.write_text(PROGRAM)
+        source.write_text(PROGRAM, encoding="utf-8")
         command = [*compiler.command.split(), "-std=c++17", str(source), "-o", str(source.with_suffix(""))]
         english = {**os.environ, "LC_ALL": "C"}
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=english)
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, env=english)
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"the C++ compiler {compiler.command!r} does not run ({error}): apt-get install g++"
     if done.returncode == 0:

@@ -87,7 +87,7 @@ def _is_skeleton(entry: Path) -> bool:
 def lock_folder(path: Path) -> TextIO:
     """Lock an existing folder against other processes until the returned file is closed; raises StorageError."""
     with explaining_write_errors(path, hint=OTHER_FOLDER):
-        lock = (path / LOCK).open("a+")
+        lock = (path / LOCK).open("a+", encoding="utf-8", errors="replace")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

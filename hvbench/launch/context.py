@@ -139,7 +139,7 @@ def machine_id() -> str:
     Containers and network namespaces are hosts of their own.
     """
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
         return f"{boot} {os.readlink('/proc/self/ns/net')}"
     except OSError:
         return ""

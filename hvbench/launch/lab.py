@@ -159,14 +159,16 @@ def _add_namespace(stack: contextlib.ExitStack, name: str, *, names: str) -> Non
     settings = Path("/etc/netns") / name
     settings.mkdir(parents=True, exist_ok=True)
     stack.callback(shutil.rmtree, settings, ignore_errors=True)
-    (settings / "hosts").write_text(names)
+    (settings / "hosts").write_text(names, encoding="utf-8")
     run_ip("netns", "add", name)
     stack.callback(_remove_namespace, name)
 
 
 def _remove_namespace(name: str) -> None:
     for _ in range(10):
-        pids = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+        pids = subprocess.run(
+            ["ip", "netns", "pids", name], capture_output=True, text=True, errors="replace"
+        ).stdout.split()
         if not pids:
             break
         for pid in pids:
@@ -186,17 +188,17 @@ def _start_sshd(stack: contextlib.ExitStack, host: Host, *, folder: Path) -> Non
     """An ssh server that listens on the host's address alone; raises LaunchError when it does not answer."""
     Path("/run/sshd").mkdir(exist_ok=True)  # sshd insists on it
     config = folder / f"sshd-{host.name}"
-    config.write_text(SSHD_CONFIG.format(address=host.address, folder=folder))
-    log = (folder / f"sshd-{host.name}.log").open("w")
+    config.write_text(SSHD_CONFIG.format(address=host.address, folder=folder), encoding="utf-8")
+    log = (folder / f"sshd-{host.name}.log").open("w", encoding="utf-8")
     stack.callback(log.close)
     words = host.command([find_sshd() or "sshd", "-D", "-e", "-f", str(config)])
     server = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     stack.callback(_end, server)
     deadline = time.monotonic() + SSHD_SECONDS
     probe = host.command(["ss", "--no-header", "--listening", "--tcp", "--numeric", "sport = :22"])
-    while not subprocess.run(probe, capture_output=True, text=True).stdout.strip():
+    while not subprocess.run(probe, capture_output=True, text=True, errors="replace").stdout.strip():
         if server.poll() is not None or time.monotonic() > deadline:
-            said = Path(log.name).read_text().strip().splitlines()
+            said = Path(log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise LaunchError(f"sshd on {host.name} does not start: {said[-1] if said else 'no message'}")
         time.sleep(0.02)
 
@@ -208,6 +210,6 @@ def _end(process: subprocess.Popen) -> None:
 
 def run_ip(*words: str) -> None:
     """`ip WORDS`; raises LaunchError with its message."""
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         raise LaunchError(f"ip {' '.join(words)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")

@@ -34,6 +34,6 @@ def burst_bytes(bits_per_second: float) -> int:
 
 
 def _run_tc(*words: str, may_fail: bool = False) -> None:
-    done = subprocess.run(["tc", *words], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(["tc", *words], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode and not may_fail:
         raise OSError(f"tc {' '.join(words)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")

@@ -40,7 +40,7 @@ class RankOfMpirun(WorkerProcess):
 
     def _send_signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(OSError, ValueError):
-            os.kill(int((self.folder / "pid").read_text()), number)
+            os.kill(int((self.folder / "pid").read_text(encoding="utf-8")), number)
 
 
 class MpirunWorkers:

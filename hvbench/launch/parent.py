@@ -37,7 +37,9 @@ class Process:
 def read_process(pid: int) -> Process | None:
     """The process `pid`; None when there is none, or when it only waits to be reaped."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a command's name may hold anything
+        fields = (
+            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )  # a command's name may hold anything
     except OSError:
         return None
     return None if fields[0] in "ZX" else Process(pid=pid, parent=int(fields[1]), started=fields[19])

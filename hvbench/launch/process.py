@@ -51,7 +51,7 @@ class WorkerProcess:
     def _prepare(self, worker: WorkerDescription) -> None:
         """Make the worker's folder and leave there what it has to do."""
         self.folder.mkdir(parents=True)
-        (self.folder / "generation.json").write_text(json.dumps(vars(worker)))
+        (self.folder / "generation.json").write_text(json.dumps(vars(worker)), encoding="utf-8")
         self.next_result = 0
         self.is_reported = False
         self._has_memory_limit = bool(worker.memory_limit_bytes)
@@ -100,8 +100,8 @@ class WorkerProcess:
         text, before = "", None
         while time.monotonic() < deadline and not (text and text == before):
             time.sleep(0.05)
-            text, before = path.read_text(errors="replace"), text
-        with contextlib.suppress(OSError), self.log.open("a") as log:
+            text, before = path.read_text(encoding="utf-8", errors="replace"), text
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="replace") as log:
             log.write(f"\nStacks when the time was up:\n{text}\n" if text else "\nTime was up; no answer to SIGUSR1.\n")
         return text
 
@@ -166,7 +166,7 @@ def worker_environment(changes: dict[str, str]) -> dict[str, str]:
 def count_oom_kills() -> int:
     """Processes that the kernel has killed for memory since boot, as far as it tells."""
     with contextlib.suppress(OSError, StopIteration, ValueError):
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith("oom_kill ")).split()[1])
     return 0
 

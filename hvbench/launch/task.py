@@ -11,6 +11,11 @@ from hvbench.errors import LaunchError
 GO_ON = "what was measured is safe, go on with --resume"  # ends the message of a launch that cannot continue
 
 
+def without_advice(message: str) -> str:
+    """`message` for a command that has nothing to go on with."""
+    return message.removesuffix(f"; {GO_ON}")
+
+
 class FailureStatus(StrEnum):
     """Why a task has no results; a record keeps the value as the status of its outcome."""
 

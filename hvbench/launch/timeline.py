@@ -25,10 +25,10 @@ def mend_timeline(path: Path | None) -> None:
     with contextlib.suppress(OSError):
         if path is None or not path.exists():
             return
-        text = path.read_text(errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace")
         whole = close_array(text)
         if whole not in (None, text):
-            path.write_text(whole)
+            path.write_text(whole, encoding="utf-8", errors="replace")
 
 
 def close_array(text: str) -> str | None:

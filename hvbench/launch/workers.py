@@ -195,7 +195,7 @@ class WorkerSet:
         path = self._log(end.rank)
         with contextlib.suppress(OSError):
             if not path.exists() and end.log_tail:
-                path.write_text(end.log_tail)
+                path.write_text(end.log_tail, encoding="utf-8", errors="replace")
         return str(path)
 
 

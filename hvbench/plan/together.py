@@ -58,7 +58,7 @@ def measure_together(*, ranks: int, threads: int) -> Together | None:
                 command, env={**os.environ, **ONE_THREAD}, check=True, timeout=GIVE_UP_SECONDS,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-            return Together(ranks=ranks, ratios=tuple(json.loads(answer.read_text())))
+            return Together(ranks=ranks, ratios=tuple(json.loads(answer.read_text(encoding="utf-8"))))
         except (OSError, subprocess.SubprocessError, ValueError):
             return None
 

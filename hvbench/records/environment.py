@@ -163,6 +163,6 @@ def usable_memory_bytes(root: Path = ROOT) -> int:
 
 def _read(path: str) -> str | None:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None

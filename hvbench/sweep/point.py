@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hvbench.errors import UsageError
+from hvbench.errors import Interrupted, LaunchError, StorageError, UsageError
 from hvbench.launch.context import detect_context
 from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
 from hvbench.launch.session import join_launch
+from hvbench.launch.task import without_advice
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
@@ -63,11 +64,17 @@ def measure_point(fields: Mapping[str, Any], *, np: int, out: Path) -> None:
     if threading.current_thread() is not threading.main_thread():
         raise UsageError(f"{WHERE}: call it from the main thread, which receives Ctrl-C")
     suite = suite_of_point(fields)
+    if (out / "run.json").exists():
+        raise StorageError(f"{out}: holds a run already; give another folder as out")
     options = SweepOptions(command=[WHERE], out=out, checks_parity=False)
     with join_launch(np) as launch:
         sweep = prepare_sweep(suite, RunFolder(out), options, world_size=launch.world_size, observer=Silence())
-        with launch.open(run_path=out) as coordinator:
-            sweep.run(coordinator, Silence())
+        try:
+            with launch.open(run_path=out) as coordinator:
+                sweep.run(coordinator, Silence())
+        except (Interrupted, LaunchError) as error:
+            raise_as = Interrupted if isinstance(error, Interrupted) else LaunchError
+            raise raise_as(f"{without_advice(str(error))}; what was measured is in {out}") from None
 
 
 def suite_of_point(fields: Mapping[str, Any]) -> Suite:

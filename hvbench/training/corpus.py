@@ -132,7 +132,10 @@ def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) 
     try:
         if vocab_size > BYTE_VOCABULARY:
             if path.exists():
-                return [(str(name), int(train), int(held)) for name, train, held in json.loads(path.read_text())]
+                return [
+                    (str(name), int(train), int(held))
+                    for name, train, held in json.loads(path.read_text(encoding="utf-8"))
+                ]
             from tokenizers import Tokenizer
 
             tokenizer = Tokenizer.from_file(str(entry / "vocabulary.json"))
@@ -150,7 +153,7 @@ def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) 
         found = [(name, train, held) for (name, train), (_, held) in zip(*counts, strict=True)]
         if tokenizer:
             building = path.with_name(f"{path.name}.{os.getpid()}")
-            building.write_text(json.dumps(found))
+            building.write_text(json.dumps(found), encoding="utf-8")
             building.replace(path)
         return found
     except (OSError, ValueError, TypeError) as error:
@@ -255,7 +258,7 @@ def _join_hashes(hashes: list[str]) -> str:
 @contextmanager
 def _locked(path: Path, report: Report) -> Iterator[None]:
     """Hold the lock file at `path`, waiting (and reporting so) while another process holds it."""
-    with open(path, "a") as lock:  # the kernel releases the lock when the file is closed or the process ends
+    with open(path, "ab") as lock:  # the kernel releases the lock when the file is closed or the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -292,7 +295,7 @@ def _build(entry: Path, text: Text, *, vocab_size: int, report: Report) -> None:
                     sha256.update(tokens)
                     stream.write(tokens)
             meta[name] = sha256.hexdigest()
-        (building / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
+        (building / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(entry, ignore_errors=True)  # there is one only if it did not load
         try:
             building.rename(entry)
@@ -309,7 +312,7 @@ def _load(entry: Path, text: Text, *, vocab_size: int) -> Corpus | None:
 
     dtype = np.min_scalar_type(vocab_size - 1)
     try:
-        meta = json.loads((entry / "meta.json").read_text())
+        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         sides = {name: np.memmap(entry / f"{name}.bin", dtype=dtype, mode="r") for name in ("train", "validation")}
         hashes = [hashlib.sha256(tokens.data).hexdigest() for tokens in sides.values()]
         if hashes != [meta["train"], meta["validation"]]:

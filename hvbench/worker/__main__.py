@@ -28,8 +28,8 @@ def main(directory: Path) -> None:
         worker = Worker(directory)
         die_with_parent(worker.description.agent_pid)
         limit_memory(worker.description.memory_limit_bytes)
-        (directory / "pid").write_text(str(os.getpid()))
-        with (directory / "stack.txt").open("w") as stack:
+        (directory / "pid").write_text(str(os.getpid()), encoding="utf-8")
+        with (directory / "stack.txt").open("w", encoding="utf-8") as stack:
             faulthandler.register(signal.SIGUSR1, file=stack)
             if worker.description.role == Role.SERVER:
                 serve_points()

@@ -165,7 +165,7 @@ class WatchedTrainer:
 
     def close(self) -> None:
         """Write the file, and end the training."""
-        self.path.write_text(json.dumps(self.ended_at_seconds))
+        self.path.write_text(json.dumps(self.ended_at_seconds), encoding="utf-8")
         self.trainer.close()
 
     def __getattr__(self, name: str) -> Any:

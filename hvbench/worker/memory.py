@@ -13,7 +13,7 @@ def reset_peak_rss() -> None:
     """Return freed memory to the system and restart the RSS high-water mark, where the kernel allows it."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except (OSError, AttributeError):
         pass
 
@@ -35,7 +35,7 @@ def rss_bytes() -> int:
 
 def _status_bytes(key: str) -> int | None:
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), None)

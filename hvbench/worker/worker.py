@@ -28,7 +28,9 @@ class Worker:
     def __init__(self, directory: Path) -> None:
         """Read what there is to do; nothing is loaded yet."""
         self.directory = directory
-        self.description = WorkerDescription.from_json(json.loads((directory / "generation.json").read_text()))
+        self.description = WorkerDescription.from_json(
+            json.loads((directory / "generation.json").read_text(encoding="utf-8"))
+        )
         self.progress = ProgressFile(directory, faults=load_faults(self.description.rank))
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None  # the twin's `step`; None for an implementation without training

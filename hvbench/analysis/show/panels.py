@@ -49,8 +49,20 @@ _own_style: ContextVar[Mapping[str, Any] | None] = ContextVar("own_style", defau
 
 
 def drawing_settings() -> dict[str, Any]:
-    """matplotlib's settings for everything that is drawn: ours, then those of `own_style`."""
-    return RC | dict(_own_style.get() or {})
+    """matplotlib's settings for everything that is drawn: its defaults, ours, then those of `own_style`.
+
+    Never those of a user's matplotlibrc: TeX that is not installed would end a report, and every report looks the same.
+    """
+    return {**library_defaults(), **RC, **(_own_style.get() or {})}
+
+
+def library_defaults() -> dict[str, Any]:
+    """matplotlib's own defaults of all that is set otherwise in this process, but for the backend."""
+    return {
+        key: value
+        for key, value in matplotlib.rcParamsDefault.items()
+        if not key.startswith("backend") and matplotlib.rcParams[key] != value
+    }
 
 
 @contextmanager

@@ -37,7 +37,7 @@ class Console(rich.console.Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+        with contextlib.suppress(OSError), open(os.devnull, "w", encoding="utf-8") as nowhere:
             os.dup2(nowhere.fileno(), self.file.fileno())
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hvbench.errors import MissingData
+from hvbench.io.atomic import write_text
 from hvbench.io.untrusted import make_printable
 from hvbench.records.store import RunFolder
 
@@ -25,6 +27,15 @@ def rarely_collecting() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
+
+
+def describe_defect(path: Path, error: Exception) -> str:
+    """Why there is no report, in one line; the traceback is left beside the logs of the workers."""
+    log = path / "logs" / "report.log"
+    with contextlib.suppress(OSError):
+        write_text(log, "".join(traceback.format_exception(error)))
+    words = str(error).split("\n")[0][:300]
+    return f"no report: {type(error).__name__}: {words} (log: {log})"
 
 
 def write_report(

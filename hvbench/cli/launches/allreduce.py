@@ -10,17 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display.lines import Display
+from hvbench.cli.display.report import describe_defect
 from hvbench.cli.options import RESULTS
 from hvbench.communication.options import AllreduceOptions
 from hvbench.communication.plan import CaseJob, plan_jobs
 from hvbench.communication.record import AllreduceRecord, CallSettings
 from hvbench.communication.results import write_results
-from hvbench.communication.run import done_keys, open_folder, run_cases
-from hvbench.errors import PointsFailed, UsageError
+from hvbench.communication.run import ASKED, done_keys, open_folder, run_cases
+from hvbench.errors import HvbenchError, PointsFailed, StorageError, UsageError
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.skip import has_mpi, is_installed
-from hvbench.records.store import new_run_path
+from hvbench.records.store import new_run_path, newest_folder
 from hvbench.registry import FRAMEWORKS
 
 
@@ -49,10 +50,20 @@ def run_allreduce(options: AllreduceOptions, *, np: int | None) -> int:
             try:
                 failed = run_jobs(jobs, launch, settings, path, display) if jobs else 0
             finally:  # also of a launch that could not go on: what was measured is shown
-                display.show(write_results(path), path=path)
+                display.show(show_measured(path), path=path)
     if failed:
         raise PointsFailed(f"{failed} of {len(jobs)} launches did not end in ok; see the table")
     return 0
+
+
+def show_measured(path: Path) -> str:
+    """The table of what was measured, written into the run's folder with its plot; raises StorageError."""
+    try:
+        return write_results(path)
+    except HvbenchError:
+        raise
+    except Exception as error:  # a defect of a plot: the records are there
+        raise StorageError(f"{describe_defect(path, error)}; every record is safe, {path / 'records'}") from error
 
 
 def prepare(options: AllreduceOptions, launch: Launch, display: Display) -> tuple[list[CaseJob], Path]:
@@ -62,9 +73,11 @@ def prepare(options: AllreduceOptions, launch: Launch, display: Display) -> tupl
     if not may_use_mpi:
         display.prepare("MPI is left out: mpirun starts its ranks on one host, with mpi4py")
     cases = options.list_cases(world_size=launch.world_size, has_mpi=may_use_mpi)
-    done = done_keys(options.out) if options.out and options.resume else set()
+    latest = newest_folder((RESULTS / "allreduce").glob(f"*/{ASKED}")) if options.resume else None
+    before = options.out or latest
+    done = done_keys(before) if before and options.resume else set()
     jobs = plan_jobs(cases, repeats=options.repeats, done=done)
-    return jobs, options.out or new_run_path(RESULTS, "allreduce")
+    return jobs, before or new_run_path(RESULTS, "allreduce")
 
 
 def list_available(options: AllreduceOptions, display: Display) -> list[str]:

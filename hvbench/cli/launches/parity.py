@@ -11,9 +11,10 @@ from pathlib import Path
 
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.parity import describe_parity, join_names, render_table
-from hvbench.errors import Interrupted, MissingData, NotProven, StorageError, UsageError
+from hvbench.errors import Interrupted, LaunchError, MissingData, NotProven, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors, json_text, write_named_file
 from hvbench.launch.session import join_launch
+from hvbench.launch.task import without_advice
 from hvbench.parity.horizon import prove_pairs
 from hvbench.parity.pairs import Parity, PointPair, pair_up
 from hvbench.parity.stamp import count
@@ -79,8 +80,9 @@ def run_parity(options: ParityOptions, *, np: int | None) -> int:
     except BaseException as error:
         if logs:
             shutil.rmtree(logs, ignore_errors=True)
-        if isinstance(error, Interrupted):
-            raise Interrupted(str(error).partition(";")[0]) from None  # there is nothing to continue
+        if isinstance(error, Interrupted | LaunchError):  # there is nothing to continue
+            raise_as = Interrupted if isinstance(error, Interrupted) else LaunchError
+            raise raise_as(without_advice(str(error))) from None
         raise
     if options.json_path:
         with explaining_write_errors(options.json_path):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hvbench.cli.display.choose import choose_display
 from hvbench.cli.display.lines import Display
-from hvbench.cli.display.report import write_report
+from hvbench.cli.display.report import describe_defect, write_report
 from hvbench.cli.options import RESULTS, Outputs
-from hvbench.errors import HvbenchError, Interrupted, MissingData, PointsFailed, StorageError, UsageError
+from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError
 from hvbench.launch.context import Context
 from hvbench.launch.process import worker_environment
 from hvbench.launch.session import Launch, join_launch
@@ -57,9 +58,32 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
                 display.show(report_partial_run(path, launch.context, is_hurried=is_hurried), path=path)
             raise
     has_report = outputs.with_report or outputs.trackers
-    display.show(write_report(path, trackers=outputs.trackers) if has_report else f"records: {path}", path=path)
+    text = report_measured_run(path, outputs.trackers) if has_report else f"records: {path}"
+    display.show(text, path=path)
     require_all_ok(sweep, path)
     return 0
+
+
+def report_measured_run(path: Path, trackers: Sequence[str]) -> str:
+    """Write the report of a sweep that has run to its end; the text to show.
+
+    Whatever fails in it, a defect of hvbench or a broken library, the records are there: the error says so in one line,
+    and the traceback is kept in the run's folder.
+
+    Raises:
+        HvbenchError: there is no report, and why.
+    """
+    try:
+        return write_report(path, trackers=trackers)
+    except HvbenchError:
+        raise
+    except Exception as error:
+        raise StorageError(f"{describe_defect(path, error)}; every record is safe: {remake(path)}") from error
+
+
+def remake(path: Path) -> str:
+    """The command that makes a report again."""
+    return f"make the report with hvbench report {shlex.quote(str(path))}"
 
 
 def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: Path | None) -> None:
@@ -97,8 +121,10 @@ def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str
         return f"partial report: {path / 'report.html'} (in a few seconds)"
     try:
         return write_report(path)
-    except (MissingData, StorageError, UsageError) as error:
+    except HvbenchError as error:
         return f"no report: {error}"
+    except Exception as error:  # the sweep's own end is what has to be told
+        return describe_defect(path, error)
 
 
 def environment_for_report() -> dict[str, str]:

@@ -181,6 +181,8 @@ def remove_worktrees(path: Path) -> None:
 def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run git here; raises UsageError when there is none."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+        )
     except FileNotFoundError:
         raise UsageError("rev=: git is not installed") from None

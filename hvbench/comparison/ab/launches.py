@@ -49,7 +49,7 @@ def launch_pair(
         seconds = time.monotonic() - begun
         if exit_code not in (0, 1) or not has_records(run.folder(pair, arm)):
             log = log_of(run.folder(pair, arm))
-            last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
+            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no message"])[-1]
             raise LaunchError(f"arm {arm}: its launch left no record: {last} (see {log})")
         launched = Launched(
             pair=pair,

@@ -13,12 +13,10 @@ import selectors
 import signal
 import socket
 import struct
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hvbench.comparison.ab.turn_scheduler import (
@@ -34,9 +32,11 @@ from hvbench.comparison.ab.turn_scheduler import (
     TurnLimits,
     TurnScheduler,
 )
+from hvbench.io.surroundings import make_socket_folder
 
 TICK_SECONDS = 0.5  # between ticks of the scheduler at most
 MAX_LINE = 4096
+SOCKET = "socket"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -79,8 +79,8 @@ class TurnServer:
         self._scheduler = TurnScheduler(names, seed=seed, limits=self._limits)
         self._connections: dict[tuple[str, int], Connection] = {}  # by arm and rank
         self._retired: list[str] = []
-        self._folder = Path(tempfile.mkdtemp(prefix="hvbench-turns-"))  # of this user alone
-        self.path = self._folder / "socket"
+        self._folder = make_socket_folder("hvbench-turns-", name=SOCKET)
+        self.path = self._folder / SOCKET
         self._selector = selectors.DefaultSelector()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._wake, self._waker = socket.socketpair()

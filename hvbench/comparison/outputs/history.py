@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from hvbench.analysis.frame.metrics import Metric
 from hvbench.analysis.show.cells import format_number
-from hvbench.analysis.show.panels import MAX_PANELS, RC
+from hvbench.analysis.show.panels import MAX_PANELS, RC, library_defaults
 from hvbench.analysis.show.text import clean_text
 from hvbench.comparison.history import MIN_RUNS, History, Line
 
@@ -51,7 +51,7 @@ def draw(lines: Sequence[Line], metric: Metric, *, title: str) -> Figure:
     shown = list(lines)[:MAX_PANELS]
     columns = min(COLUMNS, max(1, len(shown)))
     rows = max(1, -(-len(shown) // columns))
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(library_defaults() | RC):
         figure = Figure(figsize=(1.0 + 3.2 * columns, 1.0 + 2.2 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flat
         for panel in axes:
