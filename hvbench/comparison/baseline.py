@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.result import LaunchSet
 from hvbench.comparison.runs import BASELINES, load_launches, require_name
 from hvbench.errors import MissingData, NotComparable, StorageError, UsageError
-from hvbench.records.fingerprint import HARDWARE, SOFTWARE, describe_fingerprint, find_differences, fingerprint_id
+from hvbench.records.fingerprint import find_differences, fingerprint_id, machine_facts
 from hvbench.records.record import Record
 from hvbench.records.store import RECORD_NAME, RunFolder
 from hvbench.spec.messages import shorten
 
 OWN_FILES = ("run.json", ".lock", "report.md", "report.html")  # of a kept run, whose report is of its own records
+
+
+MOST = 8  # differences that a message names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +44,24 @@ class Baseline:
 
 def find_fingerprint(records: list[Record] | tuple[Record, ...], *, where: str) -> str:
     """The one fingerprint of a run's measured launches; raises MissingData or UsageError."""
-    found = {fingerprint_id(record) for record in records if record.is_measured}
+    found = {fingerprint_id(record): machine_facts(record) for record in records if record.is_measured}
     if not found:
         raise MissingData(f"{where}: no launch ended in ok with a timed step")
     if len(found) > 1:
+        first, second, *_ = found.values()
         raise UsageError(
-            f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one"
+            f"{where}: its launches ran on {len(found)} different machines or sets of software; a baseline has one "
+            f"({show_differences(find_differences(first, second), 'one', 'another')})"
         )
-    return found.pop()
+    return next(iter(found))
+
+
+def show_differences(differences: Mapping[str, tuple[Any, Any]], a: str, b: str) -> str:
+    """`FACT: A …, B …` for the first few; what only one side states has no such line."""
+    fields = "; ".join(
+        f"{name}: {a} {shorten(one)}, {b} {shorten(other)}" for name, (one, other) in list(differences.items())[:MOST]
+    )
+    return fields or "facts that only one of them states"
 
 
 def set_baseline(run: Path, *, root: Path) -> Baseline:
@@ -105,7 +119,7 @@ def read_baseline(path: Path) -> Baseline:
         created_at=str(RunFolder(path).read_run().get("created_at", "")),
         points=len({record.point_id for record in launches.records}),
         launches=len(launches.records),
-        facts={name: value for name, value in describe_fingerprint(good[0]).items() if name in (*HARDWARE, *SOFTWARE)},
+        facts=machine_facts(good[0]),
     )
 
 
@@ -145,7 +159,11 @@ def judge_against_baseline(
 
 
 def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path:
-    """Folder of the baseline with the fingerprint of `now`; raises MissingData or NotComparable."""
+    """Folder of the baseline with the fingerprint of `now`; raises MissingData or NotComparable.
+
+    One that an earlier hvbench recorded states fewer facts: it counts where all agree that both state, the newest first
+    of those that state most.
+    """
     fingerprint = find_fingerprint(tuple(now.records), where=where)
     path = root / BASELINES / fingerprint / suite
     if path.is_dir():
@@ -157,9 +175,12 @@ def find_baseline(now: LaunchSet, *, suite: str, root: Path, where: str) -> Path
         raise MissingData(
             f"no baseline of {shorten(suite)}{unreadable} below {root / BASELINES}; keep one with hvbench baseline set RUN"
         )
-    good = next(record for record in now.records if record.outcome.status == "ok")
-    differences = [find_differences(one.facts, describe_fingerprint(good)) for one in others]
-    nearest = min(differences, key=len)
-    fields = "; ".join(f"{name}: baseline {shorten(a)}, now {shorten(b)}" for name, (a, b) in list(nearest.items())[:8])
-    fields = fields or "facts that only one of them states"
-    raise NotComparable(f"no baseline of {suite} has this fingerprint ({fingerprint}); the nearest differs in {fields}")
+    facts = machine_facts(next(record for record in now.records if record.is_measured))
+    differences = {one.path: find_differences(one.facts, facts) for one in others}
+    agreeing = [one for one in others if one.facts and not differences[one.path]]
+    if agreeing:
+        return max(agreeing, key=lambda one: (len(set(one.facts) & set(facts)), one.created_at)).path
+    nearest = show_differences(min(differences.values(), key=len), "baseline", "now")
+    raise NotComparable(
+        f"no baseline of {suite} has this fingerprint ({fingerprint}); the nearest differs in {nearest}"
+    )

@@ -21,7 +21,14 @@ from hvbench.analysis.topics.parity.losses import find_loss_change
 from hvbench.comparison.calls import MARGIN, call_changes
 from hvbench.comparison.result import Change, Comparison, LaunchSet, Missing, PointComparison
 from hvbench.comparison.sides import LaunchValues, collect_sides, label_points
-from hvbench.records.fingerprint import FOLLOWS_FROM, describe_fingerprint, find_differences
+from hvbench.records.fingerprint import (
+    FOLLOWS_FROM,
+    describe_fingerprint,
+    describe_own_source,
+    find_differences,
+    find_unknown,
+    machine_facts,
+)
 from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, Record
 
 LaunchPair = tuple[LaunchValues, LaunchValues]
@@ -78,7 +85,28 @@ def compare(
         points=tuple(sorted(called, key=lambda point: -point.size)),
         missing=tuple(dict.fromkeys(missing)),
         differences=differences,
+        notes=describe_sides(sets),
     )
+
+
+def describe_sides(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
+    """Sentences on what is no obstacle: sides that another hvbench ran, and facts that only one of them states."""
+    sources: dict[str, set[str]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for launches in sets:
+        for record in launches.records:
+            if record.outcome.status == "ok":
+                sources.setdefault(launches.name, set()).add(describe_own_source(record) or "not recorded")
+                facts.setdefault(launches.name, machine_facts(record))
+    notes = []
+    if len({source for found in sources.values() for source in found}) > 1:
+        sides = "; ".join(f"{name}: {', '.join(sorted(found))}" for name, found in sources.items())
+        notes.append(f"The sides were run by different versions of hvbench: {sides}.")
+    reference, *others = facts.values() if facts else [{}]
+    unknown = list(dict.fromkeys(name for other in others for name in find_unknown(reference, other)))
+    if unknown:
+        notes.append(f"Recorded on one side only, so not compared: {', '.join(unknown)}.")
+    return tuple(notes)
 
 
 def find_gaps(label: str, sides: Mapping[str, Sequence[LaunchValues]]) -> list[Missing]:

@@ -89,6 +89,7 @@ class Comparison:
     points: tuple[PointComparison, ...]
     missing: tuple[Missing, ...]
     differences: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()  # what differs and is no obstacle, in sentences
 
     @property
     def is_comparable(self) -> bool:

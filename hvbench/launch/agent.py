@@ -35,7 +35,7 @@ from hvbench.launch.messages import (
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
 from hvbench.launch.task import FailureStatus
-from hvbench.records.environment import cgroup_cpu_quota
+from hvbench.records.environment import CHOSEN_VARIABLE, cgroup_cpu_quota
 
 POLL_SECONDS = 0.1
 
@@ -103,8 +103,7 @@ class Agent:
         try:
             shape_link(order.link_bits_per_second)
             kind = MpirunWorkers if order.by_mpirun else WorkerProcess
-            environment = order.environment | gloo_interface(order.environment)
-            self.worker = kind(replace(order, environment=environment), scratch=self.scratch)
+            self.worker = kind(replace(order, environment=complete(order.environment)), scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes
             failure = WorkerFailure(status=FailureStatus.FAILED, message=f"cannot start a worker: {error}")
             send(
@@ -126,6 +125,12 @@ class Agent:
             cgroup_cpu_quota=cgroup_cpu_quota(),
             machine=machine_id(),
         )
+
+
+def complete(environment: dict[str, str]) -> dict[str, str]:
+    """What hvbench sets for a worker, with this host's interface, and with the names of all that: nobody else chose it."""
+    chosen = environment | gloo_interface(environment)
+    return chosen | {CHOSEN_VARIABLE: ",".join(sorted(chosen))}
 
 
 def run_agent(context: Context) -> None:

@@ -16,18 +16,19 @@ import sys
 
 from hvbench.errors import LaunchError
 from hvbench.launch.host_list import bare_name
+from hvbench.records.switches import is_switch
 
 SSH = "ssh -o BatchMode=yes"
-# Settings that an agent on another host needs to be like those here.
+# Settings that an agent on another host needs to be like those here, beside the switches of the libraries.
 PASSED_ON = re.compile(
-    r"HOROVOD_(?!HOSTNAME|GLOO_RENDEZVOUS)\w+|HVBENCH_(?!RANK|SIZE|COORDINATOR|HOSTS|SSH)\w+|PYTHONPATH|OMP_\w+|MKL_\w+"
+    r"HOROVOD_(?!HOSTNAME|GLOO_RENDEZVOUS)\w+|HVBENCH_(?!RANK|SIZE|COORDINATOR|HOSTS|SSH)\w+|PYTHONPATH"
 )
 FROM_INPUT = "-"  # HVBENCH_COORDINATOR: read it from standard input
 
 
 def start_remote_agent(coordinator: str, *, host: str, rank: int, size: int) -> subprocess.Popen[bytes]:
     """Start the agent of `rank` on `host`; raises LaunchError when there is no ssh."""
-    settings = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name)}
+    settings = {name: value for name, value in os.environ.items() if PASSED_ON.fullmatch(name) or is_switch(name)}
     settings |= {
         "HVBENCH_RANK": str(rank),
         "HVBENCH_SIZE": str(size),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import socket
 from functools import cache
 from importlib import metadata
@@ -12,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import hvbench
+from hvbench.records.gpu import describe_gpu, nvidia_packages
 from hvbench.records.limits import read_limits
+from hvbench.records.source import source_digest, source_revision
+from hvbench.records.switches import find_switches
 from hvbench.registry import FRAMEWORKS, describe_framework
+from hvbench.spec.variables import PLACE
 
 PACKAGES = (
     *(distribution for name in FRAMEWORKS for distribution in describe_framework(name).distributions),
@@ -24,8 +27,8 @@ ROOT = Path("/")  # of the files that the kernel shows
 
 GIVEN_CORES = len(os.sched_getaffinity(0))  # read at import, before hvbench pins a rank to its share of the cores
 
-# Horovod's variables that tell a process its rank, not how Horovod behaves: no part of the environment.
-LAUNCH_VARIABLES = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_.*|CROSS_.*|HOSTNAME|GLOO_RENDEZVOUS_.*)")
+# Names, separated by commas, of the variables that hvbench itself gave to a worker, from its point and its launch.
+CHOSEN_VARIABLE = "HVBENCH_CHOSEN"
 
 # Processor flags (Linux names, x86 and Arm), any of which means instructions for matrix products in a dtype.
 NATIVE_FLAGS = {
@@ -74,6 +77,8 @@ def describe_environment() -> dict[str, Any]:
     limits = read_limits()
     return {
         "hvbench_version": hvbench.__version__,
+        "hvbench_revision": source_revision(),
+        "hvbench_source_digest": source_digest(),
         "host": socket.gethostname(),
         "cpu_model": cpu_model(),
         "cpu_cores": os.cpu_count(),
@@ -84,10 +89,15 @@ def describe_environment() -> dict[str, Any]:
         **{native_fact(dtype): multiplies_natively(dtype, device="cpu") for dtype in NATIVE_FLAGS},
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "cgroup_memory_limit_bytes": limits.memory_bytes,
+        "gpu": describe_gpu(),
         "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := package_version(name))},
+        "nvidia_packages": nvidia_packages(),
         "horovod_settings": horovod_settings(),
+        "library_settings": find_switches(os.environ, but=chosen_settings()),
+        "chosen_settings": chosen_settings(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
     }
 
@@ -103,9 +113,14 @@ def describe_load() -> dict[str, Any]:
 
 
 def horovod_settings() -> dict[str, str]:
-    """The HOROVOD_* variables that change how Horovod behaves."""
-    names = sorted(name for name in os.environ if name.startswith("HOROVOD_") and not LAUNCH_VARIABLES.fullmatch(name))
-    return {name: os.environ[name] for name in names}
+    """The HOROVOD_* variables that change how Horovod behaves; an empty one does not."""
+    names = sorted(name for name in os.environ if name.startswith("HOROVOD_") and not PLACE.fullmatch(name))
+    return {name: os.environ[name] for name in names if os.environ[name]}
+
+
+def chosen_settings() -> list[str]:
+    """Names of the variables that hvbench gave to this process, from its point and its launch; nobody else has set them."""
+    return sorted(filter(None, os.environ.get(CHOSEN_VARIABLE, "").split(",")))
 
 
 def usable_cores(root: Path = ROOT) -> int:

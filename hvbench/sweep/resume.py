@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.errors import UsageError
+from hvbench.records.fingerprint import MACHINE, strip_settings
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.messages import shorten
 from hvbench.spec.settings import MeasureSettings
 
 # What of an environment changes a measurement: neither the names of hosts nor the load of other processes.
-ENVIRONMENT_FIELDS = (
-    "hvbench_version", "python", "cpu_model", "cpu_cores", "usable_cores", "cgroup_cpu_quota", "memory_bytes",
-    "native_bfloat16", "native_float16", "packages",
-)  # fmt: skip
+# Which hvbench it is counts: launches of one point by two of them are no repeats.
+ENVIRONMENT_FIELDS = (*MACHINE, "hvbench_version", "hvbench_source_digest")
 MAX_SHOWN = 8
 
 
 def lasting_environment(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an environment that has to stay the same within a run."""
-    return {field: environment.get(field) for field in ENVIRONMENT_FIELDS}
+    kept = {field: environment.get(field) for field in ENVIRONMENT_FIELDS}
+    return kept | {"horovod_settings": strip_settings(environment.get("horovod_settings") or {})}
 
 
 def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -133,9 +133,9 @@ def test_folders_do_not_import_each_other() -> None:
 MAY_IMPORT = {
     "hvbench.io": ["errors"],
     "hvbench.spec": ["errors", "registry", "io.untrusted"],
-    "hvbench.records.environment": ["registry", "records.limits"],
+    "hvbench.records.environment": ["registry", "records", "spec.variables"],
     "hvbench.install": ["errors", "io.cache", "records.limits"],
-    "hvbench.launch": ["errors", "records.environment", "records.float32", "spec"],
+    "hvbench.launch": ["errors", "records.environment", "records.float32", "records.switches", "spec"],
     "hvbench.frameworks": ["registry", "spec", "records.environment", "launch.rendezvous", "training"],
     "hvbench.analysis": [
         "errors",

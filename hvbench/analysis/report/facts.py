@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.report.quality import describe_crowding
+from hvbench.analysis.report.quality import describe_crowding, describe_sources
 from hvbench.analysis.show.cells import show_value
 from hvbench.analysis.show.render import join_constants
 from hvbench.analysis.show.tables import describe_constants
@@ -38,7 +38,8 @@ def list_warnings(run: Run) -> list[tuple[str, str]]:
     verdict = verdict_of(run)
     traced = [TRACED] if was_traced(run.records) else []
     unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
-    return [*traced, *unproven, *(("", line) for line in describe_crowding(run.records))]
+    said = [*describe_crowding(run.records), *describe_sources(run.records)]
+    return [*traced, *unproven, *(("", line) for line in said)]
 
 
 def was_traced(records: Iterable[Record]) -> bool:

@@ -15,6 +15,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import format_percent
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
+from hvbench.records.fingerprint import describe_own_source
 from hvbench.records.record import Record
 from hvbench.registry import FRAMEWORKS
 
@@ -112,6 +113,12 @@ def describe_unmeasured_ranks(points: pd.DataFrame) -> list[str]:
         f"What {ranks} ranks reach together was not measured (ceilings = true does): where cores share what multiplies, it is "
         "less than as many times what one rank reaches, whatever the framework."
     ]
+
+
+def describe_sources(records: Iterable[Record]) -> list[str]:
+    """A warning where different versions of hvbench ran the launches: what they share is the machine, not the program."""
+    found = sorted({source for record in records if (source := describe_own_source(record))})
+    return [f"Different versions of hvbench ran these launches: {'; '.join(found)}."] if len(found) > 1 else []
 
 
 def describe_crowding(records: Iterable[Record]) -> list[str]:

@@ -13,7 +13,13 @@ from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.records.fingerprint import SOFTWARE
 
-TREATMENT = (*SOFTWARE, "threads", "memory_limit_bytes")  # what arms may differ in; the machine they may not
+TREATMENT = (
+    *SOFTWARE,
+    "threads",
+    "controller",
+    "framework_versions",
+    "memory_limit_bytes",
+)  # what arms may differ in; the machine they may not
 
 
 def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:

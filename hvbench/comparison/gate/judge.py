@@ -47,7 +47,7 @@ def judge_pairs(
         checks=sort_checks(checks),
         comparison=comparison,
         launches=pairs,
-        notes=(*notes, *terms.describe_expired()),
+        notes=(*notes, *comparison.notes, *terms.describe_expired()),
         is_final=is_final_verdict(checks, pairs=pairs),
     )
 
@@ -84,7 +84,7 @@ def judge_baseline(comparison: Comparison, terms: Terms, *, launches: int) -> Ju
         checks=sort_checks(checks),
         comparison=comparison,
         launches=launches,
-        notes=terms.describe_expired(),
+        notes=(*comparison.notes, *terms.describe_expired()),
     )
 
 

@@ -76,7 +76,7 @@ def summarize(comparison: Comparison) -> list[str]:
         lines.append(
             f"Points {', '.join(f'{what}: {count}' for what, count in counts.items() if count)}; they are named below."
         )
-    return lines
+    return [*lines, *comparison.notes]
 
 
 def _count(comparison: Comparison) -> Iterator[str]:

@@ -44,7 +44,8 @@ class Runtime:
         uses_tf32 = torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32
         facts["tf32"] = "on" if uses_tf32 else "off"
         if self.device == "cuda":
-            facts |= {"cuda": str(torch.version.cuda), "gpu": torch.cuda.get_device_name()}
+            facts |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+            facts["gpu"] = torch.cuda.get_device_name()
         return facts
 
     def use_tf32(self, is_on: bool) -> None:

@@ -47,7 +47,8 @@ class Runtime:
         facts["tf32"] = "on" if tf.config.experimental.tensor_float_32_execution_enabled() else "off"
         if self.device == "cuda":
             build = tf.sysconfig.get_build_info()
-            facts |= {"cuda": str(build.get("cuda_version")), "gpu": _gpu_details().get("device_name", "unknown")}
+            facts |= {"cuda": str(build.get("cuda_version")), "cudnn": str(build.get("cudnn_version"))}
+            facts["gpu"] = _gpu_details().get("device_name", "unknown")
         return facts
 
     def use_tf32(self, is_on: bool) -> None:
