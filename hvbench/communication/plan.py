@@ -88,7 +88,7 @@ def worker_group(case: Case) -> tuple[object, ...]:
 def make_task(job: CaseJob, settings: CallSettings) -> Task:
     """The launcher's task for one job."""
     case = job.case
-    calls = settings.warmup_calls + settings.most_calls
+    calls = 2 * (settings.warmup_calls + settings.most_calls)  # each may need one before it
     return Task(
         group=(job.repeat, *worker_group(case)),
         framework=case.implementation,

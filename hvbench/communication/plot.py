@@ -56,7 +56,7 @@ def plot_bandwidth(summary: pd.DataFrame) -> Figure | None:
         panel.set_title(f"{world_size} ranks", fontsize=10)
         panel.set_xlabel("float32 values all-reduced")
         panel.grid(alpha=0.25)
-    panels[0].set_ylabel("bus bandwidth (GB/s)")
+    panels[0].set_ylabel("bus bandwidth of the bytes on the wire (GB/s)")
     panels[-1].legend(fontsize=7, loc="lower right")
     figure.suptitle("What does an all-reduce reach, by message size and path?")
     return figure

@@ -21,8 +21,9 @@ from hvbench.spec.messages import describe_validation_error
 from hvbench.spec.numerics import WIRE_FORMATS
 
 # Schema history, newest first:
+#   2   ranks: head_seconds; a call's time runs from the end of the one before, and not from a barrier
 #   1   case, repeat, settings, outcome, environment, ranks
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MAX_RECORD_BYTES = 64_000_000
 MAX_DEPTH = 8
 
@@ -79,7 +80,10 @@ class RankCalls(Spec):
     threads: Whole
     cores: Whole = Field(description="that this rank's host gives all of its ranks")
     ranks_on_host: Whole
-    call_seconds: Calls = Field(description="timed calls, in order")
+    call_seconds: Calls = Field(description="timed calls, in order, each from the end of the one before")
+    head_seconds: Calls = Field(
+        default=[], description="the call at the head of each train, from this rank's exit of a barrier; of no figure"
+    )
     wrong_elements: Whole = Field(description="over all calls, warm-up included")
     largest_relative_error: Real
 
@@ -87,7 +91,7 @@ class RankCalls(Spec):
 class AllreduceRecord(Spec):
     """One launch of one case."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     case: Case
     repeat: Whole
     settings: CallSettings

@@ -1,7 +1,7 @@
 """Records of all-reduces -> a table with one row per case: times, bandwidths, the slowest rank. Pure.
 
-The time of a call is that of its slowest rank. algbw = payload / time and busbw = algbw x 2 (n - 1) / n (nccl-tests,
-PERFORMANCE.md); the payload is that of the float32 values, so with compression busbw may exceed the wire's bandwidth.
+algbw = bytes on the wire / time and busbw = algbw x 2 (n - 1) / n (nccl-tests, PERFORMANCE.md): with compression, too, they
+are rates of what the wire carries. How fast float32 values are all-reduced, whatever goes on the wire, is a column of its own.
 """
 
 from __future__ import annotations
@@ -12,28 +12,35 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.frame.elapsed import slowest_series
+from hvbench.analysis.frame.quantiles import P99, tail_quantile
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.communication.record import AllreduceRecord, Case
-from hvbench.training.products import busbw_factor
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.training.products import allreduce_busbw
 
 COLUMNS = (
     "path", "implementation", "controller", "compression", "world_size", "link_bits_per_second", "payload_bytes",
     "status", "message", "launches", "calls", "p50_seconds", "p50_seconds_low", "p50_seconds_high", "p99_seconds",
-    "algbw_bytes_per_second", "busbw_bytes_per_second", "wrong_elements", "slowest_rank", "slowest_rank_excess_seconds",
+    "wire_bytes", "algbw_bytes_per_second", "busbw_bytes_per_second", "float32_bytes_per_second", "wrong_elements", "slowest_rank", "slowest_rank_excess_seconds",
     "ranks_on_host", "cores",
 )  # fmt: skip
 
 
-def slowest_calls(record: AllreduceRecord) -> np.ndarray:
-    """Seconds [calls] of each call on its slowest rank."""
-    return np.array([rank.call_seconds for rank in record.ranks]).max(axis=0)
+def seconds_of_calls(record: AllreduceRecord) -> np.ndarray:
+    """Seconds [calls] of a launch's calls by its slowest rank, the one whose own add up to most: they add up to what elapsed.
+
+    The calls of version 1 began behind a barrier each, so each has a slowest rank of its own, and the barrier's skew.
+    """
+    seconds = np.array([rank.call_seconds for rank in record.ranks])
+    return seconds.max(axis=0) if record.schema_version == 1 else slowest_series(seconds)
 
 
 def slowest_rank(records: Iterable[AllreduceRecord]) -> tuple[int, float]:
-    """(rank with the largest median call over all launches, seconds by which that exceeds the median of all ranks)."""
-    medians = np.array([[np.median(rank.call_seconds) for rank in record.ranks] for record in records]).mean(axis=0)
-    rank = int(medians.argmax())
-    return rank, float(medians[rank] - np.median(medians))
+    """(rank with the longest mean call over all launches, seconds by which that exceeds the median of all ranks)."""
+    means = np.array([[np.mean(rank.call_seconds) for rank in record.ranks] for record in records]).mean(axis=0)
+    rank = int(means.argmax())
+    return rank, float(means[rank] - np.median(means))
 
 
 def summarize(records: Iterable[AllreduceRecord]) -> pd.DataFrame:
@@ -66,18 +73,20 @@ def _summarize_case(records: list[AllreduceRecord]) -> dict[str, object]:
     }
     if not good:
         return row
-    calls = [slowest_calls(record) for record in good]
+    calls = [seconds_of_calls(record) for record in good]
     centre = estimate_rate([float(np.median(seconds)) for seconds in calls])
-    algbw = case.payload_bytes / centre.centre
+    wire_bytes = case.payload_bytes // 4 * WIRE_FORMATS[case.compression].value_bytes
     rank, excess = slowest_rank(good)
     return row | {
         "calls": sum(seconds.size for seconds in calls),
         "p50_seconds": centre.centre,
         "p50_seconds_low": centre.low,
         "p50_seconds_high": centre.high,
-        "p99_seconds": float(np.quantile(np.concatenate(calls), 0.99)),
-        "algbw_bytes_per_second": algbw,
-        "busbw_bytes_per_second": algbw * busbw_factor(case.world_size),
+        "p99_seconds": tail_quantile(np.concatenate(calls), P99),
+        "wire_bytes": wire_bytes,
+        "algbw_bytes_per_second": wire_bytes / centre.centre,
+        "busbw_bytes_per_second": allreduce_busbw(wire_bytes, seconds=centre.centre, world_size=case.world_size),
+        "float32_bytes_per_second": case.payload_bytes / centre.centre,
         "slowest_rank": rank,
         "slowest_rank_excess_seconds": excess,
         "ranks_on_host": max(rank.ranks_on_host for rank in good[0].ranks),

@@ -142,13 +142,16 @@ class Trainer(Protocol):
 
 
 class Collective(Protocol):
-    """One all-reduce of float32 values [elements], sent as gradients are, for `hvbench allreduce` to time."""
+    """All-reduces of float32 values [elements], sent as gradients are, for `hvbench allreduce` to time.
 
-    def fill(self, values: np.ndarray) -> None:
-        """Set this rank's contribution [elements] to the next call."""
+    They follow each other at once, and each has values of its own: `place` numbers them from 0.
+    """
 
-    def run(self) -> None:
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        """Set this rank's contribution [elements] to the all-reduce at `place`."""
+
+    def run(self, place: int) -> None:
         """Average over the ranks, compression included."""
 
-    def result(self) -> np.ndarray:
-        """The averages [elements] that the last call left on this rank."""
+    def result(self, place: int) -> np.ndarray:
+        """The averages [elements] that `run` left on this rank."""

@@ -49,18 +49,20 @@ class MpiCollective:
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         self.communicator = runtime.ranks.communicator
         self.mpi = runtime.ranks.mpi
-        self.values = np.zeros(elements, dtype=np.float32)
-        self.average = np.zeros(elements, dtype=np.float32)
+        self.values: dict[int, np.ndarray] = {}
+        self.averages: dict[int, np.ndarray] = {}
 
-    def fill(self, values: np.ndarray) -> None:
-        np.copyto(self.values, values)
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        self.values[place] = values.copy()
+        self.averages[place] = np.zeros_like(values)
 
-    def run(self) -> None:
-        self.communicator.Allreduce(self.values, self.average, op=self.mpi.SUM)
-        self.average *= np.float32(1 / self.communicator.size)
+    def run(self, place: int) -> None:
+        average = self.averages[place]
+        self.communicator.Allreduce(self.values[place], average, op=self.mpi.SUM)
+        average *= np.float32(1 / self.communicator.size)
 
-    def result(self) -> np.ndarray:
-        return self.average
+    def result(self, place: int) -> np.ndarray:
+        return self.averages[place]
 
 
 class RingCollective(MpiCollective):
@@ -68,13 +70,17 @@ class RingCollective(MpiCollective):
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         super().__init__(elements, compression=compression, runtime=runtime)
-        self.parts = np.array_split(self.average, self.communicator.size)  # views
-        self.incoming = np.empty_like(self.parts[0])
+        self.parts: dict[int, list[np.ndarray]] = {}  # views of the averages
 
-    def run(self) -> None:
-        size, rank, parts = self.communicator.size, self.communicator.rank, self.parts
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        super().fill(values, place=place)
+        self.parts[place] = np.array_split(self.averages[place], self.communicator.size)
+        self.incoming = np.empty_like(self.parts[place][0])
+
+    def run(self, place: int) -> None:
+        size, rank, parts = self.communicator.size, self.communicator.rank, self.parts[place]
         left, right = (rank - 1) % size, (rank + 1) % size
-        np.copyto(self.average, self.values)
+        np.copyto(self.averages[place], self.values[place])
         for step in range(size - 1):
             outgoing, sums = parts[(rank - step) % size], parts[(rank - step - 1) % size]
             incoming = self.incoming[: sums.size]
@@ -83,7 +89,7 @@ class RingCollective(MpiCollective):
         for step in range(size - 1):
             outgoing, sums = parts[(rank + 1 - step) % size], parts[(rank - step) % size]
             self.communicator.Sendrecv(outgoing, dest=right, recvbuf=sums, source=left)
-        self.average *= np.float32(1 / size)
+        self.averages[place] *= np.float32(1 / size)
 
 
 COLLECTIVES = {"mpi4py": MpiCollective, "ring": RingCollective}

@@ -108,7 +108,7 @@ class Ceiling(Spec):
     memory_bandwidth_bytes_per_second: Real = Field(gt=0, description="of an in-place scaling, bytes read and written")
     allreduce_busbw_bytes_per_second: Real | None = Field(description="busbw of `allreduce_bytes`; None: one rank")
     allreduce_bytes: Whole = Field(
-        description="payload of that all-reduce: the point's gradients as they go on the wire"
+        description="what that all-reduce put on the wire: as many bytes as the point's gradients, but at most 64 MiB"
     )
     is_emulated: bool = Field(description="rounded to the precision, multiplied in fp32")
     together_flops_per_second: Readings = Field(

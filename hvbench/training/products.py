@@ -118,9 +118,12 @@ def busbw_factor(world_size: float) -> float:
     return 2 * (world_size - 1) / world_size
 
 
-def allreduce_busbw(payload_bytes: int, *, seconds: float, world_size: int) -> float:
-    """Bus bandwidth in bytes per second: payload / time x 2 (n - 1) / n (nccl-tests, PERFORMANCE.md)."""
-    return payload_bytes / seconds * busbw_factor(world_size)
+def allreduce_busbw(wire_bytes: int, *, seconds: float, world_size: int) -> float:
+    """Bus bandwidth in bytes per second: bytes on the wire / time x 2 (n - 1) / n (nccl-tests, PERFORMANCE.md).
+
+    `wire_bytes` are one rank's values as they are sent, compressed where they are; before the factor it is algbw.
+    """
+    return wire_bytes / seconds * busbw_factor(world_size)
 
 
 def describe_slowness(

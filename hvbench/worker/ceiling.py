@@ -47,6 +47,7 @@ CALL_SECONDS = 2e-3  # least time of one call; shorter work is repeated in it
 MAX_REPEATS = 16
 BEST_OF = 3
 ALLREDUCE_SECONDS = 0.4
+MAX_CALLS = 100
 ALLREDUCE_MAX_BYTES = 64 * 2**20
 SCALED_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20}  # well beyond the caches
 PASSES = 8  # over such an array in one call
@@ -97,7 +98,7 @@ class Ceilings:
         dtype = own_format if is_native else "float32"
         peak = self._peak(point, own, dtype=dtype)
         readings = self._read_together(peak, dtype=dtype, gemm=point.gemm)
-        busbw, payload_bytes = self._allreduce(point)
+        busbw, wire_bytes = self._allreduce(point)
         ceiling = {
             "gemm_flops_per_second": peak.flops_per_second,
             "gemm_shape": list(peak.product.shape),
@@ -107,7 +108,7 @@ class Ceilings:
             "fp32_gemm_flops_per_second": fp32_peak.flops_per_second,
             "memory_bandwidth_bytes_per_second": self._memory_bandwidth(),
             "allreduce_busbw_bytes_per_second": busbw,
-            "allreduce_bytes": payload_bytes,
+            "allreduce_bytes": wire_bytes,
             "is_emulated": not is_native,
         }
         slowness = describe_slowness(
@@ -228,23 +229,36 @@ class Ceilings:
         return self._ask_once(measure, "bandwidth")
 
     def _allreduce(self, point: Point) -> tuple[float | None, int]:
-        """Bus bandwidth and payload; None and 0 where one rank is alone."""
+        """Bus bandwidth, and the bytes that go on the wire for it; None and 0 where one rank is alone."""
         world_size, compression = self.runtime.world_size, point.compression
         if point.is_served:
             return None, 0  # its ranks know no all-reduce
-        payload_bytes = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES)
+        value_bytes = WIRE_FORMATS[compression].value_bytes
+        elements = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES) // value_bytes
 
         def measure() -> float:
-            elements = payload_bytes // WIRE_FORMATS[compression].value_bytes
             run = self.twin.prepare_allreduce(elements, compression=compression, runtime=self.runtime)
-            # The first call also makes the connections; how many follow is common, or a rank would wait for ever.
-            first = self._share_largest(self._seconds(run))
-            seconds = min(self._seconds(run) for _ in range(max(BEST_OF, min(8, int(ALLREDUCE_SECONDS / first)))))
-            return allreduce_busbw(payload_bytes, seconds=seconds, world_size=world_size)
+            first = self._train_seconds(run, calls=1)  # also makes the connections
+            calls = max(1, min(MAX_CALLS, int(ALLREDUCE_SECONDS / BEST_OF / first)))
+            seconds = min(self._train_seconds(run, calls=calls) for _ in range(BEST_OF))
+            return allreduce_busbw(elements * value_bytes, seconds=seconds, world_size=world_size)
 
-        if not payload_bytes:
+        if not elements:
             return None, 0
-        return self._ask_once(measure, "allreduce", payload_bytes, compression), payload_bytes
+        return self._ask_once(measure, "allreduce", elements, compression), elements * value_bytes
+
+    def _train_seconds(self, run: Callable[[], None], *, calls: int) -> float:
+        """Seconds of an all-reduce among `calls` that follow each other at once, by the rank for which all took longest.
+
+        One before them, which is not counted, lines the ranks up; the same on all ranks, so that they agree on what follows.
+        """
+
+        def repeat() -> None:
+            for _ in range(calls):
+                run()
+
+        run()
+        return self._share_largest(self._seconds(repeat) / calls)
 
     def _ask_once(self, measure: Callable[[], Any], *question: Any) -> Any:
         """All ranks run the same points, so what one has kept all have kept."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +13,18 @@ import pytest
 from click.testing import CliRunner
 
 from hvbench.cli.group import hvbench
-from hvbench.communication.calls import LARGEST, ROUNDOFF, Pattern
+from hvbench.communication.calls import LARGEST, ROUNDOFF, TRAIN_BYTES, Pattern, time_case
 from hvbench.communication.plan import CaseAxes, list_cases, list_sizes, make_task, plan_jobs
 from hvbench.communication.plot import plot_bandwidth
 from hvbench.communication.record import AllreduceRecord, CallSettings, Case, RankCalls, read_records
 from hvbench.communication.run import make_record, write_record
-from hvbench.communication.summary import slowest_calls, slowest_rank, summarize
+from hvbench.communication.summary import seconds_of_calls, slowest_rank, summarize
 from hvbench.communication.table import render_table
 from hvbench.launch.placement import Member
 from hvbench.launch.task import TaskEnd
 from hvbench.records.record import Outcome
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.training.products import allreduce_busbw
 
 SETTINGS = CallSettings()
 CASE = Case(implementation="pytorch", controller="gloo", compression="fp16", world_size=2, payload_bytes=1 << 20)
@@ -191,19 +195,143 @@ def test_an_attempt_that_failed_is_no_news_once_a_later_one_was_made(tmp_path: P
 # Summary, table, plot
 
 
-def test_a_call_takes_as_long_as_its_slowest_rank() -> None:
+def test_calls_take_as_long_as_the_rank_that_needs_the_longest_for_all_of_them() -> None:
     record = make([[1.0, 2.0, 3.0], [2.0, 1.0, 4.0]])
-    assert slowest_calls(record).tolist() == [2.0, 2.0, 4.0]
-    assert slowest_rank([record]) == (0, 0.0) or slowest_rank([record])[0] in (0, 1)
+    assert seconds_of_calls(record).tolist() == [2.0, 1.0, 4.0]
+    assert slowest_rank([record]) == (1, pytest.approx(1 / 6))
     assert slowest_rank([make([[1.0] * 3, [5.0] * 3])]) == (1, 2.0)
+    behind_barriers = record.model_copy(update={"schema_version": 1})
+    assert seconds_of_calls(behind_barriers).tolist() == [2.0, 2.0, 4.0]
 
 
-def test_bandwidths_are_those_of_nccl_tests() -> None:
-    case = CASE.model_copy(update={"world_size": 4, "payload_bytes": 4 * 10**6})
-    (row,) = summarize([make([[1e-3] * 5] * 4, case=case)]).to_dict("records")
-    assert row["algbw_bytes_per_second"] == pytest.approx(4e9)
-    assert row["busbw_bytes_per_second"] == pytest.approx(6e9)
+# (compression, ranks; algbw, busbw, rate of float32 values, in GB/s): a million values in a millisecond
+BANDWIDTHS = [
+    ("none", 2, 4.0, 4.0, 4.0),
+    ("none", 4, 4.0, 6.0, 4.0),
+    ("none", 8, 4.0, 7.0, 4.0),
+    ("fp16", 2, 2.0, 2.0, 4.0),
+    ("fp16", 4, 2.0, 3.0, 4.0),
+    ("bf16", 4, 2.0, 3.0, 4.0),
+]
+
+
+@pytest.mark.parametrize(("compression", "ranks", "algbw", "busbw", "float32"), BANDWIDTHS)
+def test_bandwidths_are_those_of_nccl_tests_of_what_goes_on_the_wire(
+    compression: str, ranks: int, algbw: float, busbw: float, float32: float
+) -> None:
+    case = CASE.model_copy(update={"world_size": ranks, "payload_bytes": 4 * 10**6, "compression": compression})
+    (row,) = summarize([make([[1e-3] * 5] * ranks, case=case)]).to_dict("records")
+    assert row["algbw_bytes_per_second"] == pytest.approx(algbw * 1e9)
+    assert row["busbw_bytes_per_second"] == pytest.approx(busbw * 1e9)
+    assert row["float32_bytes_per_second"] == pytest.approx(float32 * 1e9)
+    assert row["wire_bytes"] == 10**6 * WIRE_FORMATS[compression].value_bytes
     assert (row["launches"], row["calls"], row["status"]) == (1, 5, "ok")
+    # The same call as a ceiling has the same bandwidth.
+    assert allreduce_busbw(row["wire_bytes"], seconds=1e-3, world_size=ranks) == pytest.approx(busbw * 1e9)
+
+
+@pytest.mark.parametrize(
+    ("calls", "p99"), [([50], None), ([99], None), ([100], 99.01), ([50, 50], 50.0), ([60, 39], None)]
+)
+def test_a_p99_needs_a_hundred_calls(calls: list[int], p99: float | None) -> None:
+    """Calls of 1, 2, … s; of two launches the 99th percentile of all of them."""
+    records = [make([[1.0 + call for call in range(count)]] * 2, repeat=repeat) for repeat, count in enumerate(calls)]
+    summary = summarize(records)
+    (found,) = summary["p99_seconds"]
+    assert (found == pytest.approx(p99)) if p99 else np.isnan(found or np.nan)
+    (line,) = (line for line in render_table(summary).splitlines() if line.strip().startswith("1048576"))
+    assert line.split()[5] == (f"{1e6 * p99:.1f}" if p99 else "-")
+
+
+# What a rank times
+
+
+class Lockstep:
+    """One of a few ranks whose clock moves only by what they do: they leave a barrier apart, and an all-reduce nearly together."""
+
+    def __init__(
+        self, ranks: int, *, call_seconds: float, skew_seconds: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.world_size = ranks
+        self.call_seconds = call_seconds
+        self.skew_seconds = skew_seconds
+        self.random = np.random.default_rng(0)
+        self.now = np.zeros(ranks)  # by the clock of somebody who sees them all
+        self.rank = 0
+        self.inputs: dict[int, np.ndarray] = {}
+        self.leave: list[np.ndarray] = []  # when each rank left each barrier and all-reduce, drawn once for all ranks
+        self.at = 0
+        monkeypatch.setattr(time, "perf_counter", lambda: float(self.now[self.rank]))
+
+    def play(self, rank: int) -> None:
+        """Be this rank, from the beginning on."""
+        self.rank, self.at, self.now = rank, 0, np.zeros(self.world_size)
+
+    def leave_together(self, seconds: float, apart: float) -> None:
+        if self.at == len(self.leave):
+            self.leave.append(self.now.max() + seconds + self.random.exponential(apart, self.world_size))
+        self.now = self.leave[self.at].copy()
+        self.at += 1
+
+    def barrier(self) -> None:
+        self.leave_together(0.0, self.skew_seconds)
+
+    def synchronize(self) -> None:
+        pass
+
+    def gather(self, value: float) -> list[float]:
+        return [self.call_seconds] * self.world_size
+
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        self.inputs[place] = values.copy()
+
+    def run(self, place: int) -> None:
+        self.leave_together(self.call_seconds, self.call_seconds / 100)
+
+    def result(self, place: int) -> np.ndarray:
+        return self.inputs[place]
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+@pytest.mark.parametrize("size", [1 << 10, 1 << 20, TRAIN_BYTES])
+def test_a_call_s_time_has_no_skew_of_a_barrier_in_it(ranks: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of 50 us, and ranks that leave a barrier 100 us apart."""
+    case = CASE.model_copy(update={"world_size": ranks, "payload_bytes": size, "compression": "none"})
+    launch = Lockstep(ranks, call_seconds=50e-6, skew_seconds=100e-6, monkeypatch=monkeypatch)
+    monkeypatch.setattr(Pattern, "fill", lambda *_, **__: None)
+    monkeypatch.setattr(Pattern, "check", lambda *_, **__: (0, 0.0))
+    measured = []
+    for rank in range(ranks):
+        launch.play(rank)
+        measured.append(time_case(case, SETTINGS, launch, runtime=launch, enter=lambda *_, **__: None))
+    assert {len(each["call_seconds"]) for each in measured} == {SETTINGS.most_calls}
+    record = make([each["call_seconds"] for each in measured], case=case)
+    assert seconds_of_calls(record).mean() == pytest.approx(50e-6, rel=0.05)
+    assert np.max([each["head_seconds"] for each in measured]) > 100e-6, (
+        "which a clock behind a barrier would have counted"
+    )
+
+
+def test_every_value_of_every_call_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank alone, for which the all-reduce returns what it was given; but of one call, which lost a value."""
+    case = CASE.model_copy(update={"payload_bytes": 4096, "compression": "none"})
+    for broken, wrong in ((None, 0), (0, 1), (2, 1), (7, 1)):
+        launch = Lockstep(1, call_seconds=1e-3, skew_seconds=0.0, monkeypatch=monkeypatch)
+        count = iter(range(10**6))
+
+        def result(
+            place: int, launch: Lockstep = launch, count: Iterator[int] = count, broken: int | None = broken
+        ) -> np.ndarray:
+            values = launch.inputs[place]
+            if next(count) == broken:
+                values[100] += 1
+            return values
+
+        monkeypatch.setattr(launch, "result", result)
+        settings = CallSettings(warmup_calls=2, least_calls=5, most_calls=5)
+        found = time_case(case, settings, launch, runtime=launch, enter=lambda *_, **__: None)
+        assert next(count) == 2 + 5 + 2, "and of each train's head"
+        assert found["wrong_elements"] == wrong
 
 
 def test_launches_are_averaged_and_a_failed_one_is_named() -> None:
@@ -222,7 +350,8 @@ def test_the_table_has_a_block_per_path_and_lines_for_failures() -> None:
     text = render_table(summarize([make([[1e-3], [2e-3]]), make([], case=other, status="timeout", message="hung")]))
     assert text.index("# pytorch gloo fp16: 2 ranks") > text.index("# pytorch gloo none: 2 ranks")
     (line,) = (line for line in text.splitlines() if line.strip().startswith("1048576") and "hung" not in line)
-    assert line.split() == ["1048576", "262144", "float", "avg", "2000.0", "2000.0", "0.524", "0.524", "0", "1", "1"]
+    cells = ["1048576", "262144", "half", "avg", "2000.0", "-", "0.262", "0.262", "0.524", "0", "1", "1"]
+    assert line.split() == cells
     assert "timeout: hung" in text
 
 

@@ -35,7 +35,7 @@ SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n
 NO_INTERVAL = {
     "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
-    "estimate / peak - 1 (%)",
+    "estimate / peak - 1 (%)", "all-reduce on the wire (MiB)",
     "overflows",  # a count of one parity check
     "skipped steps", "own gradients", "on the wire",  # counted over all launches, not estimated
     "global batch", "looks",  # computed from the point; a count of what the interval beside it rests on
@@ -50,7 +50,7 @@ NO_INTERVAL_IN_CSV = {
     "trained_steps", "skipped_steps", "overflows_own", "overflows_on_the_wire",  # the same
     "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
-    "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
+    "allreduce_bytes", "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
     "timed_steps",  # a count
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
 }  # fmt: skip

@@ -195,6 +195,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: sum_ceilings(s, "memory_bandwidth_bytes_per_second")),
     Column("allreduce_busbw_bytes_per_second", "float", "B/s", "slowest rank; missing where one is alone",
            allreduce_busbw_bytes_per_second),
+    Column("allreduce_bytes", "int", "B", "what one rank put on the wire for it: its gradients, at most 64 MiB of them",
+           lambda s: max((rank.ceiling.allreduce_bytes for rank in s.record.ranks if rank.ceiling), default=0) or None),
     Column("step_seconds_median", "float", "s", "of the timed steps of slowest_rank",
            lambda s: np.median(s.slowest)),
     Column("step_seconds_p95", "float", "s", f"95th percentile of the same; missing where they are fewer than {samples_needed(P95)}",

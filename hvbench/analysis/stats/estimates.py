@@ -111,6 +111,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "ranks_together_ratio": estimate_rate,
     "memory_bandwidth_bytes_per_second": estimate_rate,
     "allreduce_busbw_bytes_per_second": estimate_rate,
+    "allreduce_bytes": take_largest,
     "step_seconds_median": estimate_rate,
     "step_seconds_p95": estimate_rate,
     "step_seconds_autocorrelation": estimate_mean,

@@ -76,13 +76,16 @@ def ceilings_table(run: Run) -> Table:
         columns.append(Shown(header, show_estimate(metric, scale=scale)))
         columns.append(Shown(f"{INTERVAL} ({header.partition(' (')[0]})", show_interval(metric, scale=scale)))
         metrics.append(metric)
+    columns.append(Shown("all-reduce on the wire (MiB)", show_estimate("allreduce_bytes", scale=2**-20)))
+    metrics.append("allreduce_bytes")
     notes = (
         "All ranks at once, in the workers that train. Best product: of squares and the model's own shapes the one that a "
         "first look found best, read again (records of schema 3 and older hold the first look, which is a little too high). "
         "All ranks / one alone: that product's rate over all ranks over that of rank 0 while the others rest. Model's "
         "products: linear layers and logits of a micro-batch, forward and backward, total FLOPs over total time; "
         "attention's are left out. Memory: scaling an array in place, bytes read and written, the best of a few. busbw: "
-        "payload / time x 2 (n - 1) / n, compression included, the best of a few. Sums over ranks but for busbw.",
+        "bytes on the wire / time x 2 (n - 1) / n, the casts of compression included, the best of a few; the bytes are as many as "
+        "the gradients have, but at most 64 MiB. Sums over ranks but for busbw.",
     )
     launches = choose_ceilings(run.points)
     layout = Layout(name="ceilings", title="Ceilings", columns=columns, metrics=metrics, notes=notes, has_status=False)

@@ -1,4 +1,4 @@
-"""One all-reduce by itself in PyTorch, for `hvbench allreduce` to time."""
+"""All-reduces by themselves in PyTorch, for `hvbench allreduce` to time."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ class Collective:
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         self.allreduce = make_allreduce(runtime.ranks, compression=compression)
         self.name = f"collective.{compression}.{elements}"  # Horovod wants one shape per tensor name
-        self.values = torch.empty(elements, device=runtime.device)
-        self.average = self.values
+        self.device = runtime.device
+        self.values: dict[int, torch.Tensor] = {}
+        self.averages: dict[int, torch.Tensor] = {}
 
-    def fill(self, values: np.ndarray) -> None:
-        self.values.copy_(torch.from_numpy(values))
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        self.values[place] = torch.tensor(values, device=self.device)
 
-    def run(self) -> None:
-        self.allreduce.start(self.name, self.values)
-        self.average = self.allreduce.finish()[self.name]
+    def run(self, place: int) -> None:
+        self.allreduce.start(self.name, self.values[place])
+        self.averages[place] = self.allreduce.finish()[self.name]
 
-    def result(self) -> np.ndarray:
-        return self.average.cpu().numpy()
+    def result(self, place: int) -> np.ndarray:
+        return self.averages[place].cpu().numpy()

@@ -1,4 +1,4 @@
-"""One all-reduce by itself in TensorFlow, for `hvbench allreduce` to time."""
+"""All-reduces by themselves in TensorFlow, for `hvbench allreduce` to time."""
 
 from __future__ import annotations
 
@@ -16,21 +16,20 @@ class Collective:
         self.allreduce = make_allreduce(runtime.ranks, compression=compression)
         self.name = f"collective.{compression}.{elements}"  # Horovod wants one shape per tensor name
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
-        with tf.device(self.device):
-            self.values = tf.zeros(elements)
-        self.average = self.values
+        self.values: dict[int, tf.Tensor] = {}
+        self.averages: dict[int, tf.Tensor] = {}
         self._graph = tf.function(self._allreduce, autograph=False)
 
-    def fill(self, values: np.ndarray) -> None:
+    def fill(self, values: np.ndarray, *, place: int) -> None:
         with tf.device(self.device):
-            self.values = tf.constant(values)
+            self.values[place] = tf.constant(values)
 
-    def run(self) -> None:
+    def run(self, place: int) -> None:
         with tf.device(self.device):
-            self.average = self._graph(self.values)
+            self.averages[place] = self._graph(self.values[place])
 
-    def result(self) -> np.ndarray:
-        return self.average.numpy()
+    def result(self, place: int) -> np.ndarray:
+        return self.averages[place].numpy()
 
     def _allreduce(self, values: tf.Tensor) -> tf.Tensor:
         self.allreduce.start(self.name, values)

@@ -1,4 +1,4 @@
-"""One all-reduce by itself in numpy, for `hvbench allreduce` to time: that of a rank alone."""
+"""All-reduces by themselves in numpy, for `hvbench allreduce` to time: those of a rank alone."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ class Collective:
 
     def __init__(self, elements: int, *, compression: str, runtime: Runtime) -> None:
         self.allreduce = make_allreduce(runtime.ranks, compression=compression)
-        self.values = np.zeros(elements, np.float32)
+        self.values: dict[int, np.ndarray] = {}
+        self.averages: dict[int, np.ndarray] = {}
 
-    def fill(self, values: np.ndarray) -> None:
-        np.copyto(self.values, values)
+    def fill(self, values: np.ndarray, *, place: int) -> None:
+        self.values[place] = values.copy()
 
-    def run(self) -> None:
-        self.allreduce.start("collective", self.values)
-        self.values = self.allreduce.finish()["collective"]
+    def run(self, place: int) -> None:
+        self.allreduce.start("collective", self.values[place])
+        self.averages[place] = self.allreduce.finish()["collective"]
 
-    def result(self) -> np.ndarray:
-        return self.values
+    def result(self, place: int) -> np.ndarray:
+        return self.averages[place]
