@@ -15,7 +15,7 @@ from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
 from hvbench.sweep.tune import step_seconds
 from hvbench.tracking import make_run, pair_with_figures
-from tests.unit.sample_records import make_rank, make_record
+from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 COMPUTE, UPDATE = 10e-3, 0.5e-3  # seconds
 
@@ -63,6 +63,22 @@ def test_a_launch_takes_as_long_as_its_longest_clock(seconds, elapsed, median, o
     steps = choose_slowest_rank(step_frame([record]))
     assert steps.loc[~steps["is_warmup"], "step_seconds"].sum() == elapsed
     assert set(steps["rank"]) == {row["slowest_rank"]}
+
+
+@pytest.mark.parametrize(("seconds", "elapsed", "median", "of_maxima"), BY_HAND)
+def test_evaluations_take_as_long_as_the_longest_clock_too(seconds, elapsed, median, of_maxima) -> None:
+    """As many evaluations, the last of which reaches the target."""
+    ranks = [
+        make_rank(
+            rank, step_seconds=[1.0] * 9,
+            evaluations=[make_evaluation(step, 9.0 - step, seconds=each) for step, each in enumerate(mine, start=1)],
+        )
+        for rank, mine in enumerate(seconds)
+    ]  # fmt: skip
+    for reached in range(1, len(seconds[0]) + 1):
+        row = row_of(make_record(ranks, target_loss=9.0 - reached))
+        assert row["evaluation_seconds"] == elapsed
+        assert row["evaluation_seconds_to_target"] == max(sum(mine[:reached]) for mine in seconds)
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4, 8, 64])

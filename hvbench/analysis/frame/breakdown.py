@@ -1,6 +1,7 @@
 """Where the time of a step goes: ablations -> parts of a step, of one launch.
 
-A part is what a step takes longer with it than without it, by the slowest rank: forward passes alone, then with backward
+Rounds are no chain of steps: each begins at a barrier, so the ranks' skew counts once, and the slowest rank of a round is the
+right one. A part is what a step takes longer with it than without it, by the slowest rank: forward passes alone, then with backward
 passes, then with the update, then with the all-reduce. What the all-reduce hides behind the backward pass is therefore
 no part; what of it can be seen is *exposed*. A part within the noise of zero may come out negative, and stays so.
 """

@@ -6,6 +6,7 @@ A new metric is one function of a launch's samples and one line there.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -100,9 +101,12 @@ def tokens_to_target(samples: LaunchSamples) -> int | None:
 
 def evaluation_seconds_to_target(samples: LaunchSamples) -> float | None:
     """What the evaluations up to the target cost; not part of `seconds_to_target`."""
-    if not samples.reached:
-        return None
-    return sum(one.evaluation_seconds for one in samples.evaluations if one.step <= samples.reached.step)
+    return evaluation_seconds(samples, until=samples.reached.step) if samples.reached else None
+
+
+def evaluation_seconds(samples: LaunchSamples, *, until: float = math.inf) -> float:
+    """What the evaluations after at most `until` steps took: the largest of the ranks' own sums, as of steps."""
+    return max(sum(one.seconds for one in rank.evaluations if one.step <= until) for rank in samples.record.ranks)
 
 
 def clipped_fraction(samples: LaunchSamples) -> float | None:
@@ -245,7 +249,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("final_validation_accuracy", "float", "1", "the same, share of samples whose class was named",
            lambda s: s.at_end.accuracy if s.at_end else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
-           lambda s: sum(one.evaluation_seconds for one in s.evaluations)),
+           evaluation_seconds),
     Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
            target),
     Column("steps_to_target", "int", "steps", "missing when not reached",
