@@ -41,7 +41,8 @@ StepSeconds = Annotated[list[Seconds], Field(max_length=2**22)]
 StepValues = Annotated[list[Real], Field(max_length=2**22)]
 MaybeStepValues = Annotated[list[MaybeFinite], Field(max_length=2**22)]
 
-Readings = Annotated[list[Annotated[Real, Field(gt=0)]], Field(max_length=2**10)]  # of one rate
+# Of one rate, a second; ratios and sums of them are finite, too.
+Readings = Annotated[list[Annotated[float, Field(gt=1, lt=1e30)]], Field(max_length=2**10)]
 
 
 class Outcome(Spec):

@@ -10,6 +10,7 @@ import pytest
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.quality import describe_unmeasured_ranks
+from hvbench.analysis.report.terminal import render_terminal
 from hvbench.analysis.show.render import render_csv, render_text
 from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.ceilings import TOPIC, ceiling_advice, ceiling_tables, describe_slow_libraries
@@ -119,6 +120,7 @@ def test_what_ranks_reach_together_is_said_with_its_interval() -> None:
         "2.00 times in TensorFlow (n = 1, no interval).",
         "4 ranks together reach 2.00 times one rank's fp32 matrix products in TensorFlow (n = 1, no interval).",
     ]
+    assert [line for line in render_terminal(Run(records)) if "ranks together" in line] == ceiling_advice(Run(records))
     table = tables_of(records)["ceilings"]
     column = table.header.index("all ranks / one alone")
     assert [row[column] for row in table.cells] == ["1.200", "2.000", "2.000"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from hvbench.records.record import SCHEMA_VERSION, Outcome, Record
-from tests.unit.sample_records import make_convergence, make_launch, make_rank, make_record
+from tests.unit.sample_records import make_ceiling, make_convergence, make_launch, make_rank, make_record
 
 
 def through_json(record: Record) -> Record:
@@ -71,3 +72,9 @@ def test_an_outcome_is_one_of_the_documented() -> None:
     assert Outcome(status="diverged").status == "diverged"
     with pytest.raises(ValidationError):
         Outcome(status="great")
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, 1e-300, 1e300, math.inf, math.nan])
+def test_a_reading_is_a_rate_that_can_be_added_and_divided(rate: float) -> None:
+    with pytest.raises(ValidationError):
+        make_ceiling(together_flops_per_second=[rate])

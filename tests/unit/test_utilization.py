@@ -185,3 +185,13 @@ def test_bounds_by_hand() -> None:
     assert bound_by_best(values, {"b": b}) == pytest.approx((1 / 16, 1 / 16))
     assert bound_by_best(values, {"a": a, "b": b}) == pytest.approx((0.25 / half, 1 / 16))
     assert bound_by_best(values, {"a": {0: 2.0}}) is bound_by_best(values, {}) is bound_by_best({}, {"a": a}) is None
+
+
+def test_records_of_any_rates_have_a_summary() -> None:
+    """Two launches whose peaks are 10^150 apart: the interval is endless, and nothing fails."""
+    records = [launch(1.0, peak=peak, repeat=repeat) for repeat, peak in enumerate((1e-60, 1e90))]
+    row = summarize_launches(point_frame(records)).iloc[0]
+    assert (
+        row["model_flops_utilization_of_machine_low"] == 0
+        and row["model_flops_utilization_of_machine_high"] == math.inf
+    )

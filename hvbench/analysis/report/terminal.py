@@ -7,6 +7,7 @@ from hvbench.analysis.report.contents import tables_by_topic
 from hvbench.analysis.report.quality import describe_target_precision
 from hvbench.analysis.show.render import render_text
 from hvbench.analysis.show.text import clean_text
+from hvbench.analysis.topics.ceilings import describe_ranks_together
 from hvbench.analysis.topics.parity.stamps import verdict_of
 
 
@@ -21,6 +22,8 @@ def render_terminal(run: Run) -> list[str]:
     verdict = verdict_of(run)
     if verdict and not verdict.is_proven:
         lines += ["", clean_text(f"{verdict.title} {verdict.text}", limit=2000)]
+    if together := describe_ranks_together(run):
+        lines += ["", *together]
     if precision := describe_target_precision(run):
         lines += ["", *(clean_text(line, limit=4000) for line in precision)]
     return lines

@@ -6,6 +6,8 @@ import math
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
 
+import numpy as np
+
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.ratios import locate
 
@@ -32,7 +34,7 @@ def bound_by_best(
         (low, high), or None where no candidate shares two rounds with the values.
     """
     pairs = [
-        [math.log(values[when] / reading) for when, reading in each.items() if when in values]
+        [math.log(values[when]) - math.log(reading) for when, reading in each.items() if when in values]
         for each in readings.values()
     ]
     located = [locate(logs) for logs in pairs if len(logs) > 1]
@@ -41,4 +43,5 @@ def bound_by_best(
     beyond = min((1 - confidence) / 2, (1 - confidence) / len(located))
     low = min(where.quantile((1 - confidence) / 2) for where in located)
     high = min(where.quantile(1 - beyond) for where in located)
-    return math.exp(low), math.exp(high)
+    with np.errstate(over="ignore"):  # two launches of a damaged record can differ by any factor
+        return float(np.exp(low)), float(np.exp(high))

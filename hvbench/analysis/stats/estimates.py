@@ -69,7 +69,8 @@ def estimate_rate(values: Sequence[float], *, confidence: float = CONFIDENCE) ->
     if (sample <= 0).any():
         raise ValueError(f"a rate or a duration is positive, found {sample.tolist()}")
     log = estimate_mean(np.log(sample), confidence=confidence)
-    low, high = (None if bound is None else float(np.exp(bound)) for bound in (log.low, log.high))
+    with np.errstate(over="ignore"):  # an end beyond all numbers is infinite
+        low, high = (None if bound is None else float(np.exp(bound)) for bound in (log.low, log.high))
     return Estimate(centre=float(np.exp(log.centre)), low=low, high=high, n=log.n, confidence=confidence)
 
 
