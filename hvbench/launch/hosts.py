@@ -69,7 +69,7 @@ def interface_towards(address: str) -> str | None:
 def gloo_interface(environment: dict[str, str]) -> dict[str, str]:
     """HOROVOD_GLOO_IFACE for a worker whose launch spans hosts and left it open: interfaces differ from host to host."""
     address = environment.get("HOROVOD_GLOO_RENDEZVOUS_ADDR")
-    if not address or "HOROVOD_GLOO_IFACE" in environment or "HOROVOD_GLOO_IFACE" in os.environ:
+    if not address or "HOROVOD_GLOO_IFACE" in environment or os.environ.get("HOROVOD_GLOO_IFACE"):
         return {}
     interface = interface_towards(address)
     return {"HOROVOD_GLOO_IFACE": interface} if interface else {}

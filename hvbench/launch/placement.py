@@ -87,6 +87,6 @@ def worker_settings(slot: Any, *, address: str, port: int, threads: int, by_mpir
         "HOROVOD_CROSS_SIZE": str(slot.cross_size),
         "OMP_NUM_THREADS": str(threads),
     }
-    if slot.local_size == slot.size and "HOROVOD_GLOO_IFACE" not in os.environ and Path("/sys/class/net/lo").exists():
+    if slot.local_size == slot.size and not os.environ.get("HOROVOD_GLOO_IFACE") and Path("/sys/class/net/lo").exists():
         settings["HOROVOD_GLOO_IFACE"] = "lo"  # one host: needs no name that resolves
     return settings

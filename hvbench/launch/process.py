@@ -25,6 +25,7 @@ from hvbench.launch.messages import (
     WorkerDescription,
     WorkerFailure,
 )
+from hvbench.launch.settings import without_empty_settings
 from hvbench.launch.task import FailureStatus
 
 PROGRESS_SECONDS = 0.5
@@ -159,8 +160,8 @@ class WorkerProcess:
 
 
 def worker_environment(changes: dict[str, str]) -> dict[str, str]:
-    """This process's environment without what its launcher said of it, and with `changes`."""
-    return without_launcher(os.environ) | changes
+    """This process's environment without what its launcher said of it and what is not set, and with `changes`."""
+    return without_empty_settings(without_launcher(os.environ)) | changes
 
 
 def count_oom_kills() -> int:

@@ -22,6 +22,7 @@ from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.host_list import bare_name, parse_hosts
 from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
+from hvbench.launch.settings import require_horovod_settings
 from hvbench.launch.task import GO_ON
 from hvbench.records.environment import usable_cores
 from hvbench.records.float32 import require_ieee_float32
@@ -95,7 +96,8 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
         np: ranks to launch on this host; None under a launcher, which says how many there are.
 
     Raises:
-        UsageError: `np` is out of bounds, or is not what the launcher has started; or the environment changes what fp32 is.
+        UsageError: `np` is out of bounds, or is not what the launcher has started; or the environment changes what fp32 is, or
+            has a setting that Horovod would misread, ignore or die of.
     """
     context = resolve_context(np)
     if not context.is_first:
@@ -105,6 +107,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
     launch = Launch(context)
     try:
         require_ieee_float32()
+        require_horovod_settings(is_launched=context.launcher != "none")
         yield launch
     finally:
         launch.dismiss()

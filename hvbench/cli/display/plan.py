@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hvbench.cli.display.lines import format_duration
 from hvbench.launch.session import resolve_context
+from hvbench.launch.settings import require_horovod_settings
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
@@ -26,6 +27,7 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     Raises DataError for a text that cannot be read, and UsageError where no point can run, as a sweep does.
     """
     context = resolve_context(np)
+    require_horovod_settings(is_launched=context.launcher != "none")
     points = suite.points()
     for source in dict.fromkeys(point.data for point in points):
         text.check(source)
