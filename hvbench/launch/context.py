@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvbench.spec.variables import PLACE
+from hvbench.spec.place import PLACE
 
 Launcher = Literal["horovodrun-gloo", "mpi", "hvbench", "none"]
 

@@ -16,7 +16,7 @@ from hvbench.records.limits import read_limits
 from hvbench.records.source import source_digest, source_revision
 from hvbench.records.switches import find_switches
 from hvbench.registry import FRAMEWORKS, describe_framework
-from hvbench.spec.variables import PLACE
+from hvbench.spec.place import PLACE
 
 PACKAGES = (
     *(distribution for name in FRAMEWORKS for distribution in describe_framework(name).distributions),

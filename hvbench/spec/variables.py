@@ -12,9 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from hvbench.spec.messages import did_you_mean, shorten
+from hvbench.spec.place import PLACE
 
-# Those by which a launcher tells a process its place: no settings, and no part of an environment that was measured in.
-PLACE = re.compile(r"HOROVOD_(RANK|SIZE|LOCAL_(RANK|SIZE)|CROSS_(RANK|SIZE)|HOSTNAME|GLOO_RENDEZVOUS_\w+)")
 # Those that only building, installing or launching reads.
 ELSEWHERE = re.compile(
     r"HOROVOD_((WITH|WITHOUT|BUILD|CMAKE|CUDA|ROCM|NCCL|MPICXX|CCL|SPARK|GPU)(_\w+)?|LOCAL_VERSION|(START|ELASTIC)_TIMEOUT|DEBUG|SKIP_\w+)"

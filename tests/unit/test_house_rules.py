@@ -133,7 +133,7 @@ def test_folders_do_not_import_each_other() -> None:
 MAY_IMPORT = {
     "hvbench.io": ["errors"],
     "hvbench.spec": ["errors", "registry", "io.untrusted"],
-    "hvbench.records.environment": ["registry", "records", "spec.variables"],
+    "hvbench.records.environment": ["registry", "records", "spec.place"],
     "hvbench.install": ["errors", "io.cache", "records.limits"],
     "hvbench.launch": ["errors", "records.environment", "records.float32", "records.switches", "spec"],
     "hvbench.frameworks": ["registry", "spec", "records.environment", "launch.rendezvous", "training"],
