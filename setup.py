@@ -13,7 +13,9 @@ VERSION = re.search(r'^__version__ = "(.+)"', Path("hvbench/__init__.py").read_t
 
 PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
-PEERS = ["transformers==5.23.0", "keras-hub==0.32.0"]  # what benchmarks/peers.py compares the twins with
+# What benchmarks/peers.py compares the twins with. keras-hub itself is not here: it requires tensorflow-text, and that
+# requires `tensorflow`, which pip installs over tensorflow-cpu. benchmarks/README.md installs it without what it requires.
+PEERS = ["transformers==5.23.0", "kagglehub>=1", "regex>=2024.5", "sentencepiece>=0.2"]
 CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
 TUNE = ["optuna>=4"]  # hvbench tune
 PARQUET = ["pyarrow>=16"]

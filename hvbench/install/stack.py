@@ -122,8 +122,8 @@ def scripts_first_path() -> str:
 
 def find_framework(name: str) -> Framework | None:
     """Return the installed framework of that name, or None."""
-    title, package, distributions = FRAMEWORKS[name]
-    version = next((found for distribution in distributions if (found := _installed_version(distribution))), None)
+    title, package, _ = FRAMEWORKS[name]
+    version = next(iter(find_providers(name).values()), None)
     folder = _package_folder(package)
     if version is None or folder is None:
         return None
@@ -132,6 +132,12 @@ def find_framework(name: str) -> Framework | None:
     else:
         cuda = re.search(r"'is_cuda_build', True", _read(folder / "python/platform/build_info.py"))
     return Framework(name=name, title=title, version=version, cuda=cuda is not None)
+
+
+def find_providers(name: str) -> dict[str, str]:
+    """Return distribution -> version of everything installed that brings the framework's package; two overwrite each other."""
+    found = {distribution: _installed_version(distribution) for distribution in FRAMEWORKS[name][2]}
+    return {distribution: version for distribution, version in found.items() if version is not None}
 
 
 def find_mpi() -> Mpi | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
+from hvbench.install.stack import find_providers
 from hvbench.io.cache import cache_root
 from hvbench.plan.skip import has_gpu, is_installed, why_no_cuda
 from hvbench.plan.together import describe_together
@@ -91,6 +93,8 @@ def examine_framework(stack: Stack, name: str) -> Check:
     if not found:
         remedy = f"pip install 'hvbench[{name}]' && hvbench install-horovod"
         return Check(subject=name, fact="not installed: its points are skipped", is_good=False, remedy=remedy)
+    if len(providers := find_providers(name)) > 1:
+        return describe_overwritten(name, providers)
     built_against = stack.horovod.built_against.get(name) if stack.horovod else None
     devices = "cpu and cuda builds" if found.cuda else "cpu build"
     if stack.horovod and not built_against:
@@ -99,6 +103,37 @@ def examine_framework(stack: Stack, name: str) -> Check:
             subject=name, fact=f"{found.version}, but Horovod was built without it", is_good=False, remedy=remedy
         )
     return Check(subject=name, fact=f"{found.version}, {devices}; trains in fp32, bf16, fp16")
+
+
+def describe_overwritten(name: str, providers: Mapping[str, str]) -> Check:
+    """Two distributions bring the same package: pip has written one over the other, such as a build for GPUs over one for CPUs."""
+    kept = next((each for each in providers if each.endswith("-cpu")), next(iter(providers)))
+    others = " ".join(each for each in providers if each != kept)
+    both = " and ".join(f"{each} {version}" for each, version in providers.items())
+    return Check(
+        subject=name,
+        fact=f"{both} are both installed, one written over the other: Horovod was built for one of them",
+        is_good=False,
+        remedy=f"pip uninstall -y {others} && pip install --force-reinstall --no-deps {kept}=={providers[kept]}",
+    )
+
+
+def describe_other_build(stack: Stack) -> str:
+    """Why the Horovod that is installed is not the one that hvbench would build here."""
+    built = stack.horovod.built_against
+    other = [
+        f"it was built for {framework.title} {built[framework.name]}, and {framework.version} is installed"
+        for framework in stack.frameworks
+        if built.get(framework.name) not in (None, framework.version)
+    ]
+    other += [
+        f"{' and '.join(providers)} lie over each other"
+        for framework in stack.frameworks
+        if len(providers := find_providers(framework.name)) > 1
+    ]
+    if other:
+        return "; ".join(other)
+    return "another than hvbench builds here, whose edits mend sums of float16"
 
 
 def examine_horovod(stack: Stack) -> Check:
@@ -119,7 +154,7 @@ def examine_horovod(stack: Stack) -> Check:
             subject="horovod", fact=f"{fact}; workers need Gloo", is_good=False, is_required=True, remedy=remedy
         )
     if stack.frameworks and stack.horovod.version not in {decide(stack, cuda=each).version for each in (None, False)}:
-        fact += "; another than hvbench builds here, whose edits mend sums of float16"
+        fact += f"; {describe_other_build(stack)}"
         return Check(subject="horovod", fact=fact, is_good=False, remedy="hvbench install-horovod")
     return Check(subject="horovod", fact=fact)
 
