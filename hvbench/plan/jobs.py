@@ -73,15 +73,23 @@ def make_plan(
             skipped.append(Skipped(point=resolved, reason=reason))
         else:
             runnable.append(resolved)
-    groups = list(dict.fromkeys(worker_group(point) for point in runnable))
+    ordered = in_order_of_groups(runnable)
     finished, added = set(done), set(extra)
     jobs, already = [], []
     for repeat in range(max([settings.repeats, *(repeat + 1 for _, repeat in added)])):
-        for point in sorted(runnable, key=lambda point: groups.index(worker_group(point))):
+        for point in ordered:
             job = Job(point=point, repeat=repeat)
             if repeat < settings.repeats or (point.point_id, repeat) in added:
                 (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
+
+
+def in_order_of_groups(points: Sequence[Point]) -> list[Point]:
+    """`points` with those together that can share workers, groups in the order of their first points."""
+    groups: dict[tuple[Any, ...], list[Point]] = {}
+    for point in points:
+        groups.setdefault(worker_group(point), []).append(point)
+    return [point for group in groups.values() for point in group]
 
 
 def require_runnable(plan: Plan, *, where: str) -> None:

@@ -62,11 +62,9 @@ def next_jobs(points: Sequence[Point], records: Iterable[Record], *, rest_second
         if rest_seconds > 0 and seconds <= rest_seconds:
             rest_seconds -= seconds
             chosen.append(Job(point=point, repeat=max((record.repeat for record in known), default=-1) + 1))
-    groups = list(dict.fromkeys(worker_group(point) for point in points))
+    groups = {group: place for place, group in enumerate(dict.fromkeys(map(worker_group, points)))}
     order = {point.point_id: position for position, point in enumerate(points)}
-    return sorted(
-        chosen, key=lambda job: (groups.index(worker_group(job.point)), job.repeat, order[job.point.point_id])
-    )
+    return sorted(chosen, key=lambda job: (groups[worker_group(job.point)], job.repeat, order[job.point.point_id]))
 
 
 def extra_keys(run: Mapping[str, object], *, repeats: int) -> list[tuple[str, int]]:

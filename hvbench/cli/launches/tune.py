@@ -41,9 +41,11 @@ class TuneDisplay(Display):
         super().__init__()
         self.knobs = knobs
         self.count = itertools.count(1)
+        self.last: Record | None = None  # of the launch that ended last
 
     def finish_job(self, job: Job, record: Record) -> None:
         values = describe_values({name: getattr(job.point, name) for name in self.knobs})
+        self.last = record
         self.say(f"[{next(self.count)}] {values}  {describe_record(record)}")
 
 
@@ -102,7 +104,9 @@ def continue_search(folder: RunFolder, knobs: tuple[str, ...]) -> Search:
     return before
 
 
-def search_and_show(sweep: Sweep, launch: Launch, display: Display, *, options: TuneOptions, before: Search) -> Tuned:
+def search_and_show(
+    sweep: Sweep, launch: Launch, display: TuneDisplay, *, options: TuneOptions, before: Search
+) -> Tuned:
     """Search, a launch at a time, answering from the records what they answer; raises HvbenchError."""
     folder = sweep.folder
     recorded = {record.key: record for record in folder.read_records()[0] if record.outcome.status != "interrupted"}
@@ -128,7 +132,7 @@ def search_and_show(sweep: Sweep, launch: Launch, display: Display, *, options: 
         raise
 
 
-def run_job(sweep: Sweep, job: Job, coordinator: Coordinator, display: Display) -> Record:
-    """Launch one job and read its record."""
+def run_job(sweep: Sweep, job: Job, coordinator: Coordinator, display: TuneDisplay) -> Record:
+    """Launch one job; its record, which is not read again: a search has hundreds."""
     sweep.run_jobs([job], coordinator, display)
-    return next(record for record in sweep.folder.read_records()[0] if record.key == job.key)
+    return display.last
