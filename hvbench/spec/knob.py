@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import enum
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
@@ -42,6 +42,26 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Need:
+    """What another field has to be for a field to have any effect."""
+
+    field: str
+    holds: Callable[[Any], bool]  # of the other field's value
+    in_words: str
+
+
+def needs_one_of(field: str, choices: Iterable[str]) -> Need:
+    """A need of some of another field's choices."""
+    allowed = tuple(choices)
+    return Need(field=field, holds=lambda value: value in allowed, in_words=f"{field} {' or '.join(allowed)}")
+
+
+def needs_set(field: str) -> Need:
+    """A need of another field that is at more than 0, or not left out."""
+    return Need(field=field, holds=bool, in_words=field)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Knob:
     """What hvbench knows of a field and pydantic does not. A rule returns its reason as one line, or None."""
 
@@ -56,6 +76,7 @@ class Knob:
     variable_scale: float = 1.0  # from the field's unit to the variable's
     impossible: Callable[[AnyPoint], str | None] | None = None  # why such a point makes no sense anywhere
     unavailable: Callable[[AnyPoint, Site], str | None] | None = None  # why it cannot run at a place
+    needs: tuple[Need, ...] = ()  # without these its value changes nothing
     changes_samples: bool = True  # a setting's: what is measured depends on it; else a run may be resumed with another
     unmeasurable: Callable[[AnySettings, AnyPoint], str | None] | None = None  # a setting's: why a point cannot give it
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.knob import AnyPoint, Knob, Part
+from hvbench.spec.knob import AnyPoint, Knob, Part, needs_one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,10 @@ def _pretraining_for_no_classifier(point: AnyPoint) -> str | None:
     return None
 
 
+OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.is_classification))
+OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
+
+
 class ObjectivePart(Part):
     """What the model learns."""
 
@@ -41,11 +45,13 @@ class ObjectivePart(Part):
     objective: Literal[*OBJECTIVES] = Field(
         "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
     )
-    num_classes: Annotated[int, Field(ge=2, le=1000)] = Field(8, description="of classification: the largest packages")
+    num_classes: Annotated[int, Field(ge=2, le=1000), Knob(needs=(OF_CLASSES,))] = Field(
+        8, description="of classification: the largest packages"
+    )
     pretraining: Annotated[Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_for_no_classifier)] = Field(
         "none", description="what the weights learn before; classification only"
     )
-    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps")] = Field(
+    pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps", needs=(OF_PRETRAINING,))] = Field(
         200, description="steps of that, by one framework, whose weights all start from"
     )
 

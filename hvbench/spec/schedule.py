@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.knob import AnyPoint, Count, Knob, Part
+from hvbench.spec.knob import AnyPoint, Count, Knob, Part, needs_one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,10 @@ def _no_passes_to_raise(point: AnyPoint) -> str | None:
     return None
 
 
+OF_SCALING = needs_one_of("lr_scaling", ("linear", "sqrt"))
+OF_AN_END = needs_one_of("schedule", (name for name, schedule in SCHEDULES.items() if schedule.has_end))
+
+
 class SchedulePart(Part):
     """Learning rate and batch over the steps."""
 
@@ -44,14 +48,14 @@ class SchedulePart(Part):
 
     learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
     lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="of learning_rate with the global batch")
-    reference_batch_size: Annotated[Count, Knob(unit="samples")] = Field(
+    reference_batch_size: Annotated[Count, Knob(unit="samples", needs=(OF_SCALING,))] = Field(
         16, description="global batch size at which learning_rate is scaled by 1"
     )
     schedule: Literal[*SCHEDULES] = Field("cosine", description="learning rate after the warm-up")
     lr_warmup_steps: Annotated[
         int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_warm_up_takes_all_steps)
     ] = Field(10, description="linear warm-up, in steps")
-    schedule_steps: Annotated[Count, Knob(unit="steps")] = Field(
+    schedule_steps: Annotated[Count, Knob(unit="steps", needs=(OF_AN_END,))] = Field(
         1000, description="step at which cosine and linear reach a tenth of the peak"
     )
     batch_warmup_steps: Annotated[

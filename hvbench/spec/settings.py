@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
-from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec
+from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec, needs_set
 
 
 def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
@@ -29,6 +29,9 @@ def _nothing_is_averaged(settings: AnySettings, point: AnyPoint) -> str | None:
     return None
 
 
+EVALUATIONS = needs_set("evaluate_every")
+
+
 class MeasureSettings(Spec):
     """How a suite's points are measured. Part of a record, not of a point's identity."""
 
@@ -42,14 +45,16 @@ class MeasureSettings(Spec):
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
         0, description="steps between evaluations, and one after the last step; 0: none"
     )
-    evaluate_samples: Annotated[Count, Knob(unit="samples")] = Field(
+    evaluate_samples: Annotated[Count, Knob(unit="samples", needs=(EVALUATIONS,))] = Field(
         64, description="held-out samples per evaluation, each once, over all ranks"
     )
-    target_loss: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="nats/token")] = Field(
-        None, description="validation loss to reach"
+    target_loss: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="nats/token", needs=(EVALUATIONS,))] = (
+        Field(None, description="validation loss to reach")
     )
-    stop_at_target: bool = Field(False, description="train no further once an evaluation is at or under target_loss")
-    patience: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="evaluations")] = Field(
+    stop_at_target: Annotated[bool, Knob(needs=(needs_set("target_loss"), EVALUATIONS))] = Field(
+        False, description="train no further once an evaluation is at or under target_loss"
+    )
+    patience: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="evaluations", needs=(EVALUATIONS,))] = Field(
         0, description="evaluations without a better loss before giving up; 0: never"
     )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
@@ -70,9 +75,10 @@ class MeasureSettings(Spec):
     precision_target: Annotated[Annotated[float, Field(gt=0.0, lt=1.0)] | None, Knob(changes_samples=False)] = Field(
         None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
     )
-    budget_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
-        None, description="time for those launches; left out: 1800"
-    )
+    budget_seconds: Annotated[
+        Annotated[float, Field(gt=0.0)] | None,
+        Knob(unit="s", changes_samples=False, needs=(needs_set("precision_target"),)),
+    ] = Field(None, description="time for those launches; left out: 1800")
     timeout_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="of one point; left out: from the plan"
     )

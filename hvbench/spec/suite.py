@@ -18,6 +18,7 @@ from typing import Any
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
 from hvbench.spec.choices import quote_for_shell, split_choices, unquote
+from hvbench.spec.effect import require_effect
 from hvbench.spec.knob import Kind, kind_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
@@ -153,8 +154,12 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         scales=values.get("scale", {}),
         where=where,
     )
+    require_effect(suite.base, suite.axes, suite.measure, where=where, fields={*suite.base, *suite.axes})
     for scale in suite.scales:  # a mistake in one shows when the file is read, not when somebody asks for it
-        apply_scale(suite, scale)
+        scaled = apply_scale(suite, scale)
+        change = suite.scales[scale]
+        fields = {*change.get("point", {}), *change.get("axes", {})}
+        require_effect(scaled.base, scaled.axes, scaled.measure, where=f"{where}: [scale.{scale}]", fields=fields)
     return suite
 
 
@@ -273,6 +278,7 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
 
     `option` is what the user typed before it, for messages.
     """
+    keys = []
     for text in overrides:
         key, equals, choices = text.partition("=")
         where = f"{option}{shorten(text)}"
@@ -298,6 +304,8 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
         else:
             suite = replace(suite, axes={**suite.axes, key: values})
+        keys.append(key)
+    require_effect(suite.base, suite.axes, suite.measure, where=option.strip() or suite.where, fields=keys)
     return suite
 
 

@@ -16,6 +16,7 @@ from hvbench.launch.task import without_advice
 from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
+from hvbench.spec.effect import require_effect
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -86,11 +87,7 @@ def suite_of_point(fields: Mapping[str, Any]) -> Suite:
                 f"{WHERE}: unknown field {shorten(name)}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}"
             )
     measured = {name: value for name, value in fields.items() if name in MeasureSettings.model_fields}
-    return Suite(
-        name="run",
-        question="",
-        base={name: value for name, value in fields.items() if name not in measured},
-        axes={},
-        measure=validate(MeasureSettings, measured, where=WHERE),
-        where=WHERE,
-    )
+    base = {name: value for name, value in fields.items() if name not in measured}
+    settings = validate(MeasureSettings, measured, where=WHERE)
+    require_effect(base, {}, settings, where=WHERE, fields=base)
+    return Suite(name="run", question="", base=base, axes={}, measure=settings, where=WHERE)

@@ -135,12 +135,18 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
         ('axes = {precision = "bf16"}', '[axes] precision = "bf16": must be a list, for example precision = ["bf16"]'),
         ("axes = {seed = [1, 2, 1]}", "[axes] seed: 1 is listed twice"),
         ("axes = {learning_rate = [1, 1.0]}", "[axes] learning_rate: 1.0 is listed twice"),
-        ('axes = {precision = ["fp32", "fp8"]}', "[axes]: precision = \"fp8\": must be 'fp32', 'bf16' or 'fp16'"),
+        (
+            'axes = {precision = ["fp32", "fp8"]}',
+            "[axes]: precision = \"fp8\": must be 'fp32', 'tf32', 'bf16' or 'fp16'",
+        ),
         ("axes = {seed = [[1]]}", "[axes]: seed = [1]: must be a valid integer"),
         ("axes = {learning_rate = [nan]}", "[axes]: learning_rate = NaN: must be a finite number"),
         ("exclude = [{}]", "[[exclude]] number 1: {}: must be a table with at least one key"),
         ("exclude = [{seed = 1}, 3]", "[[exclude]] number 2: 3: must be a table with at least one key"),
-        ('exclude = [{precision = "x"}]', "[[exclude]] number 1: precision = \"x\": must be 'fp32', 'bf16' or 'fp16'"),
+        (
+            'exclude = [{precision = "x"}]',
+            "[[exclude]] number 1: precision = \"x\": must be 'fp32', 'tf32', 'bf16' or 'fp16'",
+        ),
         ("measure = {steps = 0}", "[measure]: steps = 0: must be greater than or equal to 1"),
         ("measure = {steps = 2.5}", "[measure]: steps = 2.5: must be a valid integer"),
         (
@@ -338,8 +344,8 @@ def test_a_later_override_wins() -> None:
 
 
 def test_a_measurement_setting_is_overridden_like_a_field() -> None:
-    suite = apply_overrides(parse(EXAMPLE), ["steps=3", "target_loss=2", "timeout_seconds=1.5"])
-    assert suite.measure == MeasureSettings(steps=3, target_loss=2.0, timeout_seconds=1.5)
+    suite = apply_overrides(parse(EXAMPLE), ["steps=3", "target_loss=2", "evaluate_every=1", "timeout_seconds=1.5"])
+    assert suite.measure == MeasureSettings(steps=3, target_loss=2.0, evaluate_every=1, timeout_seconds=1.5)
 
 
 def test_a_value_is_read_as_toml_where_the_field_is_no_text() -> None:
@@ -364,7 +370,7 @@ def test_the_suite_itself_is_not_changed() -> None:
     [
         ("precision", '-s "precision": must be key=value or key=value,value'),
         ("precision=", '-s "precision=": must be key=value or key=value,value'),
-        ("precision=fp8", "-s \"precision=fp8\": precision = \"fp8\": must be 'fp32', 'bf16' or 'fp16'"),
+        ("precision=fp8", "-s \"precision=fp8\": precision = \"fp8\": must be 'fp32', 'tf32', 'bf16' or 'fp16'"),
         ("framework=jax", "-s \"framework=jax\": framework = \"jax\": must be 'pytorch' or 'tensorflow'"),
         ("micro_batch_size=0", '-s "micro_batch_size=0": micro_batch_size = 0: must be greater than or equal to 1'),
         ("micro_batch_size=true", '-s "micro_batch_size=true": micro_batch_size = true: must be a valid integer'),

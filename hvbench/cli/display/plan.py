@@ -12,6 +12,7 @@ from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.together import describe_together
 from hvbench.records.environment import usable_cores, usable_memory_bytes
+from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import presets_of
 from hvbench.spec.labels import distinguish
 from hvbench.spec.point import Point
@@ -47,6 +48,7 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
     lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
+    lines += [f"  note: {line}" for line in describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))]
     ranks = max((job.point.world_size for job in plan.jobs), default=1)
     threads = max(1, usable_cores() // context.size)
     if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
