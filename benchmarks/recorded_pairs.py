@@ -1,4 +1,4 @@
-"""The pairs of `hvbench ab --all-pairs` -> a JSON file small enough to be published, and the gate's decisions on them.
+"""The pairs of `hvbench ab --all-pairs` -> a JSON file small enough to be published, and the gate's verdicts on them.
 
 A folder of `hvbench ab` is read once; what the study needs of it is kept as JSON: ln(B/A) pair by pair of the figures that
 decide, point by point, and of the controls.
@@ -7,23 +7,22 @@ decide, point by point, and of the controls.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats
 
+from benchmarks.simulated_suites import judge_suite
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.comparison.ab.judge import compare_pairs
 from hvbench.comparison.ab.pairs import read_ab, read_controls
-from hvbench.comparison.gate.rule import LOOKS, Series, decide, is_final
+from hvbench.comparison.gate.rule import CALLS, LOOKS
 from hvbench.errors import UsageError
 
 STUDY = "HVBENCH_STUDY"  # a variable that nothing reads: arms that differ in it alone are equal
-CALLS = ("regression", "inconclusive", "pass")
+DRAWN_POINTS, DRAWN_SUITES = 8, 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,12 @@ class Recorded:
     timings: list[str]  # the metrics that a machine that moved explains
     controls: dict[str, list[float]]
     in_turns: bool = False  # all pairs: both launches lived at the same time
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a pair's ln(B/A) of the step time, within the points."""
+        variances = [np.var(point[STEP], ddof=1) for point in self.points]
+        return float(np.sqrt(np.mean(variances)))
 
 
 def read_recorded(path: Path) -> Recorded:
@@ -76,48 +81,35 @@ def keep_recorded(recorded: Recorded, folder: Path) -> None:
     (folder / f"{recorded.name}.json").write_text(json.dumps(rounded) + "\n", encoding="utf-8")
 
 
-def decide_recorded(recorded: Recorded, *, margin: float) -> list[dict[str, object]]:
-    """The gate's own decision on each point alone, as it was launched: step time and peak memory, look by look."""
-    found = []
-    for point in recorded.points:
-        for look in LOOKS:
-            series = [
-                Series(worse_by=values[:look], margin=margin, is_timing=name in recorded.timings)
-                for name, values in point.items()
-            ]
-            decisions = decide(series, controls={name: values[:look] for name, values in recorded.controls.items()})
-            if is_final(decisions, pairs=look):
-                break
-        calls = {decision.call for decision in decisions}
-        reasons = sorted({decision.reason for decision in decisions if decision.call == "inconclusive"})
-        estimate = math.expm1(float(np.mean(point[STEP][:look])))
-        call = next(call for call in CALLS if call in calls)
-        found.append({"call": call, "pairs": min(look, len(point[STEP])), "estimate": estimate, "reasons": reasons})
-    return found
+def arrays_of(recorded: Recorded) -> dict[str, np.ndarray]:
+    """Metric -> (points, pairs) of ln(B/A)."""
+    return {name: np.array([point[name] for point in recorded.points]) for name in recorded.points[0]}
 
 
-def count_decisions(runs: list[Recorded], *, margin: float) -> list[dict[str, object]]:
-    """A row for each thing that arm b did, in turns or not, in runs that came to a look: how often each verdict, and Wilson's 95 % interval of the regressions' share."""
+def count_recorded(runs: Sequence[Recorded]) -> list[dict[str, Any]]:
+    """Verdicts of the gate on recorded pairs as they were launched: a row a run and way to make suites of its points."""
     rows = []
-    runs = [run for run in runs if len(run.points[0][STEP]) >= LOOKS[0]]  # with fewer pairs nothing is decided
-    for b, in_turns in dict.fromkeys((run.b, run.in_turns) for run in runs):
-        same = [run for run in runs if (run.b, run.in_turns) == (b, in_turns)]
-        decisions = [each for run in same for each in decide_recorded(run, margin=margin)]
-        counts = {call: sum(each["call"] == call for each in decisions) for call in CALLS}
-        interval = scipy_stats.binomtest(counts["regression"], len(decisions)).proportion_ci(0.95, method="wilson")
-        ends = {"regression_low": float(interval.low), "regression_high": float(interval.high)}
-        pairs = float(np.mean([each["pairs"] for each in decisions]))
-        spread = float(np.std(np.concatenate([point[STEP] for run in same for point in run.points]), ddof=1))
-        rows.append(
-            {
-                "b": b,
-                "in_turns": in_turns,
-                "runs": len(same),
-                "decisions": len(decisions),
-                **counts,
-                **ends,
-                "mean_pairs": pairs,
-                "spread": spread,
-            }
-        )
+    for run in runs:
+        values = arrays_of(run)
+        count = len(run.points)
+        if values[STEP].shape[1] < LOOKS[0]:
+            continue  # with fewer pairs nothing is decided
+        random = np.random.default_rng(0)
+        drawn = np.array([random.permutation(count)[:DRAWN_POINTS] for _ in range(DRAWN_SUITES)])
+        suites = {
+            f"all {count} points": [range(count)],
+            f"{DRAWN_POINTS} of its points": drawn if count > DRAWN_POINTS else [],
+            "each point alone": [[index] for index in range(count)],
+        }
+        for name, chosen in suites.items():
+            judged = [
+                judge_suite({metric: each[list(indices)] for metric, each in values.items()}, controls=run.controls)
+                for indices in chosen
+            ]
+            if not judged:
+                continue
+            shares = {call: float(np.mean([str(one.verdict) == call for one in judged])) for call in CALLS}
+            pairs = float(np.mean([one.launches for one in judged]))
+            described = {"run": run.name, "b": run.b, "spread": run.spread, "suite": name}
+            rows.append({**described, "decisions": len(judged), **shares, "mean_pairs": pairs})
     return rows

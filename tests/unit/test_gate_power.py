@@ -1,4 +1,4 @@
-"""The study of the gate's error rates uses the gate's own decisions, and draws pairs as documented."""
+"""The study of the gate: what it draws, that the gate itself decides, and that the guide shows what it found."""
 
 from __future__ import annotations
 
@@ -10,131 +10,119 @@ import numpy as np
 import pytest
 
 from benchmarks import gate_power as program
-from benchmarks.recorded_pairs import (
-    Recorded,
-    count_decisions,
-    decide_recorded,
-    has_equal_arms,
-    keep_recorded,
-    read_recorded,
-)
+from benchmarks.recorded_pairs import Recorded, count_recorded, has_equal_arms, keep_recorded, read_recorded
+from benchmarks.simulated_suites import MEMORY, NOISES, judge_suite
+from hvbench.analysis.frame.metrics import STEP
+from hvbench.comparison.gate.rule import CALLS
 from hvbench.errors import UsageError
 
-
-def pairs(*, count: int, spread: float = 0.05, control: float = 0.0) -> program.Pairs:
-    random = np.random.default_rng(count)
-    controls = random.normal(0, 0.02, (1, count)) + control
-    return program.Pairs(name="test", worse_by=random.normal(0, spread, count), controls=controls)
+ROOT = Path(__file__).parents[2]
+CONTENT = json.loads((ROOT / "docs" / "images" / "gate_power.json").read_text())
 
 
-@pytest.mark.parametrize("count", [9, 18, 50])
+def recorded(*, slowdown: float, name: str, b: str = "nothing", points: int = 8) -> Recorded:
+    random = np.random.default_rng(7)
+    steps = [list(random.normal(math.log1p(slowdown), 0.02, 18)) for _ in range(points)]
+    rows = [{STEP: each, MEMORY: [0.0, 1e-4] * 9} for each in steps]
+    return Recorded(name=name, b=b, points=rows, timings=[STEP], controls={"a fixed numpy kernel": [0.001, -0.001] * 9})
+
+
+@pytest.mark.parametrize("points", [1, 4])
 @pytest.mark.parametrize("slowdown", [0.0, 0.05])
-def test_all_decisions_at_once_are_those_of_the_gate(count: int, slowdown: float) -> None:
-    drawn = program.draw(pairs(count=count), slowdown, decisions=200, random=np.random.default_rng(0))
-    calls, used = program.decide_many(*drawn, margin=0.03)
-    program.check(*drawn, calls, margin=0.03)
-    assert set(used.tolist()) <= {6, 12, 18} and len(set(calls.tolist())) >= 2
+def test_rates_are_those_of_the_gate_and_add_up(points: int, slowdown: float) -> None:
+    suites = program.make_suites(np.random.default_rng(0), points=points, decisions=60, spread=0.05)
+    row = program.decide(program.slow_down(suites, slowdown, points=1))
+    assert sum(row[call] for call in CALLS) == pytest.approx(1.0)
+    assert all(row[f"{call}_low"] <= row[call] <= row[f"{call}_high"] for call in CALLS)
+
+
+def test_a_study_whose_rates_are_not_the_gates_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    suites = program.make_suites(np.random.default_rng(0), points=1, decisions=6, spread=0.001)
+    monkeypatch.setattr(program, "verdicts_one_by_one", lambda values, count: [("regression", 6)] * count)
     with pytest.raises(AssertionError):
-        program.check(*drawn, (calls + 1) % 3, margin=0.03)
+        program.decide(suites)
 
 
-def test_a_drawn_pair_is_a_recorded_one_with_a_sign_and_its_own_control() -> None:
-    recorded = pairs(count=20)
-    worse_by, controls = program.draw(recorded, 0.05, decisions=50, random=np.random.default_rng(0))
-    assert worse_by.shape == (50, 18) and controls.shape == (50, 1, 18)
-    labelled = worse_by - math.log1p(0.05)
-    place = np.abs(np.abs(labelled)[..., None] - np.abs(recorded.worse_by)).argmin(axis=2)
-    assert np.allclose(np.abs(labelled), np.abs(recorded.worse_by)[place])
-    assert all(len(set(row)) == 18 for row in place.tolist())  # without replacement, where there are enough
-    signs = np.sign(labelled) * np.sign(recorded.worse_by[place])
-    assert np.allclose(controls[:, 0], recorded.controls[0][place] * signs)
+def test_a_drawn_suite_is_of_recorded_pairs_with_a_sign_that_its_points_share() -> None:
+    run = recorded(slowdown=0.0, name="aa", points=5)
+    drawn = program.draw_recorded(run, np.random.default_rng(0), points=3, decisions=50)
+    assert drawn[STEP].shape == drawn[MEMORY].shape == (50, 3, 18)
+    known = np.array([point[STEP] for point in run.points])
+    for suite in drawn[STEP]:
+        places = [tuple(np.argwhere(np.isclose(np.abs(known), abs(value)))[0]) for value in suite.ravel()]
+        rows = np.array(places).reshape(3, 18, 2)
+        assert (rows[:, :, 0] == rows[:, :1, 0]).all() and len(set(rows[:, 0, 0])) == 3
+        assert all(set(row) == set(range(18)) for row in rows[:, :, 1].tolist())
+        signs = np.sign(suite) * np.sign(known[rows[..., 0], rows[..., 1]])
+        assert (signs == signs[0]).all()
 
 
-def test_rates_add_up_and_grow_with_the_slowdown() -> None:
-    rows = program.study(program.make_normal(0.04, seed=0), decisions=300, margin=0.03, seed=0)
-    assert all(sum(row[call] for call in program.CALLS) == pytest.approx(1.0) for row in rows)
-    found = {row["slowdown"]: row["regression"] for row in rows}
-    assert found[0.0] <= 0.05 and found[0.05] >= 0.8 and found[0.15] == 1.0
+@pytest.mark.parametrize("noise", NOISES)
+def test_noise_has_a_standard_deviation_of_about_one_and_no_mean(noise: str) -> None:
+    values = NOISES[noise](np.random.default_rng(1), (2000, 8))
+    assert values.shape == (2000, 8, 18) and abs(values.mean()) < 0.02 and 0.8 < values.std() < 1.6
 
 
-def test_the_level_of_a_look_keeps_the_error_at_two_and_a_half_percent() -> None:
-    error = program.study_level(trials=200_000, seed=1)
-    assert error["0.05"] > 0.04 and error["0.0221"] > 0.0255 and 0.0235 < error["0.0205"] < 0.0255
+def test_the_guide_shows_what_the_study_found() -> None:
+    guide = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    for mark, table in program.describe(CONTENT).items():
+        assert f"<!-- {mark}, from docs/images/gate_power.json -->\n{table}\n<!-- end -->" in guide, mark
 
 
-def test_the_figures_of_the_guide_are_those_of_the_study() -> None:
-    root = Path(__file__).parents[2]
-    content = json.loads((root / "docs" / "images" / "gate_power.json").read_text())
-    guide = (root / "docs" / "ci.md").read_text(encoding="utf-8")
-    assert program.describe_studies(content["studies"]) in guide
-    assert program.describe_real(content["real"]) in guide
-    for rows in content["studies"].values():
-        at = {row["slowdown"]: row for row in rows}
-        assert at[0.0]["decisions"] == 10_000 and at[0.0]["regression"] <= 0.025
+def test_what_is_published_keeps_what_the_gate_promises() -> None:
+    """Eight points at a spread of 5 %, and false regressions of every kind of suite (0.5 % are three standard errors)."""
+    at_five = CONTENT["spreads"]["5 %"]
+    equal, slower = (program.at(at_five, slowdown) for slowdown in (0.0, 0.05))
+    assert equal["decisions"] == 10_000
+    assert equal["pass_low"] >= 0.80 and slower["regression_low"] >= 0.80 and slower["pass"] <= 0.025
+    assert all(program.at(rows, 0.0)["regression"] <= 0.025 for rows in CONTENT["spreads"].values())
+    assert max(rate for found in CONTENT["noises"].values() for rate in found.values()) <= 0.03
 
 
-def test_the_real_decisions_are_those_of_the_published_pairs() -> None:
-    root = Path(__file__).parents[2]
-    content = json.loads((root / "docs" / "images" / "gate_power.json").read_text())
-    published = [read_recorded(path) for path in sorted((root / "results" / "reference" / "gate").glob("*.json"))]
-    again = {(row["b"], row["in_turns"]): row for row in count_decisions(published, margin=content["margin"])}
-    assert again.keys() == {(row["b"], row["in_turns"]) for row in content["real"]}
-    for row in content["real"]:
-        same = again[row["b"], row["in_turns"]]
-        assert [same[call] for call in program.CALLS] == [row[call] for call in program.CALLS]
+def test_the_verdicts_on_recorded_pairs_are_those_of_the_published_pairs() -> None:
+    folder = ROOT / "results" / "reference" / "gate"
+    for row in CONTENT["recorded"]:
+        if row["suite"].startswith("all "):
+            run = read_recorded(folder / f"{row['run']}.json")
+            rows = {name: np.array([point[name] for point in run.points]) for name in run.points[0]}
+            judgement = judge_suite(rows, controls=run.controls)
+            assert row[str(judgement.verdict)] == 1.0 and row["mean_pairs"] == judgement.launches, row["run"]
 
 
 def test_the_guide_gets_its_tables_between_the_marks(tmp_path: Path) -> None:
     page = tmp_path / "guide.md"
-    page.write_text("before\n<!-- one -->\nold\n<!-- end -->\nafter\n")
+    page.write_text("before\n<!-- one, from docs/images/gate_power.json -->\nold\n<!-- end -->\nafter\n")
     program.rewrite_guide(page, {"one": "| new |"})
-    assert page.read_text() == "before\n<!-- one -->\n| new |\n<!-- end -->\nafter\n"
-    with pytest.raises(ValueError, match="no <!-- two -->"):
+    assert page.read_text() == page.read_text().replace("old", "new") and "| new |\n<!-- end -->" in page.read_text()
+    with pytest.raises(ValueError, match="no <!-- two"):
         program.rewrite_guide(page, {"two": "| new |"})
 
 
-def recorded(*, slowdown: float, name: str, b: str = "nothing") -> Recorded:
-    random = np.random.default_rng(7)
-    steps = [list(random.normal(math.log1p(slowdown), 0.02, 18)) for _ in range(8)]
-    points = [{"step_seconds_median": each, "peak_rss_bytes": [0.0, 1e-4] * 9} for each in steps]
-    controls = {"a fixed numpy kernel": [0.001, -0.001] * 9}
-    return Recorded(name=name, b=b, points=points, timings=["step_seconds_median"], controls=controls)
-
-
-def test_real_decisions_are_counted_by_what_arm_b_did() -> None:
-    runs = [
-        recorded(slowdown=0.0, name="aa"),
-        recorded(slowdown=0.1, name="slow", b="a delay"),
-        recorded(slowdown=0.0, name="ab"),
-    ]
-    nothing, delayed = count_decisions(runs, margin=0.03)
-    assert (nothing["b"], nothing["runs"], nothing["decisions"], nothing["regression"], nothing["pass"]) == (
-        "nothing",
-        2,
-        16,
-        0,
-        16,
-    )
-    assert (delayed["b"], delayed["decisions"], delayed["regression"], delayed["mean_pairs"]) == ("a delay", 8, 8, 6.0)
-    assert delayed["regression_low"] < 1.0 == delayed["regression_high"]
+def test_recorded_verdicts_are_counted_by_run_and_suite() -> None:
+    rows = count_recorded([recorded(slowdown=0.0, name="aa"), recorded(slowdown=0.1, name="slow", b="a delay")])
+    whole, alone, slow_whole, slow_alone = rows
+    assert (whole["suite"], whole["decisions"], whole["pass"]) == ("all 8 points", 1, 1.0)
+    assert (alone["suite"], alone["decisions"], alone["pass"]) == ("each point alone", 8, 1.0)
+    assert (slow_whole["regression"], slow_whole["mean_pairs"], slow_alone["regression"]) == (1.0, 6.0, 1.0)
+    assert slow_whole["b"] == "a delay" and whole["spread"] == pytest.approx(0.02, rel=0.2)
 
 
 def test_a_machine_that_moved_decides_nothing_about_time() -> None:
     run = recorded(slowdown=0.1, name="moved")
-    moved = Recorded(**{**vars(run), "controls": {"a fixed numpy kernel": [0.05, 0.051] * 9}})
-    decisions = decide_recorded(moved, margin=0.03)
-    assert {each["call"] for each in decisions} == {"inconclusive"} and {each["pairs"] for each in decisions} == {18}
-    assert all("the machine moved" in reason for each in decisions for reason in each["reasons"])
+    rows = {name: np.array([point[name] for point in run.points]) for name in run.points[0]}
+    judgement = judge_suite(rows, controls={"a fixed numpy kernel": [0.05, 0.051] * 9})
+    assert (judgement.exit_code, judgement.launches) == (3, 18)
+    assert all("the machine moved" in check.text for check in judgement.of("inconclusive"))
 
 
 def test_kept_pairs_are_read_back(tmp_path: Path) -> None:
     run = recorded(slowdown=0.05, name="kept")
     keep_recorded(run, tmp_path)
     again = read_recorded(tmp_path / "kept.json")
-    assert decide_recorded(again, margin=0.03)[0]["call"] == decide_recorded(run, margin=0.03)[0]["call"]
-    assert again.points[0]["step_seconds_median"] == pytest.approx(run.points[0]["step_seconds_median"], abs=1e-7)
-    pool = program.pool_pairs([again, again])
-    assert pool.worse_by.size == 2 * 8 * 18 and pool.controls.shape == (1, 2 * 8 * 18)
+    assert count_recorded([again]) == [
+        row | {"spread": pytest.approx(row["spread"], rel=1e-4)} for row in count_recorded([run])
+    ]
+    assert again.points[0][STEP] == pytest.approx(run.points[0][STEP], abs=1e-7)
     with pytest.raises(UsageError, match="not recorded pairs"):
         read_recorded(tmp_path / "none.json")
 

@@ -149,7 +149,8 @@ MAY_IMPORT = {
         "training.schedule",
     ],  # the estimate beside, one mean, what a mask hides, one count of tokens
     "hvbench.tracking": ["errors", "records", "analysis.frame"],
-    "hvbench.comparison.gate.rule": ["analysis.stats.ratios"],
+    "hvbench.comparison.gate.look": ["analysis.stats.moderated", "analysis.stats.ratios"],
+    "hvbench.comparison.gate.rule": ["analysis.stats.ratios", "comparison.gate.look"],
 }
 
 
@@ -216,6 +217,7 @@ PURE = (
     "hvbench.analysis.frame.shape",
     "hvbench.analysis.report.quality",
     "hvbench.analysis.stats.estimates",
+    "hvbench.analysis.stats.moderated",
     "hvbench.analysis.stats.ratios",
     "hvbench.analysis.stats.survival",
     "hvbench.analysis.topics.links.model",
@@ -234,6 +236,7 @@ PURE = (
     "hvbench.comparison.gate.checks",
     "hvbench.comparison.gate.judge",
     "hvbench.comparison.gate.judgement",
+    "hvbench.comparison.gate.look",
     "hvbench.comparison.gate.rule",
     "hvbench.plan.repeats",
     "hvbench.records.fingerprint",

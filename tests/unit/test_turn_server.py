@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from hvbench.comparison.ab.control import make_turn_control, summarize_turns
 from hvbench.comparison.ab.launches import find_obstacle
-from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching
-from hvbench.comparison.ab.turn_scheduler import LEAST_TURNS, TurnLimits
+from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching, read_controls
+from hvbench.comparison.ab.turn_scheduler import LEAST_TURNS, State, TurnLimits
 from hvbench.comparison.ab.turn_server import TurnServer
+from hvbench.comparison.gate.rule import LEVELS, find_moved
 from hvbench.spec.point import Point
 from hvbench.worker.turns import VARIABLE, Turns, join_turns, stretch_timeout
 
@@ -75,7 +77,14 @@ def finish(ranks: list[subprocess.Popen]) -> list[list[list[float]]]:
 
 def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     places = [[0, 30], [1, 17]]
-    with TurnServer("ab", limits=TurnLimits(block_seconds=0.05)) as server:
+    beside = []  # which arm has the turn when the control is measured: the machine is 10 % slower beside b's
+
+    def measure() -> float:
+        running = [name for name in "ab" if server._scheduler.state_of(name) is State.RUNNING]
+        beside.append("".join(running))
+        return 1.1e-3 if running == ["b"] else 1e-3
+
+    with TurnServer("ab", limits=TurnLimits(block_seconds=0.05), measure_control=measure) as server:
         arms = {name: start(server, name, places) for name in "ab"}
         told = {name: finish(ranks) for name, ranks in arms.items()}
         assert server.given_up is None
@@ -91,6 +100,10 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     assert not overlaps
     last_of_first = max(each[3] for ranks in told.values() for rank in ranks for each in rank if each[0] == 0)
     assert last_of_first < min(each[2] for ranks in told.values() for rank in ranks for each in rank if each[0] == 1)
+    # The control is measured once a turn, for the arm whose turn begins, and is no part of the turn's time.
+    assert beside == [turn.arm for turn in server.turns]
+    own = {name: summarize_turns([turn.control_seconds for turn in server.turns if turn.arm == name]) for name in "ab"}
+    assert own == {"a": [1e-3, 1e-3], "b": [1.1e-3, 1.1e-3]}
     # Blocks of several steps, as many for one arm as for the other, and each goes first in half of the rounds.
     turns = [turn for turn in server.turns if turn.place == 0]
     assert {turn.steps for turn in turns} >= {1, 3} and max(turn.steps for turn in turns) == 30 // LEAST_TURNS
@@ -274,6 +287,41 @@ def test_the_verdict_says_how_the_pairs_were_launched() -> None:
     assert (
         describe_launching(run) == "1 pairs were launched one after the other: arm b did not get to its end in pair 3"
     )
+
+
+def launched_in_turns(controls: dict[str, list[list[float]]]) -> AbRun:
+    """A run whose pairs took turns; arm -> the control of each of its launches."""
+    launches = [
+        Launched(pair=pair, arm=arm, control_seconds=seconds, seconds=1.0, exit_code=0, in_turns=True)
+        for arm, rows in controls.items()
+        for pair, seconds in enumerate(rows)
+    ]
+    arms, orders = {"a": {}, "b": {}}, ["ab"] * 18
+    return AbRun(path=Path(), suite="x", arms=arms, orders=orders, seed=0, command="", created_at="", launches=launches)
+
+
+def test_in_turns_each_arm_has_a_control_of_its_own_that_can_speak() -> None:
+    quiet = [[1e-3 * (1 + 0.001 * pair), 1e-3] for pair in range(6)]
+    slower = [[a * 1.05, b * 1.05] for a, b in quiet]
+    for rows, says in ((quiet[::-1], None), (slower, "a fixed numpy kernel was 5.0 % slower beside B's launches")):
+        controls = read_controls(launched_in_turns({"a": quiet, "b": rows}), [])
+        moved = find_moved(controls, look=6, level=LEVELS[0])
+        assert (
+            controls.keys() == {"a fixed numpy kernel"}
+            and (moved or "").startswith(says or "")
+            and bool(moved) == bool(says)
+        )
+
+
+@pytest.mark.parametrize("rows", [[[1e-3, 1.1e-3]] * 6, [[]] * 6])
+def test_a_control_that_both_arms_share_or_none_has_is_no_control(rows: list[list[float]]) -> None:
+    assert read_controls(launched_in_turns({"a": rows, "b": rows}), []) == {}
+
+
+def test_the_control_of_a_turn_is_measured_and_short() -> None:
+    measure = make_turn_control()
+    assert all(0 < measure() < 1 for _ in range(3))
+    assert summarize_turns([1.0]) == [] and summarize_turns([1.0, 9.0, 1.0, 2.0, 2.0, 8.0]) == [1.0, 2.0]
 
 
 def test_a_stop_signal_is_no_end(start: Start) -> None:

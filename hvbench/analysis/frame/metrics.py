@@ -21,14 +21,17 @@ class Metric:
     is_lower_better: bool = True
     is_decisive: bool = False  # a verdict rests on it; the others are only shown
     is_timing: bool = True  # a busy machine moves it
+    resolution: float = 1e-6  # in the stored unit: a difference that is smaller is none; a microsecond for times
     needs: str = ""  # what a launch must have for it
 
 
+HUGE_PAGE_BYTES = float(2**21)  # what the kernel may give or not give at once, whatever the program asked for
 STEP = "step_seconds_median"
+MEMORY = {"is_decisive": True, "is_timing": False, "resolution": HUGE_PAGE_BYTES}
 METRICS = (
     Metric(STEP, "step median", is_decisive=True),
-    Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
-    Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, is_decisive=True, is_timing=False),
+    Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, **MEMORY),
+    Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, **MEMORY),
     Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False),
     Metric("step_seconds_p95", "step p95", needs=f"{samples_needed(P95)} timed steps"),
     Metric("forward_seconds", "forward pass"),

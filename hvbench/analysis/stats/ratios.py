@@ -143,12 +143,19 @@ def sign_flip_p_value(differences: Sequence[float]) -> float:
 
 def adjust_holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for their number, in the order given (Holm 1979): one family in 20 has a wrong call at 5 %."""
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
-        adjusted[index] = largest
-    return adjusted
+    values = np.asarray(p_values, dtype=float)
+    return adjust_holm_rows(values, np.ones(values.shape, dtype=bool)).tolist()
+
+
+def adjust_holm_rows(p_values: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """The same row by row, arrays (…, p-values): only members count and are corrected; the others stay as they are."""
+    order = np.argsort(np.where(is_member, p_values, np.inf), axis=-1, kind="stable")
+    left = is_member.sum(axis=-1, keepdims=True) - np.arange(p_values.shape[-1])
+    ranked = np.take_along_axis(p_values, order, axis=-1) * np.maximum(left, 1)
+    ranked = np.maximum.accumulate(np.where(left > 0, np.minimum(ranked, 1.0), 0.0), axis=-1)
+    adjusted = np.empty_like(p_values)
+    np.put_along_axis(adjusted, order, ranked, axis=-1)
+    return np.where(is_member, adjusted, p_values)
 
 
 def _ratio(where: Location, *, n_a: int, n_b: int, is_paired: bool, confidence: float) -> Ratio:

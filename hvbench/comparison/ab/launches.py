@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from hvbench.comparison.ab.arms import Prepared
-from hvbench.comparison.ab.control import measure_control_seconds
+from hvbench.comparison.ab.control import make_turn_control, measure_control_seconds, summarize_turns
 from hvbench.comparison.ab.pairs import AbRun, Launched
 from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.errors import LaunchError, StorageError
@@ -70,9 +70,9 @@ def launch_in_turns(
 
     A pair that failed is kept beside the others and not counted: alone, an arm may do what it could not do here.
     """
-    control, begun = measure_control_seconds(), time.monotonic()
+    begun = time.monotonic()
     seconds: dict[str, float] = {}
-    with TurnServer(run.orders[pair], seed=(run.seed, pair)) as server:
+    with TurnServer(run.orders[pair], seed=(run.seed, pair), measure_control=make_turn_control()) as server:
 
         def end(arm: str) -> None:
             seconds[arm] = time.monotonic() - begun
@@ -94,8 +94,8 @@ def launch_in_turns(
     keep_turns(run, pair, server, has_failed=reason is not None)
     if reason:
         return f"{reason} in pair {pair + 1}"
-    controls = [control, measure_control_seconds()]
     for arm, exit_code in exit_codes.items():
+        controls = summarize_turns([turn.control_seconds for turn in server.turns if turn.arm == arm])
         launched = Launched(
             pair=pair, arm=arm, control_seconds=controls, seconds=seconds[arm], exit_code=exit_code, in_turns=True
         )
@@ -107,8 +107,12 @@ def launch_in_turns(
 
 def keep_turns(run: AbRun, pair: int, server: TurnServer, *, has_failed: bool) -> None:
     """Write every turn to a file, and rename what a failed pair has left; raises StorageError."""
-    rows = [[turn.place, turn.arm, turn.steps, round(turn.seconds, 6)] for turn in server.turns]
-    turns = {"columns": ["place", "arm", "steps", "seconds"], "turns": rows, "given_up": server.given_up}
+    rows = [
+        [turn.place, turn.arm, turn.steps, round(turn.seconds, 6), round(turn.control_seconds, 7)]
+        for turn in server.turns
+    ]
+    columns = ["place", "arm", "steps", "seconds", "control_seconds"]
+    turns = {"columns": columns, "turns": rows, "given_up": server.given_up}
     folder = run.folder(pair, "turns")
     try:
         write_text(

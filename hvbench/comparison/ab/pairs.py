@@ -30,7 +30,7 @@ from hvbench.spec.point import Point
 
 ARMS = ("a", "b")
 MAX_BYTES = 16_000_000
-SCHEMA_VERSION = 2  # 2: in_turns, apart_because
+SCHEMA_VERSION = 3  # 2: in_turns, apart_because; 3: in turns, control_seconds are of the arm's own turns
 
 
 @dataclass(kw_only=True)
@@ -39,7 +39,9 @@ class Launched:
 
     pair: int
     arm: str
-    control_seconds: list[float]  # before and after it
+    control_seconds: list[
+        float
+    ]  # before and after it; in turns: of the first and second half of its turns; empty: none
     seconds: float
     exit_code: int
     in_turns: bool = False  # both launches of the pair lived at the same time
@@ -137,7 +139,7 @@ def require_plausible(run: AbRun) -> None:
             type(each.in_turns) is bool,
             each.arm in ARMS,
             type(each.pair) is int and 0 <= each.pair < 1000,
-            len(each.control_seconds) == 2,
+            len(each.control_seconds) in (0, 2),
         ]
         kinds += [isinstance(value, float) and 0 < value < math.inf for value in each.control_seconds]
     if not all(kinds):
@@ -158,9 +160,24 @@ def load_pairs(run: AbRun) -> tuple[list[LaunchSet], list[str]]:
 
 
 def read_controls(run: AbRun, sets: Sequence[LaunchSet]) -> dict[str, list[float]]:
-    """ln(B/A) pair by pair of what no program moves: the fixed kernel, and the slow-down that stolen time explains."""
-    kernel = {(each.pair, each.arm): math.log(math.prod(each.control_seconds)) / 2 for each in run.launches}
-    controls = {"a fixed numpy kernel": [kernel[pair, "b"] - kernel[pair, "a"] for pair in range(run.pairs)]}
+    """ln(B/A) pair by pair of what no program moves: the fixed kernel, and the slow-down that stolen time explains.
+
+    What both arms share can say nothing and is left out: one kernel for both (ab.json of schema 2, in turns), and the time stolen
+    from two launches that span the same seconds.
+    """
+    seconds = {(each.pair, each.arm): each.control_seconds for each in run.launches}
+    in_turns = {each.pair for each in run.launches if each.in_turns}
+    controls: dict[str, list[float]] = {}
+    if all(
+        seconds[pair, "a"] and seconds[pair, "b"] and (pair not in in_turns or seconds[pair, "a"] != seconds[pair, "b"])
+        for pair in range(run.pairs)
+    ):
+        controls["a fixed numpy kernel"] = [
+            (math.log(math.prod(seconds[pair, "b"])) - math.log(math.prod(seconds[pair, "a"]))) / 2
+            for pair in range(run.pairs)
+        ]
+    if in_turns:
+        return controls
     stolen: dict[tuple[int, str], list[float]] = {}
     for side in sets:
         for record in side.records:

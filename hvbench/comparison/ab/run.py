@@ -181,7 +181,7 @@ def stoppable() -> Iterator[None]:
 
 def describe_launched(launched: Launched) -> str:
     """A launch in one line: its arm, how it ended, how long it took, and the control beside it."""
-    control = sum(launched.control_seconds) / 2 * 1e3
+    control = f", control {sum(launched.control_seconds) / 2 * 1e3:.2f} ms" if launched.control_seconds else ""
     ended = "ok" if launched.exit_code == 0 else "some points failed"
     ended += " in turns" if launched.in_turns else ""
-    return f"[pair {launched.pair + 1}/{LOOKS[-1]}] {launched.arm}  {ended}  {launched.seconds:.1f} s, control {control:.1f} ms"
+    return f"[pair {launched.pair + 1}/{LOOKS[-1]}] {launched.arm}  {ended}  {launched.seconds:.1f} s{control}"

@@ -97,6 +97,7 @@ class Turn:
     arm: str
     steps: int
     seconds: float
+    control_seconds: float | None = None  # of the fixed kernel at its beginning
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ class _Arm:
     passed: set[int] = field(default_factory=set)  # places that it will not come to again
     has_ended: bool = False
     since: float = 0.0  # when its state changed
+    control_seconds: float | None = None  # at the beginning of its turn
     patience_seconds: float = 0.0  # in its state, of those in which this process was not suspended itself
 
     @property
@@ -187,6 +189,11 @@ class TurnScheduler:
                 arm.enter(State.WAITING, at=at)
         return self._settle(at)
 
+    def begin_turn(self, name: str, *, control_seconds: float | None, at: float) -> None:
+        """The ranks of the arm that has the turn are let go now: its turn is timed from here."""
+        arm = self._arms[name]
+        arm.since, arm.control_seconds = at, control_seconds
+
     def lose(self, name: str, rank: int, *, at: float) -> list[Decision]:
         """The connection of a rank is closed: the point at which its arm was has ended for the arm."""
         arm = self._arms[name]
@@ -220,7 +227,8 @@ class TurnScheduler:
         return decisions
 
     def _end_turn(self, arm: _Arm, *, seconds: float) -> None:
-        self.turns.append(Turn(place=arm.place, arm=arm.name, steps=self._turn_steps, seconds=seconds))
+        values = {"steps": self._turn_steps, "seconds": seconds, "control_seconds": arm.control_seconds}
+        self.turns.append(Turn(place=arm.place, arm=arm.name, **values))
         self._step_seconds[arm.name] = seconds / self._turn_steps
 
     def _abandon_point(self, arm: _Arm, *, at: float) -> list[Decision]:

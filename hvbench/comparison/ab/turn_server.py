@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,8 +74,16 @@ class Connection:
 class TurnServer:
     """Serves the turns of one pair of launches from a thread of its own, from `__enter__` to `__exit__`."""
 
-    def __init__(self, names: Sequence[str], *, seed: Sequence[int] = (0,), limits: TurnLimits | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        seed: Sequence[int] = (0,),
+        limits: TurnLimits | None = None,
+        measure_control: Callable[[], float] | None = None,
+    ) -> None:
         self._limits = limits or TurnLimits()
+        self._measure_control = measure_control  # seconds of what only the machine can change, at each turn's beginning
         self._scheduler = TurnScheduler(names, seed=seed, limits=self._limits)
         self._connections: dict[tuple[str, int], Connection] = {}  # by arm and rank
         self._retired: list[str] = []
@@ -198,7 +206,10 @@ class TurnServer:
         for decision in decisions:
             ranks = [each for (arm, _), each in self._connections.items() if arm == decision.arm]
             match decision:
-                case Answer(_, asked, steps):
+                case Answer(arm, asked, steps):
+                    if steps is not None:  # both arms wait now
+                        control = self._measure_control() if self._measure_control else None
+                        self._scheduler.begin_turn(arm, control_seconds=control, at=time.monotonic())
                     for rank in ranks:
                         if rank.rank in asked:
                             rank.answer(steps)

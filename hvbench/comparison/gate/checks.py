@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvbench.analysis.frame.metrics import METRICS, PARTS
+from hvbench.analysis.frame.metrics import METRICS, PARTS, Metric
 from hvbench.comparison.gate.judgement import Check, Kind
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import Decision
@@ -30,6 +32,11 @@ class Terms:
     def is_flipped(self, change: Change) -> bool:
         """Whether the policy counts the metric in the other direction than the metric itself."""
         return self.policy.is_lower_better(change.metric.name, suite=self.suite) != change.metric.is_lower_better
+
+    def excepts(self, point: PointComparison, change: Change) -> bool:
+        """Whether an exception in force names the metric of this point, however large its change."""
+        place = {"point_id": point.point_ids[1], "metric": change.metric.name, "suite": self.suite}
+        return self.policy.find_accepted(**place, change=-math.inf, today=self.today) is not None
 
     def accept(self, check: Check, *, change: float) -> Check:
         """`check` as an accepted one where an exception in force covers a change by `change`."""
@@ -99,11 +106,19 @@ def check_change(point: PointComparison, change: Change, decision: Decision, ter
         kind=Kind(decision.call),
         label=point.label,
         metric=change.metric.name,
-        text=describe_decision(change, decision) + origin,
+        text=describe_estimate(change.metric, decision) + origin,
         point_id=point.point_ids[1],
         change=change,
         decision=decision,
     )
+    return terms.accept(check, change=decision.estimate) if check.kind is Kind.REGRESSION else check
+
+
+def check_suite(figures: Sequence[FigureOfPoint], decision: Decision, terms: Terms) -> Check:
+    """The check of one metric's mean over the points of the suite."""
+    metric = figures[0][1].metric
+    text = f"all {len(figures)} points together: {describe_estimate(metric, decision)}"
+    check = Check(kind=Kind(decision.call), label="", metric=metric.name, text=text, decision=decision)
     return terms.accept(check, change=decision.estimate) if check.kind is Kind.REGRESSION else check
 
 
@@ -125,15 +140,15 @@ def check_loss(point: PointComparison, terms: Terms) -> Check:
     return terms.accept(Check(kind=Kind.REGRESSION, text=text, **place), change=loss.largest)
 
 
-def describe_decision(change: Change, decision: Decision) -> str:
+def describe_estimate(metric: Metric, decision: Decision) -> str:
     """`step time 5.2 % worse (+3.1 % to +7.4 %): the interval …`."""
     if decision.estimate is None:
-        return f"{change.metric.title}: {decision.reason}"
+        return f"{metric.title}: {decision.reason}"
     better = " worse" if decision.estimate > 0 else " better"
     figures = f"{abs(decision.estimate):.1%}{better}"
     if decision.low is not None:
         figures += f" ({decision.low:+.1%} to {decision.high:+.1%})"
-    return f"{change.metric.title} {figures}: {decision.reason}".replace("%", " %")
+    return f"{metric.title} {figures}".replace("%", " %") + f": {decision.reason}"
 
 
 def describe_origin(point: PointComparison) -> str:

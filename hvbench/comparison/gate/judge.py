@@ -8,10 +8,18 @@ from dataclasses import dataclass
 
 from hvbench.analysis.stats.ratios import adjust_holm
 from hvbench.comparison.calls import MIN_LAUNCHES
-from hvbench.comparison.gate.checks import Terms, check_change, check_losses, choose_figures, find_obstacles
+from hvbench.comparison.gate.checks import (
+    Terms,
+    check_change,
+    check_losses,
+    check_suite,
+    choose_figures,
+    find_obstacles,
+)
 from hvbench.comparison.gate.judgement import Check, Judgement, Kind
+from hvbench.comparison.gate.look import LEAST_SPREAD, find_suites
 from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, is_final
-from hvbench.comparison.result import Change, Comparison
+from hvbench.comparison.result import Change, Comparison, PointComparison
 
 SINGLE_LOOK = 0.05  # two-sided level against a stored baseline, which is looked at once
 SUSPICION = "suspected; a stored baseline cannot tell a slower program from a slower day, run hvbench ab"
@@ -37,9 +45,15 @@ def judge_pairs(
     checks = find_obstacles(comparison)
     if comparison.is_comparable:
         figures, gaps = choose_figures(comparison, terms)
-        decisions = decide([make_series(change, terms) for _, change in figures], controls=controls)
+        series = [make_series(point, change, terms) for point, change in figures]
+        decisions = decide(series, controls=controls)
+        of_points, of_suites = decisions[: len(figures)], decisions[len(figures) :]
         checks += gaps
-        checks += [check_change(*figure, decision, terms) for figure, decision in zip(figures, decisions, strict=True)]
+        checks += [check_change(*figure, decision, terms) for figure, decision in zip(figures, of_points, strict=True)]
+        checks += [
+            check_suite([figures[index] for index in members], decision, terms)
+            for members, decision in zip(find_suites(series).values(), of_suites, strict=True)
+        ]
         checks += check_losses(comparison, terms)
     return Judgement(
         suite=terms.suite,
@@ -95,13 +109,17 @@ def suspect(check: Check) -> Check:
     return Check(**{**vars(check), "kind": Kind.INCONCLUSIVE, "text": f"{check.text}: {SUSPICION}"})
 
 
-def make_series(change: Change, terms: Terms) -> Series:
-    """The pairs of one figure, positive where b is worse by the policy."""
+def make_series(point: PointComparison, change: Change, terms: Terms) -> Series:
+    """The pairs of one figure, positive where b is worse by the policy; a margin is at least the metric's resolution."""
     is_flipped = terms.is_flipped(change)
+    resolution = change.metric.resolution / change.a.centre
     return Series(
         worse_by=tuple(-d for d in change.worse_by) if is_flipped else change.worse_by,
-        margin=terms.margin_of(change),
+        margin=max(terms.margin_of(change), resolution),
+        metric=change.metric.name,
         is_timing=change.metric.is_timing,
+        is_in_mean=not terms.excepts(point, change),
+        resolution=max(resolution, LEAST_SPREAD),
     )
 
 

@@ -1,12 +1,10 @@
-"""The decision rule: pairs of launches -> regression, pass or inconclusive. Pure.
+"""The decision rule of the gate: pairs of launches of a whole suite -> regression, pass or inconclusive. Pure.
 
-For each metric of each point, d = ln(B/A) of every pair, positive where B is worse, and Student's t interval of its
-mean. Regression: the interval lies above 0 and the estimate reaches the margin. Pass: the interval lies below the
-margin. Neither: more pairs, up to three looks. Looking three times at 5 % would be wrong in 11 % of all cases, so each
-look has a constant, lower level (Pocock 1977, Biometrika 64:191: 2.21 % for three looks, of a known variance). With the
-t interval of so few pairs that is wrong in 2.64 % on the side that matters instead of 2.5 %, by a million simulations
-(`benchmarks/gate_power.py`); 2.05 % is wrong in 2.46 %. Several metrics and points: the regressions are corrected by
-Holm; a pass needs every one of them to pass, and no correction.
+For each metric of each point, d = ln(B/A) of every pair, positive where B is worse; and for each metric the mean of d over
+the points of the suite. Regression: the corrected p-value is below the level and the estimate reaches the margin. Pass: the
+interval of the suite's mean lies below the margin, and that of every point below the limit of a single point, 5/3 of the margin; with one
+point the two are the same. Neither: more pairs, up to three looks, which share the level. `hvbench.comparison.gate.look` is one
+look; docs/ci.md has why it is so and how often it is wrong, by `benchmarks/gate_power.py`.
 """
 
 from __future__ import annotations
@@ -16,20 +14,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from hvbench.analysis.stats.ratios import adjust_holm, locate, sign_flip_p_value
+import numpy as np
+
+from hvbench.analysis.stats.ratios import locate, sign_flip_p_value
+from hvbench.comparison.gate.look import Figure, bounds_of, find_suites, look_at
 
 LOOKS = (6, 12, 18)  # pairs
-LEVEL = 0.0205  # two-sided, of each look
+# One-sided levels of the looks. Together they are wrong in at most 2.5 %: spent about as the power 2.5 of the pairs (Kim and
+# DeMets 1987, Biometrika 74:149), so that what is decided early is clear, and the last look keeps most.
+LEVELS = (0.0015, 0.0065, 0.0180)
 CONTROL_MARGIN = 0.01  # a control that moved by less explains no change worth calling
+CALLS = ("inconclusive", "regression", "pass")
+OPEN, WORSE, PASSED = range(3)  # places in CALLS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Series:
+class Series(Figure):
     """One metric of one point: ln(B/A) of every pair in order, positive where B is worse."""
 
     worse_by: Sequence[float]
-    margin: float
-    is_timing: bool = True  # a machine that moved explains it
 
 
 @dataclass(frozen=True)
@@ -55,60 +58,97 @@ class Decision:
         return sign_flip_p_value(self.worse_by) if self.worse_by else None
 
 
-def decide(
-    series: Sequence[Series],
-    *,
-    controls: Mapping[str, Sequence[float]] | None = None,
-    looks: Sequence[int] = LOOKS,
-    level: float = LEVEL,
-) -> list[Decision]:
-    """A decision for every series, look by look: what one look has decided stays decided.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Course:
+    """All looks at the pairs, as arrays (…, figures and suites): the call, and the figures of the look that it comes from."""
+
+    calls: np.ndarray  # places in CALLS
+    pairs: np.ndarray
+    mean: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    p_value: np.ndarray
+
+
+def follow(figures: Sequence[Figure], worse_by: np.ndarray, *, moved: Sequence[np.ndarray | bool] = ()) -> Course:
+    """Look at `worse_by` (…, figures, pairs) wherever a look is due: what one look has decided stays decided.
+
+    `moved`: for each look, whether the machine moved (…), which leaves timings undecided.
+    """
+    count = len(figures) + len(find_suites(figures))
+    shape = (*worse_by.shape[:-2], count)
+    is_timing = np.array([figure.is_timing for figure in figures])
+    is_timing = np.append(is_timing, [is_timing[indices[0]] for indices in find_suites(figures).values()]).astype(bool)
+    found = {name: np.full(shape, np.nan) for name in ("mean", "low", "high", "p_value")}
+    calls, used = np.full(shape, OPEN), np.zeros(shape, dtype=int)
+    for number, (look, level) in enumerate(zip(LOOKS, LEVELS, strict=True)):
+        if look > worse_by.shape[-1]:
+            break
+        seen, is_open = look_at(figures, worse_by[..., :look], level=level), calls == OPEN
+        for name, values in found.items():
+            values[is_open] = getattr(seen, name)[is_open]
+        used[is_open] = look
+        may_decide = is_open
+        if moved:
+            may_decide = is_open & ~(np.asarray(moved[number])[..., None] & is_timing)
+        calls = np.where(may_decide & seen.is_worse, WORSE, calls)
+        calls = np.where(may_decide & ~seen.is_worse & seen.is_pass, PASSED, calls)
+    return Course(calls=calls, pairs=used, **found)
+
+
+def decide(series: Sequence[Series], *, controls: Mapping[str, Sequence[float]] | None = None) -> list[Decision]:
+    """A decision for every series, then one for the suite's mean of every metric that two or more series have.
 
     `controls`: ln(B/A) pair by pair of what only the machine can move; where one did, timings are not decided.
     """
-    decisions: list[Decision | None] = [None] * len(series)
-    shortest = min((len(each.worse_by) for each in series), default=0)
-    reached = [look for look in looks if look <= shortest]
-    last = [Decision("inconclusive", f"{len(each.worse_by)} pairs; {looks[0]} are needed") for each in series]
-    for look in reached:
-        moved = find_moved(controls or {}, look=look, level=level)
-        places = [locate(each.worse_by[:look]) for each in series]
-        adjusted = adjust_holm([place.p_above(0.0) for place in places])
-        for index, (each, place) in enumerate(zip(series, places, strict=True)):
-            if decisions[index]:
-                continue
-            estimate, low, high = (
-                math.expm1(x) for x in (place.mean, place.quantile(level / 2), place.quantile(1 - level / 2))
-            )
-            is_worse = adjusted[index] <= level / 2 and estimate >= each.margin
-            call = "regression" if is_worse else "pass" if high < each.margin else "inconclusive"
-            reason = {
-                "regression": "the interval lies above 0, and the estimate reaches the margin",
-                "pass": "the interval lies below the margin",
-                "inconclusive": "the interval reaches beyond the margin",
-            }[call]
-            if moved and each.is_timing:
-                call, reason = "inconclusive", f"the machine moved: {moved}"
-            last[index] = Decision(call, reason, tuple(each.worse_by[:look]), estimate, low, high, adjusted[index])
-            if call != "inconclusive":
-                decisions[index] = last[index]
-    return [decision or last[index] for index, decision in enumerate(decisions)]
+    if not series:
+        return []
+    shortest = min(len(each.worse_by) for each in series)
+    names = [*(None for _ in series), *find_suites(series).values()]
+    if shortest < LOOKS[0]:
+        return [Decision("inconclusive", f"{shortest} pairs; {LOOKS[0]} are needed") for _ in names]
+    worse_by = np.array([each.worse_by[:shortest] for each in series])
+    rows = [*worse_by, *(worse_by[indices].mean(axis=0) for indices in names[len(series) :])]
+    reached = [(look, level) for look, level in zip(LOOKS, LEVELS, strict=True) if look <= shortest]
+    moved = [find_moved(controls or {}, look=look, level=level) for look, level in reached]
+    course = follow(series, worse_by, moved=[bool(each) for each in moved])
+    margins, limits = bounds_of(series)
+    decisions = []
+    for index, row in enumerate(rows):
+        call, pairs = CALLS[course.calls[index]], int(course.pairs[index])
+        reason = describe_call(call, has_limit=limits[index] > margins[index], limit=math.expm1(limits[index]))
+        first = series[index if index < len(series) else names[index][0]]
+        if call == "inconclusive" and first.is_timing and (why := moved[LOOKS.index(pairs)]):
+            reason = f"the machine moved: {why}"
+        ends = [math.expm1(values[index]) for values in (course.mean, course.low, course.high)]
+        decisions.append(Decision(call, reason, tuple(row[:pairs].tolist()), *ends, float(course.p_value[index])))
+    return decisions
 
 
-def find_moved(controls: Mapping[str, Sequence[float]], *, look: int, level: float = LEVEL) -> str | None:
-    """The control that differs between the arms clearly and by at least 1 %, in words; None when none does."""
+def describe_call(call: str, *, has_limit: bool, limit: float) -> str:
+    """Why a figure is called so; `has_limit`: it is a single point of several, which may not reach `limit`."""
+    bound = f"{limit:.1%}, the limit of a single point".replace("%", " %") if has_limit else "the margin"
+    return {
+        "regression": "the interval lies above 0, and the estimate reaches the margin",
+        "pass": f"the interval lies below {bound}",
+        "inconclusive": f"the interval reaches beyond {bound}",
+    }[call]
+
+
+def find_moved(controls: Mapping[str, Sequence[float]], *, look: int, level: float) -> str | None:
+    """The control that differs between the arms clearly (at the one-sided `level`) and by at least 1 %, in words; None when none does."""
     for name, values in controls.items():
         if len(values) < look:
             continue
         place = locate(values[:look])
         change = math.expm1(place.mean)
-        if abs(change) >= CONTROL_MARGIN and place.p_other_than_zero() <= level:
+        if abs(change) >= CONTROL_MARGIN and place.p_other_than_zero() <= 2 * level:
             direction = "slower" if change > 0 else "faster"
             return f"{name} was {abs(change) * 100:.1f} % {direction} beside B's launches than beside A's"
     return None
 
 
-def is_final(decisions: Sequence[Decision], *, pairs: int, looks: Sequence[int] = LOOKS) -> bool:
+def is_final(decisions: Sequence[Decision], *, pairs: int) -> bool:
     """Whether no further pair can change the verdict: a regression was found, all pass, or the last look was taken."""
     calls = {decision.call for decision in decisions}
-    return "regression" in calls or calls <= {"pass"} or pairs >= looks[-1]
+    return "regression" in calls or calls <= {"pass"} or pairs >= LOOKS[-1]

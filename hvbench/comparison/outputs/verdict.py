@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from hvbench.analysis.show.cells import NOT_AVAILABLE
 from hvbench.analysis.show.text import clean_text, escape_markdown
 from hvbench.comparison.gate.judgement import Check, Judgement, Kind
-from hvbench.comparison.gate.rule import LEVEL, LOOKS
+from hvbench.comparison.gate.rule import LEVELS, LOOKS
 from hvbench.comparison.outputs import comparison as comparisons
 
 MARKS = {
@@ -52,8 +52,7 @@ def render_markdown(judgement: Judgement) -> str:
         blocks.append(NEXT[judgement.verdict])
     decided = [check for check in judgement.checks if check.change]
     if decided:
-        level = f"{(1 - LEVEL) * 100:.4g} % interval"
-        header = ("", "point", "figure", "A", "B", "worse by", level, "n", "p (sign-flip)")
+        header = ("", "point", "figure", "A", "B", "worse by", "interval", "n", "p (sign-flip)")
         lines = [f"| {' | '.join(header)} |", "| :--- | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: |"]
         lines += [f"| {' | '.join(_cells(check))} |" for check in decided]
         blocks.append("\n".join(lines))
@@ -104,7 +103,7 @@ def render_json(judgement: Judgement) -> str:
     content = {
         "schema_version": 1, "verdict": judgement.verdict, "exit_code": judgement.exit_code, "headline": judgement.headline(),
         "suite": judgement.suite, "against": judgement.against, "launches": judgement.launches, "findings": checks,
-        "notes": judgement.notes, "looks": LOOKS,
+        "notes": judgement.notes, "looks": LOOKS, "levels": LEVELS,
     }  # fmt: skip
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
