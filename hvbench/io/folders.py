@@ -72,6 +72,17 @@ def require_own_folder(path: Path, *, marker: str) -> None:
         )
 
 
+def is_run_folder(path: Path) -> bool:
+    """Whether a command of hvbench writes, or has written, into this folder: its lock says so, or a request and records."""
+    with contextlib.suppress(OSError):
+        if (path / LOCK).is_file() and not (path / LOCK).is_symlink():
+            with (path / LOCK).open("rb") as lock:
+                if lock.read(len(OWNER)) == OWNER.encode():
+                    return True
+        return (path / "run.json").is_file() and (path / "records").is_dir()
+    return False  # a folder that cannot be read: who lists it says so
+
+
 def _is_skeleton(entry: Path) -> bool:
     """Whether a command that ended before it wrote its marker may have left `entry`, and nothing in it can be missed."""
     if entry.is_symlink():

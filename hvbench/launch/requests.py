@@ -33,6 +33,7 @@ class MeasureRequest(Spec):
     key: str = Field("", description="names the launch, and its folder of checkpoints")
     place: int | None = Field(None, description="number of the launch among those that two arms of `ab` run in turns")
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
+    data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")
 
 
@@ -42,6 +43,7 @@ class PretrainRequest(Spec):
     kind: Literal["pretrain"] = "pretrain"
     point: Point = Field(description="of the language model")
     steps: int = Field(ge=2)
+    data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     path: str = Field(description="of the checkpoint")
 
 

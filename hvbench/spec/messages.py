@@ -32,7 +32,7 @@ def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -
     name = key if re.fullmatch(r"[\w.]{1,100}", key) else shorten(key)
     if error["type"] == "missing":
         return f"{name} is missing"
-    message = re.sub(r"^(Input|String) should ", "must ", error["msg"])
+    message = re.sub(r"^(Input|String) should ", "must ", error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         message = "must be text without control characters"
     return f"{name} = {shorten(error['input'])}: {message}"

@@ -16,13 +16,14 @@ from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.repeats import extra_keys
 from hvbench.records.environment import describe_environment
 from hvbench.records.store import RunFolder
+from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment, require_unchanged
 from hvbench.sweep.run import Sweep
-from hvbench.sweep.tasks import seeded_point
+from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
 from hvbench.training.packages import find_packages
@@ -54,8 +55,8 @@ def prepare_sweep(
 
 def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer) -> Sweep:
     points = suite.points()
-    for source in dict.fromkeys(point.data for point in points):
-        text.check(source)
+    for source, encoding in dict.fromkeys((point.data, point.encoding) for point in points):
+        text.check(source, encoding=encoding)
     folder.open_for_writing()
     before = read_earlier_session(folder, resume=options.resume)
     plan = make_plan(
@@ -81,7 +82,7 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
         require_unchanged(changes, "its text ", path=folder.path, force=options.force)
         digests = {**known, **digests}
     folder.write_run({**run, "data": digests})
-    return Sweep(suite=suite, folder=folder, plan=plan, options=options)
+    return Sweep(suite=suite, folder=folder, plan=plan, options=options, texts=digests)
 
 
 def read_earlier_session(folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
@@ -132,20 +133,26 @@ def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
 def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs; raises DataError.
 
-    `is_open`: recorded launches may be repeated, so their texts are needed too. Returns the digest of each text by
-    `SOURCE, VOCAB_SIZE tokens`.
+    `is_open`: recorded launches may be repeated, so their texts are needed too. The observer is told what is left out of
+    a text. Returns the digest of each text by its name (`hvbench.sweep.tasks.name_text`).
     """
     points = [job.point for job in [*plan.jobs, *(plan.done if is_open else [])]]
-    digests = {}
-    for source, vocab_size in dict.fromkeys((point.data, point.vocab_size) for point in points):
-        prepared = corpus.prepare(source, vocab_size=vocab_size, report=observer.prepare)
-        digests[f"{source}, {vocab_size} tokens"] = prepared.digest
-        for point in points:
-            if (point.data, point.vocab_size) != (source, vocab_size):
-                continue
+    digests, losses = {}, []
+    by_text: dict[str, list[Point]] = {}
+    for point in points:
+        by_text.setdefault(name_text(point), []).append(point)
+    for name, same in by_text.items():
+        prepared = corpus.prepare(
+            same[0].data, vocab_size=same[0].vocab_size, encoding=same[0].encoding, report=observer.prepare
+        )
+        digests[name] = prepared.digest
+        losses.append(prepared.loss)
+        for point in same:
             corpus.require_enough(
                 prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
             )
             if point.is_classifier:
                 find_packages(point)
+    for loss in dict.fromkeys(filter(None, losses)):  # once for all vocabularies
+        observer.prepare(loss)
     return digests

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hvbench.launch.coordinator import Coordinator
@@ -19,7 +20,7 @@ from hvbench.plan.jobs import Job, launch_facts, worker_group
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point, in_framework
 from hvbench.spec.settings import MeasureSettings
-from hvbench.sweep.tasks import seeded_point
+from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training.checkpoints import identify_checkpoint
 from hvbench.training.pretraining import pretrained_file, pretraining_name, pretraining_point
 
@@ -76,6 +77,7 @@ def launch_pretrainings(
     *,
     timeout_seconds: float | None = None,
     memory_limit_bytes: int | None = None,
+    texts: Mapping[str, str] = MappingProxyType({}),
     report: Report,
 ) -> dict[Path, Failure]:
     """Train those that have no checkpoint yet; path -> why there is none, of those that could not be trained.
@@ -86,7 +88,7 @@ def launch_pretrainings(
     failures: dict[Path, Failure] = {}
     while missing:
         limits = {"timeout_seconds": timeout_seconds, "memory_limit_bytes": memory_limit_bytes}
-        tasks = [make_pretrain_task(each, **limits) for each in missing]
+        tasks = [make_pretrain_task(each, texts=texts, **limits) for each in missing]
         ends = run_tasks(coordinator, tasks, announce=lambda index, them=missing: report(describe_start(them[index])))
         failures |= {each.path: failure for each, failure in zip(missing, ends, strict=True) if failure}
         for each, failure in zip(missing, ends, strict=True):
@@ -124,15 +126,23 @@ def read_end(end: TaskEnd) -> Failure | None:
     for rank, result in enumerate(end.results):
         outcome = result.get("outcome") if isinstance(result, Mapping) else None
         if not isinstance(outcome, Mapping) or outcome.get("status") != "ok":
-            diverged = isinstance(outcome, Mapping) and outcome.get("status") == "diverged"
-            message = str(outcome.get("message")) if diverged else "left a result that is not what a worker writes"
-            status = FailureStatus.DIVERGED if diverged else FailureStatus.FAILED
-            return Failure(status=status, rank=rank, phase=PHASE, message=message)
+            is_diverged = isinstance(outcome, Mapping) and outcome.get("status") == "diverged"
+            message = outcome.get("message") if isinstance(outcome, Mapping) else None
+            return Failure(
+                status=FailureStatus.DIVERGED if is_diverged else FailureStatus.FAILED,
+                rank=rank,
+                phase=PHASE,
+                message=str(message or "left a result that is not what a worker writes"),
+            )
     return None
 
 
 def make_pretrain_task(
-    pretraining: Pretraining, *, timeout_seconds: float | None, memory_limit_bytes: int | None
+    pretraining: Pretraining,
+    *,
+    timeout_seconds: float | None,
+    memory_limit_bytes: int | None,
+    texts: Mapping[str, str],
 ) -> Task:
     """The task that trains one language model."""
     point = pretraining.point
@@ -142,7 +152,12 @@ def make_pretrain_task(
         framework=point.framework,
         world_size=point.world_size or 1,
         device=point.device,
-        job=PretrainRequest(point=point, steps=pretraining.steps, path=str(pretraining.path)).model_dump(),
+        job=PretrainRequest(
+            point=point,
+            steps=pretraining.steps,
+            path=str(pretraining.path),
+            data_digest=texts.get(name_text(point)),
+        ).model_dump(),
         timeout_seconds=timeout_seconds or limit,
         memory_limit_bytes=memory_limit_bytes,
         **launch_facts(point),

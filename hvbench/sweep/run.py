@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,6 +51,7 @@ class Sweep:
     options: SweepOptions
     statuses: dict[str, int] = field(default_factory=dict)  # launches so far, by the status of their outcome
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)  # run.json's `data`: the digests of what is read
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
 
@@ -107,6 +108,7 @@ class Sweep:
             [each for each in wanted if each.path not in self.without_start],
             timeout_seconds=self.settings.timeout_seconds,
             memory_limit_bytes=self.options.memory_limit_bytes,
+            texts=self.texts,
             report=observer.prepare,
         )
         run, found = self.folder.read_run(), identify_pretrainings(wanted)
@@ -143,6 +145,7 @@ class Sweep:
                 memory_limit_bytes=self.options.memory_limit_bytes,
                 checkpoints=self.checkpoints,
                 pretrained=self.pretrained,
+                texts=self.texts,
             )
             for job in jobs
         ]

@@ -25,6 +25,7 @@ def make_task(
     memory_limit_bytes: int | None = None,
     checkpoints: Path = Path("checkpoints"),
     pretrained: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
     """The task that measures one job.
 
@@ -35,6 +36,7 @@ def make_task(
         memory_limit_bytes: what one worker may allocate; None: no limit.
         checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
         pretrained: run.json's `pretraining`: a launch that finds other weights there is not trained.
+        texts: run.json's `data`, digests by `name_text`: nor one that reads another text.
     """
     point = seeded_point(job, settings)
     start = pretrained.get(pretraining_name(point), {}) if point.is_pretrained else {}
@@ -44,6 +46,7 @@ def make_task(
         key=job.key,
         place=place,
         checkpoints=str(checkpoints),
+        data_digest=texts.get(name_text(point)),
         pretraining_digest=start.get("digest"),
     )
     return Task(
@@ -56,6 +59,12 @@ def make_task(
         memory_limit_bytes=memory_limit_bytes,
         **launch_facts(job.point),
     )
+
+
+def name_text(point: Point) -> str:
+    """What run.json calls the text of a point, with all that its digest depends on."""
+    encoding = "" if point.encoding == Point.model_fields["encoding"].default else f", {point.encoding}"
+    return f"{point.data}, {point.vocab_size} tokens{encoding}"
 
 
 def seeded_point(job: Job, settings: MeasureSettings) -> Point:

@@ -6,7 +6,7 @@
   of the same Python: installed packages, tests (many distributions leave them out), build-time configuration.
 - `"synthetic"`: uniformly random tokens, for when only throughput matters.
 - a path (`~` is expanded; write `./stdlib` for a file of that name): a text file, or a folder with all text files
-  below it (`text` says what counts as text).
+  below it (`text` and `files` say what counts as text).
 
 With a vocabulary of 256 the tokens are the raw bytes; a larger one is a byte-level BPE trained on the training split. No
 token spans two files. The same text and settings give the same `digest` on every machine.
@@ -31,7 +31,17 @@ from typing import TYPE_CHECKING
 
 from hvbench.errors import DataError
 from hvbench.io.cache import cache_root
-from hvbench.training.text import VALIDATION_PERCENT, Text, check, cut_files, cut_into_chunks, examine, find_files
+from hvbench.training.decoding import UTF8
+from hvbench.training.files import LeftOut, find_files
+from hvbench.training.text import (
+    VALIDATION_PERCENT,
+    Text,
+    check,
+    cut_files,
+    cut_into_chunks,
+    describe_loss,
+    examine,
+)
 
 __all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "require_enough"]
 
@@ -70,11 +80,23 @@ class Corpus:
     tokens_digest: str
     source: str
     files: int
-    files_skipped: int
+    left_out: tuple[LeftOut, ...]
     text_bytes: int
 
+    @property
+    def loss(self) -> str | None:
+        """One line about what of the text is left out, and how much is read; None where nothing is left out."""
+        return describe_loss(self.source, files=self.files, size_bytes=self.text_bytes, left_out=self.left_out)
 
-def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Report = lambda line: None) -> Corpus:
+
+def prepare(
+    data: str,
+    *,
+    vocab_size: int,
+    encoding: str = UTF8,
+    cache: Path | None = None,
+    report: Report = lambda line: None,
+) -> Corpus:
     """The tokens of `data`: built at the first call on a host, then memory-mapped from the cache.
 
     Any number of processes may call this at once: one builds, the others wait for it.
@@ -82,6 +104,7 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
     Args:
         data: `"stdlib"`, `"synthetic"`, or the path of a text file or folder.
         vocab_size: 256 for bytes, more for a BPE.
+        encoding: Of files without a byte order mark.
         cache: Its folder; None: $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench.
         report: Called with a line of text before each thing that takes seconds.
 
@@ -95,8 +118,7 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
         raise DataError(f"vocab_size = {vocab_size}: must be at least {BYTE_VOCABULARY}, one token per byte value")
     if data == "synthetic":
         return _draw_synthetic(vocab_size)
-    source, files = find_files(data)
-    text = examine(source, files, settings=_describe_settings(vocab_size))
+    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size))
     folder = (cache or cache_root()) / "corpus"
     entry = folder / f"{text.digest}-{vocab_size}"
     corpus = _load(entry, text, vocab_size=vocab_size)
@@ -119,14 +141,15 @@ def prepare(data: str, *, vocab_size: int, cache: Path | None = None, report: Re
     return corpus
 
 
-def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) -> list[tuple[str, int, int]]:
+def count_file_tokens(
+    data: str, *, vocab_size: int, encoding: str = UTF8, cache: Path | None = None
+) -> list[tuple[str, int, int]]:
     """(relative path, training tokens, validation tokens) of every file, in the order of the corpus' tokens.
 
     With a BPE the first call encodes all text again; the counts are then kept in the cache. Raises DataError.
     """
-    prepared = prepare(data, vocab_size=vocab_size, cache=cache)
-    source, files = find_files(data)
-    text = examine(source, files, settings=_describe_settings(vocab_size))
+    prepared = prepare(data, vocab_size=vocab_size, encoding=encoding, cache=cache)
+    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size))
     entry = (cache or cache_root()) / "corpus" / f"{text.digest}-{vocab_size}"
     path, tokenizer = entry / "files.json", None
     try:
@@ -148,7 +171,7 @@ def count_file_tokens(data: str, *, vocab_size: int, cache: Path | None = None) 
         totals = [sum(count for _, count in side) for side in counts]
         if totals != [len(prepared.train), len(prepared.validation)]:
             raise DataError(
-                f"{source}: its files have {totals} tokens, its corpus another number; it changed meanwhile"
+                f"{text.source}: its files have {totals} tokens, its corpus another number; it changed meanwhile"
             )
         found = [(name, train, held) for (name, train), (_, held) in zip(*counts, strict=True)]
         if tokenizer:
@@ -246,7 +269,7 @@ def _draw_synthetic(vocab_size: int) -> Corpus:
         tokens_digest=_join_hashes(hashes),
         source=source,
         files=0,
-        files_skipped=0,
+        left_out=(),
         text_bytes=0,
     )
 
@@ -329,6 +352,6 @@ def _load(entry: Path, text: Text, *, vocab_size: int) -> Corpus | None:
         tokens_digest=_join_hashes(hashes),
         source=text.source,
         files=len(text.files),
-        files_skipped=text.files_skipped,
+        left_out=text.left_out,
         text_bytes=text.size_bytes,
     )

@@ -1,54 +1,40 @@
-"""The text files of a corpus: finding, reading, digesting and splitting them. Imports only the standard library.
+"""The text of a corpus: reading, digesting and splitting its files. Imports only the standard library.
 
-Text is UTF-8 without NUL bytes; any other file is skipped in a folder, and an error where it is the only file. Hidden
-names and links to folders are not followed, so version control and link cycles do not matter. A corpus is its files in
-the order of their relative POSIX paths, with nothing between them.
+A file is text where it has a byte order mark, or the encoding that was asked for, and no NUL; any other one is left out of
+a folder, counted by its reason, and an error where it is the only file. A corpus is the UTF-8 of its files in the order of
+their relative POSIX paths, with nothing between them.
 """
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import os
-import platform
-import stat
-import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvbench.errors import DataError
+from hvbench.training.decoding import UTF8, NotTextError, to_utf8
+from hvbench.training.files import MAX_BYTES, LeftOut, Listing, TextFile, describe_left_out, find_files, format_bytes
 
 VALIDATION_PERCENT = 5
 # Range of the validation share, in percent of the bytes, in which the text is split by file; else it is split by position.
 VALIDATION_PERCENT_RANGE = (1, 20)
 
-MAX_FILES = 200_000
-MAX_BYTES = 1 << 30
 MIN_BYTES = 100  # less cannot be split into two parts that both have text
-HEAD_BYTES = 1 << 16
 CHUNK_BYTES = 1 << 16  # the tokeniser sees pieces of at most this, cut after a line's end
-
-STDLIB_EXCLUDED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-STDLIB_EXCLUDED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFile:
-    """A regular, non-empty file; `relative` is its POSIX path within the corpus, the same on every machine."""
-
-    relative: str
-    path: str
-    size_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """The files of a corpus that are text, and the digest of their paths, contents and the tokeniser's settings."""
+    """The files of a corpus that are text, and the digest of their paths, contents and the tokeniser's settings.
+
+    Sizes are those of the text in UTF-8.
+    """
 
     source: str
     files: list[TextFile]
-    files_skipped: int
+    left_out: tuple[LeftOut, ...]
+    encoding: str
     settings: str
     digest: str
 
@@ -57,146 +43,81 @@ class Text:
         return sum(file.size_bytes for file in self.files)
 
 
-def check(data: str) -> None:
-    """Raise DataError where `data` cannot be trained on, as far as names, sizes and the beginning of a file tell."""
+def check(data: str, *, encoding: str = UTF8) -> str | None:
+    """Read `data` once: a line about what of it is no text, or None; raises DataError where nothing can be trained on."""
     if data == "synthetic":
-        return
-    source, files = find_files(data)
-    if not any(_is_text(_read(file, limit_bytes=HEAD_BYTES), whole=False) for file in files):
-        raise _not_text(source, files)
+        return None
+    text = examine(find_files(data), encoding=encoding)
+    return describe_loss(text.source, files=len(text.files), size_bytes=text.size_bytes, left_out=text.left_out)
 
 
-def find_files(data: str) -> tuple[str, list[TextFile]]:
-    """The source's name for messages, and its non-empty regular files in order, not read yet. Raises DataError."""
-    if data == "stdlib":
-        root = sysconfig.get_path("stdlib")
-        source = f"the standard library of {platform.python_implementation()} {platform.python_version()}"
-        files = _list_folder(root, source, accept_folder=_is_stdlib_folder, accept_file=_is_stdlib_file)
-        if not files:
-            raise DataError(f"{source} has no .py files in {root!r}; set data to a path of your own text")
-        return source, files
-
-    source = f"data = {data!r}"
-    try:
-        path = os.fspath(Path(data).expanduser())
-        status = os.stat(path)
-    except FileNotFoundError:
-        raise DataError(f'{source}: no such file or folder; allowed: a path, "stdlib" or "synthetic"') from None
-    except RuntimeError:
-        raise DataError(f"{source}: there is no such home folder; write the path without ~") from None
-    except OSError as error:
-        raise DataError(f"{source}: {error.strerror}") from None
-    if stat.S_ISDIR(status.st_mode):
-        files = _list_folder(path, source, accept_folder=_is_visible, accept_file=_is_visible)
-        if not files:
-            raise DataError(f"{source}: no file with text in this folder (hidden and empty files do not count)")
-        return source, files
-    if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{source}: must be a regular file or a folder, not a device, pipe or socket")
-    if status.st_size == 0:
-        raise DataError(f"{source}: the file is empty")
-    files = [TextFile(relative=os.path.basename(path), path=path, size_bytes=status.st_size)]
-    _require_moderate(source, files=1, size_bytes=status.st_size)
-    return source, files
+def describe_loss(source: str, *, files: int, size_bytes: int, left_out: Iterable[LeftOut]) -> str | None:
+    """One line about what is left out of a text, and how much is read; None where nothing is left out."""
+    reasons = list(left_out)
+    if not reasons:
+        return None
+    read = f"{files} file{'s' * (files != 1)}, {format_bytes(size_bytes)}"
+    hint = "; encoding = NAME reads files of another encoding" if any(each.size_bytes for each in reasons) else ""
+    return f"{source}: trains on {read}; left out: {describe_left_out(reasons)}{hint}"
 
 
-def _is_stdlib_folder(name: str) -> bool:
-    return name not in STDLIB_EXCLUDED_FOLDERS and not name.startswith("config-")
-
-
-def _is_stdlib_file(name: str) -> bool:
-    return name.endswith(".py") and not name.startswith(STDLIB_EXCLUDED_FILES)
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith(".")
-
-
-def _list_folder(
-    root: str, source: str, *, accept_folder: Callable[[str], bool], accept_file: Callable[[str], bool]
-) -> list[TextFile]:
-    """Regular non-empty files below `root`, sorted; links to files are followed, links to folders are not."""
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{source}: {error.filename!r}: {error.strerror}")
-
-    files = []
-    size_bytes = 0
-    for folder, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = filter(accept_folder, folders)
-        for name in filter(accept_file, names):
-            path = os.path.join(folder, name)
-            try:
-                status = os.stat(path)
-            except OSError as error:
-                if os.path.islink(path):  # broken or circular
-                    continue
-                refuse(error)
-            # Only regular files are opened, since a pipe would block. Files of the kernel have size 0.
-            if stat.S_ISREG(status.st_mode) and status.st_size > 0:
-                relative = Path(path).relative_to(root).as_posix()
-                files.append(TextFile(relative=relative, path=path, size_bytes=status.st_size))
-                size_bytes += status.st_size
-                _require_moderate(source, files=len(files), size_bytes=size_bytes)
-    return sorted(files, key=lambda file: file.relative)
-
-
-def _require_moderate(source: str, *, files: int, size_bytes: int) -> None:
-    if files > MAX_FILES or size_bytes > MAX_BYTES:
-        raise DataError(
-            f"{source}: too large; allowed: {MAX_FILES:,} files and {MAX_BYTES >> 30} GiB together, choose a part of it"
-        )
-
-
-def _read(file: TextFile, *, limit_bytes: int = MAX_BYTES) -> bytes:
+def _read(file: TextFile, *, encoding: str) -> bytes:
+    """The file's text in UTF-8. Raises NotTextError, and DataError where it cannot be read."""
     try:
         with open(file.path, "rb") as stream:
-            return stream.read(limit_bytes)
+            content = stream.read(MAX_BYTES)
     except OSError as error:
         raise DataError(f"{file.path!r} cannot be read: {error.strerror}") from None
+    return to_utf8(content, encoding=encoding)
 
 
-def _is_text(content: bytes, *, whole: bool = True) -> bool:
-    """Whether `content` is UTF-8 without NUL bytes; where it is not the `whole` file, its last character may be cut off."""
-    if b"\0" in content:
-        return False
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for start in range(0, len(content), HEAD_BYTES):
-            decoder.decode(content[start : start + HEAD_BYTES])
-        decoder.decode(b"", final=whole)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _not_text(source: str, files: list[TextFile]) -> DataError:
-    what = "not a text file" if len(files) == 1 else f"none of its {len(files)} files is text"
-    return DataError(f"{source}: {what}; text is UTF-8 without NUL bytes")
-
-
-def examine(source: str, files: list[TextFile], *, settings: str) -> Text:
+def examine(listing: Listing, *, encoding: str = UTF8, settings: str = "") -> Text:
     """Read every file once, keep those that are text, and digest them with the tokeniser's `settings`. Raises DataError."""
     sha256 = hashlib.sha256(settings.encode())
-    kept = []
-    for file in files:
-        content = _read(file)
-        if _is_text(content):
+    kept: list[TextFile] = []
+    refused: dict[str, list[int]] = {}
+    for file in listing.files:
+        try:
+            content = _read(file, encoding=encoding)
+        except NotTextError as reason:
+            refused.setdefault(_in_plural(str(reason)), []).append(file.size_bytes)
+            continue
+        if content:
             sha256.update(_header(file, content))
             sha256.update(content)
             kept.append(TextFile(relative=file.relative, path=file.path, size_bytes=len(content)))
+    unread = [LeftOut(reason=why, count=len(each), size_bytes=sum(each)) for why, each in sorted(refused.items())]
     text = Text(
-        source=source,
+        source=listing.source,
         files=kept,
-        files_skipped=len(files) - len(kept),
+        left_out=(*unread, *listing.left_out),
+        encoding=encoding,
         settings=settings,
         digest=sha256.hexdigest()[:16],
     )
     if not kept:
-        raise _not_text(source, files)
+        raise _no_text(text, listing)
     if text.size_bytes < MIN_BYTES:
-        raise DataError(f"{source}: {text.size_bytes} bytes of text are too few to train on; at least {MIN_BYTES}")
+        lost = f" ({describe_left_out(text.left_out)} left out)" if text.left_out else ""
+        raise DataError(
+            f"{listing.source}: {text.size_bytes} bytes of text{lost} are too few to train on; at least {MIN_BYTES}"
+        )
     return text
+
+
+def _no_text(text: Text, listing: Listing) -> DataError:
+    """Of a text without any file that can be read as one: why, and what would be."""
+    if len(listing.files) == 1:
+        what = f"not a text file: {text.left_out[0].reason if text.left_out else 'nothing but a byte order mark'}"
+    else:
+        what = f"none of its {len(listing.files)} files is text: {describe_left_out(text.left_out)}"
+    wanted = f"text is {text.encoding}, or what its byte order mark says, without NUL bytes"
+    return DataError(f"{text.source}: {what}; {wanted}; encoding = NAME reads another one")
+
+
+def _in_plural(reason: str) -> str:
+    """`9 with NUL bytes`, `9 not utf-8`: what follows a count."""
+    return reason if reason.startswith("not ") else f"with {reason}"
 
 
 def _header(file: TextFile, content: bytes) -> bytes:
@@ -241,14 +162,21 @@ def cut_files(text: Text, *, held_out: bool) -> Iterator[tuple[TextFile, Iterato
     """The same by file: each file with its chunks of that split, which may be none."""
     sha256 = hashlib.sha256(text.settings.encode())
     for file, train_bytes in zip(text.files, _split(text.files), strict=True):
-        content = _read(file)
+        try:
+            content = _read(file, encoding=text.encoding)
+        except NotTextError:
+            raise _changed(text) from None
         sha256.update(_header(file, content))
         sha256.update(content)
         while train_bytes < len(content) and _is_inside_character(content[train_bytes]):
             train_bytes += 1
         yield file, _cut(content[train_bytes:] if held_out else content[:train_bytes])
     if sha256.hexdigest()[:16] != text.digest:
-        raise DataError(f"{text.source} changed while it was read; start again when nothing writes to it")
+        raise _changed(text)
+
+
+def _changed(text: Text) -> DataError:
+    return DataError(f"{text.source} changed while it was read; start again when nothing writes to it")
 
 
 def _cut(content: bytes) -> Iterator[bytes]:

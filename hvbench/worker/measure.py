@@ -15,6 +15,7 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.point import Point
 from hvbench.training.checkpoints import identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
+from hvbench.training.files import describe_left_out
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file
 from hvbench.worker.ablation import Ablations
@@ -22,7 +23,7 @@ from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
-from hvbench.worker.worker import Worker, load_text
+from hvbench.worker.worker import Worker, find_text_change, load_text
 
 Json = dict[str, Any]
 
@@ -41,6 +42,14 @@ class Prepared:
     build_seconds: float
 
 
+class TextChangedError(Exception):
+    """A rank reads another text than the run was begun with; all ranks raise it."""
+
+    def __init__(self, outcome: Json) -> None:
+        super().__init__(outcome["message"])
+        self.outcome = outcome
+
+
 def measure(worker: Worker, request: MeasureRequest) -> Json:
     """Train one point and return `outcome`, `environment` and `samples` of this rank, or of a point not worth training."""
     ceiling, slowness = None, None
@@ -49,7 +58,10 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
     if slowness:
         outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
         return untrained(worker, ceiling, outcome=outcome)
-    prepared = prepare(worker, request)
+    try:
+        prepared = prepare(worker, request)
+    except TextChangedError as reason:
+        return untrained(worker, ceiling, outcome=reason.outcome)
     outcome = train(worker, prepared)
     result = {
         "outcome": outcome,
@@ -71,7 +83,9 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     start_rss_bytes, load_before = rss_bytes(), describe_load()
 
     begun = time.perf_counter()
-    text = load_text(point.data, point.vocab_size)
+    text = load_text(point)
+    if change := find_text_change(worker, text, digest=request.data_digest):
+        raise TextChangedError(change)
     batches = make_batches(point, text, rank=runtime.rank)
     read = time.perf_counter()
 
@@ -159,7 +173,11 @@ def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prep
         "data_source": text.source,
         "data_digest": text.digest,
         "tokens_digest": text.tokens_digest,
+        "text_files": text.files,
         "text_bytes": text.text_bytes,
+        "text_files_left_out": sum(each.count for each in text.left_out),
+        "text_bytes_left_out": sum(each.size_bytes for each in text.left_out),
+        "text_left_out": describe_left_out(text.left_out) or None,
         **({"pretraining": identify_checkpoint(str(start))} if start else {}),
         "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
         "memory_limit_bytes": worker.description.memory_limit_bytes,

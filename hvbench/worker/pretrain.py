@@ -15,13 +15,15 @@ from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file, pretraining_point
 from hvbench.worker.loop import Diverged, Loop
-from hvbench.worker.worker import Worker, load_text
+from hvbench.worker.worker import Worker, find_text_change, load_text
 
 
 def pretrain(worker: Worker, request: PretrainRequest) -> dict[str, Any]:
     """Train the language model on all ranks, the last step leaving its checkpoint; the outcome, `ok` or `diverged`."""
     point, path = request.point, Path(request.path)
-    text = load_text(point.data, point.vocab_size)
+    text = load_text(point)
+    if change := find_text_change(worker, text, digest=request.data_digest):
+        return {"outcome": change}
     worker.runtime.release()
     worker.progress.enter("build")
     loop = Loop(

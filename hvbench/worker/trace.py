@@ -23,7 +23,7 @@ def trace(worker: Worker, request: TraceRequest) -> dict[str, Any]:
     """
     point, runtime = request.point, worker.runtime
     runtime.release()
-    text = load_text(point.data, point.vocab_size)
+    text = load_text(point)
     batches = make_batches(point, text, rank=runtime.rank)
     worker.progress.enter("build")
     weights = None

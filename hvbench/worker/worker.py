@@ -76,6 +76,26 @@ class Worker:
 
 
 @cache
-def load_text(data: str, vocab_size: int) -> corpus.Corpus:
-    """The tokens of `data`, read once per worker."""
-    return corpus.prepare(data, vocab_size=vocab_size)
+def _load(data: str, vocab_size: int, encoding: str) -> corpus.Corpus:
+    return corpus.prepare(data, vocab_size=vocab_size, encoding=encoding)
+
+
+def load_text(point: Point) -> corpus.Corpus:
+    """The tokens of the point's text, read once per worker."""
+    return _load(point.data, point.vocab_size, point.encoding)
+
+
+def find_text_change(worker: Worker, text: corpus.Corpus, *, digest: str | None) -> dict[str, Any] | None:
+    """The outcome where any rank reads another text than the run was begun with, of that `digest` (None: not known)."""
+    if digest is None:
+        return None
+    has_changed = worker.runtime.gather(float(text.digest != digest))
+    if not any(has_changed):
+        return None
+    rank = worker.runtime.rank if text.digest != digest else has_changed.index(1.0)
+    what = f"digest {text.digest}" if text.digest != digest else "another digest"
+    message = (
+        f"{text.source}: rank {rank} reads {what}, run.json says {digest}: it has changed since the run was begun, or "
+        "is not the same on all hosts; not trained"
+    )
+    return {"status": "failed", "rank": rank, "phase": "data", "message": message}

@@ -34,7 +34,7 @@ def make_corpus(*, train_samples: int, validation_samples: int = 7, spare: int =
         tokens_digest="0" * 16,
         source="counting",
         files=1,
-        files_skipped=0,
+        left_out=(),
         text_bytes=len(train),
     )
 

@@ -198,11 +198,11 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
         (["plan", "a\nb\x1b[31m.toml"], r"a\nb\x1b[31m.toml: cannot be read: No such file or directory"),
         (
             ["run", "data=/no/such/place"],
-            'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+            'data = \'/no/such/place\': no such file or folder; allowed: a path (with a comma in it: between quotes), "stdlib" or "synthetic"',
         ),
         (
             ["plan", "smoke", "-s", "data=/no/such/place"],
-            'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+            'data = \'/no/such/place\': no such file or folder; allowed: a path (with a comma in it: between quotes), "stdlib" or "synthetic"',
         ),
         (["run", "--budget", "10m"], "--budget goes with --precision-target, such as --precision-target 2%"),
         (
@@ -230,7 +230,7 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
         ),
         (
             ["parity", "data=/no/such/place"],
-            'data = \'/no/such/place\': no such file or folder; allowed: a path, "stdlib" or "synthetic"',
+            'data = \'/no/such/place\': no such file or folder; allowed: a path (with a comma in it: between quotes), "stdlib" or "synthetic"',
         ),
         (
             ["parity", "--steps", "0"],

@@ -19,6 +19,7 @@ import pytest
 
 from hvbench.errors import DataError
 from hvbench.training.corpus import Corpus, check, prepare, require_enough
+from hvbench.training.files import describe_left_out
 
 WORDS = "the loss of a model falls while it learns größer naïve 数据 def return self import range".split()
 
@@ -258,7 +259,7 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, str]]:
     (tmp_path / "empty.txt").touch()
     (tmp_path / "binary.bin").write_bytes(b"\x7fELF\0\0\1" * 100)
     (tmp_path / "latin1.txt").write_bytes("größer ".encode("latin-1") * 100)
-    (tmp_path / "utf16.txt").write_bytes(("text " * 100).encode("utf-16"))
+    (tmp_path / "utf16.txt").write_bytes(("text " * 100).encode("utf-16-le"))  # without a mark
     (tmp_path / "folder").mkdir()
     (tmp_path / "binaries").mkdir()
     for number in range(3):
@@ -271,9 +272,9 @@ def bad_inputs(tmp_path: Path) -> dict[str, tuple[str, str]]:
     expected = {
         "missing.txt": "no such file or folder",
         "empty.txt": "the file is empty",
-        "binary.bin": "not a text file; text is UTF-8",
-        "latin1.txt": "not a text file; text is UTF-8",
-        "utf16.txt": "not a text file; text is UTF-8",
+        "binary.bin": "not a text file: with NUL bytes; text is utf-8",
+        "latin1.txt": "not a text file: not utf-8; text is utf-8",
+        "utf16.txt": "not a text file: with NUL bytes; text is utf-8",
         "folder": "no file with text in this folder",
         "binaries": "none of its 3 files is text",
         "hidden": "no file with text in this folder",
@@ -309,9 +310,9 @@ def test_binary_after_a_long_text_head_is_still_found(tmp_path: Path, cache: Pat
     path = write_text(tmp_path / "input.txt", words=40_000)
     with open(path, "ab") as stream:
         stream.write(b"\0")
-    check(str(path))
-    with pytest.raises(DataError, match="not a text file"):
-        prepare(str(path), vocab_size=256, cache=cache)
+    for attempt in (check, partial(prepare, vocab_size=256, cache=cache)):
+        with pytest.raises(DataError, match="not a text file"):
+            attempt(str(path))
 
 
 def test_check_accepts_a_character_across_the_end_of_the_head(tmp_path: Path) -> None:
@@ -345,7 +346,11 @@ def test_a_folder_skips_and_counts_what_is_not_text(tmp_path: Path, cache: Path)
     check(str(root))
     corpus = prepare(str(root), vocab_size=256, cache=cache)
     assert corpus.digest == expected.digest
-    assert (corpus.files, corpus.files_skipped) == (60, 2)
+    assert corpus.files == 60
+    assert describe_left_out(corpus.left_out) == (
+        "1 not utf-8 (6 bytes), 1 with NUL bytes (500 bytes), 1 broken or circular link, 1 link to a folder, "
+        "1 pipe, socket or device"
+    )
 
 
 def test_linked_files_are_read(tmp_path: Path, cache: Path) -> None:

@@ -249,7 +249,7 @@ OUTSIDE_WORLD = (
     "multiprocessing", "urllib", "logging", "resource", "ctypes", "platform", "sysconfig", "glob", "random",
 )  # fmt: skip
 READ_FILES_BY_NATURE = {
-    *(f"hvbench.training.{name}" for name in ("corpus", "text", "packages", "checkpoints")),
+    *(f"hvbench.training.{name}" for name in ("corpus", "files", "text", "packages", "checkpoints")),
     "hvbench.spec.suite",
 }  # and still have no clock
 

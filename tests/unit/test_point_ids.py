@@ -21,7 +21,7 @@ FIELDS = [
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate",
     "lr_scaling", "reference_batch_size", "schedule", "lr_warmup_steps", "schedule_steps", "batch_warmup_steps",
     "momentum", "trust_coefficient", "beta1", "beta2", "epsilon", "weight_decay", "max_gradient_norm", "dropout", "data",
-    "seed", "initial_checkpoint",
+    "encoding", "seed", "initial_checkpoint",
 ]  # fmt: skip
 
 

@@ -114,7 +114,7 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "precision": "bf16", "compression": "fp16", "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
         "lr_warmup_steps": 11, "schedule_steps": 999, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7, "weight_decay": 0.0,
         "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1, "objective": "masked_lm", "num_classes": 9,
-        "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb",
+        "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb", "encoding": "cp1252",
         "lr_scaling": "sqrt", "reference_batch_size": 32, "batch_warmup_steps": 5, "momentum": 0.8,
         "trust_coefficient": 0.01, "dropout": 0.1,
         "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,

@@ -38,8 +38,22 @@ def list_warnings(run: Run) -> list[tuple[str, str]]:
     verdict = verdict_of(run)
     traced = [TRACED] if was_traced(run.records) else []
     unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
+    lost = [("Not all of the text was read.", line) for line in list_text_left_out(run.records)]
     said = [*describe_crowding(run.records), *describe_sources(run.records)]
-    return [*traced, *unproven, *(("", line) for line in said)]
+    return [*traced, *unproven, *lost, *(("", line) for line in said)]
+
+
+def list_text_left_out(records: Iterable[Record]) -> list[str]:
+    """A line for each text of which files were left out: how much was read, how much was not, and why."""
+    lines: dict[str, None] = {}
+    for record in records:
+        facts = record.environment
+        if why := facts.get("text_left_out"):
+            files, size_bytes, lost = (facts.get(key) for key in ("text_files", "text_bytes", "text_bytes_left_out"))
+            lines[
+                f"{facts.get('data_source')}: {files} files with {size_bytes} bytes were read, {lost} bytes were not: {why}."
+            ] = None
+    return list(lines)
 
 
 def was_traced(records: Iterable[Record]) -> bool:

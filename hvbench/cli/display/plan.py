@@ -30,11 +30,12 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     context = resolve_context(np)
     require_horovod_settings(is_launched=context.launcher != "none")
     points = suite.points()
-    for source in dict.fromkeys(point.data for point in points):
-        text.check(source)
+    texts = dict.fromkeys((point.data, point.encoding) for point in points)
+    losses = list(filter(None, (text.check(source, encoding=encoding) for source, encoding in texts)))
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
     lines = [f"{suite.name}: {suite.question}", ""]
+    lines += [*(f"  {line}" for line in losses), ""] if losses else []
     suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
     pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
     for each in pretrainings:
