@@ -129,3 +129,16 @@ def test_equal_estimates_or_estimates_without_noise_have_no_bound() -> None:
     silent = Looks(step=np.arange(6), noise=np.zeros(6), signal=np.ones(6))
     assert estimate_noise_scale(silent).centre is None
     assert fit_tradeoff(BATCHES, [0] * 5) is None
+
+
+def test_a_batch_that_grows_is_on_no_curve_over_the_batch() -> None:
+    """B S samples hold for one batch alone: launches with a batch warm-up are left out, and the others stay."""
+    records = [batch_record(batch, steps) for batch, steps in ((8, 200), (16, 120), (32, 80))]
+    curves = find_curves(Run(records))
+    assert len(curves) == 1 and list(curves[0].launches) == [8, 16, 32]
+    growing = [
+        record.model_copy(update={"point": record.point.model_copy(update={"batch_warmup_steps": 50})})
+        for record in records
+    ]
+    assert find_curves(Run(growing)) == []
+    assert [list(curve.launches) for curve in find_curves(Run([*records, *growing]))] == [[8, 16, 32]]

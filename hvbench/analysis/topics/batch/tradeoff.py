@@ -88,7 +88,7 @@ def find_curves(run: Run) -> list[Curve]:
 
 
 def _find_curves(run: Run) -> list[Curve]:
-    points = run.points
+    points = run.points[run.points["batch_warmup_steps"] == 0]  # S steps of one batch B: a batch that grows is none
     if not (points["target_loss"].notna() & points["world_size"].notna()).any():
         return []
     batch = sum_batches(points)
