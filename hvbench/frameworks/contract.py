@@ -108,6 +108,9 @@ class Trainer(Protocol):
     def allreduce_alone(self) -> None:
         """All-reduce the gradients that the last `backward` kept, casts for compression included."""
 
+    def allreduce_kept(self) -> tuple[Arrays, Arrays]:
+        """This rank's gradients that the last `backward` kept, and their averages over the ranks, compression included."""
+
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Loss [B] of each sample of tokens [B, T], the mean over its targets, without an update and without dropout."""
 

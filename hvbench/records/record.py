@@ -17,7 +17,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   4   ranks: ceiling: readings of the best product by one rank alone and by all together
+#   4   ranks: ceiling: readings of the best product by one rank alone and by all together; wire
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
@@ -51,7 +51,8 @@ class Outcome(Spec):
     status: Status
     rank: Whole | None = None
     phase: Line | None = Field(
-        None, description="ceiling, data, pretraining, build, first_step, warmup, measure, evaluate, ablation, start"
+        None,
+        description="ceiling, data, pretraining, build, first_step, warmup, measure, evaluate, ablation, wire, start",
     )
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
@@ -97,6 +98,21 @@ class Overflow(Spec):
     is_own: bool = Field(
         description="in this rank's own backward passes; on no rank: on the wire, where fp16 is summed over ranks"
     )
+
+
+class WireLook(Spec):
+    """What the wire's number format lost of one rank's gradients of one batch; looked at outside the timed steps."""
+
+    step: Steps = Field(
+        description="steps done before it; its batch is that of the last of them, or of the one that failed"
+    )
+    loss_scale: Real = Field(ge=1)
+    values: Whole = Field(description="values of this rank's own gradients that are finite and not zero")
+    norm: MaybeFinite = Field(description="L2 norm of these, times the loss scale")
+    underflows: Whole = Field(description="of these: fewer than half of the format's bits left on the wire, or none")
+    zeros: Whole = Field(description="of the underflows: zero on the wire")
+    underflow_norm: MaybeFinite = Field(description="L2 norm of what underflows, times the loss scale")
+    overflows: Whole = Field(description="infinite on the wire, or after its sum over the ranks")
 
 
 class Ceiling(Spec):
@@ -159,6 +175,9 @@ class RankSamples(Spec):
     evaluations: list[Evaluation]
     gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
     overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
+    wire: list[WireLook] = Field(
+        [], max_length=2**10, description="where gradients are compressed, at the training's end"
+    )
     first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
     stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
     data_prepare_seconds: Seconds

@@ -51,8 +51,7 @@ def run_job(worker: Worker, index: int, job: dict[str, Any]) -> Result:
         case JobKind.MEASURE:
             request = MeasureRequest.model_validate(job)
             enter_point(worker, index, request.point, phase="ceiling", kind=request.kind)
-            with worker.turns.at(request.place, steps=request.measure.steps):
-                return measure(worker, request)
+            return measure(worker, request)
 
 
 def enter_point(worker: Worker, index: int, point: Point, *, phase: str, kind: str) -> None:

@@ -23,6 +23,7 @@ from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
+from hvbench.worker.wire import describe_losses, look_at_wire
 from hvbench.worker.worker import Worker, find_text_change, load_text
 
 Json = dict[str, Any]
@@ -51,17 +52,32 @@ class TextChangedError(Exception):
 
 
 def measure(worker: Worker, request: MeasureRequest) -> Json:
-    """Train one point and return `outcome`, `environment` and `samples` of this rank, or of a point not worth training."""
+    """Train one point and return `outcome`, `environment` and `samples` of this rank, or of a point not worth training.
+
+    Turns with another launch end with the training: what is looked at afterwards would be in the other's way.
+    """
+    with worker.turns.at(request.place, steps=request.measure.steps):
+        result, prepared = measure_in_turns(worker, request)
+    if prepared:
+        result["samples"]["wire"] = look_at_wire(worker, prepared.loop)
+        if result["outcome"]["status"] == "diverged":
+            result["outcome"]["message"] += describe_losses(result["samples"]["wire"], request.point)
+        prepared.trainer.close()
+    return result
+
+
+def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Prepared | None]:
+    """The result, and what was trained, if anything."""
     ceiling, slowness = None, None
     if request.measure.ceilings:
         ceiling, slowness = worker.ceilings.measure(request.point, force_emulated=request.measure.force_emulated)
     if slowness:
         outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
-        return untrained(worker, ceiling, outcome=outcome)
+        return untrained(worker, ceiling, outcome=outcome), None
     try:
         prepared = prepare(worker, request)
     except TextChangedError as reason:
-        return untrained(worker, ceiling, outcome=reason.outcome)
+        return untrained(worker, ceiling, outcome=reason.outcome), None
     outcome = train(worker, prepared)
     result = {
         "outcome": outcome,
@@ -70,8 +86,7 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
     }
     if request.measure.ablation_rounds:
         result["samples"]["ablation"] = prepared.ablations.samples
-    prepared.trainer.close()
-    return result
+    return result, prepared
 
 
 def prepare(worker: Worker, request: MeasureRequest) -> Prepared:

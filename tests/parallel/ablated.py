@@ -32,6 +32,7 @@ TRAININGS = {
     "fp32": {"dropout": 0.1, "optimizer": "lars"},
     "fp16": {"precision": "fp16", "compression": "fp16"},
 }
+PREDIVIDES = (1.0, 1e4)  # with fp16 on the wire: nothing to speak of is lost, and most of the gradients
 FIRST_LOSS_SCALE = 2.0**24
 # Samples of each step that ablations must leave as they are.
 SAME = ("loss", "gradient_norm", "learning_rate", "loss_scale", "step_tokens", "skipped_steps")
@@ -113,6 +114,15 @@ def main(framework: str, folder: Path) -> None:
     )
     overflowing = compressing.gradient_norms(*batch, loss_scale=2.0**30)
     arrays["wire_norms"] = np.array([*overflowing.micro_batches, overflowing.averaged])
+    for predivide in PREDIVIDES:
+        fields = {"compression": "fp16", "gradient_predivide": predivide}
+        sending = step.Trainer(
+            point.model_copy(update=fields), trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime
+        )
+        sending.backward(*batch, loss_scale=1.0)
+        own, averages = sending.allreduce_kept()
+        note(f"sent/{predivide:g}/own", own)
+        note(f"sent/{predivide:g}/averages", averages)
     arrays["gathered"] = np.array(runtime.gather(0.1 + rank))
     arrays["forward_loss"] = np.array(trainer.forward(*batch))
     arrays["backward_loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))

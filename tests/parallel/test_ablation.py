@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvbench.records.record import Ablation
+from hvbench.records.record import Ablation, Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
-from tests.parallel.ablated import FIRST_LOSS_SCALE, ROUNDS, STEPS, TRAININGS
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.point import Point
+from hvbench.training.wire import count_losses, least_sent
+from tests.parallel.ablated import FIRST_LOSS_SCALE, PREDIVIDES, ROUNDS, STEPS, TRAININGS
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -29,6 +32,7 @@ gradient_accumulation_steps = 2
 compression = "fp16"
 [axes]
 framework = ["pytorch", "tensorflow"]
+gradient_predivide = [1e6, 1e-6]
 [measure]
 warmup_steps = 1
 steps = 3
@@ -108,6 +112,27 @@ def norm(gradients: dict[str, np.ndarray]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("predivide", PREDIVIDES)
+def test_what_is_counted_as_lost_on_the_wire_is_what_horovod_loses(ranks: Ranks, predivide: float) -> None:
+    """Each value that both ranks send as zero has an average of zero, and no other."""
+    point = Point(model="tiny", world_size=2, compression="fp16", gradient_predivide=predivide)
+    least = least_sent(WIRE_FORMATS["fp16"]) * predivide
+    averages = part(ranks[0], f"sent/{predivide:g}/averages")
+    both = [part(rank, f"sent/{predivide:g}/own") for rank in ranks]
+    lost = sent = 0
+    for name, average in averages.items():
+        is_zero = np.all([np.abs(own[name]) <= least for own in both], axis=0)
+        lost += np.count_nonzero(is_zero & (average != 0))
+        sent += np.count_nonzero(~is_zero & (average == 0))
+    counted = [count_losses(own, averages, point=point, all_finite=True) for own in both]
+    total = counted[0].values
+    assert lost <= 2e-4 * total and sent <= 2e-3 * total, "but for values that cancel, or round at the edge"
+    assert all(each.overflows == 0 for each in counted)
+    shares = [each.zeros / each.values for each in counted]
+    assert max(shares) < 0.1 if predivide == 1.0 else min(shares) > 0.1
+
+
+@pytest.mark.slow
 def test_norms_are_of_each_micro_batch_and_of_the_average_over_passes_and_ranks(ranks: Ranks) -> None:
     for rank in ranks:
         expected = [norm(part(rank, f"micro{index}")) for index in range(2)]
@@ -142,6 +167,26 @@ def test_every_kind_takes_time_that_is_no_trainings(ranks: Ranks, name: str) -> 
         assert rank[f"{name}/interrupted/paused_seconds"] > sum(values.sum() for values in samples.values())
 
 
+def check_wire(records: list[Record], *, printed: str) -> None:
+    """Both twins count the same losses: with a predivide of 1e6 nearly all become zero, with 1e-6 training diverges."""
+    looks = {(record.point.gradient_predivide, record.point.framework): record for record in records}
+    for predivide, diverges in ((1e6, False), (1e-6, True)):
+        pair = [looks[predivide, framework] for framework in FRAMEWORKS]
+        for record in pair:
+            assert record.outcome.status == ("diverged" if diverges else "ok")
+            if diverges:
+                assert "; fp16 on the wire: " in record.outcome.message and " % overflow" in record.outcome.message
+        for a, b in zip(*(record.ranks for record in pair), strict=True):
+            (left,), (right,) = a.wire, b.wire
+            assert left.step == right.step == (0 if diverges else 4)
+            assert (left.overflows > 0) == (right.overflows > 0) == diverges
+            assert left.zeros == pytest.approx(right.zeros, rel=0.01, abs=5)
+            assert left.norm == pytest.approx(right.norm, rel=1e-4)
+            assert left.zeros > 0.9 * left.values or diverges
+    assert "warning: " in printed and "become zero" in printed
+    assert printed.count("fp16 on the wire lost gradients of ") == 4
+
+
 @pytest.mark.slow
 def test_a_sweep_records_ablations_and_a_timeline_of_both_twins(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
@@ -160,9 +205,12 @@ def test_a_sweep_records_ablations_and_a_timeline_of_both_twins(tmp_path: Path) 
     ]
     environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()
-    assert problems == [] and {record.point.framework for record in records} == set(FRAMEWORKS)
+    assert problems == [] and len(records) == 4
+    check_wire(records, printed=done.stdout + done.stderr)
+    records = [record for record in records if record.point.gradient_predivide > 1]
+    assert {record.point.framework for record in records} == set(FRAMEWORKS)
     for record in records:
         assert record.outcome.status == "ok"
         for rank in record.ranks:

@@ -13,6 +13,7 @@ from hvbench.analysis.show.render import join_constants
 from hvbench.analysis.show.tables import describe_constants
 from hvbench.analysis.stats.estimates import describe_end, list_rows
 from hvbench.analysis.topics.parity.stamps import verdict_of
+from hvbench.analysis.topics.wire import find_large_losses
 from hvbench.records.record import Record
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
@@ -39,7 +40,7 @@ def list_warnings(run: Run) -> list[tuple[str, str]]:
     traced = [TRACED] if was_traced(run.records) else []
     unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
     lost = [("Not all of the text was read.", line) for line in list_text_left_out(run.records)]
-    said = [*describe_crowding(run.records), *describe_sources(run.records)]
+    said = [*describe_crowding(run.records), *describe_sources(run.records), *run.derive(find_large_losses)]
     return [*traced, *unproven, *lost, *(("", line) for line in said)]
 
 

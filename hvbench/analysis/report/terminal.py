@@ -9,6 +9,7 @@ from hvbench.analysis.show.render import render_text
 from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.topics.ceilings import describe_ranks_together
 from hvbench.analysis.topics.parity.stamps import verdict_of
+from hvbench.analysis.topics.wire import find_large_losses
 
 
 def render_terminal(run: Run) -> list[str]:
@@ -24,6 +25,7 @@ def render_terminal(run: Run) -> list[str]:
         lines += ["", clean_text(f"{verdict.title} {verdict.text}", limit=2000)]
     if together := describe_ranks_together(run):
         lines += ["", *together]
+    lines += [text for line in run.derive(find_large_losses) for text in ("", clean_text(line, limit=2000))]
     if precision := describe_target_precision(run):
         lines += ["", *(clean_text(line, limit=4000) for line in precision)]
     return lines

@@ -16,6 +16,7 @@ from hvbench.analysis.topics import (
     steadiness,
     strategies,
     targets,
+    wire,
 )
 from hvbench.analysis.topics.batch import topic as batch
 from hvbench.analysis.topics.breakdown import topic as breakdown
@@ -36,6 +37,7 @@ TOPICS: list[Topic] = [
     batch.TOPIC,
     noise.TOPIC,
     overflows.TOPIC,
+    wire.TOPIC,
     scaling.TOPIC,
     strategies.TOPIC,
     links.TOPIC,

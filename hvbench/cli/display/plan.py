@@ -10,6 +10,7 @@ from hvbench.launch.settings import require_horovod_settings
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
+from hvbench.plan.risks import describe_wire_risks
 from hvbench.plan.together import describe_together
 from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.effect import describe_idle_points
@@ -48,7 +49,8 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
         )
     lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
-    lines += ["", *(f"  warning: {line}" for line in shortages)] if shortages else []
+    warnings = [*shortages, *describe_wire_risks(plan.jobs)]
+    lines += ["", *(f"  warning: {line}" for line in warnings)] if warnings else []
     lines += [f"  note: {line}" for line in describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))]
     ranks = max((job.point.world_size for job in plan.jobs), default=1)
     threads = max(1, usable_cores() // context.size)

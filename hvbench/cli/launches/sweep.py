@@ -17,6 +17,7 @@ from hvbench.launch.context import Context
 from hvbench.launch.process import worker_environment
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.estimates import describe_shortages
+from hvbench.plan.risks import describe_wire_risks
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
@@ -48,7 +49,8 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         path = folder.path
         sweep = prepare_sweep(suite, folder, options, world_size=launch.world_size, observer=display)
         host = {"memory_bytes": usable_memory_bytes(), "is_single_host": launch.context.is_single_host}
-        for line in describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host):
+        shortages = describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host)
+        for line in (*shortages, *describe_wire_risks(sweep.plan.jobs)):
             display.warn(line)
         try:
             run_launches(sweep, launch, display, timelines=path / "timelines" if options.timeline else None)

@@ -24,7 +24,7 @@ from hvbench.frameworks.pytorch.ranks import NativeRanks
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.numerics import Precision
+from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed, dropout_seed
 
@@ -37,6 +37,7 @@ class Trainer:
         self.precision = precision
         self.device = runtime.device
         self.rank = runtime.rank
+        self.can_overflow = precision.loss_scaling or WIRE_FORMATS[point.compression].is_compressed
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
@@ -115,11 +116,14 @@ class Trainer:
     def _update(
         self, gradients: dict[str, torch.Tensor], *, learning_rate: float, loss_scale: float
     ) -> tuple[float, bool]:
-        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update)."""
+        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update).
+
+        What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
+        """
         norm = global_norm(list(gradients.values())) / loss_scale
         gradient_norm = norm.item()
-        if self.precision.loss_scaling and not math.isfinite(gradient_norm):
-            return gradient_norm, True
+        if self.can_overflow and not math.isfinite(gradient_norm):
+            return gradient_norm, self.precision.loss_scaling
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
         if factor != 1.0:
             torch._foreach_mul_(list(gradients.values()), factor)
@@ -146,6 +150,15 @@ class Trainer:
         for name, gradient in reversed(self.kept.items()):  # the order in which a backward pass yields them
             self.allreduce.start(name, gradient)
         self.allreduce.finish()
+
+    def allreduce_kept(self) -> tuple[Arrays, Arrays]:
+        own = {name: value.copy() for name, value in self._to_numpy(self.kept).items()}  # some all-reduces sum in place
+        if self.server:
+            return own, self.server.average(own)
+        for name, gradient in reversed(self.kept.items()):
+            self.allreduce.start(name, gradient)
+        averages = self.allreduce.finish()
+        return own, self._to_numpy({name: averages[name] for name in self.kept})
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         with torch.no_grad():

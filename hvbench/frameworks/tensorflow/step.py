@@ -23,7 +23,7 @@ from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.numerics import Precision
+from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
 
@@ -48,6 +48,7 @@ class Trainer:
         self.precision = precision
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
         self.rank = runtime.rank
+        self.can_overflow = precision.loss_scaling or WIRE_FORMATS[point.compression].is_compressed
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
@@ -145,7 +146,10 @@ class Trainer:
     def _update(
         self, gradients: dict[str, tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update)."""
+        """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update).
+
+        What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
+        """
         scale = tf.cast(scale, tf.float64)
         gradient_norm = global_norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
@@ -156,9 +160,9 @@ class Trainer:
             self.optimizer.update(final, learning_rate=learning_rate)
             return tf.constant(False)
 
-        if not self.precision.loss_scaling:
+        if not self.can_overflow:
             return gradient_norm, update()
-        skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(True))
+        skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(self.precision.loss_scaling))
         return gradient_norm, skipped
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
@@ -177,6 +181,12 @@ class Trainer:
             self.server.average(self._to_numpy(self.kept))
             return
         self._run(self._allreduce_kept, *self.kept.values())
+
+    def allreduce_kept(self) -> tuple[Arrays, Arrays]:
+        own = self._to_numpy(self.kept)
+        if self.server:
+            return own, self.server.average(own)
+        return own, self._to_numpy(self._run(self._allreduce_kept, *self.kept.values()))
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return self._run(self._sample_losses, inputs, targets).numpy()

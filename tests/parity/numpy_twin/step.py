@@ -58,6 +58,9 @@ class Trainer:
     def allreduce_alone(self) -> None:
         self._average(self.kept)
 
+    def allreduce_kept(self) -> tuple[Arrays, Arrays]:
+        return self.kept, self._average(self.kept)
+
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.array([self.model.loss(inputs[i : i + 1], targets[i : i + 1])[0] for i in range(len(inputs))])
 

@@ -1,0 +1,137 @@
+"""What the wire's number format lost of the gradients: the shares that underflowed and overflowed, point by point.
+
+fp16 holds no value between 0 and 2^-24, and few bits of those below 2^-14. Many gradients are that small and hardly count, so
+what is lost is told as a share of the values and as a share of the gradient's norm, and the second is what is warned of.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import pandas as pd
+
+from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import format_percent
+from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, leading_axes, show_axes
+from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.topics.topic import Need, Topic
+from hvbench.records.record import Record, WireLook
+from hvbench.spec.numerics import PRECISIONS
+
+LARGE_SHARE = 0.01  # of a gradient's norm: plain fp16 loses some 1e-4 of it
+
+
+def was_looked_at(record: Record) -> bool:
+    """Whether its ranks looked at what the wire lost."""
+    return any(rank.wire for rank in record.ranks)
+
+
+def looked_at_wire(run: Run) -> bool:
+    """Whether any launch did."""
+    return any(map(was_looked_at, run.records))
+
+
+def looks_of(records: Iterable[Record]) -> list[WireLook]:
+    """All ranks' looks."""
+    return [look for record in records for rank in record.ranks for look in rank.wire]
+
+
+def lost_shares(looks: Iterable[WireLook]) -> dict[str, float]:
+    """Over all looks: shares of the values that underflow, are zero, or overflow, and of the norm that underflows.
+
+    NaN where there is nothing to divide by.
+    """
+    looks = list(looks)
+    values = sum(look.values for look in looks)
+    # Each look's norms without its loss scale.
+    squares = sum(((look.norm or 0.0) / look.loss_scale) ** 2 for look in looks)
+    lost = sum(((look.underflow_norm or 0.0) / look.loss_scale) ** 2 for look in looks)
+    counts = {name: sum(getattr(look, name) for look in looks) for name in ("underflows", "zeros", "overflows")}
+    return {
+        **{f"{name}_share": count / values if values else math.nan for name, count in counts.items()},
+        "underflow_norm_share": math.sqrt(lost / squares) if squares else math.nan,
+    }
+
+
+def is_large(shares: dict[str, float], *, has_loss_scale: bool) -> bool:
+    """Whether so much was lost that training is not that of the gradients; a dynamic loss scale sees to overflows itself."""
+    return shares["underflow_norm_share"] >= LARGE_SHARE or (shares["overflows_share"] > 0 and not has_loss_scale)
+
+
+def wire_tables(run: Run) -> list[Table]:
+    """The one table."""
+    return [wire_table(run)]
+
+
+def wire_table(run: Run) -> Table:
+    """One row per point whose gradients were compressed: what the wire lost of them."""
+    points = sort_points(run.points_of(was_looked_at).drop_duplicates("point_id"))
+    axes = leading_axes(points)
+    rows, cells = [], []
+    for _, point in points.iterrows():
+        same = [record for record in run.records_by_point[point["point_id"]] if was_looked_at(record)]
+        shares = lost_shares(looks_of(same))
+        rows.append({name: point[name] for name in ("point_id", *AXES)} | {"n": len(same)} | shares)
+        cells.append(
+            [
+                *show_axes(axes, point),
+                str(len(same)),
+                *(show_share(shares[name]) for name in ("underflows_share", "zeros_share", "overflows_share")),
+                show_share(shares["underflow_norm_share"]),
+            ]
+        )
+    return Table(
+        name="wire",
+        title="Gradients lost on the wire",
+        constants=describe_constants(points, without=("framework",)),
+        notes=(
+            "Of the values of each rank's own gradients that are not zero, at the end of n launches: those of which the "
+            "number format on the wire keeps fewer than half of its bits, or none; of these, those that it sends as zero; "
+            "those that become infinite, on the wire or in its sum over the ranks. Norm: the L2 norm of what underflows "
+            "over that of the gradient.",
+        ),
+        data=pd.DataFrame(rows),
+        header=(
+            *head_axes(axes),
+            "n", "underflow (%)", "sent as zero (%)", "overflow (%)", "underflow (% of the norm)",
+        ),
+        is_number=(*are_numbers(axes, points), True, True, True, True, True),
+        is_brief=(True,) * (len(axes) + 5),
+        cells=cells,
+    )  # fmt: skip
+
+
+def show_share(share: float) -> str:
+    """A share in percent."""
+    return format_percent(share) if math.isfinite(share) else "–"
+
+
+def find_large_losses(run: Run) -> list[str]:
+    """Warnings: one sentence on each point whose wire lost so much that it trained with other gradients."""
+    lines = []
+    for point_id, records in run.records_by_point.items():
+        looks = looks_of(records)
+        shares, point = lost_shares(looks), records[0].point
+        if looks and is_large(shares, has_loss_scale=PRECISIONS[point.precision].loss_scaling):
+            lines.append(
+                f"{point.compression} on the wire lost gradients of {point_id}: {show_share(shares['zeros_share'])} % were sent as zero, "
+                f"{show_share(shares['overflows_share'])} % overflowed, and what underflowed was "
+                f"{show_share(shares['underflow_norm_share'])} % of their norm."
+            )
+    return lines
+
+
+def lost_much(run: Run) -> bool:
+    """Whether there is anything to warn of."""
+    return bool(run.derive(find_large_losses))
+
+
+TOPIC = Topic(
+    name="Wire",
+    question="What does the number format on the wire lose of the gradients?",
+    needs=Need(words="launches whose gradients were compressed", is_met=looked_at_wire),
+    tables=wire_tables,
+    is_in_terminal=lost_much,
+)
