@@ -79,7 +79,10 @@ def _tf32_on_a_cpu(point: AnyPoint) -> str | None:
 
 
 def _no_tf32(point: AnyPoint, site: Site) -> str | None:
-    return site.no_tf32 if PRECISIONS[point.precision].uses_tf32 else None
+    if not PRECISIONS[point.precision].uses_tf32:
+        return None
+    no_cuda = site.no_cuda(point.framework)
+    return site.no_tf32 or (f"precision {point.precision}: {no_cuda}" if no_cuda else None)
 
 
 def _nothing_to_compress(point: AnyPoint) -> str | None:

@@ -101,6 +101,9 @@ def test_tf32_is_skipped_with_its_reason_and_never_trained_as_something_else(mon
     monkeypatch.setattr("hvbench.plan.skip.least_compute_capability", lambda: (7, 5))
     assert reason().endswith("; here it is 7.5")
     monkeypatch.setattr("hvbench.plan.skip.least_compute_capability", lambda: (9, 0))
+    monkeypatch.setattr("hvbench.plan.skip.why_no_cuda", lambda framework: f"{framework} is a build for CPUs")
+    assert reason() == "precision tf32: pytorch is a build for CPUs"
+    monkeypatch.setattr("hvbench.plan.skip.why_no_cuda", lambda framework: None)
     assert reason() is None
 
 
