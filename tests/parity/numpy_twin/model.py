@@ -61,6 +61,10 @@ class Model:
 
         return loss, backward
 
+    def sample_losses(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Mean cross-entropy (B) of each sample."""
+        return np.array([self.loss(inputs[i : i + 1], targets[i : i + 1])[0] for i in range(len(inputs))])
+
     def _decode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
         p = self.parameters
         T = inputs.shape[1]

@@ -62,7 +62,7 @@ class Trainer:
         return self.kept, self._average(self.kept)
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return np.array([self.model.loss(inputs[i : i + 1], targets[i : i + 1])[0] for i in range(len(inputs))])
+        return self.model.sample_losses(inputs, targets)
 
     def logits(self, inputs: np.ndarray) -> np.ndarray:
         return self.model.logits(inputs)
