@@ -23,6 +23,7 @@ NO_SWITCHES = re.compile(
 )
 SECRETS = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)(AUTH|COOKIE|KEY)(_|$)", re.IGNORECASE)
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # empty: none may be seen; of any other an empty value is none
+LOOPBACK = ("NCCL_SOCKET_IFNAME", "lo")  # horovodrun's word for one host, where nothing goes over a network
 CREDENTIALS = re.compile(r"\w+://[^/\s]*@")
 FOLDERS = re.compile(r"(?<![\w.])~?/(?:[^\s/:;,=]+/)*")
 MAX_VALUE = 500
@@ -39,7 +40,7 @@ def find_switches(environment: Mapping[str, str], *, but: Collection[str] = ()) 
         name: describe_switch(name, environment[name])
         for name in sorted(environment)
         if is_switch(name) and name not in but and (environment[name].strip() or name == VISIBLE)
-        if not CREDENTIALS.search(environment[name])
+        if not CREDENTIALS.search(environment[name]) and (name, environment[name]) != LOOPBACK
     }
 
 

@@ -311,6 +311,11 @@ def test_values_are_shown_without_folders_and_devices_by_their_number(name: str,
     assert find_switches({name: value}) == {name: shown}
 
 
+def test_what_horovodrun_sets_on_one_host_is_no_switch() -> None:
+    assert find_switches({"NCCL_SOCKET_IFNAME": "lo"}) == {}
+    assert find_switches({"NCCL_SOCKET_IFNAME": "eth0"}) == {"NCCL_SOCKET_IFNAME": "eth0"}
+
+
 def test_a_value_with_credentials_is_not_recorded() -> None:
     assert find_switches({"NCCL_NET": "tcp://ann:secret@host/"}) == {}
 
