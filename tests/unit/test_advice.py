@@ -36,6 +36,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "launch/host_list.py": LAUNCHING,
     "launch/submit.py": ("submit",),
     "sweep/prepare.py": ("sweep", "run", "tune"),
+    "sweep/resume.py": ("sweep", "run", "tune"),
     "sweep/options.py": ("sweep", "run"),
     "training/products.py": ("sweep", "run", "tune", "parity"),
     "worker/faults.py": ("sweep", "run"),
@@ -114,6 +115,11 @@ def options_of(name: str) -> set[str]:
     return {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
 
 
+def own_options(text: str) -> set[str]:
+    """The options in a message that are not those of another program that it names."""
+    return set(OPTION.findall(re.sub(r"(horovodrun|mpirun|srun|ssh|pip( [a-z]+)?)( -[\w-]+)+", "", text)))
+
+
 def words_of(line: str) -> list[str] | None:
     """The words of an example's hvbench command; None for a line that is none."""
     found = re.match(r"(?:horovodrun [^#]*?|mpirun [^#]*?|srun [^#]*?)?hvbench ([a-z].*)", line)
@@ -166,15 +172,14 @@ def test_a_command_in_a_message_exists_and_has_its_options(where: str, text: str
 
 @pytest.mark.parametrize(
     ("where", "text"),
-    [each for each in MESSAGES if OPTION.search(each[1]) and not COMMAND.search(each[1]) and each[0] not in NOT_OURS],
+    [each for each in MESSAGES if own_options(each[1]) and not COMMAND.search(each[1]) and each[0] not in NOT_OURS],
 )
 def test_an_option_in_a_message_is_one_of_every_command_that_says_it(where: str, text: str) -> None:
     own = where.removeprefix("cli/").removesuffix(".py").replace("_", "-")
     commands = SAID_BY.get(where) or ((own,) if own in hvbench.commands else ())
     assert commands, f"{where}: which command says {text!r}? SAID_BY has to know"
-    without_others = re.sub(r"(horovodrun|mpirun|srun|ssh|pip)( -[\w-]+)+", "", text)
     for name in commands:
-        assert set(OPTION.findall(without_others)) <= options_of(name), f"{where}: {name} has no such option: {text}"
+        assert own_options(text) <= options_of(name), f"{where}: {name} has no such option: {text}"
 
 
 AB = [words for _, words in COMMANDS if words[0] == "ab"]
