@@ -18,6 +18,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together; wire
+#       point: encoding; parity: start
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
