@@ -17,7 +17,7 @@ from hvbench.errors import UsageError
 from hvbench.io.atomic import write_named_file, write_text
 from hvbench.io.folders import lock_folder, make_new_folder, remove_abandoned
 from hvbench.records.store import RunFolder, latest_run_path
-from tests.unit.sample_records import make_record
+from tests.unit.sample_records import make_rank, make_record
 
 TIME = "20260101T000000Z"
 
@@ -134,7 +134,7 @@ def test_a_new_baseline_keeps_what_the_user_put_beside_the_old_one(tmp_path: Pat
         run = RunFolder(make_new_folder(tmp_path / "smoke"))
         run.open_for_writing()
         run.write_run({"suite": "smoke"})
-        run.write_record(make_record())
+        run.write_record(make_record([make_rank(step_seconds=[0.2, 0.1, 0.11])]))
         kept = set_baseline(run.path, root=tmp_path)
         (kept.path / "why.md").write_text("mine")
         (kept.path / "records" / "mine.txt").write_text("mine")

@@ -47,7 +47,7 @@ SWEEPS: dict[str, Callable[[Path], None]] = {
     "zeros": with_garbage(lambda content: b"\0" * len(content)),
     "empty files": with_garbage(lambda content: b""),
     "cut short": with_garbage(lambda content: content[: len(content) // 2]),
-    "of a newer schema": with_garbage(lambda content: content.replace(b'"schema_version": 3', b'"schema_version": 99')),
+    "of a newer schema": with_garbage(lambda content: content.replace(b'"schema_version": ', b'"schema_version": 99')),
     "no record": lambda path: write_sweep(path, []) and None,
     "ok, but nothing timed": lambda path: write_sweep(path, [make_record(**one) for one in POINTS]) and None,
     "ok, but all warm-up": lambda path: (
