@@ -252,6 +252,11 @@ class Record(Spec):
         return self.outcome.status == "ok" and bool(timed) and all(timed)
 
     @property
+    def trained_seed(self) -> int:
+        """The seed of this launch: its point's, plus the repeat where the settings give each repeat one of its own."""
+        return self.measure.seed_of(self.point.seed, repeat=self.repeat)
+
+    @property
     def warmup_steps(self) -> int:
         """Number of leading entries of each list of samples that are not measurements."""
         return self.measure.warmup_steps

@@ -82,3 +82,7 @@ class MeasureSettings(Spec):
     timeout_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="of one point; left out: from the plan"
     )
+
+    def seed_of(self, seed: int, *, repeat: int) -> int:
+        """The seed that launch `repeat` of a point with `seed` trains with."""
+        return (seed + (repeat if self.seed_per_repeat else 0)) % 2**31

@@ -69,5 +69,4 @@ def name_text(point: Point) -> str:
 
 def seeded_point(job: Job, settings: MeasureSettings) -> Point:
     """The point as this repeat trains it: with a seed of its own where `seed_per_repeat` asks for that."""
-    repeat = job.repeat if settings.seed_per_repeat else 0
-    return job.point.model_copy(update={"seed": (job.point.seed + repeat) % 2**31})
+    return job.point.model_copy(update={"seed": settings.seed_of(job.point.seed, repeat=job.repeat)})

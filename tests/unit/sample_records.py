@@ -75,6 +75,7 @@ def make_record(
     phase: str | None = None,
     warmup_steps: int = 1,
     target_loss: float | None = None,
+    seed_per_repeat: bool = False,
     environment: dict[str, Any] | None = None,
     generation: int | None = None,
     parity: ParityStamp | None = None,
@@ -86,7 +87,9 @@ def make_record(
     steps = max(1, max((len(rank.step_seconds) for rank in ranks), default=2) - warmup_steps)
     return Record(
         suite="example", point_id=point.point_id, point=point, repeat=repeat, generation=generation,
-        measure=MeasureSettings(warmup_steps=warmup_steps, steps=steps, target_loss=target_loss),
+        measure=MeasureSettings(
+            warmup_steps=warmup_steps, steps=steps, target_loss=target_loss, seed_per_repeat=seed_per_repeat
+        ),
         outcome=Outcome(status=status, message=message, phase=phase, rank=None if status == "ok" else 0),
         model=model_facts(point), environment=ENVIRONMENT if environment is None else environment, ranks=ranks,
         parity=parity,

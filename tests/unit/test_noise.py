@@ -62,7 +62,9 @@ def test_what_cannot_be_used_is_left_out() -> None:
 
 
 def test_the_table_pools_launches_and_states_the_later_half() -> None:
-    records = [quadratic_record(accumulation=16, looks=40, seed=seed, repeat=seed) for seed in range(2)]
+    records = [
+        quadratic_record(accumulation=16, looks=40, seed=seed, repeat=seed, seed_per_repeat=True) for seed in range(2)
+    ]
     table = noise_table(Run(records))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["global batch"], row["n"], row["looks"]) == ("64", "2", "80")

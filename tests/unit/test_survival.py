@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.survival import Observed, estimate_arrival, share_arrived
+from hvbench.analysis.stats.survival import Observed, bound_survival, estimate_arrival, share_arrived
 from hvbench.analysis.topics.targets import TOPIC, observe, plot_targets, target_table
 from hvbench.records.record import Record
+from hvbench.spec.settings import MeasureSettings
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 
@@ -60,18 +62,22 @@ def test_one_launch_has_no_interval() -> None:
         estimate_arrival([])
 
 
-def test_the_interval_of_the_median_covers_it_as_often_as_it_says() -> None:
-    random = np.random.default_rng(0)
-    truth, hits, rounds = math.log(2), 0, 300
-    for _ in range(rounds):
-        arrivals, ends = random.exponential(1.0, 20), random.uniform(0.5, 4.0, 20)
-        launches = [
-            Observed(value=float(min(a, e)), is_reached=bool(a <= e)) for a, e in zip(arrivals, ends, strict=True)
-        ]
-        arrival = estimate_arrival(launches)
-        low = 0.0 if arrival.low is None else arrival.low
-        hits += low <= truth <= (math.inf if arrival.high is None else arrival.high)
-    assert 0.91 <= hits / rounds <= 0.99
+@pytest.mark.parametrize(
+    ("arrived", "bounds"),
+    [(5, (None, None)), (6, (1.0, 6.0)), (8, (1.0, 8.0)), (9, (2.0, 8.0))],
+)
+def test_the_interval_of_the_median_is_that_of_order_statistics_where_nothing_is_censored(arrived, bounds) -> None:
+    """P(x_k <= median <= x_(n+1-k)) = 1 - 2 P(Binomial(n, 1/2) < k): 0.9375 with all of five, 0.96875 with all of six."""
+    arrival = estimate_arrival(observed(*map(float, range(1, arrived + 1))))
+    assert (arrival.low, arrival.high) == bounds
+
+
+def test_without_censoring_the_share_on_the_way_has_clopper_and_pearsons_interval() -> None:
+    times, low, high = bound_survival(observed(1.0, 2.0, 3.0, 4.0))
+    assert times.tolist() == [-math.inf, 1.0, 2.0, 3.0, 4.0]
+    exact = [stats.binomtest(left, 4).proportion_ci(0.95, method="exact") for left in (4, 3, 2, 1, 0)]
+    assert low == pytest.approx([each.low for each in exact])
+    assert high == pytest.approx([each.high for each in exact])
 
 
 def launch(losses: list[float], *, repeat: int, stopped_by: str | None = None, **changes) -> Record:
@@ -85,27 +91,43 @@ def test_each_end_of_a_launch_is_what_it_is() -> None:
         launch([5.0, 3.0, 2.0], repeat=0),
         launch([5.0, 4.0, 3.5], repeat=1),
         launch([5.0, 4.0, 4.0], repeat=2, stopped_by="patience"),
-        launch([5.0], repeat=3, status="diverged"),
-        launch([5.0], repeat=4, status="oom"),  # says nothing about learning
+        *(
+            launch([5.0, 3.0], repeat=3 + i, status=end)
+            for i, end in enumerate(("diverged", "failed", "timeout", "oom"))
+        ),
+        launch([5.0], repeat=7, status="interrupted"),  # somebody ended it: it says nothing
     ]
-    run = Run(records)
+    run = Run([record.model_copy(update={"measure": seeded(record.measure)}) for record in records])
     points = run.points
-    assert observe(points, "steps") == observed(10, lost=(20, math.inf, math.inf))
-    assert observe(points, "seconds") == observed(5, lost=(10, math.inf, math.inf))
+    assert observe(points, "steps") == observed(10, lost=(20, *[math.inf] * 5))
+    assert observe(points, "seconds") == observed(5, lost=(10, *[math.inf] * 5))
     table = target_table(run)
     row = dict(zip(table.header, table.cells[0], strict=True))
-    assert (row["n"], row["reached"], row["steps to target"]) == ("4", "1 of 4", "not reached")
+    assert (row["n"], row["seeds"], row["reached"], row["steps to target"]) == ("7", "7", "1 of 7", "not reached")
     assert pd.isna(table.data["steps_to_target"].iloc[0])
     assert len(plot_targets(run)["target_reached"].axes) == 3
 
 
 def test_the_table_gives_medians_with_their_interval() -> None:
-    records = [launch([5.0, 4.0] + [3.0] * (repeat + 1), repeat=repeat) for repeat in range(3)]
-    records += [launch([5.0, 4.0, 4.0, 3.0], repeat=repeat) for repeat in (3, 4)]
-    table = target_table(Run(records))
-    row = dict(zip(table.header, table.cells[0], strict=True))
-    assert (row["reached"], row["steps to target"], row["95 % interval (steps)"]) == ("5 of 5", "20", "20 to open")
+    records = [launch([5.0, 4.0] + [3.0] * (repeat + 1), repeat=repeat, seed_per_repeat=True) for repeat in range(4)]
+    records += [launch([5.0, 4.0, 4.0, 3.0], repeat=repeat, seed_per_repeat=True) for repeat in (4, 5)]
+    row = read_row(records)
+    assert (row["reached"], row["steps to target"], row["95 % interval (steps)"]) == ("6 of 6", "20", "20 to 30")
     assert row["tokens to target"] == f"{20 * 8 * 32:,}"
+    of_one_seed = read_row(
+        [record.model_copy(update={"measure": MeasureSettings(target_loss=3.0)}) for record in records]
+    )
+    assert (of_one_seed["n"], of_one_seed["seeds"], of_one_seed["95 % interval (steps)"]) == ("6", "1", "one seed")
+    assert of_one_seed["95 % interval (seconds)"] == "10.00 to 15.00"  # of that seed's training, on this machine
+
+
+def read_row(records: list[Record]) -> dict[str, str]:
+    table = target_table(Run(records))
+    return dict(zip(table.header, table.cells[0], strict=True))
+
+
+def seeded(measure: MeasureSettings) -> MeasureSettings:
+    return measure.model_copy(update={"seed_per_repeat": True})
 
 
 def test_without_repeats_there_is_nothing_to_say() -> None:

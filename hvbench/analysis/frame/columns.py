@@ -24,6 +24,7 @@ from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.training.flops import hidden_flops_per_token
 
+NOT_REACHED = "not reached"
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
@@ -91,12 +92,47 @@ def target(samples: LaunchSamples) -> str | None:
     """`reached`, `not reached`, or missing where no target was set or nothing was evaluated."""
     if samples.record.measure.target_loss is None or not samples.evaluations:
         return None
-    return "reached" if samples.reached else "not reached"
+    return "reached" if samples.reached else NOT_REACHED
 
 
 def tokens_to_target(samples: LaunchSamples) -> int | None:
     """Tokens over all ranks, from the start to the first evaluation at or under the target."""
     return int(samples.step_tokens[: samples.reached.step].sum()) if samples.reached else None
+
+
+def seconds_after_first_step_to_target(samples: LaunchSamples) -> float | None:
+    """Training seconds to the target without the first step, in which a framework traces or compiles."""
+    return _after_first_step(samples, samples.reached.training_seconds) if samples.reached else None
+
+
+def seconds_after_first_step_before_target(samples: LaunchSamples) -> float | None:
+    """The same at the evaluation before that."""
+    seconds = seconds_before_target(samples)
+    return None if seconds is None else _after_first_step(samples, seconds)
+
+
+def _after_first_step(samples: LaunchSamples, training_seconds: float) -> float:
+    return max(0.0, training_seconds - float(samples.step_seconds[:, 0].max()))
+
+
+def steps_before_target(samples: LaunchSamples) -> int | None:
+    """Steps at the evaluation before the one that reached the target; 0 where there is none. In between the loss got there."""
+    if samples.reached is None:
+        return None
+    return samples.before_reached.step if samples.before_reached else 0
+
+
+def tokens_before_target(samples: LaunchSamples) -> int | None:
+    """The same in tokens over all ranks."""
+    steps = steps_before_target(samples)
+    return None if steps is None else int(samples.step_tokens[:steps].sum())
+
+
+def seconds_before_target(samples: LaunchSamples) -> float | None:
+    """The same in seconds of training, slowest rank."""
+    if samples.reached is None:
+        return None
+    return samples.before_reached.training_seconds if samples.before_reached else 0.0
 
 
 def evaluation_seconds_to_target(samples: LaunchSamples) -> float | None:
@@ -157,9 +193,10 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("point_id", "str", "", "identity of the point"),
     Column("repeat", "int", "", "which launch of the point"),
     *map(_axis_column, AXES),
+    Column("trained_seed", "int", "", "the launch's own: the point's, plus the repeat where seed_per_repeat asks for that"),
     Column("is_emulated", "bool", "", "its precision is rounded to, and multiplied in fp32"),
     Column("generation", "int", "", "which set of workers ran it; one set measures a ceiling once"),
-    Column("status", "str", "", "how the launch ended; metrics are present only for `ok`"),
+    Column("status", "str", "", "how the launch ended; metrics, but `target`, are present only for `ok`"),
     Column("phase", "str", "", "where a launch that is not `ok` ended"),
     Column("message", "str", "", "why it ended there"),
     Column("parity", "str", "", "`proven`, `not proven` or `not compared` by the check before the sweep; missing without one"),
@@ -250,7 +287,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: s.at_end.accuracy if s.at_end else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            evaluation_seconds),
-    Column("target", "str", "", "`reached` or `not reached`; missing where none was set",
+    Column("target", "str", "", "`reached`, or `not reached` as by all that ended otherwise than in `ok`; missing where none was set",
            target),
     Column("steps_to_target", "int", "steps", "missing when not reached",
            lambda s: s.reached.step if s.reached else None),
@@ -258,6 +295,16 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_to_target),
     Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
            lambda s: s.reached.training_seconds if s.reached else None),
+    Column("steps_before_target", "int", "steps", "at the evaluation before that, which missed the target; 0: there is none",
+           steps_before_target),
+    Column("tokens_before_target", "int", "tokens", "the same, all ranks",
+           tokens_before_target),
+    Column("seconds_before_target", "float", "s", "the same, training alone, slowest rank",
+           seconds_before_target),
+    Column("seconds_after_first_step_to_target", "float", "s", "seconds_to_target without the first step: tracing, compiling",
+           seconds_after_first_step_to_target),
+    Column("seconds_after_first_step_before_target", "float", "s", "the same at the evaluation before",
+           seconds_after_first_step_before_target),
     Column("evaluated_steps", "int", "steps", "at the last evaluation",
            lambda s: s.evaluations[-1].step if s.evaluations else None),
     Column("evaluated_tokens", "int", "tokens", "the same, all ranks",

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hvbench.analysis.frame.ceilings import compare_with_machine
-from hvbench.analysis.frame.columns import DTYPES, POINT_COLUMNS, Column
+from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column
 from hvbench.analysis.frame.samples import (
     evaluations_of,
     find_defect,
@@ -23,6 +23,7 @@ from hvbench.analysis.frame.samples import (
 )
 from hvbench.records.record import RankSamples, Record
 
+NEVER_TRIED = ("skipped", "interrupted")  # ends that say nothing about a launch's way to its target
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 
 
@@ -122,6 +123,7 @@ def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[s
         "point_id": record.point_id,
         "repeat": record.repeat,
         **record.point.model_dump(),
+        "trained_seed": record.trained_seed,
         "is_emulated": is_emulated(record),
         "generation": record.generation,
         "status": record.outcome.status,
@@ -132,9 +134,11 @@ def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[s
         "duration_seconds": record.duration_seconds,
         "target_loss": record.measure.target_loss,
     }
-    if record.outcome.status != "ok":
-        return row
-    if defect := find_defect(record):
-        return row | {"status": "failed", "phase": "record", "message": defect}
+    defect = find_defect(record) if record.outcome.status == "ok" else None
+    if defect:
+        row |= {"status": "failed", "phase": "record", "message": defect}
+    if row["status"] != "ok":
+        was_asked = record.measure.target_loss is not None and row["status"] not in NEVER_TRIED
+        return row | ({"target": NOT_REACHED} if was_asked else {})
     samples = make_samples(record)
     return row | {column.name: column.metric(samples) for column in columns}

@@ -89,6 +89,17 @@ class LaunchSamples:
         target = self.record.measure.target_loss
         return next((one for one in self.evaluations if target is not None and one.validation_loss <= target), None)
 
+    @cached_property
+    def before_reached(self) -> Evaluated | None:
+        """The evaluation before that one, which missed the target; None where the first one was under it already."""
+        if self.reached is None:
+            return None
+        return max((one for one in self.evaluations if one.step < self.reached.step), key=_step_of, default=None)
+
+
+def _step_of(evaluated: Evaluated) -> int:
+    return evaluated.step
+
 
 def make_samples(record: Record) -> LaunchSamples:
     """The samples of a launch that ended in `ok` and has no defect (`find_defect`)."""

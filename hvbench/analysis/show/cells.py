@@ -24,6 +24,9 @@ INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 NOT_AVAILABLE = "–"
 
 
+ONE_SEED = "one seed"  # in place of an interval of what launches of one seed have in common
+
+
 SPREAD_NOTE = f"±: half the width of the {INTERVAL}, relative to the value."
 
 
@@ -59,14 +62,14 @@ def show_estimate(metric: str, *, scale: float = 1.0, decimals: int | None = Non
 
 
 def show_interval(metric: str, *, scale: float = 1.0, decimals: int | None = None) -> Callable[[Row], str]:
-    """Column text: the interval of `metric`, or `n=1` where one launch cannot have any."""
+    """Column text: the interval of `metric`, or `n=1` or `one seed` where one launch, or one seed, cannot have any."""
 
     def text(row: Row) -> str:
         estimate = read_estimate(row, metric)
         if estimate is None:
             return NOT_AVAILABLE
         if estimate.low is None or estimate.high is None:
-            return f"n={estimate.n}"
+            return f"n={estimate.n}" if row["launches_ok"] == 1 else ONE_SEED
         return " to ".join(format_number(end * scale, decimals=decimals) for end in (estimate.low, estimate.high))
 
     return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +10,12 @@ from functools import partial
 import pandas as pd
 
 from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, varying_axes
-from hvbench.analysis.show.cells import HEADERS, NOT_AVAILABLE, Row, show_axis
+from hvbench.analysis.show.cells import HEADERS, NOT_AVAILABLE, Row, show_axis, show_value
 from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest
 from hvbench.records.record import NOT_PROVEN
+
+MAX_NAMED = 8  # points that a note names one by one
+UNSAFE = r"[^\w .,()/+-]"  # in the names of points in a note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,23 @@ def build_table(layout: Layout, points: pd.DataFrame, *, summary: pd.DataFrame) 
         is_brief=tuple(column.is_brief for column in shown),
         cells=[[column.text(row) for column in shown] for row in rows],
     )
+
+
+def describe_lost(points: pd.DataFrame) -> tuple[str, ...]:
+    """A note that names the launches which did not end in `ok`, for a table whose figures leave them out; none where all did."""
+    bad = points[points["status"] != "ok"]
+    if bad.empty:
+        return ()
+    axes, named = leading_axes(points), []
+    whole = points["point_id"].value_counts()
+    for point_id, launches in bad.groupby("point_id", sort=False):
+        first = list_rows(launches.head(1))[0]
+        values = (f"{head} {show_value(first[axis])}" for head, axis in zip(head_axes(axes), axes, strict=True))
+        counts = ", ".join(f"{count} {status}" for status, count in launches["status"].value_counts().items())
+        # A note is written as it stands, and a point's values are what somebody typed.
+        named.append(f"{re.sub(UNSAFE, '?', ', '.join(values))}: {counts} of {whole[point_id]}")
+    more = [f"{len(named) - MAX_NAMED} points more"] if len(named) > MAX_NAMED else []
+    return (f"Launches that did not end in ok, in no figure of this table: {'; '.join([*named[:MAX_NAMED], *more])}.",)
 
 
 def leading_axes(points: pd.DataFrame) -> list[str]:

@@ -20,10 +20,12 @@ from scipy import stats as scipy_stats
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import PEAK_COLUMNS, kind_of_ranks, read_peaks
+from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.seeds import BEFORE_TARGET, OF_SEEDS, TO_TARGET, average_by, is_by_seed
 from hvbench.records.record import VERDICTS
 
 
@@ -137,13 +139,14 @@ ESTIMATORS: dict[str, Estimator] = {
     "steps_to_target": estimate_mean,
     "tokens_to_target": estimate_mean,
     "seconds_to_target": estimate_mean,
+    "seconds_after_first_step_to_target": estimate_mean,
     "evaluation_seconds_to_target": estimate_mean,
 }
 
 # Columns of `point_frame`, besides the axes and the metrics, that a summary of launches reads.
 LAUNCH_COLUMNS = (
-    "point_id", "status", "phase", "message", "target", "target_loss", "loss_digest", "is_emulated", "parity",
-    "timed_steps",
+    "point_id", "status", "phase", "message", "target", "target_loss", "trained_seed", "loss_digest", "is_emulated",
+    "parity", "timed_steps",
 )  # fmt: skip
 
 
@@ -151,18 +154,31 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     """`point_frame` -> one row per point, in table order.
 
     Each metric of ESTIMATORS becomes three columns: the centre over the `ok` launches, and `_low` and `_high` of its
-    interval. A metric that some `ok` launch lacks (a target not reached, a loss that is no number) is missing: a mean
-    over the launches that have it would be a mean over the lucky ones.
+    interval. A metric that some `ok` launch lacks (a loss that is no number) is missing, and so is one about learning
+    where any launch diverged, or did not reach the target: a mean over the others would be a mean over the lucky ones.
+    Launches of one seed are averaged before a metric of OF_SEEDS is estimated; `seeds_ok` counts the seeds. An interval
+    of the way to a target also holds the distance to the evaluation before.
     """
     # Plain lists and one array: a frame a point would take most of a large report's time.
     launches = points[[*LAUNCH_COLUMNS, *AXES]].to_dict("records")
-    metrics = points[list(ESTIMATORS)].to_numpy(dtype="float64", na_value=np.nan)
+    metrics = points[[*ESTIMATORS, *BEFORE_TARGET.values()]].to_numpy(dtype="float64", na_value=np.nan)
     rows_of: dict[str, list[int]] = {}
     for index, launch in enumerate(launches):
         rows_of.setdefault(launch["point_id"], []).append(index)
     rows = [_summarize_point([launches[i] for i in group], metrics[group]) for group in rows_of.values()]
     bound_by_machine(rows, points)
-    names = ["point_id", *AXES, "is_emulated", "launches", "launches_ok", "status", "reason", "parity", "loss_digests"]
+    names = [
+        "point_id",
+        *AXES,
+        "is_emulated",
+        "launches",
+        "launches_ok",
+        "seeds_ok",
+        "status",
+        "reason",
+        "parity",
+        "loss_digests",
+    ]
     names += ["target_loss", "target", "timed_steps"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
     kinds = {name: points[name].dtype for name in AXES}
@@ -235,25 +251,28 @@ def sort_points(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
-    """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing."""
+    """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing; `n` counts seeds where they are what it rests on."""
     if pd.isna(row[metric]):
         return None
     low, high = (None if pd.isna(row[f"{metric}{end}"]) else float(row[f"{metric}{end}"]) for end in ("_low", "_high"))
-    return Estimate(centre=float(row[metric]), low=low, high=high, n=int(row["launches_ok"]))
+    n = row["seeds_ok"] if is_by_seed(metric, seeds=int(row["seeds_ok"])) else row["launches_ok"]
+    return Estimate(centre=float(row[metric]), low=low, high=high, n=int(n))
 
 
 def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dict[str, object]:
-    """`metrics` is (launches, ESTIMATORS)."""
+    """`metrics` is (launches, ESTIMATORS and BEFORE_TARGET)."""
     is_good = np.array([launch["status"] == "ok" for launch in launches])
     good = [launch for launch in launches if launch["status"] == "ok"]
     bad = [launch for launch in launches if launch["status"] != "ok"]
-    reached = [launch["target"] for launch in good if not pd.isna(launch["target"])]
+    targets = [launch["target"] for launch in launches if not pd.isna(launch["target"])]
     counts = Counter(launch["status"] for launch in launches)
     parities = [launch["parity"] for launch in launches if not pd.isna(launch["parity"])]
+    seeds = np.array([launch["trained_seed"] for launch in good])
     row: dict[str, object] = {name: launches[0][name] for name in ("point_id", *AXES, "target_loss")}
     row |= {
         "launches": len(launches),
         "launches_ok": len(good),
+        "seeds_ok": len(set(seeds.tolist())),
         "status": ", ".join(
             status if count == len(launches) else f"{count} of {len(launches)} {status}"
             for status, count in counts.items()
@@ -265,14 +284,27 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
         "target": None,
         "is_emulated": any(launch["is_emulated"] for launch in launches),
     }
-    if reached:
-        hits = reached.count("reached")
-        row["target"] = {0: "not reached", len(reached): "reached"}.get(hits, f"reached by {hits} of {len(reached)}")
-    for name, column in zip(ESTIMATORS, metrics[is_good].T, strict=True):
-        if column.size and np.isfinite(column).all():
-            estimate = ESTIMATORS[name](column)
-            row |= {name: estimate.centre, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    hits = targets.count("reached")
+    if targets:
+        row["target"] = {0: NOT_REACHED, len(targets): "reached"}.get(hits, f"reached by {hits} of {len(targets)}")
+    hidden = (OF_SEEDS if counts["diverged"] else frozenset()) | (TO_TARGET if hits < len(targets) else frozenset())
+    columns = dict(zip([*ESTIMATORS, *BEFORE_TARGET.values()], metrics[is_good].T, strict=True))
+    for name in ESTIMATORS:
+        if name not in hidden and columns[name].size and np.isfinite(columns[name]).all():
+            row |= _estimate_column(name, columns, seeds=seeds)
     return row
+
+
+def _estimate_column(name: str, columns: Mapping[str, np.ndarray], *, seeds: np.ndarray) -> dict[str, float | None]:
+    """One metric's centre and interval of columns (launches,), each launch with its seed."""
+    values, before = columns[name], columns.get(BEFORE_TARGET.get(name, ""))
+    if is_by_seed(name, seeds=len(set(seeds.tolist()))):
+        values, before = average_by(seeds, values), before if before is None else average_by(seeds, before)
+    estimate = ESTIMATORS[name](values)
+    low = estimate.low
+    if before is not None and low is not None:
+        low = max(0.0, estimate_mean(before).low or 0.0)
+    return {name: estimate.centre, f"{name}_low": low, f"{name}_high": estimate.high}
 
 
 def describe_end(row: Mapping[str, Any]) -> str | None:

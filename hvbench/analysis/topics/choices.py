@@ -11,8 +11,10 @@ from hvbench.analysis.show.sentences import Sentence
 from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.topics.throughput.pairs import (
     Pair,
+    asked_rows,
     by_framework,
     compare_values,
+    count_unmeasured,
     describe_contrast,
     measured_rows,
 )
@@ -29,28 +31,42 @@ def describe_choices(run: Run) -> list[Sentence]:
             others = others[-1:]
         for other in (value for value in others if value is not None and first is not None):
             pairs_of = {name: compare_values(rows, axis, other, first) for name, rows in by_framework(measured).items()}
-            sentences += describe_choice_of(axis, (other, first), pairs_of, emulated=emulated)
+            lost = {
+                name: count_unmeasured(rows, axis, other, first) for name, rows in by_framework(asked_rows(run)).items()
+            }
+            sentences += describe_choice_of(axis, (other, first), pairs_of, emulated=emulated, unmeasured=lost)
     return sorted(sentences, key=lambda sentence: -sentence.strength)
 
 
 def describe_choice_of(
-    axis: str, values: tuple[object, object], pairs_of: dict[str, list[Pair]], *, emulated: frozenset[str]
+    axis: str,
+    values: tuple[object, object],
+    pairs_of: dict[str, list[Pair]],
+    *,
+    emulated: frozenset[str],
+    unmeasured: dict[str, int],
 ) -> list[Sentence]:
-    """One sentence for all frameworks where they show the same, else one each."""
+    """One sentence for all frameworks where they show the same, else one each. `unmeasured`: of `count_unmeasured`."""
     labels = (describe_value(axis, values[0], emulated=emulated), describe_value(axis, values[1], emulated=emulated))
     directions = {
         name: (any(p.is_faster for p in pairs), any(p.is_slower for p in pairs)) for name, pairs in pairs_of.items()
     }
     if len(directions) > 1 and set(directions.values()) in ({(True, False)}, {(False, True)}):
         whole = "both" if len(directions) == 2 else "all"
-        groups = {f"in {whole} frameworks": [pair for pairs in pairs_of.values() for pair in pairs]}
+        pairs = [pair for pairs in pairs_of.values() for pair in pairs]
+        groups = {f"in {whole} frameworks": (pairs, sum(unmeasured.get(name, 0) for name in pairs_of))}
     else:
-        groups = {f"in {STYLES[name].label}": pairs for name, pairs in pairs_of.items()}
+        groups = {f"in {STYLES[name].label}": (pairs, unmeasured.get(name, 0)) for name, pairs in pairs_of.items()}
     said = [
         describe_contrast(
-            axis, pairs, labels=labels, things="pairs of points that differ in nothing else", differ=f" {where}"
+            axis,
+            pairs,
+            labels=labels,
+            things="pairs of points that differ in nothing else",
+            differ=f" {where}",
+            unmeasured=lost,
         )
-        for where, pairs in groups.items()
+        for where, (pairs, lost) in groups.items()
     ]
     return [sentence for sentence in said if sentence]
 

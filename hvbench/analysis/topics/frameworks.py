@@ -12,10 +12,24 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, SPREAD_NOTE, show_spread
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.sentences import RATE, Draft, Sentence
-from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, show_axes
+from hvbench.analysis.show.tables import (
+    Table,
+    are_numbers,
+    describe_constants,
+    describe_lost,
+    head_axes,
+    show_axes,
+)
 from hvbench.analysis.stats.estimates import summary_of, summary_rows
 from hvbench.analysis.topics.parity.stamps import are_comparable
-from hvbench.analysis.topics.throughput.pairs import Pair, compare_values, describe_contrast, measured_rows
+from hvbench.analysis.topics.throughput.pairs import (
+    Pair,
+    asked_rows,
+    compare_values,
+    count_unmeasured,
+    describe_contrast,
+    measured_rows,
+)
 from hvbench.analysis.topics.throughput.plot import plot_axes
 from hvbench.analysis.topics.topic import Need, Topic, never
 
@@ -60,7 +74,7 @@ def framework_table(run: Run) -> Table:
         name="frameworks",
         title="Framework comparison",
         constants=describe_constants(points, without=("framework",)),
-        notes=(NOTE,),
+        notes=(NOTE, *describe_lost(points)),
         data=_raw(pairs),
         header=header,
         is_number=is_number,
@@ -121,23 +135,33 @@ def describe_frameworks(run: Run) -> list[Sentence]:
         text = "The frameworks' speeds are not compared, because they were not proven to do the same work in this run."
         return [Draft().finish(NAME, text)]
     said = [
-        describe_two(compare_values(measured, "framework", one, other), one=one, other=other)
+        describe_two(
+            compare_values(measured, "framework", one, other),
+            one=one,
+            other=other,
+            unmeasured=count_unmeasured(asked_rows(run), "framework", one, other),
+        )
         for index, other in enumerate(names)
         for one in names[index + 1 :]
     ]
     return [sentence for sentence in said if sentence]
 
 
-def describe_two(pairs: list[Pair], *, one: str, other: str) -> Sentence | None:
-    """Which of two frameworks is faster, or that their intervals overlap; None where that cannot be said either."""
+def describe_two(pairs: list[Pair], *, one: str, other: str, unmeasured: int = 0) -> Sentence | None:
+    """Which of two frameworks is faster, or that their intervals overlap; None where that cannot be said either.
+
+    `unmeasured`: configurations that both tried, and of which no launch of one of them ended in `ok`.
+    """
     labels = (STYLES[one].label, STYLES[other].label)
-    said = describe_contrast(NAME, pairs, labels=labels, things="configurations")
+    said = describe_contrast(NAME, pairs, labels=labels, things="configurations", unmeasured=unmeasured)
     if said or not pairs or any(pair.low is None for pair in pairs):
         return said
     draft = Draft()
     where = "the configuration that both ran"
     if len(pairs) > 1:
         where = draft.all_of(len(pairs), "configurations that both ran")
+    if unmeasured:
+        where += f" to an end; of {draft.count(unmeasured)} more no launch of one side ended in ok"
     return draft.finish(
         NAME, f"{labels[0]} and {labels[1]} cannot be told apart in speed: their intervals overlap in {where}."
     )

@@ -11,6 +11,7 @@ from hvbench.analysis.show.tables import (
     Table,
     are_numbers,
     describe_constants,
+    describe_lost,
     head_axes,
     leading_axes,
     show_axes,
@@ -68,8 +69,10 @@ def noise_table(run: Run) -> Table:
             "B_simple (McCandlish et al., arXiv:1812.06162, app. A.1) in samples: well below it a larger batch saves steps "
             "in proportion, well above it saves none. From the norms of each micro-batch's gradient and of their average over "
             "accumulation steps and ranks, both squared and averaged over n launches' looks before dividing; late: the "
-            "later half of the looks. Intervals: bootstrap (BCa) over looks; open: the gradient cannot be told from its "
+            "later half of the looks. Launches of one seed look at the same samples: their looks at a step are averaged and "
+            "count as one. Intervals: of a ratio of means (Fieller) over looks; open: the gradient cannot be told from its "
             "noise.",
+            *describe_lost(run.points),
         ),
         data=pd.DataFrame(rows),
         header=(

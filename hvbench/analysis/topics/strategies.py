@@ -10,7 +10,7 @@ from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
-from hvbench.analysis.show.tables import Table, describe_constants, head_axes
+from hvbench.analysis.show.tables import Table, describe_constants, describe_lost, head_axes
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.analysis.topics.paired_steps import (
     find_launches,
@@ -81,6 +81,7 @@ def strategy_table(run: Run) -> Table:
             f"Steps: geometric mean of the launches' medians. Against Horovod's: ratio of step times, below 1 is faster than Horovod; "
             f"launches of the same repeat are pairs, {INTERVAL} (paired t on the logarithm) in brackets. Exchanging costs: what a step "
             "takes longer than one of ranks that exchange nothing (local), mean of the pairs' differences, interval likewise.",
+            *describe_lost(points),
         ),
         data=pd.DataFrame(data),
         header=(

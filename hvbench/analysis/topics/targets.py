@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import INTERVAL, format_number
+from hvbench.analysis.show.cells import INTERVAL, ONE_SEED, format_number
 from hvbench.analysis.show.panels import (
     STYLES,
     Cell,
@@ -37,32 +38,35 @@ from hvbench.analysis.stats.estimates import sort_points
 from hvbench.analysis.stats.survival import Arrival, Observed, estimate_arrival, share_arrived
 from hvbench.analysis.topics.topic import Need, Topic
 
-NOT_REACHED = "not reached"
 MAX_ROWS = 8
-# clock: (column when reached, column when last seen, header)
+# clock: (column when reached, column when last seen, column of the evaluation before it was reached, header)
 CLOCKS = {
-    "steps": ("steps_to_target", "evaluated_steps", "steps to target"),
-    "tokens": ("tokens_to_target", "evaluated_tokens", "tokens to target"),
-    "seconds": ("seconds_to_target", "evaluated_seconds", "training seconds to target"),
+    "steps": ("steps_to_target", "evaluated_steps", "steps_before_target", "steps to target"),
+    "tokens": ("tokens_to_target", "evaluated_tokens", "tokens_before_target", "tokens to target"),
+    "seconds": ("seconds_to_target", "evaluated_seconds", "seconds_before_target", "training seconds to target"),
 }
 
 
 def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
-    """What each launch of `point_frame` says of the way to the target; none for those that were not trained to an end.
+    """What each launch of `point_frame` says of the way to the target; none for those that were not asked to take it.
 
-    A launch that diverged or ran out of patience never arrives; one that ran out of steps was on the way until then.
+    A launch that diverged, failed, timed out, ran out of memory or of patience never arrives, whatever it had reached
+    by then; one that ran out of steps was on the way until then. Launches of one seed take the same steps; their seconds
+    differ by the machine, and are evidence of their own as long as all launches share the seed.
     """
-    reached, seen, _ = CLOCKS[clock]
+    reached, seen, before, _ = CLOCKS[clock]
+    asked = launches[launches["target"].notna()]
+    is_by_seed = clock != "seconds" or asked["trained_seed"].nunique() > 1
     found = []
-    columns = ["status", "target", "stopped_by", reached, seen]
-    for launch in launches.loc[launches["target_loss"].notna(), columns].to_dict("records"):
-        if launch["status"] == "diverged":
-            found.append(Observed(value=math.inf, is_reached=False))
-        elif launch["target"] == "reached":
-            found.append(Observed(value=float(launch[reached]), is_reached=True))
-        elif launch["target"] == NOT_REACHED:
-            gave_up = launch["stopped_by"] == "patience"
-            found.append(Observed(value=math.inf if gave_up else float(launch[seen]), is_reached=False))
+    columns = ["status", "target", "stopped_by", "trained_seed", reached, seen, before]
+    for launch in asked[columns].to_dict("records"):
+        seed = int(launch["trained_seed"]) if is_by_seed else None
+        if launch["target"] == "reached":
+            since = float(launch[before])
+            found.append(Observed(value=float(launch[reached]), is_reached=True, seed=seed, since=since))
+        else:
+            never = launch["status"] != "ok" or launch["stopped_by"] == "patience"
+            found.append(Observed(value=math.inf if never else float(launch[seen]), is_reached=False, seed=seed))
     return found
 
 
@@ -88,8 +92,8 @@ def target_table(run: Run) -> Table:
         arrivals = {clock: estimate_arrival(found) for clock, found in seen.items()}
         counts = arrivals["steps"]
         row: dict[str, Any] = {name: first[name] for name in ("point_id", *AXES, "target_loss")}
-        row |= {"n": counts.n, "launches_reached": counts.reached}
-        cell = [*show_axes(axes, first), str(counts.n), f"{counts.reached} of {counts.n}"]
+        row |= {"n": counts.n, "launches_reached": counts.reached, "seeds": counts.seeds}
+        cell = [*show_axes(axes, first), str(counts.n), str(counts.seeds), f"{counts.reached} of {counts.n}"]
         for clock, arrival in arrivals.items():
             name = CLOCKS[clock][0]
             row |= {name: arrival.median, f"{name}_low": arrival.low, f"{name}_high": arrival.high}
@@ -97,23 +101,24 @@ def target_table(run: Run) -> Table:
             cell += [show_median(arrival, decimals=decimals), show_bounds(arrival, decimals=decimals)]
         rows.append(row)
         cells.append(cell)
-    clocks = [name for _, _, header in CLOCKS.values() for name in (header, f"{INTERVAL} ({header.split()[-3]})")]
-    header = (*head_axes(axes), "n", "reached", *clocks)
+    clocks = [name for *_, header in CLOCKS.values() for name in (header, f"{INTERVAL} ({header.split()[-3]})")]
+    header = (*head_axes(axes), "n", "seeds", "reached", *clocks)
     return Table(
         name="time_to_target",
         title="Time to the target loss",
         constants=describe_constants(points, without=("framework",)),
         notes=(
-            "Kaplan-Meier medians over launches: one that did not reach the target counts as on its way for as long as it "
-            "was trained, and for ever if it diverged or gave up. The interval is that of the median (log-log); open: "
-            "so few launches, or so few that arrived, do not bound it. With fewer than about ten it is rough. Reached "
-            "means at an evaluation: the truth lies up to one distance of evaluations earlier. Seconds leave evaluations "
-            "out.",
+            "Kaplan-Meier medians over seeds, each with the median of its launches: one that did not reach the target "
+            "counts as on its way for as long as it was trained, and for ever if it diverged, failed or gave up. Seconds "
+            "are over launches where all of them have one seed, whose training alone they then speak of. The interval is "
+            "that of the median (beta product); open: so few, or so few that arrived, do not bound it: six are needed for "
+            "both ends. Reached means at an evaluation: the truth lies up to one distance of evaluations earlier. Seconds "
+            "leave evaluations out and contain the first step, which traces or compiles.",
         ),
         data=pd.DataFrame(rows),
         header=header,
-        is_number=(*are_numbers(axes, points), True, False, *[True, False] * len(CLOCKS)),
-        is_brief=(*[True] * len(axes), True, True, True, True, False, False, True, True),
+        is_number=(*are_numbers(axes, points), True, True, False, *[True, False] * len(CLOCKS)),
+        is_brief=(*[True] * len(axes), True, True, True, True, True, False, False, True, True),
         cells=cells,
     )
 
@@ -124,9 +129,9 @@ def show_median(arrival: Arrival, *, decimals: int | None) -> str:
 
 
 def show_bounds(arrival: Arrival, *, decimals: int | None) -> str:
-    """`12 to 40`, `12 to open`, or `n=1`."""
-    if arrival.n == 1:
-        return "n=1"
+    """`12 to 40`, `12 to open`, or that one launch, or one seed, has none."""
+    if arrival.seeds == 1:
+        return "n=1" if arrival.n == 1 else ONE_SEED
     low, high = (
         "open" if end is None else format_number(end, decimals=decimals) for end in (arrival.low, arrival.high)
     )

@@ -12,33 +12,40 @@ micro-batch and B the global batch, so that ranks and accumulation steps serve e
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats as scipy_stats
+from scipy import special
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.records.record import Record
 
 MIN_LOOKS = 5  # fewer say too little about their own scatter
-RESAMPLES = 4999
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """Unbiased estimates of each look, (looks,): `noise` is S, `signal` is |G|^2, `step` how far training was."""
+    """Unbiased estimates of each look, (looks,): `noise` is S, `signal` is |G|^2, `step` how far training was.
+
+    `training` names the point and the seed: looks at one step of one training see the same weights and the same samples.
+    """
 
     step: np.ndarray
     noise: np.ndarray
     signal: np.ndarray
+    training: np.ndarray = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.training is None:
+            object.__setattr__(self, "training", np.full(self.step.shape, "", dtype=object))
 
     def late(self) -> Looks:
         """The later half of the looks."""
         keep = self.step >= np.median(self.step) if self.step.size else np.zeros(0, bool)
-        return Looks(step=self.step[keep], noise=self.noise[keep], signal=self.signal[keep])
+        return Looks(**{name: values[keep] for name, values in vars(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,40 +76,57 @@ def read_looks(record: Record) -> Looks:
         step=np.array(steps, dtype=int),
         noise=(small - large) / (1 / b - 1 / B),
         signal=(B * large - b * small) / (B - b),
+        training=np.full(len(steps), f"{record.point_id} {record.trained_seed}", dtype=object),
     )
 
 
 def join_looks(looks: Iterable[Looks]) -> Looks:
-    """The looks of several launches as those of one."""
+    """The looks of several launches as those of one: launches of one seed look at the same, and are averaged step by step."""
     looks = list(looks)
-    names = ("step", "noise", "signal")
-    return Looks(**{name: np.concatenate([getattr(each, name) for each in looks] or [np.zeros(0)]) for name in names})
+    if not looks:
+        return Looks(step=np.zeros(0, int), noise=np.zeros(0), signal=np.zeros(0))
+    joined = {name: np.concatenate([getattr(each, name) for each in looks]) for name in vars(looks[0])}
+    places: dict[tuple[str, int], list[int]] = {}
+    for place, key in enumerate(zip(joined["training"].tolist(), joined["step"].tolist(), strict=True)):
+        places.setdefault(key, []).append(place)
+    if len(places) == joined["step"].size:
+        return Looks(**joined)
+    means = {name: np.array([joined[name][same].mean() for same in places.values()]) for name in ("noise", "signal")}
+    firsts = [same[0] for same in places.values()]
+    return Looks(step=joined["step"][firsts], training=joined["training"][firsts], **means)
 
 
 def estimate_noise_scale(looks: Looks) -> NoiseScale:
-    """B_simple with a bootstrap interval (BCa, over looks: different steps see different samples).
+    """B_simple with the interval of a ratio of means over looks (Fieller, J. R. Stat. Soc. B 16, 1954): different steps see different samples.
 
-    The reciprocal is resampled, |G|^2 over S: S stays away from zero, |G|^2 may not, and the interval is then open.
+    The interval holds every ratio r for which the mean of S - r |G|^2 is not told from 0 by Student's t. Where |G|^2 is not
+    told from 0, it is open above.
     """
     count = int(looks.noise.size)
     if count == 0 or np.mean(looks.noise) <= 0:
         return NoiseScale(centre=None, low=None, high=None, looks=count)
-
-    def reciprocal(signal: np.ndarray, noise: np.ndarray, axis: int = -1) -> np.ndarray:
-        return np.mean(signal, axis=axis) / np.mean(noise, axis=axis)
-
-    centre = _invert(float(reciprocal(looks.signal, looks.noise)))
-    if count < MIN_LOOKS:
+    signal, noise = looks.signal, looks.noise
+    centre = _invert(float(np.mean(signal) / np.mean(noise)))
+    if count < MIN_LOOKS or not (
+        np.ptp(signal) or np.ptp(noise)
+    ):  # looks that are all alike do not say how they scatter
         return NoiseScale(centre=centre, low=None, high=None, looks=count)
-    if not (np.ptp(looks.signal) or np.ptp(looks.noise)):  # looks that are all alike: nothing to resample
-        return NoiseScale(centre=centre, low=None, high=None, looks=count)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy_stats.DegenerateDataWarning)
-        interval = scipy_stats.bootstrap(
-            (looks.signal, looks.noise), reciprocal, paired=True, vectorized=True, n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE, method="BCa", rng=np.random.default_rng(0),
-        ).confidence_interval  # fmt: skip
-    return NoiseScale(centre=centre, low=_invert(float(interval.high)), high=_invert(float(interval.low)), looks=count)
+    least, most = bound_ratio(signal, noise)
+    return NoiseScale(centre=centre, low=_invert(most), high=_invert(least), looks=count)
+
+
+def bound_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
+    """Fieller's interval of mean(above) / mean(below), of pairs (n,): infinite ends where the mean of `below` is not told from 0."""
+    n = above.size
+    factor = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) ** 2 / n
+    (vx, cov), (_, vy) = np.cov(above, below) * factor
+    x, y = float(above.mean()), float(below.mean())
+    # (x - r y)^2 <= vx - 2 r cov + r^2 vy, a quadratic in r
+    a, b, c = y**2 - vy, x * y - cov, x**2 - vx
+    root = b**2 - a * c
+    if a <= 0 or root < 0:
+        return -math.inf, math.inf
+    return (b - math.sqrt(root)) / a, (b + math.sqrt(root)) / a
 
 
 def _invert(value: float) -> float | None:

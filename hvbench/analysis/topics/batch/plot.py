@@ -71,7 +71,7 @@ def plot_tradeoff(run: Run) -> Figure:
                 legend_mark("fitted B_crit", linestyle=":", linewidth=1.0),
                 legend_mark(f"noise scale, {CONFIDENCE * 100:g} %", marker="s", markersize=9, alpha=0.3),
                 legend_mark("launch ended above the target", marker="^", markerfacecolor="white"),
-                legend_mark("launch diverged or gave up", marker="x"),
+                legend_mark("launch diverged, failed or gave up", marker="x"),
             ],
         )
     return figure

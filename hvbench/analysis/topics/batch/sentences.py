@@ -61,6 +61,7 @@ def describe_batches(run: Run) -> list[Sentence]:
     whole: list[str] = []  # the choices that reach the target with every batch
     partly: list[tuple[int, str]] = []  # the others: the last batch with which all launches did
     sizes: set[int] = set()
+    launches = 0  # of the choices in `whole`
     for chosen in combine_axes(asked, name_axes(asked)):
         batches, last = last_batch(choose_rows(asked, chosen))
         if len(batches) < MIN_BATCHES:
@@ -69,6 +70,7 @@ def describe_batches(run: Run) -> list[Sentence]:
         name = draft.label(_name(chosen))
         if last == batches[-1]:
             whole.append(name)
+            launches += len(observe(choose_rows(asked, chosen), "steps"))
         else:
             reach = f"up to {draft.label(f'{last:,}')}" if last else "with none"
             partly.append((last or 0, f"{name} {reach}".strip()))
@@ -81,7 +83,7 @@ def describe_batches(run: Run) -> list[Sentence]:
         reached = "; ".join(rest) or "none did"
         return [draft.finish(NAME, f"No choice reached the target with {every} in all of its launches: {reached}.")]
     names = f": {' and '.join(whole)}" if any(whole) else ""
-    parts = [f"The target was reached with {every} in all launches{names}", *rest]
+    parts = [f"The target was reached with {every} in {draft.all_of(launches, 'launches')}{names}", *rest]
     return [draft.finish(NAME, f"{'; '.join(parts)}.")]
 
 

@@ -21,7 +21,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.panels import choose_rows, combine_axes
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import Estimate
-from hvbench.analysis.stats.survival import Observed, all_reached
+from hvbench.analysis.stats.survival import Observed, all_reached, join_seeds
 from hvbench.analysis.topics.batch.noise import NoiseScale, estimate_noise_scale, join_looks, read_looks
 from hvbench.analysis.topics.batch.sentences import MIN_BATCHES, curve_axes, sum_batches
 from hvbench.analysis.topics.targets import observe
@@ -53,13 +53,18 @@ class Curve:
 
 
 def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None:
-    """Least squares of log S over launches (arrays of one length); None below MIN_BATCHES distinct batches or a step.
+    """Least squares of log S over batches (arrays of one length, one value a seed); None below MIN_BATCHES distinct batches or a step.
 
-    Parameters are fitted as logarithms, so that they and their intervals (Student's t) are positive.
+    The values of one batch are averaged as logarithms and count as one: what the batch itself does to S (the law holds
+    only roughly, and evaluations are few) their scatter does not show. Parameters are fitted as logarithms, so that they
+    and their intervals (Student's t) are positive.
     """
-    if len(set(batches)) < MIN_BATCHES or min(steps) <= 0:
+    sizes = sorted(set(batches))
+    if len(sizes) < MIN_BATCHES or min(steps) <= 0:
         return None
-    x, y = np.asarray(batches, dtype=float), np.log(np.asarray(steps, dtype=float))
+    logs = np.log(np.asarray(steps, dtype=float))
+    x = np.asarray(sizes, dtype=float)
+    y = np.array([logs[np.asarray(batches) == size].mean() for size in sizes])
 
     def log_steps(batch: np.ndarray, log_fewest_steps: float, log_fewest_samples: float) -> np.ndarray:
         return np.logaddexp(log_fewest_steps, log_fewest_samples - np.log(batch))
@@ -82,6 +87,11 @@ def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None
     return Fit(fewest_steps=found[0], fewest_samples=found[1], critical_batch=found[2])
 
 
+def steps_between(launches: Sequence[Observed]) -> list[float]:
+    """Steps to the target of each seed: the middle between the evaluation that reached it and the one before, which did not."""
+    return [(one.value + (one.value if one.since is None else one.since)) / 2 for one in join_seeds(launches)]
+
+
 def find_curves(run: Run) -> list[Curve]:
     """Every configuration with a target and MIN_BATCHES or more global batches; fitted once."""
     return run.derive(_find_curves)
@@ -100,7 +110,7 @@ def _find_curves(run: Run) -> list[Curve]:
         if len(launches) < MIN_BATCHES:
             continue
         complete = {size: each for size, each in launches.items() if all_reached(each)}
-        arrivals = [(size, one.value) for size, each in complete.items() for one in each]
+        arrivals = [(size, steps) for size, each in complete.items() for steps in steps_between(each)]
         # Gradients of a training that goes astray say nothing of those on the way to the target.
         ids = set(mine.loc[batch[mine.index].isin(list(complete)), "point_id"])
         looks = [

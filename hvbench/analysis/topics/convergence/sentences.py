@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row, show_value
 from hvbench.analysis.show.sentences import Draft, Sentence
@@ -14,26 +15,40 @@ from hvbench.analysis.topics.parity.stamps import are_comparable
 from hvbench.analysis.topics.throughput.pairs import by_framework, describe_point, label_of
 
 NAME = "convergence"
-TO_TARGET = "seconds_to_target"
+TO_TARGET = "seconds_after_first_step_to_target"  # the first step, which traces or compiles, is no matter of learning
 
 
 def describe_convergence(run: Run) -> list[Sentence]:
-    """Who reached the target loss, and the soonest where the intervals say so."""
+    """Who reached the target loss and how the others ended, and the soonest where the intervals say so."""
     asked = [row for row in summary_rows(run) if not pd.isna(row["target"])]
     if not asked:
         return []
-    reached = [row for row in asked if row["target"] == "reached" and not pd.isna(row[TO_TARGET])]
+    reached = [row for row in asked if row["target"] == "reached"]
     draft = Draft()
     targets = {row["target_loss"] for row in asked if not pd.isna(row["target_loss"])}
     name = f"the target loss {draft.label(show_value(float(*targets)))}" if len(targets) == 1 else "their target loss"
     if not reached:
-        return [draft.finish(NAME, f"No point reached {name} in all of its launches.")]
+        rest = describe_missed(draft, run.points)
+        return [draft.finish(NAME, f"No point reached {name} in all of its launches{rest}.")]
     whole = draft.part_of(len(reached), len(asked), "points")
     steps = [(float(row["steps_to_target"]), (row,)) for row in reached]
     parts = [f"{whole} reached {name}, after {draft.span(steps, 'centre', metric='steps_to_target')} steps"]
+    parts[0] += describe_missed(draft, run.points) if len(reached) < len(asked) else ""
     groups = {"": reached} if are_comparable(run) else by_framework(reached)
     parts += [describe_soonest(draft, rows, axes=run.other_axes, is_one_of=bool(key)) for key, rows in groups.items()]
     return [draft.finish(NAME, f"{'; '.join(part for part in parts if part)}.")]
+
+
+def describe_missed(draft: Draft, points: pd.DataFrame) -> str:
+    """`; 4 of 48 launches did not reach it: 2 diverged, 2 gave up`, of all launches that were to reach a target."""
+    asked = points[points["target"].notna()]
+    missed = asked[asked["target"] == NOT_REACHED]
+    if len(missed) == len(asked) and (missed["status"] == "ok").all() and missed["stopped_by"].isna().all():
+        return ""  # that no point reached it says all
+    ends = missed["status"].mask(missed["status"] == "ok", "ended above it")
+    counts = ends.mask(missed["stopped_by"] == "patience", "gave up").value_counts()
+    kinds = ", ".join(f"{draft.count(int(count))} {end}" for end, count in counts.items())
+    return f"; {draft.count(len(missed))} of {draft.count(len(asked))} launches did not: {kinds}"
 
 
 def describe_soonest(draft: Draft, rows: Sequence[Row], *, axes: Sequence[str], is_one_of: bool) -> str:
@@ -52,7 +67,9 @@ def describe_soonest(draft: Draft, rows: Sequence[Row], *, axes: Sequence[str], 
     label = label_of(best)
     subject = f"{label} with {where}" if where else label
     among = f" in {label}" if is_one_of else ""
-    return f"{subject} was the soonest{among}, {draft.estimate(best, metric=TO_TARGET, unit='s of training')}"
+    seconds = draft.estimate(best, metric=TO_TARGET, unit="s of training after the first step")
+    seed = ", all of one seed" if best["seeds_ok"] == 1 else ""
+    return f"{subject} was the soonest{among}, {seconds}{seed}"
 
 
 def is_sooner(one: Estimate | None, other: Estimate | None) -> bool:

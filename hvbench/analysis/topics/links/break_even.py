@@ -8,7 +8,7 @@ import pandas as pd
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
-from hvbench.analysis.show.tables import Table, describe_constants, head_axes
+from hvbench.analysis.show.tables import Table, describe_constants, describe_lost, head_axes
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth, show_interval
 from hvbench.analysis.topics.links.model import Span, models_of
 
@@ -59,6 +59,7 @@ def break_even_table(run: Run) -> Table:
             "n launches: step = local + max(0, wire x time of the payload on the link - hidden). local: everything but "
             "waiting for the wire, casts included; hidden: what of the wire's time runs beside other work; wire: of the "
             "link's nominal time. The interval is over launches drawn again.",
+            *describe_lost(run.points),
         ),
         data=pd.DataFrame(data),
         header=header,

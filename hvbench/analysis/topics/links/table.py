@@ -10,7 +10,7 @@ from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
-from hvbench.analysis.show.tables import Table, describe_constants, head_axes
+from hvbench.analysis.show.tables import Table, describe_constants, describe_lost, head_axes
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
 from hvbench.analysis.topics.paired_steps import (
@@ -66,6 +66,7 @@ def links_table(run: Run) -> Table:
             f"Steps: geometric mean of the launches' medians. Compression wins by: uncompressed over compressed step time on the same link, "
             f"launches of the same repeat in pairs, {INTERVAL} (paired t on the logarithm) in brackets; below 1 it loses. Waiting for the "
             "wire: what a step takes longer than on the fastest link, exposed communication that the link adds; mean of the pairs' differences.",
+            *describe_lost(points),
         ),
         data=pd.DataFrame(data),
         header=(

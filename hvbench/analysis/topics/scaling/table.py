@@ -10,7 +10,7 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, format_number, show_value
-from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes
+from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, describe_lost, head_axes
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.topics.scaling.efficiency import BASELINES, FIXED, Efficiency, efficiencies_of
 
@@ -42,6 +42,7 @@ def scaling_table(run: Run) -> Table:
             "products of all ranks at once over as many times those of rank 0 while the others rest, over the same of the "
             "baseline's ranks: what cores that share their multipliers leave of the ideal 100 %. "
             f"{NOT_AVAILABLE}: not measured.",
+            *describe_lost(points),
         ),
         data=pd.DataFrame(
             {

@@ -9,7 +9,7 @@ from hvbench.analysis.show.cells import INTERVAL, format_number
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.sentences import RATE
 from hvbench.analysis.stats.estimates import Estimate, read_estimate, summary_rows
-from hvbench.analysis.topics.throughput.pairs import by_framework, describe_point, measured_rows, pick_best
+from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, describe_point, measured_rows, pick_best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Fastest:
 
 def list_fastest(run: Run) -> list[Fastest]:
     """The fastest point of each framework that has a launch."""
-    measured_of = by_framework(measured_rows(run))
+    measured_of, asked_of = by_framework(measured_rows(run)), by_framework(asked_rows(run))
     found = []
     for framework in by_framework(summary_rows(run)):
         label = STYLES[framework].label
@@ -35,8 +35,10 @@ def list_fastest(run: Run) -> list[Fastest]:
             found.append(Fastest(framework=framework, label=label))
             continue
         best, beaten = pick_best(measured)
+        lost = len(asked_of[framework]) - len(measured)
         estimate = read_estimate(best, RATE)
         assert estimate is not None
+        note = describe_rivals(estimate.low is not None, beaten=len(beaten), others=len(measured) - 1)
         found.append(
             Fastest(
                 framework=framework,
@@ -44,7 +46,7 @@ def list_fastest(run: Run) -> list[Fastest]:
                 rate=format_number(estimate.centre),
                 where=describe_point(best, run.other_axes) or "the only configuration",
                 interval=describe_interval(estimate),
-                note=describe_rivals(estimate.low is not None, beaten=len(beaten), others=len(measured) - 1),
+                note=f"{note} {lost} more had no launch that ended in ok.".strip() if lost else note,
             )
         )
     return found

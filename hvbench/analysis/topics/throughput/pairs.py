@@ -75,6 +75,21 @@ def compare_values(rows: Sequence[Row], axis: str, one: object, other: object) -
     return [make_pair(pair[one], pair[other]) for pair in found.values() if len(pair) == 2]
 
 
+def asked_rows(run: Run) -> list[Row]:
+    """The summary's rows of all points that were tried, also of those of which no launch ended in `ok`."""
+    return [row for row in summary_rows(run) if row["status"] != "skipped"]
+
+
+def count_unmeasured(rows: Sequence[Row], axis: str, one: object, other: object) -> int:
+    """How many pairs of tried points differ in nothing but `axis` and cannot be compared, for one has no speed."""
+    names = [name for name in AXES if name != axis]
+    found: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row[axis] in (one, other):
+            found.setdefault(tuple(None if pd.isna(row[name]) else row[name] for name in names), []).append(row)
+    return sum(len(pair) == 2 and any(pd.isna(row[RATE]) for row in pair) for pair in found.values())
+
+
 def make_pair(one: Row, other: Row) -> Pair:
     """The comparison of two measured rows of `summarize_launches`."""
     a, b = read_estimate(one, RATE), read_estimate(other, RATE)
@@ -97,9 +112,12 @@ def pick_best(rows: Sequence[Row]) -> tuple[Row, list[Row]]:
 
 
 def describe_contrast(
-    topic: str, pairs: list[Pair], *, labels: tuple[str, str], things: str, differ: str = ""
+    topic: str, pairs: list[Pair], *, labels: tuple[str, str], things: str, differ: str = "", unmeasured: int = 0
 ) -> Sentence | None:
-    """`A is faster than B in 5 of 8 pairs, by a factor of 1.2 to 1.8`; None where every pair's intervals overlap."""
+    """`A is faster than B in 5 of 8 pairs, by a factor of 1.2 to 1.8`; None where every pair's intervals overlap.
+
+    `unmeasured`: pairs that cannot be compared, for no launch of one side ended in `ok`; they are counted and named.
+    """
     draft = Draft()
     up, down = [pair for pair in pairs if pair.is_faster], [pair.turned() for pair in pairs if pair.is_slower]
     if not up and not down:
@@ -110,17 +128,19 @@ def describe_contrast(
     for pair in [*up, *down]:
         draft.claim(pair.one, pair.other)
     strength = sum(abs(float(np.log(pair.ratio))) for pair in [*up, *down]) / len(pairs)
-    if len(pairs) == 1:
+    if len(pairs) == 1 and not unmeasured:
         return draft.finish(
             topic, f"{one} is faster than {other}{differ}, by {describe_factor(draft, up)}.", strength=strength
         )
-    where = draft.part_of(len(up), len(pairs), things)
+    where = draft.part_of(len(up), len(pairs) + unmeasured, things)
     parts = [f"{one} is faster than {other}{differ} in {where}, by {describe_factor(draft, up)}"]
     if down:
         parts.append(f"it is slower in {draft.count(len(down))}, by {describe_factor(draft, down)}")
     if rest := len(pairs) - len(up) - len(down):
-        others = "" if down else "the other "
+        others = "" if down or unmeasured else "the other "
         parts.append(f"{others}{draft.count(rest)} cannot be told apart")
+    if unmeasured:
+        parts.append(f"{draft.count(unmeasured)} cannot be compared, since no launch of one side ended in ok")
     return draft.finish(topic, f"{'; '.join(parts)}.", strength=strength)
 
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
 from hvbench.analysis.show.sentences import RATE, Draft, Sentence
 from hvbench.analysis.stats.estimates import read_estimate
 from hvbench.analysis.topics.parity.stamps import are_comparable
-from hvbench.analysis.topics.throughput.pairs import by_framework, describe_point, label_of, measured_rows, pick_best
+from hvbench.analysis.topics.throughput.pairs import (
+    asked_rows,
+    by_framework,
+    describe_point,
+    label_of,
+    measured_rows,
+    pick_best,
+)
 
 NAME = "fastest"
 
@@ -39,16 +48,18 @@ def describe_fastest(run: Run) -> list[Sentence]:
     """The fastest point of all where the frameworks may be compared, else of each framework."""
     measured, axes, comparable = measured_rows(run), run.other_axes, are_comparable(run)
     groups = list(by_framework(measured).values())
+    lost = {name: sum(pd.isna(row[RATE]) for row in rows) for name, rows in by_framework(asked_rows(run)).items()}
+    each = [describe_best(rows, axes=axes, name=label_of(rows[0]), lost=lost[rows[0]["framework"]]) for rows in groups]
     if not axes:
-        return [] if comparable else [describe_best(rows, axes=axes, name=label_of(rows[0])) for rows in groups]
+        return [] if comparable else each
     if any(read_estimate(row, RATE).low is None for row in measured):
-        return [describe_single_launches(measured)]
+        return [describe_single_launches(measured, lost=sum(lost.values()))]
     found = [find_best(rows) for rows in groups]
     if len(found) > 1 and are_same_point(found, axes):
-        return [describe_shared_best(found, axes=axes)]
+        return [describe_shared_best(found, axes=axes, lost=sum(lost.values()))]
     if comparable:
-        return [describe_best(measured, axes=axes, name="")]
-    return [describe_best(rows, axes=axes, name=label_of(rows[0])) for rows in groups]
+        return [describe_best(measured, axes=axes, name="", lost=sum(lost.values()))]
+    return each
 
 
 def are_same_point(found: Sequence[Best], axes: Sequence[str]) -> bool:
@@ -56,8 +67,13 @@ def are_same_point(found: Sequence[Best], axes: Sequence[str]) -> bool:
     return all(best.is_proven for best in found) and len({describe_point(best.row, axes) for best in found}) == 1
 
 
-def describe_shared_best(found: Sequence[Best], *, axes: Sequence[str]) -> Sentence:
-    """One sentence for a configuration that is the fastest of every framework."""
+def describe_lost_points(draft: Draft, lost: int) -> str:
+    """`; 2 more had no launch that ended in ok`, of points that were tried; nothing where all were measured."""
+    return f"; {draft.count(lost)} more had no launch that ended in ok" if lost else ""
+
+
+def describe_shared_best(found: Sequence[Best], *, axes: Sequence[str], lost: int) -> Sentence:
+    """One sentence for a configuration that is the fastest of every framework; `lost` points could not be measured."""
     draft = Draft()
     where = draft.label(describe_point(found[0].row, axes))
     rates = []
@@ -68,40 +84,46 @@ def describe_shared_best(found: Sequence[Best], *, axes: Sequence[str]) -> Sente
     counts = sorted({best.others + 1 for best in found})
     of = " and ".join(draft.count(count) for count in counts)
     frameworks = draft.all_of(len(found), "frameworks")
-    return draft.finish(NAME, f"{where} is the fastest of the {of} configurations in {frameworks}: {', '.join(rates)}.")
+    text = f"{where} is the fastest of the {of} configurations in {frameworks}: {', '.join(rates)}"
+    return draft.finish(NAME, f"{text}{describe_lost_points(draft, lost)}.")
 
 
-def describe_best(rows: Sequence[Row], *, axes: Sequence[str], name: str) -> Sentence:
-    """The fastest of `rows`: one framework's (`name` is its label), or all."""
+def describe_best(rows: Sequence[Row], *, axes: Sequence[str], name: str, lost: int) -> Sentence:
+    """The fastest of `rows`: one framework's (`name` is its label), or all; `lost` points could not be measured."""
     draft, best = Draft(), find_best(rows)
     label, where = label_of(best.row), draft.label(describe_point(best.row, axes))
     rate = draft.estimate(best.row)
     if not best.others:
-        return draft.finish(NAME, f"{label} trains at {rate}.")
-    if read_estimate(best.row, RATE).low is None:
-        return draft.finish(NAME, f"{label} ran at {rate} with {where}: a single launch, so nothing is ranked.")
+        text = f"{label} trains at {rate}"
+    elif read_estimate(best.row, RATE).low is None:
+        text = f"{label} ran at {rate} with {where}: a single launch, so nothing is ranked"
+    else:
+        text = _rank(draft, best, subject=f"{label} with {where}" if where else label, rate=rate, name=name)
+    return draft.finish(NAME, f"{text}{describe_lost_points(draft, lost)}.")
+
+
+def _rank(draft: Draft, best: Best, *, subject: str, rate: str, name: str) -> str:
+    """How much of the others the best one is faster than."""
     for row in best.beaten:
         draft.claim(best.row, row)
-    subject = f"{label} with {where}" if where else label
-    whole = f"{name}'s {draft.count(len(rows))} configurations" if name else draft.all_of(len(rows), "points")
+    points = best.others + 1
+    whole = f"{name}'s {draft.count(points)} configurations" if name else draft.all_of(points, "points")
     if best.is_proven:
-        return draft.finish(NAME, f"{subject} is the fastest of {whole}: {rate}.")
+        return f"{subject} is the fastest of {whole}: {rate}"
     if not best.beaten:
-        return draft.finish(
-            NAME,
+        return (
             f"No point is shown to be the fastest of {whole}: {subject} has the highest measured rate, {rate}, "
-            "and that interval overlaps with all others.",
+            "and that interval overlaps with all others"
         )
     beaten, rest = draft.count(len(best.beaten)), draft.count(best.others - len(best.beaten))
-    return draft.finish(
-        NAME,
+    return (
         f"{subject} has the highest measured rate of {whole}, {rate}; that interval lies above those of {beaten} "
-        f"others, and the remaining {rest} cannot be told from it.",
+        f"others, and the remaining {rest} cannot be told from it"
     )
 
 
-def describe_single_launches(measured: Sequence[Row]) -> Sentence:
-    """What can be said where some point was launched once: no order."""
+def describe_single_launches(measured: Sequence[Row], *, lost: int) -> Sentence:
+    """What can be said where some point was launched once: no order. `lost` points could not be measured."""
     draft = Draft()
     slow, fast = (extreme(measured, key=lambda row: float(row[RATE])) for extreme in (min, max))
     once = sum(1 for row in measured if row["launches_ok"] == 1)
@@ -111,5 +133,5 @@ def describe_single_launches(measured: Sequence[Row]) -> Sentence:
     return draft.finish(
         NAME,
         f"No configuration is called the fastest: {span}, but {whole} ended in ok once only, and one launch says "
-        "nothing about chance.",
+        f"nothing about chance{describe_lost_points(draft, lost)}.",
     )
