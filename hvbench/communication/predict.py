@@ -66,12 +66,12 @@ def predict_step(
     span = model.step_span(compression, bits_per_second=link, world_size=world_size)
     added = software_seconds(model, cost, compression=compression, world_size=world_size) if cost else 0.0
     waiting = 2 * (world_size - model.world_size) * setting.latency_seconds  # of one fused message
-    step = Span(
-        centre=span.centre + added + waiting,
-        low=span.low + added / error_factor + waiting,
-        high=span.high + added * error_factor + waiting,
+    least, likely, most = (waiting + each for each in (added / error_factor, added, added * error_factor))
+    step = Span(centre=span.centre + likely, low=span.low + least, high=span.high + most)
+    slow, centre, fast = (
+        model.efficiency_span(compression, bits_per_second=link, world_size=world_size, added_seconds=each)
+        for each in (most, likely, least)
     )
-    local = model.local_seconds["none"]
     is_compressed = compression != "none"
     return Prediction(
         framework=str(model.point["framework"]),
@@ -79,7 +79,7 @@ def predict_step(
         world_size=world_size,
         bits_per_second=link,
         step_seconds=step,
-        efficiency=Span(centre=local / step.centre, low=local / step.high, high=local / step.low),
+        efficiency=Span(centre=centre.centre, low=slow.low, high=fast.high),
         break_even_bits_per_second=model.break_even_span(compression, world_size=world_size) if is_compressed else None,
         reach=model.describe_reach(bits_per_second=link, world_size=world_size),
     )

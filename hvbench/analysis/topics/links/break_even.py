@@ -58,7 +58,8 @@ def break_even_table(run: Run) -> Table:
             "Below that bandwidth of every link compressing makes a step shorter, above it longer. Fitted to the medians of "
             "n launches: step = local + max(0, wire x time of the payload on the link - hidden). local: everything but "
             "waiting for the wire, casts included; hidden: what of the wire's time runs beside other work; wire: of the "
-            "link's nominal time. The interval is over launches drawn again.",
+            "link's nominal time. Intervals are those of the fit to the launches (Student's t, each point with a spread of its own); the break-even's "
+            "holds every bandwidth at which the two steps are not told apart.",
             *describe_lost(run.points),
         ),
         data=pd.DataFrame(data),

@@ -4,15 +4,16 @@
 
 `local` is everything but waiting for the wire, casts included; `hidden` is what of the wire's time runs beside other
 work; `wire` is what the link costs of its nominal time (headers, gaps), the same for every compression. They are fitted to
-the launches by the logarithm of their step times. Intervals come from launches drawn again (bootstrap, Efron 1979): a
-launch is the unit of evidence.
+the launches by the logarithm of their step times. Intervals are Student's t about the fit (delta method) by the scatter of
+the launches about it (`hvbench.analysis.stats.scatter`); a launch is the unit of evidence. Where compression breaks even is bounded as Fieller bounds a ratio: by every bandwidth at
+which the difference of the two steps is not told from zero.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,12 @@ from scipy import optimize
 
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.confidence import CONFIDENCE
+from hvbench.analysis.stats.scatter import Scatter, measure_scatter
 from hvbench.records.record import Record
 
-DRAWS = 200
 LEAST_LINKS = 2
 SEARCHED_BITS_PER_SECOND = (1e5, 1e13)
+SEARCHED = 400  # bandwidths between those, at which an end of the break-even's interval is looked for
 WIRE_BOUNDS = (0.5, 3.0)
 STARTS = (0.0, 0.3)  # of local: from where the search for `hidden` begins
 NOT_OF_A_MODEL = ("compression", "link_bits_per_second", "seed")
@@ -53,53 +54,105 @@ class LinkModel:
     wire: float
     launches: int
     links: tuple[float, float]  # slowest and fastest that were measured, bits per second
-    draws: tuple[LinkModel, ...] = ()
+    scatter: Scatter | None = None  # of the launches about it; None: too few say how they scatter
 
     def step_seconds(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> float:
         """Predicted seconds of a step; more ranks only mean that more of the payload crosses each link."""
-        n = world_size or self.world_size
-        wire = self.wire * 8 * 2 * (n - 1) / n * self.payload_bytes[compression] / bits_per_second
+        wire = self.wire * self.nominal_seconds(compression, bits_per_second=bits_per_second, world_size=world_size)
         return self.local_seconds[compression] + max(0.0, wire - self.hidden_seconds[compression])
 
+    def nominal_seconds(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> float:
+        """Seconds of a step's payload on a link that does what it says."""
+        n = world_size or self.world_size
+        return 8 * 2 * (n - 1) / n * self.payload_bytes[compression] / bits_per_second
+
     def step_span(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> Span:
-        """The same with its interval over the draws."""
-        return spread(
-            self.step_seconds(compression, bits_per_second=bits_per_second, world_size=world_size),
-            [
-                each.step_seconds(compression, bits_per_second=bits_per_second, world_size=world_size)
-                for each in self.draws
-            ],
+        """The same with its interval."""
+        link = {"bits_per_second": bits_per_second, "world_size": world_size}
+        return self._span(self.step_seconds(compression, **link), self._step_gradient(compression, **link))
+
+    def efficiency_span(
+        self, compression: str, *, bits_per_second: float, world_size: int | None = None, added_seconds: float = 0.0
+    ) -> Span:
+        """A step that never waits for the wire, uncompressed, over the predicted one and what is added to it, with its interval."""
+        link = {"bits_per_second": bits_per_second, "world_size": world_size}
+        local, step = self.local_seconds["none"], self.step_seconds(compression, **link) + added_seconds
+        slope = self._unit("local_seconds", "none") / step - self._step_gradient(compression, **link) * local / step**2
+        return self._span(local / step, slope)
+
+    def gain_seconds(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> float:
+        """By how much compressing makes a step shorter."""
+        plain, packed = (
+            self.step_seconds(name, bits_per_second=bits_per_second, world_size=world_size)
+            for name in ("none", compression)
         )
+        return plain - packed
 
     def break_even(self, compression: str, *, world_size: int | None = None) -> float:
         """Bits per second below which `compression` makes a step shorter; inf or 0 where it always or never does."""
 
         def gain(logarithm: float) -> float:
-            link = {"bits_per_second": math.exp(logarithm), "world_size": world_size}
-            return self.step_seconds("none", **link) - self.step_seconds(compression, **link)
+            return self.gain_seconds(compression, bits_per_second=math.exp(logarithm), world_size=world_size)
 
-        low, high = map(math.log, SEARCHED_BITS_PER_SECOND)
-        if gain(high) >= 0:
-            return math.inf
-        if gain(low) <= 0:
-            return 0.0
-        return math.exp(optimize.brentq(gain, low, high))
+        return cross_zero(gain)
 
     def break_even_span(self, compression: str, *, world_size: int | None = None) -> Span:
-        """The same with its interval over the draws."""
-        return spread(
-            self.break_even(compression, world_size=world_size),
-            [each.break_even(compression, world_size=world_size) for each in self.draws],
-        )
+        """The same with its interval: from where the gain may be none to where it must be."""
+        centre = self.break_even(compression, world_size=world_size)
+        if self.scatter is None:
+            return Span(centre=centre, low=math.nan, high=math.nan)
+
+        def bound(side: int) -> Callable[[float], float]:
+            def gain(logarithm: float) -> float:
+                link = {"bits_per_second": math.exp(logarithm), "world_size": world_size}
+                slope = self._step_gradient("none", **link) - self._step_gradient(compression, **link)
+                return self.gain_seconds(compression, **link) + side * self._half_width(slope)
+
+            return gain
+
+        return Span(centre=centre, low=cross_zero(bound(-1)), high=cross_zero(bound(1), is_last=True))
 
     def parameter_span(self, name: str, compression: str | None = None) -> Span:
-        """A fitted parameter with its interval over the draws: `local_seconds` or `hidden_seconds` of one compression, `wire`."""
+        """A fitted parameter with its interval: `local_seconds` or `hidden_seconds` of one compression, `wire`."""
+        value = getattr(self, name) if compression is None else getattr(self, name)[compression]
+        return self._span(value, self._unit(name, compression))
 
-        def read(model: LinkModel) -> float:
-            value = getattr(model, name)
-            return value if compression is None else value[compression]
+    @property
+    def _parameters(self) -> np.ndarray:
+        """wire, then local_seconds and hidden_seconds of every compression, in the order of their names."""
+        names = sorted(self.local_seconds)
+        return np.array([self.wire, *(by[name] for by in (self.local_seconds, self.hidden_seconds) for name in names)])
 
-        return spread(read(self), [read(each) for each in self.draws])
+    def _unit(self, name: str, compression: str | None) -> np.ndarray:
+        """The gradient of one parameter."""
+        names = sorted(self.local_seconds)
+        first = {"wire": 0, "local_seconds": 1, "hidden_seconds": 1 + len(names)}[name]
+        unit = np.zeros(1 + 2 * len(names))
+        unit[first + (names.index(compression) if compression else 0)] = 1.0
+        return unit
+
+    def _step_gradient(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> np.ndarray:
+        """Derivatives of a step's seconds by the parameters."""
+        nominal = self.nominal_seconds(compression, bits_per_second=bits_per_second, world_size=world_size)
+        gradient = self._unit("local_seconds", compression)
+        if self.wire * nominal > self.hidden_seconds[compression]:
+            gradient += self._unit("wire", None) * nominal - self._unit("hidden_seconds", compression)
+        return gradient
+
+    def _half_width(self, gradient: np.ndarray) -> float:
+        """Of a figure's interval. All parameters are times, or shares of one: a machine that drifts moves all by one factor."""
+        assert self.scatter is not None
+        return self.scatter.half_width(gradient, of_drift=float(gradient @ self._parameters))
+
+    def _span(self, centre: float, gradient: np.ndarray) -> Span:
+        """`centre` and its interval, on the logarithm so that it stays positive; none without a covariance."""
+        if self.scatter is None:
+            return Span(centre=centre, low=math.nan, high=math.nan)
+        half = self._half_width(gradient)
+        if centre <= 0:
+            return Span(centre=centre, low=0.0, high=centre + half)
+        factor = math.exp(min(half / centre, 700.0))
+        return Span(centre=centre, low=centre / factor, high=centre * factor)
 
     def describe_reach(self, *, bits_per_second: float | None = None, world_size: int | None = None) -> str:
         """How far beyond what was measured a prediction goes, in words; empty inside of it."""
@@ -113,13 +166,19 @@ class LinkModel:
         return ", ".join(parts)
 
 
-def spread(centre: float, draws: Sequence[float]) -> Span:
-    """`centre` with the middle part of the draws; no interval without draws."""
-    if not draws:
-        return Span(centre=centre, low=math.nan, high=math.nan)
-    # Draws may be infinite: an interval may end in "always".
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
-    return Span(centre=centre, low=float(low), high=float(high))
+def cross_zero(gain: Callable[[float], float], *, is_last: bool = False) -> float:
+    """Bandwidth, in bits per second, at which `gain` of its logarithm falls through 0; inf or 0 where it stays above or below.
+
+    Of several the first that a bandwidth on the rise meets, or the last.
+    """
+    places = np.linspace(*map(math.log, SEARCHED_BITS_PER_SECOND), SEARCHED)
+    is_above = np.array([gain(place) > 0 for place in places])
+    if is_above.all() or (is_last and is_above[-1]):
+        return math.inf
+    if not is_above.any() or (not is_last and not is_above[0]):
+        return 0.0
+    last = int(np.flatnonzero(is_above)[-1]) if is_last else int(np.flatnonzero(~is_above)[0]) - 1
+    return math.exp(optimize.brentq(gain, places[last], places[last + 1]))
 
 
 def models_of(run: Run) -> list[LinkModel]:
@@ -141,12 +200,10 @@ def _fit_run(run: Run) -> list[LinkModel]:
     return link_models(run.points, payloads_of(run.records)) if has_shaped_links(run) else []
 
 
-def link_models(
-    points: pd.DataFrame, payloads: Mapping[str, float], *, draws: int = DRAWS, seed: int = 0
-) -> list[LinkModel]:
+def link_models(points: pd.DataFrame, payloads: Mapping[str, float]) -> list[LinkModel]:
     """A model of each configuration in `point_frame` that ran on links of different bandwidth.
 
-    `payloads`: point id -> bytes that one rank all-reduces in a step. `draws` of the launches make its intervals.
+    `payloads`: point id -> bytes that one rank all-reduces in a step.
     """
     good = points[(points["status"] == "ok") & points["link_bits_per_second"].notna()]
     shared = [name for name in AXES if name not in NOT_OF_A_MODEL]
@@ -157,7 +214,7 @@ def link_models(
             continue
         point = {name: None if pd.isna(value) else value for name, value in zip(shared, values, strict=True)}
         sizes = {str(row.compression): float(payloads[row.point_id]) for row in rows.itertuples()}
-        models.append(_fit_with_draws(rows, point=point, payloads=sizes, draws=draws, seed=seed))
+        models.append(_fit(rows, point=point, payloads=sizes))
     return models
 
 
@@ -167,7 +224,7 @@ def predict_held_out(points: pd.DataFrame, payloads: Mapping[str, float]) -> pd.
     rows = []
     for link in sorted(good["link_bits_per_second"].unique())[1:-1]:
         held = good[good["link_bits_per_second"] == link]
-        for model in link_models(good[good["link_bits_per_second"] != link], payloads, draws=0):
+        for model in link_models(good[good["link_bits_per_second"] != link], payloads):
             mine = held[np.all([_equals(held[name], value) for name, value in model.point.items()], axis=0)]
             for compression, same in mine.groupby("compression", sort=False):
                 if compression not in model.local_seconds:
@@ -188,14 +245,14 @@ def break_even_from_afar(points: pd.DataFrame, payloads: Mapping[str, float]) ->
     good = points[(points["status"] == "ok") & points["link_bits_per_second"].notna()]
     links = sorted(float(link) for link in good["link_bits_per_second"].unique())
     rows = []
-    for model in link_models(good, payloads, draws=0):
+    for model in link_models(good, payloads):
         for compression in (name for name in model.local_seconds if name != "none"):
             found = model.break_even(compression)
             near = {
                 max((each for each in links if each <= found), default=None),
                 min((each for each in links if each > found), default=None),
             }
-            for far in link_models(good[~good["link_bits_per_second"].isin(near - {None})], payloads, draws=0):
+            for far in link_models(good[~good["link_bits_per_second"].isin(near - {None})], payloads):
                 if far.point == model.point and compression in far.local_seconds and 0 < found < math.inf:
                     guess = far.break_even(compression)
                     rows.append(
@@ -213,25 +270,8 @@ def _equals(column: pd.Series, value: Any) -> np.ndarray:
     return same.to_numpy(dtype=bool)
 
 
-def _fit_with_draws(
-    rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float], draws: int, seed: int
-) -> LinkModel:
-    model = _fit(rows, point=point, payloads=payloads)
-    if rows.groupby(["compression", "link_bits_per_second"]).size().min() < 2:
-        return model  # one launch a link: nothing says how they scatter
-    random = np.random.default_rng(seed)
-    groups = [group.to_numpy() for group in rows.groupby(["compression", "link_bits_per_second"]).groups.values()]
-    drawn = []
-    for _ in range(draws):
-        chosen = np.concatenate([random.choice(group, size=len(group)) for group in groups])
-        drawn.append(_fit(rows.loc[chosen], point=point, payloads=payloads, start=model))
-    return replace(model, draws=tuple(drawn))
-
-
-def _fit(
-    rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float], start: LinkModel | None = None
-) -> LinkModel:
-    """The model with the least squares of the logarithm. The search starts at `start`, or at several places."""
+def _fit(rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float]) -> LinkModel:
+    """The model with the least squares of the logarithm; the search begins at several places."""
     names = sorted(payloads)
     n = int(point["world_size"])
     seconds = rows["step_seconds_median"].to_numpy(dtype=float)
@@ -246,23 +286,22 @@ def _fit(
 
     lower = np.concatenate([[WIRE_BOUNDS[0]], 0.05 * least, 0 * least])
     upper = np.concatenate([[WIRE_BOUNDS[1]], 1.5 * least, 1.5 * least])
-    if start:
-        given = [[start.wire], *([by[name] for name in names] for by in (start.local_seconds, start.hidden_seconds))]
-        begins = [np.clip(np.concatenate(given), lower * 1.001 + 1e-12, upper * 0.999)]
-    else:
-        begins = [np.concatenate([[1.0], 0.9 * least, share * least + 1e-9]) for share in STARTS]
     results = [
         optimize.least_squares(lambda p: np.log(predict(p) / seconds), begin, bounds=(lower, upper), x_scale=upper)
-        for begin in begins
+        for begin in (np.concatenate([[1.0], 0.9 * least, share * least + 1e-9]) for share in STARTS)
     ]
-    best = min(results, key=lambda result: result.cost).x
+    best = min(results, key=lambda result: result.cost)
+    # One launch a point: nothing says how launches scatter.
+    is_repeated = rows.groupby(["compression", "link_bits_per_second"]).size().min() > 1
+    scatter = measure_scatter(best.jac, best.fun, rows["repeat"].tolist()) if is_repeated else None
     return LinkModel(
         point=point,
         world_size=n,
         payload_bytes=payloads,
-        local_seconds=dict(zip(names, map(float, best[1 : 1 + len(names)]), strict=True)),
-        hidden_seconds=dict(zip(names, map(float, best[1 + len(names) :]), strict=True)),
-        wire=float(best[0]),
+        local_seconds=dict(zip(names, map(float, best.x[1 : 1 + len(names)]), strict=True)),
+        hidden_seconds=dict(zip(names, map(float, best.x[1 + len(names) :]), strict=True)),
+        wire=float(best.x[0]),
         launches=len(rows),
         links=(float(links.min()), float(links.max())),
+        scatter=scatter,
     )
