@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from hvbench.analysis.stats.estimates import Estimate
 from hvbench.plan.jobs import Job, worker_group
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
@@ -33,6 +34,11 @@ def points_to_repeat(points: Sequence[Point], records: Iterable[Record], *, targ
         if widths.get(point.point_id, float("inf")) > target
         and count_failures_in_a_row(by_point.get(point.point_id, [])) < MAX_FAILURES_IN_A_ROW
     ]
+
+
+def is_narrow(estimate: Estimate, *, target: float) -> bool:
+    """Whether enough launches give an interval of half width `target`, relative to its centre."""
+    return estimate.n >= MIN_LAUNCHES and estimate.relative_half_width <= target
 
 
 def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:

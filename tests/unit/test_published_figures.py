@@ -30,7 +30,7 @@ from tests.unit.test_published_tables import EACH_RUN, report_texts, write_texts
 
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
 
-SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n", "target loss"}
+SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n", "target loss", "seeds"}
 # Computed from the point alone, a high-water mark (the largest of n, which has no interval), or a comparison of the two.
 NO_INTERVAL = {
     "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
@@ -45,7 +45,7 @@ NO_INTERVAL = {
 COUNTS = ("n", "launches_ok", "launches_stamped", "pairs")  # one of them in each row of a CSV file
 SET_IN_CSV = {*Point.model_fields, *MeasureSettings.model_fields, "baseline_world_size"}
 NO_INTERVAL_IN_CSV = {
-    *COUNTS, "launches", "loss_digests",
+    *COUNTS, "launches", "seeds", "seeds_ok", "loss_digests",
     "launches_reached", "looks", "looks_late", "global_batch_samples", "batches", "batches_not_reached",  # counts
     "trained_steps", "skipped_steps", "overflows_own", "overflows_on_the_wire",  # the same
     "lowest_loss_scale", "last_loss_scale",  # of one launch

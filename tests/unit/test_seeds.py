@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.estimates import OF_SEEDS, OF_SEEDS_AND_MACHINE, summary_of
+from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.stats.seeds import OF_SEEDS, OF_SEEDS_AND_MACHINE
 from hvbench.analysis.topics.batch.table import tradeoff_table
 from hvbench.analysis.topics.catalogue import TOPICS
 from hvbench.analysis.topics.noise import noise_table

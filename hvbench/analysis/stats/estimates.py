@@ -9,7 +9,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,16 @@ def estimate_ratio(
         test = scipy_stats.ttest_ind(np.log(numerators), np.log(denominators), equal_var=False)
     low, high = (float(np.exp(bound)) for bound in test.confidence_interval(confidence))
     return Estimate(centre=centre, low=low, high=high, n=n, confidence=confidence)
+
+
+def estimate_to_target(values: Sequence[float], before: Sequence[float]) -> Estimate:
+    """Mean of when targets were seen to be reached, from one value per seed; `before`: at the evaluations that still missed them.
+
+    The interval holds the mean of when they were reached, somewhere in between: from the lower end of Student's interval of
+    `before` to the upper end of that of `values`. However alike the values are, they are no better known than that.
+    """
+    seen, missed = estimate_mean(values), estimate_mean(before)
+    return replace(seen, low=None if missed.low is None else max(0.0, missed.low))
 
 
 def take_largest(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
@@ -300,11 +310,8 @@ def _estimate_column(name: str, columns: Mapping[str, np.ndarray], *, seeds: np.
     values, before = columns[name], columns.get(BEFORE_TARGET.get(name, ""))
     if is_by_seed(name, seeds=len(set(seeds.tolist()))):
         values, before = average_by(seeds, values), before if before is None else average_by(seeds, before)
-    estimate = ESTIMATORS[name](values)
-    low = estimate.low
-    if before is not None and low is not None:
-        low = max(0.0, estimate_mean(before).low or 0.0)
-    return {name: estimate.centre, f"{name}_low": low, f"{name}_high": estimate.high}
+    estimate = ESTIMATORS[name](values) if before is None else estimate_to_target(values, before)
+    return {name: estimate.centre, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
 def describe_end(row: Mapping[str, Any]) -> str | None:
