@@ -5,6 +5,7 @@ A table states n in each row. Beside n, a column of numbers is one of these, and
 - what was set and not measured: an axis, a setting, a computed size;
 - a figure with its interval: `x ± y %` in the cell, or a column right behind it whose name begins with the interval's;
 - a quantile of so many pooled steps, which resemble each other within a launch: `x (60 steps)`;
+- a figure of one seed, which several launches do not know better: its cell says so;
 - one that has no interval by nature, listed below with the reason.
 """
 
@@ -154,7 +155,7 @@ def find_bare_figures(text: str) -> list[str]:
             has_own = column + 1 < len(header) and header[column + 1].startswith(INTERVAL)
             for row in rows:
                 is_figure = re.match(r"[+-]?\d", row[column]) and row[header.index("n")] not in ("0", "1")
-                if is_figure and not has_own and not re.search(r" [±≤>] |\(.+ … .+\)$|\(\d+ steps\)$", row[column]):
+                if is_figure and not has_own and not re.search(r" [±≤>] |\(.+ … .+\)$|\((\d+ steps|one seed)\)$", row[column]):
                     problems.append(f"{name} = {row[column]} has no interval: {row}")
     return problems
 

@@ -87,6 +87,9 @@ def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None)
     def text(row: Row) -> str:
         estimate = read_estimate(row, metric)
         known = estimate is not None and math.isfinite(estimate.relative_half_width)
-        return f"{centre(row)} ± {format_percent(estimate.relative_half_width)} %" if known else centre(row)
+        if known:
+            return f"{centre(row)} ± {format_percent(estimate.relative_half_width)} %"
+        is_of_one_seed = estimate is not None and estimate.n == 1 < row["launches_ok"]
+        return f"{centre(row)} ({ONE_SEED})" if is_of_one_seed else centre(row)
 
     return text

@@ -12,6 +12,7 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, varying_axes
 from hvbench.analysis.show.cells import HEADERS, NOT_AVAILABLE, Row, show_axis, show_value
 from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest
+from hvbench.analysis.stats.seeds import OF_SEEDS
 from hvbench.records.record import NOT_PROVEN
 
 MAX_NAMED = 8  # points that a note names one by one
@@ -147,7 +148,9 @@ def _show_axis_of(axis: str, row: Row) -> str:
 
 
 def _has_interval(row: Row, metric: str | None) -> bool:
-    return metric is None or not pd.isna(row[f"{metric}_low"])
+    if metric is None or not pd.isna(row[f"{metric}_low"]):
+        return True
+    return metric in OF_SEEDS and not pd.isna(row[metric]) and row["launches_ok"] > 1  # it says why there is none
 
 
 def _show_status(row: Row) -> str:
