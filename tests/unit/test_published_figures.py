@@ -155,7 +155,11 @@ def find_bare_figures(text: str) -> list[str]:
             has_own = column + 1 < len(header) and header[column + 1].startswith(INTERVAL)
             for row in rows:
                 is_figure = re.match(r"[+-]?\d", row[column]) and row[header.index("n")] not in ("0", "1")
-                if is_figure and not has_own and not re.search(r" [±≤>] |\(.+ … .+\)$|\((\d+ steps|one seed)\)$", row[column]):
+                if (
+                    is_figure
+                    and not has_own
+                    and not re.search(r" [±≤>] |\(.+ … .+\)$|\((\d+ steps|one seed)\)$", row[column])
+                ):
                     problems.append(f"{name} = {row[column]} has no interval: {row}")
     return problems
 
