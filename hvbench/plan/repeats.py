@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from hvbench.analysis.stats.estimates import Estimate
 from hvbench.plan.jobs import Job, worker_group
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
+
+if TYPE_CHECKING:
+    from hvbench.analysis.stats.estimates import Estimate  # loads pandas
 
 BUDGET_SECONDS = 1800.0
 MIN_LAUNCHES = 3  # two that happen to agree would seem certain
