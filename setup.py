@@ -16,7 +16,7 @@ TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 # What benchmarks/peers.py compares the twins with. keras-hub itself is not here: it requires tensorflow-text, and that
 # requires `tensorflow`, which pip installs over tensorflow-cpu. benchmarks/README.md installs it without what it requires.
 PEERS = ["transformers==5.23.0", "kagglehub>=1", "regex>=2024.5", "sentencepiece>=0.2"]
-CI = ["junitparser>=4", "ruptures>=1.1.9"]  # --junit of hvbench ab and gate; hvbench history
+CI = ["junitparser>=4"]  # --junit of hvbench ab and gate
 TUNE = ["optuna>=4"]  # hvbench tune
 PARQUET = ["pyarrow>=16"]
 STYLE = ["ruff==0.17.*"]  # another minor version formats otherwise

@@ -209,11 +209,11 @@ def plot(studies: Mapping[str, Any], path: Path, *, margin: float) -> list[Path]
         return save(figure, path)
 
 
-def rewrite_guide(path: Path, tables: Mapping[str, str]) -> None:
+def rewrite_guide(path: Path, tables: Mapping[str, str], *, source: str = "gate_power") -> None:
     """Put each table between `<!-- MARK, from … -->` and the next `<!-- end -->`; raises ValueError where a mark is missing."""
     text = path.read_text(encoding="utf-8")
     for mark, table in tables.items():
-        opening = f"<!-- {mark}, from docs/images/gate_power.json -->\n"
+        opening = f"<!-- {mark}, from docs/images/{source}.json -->\n"
         before, found, rest = text.partition(opening)
         _, closing, after = rest.partition("<!-- end -->")
         if not (found and closing):

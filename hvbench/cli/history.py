@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hvbench.cli.options import RESULTS, require_library
+from hvbench.cli.options import RESULTS
 
 
 @click.command()
@@ -15,13 +15,12 @@ from hvbench.cli.options import RESULTS, require_library
 @click.option("--fingerprint", metavar="DIGITS", help="Runs of this machine and software. Default: the newest run's.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="STEM", help="Write STEM.svg and STEM.png.")
 def history(metric: str, suite: str, fingerprint: str | None, plot: Path | None) -> None:
-    """Show METRIC over the stored runs of a suite on one machine, and where it changed (needs hvbench[ci])."""
+    """Show METRIC over the stored runs of a suite on one machine, and where it changed."""
     from hvbench.analysis.show.panels import save
     from hvbench.comparison.outputs import history as outputs
     from hvbench.comparison.read import read_history
     from hvbench.io.atomic import explaining_write_errors
 
-    require_library("ruptures", needed_by="hvbench history", extra="ci")
     found = read_history(metric, suite=suite, fingerprint=fingerprint, root=RESULTS)
     for problem in found.problems:
         click.echo(f"not readable: {problem}", err=True)

@@ -1,8 +1,4 @@
-"""One metric over the stored runs of a suite on one machine: run by run, and where it changed. Pure.
-
-Changes are found by PELT on the logarithm (Killick et al. 2012, arXiv:1101.1438; the library ruptures): the fewest steps
-that explain the runs, a step paid for with a penalty that the noise between neighbouring runs sets.
-"""
+"""One metric over the stored runs of a suite on one machine: run by run, and where it changed (`hvbench.comparison.changes`). Pure."""
 
 from __future__ import annotations
 
@@ -17,14 +13,9 @@ from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import Metric, measure_parts
 from hvbench.analysis.frame.samples import sort_records
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
+from hvbench.comparison.changes import find_changes
 from hvbench.comparison.sides import describe_point
 from hvbench.records.record import Record
-
-MIN_RUNS = 6  # in fewer, a step cannot be distinguished from noise
-MIN_SEGMENT = 2  # runs between two steps: one run alone is an outlier, not a change
-PENALTY = (
-    4.0  # times the variance of the noise and the logarithm of the number of runs: 6 to 12 % of flat lines show a step
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,32 +60,19 @@ def trace(runs: Sequence[tuple[str, str, Sequence[Record]]], metric: Metric) -> 
             )
         points |= {record.point_id: record.point for record in records}
     varying = _varying([record for _, _, records in runs for record in records])
-    return [Line(label=describe_point(points[key], varying), entries=mark_changes(found[key])) for key in sorted(found)]
+    return [
+        Line(label=describe_point(points[key], varying), entries=mark_changes(found[key], resolution=metric.resolution))
+        for key in sorted(found)
+    ]
 
 
-def mark_changes(entries: Sequence[Entry]) -> tuple[Entry, ...]:
-    """`entries` with the size of every step where it begins."""
+def mark_changes(entries: Sequence[Entry], *, resolution: float) -> tuple[Entry, ...]:
+    """`entries` with the size of every step where it begins; `resolution` is the metric's."""
     values = [entry.estimate.centre for entry in entries]
-    starts = [0, *find_changes(values), len(values)]
+    starts = [0, *find_changes(values, resolution=resolution), len(values)]
     levels = [float(np.mean(np.log(values[a:b]))) for a, b in zip(starts, starts[1:], strict=False)]
     changes = {start: math.expm1(levels[i + 1] - levels[i]) for i, start in enumerate(starts[1:-1])}
     return tuple(Entry(**{**vars(entry), "change": changes.get(index)}) for index, entry in enumerate(entries))
-
-
-def find_changes(values: Sequence[float]) -> list[int]:
-    """Positions at which a new level begins; none in fewer than six runs. ValueError on values <= 0."""
-    if min(values, default=1.0) <= 0:
-        raise ValueError("a history needs values above 0")
-    if len(values) < MIN_RUNS:
-        return []
-    import ruptures
-
-    logs = np.log(np.asarray(values, dtype=float))
-    # Neighbouring runs differ by noise, and rarely by a step: the median of their differences estimates the noise alone.
-    noise = float(np.median(np.abs(np.diff(logs)))) / (0.6745 * math.sqrt(2))
-    penalty = PENALTY * max(noise, 1e-6) ** 2 * math.log(len(logs))
-    search = ruptures.Pelt(model="l2", min_size=MIN_SEGMENT, jump=1).fit(logs.reshape(-1, 1))
-    return [int(end) for end in search.predict(pen=penalty)[:-1]]
 
 
 def _values(records: Sequence[Record], metric: Metric) -> Mapping[str, list[float]]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks.history_power import LINES, describe, rate_of_alarms, rate_of_finds
 from hvbench.cli import run as run_command_line
-from hvbench.comparison.history import find_changes
+from hvbench.comparison.changes import find_changes
 from tests.unit.test_baseline import keep
 from tests.unit.test_compare import launches
 
-pytest.importorskip("ruptures")
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_step_is_found_where_it_is() -> None:
@@ -27,10 +29,46 @@ def test_two_steps_are_found() -> None:
     assert find_changes(values) == [4, 8]
 
 
-def test_noise_is_rarely_taken_for_a_step() -> None:
-    random = np.random.default_rng(1)
-    alarms = sum(bool(find_changes(np.exp(random.normal(0, 0.03, 20)))) for _ in range(100))
-    assert alarms <= 12
+@pytest.mark.parametrize("kind", LINES)
+def test_a_line_without_a_step_rarely_shows_one(kind: str) -> None:
+    """120 lines: 8 % and three standard errors are 15 %; the published rates are of 1,000 lines. Independent noise alone would give 22 to 49 %."""
+    assert rate_of_alarms(LINES[kind], lines=120, runs=12, seed=3) <= 0.15
+
+
+@pytest.mark.parametrize("kind", ["white noise", "autoregressive, 0.5", "random walk"])
+def test_a_step_of_ten_standard_deviations_is_found(kind: str) -> None:
+    assert rate_of_finds(LINES[kind], lines=25, runs=12, step=10.0, seed=4) >= 0.9
+
+
+def test_the_published_rates_are_in_the_guide_and_as_it_says() -> None:
+    found = json.loads((ROOT / "docs" / "images" / "history_power.json").read_text())
+    guide = (ROOT / "docs" / "ci.md").read_text(encoding="utf-8")
+    assert f"<!-- history, from docs/images/history_power.json -->\n{describe(found)}\n<!-- end -->" in guide
+    assert found.keys() == LINES.keys()
+    assert max(share for row in found.values() for name, share in row.items() if "SD" not in name) <= 0.08
+
+
+# What is below the resolution is none, with and without noise
+
+
+@pytest.mark.parametrize(
+    ("values", "resolution", "changes"),
+    [
+        ([500e6] * 6 + [500e6 + 4096] * 2, 0.0, []),  # one page
+        ([500e6] * 6 + [500e6 + 3 * 4096] * 6, 0.0, []),
+        ([500e6, 500e6 + 4096] * 4 + [500e6 + 8192] * 4, 0.0, []),
+        ([500e6] * 6 + [500e6 + 2**21] * 6, 2.0**21, []),  # one huge page, as peak memory has it
+        ([500e6] * 6 + [560e6] * 6, 2.0**21, [6]),
+        ([0.0102] * 6 + [0.0103] * 6, 0.0, []),  # one tick of a clock of 0.1 ms
+        ([0.0102] * 6 + [0.0112] * 6, 0.0, [6]),
+        ([1.0] * 6 + [1.2] * 6, 0.0, [6]),
+        ([1.0] * 6 + [1.2] * 6, 0.25, []),
+        ([1.0] * 12, 0.0, []),
+        ([1.0] * 11 + [1.3], 0.0, []),  # one run alone is an outlier
+    ],
+)
+def test_a_change_of_the_resolution_is_none(values: list[float], resolution: float, changes: list[int]) -> None:
+    assert find_changes(values, resolution=resolution) == changes
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 1.0, 2.0, 5.0], [1.0] * 30])

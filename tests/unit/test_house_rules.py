@@ -230,6 +230,7 @@ PURE = (
     "hvbench.communication.summary",
     "hvbench.comparison.ab.turn_scheduler",
     "hvbench.comparison.calls",
+    "hvbench.comparison.changes",
     "hvbench.comparison.compare",
     "hvbench.comparison.result",
     "hvbench.comparison.sides",

@@ -106,7 +106,6 @@ def test_a_run_without_a_launch_that_ended_in_ok_is_no_evidence(
 def test_a_history_of_such_runs_alone_is_none(
     place: Path, write: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("ruptures")
     write(place / RUN)
     check_end(["history", "--suite", "smoke"], capsys)
 
@@ -151,7 +150,6 @@ def test_baselines_that_are_not_there_are_missing(place: Path, capsys: pytest.Ca
 
 
 def test_a_broken_run_or_baseline_costs_no_other(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("ruptures")
     write_sweep(place / RUN, make_good())
     assert run_command(["baseline", "set", RUN]) == 0
     (place / OTHER).mkdir()

@@ -12,7 +12,8 @@ from hvbench.analysis.frame.metrics import Metric
 from hvbench.analysis.show.cells import format_number
 from hvbench.analysis.show.panels import MAX_PANELS, RC, library_defaults
 from hvbench.analysis.show.text import clean_text
-from hvbench.comparison.history import MIN_RUNS, History, Line
+from hvbench.comparison.changes import MIN_RUNS
+from hvbench.comparison.history import History, Line
 
 COLUMNS = 3
 
