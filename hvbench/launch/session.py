@@ -22,7 +22,7 @@ from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.host_list import bare_name, parse_hosts
 from hvbench.launch.messages import Quit
 from hvbench.launch.parent import find_launchers, watching
-from hvbench.launch.settings import require_horovod_settings
+from hvbench.launch.settings import chosen_threads, require_horovod_settings
 from hvbench.launch.task import GO_ON
 from hvbench.records.environment import usable_cores
 from hvbench.records.float32 import require_ieee_float32
@@ -97,7 +97,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
 
     Raises:
         UsageError: `np` is out of bounds, or is not what the launcher has started; or the environment changes what fp32 is, or
-            has a setting that Horovod would misread, ignore or die of.
+            has a setting that Horovod would misread, ignore or die of, or no number of threads.
     """
     context = resolve_context(np)
     if not context.is_first:
@@ -108,6 +108,7 @@ def join_launch(np: int | None) -> Iterator[Launch | None]:
     try:
         require_ieee_float32()
         require_horovod_settings(is_launched=context.launcher != "none")
+        chosen_threads()
         yield launch
     finally:
         launch.dismiss()

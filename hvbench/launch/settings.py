@@ -1,13 +1,16 @@
-"""Horovod's variables in this process's environment, held against this machine before anything starts."""
+"""Variables of this process's environment that launches obey, held against this machine before anything starts."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from hvbench.errors import UsageError
 from hvbench.spec.variables import Surroundings, find_mistake
+
+THREADS = "OMP_NUM_THREADS"
 
 
 def require_horovod_settings(*, is_launched: bool, environment: Mapping[str, str] = os.environ) -> None:
@@ -24,6 +27,21 @@ def require_horovod_settings(*, is_launched: bool, environment: Mapping[str, str
     )
     if mistake := find_mistake(environment, surroundings):
         raise UsageError(mistake)
+
+
+def chosen_threads(environment: Mapping[str, str] = os.environ) -> int | None:
+    """Threads a worker by OMP_NUM_THREADS (of a list for nested regions, the outermost); None where it is not set.
+
+    Raises UsageError, one line, for what no OpenMP library would take.
+    """
+    text = environment.get(THREADS, "").strip()
+    if not text:
+        return None
+    if not re.fullmatch(r"[1-9]\d{0,3}(\s*,\s*[1-9]\d{0,3})*", text, re.ASCII):
+        raise UsageError(
+            f"{THREADS}={text}: must be a whole number from 1 to 9999, the threads of a worker; unset, the ranks share the cores"
+        )
+    return int(text.split(",")[0])
 
 
 def why_not_writable(path: str) -> str | None:

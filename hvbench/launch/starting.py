@@ -8,6 +8,7 @@ from typing import Any
 
 from hvbench.launch.messages import Role, Start, WorkerDescription
 from hvbench.launch.placement import Member, threads_per_worker, worker_settings
+from hvbench.launch.settings import chosen_threads
 from hvbench.launch.task import Task
 
 
@@ -34,7 +35,7 @@ def make_orders(
     orders = []
     for slot in slots:
         # A share of the launch, not of the point: a rank's cores do not grow when the point does not use all ranks.
-        threads = threads_per_worker(members, host=slot.hostname)
+        threads = chosen_threads() or threads_per_worker(members, host=slot.hostname)
         places = worker_settings(
             slot, address=rendezvous.address, port=rendezvous.port, threads=threads, by_mpirun=first.by_mpirun
         )

@@ -110,6 +110,7 @@ except StorageError as error:
 def test_a_record_that_does_not_fit_leaves_nothing_half_written(tmp_path: Path) -> None:
     first = RunFolder(tmp_path)
     first.open_for_writing()
+    first.write_run({})
     first.write_record(make_record())
     first.close()
     done = subprocess.run(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hvbench.errors import LaunchError
+from hvbench.errors import LaunchError, UsageError
 from hvbench.launch import coordinator as module
 from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
@@ -17,6 +17,8 @@ from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.generation import Generation
 from hvbench.launch.messages import Exited, Hello, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
+from hvbench.launch.settings import chosen_threads
+from hvbench.launch.starting import Rendezvous, make_orders
 from hvbench.launch.starts import Starts, kind_of_workers
 from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.launch.workers import WorkerSet
@@ -112,6 +114,27 @@ def test_a_point_on_fewer_ranks_keeps_the_threads_of_the_launch(hub: Hub, tmp_pa
     assert not connections[1].poll(0.1)  # it sits the point out
     for connection in connections:
         connection.close()
+
+
+@pytest.mark.parametrize(("text", "threads"), [("4", 4), (" 2 ", 2), ("3,1", 3), ("", None), (None, None)])
+def test_the_threads_that_the_user_chose_are_obeyed(text: str | None, threads: int | None) -> None:
+    assert chosen_threads({} if text is None else {"OMP_NUM_THREADS": text}) == threads
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5", "2,", "99999", "²"])
+def test_no_number_of_threads_is_one_line(text: str) -> None:
+    with pytest.raises(UsageError, match=r"OMP_NUM_THREADS=.*: must be a whole number from 1 to 9999"):
+        chosen_threads({"OMP_NUM_THREADS": text})
+
+
+def test_workers_are_started_with_the_chosen_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("horovod")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    members = [member(rank) for rank in range(2)]
+    task = Task(group=(2,), world_size=2, framework="pytorch", device="cpu", job={}, timeout_seconds=1.0)
+    rendezvous = Rendezvous(generation=0, address="127.0.0.1", port=1, logs="logs", token="t", environment={})
+    orders = make_orders([task], assign_slots(members), members=members, rendezvous=rendezvous)
+    assert [(order.workers[0].threads, order.environment["OMP_NUM_THREADS"]) for order in orders] == [(3, "3")] * 2
 
 
 def test_a_workers_horovod_is_told_its_place_and_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

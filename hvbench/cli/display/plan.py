@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hvbench.cli.display.lines import format_duration
 from hvbench.launch.session import resolve_context
-from hvbench.launch.settings import require_horovod_settings
+from hvbench.launch.settings import chosen_threads, require_horovod_settings
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
@@ -53,7 +53,7 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     lines += ["", *(f"  warning: {line}" for line in warnings)] if warnings else []
     lines += [f"  note: {line}" for line in describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))]
     ranks = max((job.point.world_size for job in plan.jobs), default=1)
-    threads = max(1, usable_cores() // context.size)
+    threads = chosen_threads() or max(1, usable_cores() // context.size)
     if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
         lines += ["", f"  {together}"]
     settings = suite.measure
