@@ -192,7 +192,7 @@ class Ranks:
 
 
 @pytest.mark.parametrize(
-    ("digest", "ranks", "words"),
+    ("digest", "readers", "words"),
     [
         ("as asked", Ranks(False, False), None),
         (None, Ranks(True, True), None),  # a run that did not note it
@@ -202,11 +202,11 @@ class Ranks:
     ],
 )
 def test_every_launch_is_held_against_the_digest_of_its_run(
-    digest: str | None, ranks: Ranks, words: str | None, tmp_path: Path
+    digest: str | None, readers: Ranks, words: str | None, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text(PLAIN * 200)
     text = prepare(str(tmp_path / "a.txt"), vocab_size=256, cache=tmp_path / "cache")
-    outcome = find_text_change(ranks, text, digest=text.digest if digest == "as asked" else digest)
+    outcome = find_text_change(readers, text, digest=text.digest if digest == "as asked" else digest)
     if words is None:
         assert outcome is None
     else:
