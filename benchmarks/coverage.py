@@ -41,7 +41,7 @@ from hvbench.analysis.topics.batch.tradeoff import fit_tradeoff, steps_between  
 from hvbench.analysis.topics.links.model import LinkModel, link_models  # noqa: E402
 from hvbench.analysis.topics.throughput.pairs import make_pair  # noqa: E402
 from hvbench.communication.cost import error_factor  # noqa: E402
-from hvbench.plan.repeats import MIN_LAUNCHES, is_narrow  # noqa: E402
+from hvbench.plan.repeats import MIN_LAUNCHES  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 
 LEAST = 0.93  # of a nominal 95 %
@@ -167,11 +167,13 @@ def many_of_lean() -> np.ndarray:
     return 80 * np.exp(0.2 * lean(np.random.default_rng(0), 1_000_000))
 
 
+@cache
 def median_of_lean(probability: float) -> float:
     """A quantile of the steps to the target."""
     return float(np.quantile(many_of_lean(), probability))
 
 
+@cache
 def mean_of_lean() -> float:
     """Their mean."""
     return float(many_of_lean().mean())
@@ -299,13 +301,13 @@ def until_narrow(spread: float) -> Iterator[Case]:
 
     def simulate(random: Random) -> Hits:
         launches = np.exp(spread * random.standard_normal(40))
-        n = next((n for n in range(MIN_LAUNCHES, 40) if is_narrow(estimate_rate(launches[:n]), target=0.02)), 40)
+        n = next((n for n in range(MIN_LAUNCHES, 40) if estimate_rate(launches[:n]).relative_half_width <= 0.02), 40)
         rate = estimate_rate(launches[:n])
         return {"": holds(rate.low, 1.0, rate.high)}
 
     yield Case(
         name="rate after launches until it is narrow",
-        function="is_narrow",
+        function="estimate_rate, MIN_LAUNCHES",
         setting=f"spread {100 * spread:g} %, target 2 %",
         simulate=simulate,
         weight=2,

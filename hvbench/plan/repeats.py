@@ -8,14 +8,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from hvbench.plan.jobs import Job, worker_group
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
-
-if TYPE_CHECKING:
-    from hvbench.analysis.stats.estimates import Estimate  # loads pandas
 
 BUDGET_SECONDS = 1800.0
 MIN_LAUNCHES = 3  # two that happen to agree would seem certain
@@ -37,11 +33,6 @@ def points_to_repeat(points: Sequence[Point], records: Iterable[Record], *, targ
         if widths.get(point.point_id, float("inf")) > target
         and count_failures_in_a_row(by_point.get(point.point_id, [])) < MAX_FAILURES_IN_A_ROW
     ]
-
-
-def is_narrow(estimate: Estimate, *, target: float) -> bool:
-    """Whether enough launches give an interval of half width `target`, relative to its centre."""
-    return estimate.n >= MIN_LAUNCHES and estimate.relative_half_width <= target
 
 
 def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:

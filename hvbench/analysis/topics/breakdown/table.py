@@ -1,4 +1,4 @@
-"""The table "Where the time goes": parts of a step over the launches of a point, and the check that they add up."""
+"""The table "Where the time goes": parts of a step over the launches of a point, and ablated steps checked against timed ones."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def breakdown_table(run: Run) -> Table:
         "spread evenly over them, every kind is timed in turn on the batch of the step before, and what it changed is put "
         "back; slowest rank of each round, median over the rounds, mean over the n "
         f"launches ± half of the {INTERVAL} (Student's t). A part within the noise of zero may be negative.",
-        "parts / step checks the sum of the parts, that is the rounds' own whole steps and the timed steps' wait for data, "
-        "against the median of the timed steps, which know nothing of ablations; one that is "
-        f"more than {100 * ADDS_UP_WITHIN:g} % off is named, and its parts are not to be trusted. "
+        "The parts are differences of ablated steps and add up to the whole one by construction. parts / step compares that "
+        "whole step, and the timed steps' wait for data, with the median of the timed steps, which know nothing of ablations: "
+        f"one that is more than {100 * ADDS_UP_WITHIN:g} % off is named, and its parts are not to be trusted. "
         "Peak memory is that of before the first round. Overlap: 1 − exposed communication / all-reduce alone. In TensorFlow the "
         "cross-entropy's gradient belongs to the forward pass, one operation computes both. In both frameworks, freeing "
         "the activations counts as forward.",
@@ -66,10 +66,14 @@ def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None)
 
 
 def show_check(row: Row) -> str:
-    """Column text: the sum of the parts in per cent of the timed steps, and whether that is too far off."""
+    """Column text: the sum of the parts in per cent of the timed steps, and whether ablated and timed steps are too far apart."""
     text = show_estimate("parts_to_step", scale=100, decimals=1)(row)
     estimate = read_estimate(row, "parts_to_step")
-    return text if estimate is None or abs(estimate.centre - 1) <= ADDS_UP_WITHIN else f"{text} (does not add up)"
+    return (
+        text
+        if estimate is None or abs(estimate.centre - 1) <= ADDS_UP_WITHIN
+        else f"{text} (ablated steps differ from timed ones)"
+    )
 
 
 def describe_cost(points: pd.DataFrame) -> list[str]:
