@@ -1,6 +1,6 @@
 """How launches scatter about a fitted curve -> the standard error, with its degrees of freedom, of what follows from the fit.
 
-Each launch may have a spread of its own (HC2: MacKinnon and White, J. Econometrics 29, 1985), and few launches decide about
+Each launch may have a spread of its own (HC3: MacKinnon and White, J. Econometrics 29, 1985), and few launches decide about
 some parameters: the degrees of freedom are those of Bell and McCaffrey (Survey Methodology 28, 2002). A machine that
 drifts makes all launches of one repeat longer by one factor. That factor is no part of their scatter, but the figures
 that it moves are known only as well as the repeats agree.
@@ -26,7 +26,7 @@ class Scatter:
     """Of a least-squares fit of logarithms with parameters (p,) to launches (n,)."""
 
     influence: np.ndarray  # (p, n): of one launch's residual on each parameter
-    residuals: np.ndarray  # (n,): without their repeat's mean, divided by sqrt(1 - leverage)
+    residuals: np.ndarray  # (n,): without their repeat's mean, divided by 1 - leverage
     maker: np.ndarray  # (n, n): what makes residuals of errors
     blind: np.ndarray  # (p,): standard error of what the launches say nothing of; 0 for all others
     drift: float  # standard error of the mean of the repeats' factors
@@ -66,8 +66,8 @@ def measure_scatter(slopes: np.ndarray, residuals: np.ndarray, repeats: Sequence
     kept = np.maximum(np.diag(maker), 1e-3)
     return Scatter(
         influence=(inverse @ scaled.T) / np.where(is_blind, 1.0, scale)[:, None],
-        residuals=(residuals - member @ means) / np.sqrt(kept),
-        maker=maker / np.sqrt(np.outer(kept, kept)),
+        residuals=(residuals - member @ means) / kept,
+        maker=maker / np.outer(kept, kept),
         blind=np.where(is_blind, UNKNOWN, 0.0),
         drift=float(means.std(ddof=1) / math.sqrt(groups.size)) if groups.size > 1 else 0.0,
         repeats=int(groups.size),
