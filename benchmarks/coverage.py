@@ -41,7 +41,7 @@ from hvbench.analysis.topics.batch.tradeoff import fit_tradeoff, steps_between  
 from hvbench.analysis.topics.links.model import LinkModel, link_models  # noqa: E402
 from hvbench.analysis.topics.throughput.pairs import make_pair  # noqa: E402
 from hvbench.communication.cost import error_factor  # noqa: E402
-from hvbench.plan.repeats import MIN_LAUNCHES  # noqa: E402
+from hvbench.plan.repeats import widest_look  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 
 LEAST = 0.93  # of a nominal 95 %
@@ -301,13 +301,13 @@ def until_narrow(spread: float) -> Iterator[Case]:
 
     def simulate(random: Random) -> Hits:
         launches = np.exp(spread * random.standard_normal(40))
-        n = next((n for n in range(MIN_LAUNCHES, 40) if estimate_rate(launches[:n]).relative_half_width <= 0.02), 40)
+        n = next((n for n in range(1, 40) if widest_look(launches[:n].tolist()) <= 0.02), 40)
         rate = estimate_rate(launches[:n])
         return {"": holds(rate.low, 1.0, rate.high)}
 
     yield Case(
         name="rate after launches until it is narrow",
-        function="estimate_rate, MIN_LAUNCHES",
+        function="estimate_rate, widest_look",
         setting=f"spread {100 * spread:g} %, target 2 %",
         simulate=simulate,
         weight=2,

@@ -1,7 +1,8 @@
 """More launches after the planned ones: which points still need some, until their intervals are narrow enough.
 
-Pure decisions over records; `hvbench.sweep.run` launches what they say. Stopping as soon as an interval is narrow makes
-it a little too narrow (optional stopping); how much was simulated, see docs/measurements.md.
+Pure decisions over records; `hvbench.sweep.run` launches what they say. An interval that has just become narrow may be so by
+chance, and stopping there would keep the chance (optional stopping). So the intervals of the last LOOKS launches all have
+to be narrow; how well the last one then covers was simulated, see docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from hvbench.spec.point import Point
 
 BUDGET_SECONDS = 1800.0
 MIN_LAUNCHES = 3  # two that happen to agree would seem certain
+LOOKS = 3
 MAX_FAILURES_IN_A_ROW = 3
 
 
 def points_to_repeat(points: Sequence[Point], records: Iterable[Record], *, target: float) -> list[Point]:
     """The points, in their order, whose tokens/s is not yet known to ± `target` and which can still be launched.
 
-    A point needs at least MIN_LAUNCHES launches that ended in `ok`. One whose last MAX_FAILURES_IN_A_ROW launches did
+    A point needs at least MIN_LAUNCHES + LOOKS - 1 launches that ended in `ok`. One whose last MAX_FAILURES_IN_A_ROW launches did
     not is given up.
     """
     records = list(records)
@@ -36,16 +38,25 @@ def points_to_repeat(points: Sequence[Point], records: Iterable[Record], *, targ
 
 
 def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:
-    """Point id -> half width of the interval of its tokens/s / centre; infinite with fewer than MIN_LAUNCHES."""
+    """Point id -> half width of the interval of its tokens/s / centre, the widest of the last LOOKS launches' looks."""
     from hvbench.analysis.frame.frames import point_frame
-    from hvbench.analysis.stats.estimates import read_estimate, summarize_launches
 
-    widths = {}
-    for _, row in summarize_launches(point_frame(records)).iterrows():
-        estimate = read_estimate(row, "tokens_per_second")
-        is_enough = estimate is not None and estimate.n >= MIN_LAUNCHES
-        widths[row["point_id"]] = estimate.relative_half_width if is_enough else float("inf")
-    return widths
+    launches = point_frame(records)
+    launches = launches[launches["status"] == "ok"].sort_values("repeat")
+    return {
+        str(name): widest_look(group["tokens_per_second"].astype(float).tolist())
+        for name, group in launches.groupby("point_id", sort=False)
+    }
+
+
+def widest_look(rates: Sequence[float]) -> float:
+    """The widest relative half width of the intervals after each of the last LOOKS launches, a rate each; infinite where one had too few."""
+    from hvbench.analysis.stats.estimates import estimate_rate
+
+    counts = range(len(rates) - LOOKS + 1, len(rates) + 1)
+    if counts[0] < MIN_LAUNCHES:
+        return float("inf")
+    return max(estimate_rate(rates[:count]).relative_half_width for count in counts)
 
 
 def next_jobs(points: Sequence[Point], records: Iterable[Record], *, rest_seconds: float) -> list[Job]:

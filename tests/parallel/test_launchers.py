@@ -151,11 +151,12 @@ def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     done = launch([*words, "--precision-target", "99%", "--budget", "1m"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
     records = RunFolder(tmp_path / "run").read_records()[0]
-    assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 3
+    assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 5
     assert len({record.generation for record in records}) == len(records), "fresh workers each"
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["jobs"]) == len(records)
     (width,) = relative_half_widths(records).values()
-    assert f"{int(width <= 0.99)} of 1 points reached the precision target of ± 99 %" in done.stdout
+    assert width <= 0.99
+    assert "1 of 1 points reached the precision target of ± 99 %" in done.stdout
     for record in records:
         assert record.model.allreduce_bytes_per_step == 0
         assert record.environment["controller"] is None

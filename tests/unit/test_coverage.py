@@ -9,10 +9,7 @@ import pytest
 from benchmarks.coverage import LEAST, Case, list_cases, measure
 
 ROUNDS = 200
-OPTIONAL = "rate after launches until it is narrow"  # docs/measurements.md has what looking after every launch costs
-CASES = [
-    case for case in list_cases() if case.name != OPTIONAL and not case.setting.startswith(("5 launches", "5 pairs"))
-]
+CASES = [case for case in list_cases() if not case.setting.startswith(("5 launches", "5 pairs"))]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.name}, {case.setting}")

@@ -7,7 +7,14 @@ import math
 import pytest
 
 from hvbench.plan.jobs import Job
-from hvbench.plan.repeats import MAX_FAILURES_IN_A_ROW, extra_keys, next_jobs, points_to_repeat, relative_half_widths
+from hvbench.plan.repeats import (
+    MAX_FAILURES_IN_A_ROW,
+    extra_keys,
+    next_jobs,
+    points_to_repeat,
+    relative_half_widths,
+    widest_look,
+)
 from hvbench.records.record import Outcome, Record
 from hvbench.spec.point import Point
 from tests.unit.sample_records import make_rank, make_record
@@ -36,22 +43,30 @@ def wide(records: list[Record], *, target: float) -> list[str]:
 
 
 def test_the_width_is_that_of_the_interval_of_tokens_per_second() -> None:
-    """1, e^0.01 and e^-0.01 seconds: logarithms with standard deviation 0.01, t(0.975, 2) = 4.3027."""
-    records = launches(1.0, math.exp(0.01), math.exp(-0.01))
+    """1, e^0.01, e^-0.01, 1 and 1 s: the widest of the last three looks is at n = 3, s = 0.01, t(0.975, 2) = 4.3027."""
+    records = launches(1.0, math.exp(0.01), math.exp(-0.01), 1.0, 1.0)
     half = 4.302652729911275 * 0.01 / math.sqrt(3)
     assert relative_half_widths(records)[records[0].point_id] == pytest.approx(math.sinh(half))
     assert wide(records, target=0.0248) == [records[0].point_id]
     assert wide(records, target=0.0249) == []
 
 
-def test_one_launch_or_two_are_never_enough() -> None:
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_fewer_than_five_launches_are_never_enough(count: int) -> None:
     """Two launches that agree exactly have an interval of no width, and say next to nothing."""
-    assert wide(launches(1.0), target=0.5) and wide(launches(1.0, 1.0), target=0.5)
-    assert not wide(launches(1.0, 1.0, 1.0), target=0.5)
+    assert wide(launches(*[1.0] * count), target=0.5)
+    assert not wide(launches(*[1.0] * 5), target=0.5)
+
+
+def test_an_interval_has_to_be_narrow_after_each_of_the_last_three_launches() -> None:
+    """One launch of 1.05 among others of 1: ± 7.0, 3.9, 2.7, 2.1, 1.7 % at n = 3 to 7."""
+    rates = [1.0, 1.05, *[1.0] * 5]
+    assert [widest_look(rates[:count]) for count in (5, 6, 7)] == pytest.approx([0.0700, 0.0388, 0.0271], abs=1e-4)
+    assert widest_look(rates[:4]) == math.inf
 
 
 def test_only_the_wide_points_are_chosen_in_their_order() -> None:
-    narrow = launches(1.0, 1.0, 1.0, seed=1)
+    narrow = launches(1.0, 1.0, 1.0, 1.0, 1.0, seed=1)
     broad = [*launches(1.0, 2.0, 4.0, seed=2), *launches(1.0, 3.0, 9.0, seed=0)]
     assert wide([*broad, *narrow], target=0.02) == [broad[0].point_id, broad[3].point_id]
 
