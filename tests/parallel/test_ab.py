@@ -33,7 +33,8 @@ def test_one_pair_is_launched_and_is_too_little_for_a_verdict(tmp_path: Path) ->
     assert [(each["exit_code"], each["in_turns"]) for each in kept["launches"]] == [(0, True)] * 2, done.stderr
     assert kept["apart_because"] is None and "the two launches of each pair took turns" in done.stdout
     turns = json.loads((tmp_path / "out" / "pairs" / "00-turns.json").read_text())["turns"]
-    assert sorted((place, arm, steps) for place, arm, steps, _ in turns) == [(0, "a", 1)] * 4 + [(0, "b", 1)] * 4
+    assert sorted((place, arm, steps) for place, arm, steps, *_ in turns) == [(0, "a", 1)] * 4 + [(0, "b", 1)] * 4
+    assert {arm for _, arm, *_, control_seconds in turns if control_seconds > 0} == {"a", "b"}, "each its own control"
     for arm, precision, cycle_time in (("a", "fp32", None), ("b", "bf16", "50")):
         (path,) = (tmp_path / "out" / "pairs" / f"00-{arm}" / "records").glob("*.json")
         record = json.loads(path.read_text())

@@ -52,7 +52,7 @@ def other_values() -> list[dict[str, Any]]:
     """A point's fields, each at another value than its default."""
     given = {
         "data": "synthetic", "initial_checkpoint": "elsewhere", "world_size": 4, "fusion_threshold_bytes": 1024,
-        "cycle_time_seconds": 0.002, "link_bits_per_second": 10**8, "dropout": 0.1,
+        "cycle_time_seconds": 0.002, "link_bits_per_second": 10**8, "dropout": 0.1, "encoding": "latin-1",
     }  # fmt: skip
     found = []
     for name, field in Point.model_fields.items():
