@@ -11,7 +11,7 @@ from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.install.stack import find_framework
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.records.float32 import why_tf32_is_off
-from hvbench.records.gpus import least_compute_capability
+from hvbench.records.gpu import least_compute_capability
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.knob import Site, knobs_of
 from hvbench.spec.numerics import TF32_CAPABILITY

@@ -32,6 +32,17 @@ def describe_gpu(root: Path = Path("/")) -> dict[str, Any]:
     return read_kernel_files(root)
 
 
+def least_compute_capability() -> tuple[int, int] | None:
+    """CUDA's compute capability (major, minor), the least of this host's GPUs; None where none says it."""
+    return read_least_capability(describe_gpu().get("compute_capability"))
+
+
+def read_least_capability(text: str | None) -> tuple[int, int] | None:
+    """The least of versions such as `8.0, 9.0`; None where there is none."""
+    versions = re.findall(r"(\d+)\.(\d+)", text or "")
+    return min(((int(major), int(minor)) for major, minor in versions), default=None)
+
+
 def read_query(text: str | None) -> list[dict[str, str]]:
     """One mapping a GPU, from the table that nvidia-smi prints; what a GPU does not say is left out."""
     rows = []

@@ -26,7 +26,14 @@ from hvbench.records.fingerprint import (
     fingerprint_id,
     machine_facts,
 )
-from hvbench.records.gpu import describe_gpu, nvidia_packages, read_query, read_slices, summarize
+from hvbench.records.gpu import (
+    describe_gpu,
+    nvidia_packages,
+    read_least_capability,
+    read_query,
+    read_slices,
+    summarize,
+)
 from hvbench.records.record import Record
 from hvbench.records.source import source_digest, source_revision
 from hvbench.records.switches import find_switches
@@ -341,6 +348,8 @@ def test_gpus_are_counted_by_model() -> None:
     assert mixed["model"] == "1 x NVIDIA A100-SXM4-80GB, 1 x NVIDIA H100 80GB HBM3"
     assert summarize(read_query(H100), slices=read_slices(MIG))["mig"] == "2 x 1g.10gb, 1 x 3g.40gb"
     assert read_query("No devices were found\n") == read_query(None) == []
+    assert read_least_capability(mixed["compute_capability"]) == (8, 0)
+    assert read_least_capability("10.0, 9.0") == (9, 0) and read_least_capability(None) is None
 
 
 def test_without_nvidia_smi_the_kernels_files_say_what_they_know(
