@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -11,6 +12,9 @@ import tensorflow as tf
 from hvbench.frameworks.parameter_server import ServedRanks
 from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, free_port, publish_address
 from hvbench.spec.exchange import STRATEGIES
+
+# What a collective ends in where another rank's process is gone.
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.CancelledError)
 
 
 class HorovodRanks:
@@ -52,7 +56,10 @@ class NativeRanks:
         return self._gather(tf.constant([value], tf.float64)).numpy().tolist()
 
     def leave(self) -> None:
-        self.barrier()  # a rank that ends before the others would look like a failure to them
+        # A rank that ends before the others would look like a failure to them. One that has passed this barrier may be
+        # gone before the others have fetched what it sent: then it was here, and they may go as well.
+        with contextlib.suppress(*_GONE):
+            self.barrier()
 
 
 def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
