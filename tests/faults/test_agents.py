@@ -81,7 +81,7 @@ def test_workers_that_never_start_end_the_sweep_after_three_tries(tmp_path: Path
     )
     assert "Traceback" not in output
     records = read_outcomes(RunFolder(tmp_path / "run"))
-    assert list(records) == [job.key for job in plan_jobs(text)], "no point is left without a reason"
+    assert set(records) == {job.key for job in plan_jobs(text)}, "no point is left without a reason"
     for record in records.values():
         assert (record.outcome.status, record.outcome.phase, record.outcome.rank) == ("failed", "start", 1)
     assert len(list((tmp_path / "run" / "logs").glob("generation*-rank1.log"))) == 3
