@@ -13,6 +13,7 @@ from typing import Any
 import hvbench
 from hvbench.records.gpu import describe_gpu, nvidia_packages
 from hvbench.records.limits import read_limits
+from hvbench.records.reading import read_text
 from hvbench.records.source import source_digest, source_revision
 from hvbench.records.switches import find_switches
 from hvbench.registry import FRAMEWORKS, describe_framework
@@ -85,7 +86,7 @@ def describe_environment() -> dict[str, Any]:
         "usable_cores": limit_cores(GIVEN_CORES, quota=limits.cpu_quota),
         "cgroup_cpu_quota": limits.cpu_quota,
         "cgroup_cpuset_cores": limits.cpuset_cores,
-        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        "cpu_governor": read_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         **{native_fact(dtype): multiplies_natively(dtype, device="cpu") for dtype in NATIVE_FLAGS},
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "cgroup_memory_limit_bytes": limits.memory_bytes,
@@ -104,7 +105,7 @@ def describe_environment() -> dict[str, Any]:
 
 def describe_load() -> dict[str, Any]:
     """Load of this host: load averages, and clock ticks since boot, in all and stolen by the hypervisor."""
-    ticks = [int(value) for value in (_read("/proc/stat") or "cpu 0").splitlines()[0].split()[1:]]
+    ticks = [int(value) for value in (read_text(Path("/proc/stat")) or "cpu 0").splitlines()[0].split()[1:]]
     return {
         "load_average": list(os.getloadavg()),
         "steal_ticks": ticks[7] if len(ticks) > 7 else None,
@@ -145,7 +146,7 @@ def package_version(name: str) -> str | None:
 
 def cpu_model() -> str | None:
     """The processor's model name, else its architecture."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
+    for line in (read_text(Path("/proc/cpuinfo")) or "").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -154,7 +155,7 @@ def cpu_model() -> str | None:
 @cache
 def cpu_flags() -> frozenset[str]:
     """Instruction-set flags of the first processor, as Linux names them."""
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
+    for line in (read_text(Path("/proc/cpuinfo")) or "").splitlines():
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
@@ -174,10 +175,3 @@ def usable_memory_bytes(root: Path = ROOT) -> int:
     """Bytes that all processes here may use together: the host's memory or their control groups' limit."""
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min(host, cgroup_memory_limit_bytes(root) or host)
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None

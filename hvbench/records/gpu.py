@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from hvbench.records.reading import ask, read_text
 
 QUERY = ("name", "memory.total", "driver_version", "mig.mode.current", "power.limit", "compute_cap")
 ABSENT = re.compile(r"\[?(N/A|Not Supported|Insufficient Permissions|Unknown Error)\]?|", re.IGNORECASE)
@@ -85,8 +86,10 @@ def read_cuda_version(text: str | None) -> str | None:
 def read_kernel_files(root: Path) -> dict[str, Any]:
     """Models and driver as the kernel module shows them; what it does not show is left out."""
     files = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    models = re.findall(r"^Model:\s*(.+?)\s*$", "\n".join(map(_read, files)), re.MULTILINE)
-    driver = re.search(r"Kernel Module(?: for \S+)?\s+(\d+(\.\d+)+)", _read(root / "proc/driver/nvidia/version"))
+    models = re.findall(r"^Model:\s*(.+?)\s*$", "\n".join(read_text(file) or "" for file in files), re.MULTILINE)
+    driver = re.search(
+        r"Kernel Module(?: for \S+)?\s+(\d+(\.\d+)+)", read_text(root / "proc/driver/nvidia/version") or ""
+    )
     facts = {"model": count_kinds(models), "count": len(models) or None, "driver": driver[1] if driver else None}
     return {name: value for name, value in facts.items() if value is not None}
 
@@ -118,19 +121,4 @@ def _installed_versions() -> dict[str, str]:
 def _ask(*words: str) -> str | None:
     """What nvidia-smi prints; None where there is none, or it fails."""
     program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    try:
-        done = subprocess.run(
-            [program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
+    return ask([program, *words], timeout_seconds=SECONDS) if program else None

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvbench.records.reading import read_text
+
 UNLIMITED_BYTES = 2**60  # version 1 writes a number near 2^63 for "no limit"
 NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 RANGES = re.compile(r"\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*", re.ASCII)
@@ -155,11 +157,3 @@ def count_ranges(text: str | None) -> int | None:
         return None
     ends = ((first, last or first) for first, _, last in (each.partition("-") for each in text.split(",")))
     return sum(max(0, int(last) - int(first) + 1) for first, last in ends)
-
-
-def read_text(path: Path) -> str | None:
-    """A file's text without the white space around it; None where it cannot be read."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 from functools import cache
 from pathlib import Path
+
+from hvbench.records.reading import ask
 
 PACKAGE = Path(__file__).parents[1]
 SUFFIXES = (".py", ".toml", ".jinja", ".css", ".js")  # what a program is made of
@@ -42,16 +43,9 @@ def source_revision(package: Path = PACKAGE) -> str | None:
 def _ask_git(checkout: Path, *words: str) -> str | None:
     """What git answers, without white space around it; None where it cannot answer."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(checkout), *words],
-            env=environment | {"GIT_OPTIONAL_LOCKS": "0"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=GIT_SECONDS,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    answer = ask(
+        ["git", "-C", str(checkout), *words],
+        timeout_seconds=GIT_SECONDS,
+        environment=environment | {"GIT_OPTIONAL_LOCKS": "0"},
+    )
+    return None if answer is None else answer.strip()
