@@ -203,8 +203,10 @@ class Ceilings:
         operands, device = "float32" if dtype == TF32 else dtype, self.runtime.device
         run = self.twin.prepare_product(product, repeats=repeats, dtype=operands, gemm=gemm, device=device)
         self.runtime.use_tf32(dtype == TF32)
-        yield run
-        self.runtime.use_tf32(False)
+        try:
+            yield run
+        finally:
+            self.runtime.use_tf32(False)
 
     def _rounding_seconds_per_element(self, dtype: str) -> float:
         def measure() -> float:
