@@ -96,7 +96,7 @@ def test_a_batch_with_a_lost_launch_has_missed_the_target(end: str) -> None:
 
 
 def sweep(**fields) -> list[Record]:
-    """Both frameworks in two precisions, three launches each, proven alike."""
+    """Both frameworks in two precisions, three launches each, their equal work proven."""
     records = [
         make_launch({"framework": framework, "precision": precision} | fields, repeat=repeat)
         for framework in ("pytorch", "tensorflow") for precision in ("fp32", "bf16") for repeat in range(3)

@@ -1,4 +1,4 @@
-"""A point that needs a GPU where there is none is skipped, for one reason that plan, doctor and sweep give alike."""
+"""A point that needs a GPU where there is none is skipped, for one reason that plan, doctor and sweep share."""
 
 from __future__ import annotations
 

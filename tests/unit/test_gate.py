@@ -173,9 +173,9 @@ def test_a_point_that_is_noisier_than_the_others_is_not_judged_by_their_spread()
     assert noisy.p_value[0] >= own / 2 and not noisy.is_worse[0] and not noisy.is_pass[0]
 
 
-def test_moderated_variances_are_pooled_where_alike_and_their_own_where_not() -> None:
-    alike, freedom = moderate(np.full((1, 8), 0.04), freedom=17)
-    assert np.allclose(alike, 0.04) and np.allclose(freedom, 8 * 17)
+def test_moderated_variances_are_pooled_where_pooled_and_their_own_where_not() -> None:
+    pooled, freedom = moderate(np.full((1, 8), 0.04), freedom=17)
+    assert np.allclose(pooled, 0.04) and np.allclose(freedom, 8 * 17)
     apart = np.geomspace(1e-6, 1.0, 8)
     moderated, freedom = moderate(apart, freedom=17)
     assert np.allclose(moderated / apart, 1.0, atol=0.9) and freedom.max() < 19

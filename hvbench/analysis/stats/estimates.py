@@ -100,7 +100,7 @@ def estimate_to_target(values: Sequence[float], before: Sequence[float]) -> Esti
     """Mean of when targets were seen to be reached, from one value per seed; `before`: at the evaluations that still missed them.
 
     The interval holds the mean of when they were reached, somewhere in between: from the lower end of Student's interval of
-    `before` to the upper end of that of `values`. However alike the values are, they are no better known than that.
+    `before` to the upper end of that of `values`. However close together the values are, they are no better known than that.
     """
     seen, missed = estimate_mean(values), estimate_mean(before)
     return replace(seen, low=None if missed.low is None else max(0.0, missed.low))

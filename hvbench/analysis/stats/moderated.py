@@ -2,7 +2,7 @@
 
 Smyth 2004 (Statistical Applications in Genetics and Molecular Biology 3:3, the library limma): the figures' true variances are taken
 for draws from a scaled inverse chi-square distribution whose two parameters are estimated from the log variances. Where the
-variances are as alike as chance makes equal ones, they are pooled; the less alike they are, the more each keeps its own.
+variances are as close as chance leaves equal ones, they are pooled; the further apart they are, the more each keeps its own.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def estimate_noise_scale(looks: Looks) -> NoiseScale:
     centre = _invert(float(np.mean(signal) / np.mean(noise)))
     if count < MIN_LOOKS or not (
         np.ptp(signal) or np.ptp(noise)
-    ):  # looks that are all alike do not say how they scatter
+    ):  # looks that are all equal do not say how they scatter
         return NoiseScale(centre=centre, low=None, high=None, looks=count)
     least, most = bound_ratio(signal, noise)
     return NoiseScale(centre=centre, low=_invert(most), high=_invert(least), looks=count)
