@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -148,15 +150,19 @@ def test_eight_ranks_on_whatever_cores_there_are(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     words = ["hvbench", "run", "framework=pytorch", "model=tiny", "steps=20", "warmup_steps=1", "--out", "run"]
+    begun = time.monotonic()
     done = launch([*words, "--precision-target", "99%", "--budget", "1m"], folder=tmp_path)
+    seconds = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     records = RunFolder(tmp_path / "run").read_records()[0]
     assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 5
     assert len({record.generation for record in records}) == len(records), "fresh workers each"
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["jobs"]) == len(records)
+    # Beside other work launches may scatter too much for any target: then the budget is what ended it, but for one launch.
     (width,) = relative_half_widths(records).values()
-    assert width <= 0.99
-    assert "1 of 1 points reached the precision target of ± 99 %" in done.stdout
+    assert width <= 0.99 or seconds > 60 - max(record.duration_seconds for record in records)
+    (reached,) = re.findall("([01]) of 1 points reached the precision target of ± 99 %", done.stdout)
+    assert reached == "1" or width > 0.99
     for record in records:
         assert record.model.allreduce_bytes_per_step == 0
         assert record.environment["controller"] is None
