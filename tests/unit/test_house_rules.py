@@ -213,9 +213,11 @@ def test_a_twin_does_not_know_the_other(twin: str, other: str) -> None:
 # Pure: no file, no clock, no process, no network
 
 PURE = (
+    "hvbench.analysis.contrasts",
     "hvbench.analysis.frame.metrics",
     "hvbench.analysis.frame.shape",
     "hvbench.analysis.report.quality",
+    "hvbench.analysis.stats.contrasts",
     "hvbench.analysis.stats.estimates",
     "hvbench.analysis.stats.moderated",
     "hvbench.analysis.stats.ratios",

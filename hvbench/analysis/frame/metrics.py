@@ -27,6 +27,7 @@ class Metric:
 
 HUGE_PAGE_BYTES = float(2**21)  # what the kernel may give or not give at once, whatever the program asked for
 STEP = "step_seconds_median"
+RATE = "tokens_per_second"
 MEMORY = {"is_decisive": True, "is_timing": False, "resolution": HUGE_PAGE_BYTES}
 METRICS = (
     Metric(STEP, "step median", is_decisive=True),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.show.cells import INTERVAL, Row, format_number
 from hvbench.analysis.stats.estimates import read_estimate
 from hvbench.spec.numerics import PRECISIONS
-
-RATE = "tokens_per_second"
 
 
 @dataclass(frozen=True, kw_only=True)

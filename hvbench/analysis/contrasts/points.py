@@ -1,0 +1,149 @@
+"""Points of a run -> contrasts, paired by round: which is faster, as every table, sentence and command says it.
+
+Launches of one repeat are one round. A round counts for two points if both of its launches ended in `ok`. Rates and step times are
+compared step by step (Hodges and Lehmann), other metrics by the launch's figure; what the seed decides counts once a seed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hvbench.analysis.frame.metrics import RATE, STEP
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.frame.samples import make_samples
+from hvbench.analysis.stats.contrasts import Call, Contrast, Family, judge_family
+from hvbench.analysis.stats.ratios import log_shift
+from hvbench.analysis.stats.seeds import average_by, is_by_seed
+
+Row = Mapping[str, Any]  # of `summarize_launches`
+BY_STEPS = {RATE: -1.0, STEP: 1.0}  # metric -> the sign of ln(seconds) in its logarithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointContrast:
+    """Two points of a run: `contrast` is of `one` / `other`. Of a rate, a ratio above 1 is faster."""
+
+    one: Row
+    other: Row
+    contrast: Contrast
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether the ratio is above 1, as far as it can be said: of a rate, that `one` is faster."""
+        return self.contrast.call == Call.FASTER
+
+    @property
+    def is_slower(self) -> bool:
+        """Whether the ratio is below 1, as far as it can be said."""
+        return self.contrast.call == Call.SLOWER
+
+    def turned(self) -> PointContrast:
+        """`other` / `one`."""
+        return PointContrast(one=self.other, other=self.one, contrast=self.contrast.turned())
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointFamily:
+    """The contrasts that answer one question, in the order asked; `mean` is over all of them, where there are several and it is asked for."""
+
+    metric: str
+    contrasts: tuple[PointContrast, ...]
+    mean: Contrast | None
+    family: Family
+
+
+def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> PointFamily:
+    """`one` / `other` of every pair of rows: one family, such as two frameworks in all configurations, corrected together."""
+    logs = [_logs_of(run, one, other, metric) for one, other in pairs]
+    family = judge_family(_align(logs))
+    found = [
+        PointContrast(one=one, other=other, contrast=contrast)
+        for (one, other), contrast in zip(pairs, family.contrasts, strict=True)
+    ]
+    return PointFamily(metric=metric, contrasts=tuple(found), mean=family.mean, family=family)
+
+
+def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower_better: bool = False) -> PointFamily:
+    """The best of `rows` against each of the others, in their order: the best by its estimate, so every pair of rows is in the family."""
+    sign = -1.0 if is_lower_better else 1.0
+    best = max(rows, key=lambda row: -math.inf if pd.isna(row[metric]) else sign * row[metric])
+    pairs = list(combinations(rows, 2))
+    logs = [_logs_of(run, one, other, metric) for one, other in pairs]
+    family = judge_family(_align(logs), has_mean=False, dimensions=max(1, len(rows) - 1))
+    found = []
+    for (one, other), contrast in zip(pairs, family.contrasts, strict=True):
+        each = PointContrast(one=one, other=other, contrast=contrast)
+        if best in (one, other):
+            found.append(each if one is best else each.turned())
+    of_best = replace(family, contrasts=tuple(each.contrast for each in found))
+    return PointFamily(metric=metric, contrasts=tuple(found), mean=None, family=of_best)
+
+
+def _align(logs: Sequence[Mapping[int, float]]) -> list[list[float]]:
+    """Round -> value, one a contrast: as rows with the same rounds as columns, NaN where there is none."""
+    rounds = sorted({when for each in logs for when in each})
+    return [[each.get(when, math.nan) for when in rounds] for each in logs]
+
+
+def _logs_of(run: Run, one: Row, other: Row, metric: str) -> dict[int, float]:
+    """Round (or seed) -> ln(one / other)."""
+    known: dict[tuple[str, str, str], dict[int, float]] = run.derive(_make_cache)
+    key = (str(one["point_id"]), str(other["point_id"]), metric)
+    if key not in known:
+        known[key] = _compare(run, *key)
+    return known[key]
+
+
+def _make_cache(run: Run) -> dict[tuple[str, str, str], dict[int, float]]:
+    del run  # which keeps it
+    return {}
+
+
+def _compare(run: Run, one: str, other: str, metric: str) -> dict[int, float]:
+    if metric in BY_STEPS:
+        seconds = run.derive(_seconds_by_launch if metric == STEP else _seconds_per_token_by_launch)
+        a, b = seconds.get(one, {}), seconds.get(other, {})
+        return {when: BY_STEPS[metric] * log_shift(b[when], a[when]) for when in a if when in b}
+    a, b = (_values(run, point_id, metric) for point_id in (one, other))
+    return {when: math.log(a[when]) - math.log(b[when]) for when in a if when in b}
+
+
+def _values(run: Run, point_id: str, metric: str) -> dict[int, float]:
+    """Round, or seed where that decides -> the figure, where it is above 0."""
+    points = run.points
+    rows = points[(points["point_id"] == point_id) & (points["status"] == "ok")]
+    values = rows[metric].to_numpy(dtype="float64", na_value=np.nan)
+    is_known = np.isfinite(values) & (values > 0)
+    keys = rows["repeat"].to_numpy()
+    if is_by_seed(metric, seeds=int(rows["trained_seed"].nunique())):
+        keys = rows["trained_seed"].to_numpy()
+    keys, values = keys[is_known], values[is_known]
+    return dict(zip(np.unique(keys).tolist(), average_by(keys, values).tolist(), strict=True)) if len(keys) else {}
+
+
+def _seconds_by_launch(run: Run) -> dict[str, dict[int, np.ndarray]]:
+    """Point -> round -> seconds of the timed steps of the launch's slowest rank."""
+    return _steps_by_launch(run, per_token=False)
+
+
+def _seconds_per_token_by_launch(run: Run) -> dict[str, dict[int, np.ndarray]]:
+    """The same, each step's by its tokens over all ranks."""
+    return _steps_by_launch(run, per_token=True)
+
+
+def _steps_by_launch(run: Run, *, per_token: bool) -> dict[str, dict[int, np.ndarray]]:
+    found: dict[str, dict[int, np.ndarray]] = {}
+    points = run.points
+    for launch in points.loc[points["status"] == "ok", "launch"]:
+        record = run.records[launch]
+        samples = make_samples(record)
+        tokens = samples.step_tokens[record.warmup_steps :] if per_token else 1.0
+        found.setdefault(record.point_id, {})[record.repeat] = samples.slowest / tokens
+    return found
