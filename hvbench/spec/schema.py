@@ -13,7 +13,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def suite_schema() -> dict[str, Any]:
-    """Schema of one suite file (TOML read as JSON): `question`, `point`, `axes`, `exclude`, `measure`, `scale`."""
+    """Schema of one suite file (TOML read as JSON): `question`, `compares`, `point`, `axes`, `exclude`, `measure`, `scale`."""
     tables = describe_tables()
     parts = {"type": "object", "additionalProperties": False, "properties": tables, "description": "what it changes"}
     return {
@@ -24,6 +24,11 @@ def suite_schema() -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {
             "question": {"type": "string", "maxLength": MAX_QUESTION, "description": "what the suite asks, one line"},
+            "compares": {
+                "type": "array",
+                "items": {"enum": list(Point.model_fields)},
+                "description": "the axes that the question is about; the others are circumstances. None named: all of them",
+            },
             **tables,
             "scale": {
                 "type": "object",

@@ -33,9 +33,17 @@ MAX_QUESTION = 1000
 MAX_EXCLUDES = 100  # each is held against every point
 MAX_POINTS = 10_000
 MAX_LAUNCHES = 100_000
-TABLES = ("question", "point", "axes", "exclude", "measure", "scale")
+TABLES = ("question", "compares", "point", "axes", "exclude", "measure", "scale")
 SCALE_TABLES = ("point", "axes", "exclude", "measure")
-KINDS = {"question": str, "point": dict, "axes": dict, "exclude": list, "measure": dict, "scale": dict}
+KINDS = {  # what a value must be, and the words for it
+    "question": (str, "text"),
+    "compares": (list, "a list of axes"),
+    "point": (dict, "a table, [{name}]"),
+    "axes": (dict, "a table, [{name}]"),
+    "exclude": (list, "a list of tables, [[{name}]]"),
+    "measure": (dict, "a table, [{name}]"),
+    "scale": (dict, "a table, [{name}]"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,7 @@ class Suite:
     question: str
     base: Mapping[str, Any]
     axes: Mapping[str, list[Any]]
+    compares: Sequence[str] = ()  # the axes that the question is about; none named: all of them
     exclude: list[Mapping[str, Any]] = field(default_factory=list)
     measure: MeasureSettings
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what it changes, checked
@@ -149,6 +158,7 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         question=question,
         base=values.get("point", {}),
         axes=values.get("axes", {}),
+        compares=check_compares(values.get("compares", []), axes=values.get("axes", {}), where=where),
         exclude=values.get("exclude", []),
         measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
         scales=values.get("scale", {}),
@@ -170,10 +180,9 @@ def check_tables(values: Mapping[str, Any], *, allowed: Sequence[str], where: st
             raise UsageError(
                 f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(allowed))}; allowed: {', '.join(allowed)}"
             )
-        kind = KINDS[key]
+        kind, words = KINDS[key]
         if not isinstance(values[key], kind):
-            name = f"{prefix}{key}"
-            wanted = {str: "text", dict: f"a table, [{name}]", list: f"a list of tables, [[{name}]]"}[kind]
+            wanted = words.format(name=f"{prefix}{key}")
             raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
 
 
@@ -189,6 +198,18 @@ def check_contents(values: Mapping[str, Any], *, where: str, prefix: str = "") -
     for index, excluded in enumerate(exclude):
         check_exclude(excluded, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
     validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [{prefix}point]")
+
+
+def check_compares(names: list[Any], *, axes: Mapping[str, Any], where: str) -> list[str]:
+    """The axes that the question compares, as they are named in a suite; raises UsageError for what is no axis of it."""
+    for name in names:
+        if not isinstance(name, str) or name not in axes:
+            hint = did_you_mean(name, list(axes)) if isinstance(name, str) else ""
+            raise UsageError(
+                f"{where}: compares = {shorten(names)}: {shorten(name)} is no axis of this suite{hint}; "
+                f"its axes: {', '.join(axes) or 'none'}"
+            )
+    return names
 
 
 def apply_scale(suite: Suite, name: str) -> Suite:

@@ -107,6 +107,7 @@ def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence
         "world_size": world_size,
         "base": dict(suite.base),
         "axes": dict(suite.axes),
+        "compares": list(suite.compares),
         "exclude": [dict(excluded) for excluded in suite.exclude],
         "measure": suite.measure.model_dump(),
         "jobs": [job.key for job in [*plan.done, *plan.jobs]],

@@ -116,12 +116,18 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
     [
         (
             "[pont]",
-            'unknown key "pont" (did you mean "point"?); allowed: question, point, axes, exclude, measure, scale',
+            'unknown key "pont" (did you mean "point"?); allowed: question, compares, point, axes, exclude, measure, scale',
         ),
         ("point = 3", "point = 3: must be a table, [point]"),
         ("axes = []", "axes = []: must be a table, [axes]"),
         ("exclude = {}", "exclude = {}: must be a list of tables, [[exclude]]"),
         ("question = 3", "question = 3: must be text"),
+        ("compares = 3", "compares = 3: must be a list of axes"),
+        (
+            'compares = ["precison"]\n[axes]\nprecision = ["fp32", "bf16"]',
+            '"precison" is no axis of this suite (did you mean "precision"?); its axes: precision',
+        ),
+        ("compares = [1]", "1 is no axis of this suite; its axes: none"),
         ('point = {framework = "jax"}', "[point]: framework = \"jax\": must be 'pytorch' or 'tensorflow'"),
         ("point = {micro_batch_size = 0}", "[point]: micro_batch_size = 0: must be greater than or equal to 1"),
         ('point = {micro_batch_size = "4"}', '[point]: micro_batch_size = "4": must be a valid integer'),
@@ -422,6 +428,7 @@ SUITE_VALUES = st.fixed_dictionaries(
     {},
     optional={
         "question": ANY_VALUE,
+        "compares": st.lists(FIELD | ANY_VALUE, max_size=2) | ANY_VALUE,
         "point": TABLE | ANY_VALUE,
         "axes": TABLE | ANY_VALUE,
         "exclude": st.lists(TABLE | ANY_VALUE, max_size=2) | ANY_VALUE,

@@ -65,6 +65,13 @@ class Run:
         return [axis for axis in self.varying_axes if axis != "framework"]
 
     @cached_property
+    def compared_axes(self) -> list[str]:
+        """Of these the ones that the suite's question compares; the others are circumstances. All, where it names none that varies."""
+        named = self.request.get("compares")
+        chosen = [axis for axis in self.other_axes if isinstance(named, list) and axis in named]
+        return chosen or self.other_axes
+
+    @cached_property
     def records_by_point(self) -> dict[str, list[Record]]:
         """Point id -> the records of its launches."""
         found: dict[str, list[Record]] = {}

@@ -20,8 +20,8 @@ NO_SPEED = "No launch ended in ok, so no speed was measured."
 def find_answer(run: Run) -> Answer:
     """Everything that can be said of a run, computed once.
 
-    A run towards a target loss is about the target, one on shaped links about them, any other about speed: the topics'
-    `precedence` says which sentences come first.
+    The topics that answer the run's question (`Topic.answers`) speak first, the others after them, each in the order of
+    their `precedence`: a run towards a target loss is about the target, one on shaped links about them.
     """
     return run.derive(_find_answer)
 
@@ -32,7 +32,7 @@ def _find_answer(run: Run) -> Answer:
     failures = describe_failures(run)
     if not measured_rows(run):
         return Answer(headlines=(Draft().finish("nothing", NO_SPEED), *failures))
-    topics = sorted(topics_of(run), key=lambda topic: topic.precedence)
+    topics = sorted(topics_of(run), key=lambda topic: (not topic.answers(run), topic.precedence))
     sentences = [sentence for topic in topics for sentence in topic.sentences(run)]
     return Answer(
         headlines=tuple(sentences[:MAX_HEADLINES]),

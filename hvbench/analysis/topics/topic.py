@@ -63,6 +63,8 @@ class Topic:
     `tables` -> tables in the order in which they are read; a table of no rows is left out by not returning it.
     `plots` -> file stem (the name of the image below `plots/`) -> figure; its title is the question it answers.
     `sentences` -> sentences for "The answer"; those of the topic with the lowest `precedence` come first.
+    `answers` says of which runs they answer the question: those come before the sentences of all other topics, and the
+    first of them is the answer. It is judged by what was compared (`run.compared_axes`) and how it was measured.
     `advice` -> plain sentences shown below the fastest configurations.
     `is_in_terminal` says for which runs its tables are also printed by the command line, which has room for few.
     None of these is asked of a run that does not meet `needs`.
@@ -76,4 +78,5 @@ class Topic:
     sentences: Callable[[Run], Sequence[Sentence]] = _no_sentences
     advice: Callable[[Run], Sequence[str]] = _no_advice
     precedence: int = 100
+    answers: Callable[[Run], bool] = never
     is_in_terminal: Callable[[Run], bool] = always
