@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvbench.launch.context import Context
+from hvbench.launch.turns import VARIABLE
 
 LOOK_SECONDS = 1.0
 HOROVODRUN_BECOMES = (b"/bin/sh", b"-c", b"mpirun --allow-run-as-root --tag-output ")
@@ -51,7 +52,7 @@ def find_launchers(context: Context) -> list[Process]:
     None where nothing launched this process: whoever started it by hand may leave (nohup, a closed terminal). In turns
     `hvbench ab` did, and without its turn server no rank continues.
     """
-    if context.launcher == "none" and "HVBENCH_TURNS" not in os.environ:
+    if context.launcher == "none" and VARIABLE not in os.environ:
         return []
     found = (read_process(os.getppid()), find_ancestor(HOROVODRUN_BECOMES))
     return [process for process in found if process]

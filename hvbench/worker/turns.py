@@ -1,13 +1,12 @@
-"""A rank's side of taking turns: the launches that `hvbench ab` compares live at the same time, and one of them runs.
+"""A rank's side of taking turns: of the launches, or frameworks, that live at the same time, one runs at any moment.
 
-`hvbench.comparison.ab.turn_server` serves the turns on a Unix socket, which HVBENCH_TURNS names: ARM:PATH. Every rank asks
-for itself, one JSON object a line, and waits for the answer; all ranks of an arm get the same one, so that they need not
+`hvbench.launch.turns.server` serves the turns on a Unix socket, which HVBENCH_TURNS names: ARM:PATH. Every rank asks for itself, one JSON object a line, and waits for the answer; all ranks of an arm get the same one, so that they need not
 talk to each other to agree, and a rank that waits sleeps in the kernel.
 
     {"arm": "a", "rank": 0, "ranks": 2}        who asks; no answer
-    {"ask": "meet", "place": 3, "steps": 18}   wait for the other arm at the same point, then for a turn
+    {"ask": "meet", "place": 3, "steps": 18}   wait for the other arms at the same point, then for a turn
     {"ask": "steps"}                           the turn is over: wait for the next
-    {"ask": "leave"}                           the point is done: wait until the other arm has done it, too
+    {"ask": "leave"}                           the point is done: wait until the other arms have done it, too
     {"steps": 5}                               the answer: run five steps; null: go on and never ask again
 """
 
@@ -20,9 +19,9 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-VARIABLE = "HVBENCH_TURNS"
+from hvbench.launch.turns import GIVE_UP_SECONDS, VARIABLE
+
 PROTOCOL = 1  # arms of two revisions can take turns if their protocol is the same
-GIVE_UP_SECONDS = 120.0  # for a turn, and for the other arm to come to the same point
 
 
 class Turns:
@@ -46,9 +45,9 @@ class Turns:
 
     @contextlib.contextmanager
     def at(self, place: int | None, *, steps: int) -> Iterator[None]:
-        """Be at the point number `place`, of so many steps, together with the other arm: all of it runs in turns.
+        """Be at the point number `place`, of so many steps, together with the other arms: all of it runs in turns.
 
-        None: at no point that the other arm would come to.
+        None: at no point that another arm would come to.
         """
         if place is None:
             yield
@@ -79,7 +78,7 @@ class Turns:
             self._stream.flush()
             answer = self._stream.readline()
         if not answer:
-            raise ConnectionError("the turn server of hvbench ab is gone")
+            raise ConnectionError("the turn server is gone")
         self._steps = json.loads(answer)["steps"]
         if self._steps is None and question["ask"] != "leave":
             self._is_free = True
@@ -112,5 +111,5 @@ def keep_to_own_cores(*, local_rank: int, local_size: int) -> None:
 
 
 def stretch_timeout(seconds: float) -> float:
-    """The time limit of a point: in turns it also waits for the other arm, whose limit is the same."""
+    """The time limit of a point: in turns of `hvbench ab` it also waits for the other arm, whose limit is the same."""
     return 2 * seconds + 2 * GIVE_UP_SECONDS if os.environ.get(VARIABLE) else seconds

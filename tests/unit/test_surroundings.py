@@ -14,9 +14,9 @@ import pytest
 
 from hvbench.cli.display import report as report_module
 from hvbench.cli.launches.sweep import report_measured_run
-from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.errors import StorageError, UsageError
 from hvbench.io import surroundings
+from hvbench.launch.turns.server import TurnServer
 from hvbench.records.store import RunFolder
 from tests.unit.sample_records import make_rank, make_record
 

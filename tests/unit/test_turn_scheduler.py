@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvbench.comparison.ab.turn_scheduler import (
+from hvbench.launch.turns.scheduler import (
     LEAST_TURNS,
     Answer,
     Decision,
@@ -91,9 +93,13 @@ class Simulation:
             yield Leave()
 
 
+def make_scheduler(names: Sequence[str], *, seed: int = 0, limits: TurnLimits | None = None) -> TurnScheduler:
+    return TurnScheduler(names, shuffle=random.Random(seed).shuffle, limits=limits)
+
+
 def simulate(points: dict[str, Points], **settings: object) -> Simulation:
     limits = TurnLimits(block_seconds=0.05)
-    simulation = Simulation(scheduler=TurnScheduler(list(points), limits=limits), points=points, **settings)
+    simulation = Simulation(scheduler=make_scheduler(list(points), limits=limits), points=points, **settings)
     simulation.run()
     return simulation
 
@@ -106,7 +112,7 @@ def ask_all(scheduler: TurnScheduler, arm: str, request: Request, *, at: float, 
 
 def make_pair(*, seed: int = 0, **limits: float) -> TurnScheduler:
     """Two arms of one rank."""
-    scheduler = TurnScheduler("ab", seed=[seed], limits=TurnLimits(**limits))
+    scheduler = make_scheduler("ab", seed=seed, limits=TurnLimits(**limits))
     for arm in "ab":
         scheduler.join(arm, 0, world_size=1)
     return scheduler
@@ -166,7 +172,7 @@ def test_an_arm_that_has_ended_is_not_waited_for() -> None:
 
 
 def test_a_lost_rank_ends_its_arms_point_and_resumes_its_other_ranks() -> None:
-    scheduler = TurnScheduler("ab")
+    scheduler = make_scheduler("ab")
     for arm in "ab":
         for rank in range(2):
             scheduler.join(arm, rank, world_size=2)
@@ -232,21 +238,74 @@ def test_waiting_for_a_point_that_the_other_arm_runs_alone_costs_no_patience() -
     assert scheduler.given_up is None
 
 
+def test_three_arms_take_turns_each_round_and_its_reverse() -> None:
+    simulation = simulate({name: [(0, 30), (1, 17)] for name in "abc"})
+    assert simulation.steps == {name: [30, 17] for name in "abc"}
+    order = [turn.arm for turn in simulation.scheduler.turns if turn.place == 0]
+    rounds = [order[n : n + 3] for n in range(0, len(order), 3)]
+    assert all(sorted(each) == list("abc") for each in rounds)
+    assert all(second == first[::-1] for first, second in zip(rounds[::2], rounds[1::2], strict=False))
+
+
+def test_a_point_of_three_arms_begins_when_all_are_there_and_goes_on_without_those_that_are_lost() -> None:
+    scheduler = make_scheduler("abc")
+    for arm in "abc":
+        scheduler.join(arm, 0, world_size=1)
+    assert ask_all(scheduler, "a", Meet(0, 5), at=0.0) == ask_all(scheduler, "b", Meet(0, 5), at=0.0) == []
+    first = ask_all(scheduler, "c", Meet(0, 5), at=2.0)
+    (running,) = (each.arm for each in first if isinstance(each, Answer))
+    assert {each.arm for each in first if isinstance(each, Suspend)} == set("abc") - {running}
+    lost = scheduler.lose(running, 0, at=3.0)
+    (second,) = (each.arm for each in lost if isinstance(each, Answer))
+    third = next(iter(set("abc") - {running, second}))
+    assert scheduler.retire(third, at=4.0) == [Resume(third)] and scheduler.state_of(second) is State.RUNNING
+    # The lost arm's fresh ranks are waited for at the next point, the retired arm is not.
+    assert Answer(second, (0,), None) in ask_all(scheduler, second, Leave(), at=5.0)
+    assert ask_all(scheduler, second, Meet(1, 5), at=5.0) == [] and not scheduler.is_busy
+    scheduler.join(running, 0, world_size=1)
+    assert any(isinstance(each, Answer) for each in ask_all(scheduler, running, Meet(1, 5), at=9.0))
+    assert scheduler.is_busy
+
+
+def test_three_arms_of_which_one_never_comes_say_whom_they_waited_for() -> None:
+    scheduler = make_scheduler("abc", limits=TurnLimits(give_up_seconds=10.0))
+    scheduler.join("a", 0, world_size=1)
+    ask_all(scheduler, "a", Meet(0, 5), at=0.0)
+    tick(scheduler, begin=0.0, seconds=11)
+    assert scheduler.given_up == "arm a waited for the other arms for 10 s"
+
+
+def test_without_a_limit_nobody_is_given_up_and_what_was_waited_is_known() -> None:
+    """a waits 100 s for b to come, then each has one turn of 4 s."""
+    scheduler = make_pair(give_up_seconds=math.inf)
+    ask_all(scheduler, "a", Meet(0, 1), at=0.0)
+    tick(scheduler, begin=0.0, seconds=100)
+    (first,) = (each.arm for each in ask_all(scheduler, "b", Meet(0, 1), at=100.0) if isinstance(each, Answer))
+    second = "b" if first == "a" else "a"
+    assert scheduler.waited_seconds(second, at=102.0) - scheduler.waited_seconds(first, at=102.0) == pytest.approx(
+        102.0 if second == "a" else 2.0 - 100.0
+    )
+    ask_all(scheduler, first, Leave(), at=104.0)
+    ask_all(scheduler, second, Leave(), at=108.0)
+    assert {arm: scheduler.waited_seconds(arm, at=200.0) for arm in "ab"} == {"a": 104.0, "b": 4.0}
+    assert scheduler.given_up is None
+
+
 def test_an_unknown_arm_is_no_rank() -> None:
     with pytest.raises(KeyError):
-        TurnScheduler("ab").join("c", 0, world_size=1)
+        make_scheduler("ab").join("c", 0, world_size=1)
 
 
 POINTS = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 40)), unique_by=lambda point: point[0], max_size=5)
 
 
 @settings(max_examples=200, deadline=None)
-@given(a=POINTS.map(sorted), b=POINTS.map(sorted), slower=st.floats(0.1, 10), seed=st.integers(0, 9))
-def test_any_two_arms_get_to_their_end(a: Points, b: Points, slower: float, seed: int) -> None:
-    scheduler = TurnScheduler("ab", seed=[seed])
-    simulation = Simulation(
-        scheduler=scheduler, points={"a": a, "b": b}, step_seconds={"a": 0.001, "b": 0.001 * slower}
-    )
+@given(plans=st.lists(POINTS.map(sorted), min_size=2, max_size=4), slower=st.floats(0.1, 10), seed=st.integers(0, 9))
+def test_any_arms_get_to_their_end(plans: list[Points], slower: float, seed: int) -> None:
+    points = {f"arm{number}": plan for number, plan in enumerate(plans)}
+    step_seconds = {name: 0.001 * slower**number for number, name in enumerate(points)}
+    scheduler = make_scheduler(list(points), seed=seed)
+    simulation = Simulation(scheduler=scheduler, points=points, step_seconds=step_seconds)
     simulation.run()
-    assert simulation.steps == {"a": [steps for _, steps in a], "b": [steps for _, steps in b]}
-    assert scheduler.given_up is None and all(scheduler.state_of(arm) is State.AWAY for arm in "ab")
+    assert simulation.steps == {name: [steps for _, steps in plan] for name, plan in points.items()}
+    assert scheduler.given_up is None and all(scheduler.state_of(arm) is State.AWAY for arm in points)

@@ -17,11 +17,12 @@ import pytest
 from hvbench.comparison.ab.control import make_turn_control, summarize_turns
 from hvbench.comparison.ab.launches import find_obstacle
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching, read_controls
-from hvbench.comparison.ab.turn_scheduler import LEAST_TURNS, State, TurnLimits
-from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.comparison.gate.rule import LEVELS, find_moved
+from hvbench.launch.turns import VARIABLE
+from hvbench.launch.turns.scheduler import LEAST_TURNS, State, TurnLimits
+from hvbench.launch.turns.server import TurnServer
 from hvbench.spec.point import Point
-from hvbench.worker.turns import VARIABLE, Turns, join_turns, stretch_timeout
+from hvbench.worker.turns import Turns, join_turns, stretch_timeout
 
 # One rank: at each place it takes its steps, writes when each began and ended, and does what it is told at one of them.
 RANK = """
@@ -207,7 +208,7 @@ def test_the_end_of_the_server_resumes_suspended_ranks(start: Start) -> None:
         with connect(server, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
             wait_until_stopped(rank.pid)
             server.__exit__()
-            assert rank.wait(timeout=30) == 1  # "the turn server of hvbench ab is gone"
+            assert rank.wait(timeout=30) == 1  # "the turn server is gone"
             while True:
                 other.step()
     assert not server.path.exists()

@@ -1,6 +1,6 @@
 """The two launches of a pair: in turns, both alive and one running at any moment, or one after the other.
 
-Machines drift within seconds, and launches that follow each other see two machines. In turns (`hvbench.comparison.ab.turn_server`)
+Machines drift within seconds, and launches that follow each other see two machines. In turns (`hvbench.launch.turns.server`)
 both see the same one, and the ratio of their median steps says what the program does.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from hvbench.comparison.ab.arms import Prepared
 from hvbench.comparison.ab.control import make_turn_control, measure_control_seconds, summarize_turns
 from hvbench.comparison.ab.pairs import AbRun, Launched
-from hvbench.comparison.ab.turn_server import TurnServer
 from hvbench.errors import LaunchError, StorageError
 from hvbench.io.atomic import write_text
+from hvbench.launch.turns import VARIABLE
+from hvbench.launch.turns.server import TurnServer
 from hvbench.spec.point import Point
-from hvbench.worker.turns import VARIABLE
 
 END_SECONDS = 30.0  # for a sweep that is asked to stop
 POLL_SECONDS = 0.05

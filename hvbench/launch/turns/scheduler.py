@@ -1,24 +1,24 @@
-"""Whose turn it is in a pair of launches that run at the same time: events in, decisions out. Pure.
+"""Whose turn it is among launches that live at the same time, the arms: events in, decisions out. Pure.
 
-The ranks of both arms ask before each block of steps (`hvbench.worker.turns` has the protocol). Both arms begin a point
-together. A turn is a few steps, the same number for both arms; rounds alternate between AB and BA, the first drawn at
-random. While one arm runs, the ranks of the other are suspended: Horovod's background thread and the spinning threads of
-a BLAS would take time from the arm that runs. They are resumed after a few seconds in any case, because the connections
-between them have time limits.
+The ranks of all arms ask before each block of steps (`hvbench.worker.turns` has the protocol). The arms begin a point
+together. A turn is a few steps, the same number for every arm; each round's order is followed by its reverse, and drawn at
+random (AB BA, or ABC CBA). While one arm runs, the ranks of the others are suspended: Horovod's background thread and the
+spinning threads of a BLAS would take time from the arm that runs. They are resumed after a few seconds in any case, because
+the connections between them have time limits.
 
 No arm waits without end: a rank whose connection closes ends its arm's point; an arm that has ended is not waited for;
-a turn, or a wait for the other arm, that takes too long ends turn-taking for both, and `given_up` says why.
+a turn, or a wait for other arms, that takes too long ends turn-taking for all, and `given_up` says why. Who ends slow ranks
+itself sets no such limit, and asks how long an arm has waited.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
-from hvbench.worker.turns import GIVE_UP_SECONDS
+from hvbench.launch.turns import GIVE_UP_SECONDS
 
 BLOCK_SECONDS = 0.02  # of a turn, and never less than one step: what disturbs a step often disturbs the next, too
 LEAST_TURNS = 8  # of a point, for each arm
@@ -30,10 +30,13 @@ class State(enum.Enum):
     """Where an arm is."""
 
     AWAY = "at no point"
-    MEETING = "at a point that has not begun: it waits for the other arm"
+    MEETING = "at a point that has not begun: it waits for the other arms"
     WAITING = "at a point: it waits for its turn"
     RUNNING = "it has the turn"
-    DONE = "it has done its steps: it waits until the other arm has, too"
+    DONE = "it has done its steps: it waits until the other arms have, too"
+
+
+WAITS = (State.MEETING, State.WAITING, State.DONE)
 
 
 # What ranks ask. All ranks of an arm ask the same.
@@ -41,7 +44,7 @@ class State(enum.Enum):
 
 @dataclass(frozen=True)
 class Meet:
-    """Wait for the other arm at the point number `place`, of so many steps, then for a turn."""
+    """Wait for the other arms at the point number `place`, of so many steps, then for a turn."""
 
     place: int
     steps: int
@@ -105,7 +108,7 @@ class TurnLimits:
     """How long turns and waits are."""
 
     block_seconds: float = BLOCK_SECONDS
-    give_up_seconds: float = GIVE_UP_SECONDS
+    give_up_seconds: float = GIVE_UP_SECONDS  # infinite: somebody else ends an arm that takes too long
     suspend_seconds: float = SUSPEND_SECONDS  # 0: nothing is ever suspended
 
 
@@ -122,7 +125,8 @@ class _Arm:
     asked: set[int] = field(default_factory=set)
     passed: set[int] = field(default_factory=set)  # places that it will not come to again
     has_ended: bool = False
-    since: float = 0.0  # when its state changed
+    since: float = 0.0  # when its state changed; of a turn, when its ranks were let go
+    waited_seconds: float = 0.0  # in states of WAITS, but for the present one
     control_seconds: float | None = None  # at the beginning of its turn
     patience_seconds: float = 0.0  # in its state, of those in which this process was not suspended itself
 
@@ -133,7 +137,12 @@ class _Arm:
 
     def enter(self, state: State, *, at: float) -> None:
         """Change its state."""
+        self.waited_seconds = self.waited(at)
         self.state, self.since, self.patience_seconds = state, at, 0.0
+
+    def waited(self, at: float) -> float:
+        """Seconds that it has waited for others, all together."""
+        return self.waited_seconds + (max(0.0, at - self.since) if self.state in WAITS else 0.0)
 
     def answer(self, steps: int | None) -> Answer:
         """The same answer for all its ranks."""
@@ -144,12 +153,15 @@ class _Arm:
 class TurnScheduler:
     """Decides whose turn it is. Each method is an event at the time `at` (seconds of any steady clock)."""
 
-    def __init__(self, names: Sequence[str], *, seed: Sequence[int] = (0,), limits: TurnLimits | None = None) -> None:
-        self.given_up: str | None = None  # why turn-taking has ended for both arms
+    def __init__(
+        self, names: Sequence[str], *, shuffle: Callable[[list[Any]], None], limits: TurnLimits | None = None
+    ) -> None:
+        """Args: `shuffle` puts a list into random order, in place."""
+        self.given_up: str | None = None  # why turn-taking has ended for all arms
         self.turns: list[Turn] = []
         self._arms = {name: _Arm(name=name) for name in names}
         self._limits = limits or TurnLimits()
-        self._random = np.random.default_rng(seed)
+        self._shuffle = shuffle
         self._queue: list[_Arm] = []  # whose turn comes next, in this round and the next
         self._turn_steps = 1
         self._step_seconds: dict[str, float] = {}  # of each arm's last turn at this point
@@ -163,6 +175,15 @@ class TurnScheduler:
     def state_of(self, arm: str) -> State:
         """Where an arm is."""
         return self._arms[arm].state
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any arm is at a point that has begun."""
+        return any(arm.is_inside for arm in self._arms.values())
+
+    def waited_seconds(self, arm: str, *, at: float) -> float:
+        """For how long an arm has waited for others so far: to come to its point, for its turn, to leave."""
+        return self._arms[arm].waited(at)
 
     def join(self, arm: str, rank: int, *, world_size: int) -> None:
         """A rank has connected; raises KeyError for an unknown arm."""
@@ -211,17 +232,18 @@ class TurnScheduler:
         # This process may have been suspended for minutes (Ctrl-Z, a sleeping machine): no arm's patience pays for that.
         seconds = min(at - (at if self._ticked_at is None else self._ticked_at), MOST_TICK_SECONDS)
         self._ticked_at = at
-        is_begun = any(arm.is_inside for arm in self._arms.values())
+        is_begun = self.is_busy
         decisions: list[Decision] = []
         for arm in self._arms.values():
             arm.patience_seconds += seconds
-            if arm.state is State.MEETING and is_begun:  # it waits for a point that the other arm has for itself
+            if arm.state is State.MEETING and is_begun:  # it waits for a point that others have for themselves
                 arm.patience_seconds = 0.0
             if arm.state is State.RUNNING and arm.patience_seconds > self._limits.suspend_seconds:
                 decisions += self._resume_all()
             is_late = arm.patience_seconds > self._limits.give_up_seconds
             if is_late and arm.state in (State.RUNNING, State.MEETING) and self.given_up is None:
-                did = "held its turn" if arm.state is State.RUNNING else "waited for the other arm"
+                others = "the other arm" if len(self._arms) == 2 else "the other arms"
+                did = "held its turn" if arm.state is State.RUNNING else f"waited for {others}"
                 self.given_up = f"arm {arm.name} {did} for {self._limits.give_up_seconds:g} s"
                 decisions += [*self._resume_all(), *(each.answer(None) for each in self._arms.values())]
         return decisions
@@ -257,7 +279,7 @@ class TurnScheduler:
         return decisions
 
     def _begin_point(self, at: float) -> list[_Arm]:
-        """The arms that begin a point now: both at the same one, or one alone that the other will not come to."""
+        """The arms that begin a point now: all at the same one, or those alone to which the others will not come."""
         meeting = [arm for arm in self._arms.values() if arm.state is State.MEETING]
         coming = [arm for arm in self._arms.values() if arm.state is not State.MEETING and not arm.has_ended]
         place = min((arm.place for arm in meeting), default=-1)
@@ -271,15 +293,15 @@ class TurnScheduler:
 
     def _plan_rounds(self, inside: Sequence[_Arm]) -> None:
         """The next two rounds, one the reverse of the other, and how many steps a turn has in them."""
-        order = [inside[int(index)] for index in self._random.permutation(len(inside))]
+        order = list(inside)
+        self._shuffle(order)
         self._queue = [*order, *reversed(order)]
         slowest, steps = max(self._step_seconds.values(), default=0.0), min(arm.steps for arm in inside)
         if slowest:
             self._turn_steps = max(1, min(int(self._limits.block_seconds / slowest), steps // LEAST_TURNS))
 
     def _give_turn(self, arm: _Arm, *, at: float) -> list[Decision]:
-        still = (State.MEETING, State.WAITING, State.DONE)
-        others = [other for other in self._arms.values() if other is not arm and other.state in still]
+        others = [other for other in self._arms.values() if other is not arm and other.state in WAITS]
         arm.enter(State.RUNNING, at=at)
         return [*(Suspend(other.name) for other in others), Resume(arm.name), arm.answer(self._turn_steps)]
 

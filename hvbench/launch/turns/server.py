@@ -1,6 +1,6 @@
-"""Serves the turns of a pair of launches on a Unix socket: reads what ranks ask, and does what the scheduler decides.
+"""Serves the turns of launches that live at the same time on a Unix socket: reads what ranks ask, and does what the scheduler decides.
 
-`hvbench.worker.turns` is the other end and has the protocol; `hvbench.comparison.ab.turn_scheduler` decides. Processes
+`hvbench.worker.turns` is the other end and has the protocol; `hvbench.launch.turns.scheduler` decides. Processes
 are suspended by SIGSTOP and resumed by SIGCONT, through a pidfd of the process at the other end of a connection.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import selectors
 import signal
 import socket
@@ -19,7 +20,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hvbench.comparison.ab.turn_scheduler import (
+from hvbench.io.surroundings import make_socket_folder
+from hvbench.launch.turns.scheduler import (
     Answer,
     Decision,
     Leave,
@@ -32,7 +34,6 @@ from hvbench.comparison.ab.turn_scheduler import (
     TurnLimits,
     TurnScheduler,
 )
-from hvbench.io.surroundings import make_socket_folder
 
 TICK_SECONDS = 0.5  # between ticks of the scheduler at most
 MAX_LINE = 4096
@@ -72,7 +73,7 @@ class Connection:
 
 
 class TurnServer:
-    """Serves the turns of one pair of launches from a thread of its own, from `__enter__` to `__exit__`."""
+    """Serves the turns of the arms `names` from a thread of its own, from `__enter__` to `__exit__`."""
 
     def __init__(
         self,
@@ -84,7 +85,9 @@ class TurnServer:
     ) -> None:
         self._limits = limits or TurnLimits()
         self._measure_control = measure_control  # seconds of what only the machine can change, at each turn's beginning
-        self._scheduler = TurnScheduler(names, seed=seed, limits=self._limits)
+        shuffle = random.Random(repr(tuple(seed))).shuffle
+        self._scheduler = TurnScheduler(names, shuffle=shuffle, limits=self._limits)
+        self._lock = threading.Lock()  # of the scheduler
         self._connections: dict[tuple[str, int], Connection] = {}  # by arm and rank
         self._retired: list[str] = []
         self._folder = make_socket_folder("hvbench-turns-", name=SOCKET)
@@ -131,25 +134,42 @@ class TurnServer:
         return f"{arm}:{self.path}"
 
     def retire(self, arm: str) -> None:
-        """The launch of `arm` has ended: the other arm does not wait for it any more."""
+        """The launch of `arm` has ended: the others do not wait for it any more."""
         self._retired.append(arm)
         self._waker.send(b".")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any arm is at a point that has begun."""
+        with self._lock:
+            return self._scheduler.is_busy
+
+    def waited_seconds(self, arm: str) -> float:
+        """For how long an arm has waited for others so far."""
+        with self._lock:
+            return self._scheduler.waited_seconds(arm, at=time.monotonic())
 
     def _serve(self) -> None:
         try:
             while not self._is_closing:
-                for key, _ in self._selector.select(timeout=TICK_SECONDS):
-                    if key.fileobj is self._listener:
-                        self._accept()
-                    elif key.fileobj is self._wake:
-                        os.read(self._wake.fileno(), 64)
-                    else:
-                        self._read(key.data)
-                while self._retired:
-                    self._do(self._scheduler.retire(self._retired.pop(), at=time.monotonic()))
-                self._do(self._scheduler.tick(at=time.monotonic()))
+                ready = self._selector.select(timeout=TICK_SECONDS)
+                with self._lock:
+                    self._serve_ready(ready)
         finally:
             self._close()
+
+    def _serve_ready(self, ready: Sequence[tuple[selectors.SelectorKey, int]]) -> None:
+        """Do what those who have sent something ask, and what time asks."""
+        for key, _ in ready:
+            if key.fileobj is self._listener:
+                self._accept()
+            elif key.fileobj is self._wake:
+                os.read(self._wake.fileno(), 64)
+            else:
+                self._read(key.data)
+        while self._retired:
+            self._do(self._scheduler.retire(self._retired.pop(), at=time.monotonic()))
+        self._do(self._scheduler.tick(at=time.monotonic()))
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
