@@ -225,6 +225,7 @@ PURE = (
     "hvbench.analysis.frame.shape",
     "hvbench.analysis.report.quality",
     "hvbench.analysis.stats.contrasts",
+    "hvbench.analysis.stats.decision",
     "hvbench.analysis.stats.estimates",
     "hvbench.analysis.stats.moderated",
     "hvbench.analysis.stats.ratios",

@@ -29,6 +29,7 @@ class Run:
 
     records: Sequence[Record]
     request: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None  # to be named by who goes on with it; None: `--resume` finds it
     _derived: dict[Callable[[Run], Any], Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:

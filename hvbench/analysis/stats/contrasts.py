@@ -1,10 +1,8 @@
 """ln(A/B) round by round, of everything that one question compares -> faster, slower, equal or open: the one rule. Pure.
 
 A contrast is the mean over rounds of ln(A/B): launches of one round ran side by side, so what moves the machine moves both. The
-contrasts that answer one question are a family: "faster" is wrong anywhere in it in at most 5 % of equal families. A contrast's error
-comes from its own spread moderated by those of the others (`analysis.stats.moderated`), and its own spread alone has to agree
-at `OWN_SHARE` times the level, so that a noisy contrast is not judged by calm ones. The mean over the contrasts is taken
-round by round and has its own share of the level; what it does not use up goes to the contrasts, which are corrected by Holm.
+contrasts that answer one question are a family; how wrong and how powerful the rule is was simulated (`benchmarks/contrast_power.py`,
+docs/reading-a-report.md). What each call follows from is in `hvbench.analysis.stats.decision`, an array of families at a time.
 """
 
 from __future__ import annotations
@@ -18,16 +16,22 @@ import numpy as np
 from scipy import special
 
 from hvbench.analysis.stats.confidence import CONFIDENCE
-from hvbench.analysis.stats.moderated import moderate
-from hvbench.analysis.stats.ratios import adjust_holm_rows
+from hvbench.analysis.stats.decision import (
+    LEAST_SPREAD,
+    MEAN_SHARE,
+    OWN_SHARE,
+    Decided,
+    Evidence,
+    decide,
+    gather_pairs,
+    gather_samples,
+)
 
+EQUAL_WITHIN = 0.03  # of a ratio
 WORTH_TELLING = 0.05  # the difference whose price is named where nothing can be said
 POWER = 0.8  # share of the cases in which such a difference is then found
-OWN_SHARE = 2.0  # levels at which a contrast's own spread, unmoderated, has to agree
-MEAN_SHARE = 0.5  # of the level, for the mean over the contrasts; all of it where there is but one
-LEAST_SPREAD = 1e-6  # of ln(A/B): rounds that are all the same are known this well, no better
 USUAL_SPREAD = 0.035  # of a round's ln(A/B) of workers that take turns, where no second round says what it is here
-MOST_ROUNDS = 1000
+FEWEST_ROUNDS, MOST_ROUNDS = 3, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,6 @@ class Limits:
     equal_within: float  # two that differ by less than this, wherever in the interval the truth is, are equal
 
 
-EQUAL_WITHIN = 0.03  # of a ratio
 OF_RATIOS = Limits(least=math.log1p(0.01), equal_within=math.log1p(EQUAL_WITHIN))  # of ln(A/B)
 
 
@@ -76,18 +79,28 @@ class Contrast:
 
     def turned(self) -> Contrast:
         """B/A."""
-        low, high = (None if end is None else 1.0 / end for end in (self.high, self.low))
+        low, high = (None if end is None else _invert(end) for end in (self.high, self.low))
         call = {Call.FASTER: Call.SLOWER, Call.SLOWER: Call.FASTER}.get(self.call, self.call)
-        return replace(self, ratio=1.0 / self.ratio, low=low, high=high, call=call)
+        return replace(self, ratio=_invert(self.ratio), low=low, high=high, call=call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """How rounds scatter, as standard deviations of a round's difference; None where nothing has two rounds."""
+
+    of_contrast: float | None  # pooled over the contrasts
+    of_mean: float | None
+    contrasts: int  # that are corrected together
+    dimensions: int  # how many of them are independent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Differences:
-    """A family in the order given, its mean over all of them where that is a claim, and the spread of a round."""
+    """A family in the order given, and its mean over all of them where that is a claim."""
 
     each: tuple[Difference, ...]
     mean: Difference | None
-    spread: float | None  # standard deviation over the rounds, pooled; None where no contrast has two rounds
+    scatter: Scatter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,19 +109,14 @@ class Family:
 
     contrasts: tuple[Contrast, ...]
     mean: Contrast | None
-    spread: float | None  # standard deviation of a round's ln(A/B), pooled over the contrasts
+    scatter: Scatter
 
 
 def judge_family(
     logs: Sequence[Sequence[float]], *, has_mean: bool = True, dimensions: int | None = None, limits: Limits = OF_RATIOS
 ) -> Family:
     """Judge ln(A/B), a row a contrast and a column a round; the arguments are those of `judge_differences`."""
-    found = judge_differences(logs, has_mean=has_mean, dimensions=dimensions, limits=limits)
-    return Family(
-        contrasts=tuple(map(_as_ratio, found.each)),
-        mean=None if found.mean is None else _as_ratio(found.mean),
-        spread=found.spread,
-    )
+    return as_ratios(judge_differences(logs, has_mean=has_mean, dimensions=dimensions, limits=limits))
 
 
 def judge_differences(
@@ -126,93 +134,109 @@ def judge_differences(
         dimensions: how many of the contrasts are independent; fewer than all, where points are compared in all pairs.
         limits: which differences count, in the unit of the values.
     """
-    rows = _align(values)
-    counts = np.isfinite(rows).sum(axis=1)
-    means = [float(row[np.isfinite(row)].mean()) if np.isfinite(row).any() else math.nan for row in rows]
-    known = np.flatnonzero(counts > 1)
-    found = [_unknown(mean, int(count)) for mean, count in zip(means, counts, strict=True)]
-    if not len(known):
-        return Differences(each=tuple(found), mean=None, spread=None)
-    level, centres = 1 - CONFIDENCE, np.array(means)[known]
-    whole = _judge_mean(rows, limits) if has_mean and len(known) > 1 else None
-    share = 1.0 if whole is None or whole.p_value <= level else 1 - MEAN_SHARE
-    errors = _errors(rows[known], counts[known], dimensions=dimensions or len(known))
-    p_values = np.max([2 * special.stdtr(f, -np.abs(centres) / error) / own for error, f, own in errors], axis=0)
-    adjusted = adjust_holm_rows(np.minimum(p_values, 1.0), np.ones(len(known), dtype=bool)) / share
-    for place, index in enumerate(known):
-        at = level * share / len(known)
-        if (adjusted[place] <= level) != (p_values[place] <= at):
-            at = level * p_values[place] / adjusted[place]
-        width = max(error[place] * special.stdtrit(f[place], 1 - min(0.5, at * own / 2)) for error, f, own in errors)
-        found[index] = _finish(
-            centres[place],
-            float(width),
-            rounds=int(counts[index]),
-            p_value=min(1.0, float(adjusted[place])),
-            limits=limits,
-        )
-    spread = math.sqrt(np.mean([np.nanvar(rows[index], ddof=1) for index in known]))
-    return Differences(each=tuple(found), mean=whole, spread=spread)
+    return _judge(gather_pairs(align(values)), has_mean=has_mean, dimensions=dimensions, limits=limits)
 
 
-def rounds_to_tell(family: Family, *, difference: float = WORTH_TELLING) -> int:
-    """How many rounds in all find such a difference of one contrast with `POWER`, if rounds go on scattering as they did."""
-    contrasts = max(1, len(family.contrasts))
-    spread = max(USUAL_SPREAD if family.spread is None else family.spread, LEAST_SPREAD)
-    for rounds in range(2, MOST_ROUNDS):
-        freedom = contrasts * (rounds - 1)
-        critical = special.stdtrit(freedom, 1 - (1 - CONFIDENCE) / contrasts / 2)
-        if math.log1p(difference) * math.sqrt(rounds) / spread >= critical + special.stdtrit(freedom, POWER):
+def judge_samples(
+    a: Sequence[Sequence[float]],
+    b: Sequence[Sequence[float]],
+    *,
+    has_mean: bool = True,
+    limits: Limits = OF_RATIOS,
+) -> Differences:
+    """Judge mean(A) - mean(B) of sides that were not measured side by side, a row a contrast and a column a launch (Welch 1947).
+
+    A launch of one side has nothing to do with the launch of the other that stands in its column; those of one column and side
+    belong to one round, of which the mean over the contrasts is taken.
+    """
+    return _judge(gather_samples(align(a), align(b)), has_mean=has_mean, dimensions=None, limits=limits)
+
+
+def as_ratios(found: Differences) -> Family:
+    """The same of differences of logarithms, as ratios."""
+    return Family(
+        contrasts=tuple(map(_as_ratio, found.each)),
+        mean=None if found.mean is None else _as_ratio(found.mean),
+        scatter=found.scatter,
+    )
+
+
+def align(rows: Sequence[Sequence[float]]) -> np.ndarray:
+    """(rows, longest): NaN after the end of shorter ones."""
+    aligned = np.full((len(rows), max((len(row) for row in rows), default=0)), math.nan)
+    for row, values in zip(aligned, rows, strict=True):
+        row[: len(values)] = values
+    return aligned
+
+
+def rounds_to_tell(family: Family, *, difference: float = WORTH_TELLING, of_mean: bool = False) -> int:
+    """Rounds in all that find such a difference of one contrast, or `of_mean` of all, with `POWER`, if rounds go on scattering so."""
+    scatter = family.scatter
+    spread = (scatter.of_mean if of_mean else scatter.of_contrast) or USUAL_SPREAD
+    if scatter.of_contrast == 0:
+        spread = LEAST_SPREAD
+    for rounds in range(FEWEST_ROUNDS, MOST_ROUNDS):
+        reached = math.log1p(difference) * math.sqrt(rounds) / spread
+        needed = [_needed(freedom, level) for freedom, level in _demands(scatter, rounds, of_mean=of_mean)]
+        if reached >= max(needed):
             return rounds
     return MOST_ROUNDS
 
 
-def _align(logs: Sequence[Sequence[float]]) -> np.ndarray:
-    rows = np.full((len(logs), max((len(row) for row in logs), default=0)), math.nan)
-    for row, values in zip(rows, logs, strict=True):
-        row[: len(values)] = values
-    return rows
+def _demands(scatter: Scatter, rounds: int, *, of_mean: bool) -> list[tuple[float, float]]:
+    """(degrees of freedom, two-sided level) of what `hvbench.analysis.stats.decision` asks of a contrast, or of their mean."""
+    level, own = 1 - CONFIDENCE, rounds - 1.0
+    if of_mean and scatter.contrasts > 1:
+        return [(own, level * MEAN_SHARE)]
+    share = level * (1.0 if scatter.of_mean is None else 1 - MEAN_SHARE) / scatter.contrasts
+    return [(own * scatter.dimensions, share), (own, min(1.0, share * OWN_SHARE))]
 
 
-def _errors(rows: np.ndarray, counts: np.ndarray, *, dimensions: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
-    """(standard errors, degrees of freedom, at how many levels they have to agree) of the moderated and of the own spread."""
-    if not len(rows):
-        return [(np.zeros(0), np.zeros(0), 1.0)]
-    variances = np.maximum(np.nanvar(rows, axis=1, ddof=1), LEAST_SPREAD**2)
-    freedom = counts - 1.0
-    moderated, pooled = variances.copy(), freedom.copy()
-    for count in np.unique(counts):
-        same = counts == count
-        moderated[same], pooled[same] = moderate(variances[same], freedom=count - 1.0)
-        pooled[same] = np.minimum(pooled[same], dimensions * (count - 1.0))
-    return [(np.sqrt(moderated / counts), pooled, 1.0), (np.sqrt(variances / counts), freedom, OWN_SHARE)]
+def _needed(freedom: float, level: float) -> float:
+    """Standard errors that a true difference has to be large, to be found with `POWER` at a two-sided level of Student's t."""
+    return float(special.stdtrit(freedom, 1 - level / 2) + special.stdtrit(freedom, POWER))
 
 
-def _judge_mean(rows: np.ndarray, limits: Limits) -> Difference | None:
-    """The mean over all contrasts, of the rounds that have all of them."""
-    whole = rows[:, np.isfinite(rows).all(axis=0)].mean(axis=0)
-    if whole.size < 2:
-        return None
-    error = max(float(whole.std(ddof=1)), LEAST_SPREAD) / math.sqrt(whole.size)
-    p_value = 2 * float(special.stdtr(whole.size - 1, -abs(whole.mean()) / error)) / MEAN_SHARE
-    width = error * float(special.stdtrit(whole.size - 1, 1 - (1 - CONFIDENCE) * MEAN_SHARE / 2))
-    return _finish(float(whole.mean()), width, rounds=whole.size, p_value=min(1.0, p_value), limits=limits)
+def _judge(evidence: Evidence, *, has_mean: bool, dimensions: int | None, limits: Limits) -> Differences:
+    count = evidence.each.centre.shape[-1]
+    dimensions = min(dimensions or count, count)
+    if not count:
+        return Differences(
+            each=(), mean=None, scatter=Scatter(of_contrast=None, of_mean=None, contrasts=0, dimensions=0)
+        )
+    decided = decide(evidence, has_mean=has_mean, dimensions=dimensions)
+    found = [_read(decided, index, limits) for index in range(count + decided.has_mean)]
+    spread = float(decided.spread)
+    whole = found[count] if decided.has_mean and found[count].p_value is not None else None
+    scatter = Scatter(
+        of_contrast=None if math.isnan(spread) else spread,
+        of_mean=None if whole is None else math.sqrt(float(evidence.mean.variance[0])),
+        contrasts=count,
+        dimensions=dimensions,
+    )
+    return Differences(each=tuple(found[:count]), mean=whole, scatter=scatter)
 
 
-def _unknown(mean: float, rounds: int) -> Difference:
-    return Difference(mean=mean, low=None, high=None, rounds=rounds, p_value=None, call=Call.OPEN)
-
-
-def _finish(mean: float, width: float, *, rounds: int, p_value: float, limits: Limits) -> Difference:
-    """A difference of mean ± width, and the call that follows from nothing else."""
-    low, high, call = mean - width, mean + width, Call.OPEN
-    if low > 0 and mean >= limits.least:
+def _read(decided: Decided, index: int, limits: Limits) -> Difference:
+    """One contrast, or the mean after the last of them; its call follows from mean and interval, and nothing else."""
+    mean, low, high, p_value = (
+        float(each[index]) for each in (decided.mean, decided.low, decided.high, decided.p_value)
+    )
+    is_known, call = not math.isnan(p_value), Call.OPEN
+    if is_known and low > 0 and mean >= limits.least:
         call = Call.FASTER
-    elif high < 0 and mean <= -limits.least:
+    elif is_known and high < 0 and mean <= -limits.least:
         call = Call.SLOWER
-    elif max(-low, high) <= limits.equal_within:
+    elif is_known and max(-low, high) <= limits.equal_within:
         call = Call.EQUAL
-    return Difference(mean=mean, low=low, high=high, rounds=rounds, p_value=p_value, call=call)
+    return Difference(
+        mean=mean,
+        low=low if is_known else None,
+        high=high if is_known else None,
+        rounds=int(decided.rounds[index]),
+        p_value=p_value if is_known else None,
+        call=call,
+    )
 
 
 def _as_ratio(found: Difference) -> Contrast:
@@ -226,3 +250,7 @@ def _exp(value: float) -> float:
     """e^value; infinite beyond all numbers, as the end of an interval may be."""
     with np.errstate(over="ignore"):
         return float(np.exp(value))
+
+
+def _invert(value: float) -> float:
+    return 1.0 / value if value else math.inf

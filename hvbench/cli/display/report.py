@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import gc
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from hvbench.cli.options import RESULTS
 from hvbench.errors import MissingData
 from hvbench.io.atomic import write_text
 from hvbench.io.untrusted import make_printable
-from hvbench.records.store import RunFolder
+from hvbench.records.store import RunFolder, latest_run_path
 
 
 @contextlib.contextmanager
@@ -51,6 +53,13 @@ def write_report(
     return report_run(path, style=style, with_parquet=with_parquet, trackers=trackers)[0]
 
 
+def name_to_continue(path: Path, request: Mapping[str, Any]) -> str | None:
+    """The run folder as `--out` has to name it; None where it is the newest of its suite, which `--resume` takes."""
+    suite = str(request.get("suite") or "")
+    newest = latest_run_path(RESULTS, suite) if suite and Path(suite).name == suite else None
+    return None if newest and newest.resolve() == path.resolve() else str(path)
+
+
 @rarely_collecting()
 def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: Sequence[str]) -> tuple[str, bool]:
     """As `write_report`: the text, and whether any launch was measured."""
@@ -65,7 +74,7 @@ def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: 
     if not records:
         first = make_printable(f"; the first: {problems[0]}") if problems else ""
         raise MissingData(f"{path}: holds no readable record; {len(problems)} files are none{first}")
-    run = Run(records, request)
+    run = Run(records, request, folder=name_to_continue(path, request))
     write.write_report(path, run, style=style, with_parquet=with_parquet)
     lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
     lines += render_terminal(run)
