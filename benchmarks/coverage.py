@@ -26,7 +26,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
 
 from hvbench.analysis.frame.axes import AXES  # noqa: E402
-from hvbench.analysis.show.sentences import RATE  # noqa: E402
 from hvbench.analysis.stats.best import bound_by_best  # noqa: E402
 from hvbench.analysis.stats.estimates import (  # noqa: E402
     estimate_mean,
@@ -39,7 +38,6 @@ from hvbench.analysis.stats.survival import Observed, estimate_arrival  # noqa: 
 from hvbench.analysis.topics.batch.noise import Looks, estimate_noise_scale  # noqa: E402
 from hvbench.analysis.topics.batch.tradeoff import fit_tradeoff, steps_between  # noqa: E402
 from hvbench.analysis.topics.links.model import LinkModel, link_models  # noqa: E402
-from hvbench.analysis.topics.throughput.pairs import make_pair  # noqa: E402
 from hvbench.communication.cost import error_factor  # noqa: E402
 from hvbench.plan.repeats import widest_look  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
@@ -103,16 +101,6 @@ def over_launches(n: int) -> Iterator[Case]:
         low, high = bound_by_best(rates, peaks) or (None, None)
         return {"": holds(low, 0.5, high)}
 
-    def ranges(random: Random) -> Hits:
-        rows = []
-        for centre, spread in ((1.0, 0.02), (1.05, 0.06)):
-            rate = estimate_rate((centre * np.exp(spread * lean(random, n))).tolist())
-            rows.append(
-                {RATE: rate.centre, f"{RATE}_low": rate.low, f"{RATE}_high": rate.high, "launches_ok": n, "seeds_ok": 1}
-            )
-        pair = make_pair(*rows)
-        return {"": holds(pair.low, 1 / 1.05, pair.high)}
-
     count = f"{n} launches"
     yield Case(name="mean over launches", function="estimate_mean", setting=count, simulate=means)
     yield Case(name="rate or duration over launches", function="estimate_rate", setting=count, simulate=rates)
@@ -125,9 +113,6 @@ def over_launches(n: int) -> Iterator[Case]:
     yield Case(name="ratio of pairs", function="paired_ratio", setting=f"{n} pairs, drift", simulate=paired)
     yield Case(
         name="share of the best of two libraries", function="bound_by_best", setting=f"{n} pairs, drift", simulate=best
-    )
-    yield Case(
-        name="what two intervals allow", function="make_pair", setting=f"{count} a side, spreads 1:3", simulate=ranges
     )
 
 

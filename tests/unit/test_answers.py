@@ -40,7 +40,7 @@ def test_a_suite_names_the_axes_that_its_question_compares(request_: dict, compa
 
 @pytest.mark.parametrize("is_first", [True, False])
 def test_the_topic_that_answers_speaks_before_all_others(is_first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy = replace(toy_topic.TOPIC, precedence=1000, answers=lambda _: is_first)
+    toy = replace(toy_topic.TOPIC, precedence=-1, answers=lambda _: is_first)
     monkeypatch.setattr(catalogue, "TOPICS", [*catalogue.TOPICS, toy])
     found = find_answer(Run(make_quickstart(repeats=2)))
     assert (found.headlines[0].topic == "toy") is is_first

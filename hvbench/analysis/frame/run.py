@@ -73,6 +73,17 @@ class Run:
         return chosen or self.other_axes
 
     @cached_property
+    def was_evaluated(self) -> bool:
+        """Whether any launch evaluated on validation data: then the run's question is about learning, else about speed."""
+        asked = any(record.measure.evaluate_every for record in self.records)
+        return asked or any(rank.evaluations for record in self.records for rank in record.ranks)
+
+    @cached_property
+    def names_axes(self) -> bool:
+        """Whether the suite says which of its axes its question compares."""
+        return bool(self.request.get("compares"))
+
+    @cached_property
     def records_by_point(self) -> dict[str, list[Record]]:
         """Point id -> the records of its launches."""
         found: dict[str, list[Record]] = {}

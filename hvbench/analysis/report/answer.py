@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-import pandas as pd
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.contents import topics_of
-from hvbench.analysis.show.cells import INTERVAL
-from hvbench.analysis.show.sentences import RATE, Answer, Draft, Sentence
-from hvbench.analysis.stats.estimates import read_estimate
+from hvbench.analysis.show.effects import say_judged
+from hvbench.analysis.show.sentences import Answer, Draft, Sentence
+from hvbench.analysis.topics.frameworks import contrast_frameworks
 from hvbench.analysis.topics.throughput.pairs import measured_rows
 
 MAX_HEADLINES = 3
@@ -32,8 +33,12 @@ def _find_answer(run: Run) -> Answer:
     failures = describe_failures(run)
     if not measured_rows(run):
         return Answer(headlines=(Draft().finish("nothing", NO_SPEED), *failures))
-    topics = sorted(topics_of(run), key=lambda topic: (not topic.answers(run), topic.precedence))
-    sentences = [sentence for topic in topics for sentence in topic.sentences(run)]
+    topics = sorted(topics_of(run), key=lambda topic: topic.precedence)
+    said = [(topic.answers(run), sentence) for topic in topics for sentence in topic.sentences(run)]
+    # What can be said stands before what is open, within the answer and behind it.
+    said.sort(key=lambda pair: (not pair[0], pair[1].is_open))
+    # Only the first one, which is the answer, goes on with the price of what it leaves open.
+    sentences = [sentence if place else sentence.with_price() for place, (_, sentence) in enumerate(said)]
     return Answer(
         headlines=tuple(sentences[:MAX_HEADLINES]),
         details=tuple(sentences[MAX_HEADLINES:]),
@@ -47,19 +52,20 @@ def list_advice(run: Run) -> list[str]:
 
 
 def describe_certainty(run: Run) -> list[Sentence]:
-    """How wide the intervals are: what a difference must exceed to be seen here."""
-    rows = [row for row in measured_rows(run) if not pd.isna(row[f"{RATE}_low"])]
-    estimates = [read_estimate(row, RATE) for row in rows]
-    spreads = [estimate.high / estimate.low for estimate in estimates if estimate.low and estimate.high]
-    if not spreads:
+    """By which rule points are compared, and how close the frameworks' ratios are known."""
+    contrasts = [each for rivals in contrast_frameworks(run) for each in rivals.family.contrasts]
+    widths = [each.contrast.high / each.contrast.low for each in contrasts if each.contrast.low and each.contrast.high]
+    if not widths or run.was_evaluated:
         return []
     draft = Draft()
-    spread = draft.number(float(np.median(spreads)), "spread", *rows)
+    judged = say_judged(contrast_frameworks(run)[0].family, 0)
+    width = 100 * (math.sqrt(float(np.median(widths))) - 1)
+    known = draft.figure(width, "half_width", judged, text=f"{width:.1f}")
     return [
         draft.finish(
             "certainty",
-            f"Points are told apart where their {INTERVAL}s over launches do not overlap; in the median point that "
-            f"takes a difference by a factor of {spread}.",
+            "Points are compared round by round, by one rule: faster is a ratio whose interval, corrected for all contrasts of "
+            f"its question, leaves out {draft.count(1)}. In the median configuration the frameworks' ratio is known to ± {known} %.",
         )
     ]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.show.cells import INTERVAL, Row, format_number
+from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import read_estimate
 from hvbench.spec.numerics import PRECISIONS
 
@@ -15,9 +16,8 @@ from hvbench.spec.numerics import PRECISIONS
 class Number:
     """A number as it stands in a sentence, what it is, and which points it was computed from.
 
-    `kind`: `centre`, `low` and `high` of `metric` at one point; `ratio` of its centres at two points, the first divided
-    by the second; `ratio_low`, the least that their intervals allow; `spread`, the median over the points of high / low;
-    `count` of points, pairs or launches.
+    `kind`: `centre`, `low` and `high` of `metric` at one point; `effect`, `effect_low` and `effect_high` of what was `judged`, in
+    per cent or as a factor; `count` of points, rounds or launches; whatever else a topic computes, by a name of its own.
     """
 
     text: str
@@ -25,6 +25,22 @@ class Number:
     kind: str
     metric: str = RATE
     point_ids: tuple[str, ...] = ()
+    judged: Judged | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What the one rule calls a contrast of a family, as a sentence states it: enough to judge the records again.
+
+    `family`: the ids of (one, other) of every contrast of it. `which` of them, or None for the mean over all.
+    `is_best`: `one` is the best of all points in it, and every pair of these is in the family.
+    """
+
+    call: Call
+    family: tuple[tuple[str, str], ...]
+    which: int | None
+    metric: str = RATE
+    is_best: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +60,23 @@ class Sentence:
     text: str
     numbers: tuple[Number, ...] = ()
     claims: tuple[Claim, ...] = ()
+    judged: tuple[Judged, ...] = ()
     labels: tuple[str, ...] = ()
-    strength: float = 0.0  # mean |ln ratio| of the differences it states, to put the largest first
+    strength: float = 0.0  # |ln ratio| of the difference it states, to put the largest first
+    is_open: bool = False  # it says that nothing can be said
+    price: Sentence | None = None  # what it takes to say more: how the sentence goes on where it is the answer
+
+    def with_price(self) -> Sentence:
+        """The sentence with its price at the end, or as it is where it has none."""
+        if self.price is None:
+            return self
+        return replace(
+            self,
+            text=f"{self.text.removesuffix('.')}; {self.price.text}.",
+            numbers=(*self.numbers, *self.price.numbers),
+            labels=(*self.labels, *self.price.labels),
+            price=None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +94,23 @@ class Draft:
 
     numbers: list[Number] = field(default_factory=list)
     claims: list[Claim] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
 
     def number(self, value: float, kind: str, *rows: Row, metric: str = RATE) -> str:
         """`value` as text."""
         is_whole = kind == "count" or metric == "steps_to_target"
-        is_factor = kind in ("ratio", "ratio_low", "spread")
-        text = f"{value:,.0f}" if is_whole else f"{value:.2f}" if is_factor else format_number(value)
+        return self.quote(f"{value:,.0f}" if is_whole else format_number(value), value, kind, *rows, metric=metric)
+
+    def quote(self, text: str, value: float, kind: str, *rows: Row, metric: str = RATE) -> str:
+        """`value` as a text that somebody else has written, such as a difference with its own number of decimals."""
         ids = tuple(str(row["point_id"]) for row in rows)
         self.numbers.append(Number(text=text, value=float(value), kind=kind, metric=metric, point_ids=ids))
+        return text
+
+    def figure(self, value: float, kind: str, judged: Judged, *, text: str) -> str:
+        """A number of what was judged."""
+        self.numbers.append(Number(text=text, value=float(value), kind=kind, metric=judged.metric, judged=judged))
         return text
 
     def span(self, values: Sequence[tuple[float, tuple[Row, ...]]], kind: str, *, metric: str = RATE) -> str:
@@ -119,13 +158,18 @@ class Draft:
         """Keep a claim that the sentence makes."""
         self.claims.append(Claim(larger=str(larger["point_id"]), smaller=str(smaller["point_id"]), metric=metric))
 
-    def finish(self, topic: str, sentence: str, *, strength: float = 0.0) -> Sentence:
+    def finish(
+        self, topic: str, sentence: str, *, strength: float = 0.0, is_open: bool = False, price: Sentence | None = None
+    ) -> Sentence:
         """The sentence with everything that was collected."""
         return Sentence(
             topic=topic,
             text=sentence if sentence.startswith(tuple(PRECISIONS)) else sentence[0].upper() + sentence[1:],
             numbers=tuple(self.numbers),
             claims=tuple(self.claims),
+            judged=tuple(self.judged),
             labels=tuple(self.labels),
             strength=strength,
+            is_open=is_open,
+            price=price,
         )

@@ -12,6 +12,7 @@ from hvbench.analysis.topics import (
     frameworks,
     memory,
     noise,
+    once,
     overflows,
     steadiness,
     strategies,
@@ -29,6 +30,7 @@ from hvbench.analysis.topics.topic import Topic
 
 TOPICS: list[Topic] = [
     throughput.FASTEST,
+    once.TOPIC,
     frameworks.TOPIC,
     throughput.TOPIC,
     choices.TOPIC,

@@ -2,73 +2,121 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pandas as pd
 
-from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.contrasts.points import PointFamily, contrast_points
+from hvbench.analysis.frame.axes import KNOBS, order_values
+from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import Row
+from hvbench.analysis.show.effects import Sides, describe_family, describe_price
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
-from hvbench.analysis.show.sentences import Sentence
+from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.topics.questions import asks_about_choices, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
-    Pair,
     asked_rows,
     by_framework,
-    compare_values,
     count_unmeasured,
-    describe_contrast,
     measured_rows,
+    pair_values,
 )
 from hvbench.analysis.topics.topic import Need, Topic, has_measured_launches
 
+THINGS = "pairs of points"
 
-def describe_choices(run: Run) -> list[Sentence]:
-    """What each axis does: its first value against the others (of numbers: the largest), largest effect first."""
-    measured, emulated = measured_rows(run), emulated_precisions(run.points)
-    sentences = []
-    for axis in run.other_axes:
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One value of an axis against another: the pairs of points that differ in nothing else, of all frameworks."""
+
+    axis: str
+    one: object
+    other: object
+    pairs: Sequence[tuple[Row, Row]]
+    unmeasured: int  # more such pairs that cannot be compared
+
+
+def list_choices(run: Run, axes: Sequence[str]) -> list[Choice]:
+    """Every other value of each axis against its first one; of numbers the largest against the smallest."""
+    measured, asked = measured_rows(run), asked_rows(run)
+    found = []
+    for axis in axes:
         first, *others = order_values(axis, [row[axis] for row in measured])
         if pd.api.types.is_numeric_dtype(summary_of(run)[axis]):
             others = others[-1:]
         for other in (value for value in others if value is not None and first is not None):
-            pairs_of = {name: compare_values(rows, axis, other, first) for name, rows in by_framework(measured).items()}
-            lost = {
-                name: count_unmeasured(rows, axis, other, first) for name, rows in by_framework(asked_rows(run)).items()
-            }
-            sentences += describe_choice_of(axis, (other, first), pairs_of, emulated=emulated, unmeasured=lost)
-    return sorted(sentences, key=lambda sentence: -sentence.strength)
+            pairs = pair_values(measured, axis, other, first)
+            lost = count_unmeasured(asked, axis, other, first)
+            if pairs:
+                found.append(Choice(axis=axis, one=other, other=first, pairs=pairs, unmeasured=lost))
+    return found
 
 
-def describe_choice_of(
-    axis: str,
-    values: tuple[object, object],
-    pairs_of: dict[str, list[Pair]],
-    *,
-    emulated: frozenset[str],
-    unmeasured: dict[str, int],
-) -> list[Sentence]:
-    """One sentence for all frameworks where they show the same, else one each. `unmeasured`: of `count_unmeasured`."""
-    labels = (describe_value(axis, values[0], emulated=emulated), describe_value(axis, values[1], emulated=emulated))
-    directions = {
-        name: (any(p.is_faster for p in pairs), any(p.is_slower for p in pairs)) for name, pairs in pairs_of.items()
-    }
-    if len(directions) > 1 and set(directions.values()) in ({(True, False)}, {(False, True)}):
-        whole = "both" if len(directions) == 2 else "all"
-        pairs = [pair for pairs in pairs_of.values() for pair in pairs]
-        groups = {f"in {whole} frameworks": (pairs, sum(unmeasured.get(name, 0) for name in pairs_of))}
-    else:
-        groups = {f"in {STYLES[name].label}": (pairs, unmeasured.get(name, 0)) for name, pairs in pairs_of.items()}
-    said = [
-        describe_contrast(
-            axis,
-            pairs,
-            labels=labels,
-            things="pairs of points that differ in nothing else",
-            differ=f" {where}",
-            unmeasured=lost,
-        )
-        for where, (pairs, lost) in groups.items()
+def describe_choices(run: Run) -> list[Sentence]:
+    """What each axis does: those that the question compares first, what is called before what is open, largest effect first."""
+    if was_launched_once(run):
+        return []
+    is_compared = {axis: axis in run.compared_axes for axis in run.other_axes}
+    found = [
+        (choice, sentence) for choice in list_choices(run, run.other_axes) for sentence in describe_choice(run, choice)
     ]
-    return [sentence for sentence in said if sentence]
+    found.sort(key=lambda pair: (not is_compared[pair[0].axis], pair[1].is_open, -pair[1].strength))
+    return [sentence for _, sentence in found]
+
+
+def is_same_work(axis: str) -> bool:
+    """Whether every value of the axis trains the same model on the same tokens: only then is speed of interest beside learning."""
+    return axis == "precision" or KNOBS[axis].is_of_horovod
+
+
+def describe_choice(run: Run, choice: Choice, *, metric: str = RATE) -> list[Sentence]:
+    """One sentence over all frameworks, or one each where they show opposite things."""
+    family = contrast_points(run, choice.pairs, metric=metric)
+    parts = _split_by_framework(run, family) if _are_opposite(family) else {"": family}
+    return [
+        _describe(run, choice, part, where=f" in {STYLES[name].label}" if name else "") for name, part in parts.items()
+    ]
+
+
+def _describe(run: Run, choice: Choice, family: PointFamily, *, where: str) -> Sentence:
+    draft, emulated = Draft(), emulated_precisions(run.points)
+    one, other = (
+        draft.label(describe_value(choice.axis, value, emulated=emulated)) for value in (choice.one, choice.other)
+    )
+    sides = Sides(one=one, other=other, things=THINGS, where=where)
+    clause = describe_family(draft, family, sides, unmeasured=0 if where else choice.unmeasured)
+    price = describe_price(run, family) if clause.is_open else None
+    return draft.finish(choice.axis, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open, price=price)
+
+
+def _are_opposite(family: PointFamily) -> bool:
+    """Whether a choice is faster in one framework and slower in another, as far as anything is called."""
+    calls = {
+        name: {
+            each.contrast.call
+            for each in family.contrasts
+            if each.one["framework"] == name and (each.is_faster or each.is_slower)
+        }
+        for name in by_framework([each.one for each in family.contrasts])
+    }
+    return len(set.union(*calls.values())) > 1 and all(len(found) < 2 for found in calls.values())
+
+
+def _split_by_framework(run: Run, family: PointFamily) -> dict[str, PointFamily]:
+    """The contrasts of each framework: a family of its own, because another question is asked of each."""
+    groups = by_framework([each.one for each in family.contrasts])
+    return {
+        name: contrast_points(
+            run,
+            [(each.one, each.other) for each in family.contrasts if each.one["framework"] == name],
+            metric=family.metric,
+        )
+        for name in groups
+    }
 
 
 TOPIC = Topic(
@@ -77,4 +125,5 @@ TOPIC = Topic(
     needs=Need(words="launches that ended in ok", is_met=has_measured_launches),
     sentences=describe_choices,
     precedence=50,
+    answers=asks_about_choices,
 )

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import combinations
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hvbench.analysis.contrasts.points import PointContrast, PointFamily, contrast_points
 from hvbench.analysis.frame.axes import AXES, order_values
+from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, SPREAD_NOTE, show_spread
+from hvbench.analysis.show.effects import Clause, Sides, describe_family, describe_price, lead
 from hvbench.analysis.show.panels import STYLES
-from hvbench.analysis.show.sentences import RATE, Draft, Sentence
+from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import (
     Table,
     are_numbers,
@@ -20,15 +25,16 @@ from hvbench.analysis.show.tables import (
     head_axes,
     show_axes,
 )
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
 from hvbench.analysis.stats.estimates import summary_of, summary_rows
 from hvbench.analysis.topics.parity.stamps import are_comparable
+from hvbench.analysis.topics.questions import asks_for_the_fastest, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
-    Pair,
     asked_rows,
-    compare_values,
     count_unmeasured,
-    describe_contrast,
+    label_of,
     measured_rows,
+    pair_values,
 )
 from hvbench.analysis.topics.throughput.plot import plot_axes
 from hvbench.analysis.topics.topic import Need, Topic, never
@@ -39,10 +45,36 @@ ENDS = ("", "_low", "_high")
 show_rate = show_spread(RATE)
 
 NOTE = (
-    "Ratio: of the tokens/s over all launches; its range goes from the least to the most that the two intervals allow. "
-    "A framework is called faster only where the intervals do not overlap, that is where the range leaves out 1. n: launches "
-    f"of the framework that has fewer. {SPREAD_NOTE}"
+    "Ratio: of tokens/s, from the steps of launches of the same round, all steps of one against all of the other (Hodges and Lehmann), "
+    f"geometric mean over n rounds. Its {INTERVAL} is corrected for the number of rows. A framework is called faster where "
+    "that interval leaves out 1 and the ratio is 1 % or more from it; equal, where the interval lies within "
+    f"{100 * EQUAL_WITHIN:g} % of 1; else it is open. {SPREAD_NOTE}"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rivals:
+    """Two frameworks, and the contrasts of the first against the second in all configurations that both ran."""
+
+    one: str
+    other: str
+    family: PointFamily
+    unmeasured: int  # configurations that both tried, and of which no launch of one of them ended in `ok`
+
+
+def contrast_frameworks(run: Run) -> list[Rivals]:
+    """Every two frameworks that ran the same configurations, judged once."""
+    return run.derive(_contrast_frameworks)
+
+
+def _contrast_frameworks(run: Run) -> list[Rivals]:
+    measured, asked = measured_rows(run), asked_rows(run)
+    found = []
+    for other, one in combinations(order_values("framework", run.points["framework"]), 2):
+        if pairs := pair_values(measured, "framework", one, other):
+            lost = count_unmeasured(asked, "framework", one, other)
+            found.append(Rivals(one=one, other=other, family=contrast_points(run, pairs), unmeasured=lost))
+    return found
 
 
 def framework_tables(run: Run) -> list[Table]:
@@ -53,22 +85,28 @@ def framework_tables(run: Run) -> list[Table]:
 
 def framework_table(run: Run) -> Table:
     """One row per configuration and pair of frameworks."""
-    points, axes, rows_of = run.points, run.other_axes, summary_rows(run)
+    points, axes = run.points, run.other_axes
     names = order_values("framework", points["framework"])
-    pairs = [pair for other, one in combinations(names, 2) for pair in compare_values(rows_of, "framework", one, other)]
+    pairs = [pair for rivals in contrast_frameworks(run) for pair in rivals.family.contrasts]
+    pairs.sort(key=lambda pair: _place(run, pair))
     rates = [STYLES[name].label for name in names]
     rows = []
     for pair in pairs:
         speeds = {pair.one["framework"]: pair.one, pair.other["framework"]: pair.other}
         is_emulated = bool(pair.one["is_emulated"] or pair.other["is_emulated"])
         cells = show_axes(axes, {**pair.one, "is_emulated": is_emulated})
-        cells.append(str(count_launches(pair)))
+        cells.append(str(pair.contrast.rounds))
         cells += [show_rate(speeds[name]) if name in speeds else NOT_AVAILABLE for name in names]
-        rows.append([*cells, f"{pair.ratio:.2f}", show_range(pair), show_verdict(pair)])
+        rows.append([*cells, f"{pair.contrast.ratio:.3f}", show_range(pair), show_call(pair)])
     ratio = f"{rates[1]} / {rates[0]}" if len(rates) == 2 else "ratio"
-    allowed = f"{INTERVAL}s allow"
-    shown = (*head_axes(axes), "n", *(f"{rate} (tokens/s)" for rate in rates))
-    header = (*shown, ratio, allowed, "faster")
+    header = (
+        *head_axes(axes),
+        "n",
+        *(f"{rate} (tokens/s)" for rate in rates),
+        ratio,
+        f"{INTERVAL}, corrected",
+        "faster",
+    )
     is_number = (*are_numbers(axes, summary_of(run)), True, *(True for _ in rates), True, True, False)
     return Table(
         name="frameworks",
@@ -83,88 +121,90 @@ def framework_table(run: Run) -> Table:
     )
 
 
-def count_launches(pair: Pair) -> int:
-    """Launches of the framework that has fewer."""
-    return int(min(pair.one["launches_ok"], pair.other["launches_ok"]))
+def show_range(pair: PointContrast) -> str:
+    """`0.987 to 1.021`, or that one round has none."""
+    low, high = pair.contrast.low, pair.contrast.high
+    return f"n={pair.contrast.rounds}" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def show_range(pair: Pair) -> str:
-    """`0.87 to 1.12`, or that one launch has none."""
-    return "n=1" if pair.low is None or pair.high is None else f"{pair.low:.2f} to {pair.high:.2f}"
-
-
-def show_verdict(pair: Pair) -> str:
-    """Which framework is faster, or why none is named."""
-    if pair.low is None:
-        return "one launch: not ranked"
+def show_call(pair: PointContrast) -> str:
+    """Which framework is faster, that they are equal, or that it is open."""
     if pair.is_faster or pair.is_slower:
-        return STYLES[(pair.one if pair.is_faster else pair.other)["framework"]].label
-    return "cannot be told apart"
+        return label_of(pair.one if pair.is_faster else pair.other)
+    if pair.contrast.call is Call.EQUAL:
+        return f"within {100 * EQUAL_WITHIN:g} %"
+    return "open" if pair.contrast.rounds > 1 else "open: one round"
 
 
-def _raw(pairs: list[Pair]) -> pd.DataFrame:
+def _place(run: Run, pair: PointContrast) -> int:
+    """Where the summary has the configuration."""
+    order: Mapping[str, int] = {row["point_id"]: place for place, row in enumerate(summary_rows(run))}
+    return min(order[pair.one["point_id"]], order[pair.other["point_id"]])
+
+
+def _raw(pairs: list[PointContrast]) -> pd.DataFrame:
     names = [axis for axis in AXES if axis != "framework"]
     rows = [
         {
             **{axis: pair.one[axis] for axis in names},
             "framework": pair.one["framework"],
             "point_id": pair.one["point_id"],
-            "launches_ok": count_launches(pair),
+            "rounds": pair.contrast.rounds,
             **{f"{RATE}{end}": pair.one[f"{RATE}{end}"] for end in ENDS},
             "other_framework": pair.other["framework"],
             "other_point_id": pair.other["point_id"],
             **{f"other_{RATE}{end}": pair.other[f"{RATE}{end}"] for end in ENDS},
-            "ratio": pair.ratio,
-            "ratio_low": pair.low,
-            "ratio_high": pair.high,
+            "ratio": pair.contrast.ratio,
+            "ratio_low": pair.contrast.low,
+            "ratio_high": pair.contrast.high,
+            "p_value": pair.contrast.p_value,
+            "call": str(pair.contrast.call),
         }
         for pair in pairs
     ]
     figures = [f"{name}{end}" for name in (RATE, f"other_{RATE}", "ratio") for end in ENDS]
-    columns = ["framework", "other_framework", *names, "point_id", "other_point_id", "launches_ok", *figures]
+    columns = [
+        "framework",
+        "other_framework",
+        *names,
+        "point_id",
+        "other_point_id",
+        "rounds",
+        *figures,
+        "p_value",
+        "call",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
 def describe_frameworks(run: Run) -> list[Sentence]:
     """Which framework is faster, over the configurations that both ran; only where they provably did the same work."""
-    measured = measured_rows(run)
-    names = order_values("framework", [row["framework"] for row in measured])
-    if len(names) < 2:
+    if len({row["framework"] for row in measured_rows(run)}) < 2 or was_launched_once(run):
         return []
     if not are_comparable(run):
         text = "The frameworks' speeds are not compared, because they were not proven to do the same work in this run."
         return [Draft().finish(NAME, text)]
-    said = [
-        describe_two(
-            compare_values(measured, "framework", one, other),
-            one=one,
-            other=other,
-            unmeasured=count_unmeasured(asked_rows(run), "framework", one, other),
+    found = []
+    for rivals in contrast_frameworks(run):
+        draft = Draft()
+        clause = describe_rivals(draft, rivals)
+        price = describe_price(run, rivals.family) if clause.is_open else None
+        found.append(
+            draft.finish(NAME, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open, price=price)
         )
-        for index, other in enumerate(names)
-        for one in names[index + 1 :]
-    ]
-    return [sentence for sentence in said if sentence]
+    return found
 
 
-def describe_two(pairs: list[Pair], *, one: str, other: str, unmeasured: int = 0) -> Sentence | None:
-    """Which of two frameworks is faster, or that their intervals overlap; None where that cannot be said either.
+def describe_rivals(draft: Draft, rivals: Rivals) -> Clause:
+    """Which of two frameworks is faster, the faster one first."""
+    sides = Sides(one=STYLES[rivals.one].label, other=STYLES[rivals.other].label)
+    family, sides = lead(rivals.family, sides)
+    return describe_family(draft, family, sides, unmeasured=rivals.unmeasured)
 
-    `unmeasured`: configurations that both tried, and of which no launch of one of them ended in `ok`.
-    """
-    labels = (STYLES[one].label, STYLES[other].label)
-    said = describe_contrast(NAME, pairs, labels=labels, things="configurations", unmeasured=unmeasured)
-    if said or not pairs or any(pair.low is None for pair in pairs):
-        return said
-    draft = Draft()
-    where = "the configuration that both ran"
-    if len(pairs) > 1:
-        where = draft.all_of(len(pairs), "configurations that both ran")
-    if unmeasured:
-        where += f" to an end; of {draft.count(unmeasured)} more no launch of one side ended in ok"
-    return draft.finish(
-        NAME, f"{labels[0]} and {labels[1]} cannot be told apart in speed: their intervals overlap in {where}."
-    )
+
+def asks_for_a_framework(run: Run) -> bool:
+    """Whether the run's question is which framework is faster: nothing else varies, or everything was to be compared."""
+    return not run.was_evaluated and (not run.other_axes or asks_for_the_fastest(run))
 
 
 def plot_frameworks(run: Run) -> dict[str, Figure]:
@@ -185,5 +225,6 @@ TOPIC = Topic(
     plots=plot_frameworks,
     sentences=describe_frameworks,
     precedence=40,
+    answers=asks_for_a_framework,
     is_in_terminal=never,
 )

@@ -28,5 +28,6 @@ TOPIC = Topic(
     plots=plot_convergence,
     sentences=describe_convergence,
     precedence=10,
+    answers=was_evaluated,
     is_in_terminal=was_evaluated,
 )

@@ -11,7 +11,7 @@ from hvbench.analysis.topics.links.model import has_shaped_links, models_of
 from hvbench.analysis.topics.links.plot import plot_links
 from hvbench.analysis.topics.links.sentences import describe_break_evens
 from hvbench.analysis.topics.links.table import LINK, links_table, select_linked
-from hvbench.analysis.topics.topic import Need, Topic, never
+from hvbench.analysis.topics.topic import Need, Topic, always, never
 
 
 def link_tables(run: Run) -> list[Table]:
@@ -35,5 +35,6 @@ TOPIC = Topic(
     plots=link_plots,
     sentences=describe_break_evens,
     precedence=0,
+    answers=always,
     is_in_terminal=never,
 )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number
+from hvbench.analysis.show.effects import Scale
 from hvbench.analysis.show.panels import STYLES
-from hvbench.analysis.show.sentences import RATE
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
 from hvbench.analysis.stats.estimates import Estimate, read_estimate, summary_rows
-from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, describe_point, measured_rows, pick_best
+from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, describe_point, measured_rows
+from hvbench.analysis.topics.throughput.sentences import Best, find_best
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +37,17 @@ def list_fastest(run: Run) -> list[Fastest]:
         if not measured:
             found.append(Fastest(framework=framework, label=label))
             continue
-        best, beaten = pick_best(measured)
+        best = find_best(run, measured)
         lost = len(asked_of[framework]) - len(measured)
-        estimate = read_estimate(best, RATE)
+        estimate = read_estimate(best.row, RATE)
         assert estimate is not None
-        note = describe_rivals(estimate.low is not None, beaten=len(beaten), others=len(measured) - 1)
+        note = describe_rivals(best, rounds=max((each.contrast.rounds for each in best.family.contrasts), default=0))
         found.append(
             Fastest(
                 framework=framework,
                 label=label,
                 rate=format_number(estimate.centre),
-                where=describe_point(best, run.other_axes) or "the only configuration",
+                where=describe_point(best.row, run.other_axes) or "the only configuration",
                 interval=describe_interval(estimate),
                 note=f"{note} {lost} more had no launch that ended in ok.".strip() if lost else note,
             )
@@ -62,18 +65,31 @@ def describe_interval(estimate: Estimate) -> str:
     )
 
 
-def describe_rivals(has_interval: bool, *, beaten: int, others: int) -> str:
-    """How many of the framework's other points the highest rate is faster than beyond both intervals."""
+def describe_rivals(best: Best, *, rounds: int) -> str:
+    """How many of the framework's other points the highest rate is faster than, and by how much at least."""
+    others = len(best.family.contrasts)
     if not others:
         return ""
-    if not has_interval:
-        return "The highest rate measured; one launch per point does not tell close points apart."
-    if beaten == others:
-        return (
-            f"Its interval lies above those of all {others} others."
-            if others > 1
-            else "Its interval lies above the other's."
+    if rounds < 2:
+        return "The highest rate measured; one launch of a point ranks nothing."
+    faster, equal = best.called(Call.FASTER), best.called(Call.EQUAL)
+    rest = others - len(faster) - len(equal)
+    parts = []
+    if faster:
+        closest = min(each.contrast.ratio for each in faster)
+        scale = Scale.of([closest], is_larger=True)
+        least = f"{scale.show(closest)}{scale.unit or ' times'}"
+        whom = (
+            f"all {others} others"
+            if len(faster) == others > 1
+            else "the other"
+            if others == 1
+            else f"{len(faster)} of {others} others"
         )
-    if not beaten:
-        return "The highest rate measured, but its interval overlaps with all others: the order is not certain."
-    return f"Its interval lies above those of {beaten} others; the other {others - beaten} cannot be told from it."
+        parts.append(f"faster than {whom}, by {least}{' or more' if len(faster) > 1 else ''}")
+    if equal:
+        parts.append(f"within {100 * EQUAL_WITHIN:g} % of {len(equal)}")
+    if rest:
+        parts.append(f"{rest} open after {rounds} rounds")
+    text = "; ".join(parts)
+    return f"The highest rate measured: {text}." if not faster else f"{text[0].upper()}{text[1:]}."

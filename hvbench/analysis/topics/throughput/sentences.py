@@ -7,18 +7,29 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from hvbench.analysis.contrasts.points import PointContrast, PointFamily, contrast_best
+from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.sentences import RATE, Draft, Sentence
-from hvbench.analysis.stats.estimates import read_estimate
+from hvbench.analysis.show.effects import (
+    SPEED,
+    describe_price,
+    say_effect,
+    say_judged,
+    say_limit,
+    say_range,
+    say_rounds,
+)
+from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
 from hvbench.analysis.topics.parity.stamps import are_comparable
+from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
     asked_rows,
     by_framework,
-    describe_point,
     label_of,
     measured_rows,
-    pick_best,
+    name_point,
 )
 
 NAME = "fastest"
@@ -26,112 +37,95 @@ NAME = "fastest"
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The highest rate of some points: its row, the rows that it is faster than beyond both intervals, and of how many."""
+    """The highest rate of some points, its contrasts with the others, and which of these are called what."""
 
     row: Row
-    beaten: Sequence[Row]
-    others: int
+    family: PointFamily
+
+    def called(self, call: Call) -> list[PointContrast]:
+        """The contrasts that are called so."""
+        return [each for each in self.family.contrasts if each.contrast.call is call]
 
     @property
     def is_proven(self) -> bool:
         """Whether it is faster than all others."""
-        return len(self.beaten) == self.others
+        return all(each.is_faster for each in self.family.contrasts)
+
+    @property
+    def next(self) -> PointContrast:
+        """The contrast with the point that comes closest."""
+        return min(self.family.contrasts, key=lambda each: each.contrast.ratio)
 
 
-def find_best(rows: Sequence[Row]) -> Best:
+def find_best(run: Run, rows: Sequence[Row]) -> Best:
     """The highest rate among measured rows of the summary."""
-    row, beaten = pick_best(rows)
-    return Best(row=row, beaten=beaten, others=len(rows) - 1)
+    family = contrast_best(run, rows)
+    return Best(row=family.contrasts[0].one if family.contrasts else rows[0], family=family)
 
 
 def describe_fastest(run: Run) -> list[Sentence]:
     """The fastest point of all where the frameworks may be compared, else of each framework."""
-    measured, axes, comparable = measured_rows(run), run.other_axes, are_comparable(run)
-    groups = list(by_framework(measured).values())
+    measured, axes = measured_rows(run), run.other_axes
+    comparable = are_comparable(run)
+    if was_launched_once(run) or run.was_evaluated or (comparable and not axes):
+        return []
+    groups = by_framework(measured)
     lost = {name: sum(pd.isna(row[RATE]) for row in rows) for name, rows in by_framework(asked_rows(run)).items()}
-    each = [describe_best(rows, axes=axes, name=label_of(rows[0]), lost=lost[rows[0]["framework"]]) for rows in groups]
-    if not axes:
-        return [] if comparable else each
-    if any(read_estimate(row, RATE).low is None for row in measured):
-        return [describe_single_launches(measured, lost=sum(lost.values()))]
-    found = [find_best(rows) for rows in groups]
-    if len(found) > 1 and are_same_point(found, axes):
-        return [describe_shared_best(found, axes=axes, lost=sum(lost.values()))]
     if comparable:
-        return [describe_best(measured, axes=axes, name="", lost=sum(lost.values()))]
-    return each
+        return [describe_best(run, measured, name="", lost=sum(lost.values()))]
+    return [describe_best(run, rows, name=label_of(rows[0]), lost=lost[name]) for name, rows in groups.items()]
 
 
-def are_same_point(found: Sequence[Best], axes: Sequence[str]) -> bool:
-    """Whether the same configuration is provably the fastest of every framework."""
-    return all(best.is_proven for best in found) and len({describe_point(best.row, axes) for best in found}) == 1
-
-
-def describe_lost_points(draft: Draft, lost: int) -> str:
-    """`; 2 more had no launch that ended in ok`, of points that were tried; nothing where all were measured."""
-    return f"; {draft.count(lost)} more had no launch that ended in ok" if lost else ""
-
-
-def describe_shared_best(found: Sequence[Best], *, axes: Sequence[str], lost: int) -> Sentence:
-    """One sentence for a configuration that is the fastest of every framework; `lost` points could not be measured."""
-    draft = Draft()
-    where = draft.label(describe_point(found[0].row, axes))
-    rates = []
-    for best in found:
-        rates.append(f"{label_of(best.row)} {draft.estimate(best.row)}")
-        for loser in best.beaten:
-            draft.claim(best.row, loser)
-    counts = sorted({best.others + 1 for best in found})
-    of = " and ".join(draft.count(count) for count in counts)
-    frameworks = draft.all_of(len(found), "frameworks")
-    text = f"{where} is the fastest of the {of} configurations in {frameworks}: {', '.join(rates)}"
-    return draft.finish(NAME, f"{text}{describe_lost_points(draft, lost)}.")
-
-
-def describe_best(rows: Sequence[Row], *, axes: Sequence[str], name: str, lost: int) -> Sentence:
+def describe_best(run: Run, rows: Sequence[Row], *, name: str, lost: int) -> Sentence:
     """The fastest of `rows`: one framework's (`name` is its label), or all; `lost` points could not be measured."""
-    draft, best = Draft(), find_best(rows)
-    label, where = label_of(best.row), draft.label(describe_point(best.row, axes))
-    rate = draft.estimate(best.row)
-    if not best.others:
-        text = f"{label} trains at {rate}"
-    elif read_estimate(best.row, RATE).low is None:
-        text = f"{label} ran at {rate} with {where}: a single launch, so nothing is ranked"
-    else:
-        text = _rank(draft, best, subject=f"{label} with {where}" if where else label, rate=rate, name=name)
-    return draft.finish(NAME, f"{text}{describe_lost_points(draft, lost)}.")
-
-
-def _rank(draft: Draft, best: Best, *, subject: str, rate: str, name: str) -> str:
-    """How much of the others the best one is faster than."""
-    for row in best.beaten:
-        draft.claim(best.row, row)
-    points = best.others + 1
-    whole = f"{name}'s {draft.count(points)} configurations" if name else draft.all_of(points, "points")
+    draft, axes = Draft(), run.other_axes
+    behind = f"; {draft.count(lost)} more had no launch that ended in ok" if lost else ""
+    if len(rows) == 1:
+        return draft.finish(NAME, f"{label_of(rows[0])} trains at {draft.estimate(rows[0])}{behind}.")
+    best = find_best(run, rows)
+    subject = draft.label(name_point(best.row, axes))
     if best.is_proven:
-        return f"{subject} is the fastest of {whole}: {rate}"
-    if not best.beaten:
-        return (
-            f"No point is shown to be the fastest of {whole}: {subject} has the highest measured rate, {rate}, "
-            "and that interval overlaps with all others"
-        )
-    beaten, rest = draft.count(len(best.beaten)), draft.count(best.others - len(best.beaten))
-    return (
-        f"{subject} has the highest measured rate of {whole}, {rate}; that interval lies above those of {beaten} "
-        f"others, and the remaining {rest} cannot be told from it"
-    )
+        text = f"{subject} trains fastest, at {draft.estimate(best.row)}: {_describe_lead(draft, best, axes)}"
+        return draft.finish(NAME, f"{text}{behind}.")
+    whole = f"{name}'s {draft.count(len(rows))} points" if name else draft.all_of(len(rows), "points")
+    text = f"{subject} has the highest rate of {whole}, {draft.estimate(best.row)}: {_describe_rivals(draft, best)}"
+    is_open = not best.called(Call.FASTER)
+    price = describe_price(run, best.family) if best.called(Call.OPEN) else None
+    return draft.finish(NAME, f"{text}{behind}.", is_open=is_open, price=price)
 
 
-def describe_single_launches(measured: Sequence[Row], *, lost: int) -> Sentence:
-    """What can be said where some point was launched once: no order. `lost` points could not be measured."""
-    draft = Draft()
-    slow, fast = (extreme(measured, key=lambda row: float(row[RATE])) for extreme in (min, max))
-    once = sum(1 for row in measured if row["launches_ok"] == 1)
-    whole = "every point" if once == len(measured) else f"{draft.count(once)} of {draft.count(len(measured))} points"
-    low, high = (draft.number(row[RATE], "centre", row) for row in (slow, fast))
-    span = f"between {low} and {high} tokens/s were measured" if len(measured) > 1 else f"{high} tokens/s were measured"
-    return draft.finish(
-        NAME,
-        f"No configuration is called the fastest: {span}, but {whole} ended in ok once only, and one launch says "
-        f"nothing about chance{describe_lost_points(draft, lost)}.",
+def _describe_lead(draft: Draft, best: Best, axes: Sequence[str]) -> str:
+    """`4.1 % faster than the next, NAME (interval), and 12 to 40 % than the other 8`: of the best that is faster than all."""
+    closest, contrasts = best.next, best.family.contrasts
+    which = contrasts.index(closest)
+    draft.judged.extend(say_judged(best.family, i, is_best=True) for i in range(len(contrasts)) if i != which)
+    name = draft.label(name_point(closest.other, axes))
+    what = f"the next, {name}" if len(contrasts) > 1 else name
+    effect, interval = say_effect(draft, best.family, which, words=SPEED, other=what, is_best=True)
+    text = f"{effect} ({interval})"
+    if others := [each for each in contrasts if each is not closest]:
+        spread = say_range(draft, others, best.family, is_larger=True, is_best=True)
+        text += f", and {spread} faster than the other {draft.count(len(others))}"
+    return text
+
+
+def _describe_rivals(draft: Draft, best: Best) -> str:
+    """`faster than 6 of the others, by 8 to 40 %, within 3 % of 1; 5 rounds cannot say it of 2`, of a best that is not shown to be it."""
+    contrasts = best.family.contrasts
+    faster, equal = best.called(Call.FASTER), best.called(Call.EQUAL)
+    draft.judged.extend(
+        say_judged(best.family, i, is_best=True) for i, each in enumerate(contrasts) if each in (*faster, *equal)
     )
+    parts = []
+    if faster:
+        spread = say_range(draft, faster, best.family, is_larger=True, is_best=True)
+        parts.append(f"faster than {draft.count(len(faster))} of the others, by {spread}")
+    if equal:
+        parts.append(f"within {say_limit(draft, EQUAL_WITHIN)} % of {draft.count(len(equal))}")
+    rounds = say_rounds(draft, max(each.contrast.rounds for each in contrasts))
+    if rest := len(contrasts) - len(faster) - len(equal):
+        whom = f"the other {draft.count(rest)}" if parts else f"any of the other {draft.count(rest)}"
+        parts.append(f"{rounds} cannot say whether it is faster than {whom}")
+    else:
+        parts[-1] += f" ({rounds})"
+    return ", ".join(parts)

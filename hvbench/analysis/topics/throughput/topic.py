@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.tables import Table
+from hvbench.analysis.topics.questions import asks_for_the_fastest
 from hvbench.analysis.topics.throughput.plot import plot_swept_axes
 from hvbench.analysis.topics.throughput.sentences import describe_fastest
 from hvbench.analysis.topics.throughput.table import throughput_table
@@ -20,7 +21,8 @@ FASTEST = Topic(
     question="Which configuration is the fastest?",
     needs=Need(words="launches that ended in ok", is_met=has_measured_launches),
     sentences=describe_fastest,
-    precedence=30,
+    precedence=36,
+    answers=asks_for_the_fastest,
 )
 TOPIC = Topic(
     name="Throughput",

@@ -1,0 +1,50 @@
+"""A run with one launch of every point: that everything ran, what was measured, and what it takes to compare it."""
+
+from __future__ import annotations
+
+from hvbench.analysis.contrasts.points import contrast_best
+from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.effects import describe_price
+from hvbench.analysis.show.panels import STYLES
+from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.topics.questions import was_launched_once
+from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, measured_rows
+from hvbench.analysis.topics.topic import Need, Topic
+
+NAME = "once"
+
+
+def is_about_speed(run: Run) -> bool:
+    """Whether the run's question is about speed; of learning one launch can say something."""
+    return not run.was_evaluated
+
+
+def describe_once(run: Run) -> list[Sentence]:
+    """Whether every point ran to its end, between which rates, and the price of comparing them."""
+    measured, asked = measured_rows(run), asked_rows(run)
+    draft = Draft()
+    names = [STYLES[name].label for name in by_framework(asked)]
+    where = f" in {' and '.join(names)}"
+    if len(measured) == len(asked):
+        whole = draft.all_of(len(asked), "points") if len(asked) > 1 else "the one point"
+        text = f"{whole} ran to the end{where}"
+    else:
+        text = f"{draft.count(len(measured))} of {draft.count(len(asked))} points ran to the end{where}"
+    rates = sorted(measured, key=lambda row: float(row[RATE]))
+    low = draft.number(rates[0][RATE], "centre", rates[0])
+    if len(rates) == 1:
+        return [draft.finish(NAME, f"{text}, at {low} tokens/s; one launch says nothing about chance.")]
+    high = draft.number(rates[-1][RATE], "centre", rates[-1])
+    text += f", at {low} to {high} tokens/s; one launch a point does not say which is faster"
+    return [draft.finish(NAME, f"{text}.", price=describe_price(run, contrast_best(run, measured)))]
+
+
+TOPIC = Topic(
+    name="One launch a point",
+    question="Did everything run, and what would it take to compare the points?",
+    needs=Need(words="one launch that ended in ok of each point", is_met=was_launched_once),
+    sentences=describe_once,
+    precedence=25,
+    answers=is_about_speed,
+)
