@@ -17,7 +17,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   4   ranks: ceiling: readings of the best product by one rank alone and by all together; wire
+#   4   ranks: ceiling: readings of the best product by one rank alone and by all together; wire; phase_seconds
 #       point: encoding; parity: start
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
@@ -186,6 +186,10 @@ class RankSamples(Spec):
     peak_rss_bytes: Whole = Field(description="high-water mark; with ablations, of what came before their first round")
     start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
     peak_device_memory_bytes: Whole | None
+    phase_seconds: Annotated[dict[Line, Seconds], Field(max_length=64)] = Field(
+        {},
+        description="wall time in each phase (Outcome.phase names them), `start` in a set's first point; turn: waiting for one",
+    )
     ceiling: Ceiling | None = None
     ablation: Ablation | None = Field(None, description="where `measure.ablation_rounds` asked for it")
 

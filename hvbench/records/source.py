@@ -15,6 +15,12 @@ NOT_SOURCE = ("__pycache__", "suites")  # the shipped suites lie beside the pack
 GIT_SECONDS = 10.0
 
 
+def read_source() -> None:
+    """Keep digest and revision as they are now, for the rest of this process, which runs the source that it began with."""
+    source_digest()
+    source_revision()
+
+
 @cache
 def source_digest(package: Path = PACKAGE) -> str:
     """Digest, 12 hexadecimal digits, of all source files of the package: their paths and their content."""

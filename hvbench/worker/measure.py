@@ -23,6 +23,7 @@ from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
+from hvbench.worker.progress import WAITING
 from hvbench.worker.wire import describe_losses, look_at_wire
 from hvbench.worker.worker import Worker, find_text_change, load_text
 
@@ -56,13 +57,18 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
 
     Turns with another launch end with the training: what is looked at afterwards would be in the other's way.
     """
+    clock = worker.progress.clock
+    clock.enter(WAITING)
     with worker.turns.at(request.place, steps=request.measure.steps):
+        clock.enter("ceiling")
         result, prepared = measure_in_turns(worker, request)
+        clock.enter(WAITING)
     if prepared:
         result["samples"]["wire"] = look_at_wire(worker, prepared.loop)
         if result["outcome"]["status"] == "diverged":
             result["outcome"]["message"] += describe_losses(result["samples"]["wire"], request.point)
         prepared.trainer.close()
+    result["samples"]["phase_seconds"] = clock.take()
     return result
 
 
@@ -147,7 +153,9 @@ def train(worker: Worker, prepared: Prepared) -> Json:
         while not loop.is_done:
             progress.enter(loop.phase, step=loop.step)
             with loop.paused():
+                progress.clock.enter(WAITING)
                 worker.turns.step()
+                progress.clock.enter(loop.phase)
             loop.advance()
             progress.note(loss=loop.samples.loss[-1], timed_tokens=loop.timed_tokens, timed_seconds=loop.timed_seconds)
             prepared.ablations.interrupt(enter=progress.enter)

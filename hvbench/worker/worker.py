@@ -12,6 +12,7 @@ from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
 from hvbench.records.float32 import require_ieee_float32
+from hvbench.records.source import read_source
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
@@ -27,6 +28,7 @@ class Worker:
 
     def __init__(self, directory: Path) -> None:
         """Read what there is to do; nothing is loaded yet."""
+        read_source()  # now: the checkout may have changed by the time at which a record names it
         self.directory = directory
         self.description = WorkerDescription.from_json(
             json.loads((directory / "generation.json").read_text(encoding="utf-8"))

@@ -5,13 +5,14 @@ Each check is a function from frames or records to sentences, most of them none 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.frame.wall import TIMED, spend_wall
 from hvbench.analysis.show.cells import format_percent
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
@@ -22,6 +23,7 @@ from hvbench.registry import FRAMEWORKS
 # The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
 LEFTOVER_WARMUP = 1.05
 LARGE_AUTOCORRELATION = 0.5
+SMALL_PART = 0.01  # of the wall time: not named
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
 
@@ -32,6 +34,7 @@ def describe_quality(run: Run) -> list[str]:
         *describe_warmup(run.points),
         *describe_autocorrelation(run.points),
         *describe_unmeasured_ranks(run.points),
+        *describe_wall_time(run.records),
     ]
 
 
@@ -112,6 +115,23 @@ def describe_unmeasured_ranks(points: pd.DataFrame) -> list[str]:
     return [
         f"What {ranks} ranks reach together was not measured (ceilings = true does): where cores share what multiplies, it is "
         "less than as many times what one rank reaches, whatever the framework."
+    ]
+
+
+def describe_wall_time(records: Sequence[Record]) -> list[str]:
+    """How much of the launches' wall time were timed steps, and where the rest went, the largest part first."""
+    wall = spend_wall(records)
+    if wall is None or not wall.parts[TIMED]:
+        return []
+    others = [
+        f"{name} {format_percent(seconds / wall.seconds)} %"
+        for name, seconds in wall.parts.items()
+        if name != TIMED and seconds >= SMALL_PART * wall.seconds
+    ]
+    where = f"; {', '.join(others)}" if others else ""
+    return [
+        f"{format_percent(wall.timed_share)} % of the {wall.seconds:,.0f} s from the first launch's begin to the last one's end "
+        f"were timed steps{where}."
     ]
 
 
