@@ -31,6 +31,7 @@ class MeasureRequest(Spec):
     point: Point
     measure: MeasureSettings
     key: str = Field("", description="names the launch, and its folder of checkpoints")
+    repeat: int = Field(0, ge=0, description="which launch of the point it is")
     place: int | None = Field(None, description="number of the launch among those that two arms of `ab` run in turns")
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
     data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")

@@ -21,6 +21,7 @@ STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole tra
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
 CEILING_SECONDS = 2.0  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
+CEILING_LAUNCHES = 3  # that read a ceiling; later ones on the same machine use what these read
 # A round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce.
 ABLATION_STEPS = 5
 
@@ -71,7 +72,11 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
     """Rough wall time of a sweep, launches included."""
     launches = {(job.repeat, worker_group(job.point)) for job in jobs}
     crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
-    ceilings = {(job.repeat, worker_group(job.point), *ceiling_question(job.point)) for job in jobs}
+    ceilings = {
+        (job.repeat, worker_group(job.point), *ceiling_question(job.point))
+        for job in jobs
+        if job.repeat < CEILING_LAUNCHES
+    }
     setup_seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
     return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
 

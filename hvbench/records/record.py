@@ -17,7 +17,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   4   ranks: ceiling: readings of the best product by one rank alone and by all together; wire; phase_seconds
+#   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
@@ -136,6 +136,9 @@ class Ceiling(Spec):
     )
     alone_flops_per_second: Readings = Field(
         [], description="the same while this rank multiplies and the others rest: rank 0 of several"
+    )
+    read_at: Line | None = Field(
+        None, description="when an earlier launch read all but these readings, UTC, ISO 8601; None: this one did"
     )
 
 

@@ -69,6 +69,10 @@ class MeasureSettings(Spec):
         True,
         description="time bare products, memory and all-reduce before a point; no slow emulation is skipped without",
     )
+    fresh_ceilings: Annotated[bool, Knob(needs=(needs_set("ceilings"),))] = Field(
+        False,
+        description="read all of these anew; else a few launches do, and later ones on the same machine use what was kept",
+    )
     ablation_rounds: Annotated[
         int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_server_is_in_every_step)
     ] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")

@@ -44,6 +44,7 @@ def make_task(
         point=point,
         measure=settings,
         key=job.key,
+        repeat=job.repeat,
         place=place,
         checkpoints=str(checkpoints),
         data_digest=texts.get(name_text(point)),

@@ -3,8 +3,9 @@
 The twins offer bare work to be timed (`frameworks/*/ceiling.py`); which work, how often, and what the times mean is
 decided here and in `training.products`. A single disturbance does little harm: most figures are a best of few. The largest
 of several such readings is a little too high, so the best product is read again, by one rank alone and by all together
-(`hvbench.worker.together`). All of it takes about a second for each combination of precision, `gemm`, model and
-micro-batch, and is kept for the rest of the worker's life.
+(`hvbench.worker.together`). All of it takes a second or more for each combination of precision, `gemm`, model and
+micro-batch, and is kept for the rest of the worker's life; and all but the last reading for later launches
+(`hvbench.worker.ceiling_cache`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime
 from hvbench.records.environment import multiplies_natively
+from hvbench.records.record import Ceiling
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
@@ -34,6 +36,16 @@ from hvbench.training.products import (
     square,
     total_flops,
     total_seconds,
+)
+from hvbench.worker.ceiling_cache import (
+    KEPT,
+    CeilingCache,
+    KeptProduct,
+    Reading,
+    describe_question,
+    have_all,
+    is_within_scatter,
+    renew,
 )
 from hvbench.worker.together import Readings, Work, read_together
 
@@ -64,6 +76,15 @@ class Peak:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CeilingRequest:
+    """What is asked of a launch's ceilings, beside its point."""
+
+    repeat: int = 0  # of the launch: which of the kept readings it takes
+    force_emulated: bool = False  # a precision that is very slow is run, too
+    fresh: bool = False  # nothing that is kept is used
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRates:
     """A model's own products in one dtype: the best of them, and how long all of a micro-batch usually take."""
 
@@ -75,51 +96,86 @@ class ModelRates:
 class Ceilings:
     """Measures the ceilings of a worker's points; what two points have in common is measured once."""
 
-    def __init__(self, framework: str, runtime: Runtime) -> None:
+    def __init__(self, framework: str, runtime: Runtime, *, threads: int) -> None:
         self.twin = load_framework(framework, "ceiling")
+        self.framework = framework
         self.runtime = runtime
+        self.threads = threads
         self._answers: dict[tuple[Any, ...], Any] = {}
 
-    def measure(self, point: Point, *, force_emulated: bool) -> tuple[dict[str, Any], str | None]:
+    def measure(self, point: Point, request: CeilingRequest) -> tuple[dict[str, Any], str | None]:
         """The fields of `record.Ceiling`, and why the point is skipped or None; every rank calls it and comes to the same decision."""
         self.runtime.barrier()
+        facts = {"framework": self.framework, "runtime": self.runtime, "threads": self.threads}
+        question = describe_question(point, **facts)
+        reading = self._ask_once(lambda: self._look_up(point, question, request), "point", question)
+        slowness = describe_slowness(
+            precision=point.precision,
+            flops=reading.flops,
+            seconds=self._share_largest(reading.seconds),
+            fp32_seconds=self._share_largest(reading.fp32_seconds),
+            is_emulated=reading.ceiling.is_emulated,
+            is_forced=request.force_emulated,
+        )
+        return reading.ceiling.model_dump(), slowness
+
+    def _look_up(self, point: Point, question: str, request: CeilingRequest) -> Reading:
+        """What enough earlier launches have read, if the best product is still as fast; else read by this one, and kept."""
+        cache = CeilingCache(question, rank=self.runtime.rank)
+        if not have_all(self.runtime, question):
+            return self._read(point)  # ranks that differ, or on several hosts: none of them knows what the others kept
+        kept = [] if request.fresh else cache.load()
+        if have_all(self.runtime, [each.moment for each in kept]) and len(kept) == KEPT:
+            chosen = kept[request.repeat % KEPT]
+            ceiling = chosen.ceiling
+            peak = Peak(flops_per_second=ceiling.gemm_flops_per_second, product=chosen.product.to_product())
+            now = self._read_together(peak, dtype=self._dtype(point), gemm=point.gemm)
+            is_as_before = is_within_scatter(now.together, kept)
+            if self._share_largest(float(not is_as_before)) == 0.0:
+                return chosen.model_copy(update={"ceiling": renew(ceiling, now, read_at=chosen.read_at)})
+        reading = self._read(point)
+        cache.add(reading)
+        return reading
+
+    def _dtype(self, point: Point) -> str:
+        """What the device multiplies in; an emulated precision has the very products of fp32, between passes that round."""
         precision = PRECISIONS[point.precision]
-        compute_dtype = precision.compute_dtype
-        own_format = TF32 if precision.uses_tf32 else compute_dtype
+        is_native = multiplies_natively(precision.compute_dtype, device=self.runtime.device)
+        return TF32 if precision.uses_tf32 else precision.compute_dtype if is_native else "float32"
+
+    def _read(self, point: Point) -> Reading:
+        """Everything, now."""
+        compute_dtype, dtype = PRECISIONS[point.precision].compute_dtype, self._dtype(point)
         is_native = multiplies_natively(compute_dtype, device=self.runtime.device)
         fp32 = self._model_rates(point, "float32")
-        own, seconds = fp32, fp32.seconds
-        if not is_native:  # the very products of fp32, between passes that round
+        own = fp32 if dtype == "float32" else self._model_rates(point, dtype)
+        seconds = own.seconds
+        if not is_native:
             seconds += rounded_elements(point) * self._rounding_seconds_per_element(compute_dtype)
-        elif own_format != "float32":
-            own = self._model_rates(point, own_format)
-            seconds = own.seconds
         fp32_peak = self._peak(point, fp32, dtype="float32")
-        dtype = own_format if is_native else "float32"
         peak = self._peak(point, own, dtype=dtype)
         readings = self._read_together(peak, dtype=dtype, gemm=point.gemm)
         busbw, wire_bytes = self._allreduce(point)
-        ceiling = {
-            "gemm_flops_per_second": peak.flops_per_second,
-            "gemm_shape": list(peak.product.shape),
-            "together_flops_per_second": readings.together,
-            "alone_flops_per_second": readings.alone,
-            "model_gemm_flops_per_second": own.flops / own.seconds,
-            "fp32_gemm_flops_per_second": fp32_peak.flops_per_second,
-            "memory_bandwidth_bytes_per_second": self._memory_bandwidth(),
-            "allreduce_busbw_bytes_per_second": busbw,
-            "allreduce_bytes": wire_bytes,
-            "is_emulated": not is_native,
-        }
-        slowness = describe_slowness(
-            precision=point.precision,
-            flops=fp32.flops,
-            seconds=self._share_largest(seconds),
-            fp32_seconds=self._share_largest(fp32.seconds),
+        ceiling = Ceiling(
+            gemm_flops_per_second=peak.flops_per_second,
+            gemm_shape=list(peak.product.shape),
+            together_flops_per_second=readings.together,
+            alone_flops_per_second=readings.alone,
+            model_gemm_flops_per_second=own.flops / own.seconds,
+            fp32_gemm_flops_per_second=fp32_peak.flops_per_second,
+            memory_bandwidth_bytes_per_second=self._memory_bandwidth(),
+            allreduce_busbw_bytes_per_second=busbw,
+            allreduce_bytes=wire_bytes,
             is_emulated=not is_native,
-            is_forced=force_emulated,
         )
-        return ceiling, slowness
+        return Reading(
+            moment=self.runtime.gather(time.time())[0],
+            ceiling=ceiling,
+            product=KeptProduct.from_product(peak.product),
+            flops=fp32.flops,
+            seconds=seconds,
+            fp32_seconds=fp32.seconds,
+        )
 
     def _peak(self, point: Point, rates: ModelRates, *, dtype: str) -> Peak:
         """The best over squares and the model's own shapes: the model's products cannot beat it."""

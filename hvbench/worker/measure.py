@@ -19,6 +19,7 @@ from hvbench.training.files import describe_left_out
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file
 from hvbench.worker.ablation import Ablations
+from hvbench.worker.ceiling import CeilingRequest
 from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
@@ -76,7 +77,12 @@ def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Pre
     """The result, and what was trained, if anything."""
     ceiling, slowness = None, None
     if request.measure.ceilings:
-        ceiling, slowness = worker.ceilings.measure(request.point, force_emulated=request.measure.force_emulated)
+        asked = CeilingRequest(
+            repeat=request.repeat,
+            force_emulated=request.measure.force_emulated,
+            fresh=request.measure.fresh_ceilings,
+        )
+        ceiling, slowness = worker.ceilings.measure(request.point, asked)
     if slowness:
         outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
         return untrained(worker, ceiling, outcome=outcome), None

@@ -56,7 +56,7 @@ class Worker:
         )
         if not is_reference:
             self.step_module = load_framework(about.framework, "step")
-            self.ceilings = Ceilings(about.framework, self.runtime)
+            self.ceilings = Ceilings(about.framework, self.runtime, threads=about.threads)
             self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
 
     def build_trainer(self, point: Point, weights: Arrays | None = None) -> Trainer:

@@ -90,6 +90,30 @@ def test_points_that_share_workers_share_a_measurement() -> None:
     assert "status" not in tables["ceilings"].header
 
 
+def test_what_launches_took_from_an_earlier_one_counts_once() -> None:
+    """Five launches: two read everything, three took what two earlier ones had read; each read the best product."""
+    taken = (
+        None,
+        None,
+        "2026-01-02T03:04:05.678+00:00",
+        "2026-01-02T03:04:05.678+00:00",
+        "2026-01-03T03:04:05.678+00:00",
+    )
+    records = []
+    for generation, read_at in enumerate(taken):
+        ceiling = make_ceiling(40e9 + generation * 1e9, read_at=read_at)
+        ranks = [make_rank(rank, step_seconds=[1.0, 1.0], ceiling=ceiling) for rank in range(2)]
+        records.append(make_record(ranks, framework="pytorch", generation=generation, repeat=generation))
+    tables = tables_of(records)
+    assert [row[tables["ceilings"].header.index("n")] for row in tables["ceilings"].cells] == ["4"]
+    assert [row[tables["utilization"].header.index("n")] for row in tables["utilization"].cells] == ["5"]
+    assert any(
+        note.startswith("3 launches read the best product alone") and "2026-01-02 03:04 to 2026-01-03 03:04 UTC" in note
+        for note in tables["ceilings"].notes
+    )
+    assert not any("earlier launches on this" in note for note in tables_of(records[:2])["ceilings"].notes)
+
+
 def test_csv_holds_what_ceilings_depend_on_and_nothing_else() -> None:
     row = next(csv.DictReader(io.StringIO(render_csv(tables_of(both())["ceilings"]))))
     assert {"framework", "precision", "gemm", "micro_batch_size", "launches_ok"} <= set(row)

@@ -30,6 +30,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("target_loss=5.0", "evaluate_every", "evaluate_every=5"),
     ("patience=3", "evaluate_every", "evaluate_every=5"),
     ("stop_at_target=true", "target_loss", "target_loss=5.0 evaluate_every=5"),
+    ("fresh_ceilings=true", "ceilings", "ceilings=true"),
     ("budget_seconds=60.0", "precision_target", "precision_target=0.02"),
     ("momentum=0.5", "optimizer sgd or lars", "optimizer=sgd"),
     ("momentum=0.5", "optimizer sgd or lars", "optimizer=lars"),
@@ -43,6 +44,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
 ]  # fmt: skip
 WITHOUT = {
+    "fresh_ceilings": "ceilings=false",
     "beta1": "optimizer=sgd",
     "beta2": "optimizer=sgd",
     "epsilon": "optimizer=sgd",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +124,7 @@ def test_tf32_takes_the_memory_of_fp32() -> None:
 class Gpu:
     """A runtime and a twin's `ceiling` in one: notes of each product its operands' dtype, and whether TF32 was on."""
 
-    device, world_size = "cuda", 1
+    device, rank, world_size = "cuda", 0, 1
 
     def __init__(self) -> None:
         self.is_on = False
@@ -136,6 +138,9 @@ class Gpu:
             self.products.add((dtype, self.is_on))
 
         return run
+
+    def versions(self) -> dict[str, str]:
+        return {}
 
     def synchronize(self) -> None:
         pass
@@ -156,13 +161,14 @@ class Gpu:
     ],
 )
 def test_ceilings_multiply_in_the_points_precision_and_fp32_without_tf32(
-    monkeypatch: pytest.MonkeyPatch, precision: str, products: set[tuple[str, bool]]
+    monkeypatch: pytest.MonkeyPatch, precision: str, products: set[tuple[str, bool]], tmp_path: Path
 ) -> None:
     gpu = Gpu()
+    monkeypatch.setenv("HVBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(ceiling, "load_framework", lambda framework, module: gpu)
     monkeypatch.setattr(ceiling.Ceilings, "_memory_bandwidth", lambda self: 1.0)
     monkeypatch.setattr(ceiling, "SQUARE_SIZES", (512,))
-    monkeypatch.setattr(ceiling, "time", SimpleNamespace(perf_counter=iter(range(10**9)).__next__))
+    monkeypatch.setattr(ceiling, "time", SimpleNamespace(perf_counter=iter(range(10**9)).__next__, time=time.time))
     point = Point(framework="pytorch", model="tiny", precision=precision, world_size=1)
-    ceiling.Ceilings("pytorch", gpu).measure(point, force_emulated=False)
+    ceiling.Ceilings("pytorch", gpu, threads=1).measure(point, ceiling.CeilingRequest())
     assert gpu.products == products and not gpu.is_on

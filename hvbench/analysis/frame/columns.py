@@ -238,6 +238,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            allreduce_busbw_bytes_per_second),
     Column("allreduce_bytes", "int", "B", "what one rank put on the wire for it: its gradients, at most 64 MiB of them",
            lambda s: max((rank.ceiling.allreduce_bytes for rank in s.record.ranks if rank.ceiling), default=0) or None),
+    Column("ceilings_read_at", "str", "UTC", "when an earlier launch read these but gemm_flops_per_second and ranks_together_ratio; missing where "
+           "this one did", lambda s: next((rank.ceiling.read_at for rank in s.record.ranks if rank.ceiling), None)),
     Column("step_seconds_median", "float", "s", "of the timed steps of slowest_rank",
            lambda s: np.median(s.slowest)),
     Column("step_seconds_p95", "float", "s", f"95th percentile of the same; missing where they are fewer than {samples_needed(P95)}",

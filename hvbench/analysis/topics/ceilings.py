@@ -1,7 +1,7 @@
 """How close training comes to what its framework and machine can do: tables of ceilings and utilization, and a finding.
 
 The figures are those of all ranks together. A set of workers measures each ceiling once, however many points it trains:
-n counts sets of workers, not points.
+n counts sets of workers, not points. Where launches carry what an earlier one read, n counts what was read.
 """
 
 from __future__ import annotations
@@ -86,8 +86,9 @@ def ceilings_table(run: Run) -> Table:
         "attention's are left out. Memory: scaling an array in place, bytes read and written, the best of a few. busbw: "
         "bytes on the wire / time x 2 (n - 1) / n, the casts of compression included, the best of a few; the bytes are as many as "
         "the gradients have, but at most 64 MiB. Sums over ranks but for busbw.",
+        *describe_kept(run.points),
     )
-    launches = choose_ceilings(run.points)
+    launches = choose_readings(run.points)
     layout = Layout(name="ceilings", title="Ceilings", columns=columns, metrics=metrics, notes=notes, has_status=False)
     table = build_table(layout, launches, summary=summarize_launches(launches))
     others = [name for name in AXES if name not in CEILING_AXES]
@@ -107,6 +108,26 @@ def choose_ceilings(points: pd.DataFrame) -> pd.DataFrame:
     for name in (name for name in AXES if name not in CEILING_AXES):
         measured[name] = measured[name].iloc[0]
     return measured
+
+
+def choose_readings(points: pd.DataFrame) -> pd.DataFrame:
+    """Of `choose_ceilings` one for each reading: what several launches took from the same earlier one counts once."""
+    launches = choose_ceilings(points)
+    is_kept = launches["ceilings_read_at"].notna()
+    return launches[~(is_kept & launches.duplicated([*CEILING_AXES, "ceilings_read_at"]))]
+
+
+def describe_kept(points: pd.DataFrame) -> list[str]:
+    """How many launches took their ceilings from earlier ones, and when those read them."""
+    moments = sorted(points["ceilings_read_at"].dropna())
+    if not moments:
+        return []
+    first, last = (moment[:16].replace("T", " ") for moment in (moments[0], moments[-1]))
+    when = first if first == last else f"{first} to {last}"
+    return [
+        f"{len(moments)} launches read the best product alone and took the other ceilings from earlier launches on this machine, of "
+        f"{when} UTC; `-s fresh_ceilings=true` reads all of them anew."
+    ]
 
 
 def ceiling_advice(run: Run) -> list[str]:
