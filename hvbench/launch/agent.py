@@ -1,6 +1,6 @@
-"""One rank's agent: starts this rank's worker, watches it, reports on it, and ends it. It imports no framework.
+"""One rank's agent: starts this rank's workers, watches them, reports on them, and ends them. It imports no framework.
 
-The worker writes files into a folder of its own (`hvbench.worker` says which); the agent turns them into messages.
+Sets of workers that take turns live at the same time, so a rank may have several workers, one a generation. A worker writes files into a folder of its own (`hvbench.worker` says which); the agent turns them into messages.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Agent:
         self.connection = connection
         self.rank = rank
         self.scratch = Path(tempfile.mkdtemp(prefix="hvbench-"))
-        self.worker: WorkerProcess | MpirunWorkers | None = None
+        self.workers: dict[int, WorkerProcess | MpirunWorkers] = {}  # by generation
 
     def run(self) -> None:
-        """Introduce this rank, then serve; whatever fails here is reported to rank 0, and the worker ends."""
+        """Introduce this rank, then serve; whatever fails here is reported to rank 0, and the workers end."""
         try:
             send(self.connection, self._hello())
             while self._serve():
@@ -62,24 +62,25 @@ class Agent:
                 send(self.connection, Broken(message=f"{type(error).__name__}: {error}"))
             raise
         finally:
-            self._end_worker()
+            for generation in list(self.workers):
+                self._end_worker(generation)
             with contextlib.suppress(OSError):  # a link that could not be shaped needs no restoring
                 shape_link(None)
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.connection.close()
 
     def _serve(self) -> bool:
-        """Follow one order if there is one, pass the worker's news on; False after the order to quit."""
+        """Follow one order if there is one, pass the workers' news on; False after the order to quit."""
         if self._has_message():
             order = receive(self.connection)
             if isinstance(order, Quit):
                 return False
             self._follow(order)
-        if self.worker:
-            for report in self.worker.news():
+        for generation, worker in list(self.workers.items()):
+            for report in worker.news():
                 send(self.connection, report)
-            if self.worker.is_reported:
-                self._end_worker()
+            if worker.is_reported:
+                self._end_worker(generation)
         return True
 
     def _follow(self, order: Message) -> None:
@@ -87,10 +88,11 @@ class Agent:
             case Start():
                 self._start_worker(order)
             case Stop():
-                self._end_worker()
+                self._end_worker(order.generation)
                 send(self.connection, Stopped(generation=order.generation))
             case Where():
-                text = self.worker.stack(order.rank) if self.worker else ""
+                worker = self.workers.get(order.generation)
+                text = worker.stack(order.rank) if worker else ""
                 send(self.connection, StackDump(generation=order.generation, rank=order.rank, text=text))
 
     def _has_message(self) -> bool:
@@ -103,7 +105,8 @@ class Agent:
         try:
             shape_link(order.link_bits_per_second)
             kind = MpirunWorkers if order.by_mpirun else WorkerProcess
-            self.worker = kind(replace(order, environment=complete(order.environment)), scratch=self.scratch)
+            complete_order = replace(order, environment=complete(order.environment))
+            self.workers[order.generation] = kind(complete_order, scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes
             failure = WorkerFailure(status=FailureStatus.FAILED, message=f"cannot start a worker: {error}")
             send(
@@ -111,10 +114,9 @@ class Agent:
                 Exited(generation=order.generation, rank=self.rank, returncode=1, failure=failure),
             )
 
-    def _end_worker(self) -> None:
-        if self.worker:
-            self.worker.kill()
-            self.worker = None
+    def _end_worker(self, generation: int) -> None:
+        if worker := self.workers.pop(generation, None):
+            worker.kill()
 
     def _hello(self) -> Hello:
         return Hello(

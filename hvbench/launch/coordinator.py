@@ -1,30 +1,33 @@
 """Rank 0's side of a launch: waits for the agents, turns a list of tasks into sets of workers, and each task into an end.
 
-Consecutive tasks of one group share a set of workers for as long as it is healthy; after a failure a new set goes on.
+Consecutive tasks of one group share a set of workers for as long as it is healthy; after a failure a new set goes on. The
+workers of groups that are to be compared live at the same time and take turns (`hvbench.launch.turns`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hvbench.errors import Interrupted, LaunchError
 from hvbench.launch.channel import Hub
 from hvbench.launch.context import Context
-from hvbench.launch.messages import Broken, Hello, Lost, Message, Progress, Quit
+from hvbench.launch.lane import Crew, Lane, OnProgress
+from hvbench.launch.messages import Broken, Hello, Lost, Quit
 from hvbench.launch.placement import Member, unite_names
 from hvbench.launch.starts import Starts
 from hvbench.launch.task import Task, TaskEnd, refuse
-from hvbench.launch.workers import LaunchState, WorkerSet, describe_defect
+from hvbench.launch.turns.scheduler import TurnLimits
+from hvbench.launch.turns.server import TurnServer
+from hvbench.launch.workers import STOP_SECONDS, LaunchState, WorkerSet, describe_defect
 
 JOIN_SECONDS = 120.0
-STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
-
-OnProgress = Callable[[int, Progress], None]  # (index of the task, report of rank 0's worker)
+LISTEN_SECONDS = 1.0  # between two looks at all clocks
 
 
 class Coordinator:
@@ -65,36 +68,66 @@ class Coordinator:
     def run(
         self, tasks: Sequence[Task], *, on_progress: OnProgress = lambda index, message: None
     ) -> Iterator[tuple[int, TaskEnd]]:
-        """Run `tasks` in their order.
+        """Run `tasks` in their order, those of each stretch side by side.
 
         Args:
-            tasks: consecutive ones of one group share workers.
-            on_progress: is called with the index of the running task and each progress report of rank 0's worker.
+            tasks: consecutive ones of one group share workers; groups that are beside each other take turns.
+            on_progress: is called with the index of a running task and each progress report of rank 0's worker.
 
         Yields:
-            The index of a task and how it ended, for every task.
+            The index of a task and how it ended, for every task, in the order of their ends.
 
         Raises:
             LaunchError: an agent is gone; or, after the end of every task, no worker of this launch has ever started
                 (StartFailed).
             Interrupted: a signal asked for the end.
         """
-        position, seconds = 0, 0.0
+        crew = Crew(start=self._start, refuse=self._refuse, starts=self.starts, on_progress=on_progress)
+        position = 0
         while position < len(tasks):
-            if refused := self._refuse(tasks[position]):
-                yield position, replace(refused, seconds=seconds)
-                position, seconds = position + 1, 0.0
-                continue
-            sharing = take_group(tasks, position)
-            for end in self._run_generation(sharing, first=position, on_progress=on_progress):
-                if end.failure and end.failure.phase == "start":
-                    self.starts.note_failure(tasks[position], end.failure)
-                    seconds += end.seconds
-                    break
-                self.starts.note_success(tasks[position])
-                yield position, replace(end, seconds=seconds + end.seconds)
-                position, seconds = position + 1, 0.0
+            stretch = take_stretch(tasks, position)
+            groups = list(split_groups(stretch, first=position).values())
+            if len(groups) == 1 or len({member.host for member in self.members.values()}) > 1:
+                for group in groups:
+                    yield from self._run_lanes([Lane(group, crew=crew)])
+            else:
+                yield from self._run_in_turns(groups, crew=crew, seed=position)
+            position += len(stretch)
         self.starts.require_any()
+
+    def _run_in_turns(
+        self, groups: Sequence[Mapping[int, Task]], *, crew: Crew, seed: int
+    ) -> Iterator[tuple[int, TaskEnd]]:
+        """The ends of tasks of several frameworks, whose workers live at the same time and take turns."""
+        frameworks = [next(iter(group.values())).framework for group in groups]
+        # No limit of its own: every set of workers has one for each task, and whoever waits for it goes on after that.
+        with TurnServer(frameworks, seed=(seed,), limits=TurnLimits(give_up_seconds=math.inf)) as turns:
+            yield from self._run_lanes([Lane(group, crew=crew, turns=turns) for group in groups])
+
+    def _run_lanes(self, lanes: Sequence[Lane]) -> Iterator[tuple[int, TaskEnd]]:
+        """The ends of all tasks of `lanes`, at the same time; at the end, however it comes, no workers are left."""
+        patience_seconds = STOP_SECONDS
+        try:
+            while not all(lane.is_done for lane in lanes):
+                has_ended = False
+                for lane in lanes:
+                    for end in lane.advance():
+                        has_ended = True
+                        yield end
+                if not has_ended:
+                    rests = [lane.rest_seconds for lane in lanes if not lane.is_done]
+                    self.state.listen(min([LISTEN_SECONDS, *rests]))
+        except Interrupted:
+            patience_seconds = 0.0  # a launcher that was told to stop may kill this process in a second
+            raise
+        finally:
+            with contextlib.ExitStack() as stack:  # each, whatever happens to another
+                for lane in lanes:
+                    stack.callback(lane.stop, patience_seconds=patience_seconds)
+
+    def _start(self, tasks: Sequence[Task], variables: Mapping[str, str]) -> WorkerSet:
+        """Start workers for `tasks`."""
+        return WorkerSet(self.state, tasks, number=next(self.numbers), variables=variables)
 
     def _refuse(self, task: Task) -> TaskEnd | None:
         """The end of a task that is not tried: its workers cannot run here, or failed to start too often."""
@@ -108,45 +141,37 @@ class Coordinator:
         for rank in self.members:
             self.state.hub.send(rank, Quit())
 
-    def _run_generation(self, tasks: Sequence[Task], *, first: int, on_progress: OnProgress) -> Iterator[TaskEnd]:
-        """The ends of `tasks` up to the first failure, in one set of workers; `first` is the index of the first."""
-        workers = WorkerSet(self.state, tasks, number=next(self.numbers))
-        generation = workers.generation
-        patience_seconds = STOP_SECONDS
-        try:
-            for index, task in enumerate(tasks):
-                begun = time.monotonic()
-                failure = workers.wait(index, task, on_report=report_progress(on_progress, first + index))
-                results = generation.results.get(index, {})
-                yield TaskEnd(
-                    results=[] if failure else [results[rank] for rank in generation.ranks],
-                    failure=failure,
-                    generation=generation.number,
-                    seconds=time.monotonic() - begun,
-                )
-                if failure:
-                    break
-        except Interrupted:
-            patience_seconds = 0.0  # a launcher that was told to stop may kill this process in a second
-            raise
-        finally:
-            workers.stop(patience_seconds=patience_seconds)
+
+def take_stretch(tasks: Sequence[Task], position: int) -> Sequence[Task]:
+    """The tasks from `position` on that share a set of workers, or whose workers live at the same time."""
+    first = tasks[position]
+
+    def belongs(task: Task) -> bool:
+        return task.group == first.group if first.beside is None else task.beside == first.beside
+
+    return list(itertools.takewhile(belongs, itertools.islice(tasks, position, None)))
 
 
-def report_progress(on_progress: OnProgress, index: int) -> Callable[[Message], None]:
-    """What passes rank 0's progress on, as that of the task with this index."""
-
-    def report(message: Message) -> None:
-        if isinstance(message, Progress) and message.rank == 0:
-            on_progress(index, message)
-
-    return report
+def split_groups(stretch: Sequence[Task], *, first: int) -> dict[tuple, dict[int, Task]]:
+    """Group -> its tasks by their index, of which `first` is that of the stretch's first."""
+    groups: dict[tuple, dict[int, Task]] = {}
+    for index, task in enumerate(stretch, start=first):
+        groups.setdefault(task.group, {})[index] = task
+    return groups
 
 
-def take_group(tasks: Sequence[Task], position: int) -> Sequence[Task]:
-    """The tasks from `position` on that share a set of workers."""
-    group = tasks[position].group
-    return list(itertools.takewhile(lambda task: task.group == group, tasks[position:]))
+def running_tasks(tasks: Sequence[Task], ended: Collection[int]) -> list[int]:
+    """Indices of the tasks that run, or are next, when those with the indices `ended` have: the first of each group."""
+    position = 0
+    while position < len(tasks):
+        stretch = take_stretch(tasks, position)
+        groups = split_groups(stretch, first=position).values()
+        if left := [
+            next(index for index in group if index not in ended) for group in groups if set(group) - set(ended)
+        ]:
+            return sorted(left)
+        position += len(stretch)
+    return []
 
 
 def next_number(logs: Path) -> int:

@@ -32,7 +32,7 @@ class MeasureRequest(Spec):
     measure: MeasureSettings
     key: str = Field("", description="names the launch, and its folder of checkpoints")
     repeat: int = Field(0, ge=0, description="which launch of the point it is")
-    place: int | None = Field(None, description="number of the launch among those that two arms of `ab` run in turns")
+    place: int | None = Field(None, description="number of the launch among those that are run in turns")
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
     data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")

@@ -42,6 +42,7 @@ class Task:
     """One job as the launcher needs it: what the workers get, which tasks can share workers, and the time limit."""
 
     group: tuple  # consecutive tasks with equal groups share one set of workers
+    beside: tuple | None = None  # workers of consecutive tasks with equal ones live at the same time and take turns
     framework: str
     world_size: int
     device: str
@@ -62,7 +63,9 @@ class TaskEnd:
     results: list[dict[str, Any]]  # what the workers wrote, by rank; not validated yet
     failure: Failure | None
     generation: int  # number of the set of workers; -1: none was started
-    seconds: float
+    seconds: float  # without what it waited for its turns
+    waited_seconds: float = 0.0
+    in_turns: bool = False  # workers of other tasks lived at the same time and took turns with its own
 
 
 def refuse(reason: str) -> TaskEnd:

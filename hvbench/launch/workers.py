@@ -5,22 +5,24 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hvbench.errors import LaunchError, StorageError
 from hvbench.launch.channel import Hub
 from hvbench.launch.diagnosis import describe_silence, suspect
 from hvbench.launch.generation import Generation
-from hvbench.launch.messages import Broken, Exited, Lost, Message, Stop, Stopped, Where
+from hvbench.launch.messages import Broken, Exited, Lost, Message, Progress, Stop, Stopped, Where
 from hvbench.launch.placement import Member, assign_slots
 from hvbench.launch.starting import Rendezvous, make_orders
-from hvbench.launch.task import GO_ON, Failure, FailureStatus, Task
+from hvbench.launch.task import GO_ON, Failure, FailureStatus, Task, TaskEnd
 from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 STACK_SECONDS = 10.0
+STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
 GRACE_SECONDS = 2.0  # the other ranks of a dead one notice within this time; the first cause is then picked among all
 
 
@@ -33,6 +35,7 @@ class LaunchState:
     timelines: Path | None = None  # where Horovod's timeline of each set of workers goes, if it is wanted
     members: dict[int, Member] = field(default_factory=dict)
     lost: set[int] = field(default_factory=set)  # ranks whose agents are gone or do not answer
+    living: dict[int, WorkerSet] = field(default_factory=dict)  # by the number of their generation
 
     def require_members(self) -> None:
         """Raise LaunchError when an agent is gone."""
@@ -40,23 +43,53 @@ class LaunchState:
             names = ", ".join(f"{rank} on {self.members[rank].host}" for rank in sorted(self.lost))
             raise LaunchError(f"rank {names}: its agent is gone or does not answer; {GO_ON}")
 
-    def start_limit_seconds(self, task: Task) -> float:
+    def start_limit_seconds(self) -> float:
         """Time to import the framework and join: ranks that share a core import one after the other."""
         cores = len({(member.host, core) for member in self.members.values() for core in member.cores})
-        return 120.0 + 20.0 * task.world_size / max(1, cores)
+        ranks = sum(len(workers.generation.ranks) for workers in self.living.values())
+        return 120.0 + 20.0 * ranks / max(1, cores)
+
+    def receive(self, timeout_seconds: float) -> tuple[int, Message] | None:
+        """The next message and whose agent's it is, noted where it is a report on living workers; None: none in time."""
+        received = self.hub.receive(timeout_seconds)
+        if received and (workers := self.living.get(getattr(received[1], "generation", -1))):
+            workers.note(received[1])
+        return received
+
+    def listen(self, timeout_seconds: float) -> None:
+        """Receive one message, or none in time; raises LaunchError when an agent is gone."""
+        received = self.receive(timeout_seconds)
+        if received and isinstance(received[1], Lost | Broken):
+            rank, message = received
+            self.lost.add(rank)
+            host = self.members[rank].host
+            raise LaunchError(f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; {GO_ON}")
 
 
 class WorkerSet:
-    """The workers of one generation."""
+    """The workers of one generation, and the job of theirs that is waited for."""
 
-    def __init__(self, state: LaunchState, tasks: Sequence[Task], *, number: int) -> None:
-        """Order every rank's agent to start its worker; raises LaunchError or StorageError."""
+    def __init__(
+        self,
+        state: LaunchState,
+        tasks: Sequence[Task],
+        *,
+        number: int,
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Order every rank's agent to start its worker, with more `variables` in its environment.
+
+        Raises LaunchError or StorageError.
+        """
         from horovod.runner.http.http_server import RendezvousServer
 
         state.require_members()
         first = tasks[0]
         self.state = state
+        self.tasks = tasks
         self.generation = Generation(number=number, ranks=list(range(first.world_size)), by_mpirun=first.by_mpirun)
+        self.on_progress: Callable[[Progress], None] = lambda message: None
+        self.waited_seconds: Callable[[], float] = lambda: 0.0  # for other workers' turns, in all
         self._token = state.logs / f".{secrets.token_hex(8)}.token"
         slots = assign_slots([state.members[rank] for rank in self.generation.ranks])
         self._server = RendezvousServer()
@@ -76,78 +109,97 @@ class WorkerSet:
             port=port,
             logs=str(state.logs.resolve()),
             token=self._token.name,
-            environment=environment,
+            environment={**environment, **variables},
         )
         orders = make_orders(tasks, slots, members=list(state.members.values()), rendezvous=rendezvous)
+        state.living[number] = self
         for rank, order in enumerate(orders):
             state.hub.send(rank, order)
 
-    def wait(self, index: int, task: Task, *, on_report: Callable[[Message], None]) -> Failure | None:
-        """Wait until every rank has finished job `index`; the failure that ended it otherwise.
+    def take_up(self, index: int) -> None:
+        """Job `index` is waited for: its time begins now, or when all ranks have loaded the framework."""
+        self.index = index
+        self._begun, self._waited_before = time.monotonic(), self.waited_seconds()
+        self._counts_from: float | None = None  # when its time limit began; the start has a limit of its own
+        self._waited_at_start = 0.0
 
-        The task's time limit begins when all ranks have loaded the framework, which has a limit of its own.
-        `on_report` is called with every report on these workers. Raises LaunchError when an agent is gone.
+    def note(self, message: Message) -> None:
+        """Take in a report on these workers."""
+        self.generation.note(message)
+        if isinstance(message, Progress):
+            self.on_progress(message)
+
+    @property
+    def ends_at(self) -> float:
+        """By the monotonic clock, when the job's time, or that of the start, is up. What it waits for others is not counted."""
+        return self._begun + self.state.start_limit_seconds() if self._counts_from is None else self._deadline
+
+    @property
+    def _deadline(self) -> float:
+        waited = self.waited_seconds() - self._waited_at_start
+        return self._counts_from + self.tasks[self.index].timeout_seconds + waited
+
+    def look(self) -> TaskEnd | None:
+        """How the job has ended, from the reports so far and the clock; None while it runs.
+
+        A failure takes seconds to explain. Raises LaunchError when an agent is gone.
         """
-        generation = self.generation
-        start_limit = self.state.start_limit_seconds(task)
-        start_deadline, deadline = time.monotonic() + start_limit, None
-        while generation.unfinished(index):
-            if deadline is None and generation.has_started():
-                deadline = time.monotonic() + task.timeout_seconds
-            ends_at = start_deadline if deadline is None else deadline
-            message = self._receive(min(1.0, ends_at - time.monotonic()))
-            if message is not None:
-                on_report(message)
-                if generation.has_ended_before(index):
-                    return self._explain_end(index)
-            if generation.unfinished(index) and time.monotonic() >= ends_at:
-                limit = start_limit if deadline is None else task.timeout_seconds
-                return self._explain_timeout(index, seconds=limit)
-        return None
+        generation, index = self.generation, self.index
+        if not generation.unfinished(index):
+            return self._end()
+        if generation.has_ended_before(index):
+            return self._end(self._explain_end(index))
+        if self._counts_from is None and generation.has_started():
+            self._counts_from, self._waited_at_start = time.monotonic(), self.waited_seconds()
+        if time.monotonic() < self.ends_at:
+            return None
+        is_starting = self._counts_from is None
+        limit = self.state.start_limit_seconds() if is_starting else self.tasks[index].timeout_seconds
+        return self._end(self._explain_timeout(index, seconds=limit))
 
-    def stop(self, *, patience_seconds: float) -> None:
+    def stop(self, *, patience_seconds: float = STOP_SECONDS) -> None:
         """End the workers everywhere; a rank whose agent does not confirm it within `patience_seconds` is lost."""
         try:
             self._stop_workers(patience_seconds)
         finally:
+            self.state.living.pop(self.generation.number, None)
             with contextlib.suppress(OSError):
                 self._token.unlink(missing_ok=True)
             stop_server(self._server)
             mend_timeline(self._timeline)
 
+    def _end(self, failure: Failure | None = None) -> TaskEnd:
+        results = self.generation.results.get(self.index, {})
+        waited = self.waited_seconds() - self._waited_before
+        return TaskEnd(
+            results=[] if failure else [results[rank] for rank in self.generation.ranks],
+            failure=failure,
+            generation=self.generation.number,
+            seconds=max(0.0, time.monotonic() - self._begun - waited),
+            waited_seconds=waited,
+        )
+
     def _stop_workers(self, patience_seconds: float) -> None:
-        hub, lost, number = self.state.hub, self.state.lost, self.generation.number
+        state, number = self.state, self.generation.number
         for rank in self.generation.ranks:
-            hub.send(rank, Stop(generation=number))
-        waiting = set(self.generation.ranks) - lost
+            state.hub.send(rank, Stop(generation=number))
+        waiting = set(self.generation.ranks) - state.lost
         deadline = time.monotonic() + patience_seconds
-        while waiting and (received := hub.receive(deadline - time.monotonic())) is not None:
+        while waiting and (received := state.receive(deadline - time.monotonic())) is not None:
             rank, message = received
             if isinstance(message, Lost | Broken):
-                lost.add(rank)
+                state.lost.add(rank)
                 waiting.discard(rank)
             elif message == Stopped(generation=number):
                 waiting.discard(rank)
-        lost |= waiting
-
-    def _receive(self, timeout_seconds: float) -> Message | None:
-        """The next message if it is a report on these workers, noted; raises LaunchError when an agent is gone."""
-        received = self.state.hub.receive(timeout_seconds)
-        if received is None:
-            return None
-        rank, message = received
-        if isinstance(message, Lost | Broken):
-            self.state.lost.add(rank)
-            host = self.state.members[rank].host
-            raise LaunchError(f"rank {rank} on {host}: its agent is gone{describe_defect(message)}; {GO_ON}")
-        return message if self.generation.note(message) else None
+        state.lost |= waiting
 
     def _explain_end(self, index: int) -> Failure:
         """What ended job `index`, once every rank has had the time to report what it saw."""
         generation = self.generation
         deadline = time.monotonic() + GRACE_SECONDS
         while len(generation.ends) < len(generation.ranks) and (rest := deadline - time.monotonic()) > 0:
-            self._receive(rest)
+            self.state.listen(rest)
         end = generation.first_cause()
         failure = end.failure
         silent = [rank for rank in generation.unfinished(index) if rank not in generation.ends]
@@ -172,7 +224,7 @@ class WorkerSet:
             self.state.hub.send(generation.agent(rank), Where(generation=generation.number, rank=rank))
         deadline = time.monotonic() + STACK_SECONDS
         while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
-            self._receive(rest)
+            self.state.listen(rest)
         rank = suspect(waiting, generation.stacks)
         return Failure(
             status=FailureStatus.TIMEOUT,

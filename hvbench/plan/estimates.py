@@ -115,6 +115,12 @@ def measure_gemm_flops_per_second() -> float:
     return usable_cores() * 2 * count * size**3 / best
 
 
+def estimate_rank_bytes(point: Point) -> int:
+    """What one rank of `point` should need of this host's memory, at its peak."""
+    is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
+    return estimate_memory(point, is_native=is_native).peak_bytes
+
+
 def describe_shortages(
     jobs: Sequence[Job], *, memory_bytes: int, limit_bytes: int | None = None, is_single_host: bool = True
 ) -> list[str]:
@@ -131,8 +137,7 @@ def describe_shortages(
     for point in {job.point.point_id: job.point for job in jobs}.values():
         if point.device == "cuda":
             continue
-        is_native = multiplies_natively(PRECISIONS[point.precision].compute_dtype, device="cpu")
-        rank_bytes = estimate_memory(point, is_native=is_native).peak_bytes
+        rank_bytes = estimate_rank_bytes(point)
         ranks = (point.world_size or 1) if is_single_host else 1
         needs = f"{point.point_id} should need about {rank_bytes / 2**30:.1f} GiB a rank"
         if limit_bytes is not None and rank_bytes > limit_bytes:

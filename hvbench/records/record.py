@@ -18,7 +18,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
-#       point: encoding; parity: start
+#       point: encoding; parity: start; measure: turns; in_turns
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
@@ -245,7 +245,13 @@ class Record(Spec):
     ranks: list[RankSamples]
     parity: ParityStamp | None = Field(None, description="None: nothing was checked")
     started_at: Line = Field(description="UTC, ISO 8601")
-    duration_seconds: Seconds = Field(description="wall time of the point, set-up included")
+    duration_seconds: Seconds = Field(
+        description="wall time of the point, set-up included, without what it waited for its turns"
+    )
+    in_turns: bool = Field(
+        False,
+        description="workers of other frameworks, or of the other arm, lived at the same time and took turns with its own",
+    )
 
     @property
     def key(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,10 @@ class MeasureSettings(Spec):
     steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps")] = Field(10, description="timed steps")
     repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches")] = Field(
         1, description="launches with fresh workers, interleaved"
+    )
+    turns: Literal["auto", True, False] = Field(
+        "auto",
+        description="frameworks live at the same time and take turns; auto: on CPUs of one host with memory for all",
     )
     evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
         0, description="steps between evaluations, and one after the last step; 0: none"

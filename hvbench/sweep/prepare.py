@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hvbench import __version__
@@ -14,6 +15,7 @@ from hvbench.errors import StorageError
 from hvbench.io.clock import utc_now
 from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.repeats import extra_keys
+from hvbench.plan.turns import decide_turns, describe_site
 from hvbench.records.environment import describe_environment
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
@@ -30,7 +32,13 @@ from hvbench.training.packages import find_packages
 
 
 def prepare_sweep(
-    suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer
+    suite: Suite,
+    folder: RunFolder,
+    options: SweepOptions,
+    *,
+    world_size: int,
+    observer: Observer,
+    is_single_host: bool = True,
 ) -> Sweep:
     """A sweep that is ready to run, its run folder open and its run.json written.
 
@@ -39,21 +47,31 @@ def prepare_sweep(
         folder: the run folder: a new one, or with `options.resume` one that holds an earlier session's records.
         options: what was chosen for this sweep.
         world_size: ranks of the launch.
-        observer: is told what takes long, and what has changed in a run that is continued by force.
+        observer: is told what takes long, how frameworks are measured, and what has changed in a run that is continued by force.
+        is_single_host: all ranks are on this host.
 
     Raises:
-        UsageError: no point can run, or a continued run has changed since it was begun.
+        UsageError: no point can run, or take turns as asked for, or a continued run has changed since it was begun.
         DataError: a text cannot be read, or is too short for one batch.
         StorageError: the folder cannot be written, or holds a run that is not to be continued.
     """
     try:
-        return _prepare(suite, folder, options, world_size=world_size, observer=observer)
+        place = {"world_size": world_size, "is_single_host": is_single_host}
+        return _prepare(suite, folder, options, observer=observer, **place)
     except BaseException:
         folder.discard()
         raise
 
 
-def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_size: int, observer: Observer) -> Sweep:
+def _prepare(
+    suite: Suite,
+    folder: RunFolder,
+    options: SweepOptions,
+    *,
+    world_size: int,
+    observer: Observer,
+    is_single_host: bool,
+) -> Sweep:
     points = suite.points()
     for source, encoding in dict.fromkeys((point.data, point.encoding) for point in points):
         text.check(source, encoding=encoding)
@@ -67,7 +85,10 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
         extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
     )
     require_runnable(plan, where=suite.where)
-    run = describe_run(suite, plan, world_size=world_size, command=options.command)
+    runnable = [job.point for job in [*plan.jobs, *plan.done]]
+    turns = decide_turns(runnable, suite.measure, describe_site(is_single_host=is_single_host), where=suite.where)
+    plan = replace(plan, jobs=turns.arrange(plan.jobs))
+    run = describe_run(suite, plan, world_size=world_size, command=options.command) | {"turns": turns.line}
     if before is not None:
         changes = find_changes(before, run)
         require_unchanged(changes, "", path=folder.path, force=options.force)
@@ -82,7 +103,9 @@ def _prepare(suite: Suite, folder: RunFolder, options: SweepOptions, *, world_si
         require_unchanged(changes, "its text ", path=folder.path, force=options.force)
         digests = {**known, **digests}
     folder.write_run({**run, "data": digests})
-    return Sweep(suite=suite, folder=folder, plan=plan, options=options, texts=digests)
+    if turns.line:
+        observer.prepare(turns.line)
+    return Sweep(suite=suite, folder=folder, plan=plan, options=options, turns=turns, texts=digests)
 
 
 def read_earlier_session(folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:

@@ -12,19 +12,21 @@ from typing import Any
 
 from hvbench.errors import Interrupted, LaunchError, StorageError
 from hvbench.io.clock import utc_now
-from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.coordinator import Coordinator, running_tasks
 from hvbench.launch.messages import Progress
-from hvbench.launch.task import Failure, FailureStatus, TaskEnd
+from hvbench.launch.task import Failure, FailureStatus, Task, TaskEnd
 from hvbench.parity.run import Limits
 from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, number_places
 from hvbench.plan.repeats import BUDGET_SECONDS, next_jobs, points_to_repeat
+from hvbench.plan.turns import Turns, is_arm
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
+from hvbench.sweep.clock import StartTimes
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.outcomes import (
@@ -51,6 +53,7 @@ class Sweep:
     options: SweepOptions
     statuses: dict[str, int] = field(default_factory=dict)  # launches so far, by the status of their outcome
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)  # which frameworks' workers live at the same time
     texts: Mapping[str, str] = field(default_factory=dict)  # run.json's `data`: the digests of what is read
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
@@ -135,13 +138,34 @@ class Sweep:
         Those whose pretraining failed end as it did, before the others.
         """
         self.pretrain(jobs, coordinator, observer)
-        jobs = self.leave_out_startless(jobs, observer)
-        places = number_places(self.suite.points(), jobs)
-        tasks = [
+        jobs = self.turns.arrange(self.leave_out_startless(jobs, observer))
+        tasks = self.make_tasks(jobs)
+
+        def pass_on(index: int, message: Progress) -> None:
+            observer.progress(jobs[index], message)
+
+        clock, ended = StartTimes(tasks), set()
+        try:
+            for index, end in coordinator.run(tasks, on_progress=pass_on):
+                record = self.make_record(jobs[index], end, started_at=clock.started_at(index))
+                self.write(record)
+                observer.finish_job(jobs[index], record)
+                ended.add(index)
+                clock.note_end(index)
+        except (Interrupted, LaunchError) as error:
+            for index in running_tasks(tasks, ended):
+                self.record_interruption(jobs[index], error, started_at=clock.started_at(index))
+            raise
+
+    def make_tasks(self, jobs: Sequence[Job]) -> list[Task]:
+        """The tasks of `jobs`, with the places at which frameworks, or arms of `hvbench ab`, find each other."""
+        places = number_places(self.suite.points(), jobs) | self.turns.number_places(jobs)
+        return [
             make_task(
                 job,
                 self.settings,
                 place=places.get(job.key),
+                side=self.turns.side_of(job.point),
                 memory_limit_bytes=self.options.memory_limit_bytes,
                 checkpoints=self.checkpoints,
                 pretrained=self.pretrained,
@@ -149,21 +173,6 @@ class Sweep:
             )
             for job in jobs
         ]
-
-        def pass_on(index: int, message: Progress) -> None:
-            observer.progress(jobs[index], message)
-
-        finished, started_at = 0, utc_now()
-        try:
-            for index, end in coordinator.run(tasks, on_progress=pass_on):
-                record = self.make_record(jobs[index], end, started_at=started_at)
-                self.write(record)
-                observer.finish_job(jobs[index], record)
-                finished, started_at = index + 1, utc_now()
-        except (Interrupted, LaunchError) as error:
-            if finished < len(jobs):
-                self.record_interruption(jobs[finished], error, started_at=started_at)
-            raise
 
     def leave_out_startless(self, jobs: Sequence[Job], observer: Observer) -> list[Job]:
         """The jobs that have what they start from; the others leave a record that says why there is nothing."""
@@ -229,4 +238,5 @@ class Sweep:
             parity=self.stamp_of(job),
             started_at=started_at,
             duration_seconds=end.seconds,
+            in_turns=end.in_turns or is_arm(),
         )

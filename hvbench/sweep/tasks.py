@@ -11,6 +11,7 @@ from hvbench.launch.requests import MeasureRequest
 from hvbench.launch.task import Task
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
+from hvbench.plan.turns import Side
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.pretraining import pretraining_name
@@ -22,6 +23,7 @@ def make_task(
     settings: MeasureSettings,
     *,
     place: int | None = 0,
+    side: Side | None = None,
     memory_limit_bytes: int | None = None,
     checkpoints: Path = Path("checkpoints"),
     pretrained: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
@@ -32,7 +34,8 @@ def make_task(
     Args:
         job: the launch; its point has a resolved `world_size`.
         settings: how it is measured.
-        place: its number among the launches that two arms of `hvbench ab` run in turns; None: it takes no turns.
+        place: its number among the launches that frameworks, or arms of `hvbench ab`, run in turns; None: it takes no turns.
+        side: what it shares with the jobs whose workers live at the same time; None: its workers live alone.
         memory_limit_bytes: what one worker may allocate; None: no limit.
         checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
         pretrained: run.json's `pretraining`: a launch that finds other weights there is not trained.
@@ -52,6 +55,7 @@ def make_task(
     )
     return Task(
         group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
+        beside=None if side is None else (job.repeat, side),
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,

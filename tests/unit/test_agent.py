@@ -219,7 +219,7 @@ def test_an_agent_stops_a_worker_that_still_runs(hub: Hub, agent: Agent, tmp_pat
     hub.send(3, start_order(tmp_path))
     hub.send(3, Stop(generation=0))
     assert receive(hub, Stopped).generation == 0
-    assert agent.worker is None
+    assert agent.workers == {}
 
 
 def test_an_agent_ends_with_its_worker_when_rank_0_is_gone(hub: Hub, tmp_path: Path) -> None:

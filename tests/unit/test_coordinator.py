@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ from hvbench.errors import LaunchError, UsageError
 from hvbench.launch import coordinator as module
 from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
-from hvbench.launch.coordinator import Coordinator
+from hvbench.launch.coordinator import Coordinator, running_tasks
 from hvbench.launch.generation import Generation
 from hvbench.launch.messages import Exited, Hello, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
@@ -199,28 +200,54 @@ def test_a_report_on_earlier_workers_is_not_one_on_these() -> None:
 # Workers that do not start
 
 
+@dataclass
 class Scripted(Coordinator):
-    """Starts sets of workers that do not exist: those of the kinds in `broken` fail to start, all others end in `ok`."""
+    """Starts sets of workers that do not exist: those that `broken` names fail to start, others end as `fail` says, or in `ok`."""
 
-    def __init__(self, broken: Callable[[Task, int], bool]) -> None:
-        self.starts, self.state = Starts(), SimpleNamespace(members={0: member(0)})
-        self.broken = broken
-        self.started: list[tuple[str, str]] = []  # framework and device of every set that was started
+    broken: Callable[[Task, int], bool] = lambda task, number: False
+    fail: Callable[[Task], bool] = lambda task: False
+    started: list[tuple[str, str]] = field(default_factory=list)  # framework and device of every set that was started
+    living: list[str] = field(default_factory=list)  # frameworks of the sets that live
+    beside: list[str] = field(default_factory=list)  # of each end: the frameworks whose sets lived then
 
-    def _run_generation(self, tasks: Sequence[Task], **about: object) -> Iterator[TaskEnd]:
-        task = tasks[0]
-        self.started.append((task.framework, task.device))
-        if self.broken(task, len(self.started)):
-            failure = Failure(status=FailureStatus.FAILED, message="ImportError", rank=1, phase="start", log="x.log")
-            yield TaskEnd(results=[], failure=failure, generation=0, seconds=1.0)
-            return
-        for _ in tasks:
-            yield TaskEnd(results=[{}], failure=None, generation=0, seconds=1.0)
+    def __post_init__(self) -> None:
+        self.starts, self.state = Starts(), SimpleNamespace(members={0: member(0)}, listen=self.wait)
+
+    def wait(self, seconds: float) -> None:
+        assert seconds > 0, "a lane that waits says for how long"
+
+    def _start(self, tasks: Sequence[Task], variables: Mapping[str, str]) -> WorkerSet:
+        self.started.append((tasks[0].framework, tasks[0].device))
+        return ScriptedSet(self, tasks, is_broken=self.broken(tasks[0], len(self.started)))
 
     def outcomes(self, *tasks: Task) -> list[str]:
         ends = dict(self.run(tasks))
         assert list(ends) == list(range(len(tasks)))
         return [end.failure.message if end.failure else "ok" for end in ends.values()]
+
+
+class ScriptedSet:
+    """Workers whose every job runs when it is first looked at and has ended, after 1 s of the script's own, the next time."""
+
+    def __init__(self, launch: Scripted, tasks: Sequence[Task], *, is_broken: bool) -> None:
+        self.launch, self.tasks, self.is_broken = launch, tasks, is_broken
+        self.launch.living.append(tasks[0].framework)
+        self.ends_at = math.inf
+
+    def take_up(self, index: int) -> None:
+        self.index, self.has_run = index, False
+
+    def look(self) -> TaskEnd | None:
+        if not self.has_run:
+            self.has_run = True
+            return None
+        phase = "start" if self.is_broken else "measure" if self.launch.fail(self.tasks[self.index]) else None
+        self.launch.beside.append(" ".join(sorted(self.launch.living)))
+        failure = Failure(status=FailureStatus.FAILED, message="ImportError", rank=1, phase=phase, log="x.log")
+        return TaskEnd(results=[], failure=failure if phase else None, generation=0, seconds=1.0)
+
+    def stop(self, **_: object) -> None:
+        self.launch.living.remove(self.tasks[0].framework)
 
 
 def task(framework: str, device: str = "cpu", *, repeat: int = 0, **fields: object) -> Task:
@@ -285,6 +312,71 @@ def test_the_time_of_starts_that_failed_belongs_to_their_task() -> None:
     launch = Scripted(lambda task, number: number < 3)
     ((_, end),) = launch.run([task("pytorch")])
     assert end.failure is None and end.seconds == 3.0
+
+
+# Side by side
+
+
+def side_by_side(*names: str, repeats: int = 1, points: int = 2, **fields: object) -> list[Task]:
+    """Tasks of frameworks whose workers live at the same time, in running order."""
+    found = []
+    for repeat in range(repeats):
+        for point in range(points):
+            for name in names:
+                same = replace(task(name, repeat=repeat, **fields), job={"point": point}, beside=(repeat, "side"))
+                found.append(same)
+    return found
+
+
+def test_the_workers_of_all_frameworks_live_while_their_tasks_run_and_each_repeat_has_new_ones() -> None:
+    launch = Scripted()
+    tasks = side_by_side("pytorch", "tensorflow", "jax", repeats=2)
+    ends = dict(launch.run(tasks))
+    assert sorted(ends) == list(range(len(tasks))) and all(end.in_turns and not end.failure for end in ends.values())
+    assert launch.beside.count("jax pytorch tensorflow") >= 2 * 3, launch.beside
+    assert [name for name, _ in launch.started] == ["pytorch", "tensorflow", "jax"] * 2 and launch.living == []
+
+
+def test_a_failure_costs_its_own_task_and_its_frameworks_next_workers_go_on_beside_the_others() -> None:
+    tasks = side_by_side("pytorch", "tensorflow", points=3)
+    launch = Scripted(fail=lambda task: task.framework == "pytorch" and task.job["point"] == 1)
+    ends = dict(launch.run(tasks))
+    assert [index for index, end in ends.items() if end.failure] == [2]
+    assert [name for name, _ in launch.started].count("pytorch") == 2 and launch.living == []
+
+
+def test_a_framework_that_cannot_start_leaves_the_other_alone() -> None:
+    launch = Scripted(broken=lambda task, number: task.framework == "pytorch")
+    tasks = side_by_side("pytorch", "tensorflow", repeats=2)
+    ends = dict(launch.run(tasks))
+    assert {tasks[index].framework: end.failure and end.failure.message for index, end in ends.items()} == {
+        "pytorch": THRICE, "tensorflow": None,
+    }  # fmt: skip
+
+
+def test_a_framework_alone_takes_no_turns() -> None:
+    ends = dict(Scripted().run(side_by_side("pytorch")))
+    assert not any(end.in_turns for end in ends.values())
+
+
+def test_on_several_hosts_workers_live_one_set_after_the_other() -> None:
+    launch = Scripted()
+    launch.state.members[1] = member(1, "b")
+    ends = dict(launch.run(side_by_side("pytorch", "tensorflow")))
+    assert not any(end.in_turns for end in ends.values()) and set(launch.beside) == {"pytorch", "tensorflow"}
+
+
+def test_the_tasks_that_run_are_the_first_of_each_group_that_lives() -> None:
+    tasks = [*side_by_side("pytorch", "tensorflow", repeats=2), task("pytorch", "cuda")]
+    expected = [
+        (set(), [0, 1]),
+        ({0}, [1, 2]),
+        ({0, 1, 3}, [2]),
+        ({0, 1, 2, 3}, [4, 5]),
+        (set(range(8)), [8]),
+        (set(range(9)), []),
+    ]
+    assert [running_tasks(tasks, ended) for ended, _ in expected] == [running for _, running in expected]
 
 
 # Joining

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from hvbench.comparison.ab.control import make_turn_control, summarize_turns
-from hvbench.comparison.ab.launches import find_obstacle
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_launching, read_controls
 from hvbench.comparison.gate.rule import LEVELS, find_moved
 from hvbench.launch.turns import VARIABLE
 from hvbench.launch.turns.scheduler import LEAST_TURNS, State, TurnLimits
 from hvbench.launch.turns.server import TurnServer
+from hvbench.plan.turns import find_obstacle
 from hvbench.spec.point import Point
 from hvbench.worker.turns import Turns, join_turns, stretch_timeout
 
@@ -268,7 +268,7 @@ def test_a_stranger_is_disconnected(words: bytes, start: Start) -> None:
         ({}, {}, None),
         ({}, {"is_single_host": False}, "their ranks are on several hosts"),
         ({"strategy": "parameter_server"}, {}, "a parameter server takes no turns"),
-        ({}, {"has_gpu": True}, "both would need the GPU's memory at the same time (--turns asks for it)"),
+        ({}, {"has_gpu": True}, "both would need the GPU's memory at the same time"),
         ({"device": "cpu"}, {"has_gpu": True}, None),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from hvbench.cli.display.lines import format_duration
@@ -12,6 +13,7 @@ from hvbench.plan.jobs import make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.plan.together import describe_together
+from hvbench.plan.turns import decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import presets_of
@@ -35,6 +37,9 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     losses = list(filter(None, (text.check(source, encoding=encoding) for source, encoding in texts)))
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
+    site = describe_site(is_single_host=context.is_single_host)
+    turns = decide_turns([job.point for job in plan.jobs], suite.measure, site, where=suite.where)
+    plan = replace(plan, jobs=turns.arrange(plan.jobs))
     lines = [f"{suite.name}: {suite.question}", ""]
     lines += [*(f"  {line}" for line in losses), ""] if losses else []
     suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
@@ -56,6 +61,7 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     threads = chosen_threads() or max(1, usable_cores() // context.size)
     if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
         lines += ["", f"  {together}"]
+    lines += ["", f"  {turns.line}"] if turns.line else []
     settings = suite.measure
     seconds = estimate_sweep_seconds(plan.jobs, settings) + sum(each.seconds for each in pretrainings)
     total = format_duration(seconds)

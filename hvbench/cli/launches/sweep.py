@@ -47,7 +47,14 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         suite = options.apply_to(load())
         folder = options.run_folder(RESULTS, suite.name)
         path = folder.path
-        sweep = prepare_sweep(suite, folder, options, world_size=launch.world_size, observer=display)
+        sweep = prepare_sweep(
+            suite,
+            folder,
+            options,
+            world_size=launch.world_size,
+            observer=display,
+            is_single_host=launch.context.is_single_host,
+        )
         host = {"memory_bytes": usable_memory_bytes(), "is_single_host": launch.context.is_single_host}
         shortages = describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host)
         for line in (*shortages, *describe_wire_risks(sweep.plan.jobs)):

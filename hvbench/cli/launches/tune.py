@@ -70,7 +70,14 @@ def run_tune(options: TuneOptions, sweep_options: SweepOptions, *, np: int | Non
         display = TuneDisplay(options.knobs)
         suite = choose_point(options, world_size=launch.world_size)
         folder = sweep_options.run_folder(RESULTS, "tune")
-        sweep = prepare_sweep(suite, folder, sweep_options, world_size=launch.world_size, observer=display)
+        sweep = prepare_sweep(
+            suite,
+            folder,
+            sweep_options,
+            world_size=launch.world_size,
+            observer=display,
+            is_single_host=launch.context.is_single_host,
+        )
         before = continue_search(folder, options.knobs)
         tuned = search_and_show(sweep, launch, display, options=options, before=before)
     if tuned.missing:

@@ -19,22 +19,10 @@ from hvbench.errors import LaunchError, StorageError
 from hvbench.io.atomic import write_text
 from hvbench.launch.turns import VARIABLE
 from hvbench.launch.turns.server import TurnServer
-from hvbench.spec.point import Point
 
 END_SECONDS = 30.0  # for a sweep that is asked to stop
 POLL_SECONDS = 0.05
 OnLaunched = Callable[[Launched], None]
-
-
-def find_obstacle(points: Sequence[Point], *, is_single_host: bool, has_gpu: bool) -> str | None:
-    """Why launches of `points` cannot take turns; None when they can."""
-    if not is_single_host:
-        return "their ranks are on several hosts"
-    if any(point.is_served for point in points):
-        return "a parameter server takes no turns"
-    if has_gpu and any(point.device != "cpu" for point in points):
-        return "both would need the GPU's memory at the same time (--turns asks for it)"
-    return None
 
 
 def launch_pair(

@@ -14,7 +14,7 @@ from types import FrameType
 
 from hvbench.comparison.ab.arms import Arm, Prepared, parse_arm, prepare_arm, remove_worktrees
 from hvbench.comparison.ab.judge import judge_run
-from hvbench.comparison.ab.launches import find_obstacle, launch_in_turns, launch_pair
+from hvbench.comparison.ab.launches import launch_in_turns, launch_pair
 from hvbench.comparison.ab.options import AbOptions
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_arm, plan_orders
 from hvbench.comparison.gate.judgement import Judgement
@@ -24,6 +24,7 @@ from hvbench.errors import Interrupted, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors
 from hvbench.io.folders import OTHER_FOLDER, lock_folder, require_own_folder
 from hvbench.plan.skip import has_gpu
+from hvbench.plan.turns import find_obstacle
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
 
 PrintLine = Callable[[str], None]
@@ -116,7 +117,11 @@ def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | Non
         return f"the hvbench of arm {' and '.join(unable)} does not support turns"
     points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
     shares_gpu = turns is None and has_gpu()
-    return find_obstacle(points, is_single_host=not os.environ.get("HVBENCH_HOSTS"), has_gpu=shares_gpu)
+    is_single_host = not os.environ.get("HVBENCH_HOSTS")
+    if reason := find_obstacle(points, is_single_host=is_single_host, has_gpu=False):
+        return reason
+    reason = find_obstacle(points, is_single_host=is_single_host, has_gpu=shares_gpu)
+    return f"{reason} (--turns asks for it)" if reason else None
 
 
 @dataclass(frozen=True, kw_only=True)
