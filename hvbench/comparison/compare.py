@@ -90,7 +90,7 @@ def compare(
 
 
 def describe_sides(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
-    """Sentences on what is no obstacle: sides that another hvbench ran, and facts that only one of them states."""
+    """Sentences on what is no obstacle: sides that another hvbench ran or that were not all in turns, facts of one side alone."""
     sources: dict[str, set[str]] = {}
     facts: dict[str, dict[str, Any]] = {}
     for launches in sets:
@@ -102,11 +102,26 @@ def describe_sides(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
     if len({source for found in sources.values() for source in found}) > 1:
         sides = "; ".join(f"{name}: {', '.join(sorted(found))}" for name, found in sources.items())
         notes.append(f"The sides were run by different versions of hvbench: {sides}.")
+    notes += describe_modes(sets)
     reference, *others = facts.values() if facts else [{}]
     unknown = list(dict.fromkeys(name for other in others for name in find_unknown(reference, other)))
     if unknown:
         notes.append(f"Recorded on one side only, so not compared: {', '.join(unknown)}.")
     return tuple(notes)
+
+
+def describe_modes(sets: Sequence[LaunchSet]) -> list[str]:
+    """A sentence where not all launches were taken in the same mode: in turns with others, or alone on the machine."""
+    modes: dict[str, set[str]] = {}
+    for launches in sets:
+        for record in launches.records:
+            if record.outcome.status == "ok":
+                mode = "in turns with others, step by step" if record.in_turns else "alone, one launch after the other"
+                modes.setdefault(launches.name, set()).add(mode)
+    if len({mode for found in modes.values() for mode in found}) < 2:
+        return []
+    sides = "; ".join(f"{name}: {' and '.join(sorted(found))}" for name, found in modes.items())
+    return [f"The launches were not all measured in the same mode, which by itself may change their times: {sides}."]
 
 
 def find_gaps(label: str, sides: Mapping[str, Sequence[LaunchValues]]) -> list[Missing]:

@@ -8,7 +8,7 @@ to be narrow; how well the last one then covers was simulated, see docs/measurem
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from hvbench.plan.jobs import Job, worker_group
 from hvbench.records.record import Record
@@ -20,21 +20,26 @@ LOOKS = 3
 MAX_FAILURES_IN_A_ROW = 3
 
 
-def points_to_repeat(points: Sequence[Point], records: Iterable[Record], *, target: float) -> list[Point]:
+def points_to_repeat(
+    points: Sequence[Point],
+    records: Iterable[Record],
+    *,
+    target: float,
+    together: Callable[[Point], Hashable] = lambda point: point,
+) -> list[Point]:
     """The points, in their order, whose tokens/s is not yet known to ± `target` and which can still be launched.
 
     A point needs at least MIN_LAUNCHES + LOOKS - 1 launches that ended in `ok`. One whose last MAX_FAILURES_IN_A_ROW launches did
-    not is given up.
+    not is given up. Points for which `together` gives the same are launched again together, as long as any of them needs it.
     """
     records = list(records)
     widths = relative_half_widths(records)
     by_point = group_records(records)
-    return [
-        point
-        for point in points
-        if widths.get(point.point_id, float("inf")) > target
-        and count_failures_in_a_row(by_point.get(point.point_id, [])) < MAX_FAILURES_IN_A_ROW
+    able = [
+        point for point in points if count_failures_in_a_row(by_point.get(point.point_id, [])) < MAX_FAILURES_IN_A_ROW
     ]
+    wide = {together(point) for point in able if widths.get(point.point_id, float("inf")) > target}
+    return [point for point in able if together(point) in wide]
 
 
 def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:

@@ -48,14 +48,17 @@ class Turns:
         side = side_of(point)
         return side if side in self.sides else None
 
+    def unit_of(self, point: Point) -> Point:
+        """The same for points that are only launched together: those of all frameworks that take turns at one configuration."""
+        return point if self.side_of(point) is None else configuration_of(point)
+
     def arrange(self, jobs: Sequence[Job]) -> list[Job]:
         """`jobs` in running order: those whose workers live at the same time together, one configuration after the other."""
         stretches: dict[tuple[Any, ...], dict[Point, list[Job]]] = {}
         for job in jobs:
             side = self.side_of(job.point)
             stretch = (job.repeat, worker_group(job.point)) if side is None else (job.repeat, None, side)
-            configuration = job.point if side is None else configuration_of(job.point)
-            stretches.setdefault(stretch, {}).setdefault(configuration, []).append(job)
+            stretches.setdefault(stretch, {}).setdefault(self.unit_of(job.point), []).append(job)
         return [job for stretch in stretches.values() for same in stretch.values() for job in same]
 
     def number_places(self, jobs: Sequence[Job]) -> dict[str, int]:

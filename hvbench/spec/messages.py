@@ -35,6 +35,8 @@ def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -
     message = re.sub(r"^(Input|String) should ", "must ", error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         message = "must be text without control characters"
+    if error["type"] == "literal_error":  # in TOML's words
+        message = message.replace("True", "true").replace("False", "false")
     return f"{name} = {shorten(error['input'])}: {message}"
 
 

@@ -129,7 +129,7 @@ class Sweep:
             return []
         points = list({job.point.point_id: job.point for job in [*self.plan.done, *self.plan.jobs]}.values())
         records, _ = self.folder.read_records()
-        wide = points_to_repeat(points, records, target=self.settings.precision_target)
+        wide = points_to_repeat(points, records, target=self.settings.precision_target, together=self.turns.unit_of)
         return next_jobs(wide, records, rest_seconds=rest_seconds)
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:

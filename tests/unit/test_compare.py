@@ -160,6 +160,17 @@ def test_a_fact_that_an_older_record_does_not_state_is_not_compared() -> None:
     assert compare([side("a", a), side("b", b)]).is_comparable
 
 
+def test_another_mode_of_measuring_is_named_and_one_mode_says_nothing() -> None:
+    alone = launches()
+    in_turns = [record.model_copy(update={"in_turns": True}) for record in alone]
+    (note,) = compare([side("a", alone), side("b", in_turns)]).notes
+    assert note.endswith(
+        "may change their times: a: alone, one launch after the other; b: in turns with others, step by step."
+    )
+    for same in (alone, in_turns):
+        assert compare([side("a", same), side("b", same)]).notes == ()
+
+
 def test_frameworks_of_one_run_are_joined_by_everything_else() -> None:
     comparison = compare(split_by([side("run", make_quickstart(repeats=6))], "precision"), ignore={"precision"})
     assert comparison.arms == ("fp32", "bf16") and comparison.joined_over == ("precision",)

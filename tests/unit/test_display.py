@@ -140,6 +140,20 @@ def test_the_live_view_shows_the_plan_the_current_point_and_the_rest() -> None:
     assert "✗ tensorflow-small" in screen.getvalue() and "a reason" in screen.getvalue()
 
 
+def test_the_live_view_shows_every_launch_that_runs_where_frameworks_take_turns() -> None:
+    display = Live()
+    show_on(display, height=20, force_terminal=True, color_system=None)
+    plan, records = make_sweep()
+    display.start(plan, MEMBERS)
+    for job in (plan.jobs[0], plan.jobs[2]):
+        display.progress(job, message())
+    view = drawn(display)
+    assert len(re.findall(r"(?m)^▶ \S+ r[01]  measure 5/13", view)) == 2
+    assert len(re.findall(r"(?m)▶", view)) == 4, "and its mark in the plan"
+    display.finish_job(plan.jobs[0], records[0])
+    assert len(re.findall(r"(?m)^▶ \S+ r[01]  measure 5/13", drawn(display))) == 1
+
+
 def test_the_live_view_fits_on_a_small_terminal() -> None:
     display = Live()
     show_on(display, width=60, height=9, force_terminal=True, color_system=None)

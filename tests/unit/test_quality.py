@@ -12,6 +12,7 @@ from hvbench.analysis.report.quality import (
     describe_crowding,
     describe_precision,
     describe_quality,
+    describe_turns,
     describe_warmup,
 )
 from hvbench.records.record import Record
@@ -29,6 +30,14 @@ def repeated(*steps: list[float], **changes) -> list[Record]:
 
 
 # Precision
+
+
+@pytest.mark.parametrize(("in_turns", "says"), [(0, []), (1, ["1 of 3 launches were"]), (3, ["All launches were"])])
+def test_launches_that_took_turns_are_said(in_turns: int, says: list[str]) -> None:
+    records = repeated([1.0, 1.0], [1.0, 1.0], [1.0, 1.0])
+    records = [each.model_copy(update={"in_turns": number < in_turns}) for number, each in enumerate(records)]
+    found = describe_turns(records)
+    assert [line.partition(" measured side by side")[0] for line in found] == says
 
 
 def test_points_that_missed_the_target_are_named_with_their_width_and_n() -> None:

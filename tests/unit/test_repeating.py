@@ -71,6 +71,15 @@ def test_only_the_wide_points_are_chosen_in_their_order() -> None:
     assert wide([*broad, *narrow], target=0.02) == [broad[0].point_id, broad[3].point_id]
 
 
+def test_points_that_take_turns_are_launched_again_together_but_for_one_that_is_given_up() -> None:
+    broad, narrow = launches(1.0, 2.0, 4.0, seed=1), launches(*[1.0] * 5, seed=2)
+    failed = [lost(repeat, seed=3) for repeat in range(MAX_FAILURES_IN_A_ROW)]
+    points = [same[0].point for same in (broad, narrow, failed)]
+    records = [*broad, *narrow, *failed]
+    assert points_to_repeat(points, records, target=0.02) == points[:1]
+    assert points_to_repeat(points, records, target=0.02, together=lambda point: "all") == points[:2]
+
+
 def test_a_point_without_a_record_is_chosen() -> None:
     point = Point(model="tiny", world_size=1)
     assert points_to_repeat([point], [], target=0.1) == [point]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,14 +246,34 @@ def test_ranks_that_read_different_text_did_not_train_one_model(tmp_path: Path) 
     assert "xyz and abc" in outcome.message
 
 
-def test_an_interrupt_leaves_what_was_measured_and_marks_the_rest_of_the_way(tmp_path: Path) -> None:
-    sweep = prepare(tmp_path / "run")
+@pytest.mark.parametrize(("turns", "running"), [("false", 1), ('"auto"', 2)])
+def test_an_interrupt_leaves_what_was_measured_and_marks_what_ran(turns: str, running: int, tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run", text=f"{TINY}turns = {turns}\n")
     with pytest.raises(Interrupted):
         run(sweep, GOOD, Interrupted("stopped by SIGINT"))
     records, _ = sweep.folder.read_records()
-    assert sorted(record.outcome.status for record in records) == ["interrupted", "ok"]
-    (stopped,) = (record for record in records if record.outcome.status == "interrupted")
-    assert stopped.outcome.message == "stopped by SIGINT" and stopped.generation is None
+    assert sorted(record.outcome.status for record in records) == [*["interrupted"] * running, "ok"]
+    for stopped in (record for record in records if record.outcome.status == "interrupted"):
+        assert stopped.outcome.message == "stopped by SIGINT" and stopped.generation is None
+
+
+def test_frameworks_that_take_turns_are_beside_each_other_and_their_records_say_so(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    tasks = sweep.make_tasks(sweep.plan.jobs)
+    assert [task.framework for task in tasks] == ["pytorch", "tensorflow"] * 2
+    assert len({task.beside for task in tasks}) == 1 and len({task.group for task in tasks}) == 2
+    assert [task.job["place"] for task in tasks] == [0, 0, 1, 1]
+    assert "side by side" in json.loads((tmp_path / "run" / "run.json").read_text())["turns"]
+    _, records = run(sweep, *[replace(GOOD, in_turns=True)] * 3, GOOD)
+    assert sorted(record.in_turns for record in records) == [False, True, True, True]
+
+
+def test_a_launch_of_which_only_one_framework_is_missing_takes_no_turns(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run")
+    run(sweep, GOOD, ended(failure=Failure(status=FailureStatus.FAILED, message="x")), GOOD, GOOD)
+    sweep.folder.close()
+    again = prepare(tmp_path / "run", resume=True)
+    assert len({task.group for task in again.make_tasks(again.plan.jobs)}) == 1
 
 
 # The parity check before the first point

@@ -30,12 +30,23 @@ MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent 
 def describe_quality(run: Run) -> list[str]:
     """What a reader should know before believing the figures of a run, one sentence a fact."""
     return [
+        *describe_turns(run.records),
         *describe_target_precision(run),
         *describe_warmup(run.points),
         *describe_autocorrelation(run.points),
         *describe_unmeasured_ranks(run.points),
         *describe_wall_time(run.records),
     ]
+
+
+def describe_turns(records: Sequence[Record]) -> list[str]:
+    """How many launches were taken in turns with another framework's; nothing where none was."""
+    measured = [record for record in records if record.is_measured]
+    count = sum(record.in_turns for record in measured)
+    if not count:
+        return []
+    which = "All" if count == len(measured) else f"{count} of {len(measured)}"
+    return [f"{which} launches were measured side by side: the frameworks' workers took turns, step by step."]
 
 
 def describe_target_precision(run: Run) -> list[str]:

@@ -45,7 +45,7 @@ class Ledger:
         self.ranks = 0
         self.statuses: dict[str, str] = {}  # key of a job -> how it ended
         self.rates: dict[str, list[float]] = {}  # point_id -> tokens per second of its launches that ended in ok
-        self.now: Now | None = None
+        self.running: dict[str, Now] = {}  # key of a job -> where its rank 0 is; several where frameworks take turns
         self.began = time.monotonic()
         self.settings: MeasureSettings | None = None
 
@@ -70,17 +70,18 @@ class Ledger:
         """Take in a report of rank 0's worker."""
         tokens, seconds = message.timed_tokens, message.timed_seconds
         rate = tokens / seconds if tokens > 0 and seconds > 0 else None
-        self.now = Now(
+        now = self.running[job.key] = Now(
             job=job, phase=message.phase.replace("_", " "), step=int(message.step),
             steps=int(message.steps) if message.steps else None, loss=message.loss, tokens_per_second=rate,
         )  # fmt: skip
-        return self.now
+        return now
 
     def finish(self, job: Job, record: Record) -> float | None:
         """Take in a record; its tokens per second if it has any."""
         from hvbench.analysis.frame.frames import point_frame
 
-        self.settings, self.now = record.measure, None
+        self.settings = record.measure
+        self.running.pop(job.key, None)
         row = point_frame([record]).iloc[0]
         self.statuses[job.key] = row["status"]
         if row["status"] != "ok":
@@ -110,6 +111,7 @@ class Ledger:
         """The plan's estimate of the rest, corrected by how the estimate of the done part held; None at either end."""
         if self.settings is None or not self.done or self.done >= len(self.jobs):
             return None
-        expected = estimate_sweep_seconds(self.jobs[: self.done], self.settings)
-        rest = estimate_sweep_seconds(self.jobs[self.done :], self.settings)
+        done = [job for job in self.jobs if job.key in self.statuses]
+        expected = estimate_sweep_seconds(done, self.settings)
+        rest = estimate_sweep_seconds([job for job in self.jobs if job.key not in self.statuses], self.settings)
         return (time.monotonic() - self.began) * rest / expected

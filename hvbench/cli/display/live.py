@@ -1,5 +1,5 @@
-"""What a person sees on a terminal while a sweep runs: the plan with its outcomes so far, the point that is running,
-its speed with the interval over its launches, and the time left. Failures stay above it as lines.
+"""What a person sees on a terminal while a sweep runs: the plan with its outcomes so far, the points that are running,
+their speed with the interval over their launches, and the time left. Failures stay above it as lines.
 
 Marks differ by shape, not only by colour; `NO_COLOR` is respected (by rich).
 """
@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from hvbench.cli.display.ledger import Now
 from hvbench.cli.display.lines import Display, describe_members, describe_now, describe_record, format_duration
 from hvbench.launch.messages import Progress
 from hvbench.launch.placement import Member
@@ -88,12 +89,15 @@ class Live(Display):
         return Group(counts, row)
 
     def draw_now(self) -> RenderableType:
-        """The launch that is running, and what its point's launches before it showed."""
-        now = self.ledger.now
-        if now is None:
+        """The launches that are running, several where frameworks take turns, and what their points' launches before showed."""
+        if not self.ledger.running:
             return Text(
                 "starting workers" if self.ledger.done < len(self.ledger.jobs) else "writing the report", style="dim"
             )
+        return Group(*map(self.draw_launch, self.ledger.running.values()))
+
+    def draw_launch(self, now: Now) -> Text:
+        """One line of a launch that is running."""
         estimate = self.ledger.estimate(now.job)
         before = ""
         if estimate is not None:
@@ -113,15 +117,16 @@ class Live(Display):
         launches: dict[str, list[Job]] = {}
         for job in self.ledger.jobs:
             launches.setdefault(job.point.point_id, []).append(job)
-        current = self.ledger.jobs[min(self.ledger.done, len(self.ledger.jobs) - 1)]
+        running = [now.job for now in self.ledger.running.values()]
+        current = running[0] if running else self.ledger.jobs[min(self.ledger.done, len(self.ledger.jobs) - 1)]
         names = list(launches)
-        room = max(1, self.console.height - OTHER_LINES)
+        room = max(1, self.console.height - OTHER_LINES - max(0, len(self.ledger.running) - 1))
         first = min(max(0, names.index(current.point.point_id) - room // 2), max(0, len(names) - room))
         table = Table.grid(padding=(0, 2))
         for name in names[first : first + room]:
             marks = Text()
             for job in launches[name]:
-                marks.append(*self.mark(job, current=current))
+                marks.append(*self.mark(job, is_running=job in (current, *running)))
             table.add_row(
                 marks,
                 Text(self.ledger.name(launches[name][0].point), no_wrap=True, overflow="ellipsis"),
@@ -130,11 +135,11 @@ class Live(Display):
         hidden = len(names) - min(room, len(names))
         return Group(table, Text(f"and {hidden} more points", style="dim")) if hidden else table
 
-    def mark(self, job: Job, *, current: Job) -> tuple[str, str]:
+    def mark(self, job: Job, *, is_running: bool) -> tuple[str, str]:
         """Character and style of one launch."""
         status = self.ledger.statuses.get(job.key)
         if status is None:
-            return MARKS["running" if job is current else "waiting"]
+            return MARKS["running" if is_running else "waiting"]
         return MARKS.get(status, BAD_MARK)
 
     def describe_rate(self, job: Job) -> Text:
