@@ -187,9 +187,10 @@ def _demands(scatter: Scatter, rounds: int, *, of_mean: bool) -> list[tuple[floa
     """(degrees of freedom, two-sided level) of what `hvbench.analysis.stats.decision` asks of a contrast, or of their mean."""
     level, own = 1 - CONFIDENCE, rounds - 1.0
     if of_mean and scatter.contrasts > 1:
-        return [(own, level * MEAN_SHARE)]
-    share = level * (1.0 if scatter.of_mean is None else 1 - MEAN_SHARE) / scatter.contrasts
-    return [(own * scatter.dimensions, share), (own, min(1.0, share * OWN_SHARE))]
+        level *= MEAN_SHARE
+    else:
+        level *= (1.0 if scatter.of_mean is None else 1 - MEAN_SHARE) / max(scatter.contrasts, 1)
+    return [(own * max(scatter.dimensions, 1), level), (own, min(1.0, level * OWN_SHARE))]
 
 
 def _needed(freedom: float, level: float) -> float:

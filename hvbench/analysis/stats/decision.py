@@ -6,8 +6,9 @@ at once by the rule that a report asks.
 - A contrast's error is the larger of its own and of that which all pool (one that is clearly noisier than the rest, by an F test at
   `CLEARLY_NOISIER`, is not pooled). Its degrees of freedom are those of all, fewer the more its own spread exceeds the pool's.
 - Its own spread alone, by Student's t, has to agree at `OWN_SHARE` times the level.
-- The mean over the contrasts is taken round by round, for whatever moves a round moves all of them; it has Student's t, and
-  `MEAN_SHARE` of the level. Where it is called, the contrasts have all of the level, else the rest of it.
+- The mean over the contrasts is taken round by round, for what moves a round may move all of them. Its error is the larger of its own and of
+  the one that follows from the contrasts' if chance alone is common to a round; both have to agree likewise. It has `MEAN_SHARE` of the level. Where it
+  is called, the contrasts have all of the level, else the rest of it.
 - The contrasts are corrected by Holm.
 """
 
@@ -21,10 +22,14 @@ from scipy import special
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.ratios import adjust_holm_rows
 
-OWN_SHARE = 3.0
+OWN_SHARE = 3.5
 MEAN_SHARE = 0.4
 CLEARLY_NOISIER = 0.001
 LEAST_SPREAD = 1e-6  # rounds that are all the same are known this well, no better
+
+
+# Standard errors, degrees of freedom, and at how many levels they have to agree; all of them have to.
+Errors = tuple[tuple[np.ndarray, np.ndarray, float], ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,9 +89,7 @@ def decide(evidence: Evidence, *, has_mean: bool = True, dimensions: int | None 
     p_value = np.max([_two_sided(each.centre, error, freedom) / share for error, freedom, share in errors], axis=0)
     p_value = np.where(is_known, np.minimum(p_value, 1.0), 1.0)
     has_mean = has_mean and count > 1
-    of_mean, share = (
-        _decide_mean(evidence.mean, level=level) if has_mean else (None, np.ones((*each.centre.shape[:-1], 1)))
-    )
+    of_mean, share = _decide_mean(evidence, level=level) if has_mean else (None, np.ones((*each.centre.shape[:-1], 1)))
     adjusted = adjust_holm_rows(p_value, is_known) / share
     members = np.maximum(is_known.sum(axis=-1, keepdims=True), 1)
     at = level * share / members
@@ -109,10 +112,8 @@ def decide(evidence: Evidence, *, has_mean: bool = True, dimensions: int | None 
     return Decided(mean=mean, low=low, high=high, p_value=corrected, rounds=rounds, spread=spread, has_mean=has_mean)
 
 
-def find_errors(
-    each: Sample, is_known: np.ndarray, *, dimensions: int
-) -> tuple[tuple[np.ndarray, np.ndarray, float], ...]:
-    """(standard errors, degrees of freedom, at how many levels they have to agree): with the pool, and each contrast's own."""
+def find_errors(each: Sample, is_known: np.ndarray, *, dimensions: int) -> Errors:
+    """Those of the contrasts: with the pool, and each contrast's own."""
     variance = np.where(is_known, np.maximum(each.variance, LEAST_SPREAD**2), LEAST_SPREAD**2)
     freedom = np.where(is_known, each.freedom, 0.0)
     weighted, size = freedom * variance, np.maximum(each.size, 1e-9)
@@ -133,16 +134,35 @@ def find_errors(
     )
 
 
-def _decide_mean(mean: Sample, *, level: float) -> tuple[list[np.ndarray], np.ndarray]:
+def _decide_mean(evidence: Evidence, *, level: float) -> tuple[list[np.ndarray], np.ndarray]:
     """(estimate, low, high, corrected p-value, rounds) of the mean, and the share of the level that it leaves to the contrasts."""
+    mean, level_of_mean = evidence.mean, level * MEAN_SHARE
     is_known = mean.freedom >= 1
-    error = np.sqrt(np.where(is_known, np.maximum(mean.variance, LEAST_SPREAD**2), 1.0) / np.maximum(mean.size, 1e-9))
-    freedom = np.where(is_known, mean.freedom, 1.0)
-    p_value = np.where(is_known, np.minimum(_two_sided(mean.centre, error, freedom) / MEAN_SHARE, 1.0), np.nan)
-    width = error * _quantile(np.full(error.shape, level * MEAN_SHARE), freedom)
+    errors = find_errors_of_mean(evidence, is_known)
+    p_values = [_two_sided(mean.centre, error, freedom) / own for error, freedom, own in errors]
+    p_value = np.where(is_known, np.minimum(np.max(p_values, axis=0) / MEAN_SHARE, 1.0), np.nan)
+    width = np.max([error * _quantile(level_of_mean * own, freedom) for error, freedom, own in errors], axis=0)
     ends = [np.where(is_known, values, np.nan) for values in (mean.centre - width, mean.centre + width)]
     share = np.where(is_known & (p_value > level), 1 - MEAN_SHARE, 1.0)
     return [mean.centre, *ends, p_value, mean.rounds], share
+
+
+def find_errors_of_mean(evidence: Evidence, is_known: np.ndarray) -> Errors:
+    """As `find_errors`, of the mean: beside its own spread there is the one that it has if nothing but chance is common to a round."""
+    each, mean = evidence.each, evidence.mean
+    is_member = each.freedom >= 1
+    squares = np.where(is_member, np.maximum(each.variance, LEAST_SPREAD**2) / np.maximum(each.size, 1e-9), 0.0)
+    members = np.maximum(is_member.sum(axis=-1, keepdims=True), 1)
+    total = squares.sum(axis=-1, keepdims=True)
+    freedom = np.square(total) / (np.square(squares) / np.maximum(each.freedom, 1.0)).sum(axis=-1, keepdims=True)
+    apart = total / np.square(members)
+    own = np.where(is_known, np.maximum(mean.variance, LEAST_SPREAD**2), 1.0) / np.maximum(mean.size, 1e-9)
+    larger = np.maximum(own, apart)
+    known = np.where(is_known, mean.freedom, 1.0)
+    return (
+        (np.sqrt(larger), np.maximum(known, freedom * np.square(apart / larger)), 1.0),
+        (np.sqrt(own), known, OWN_SHARE),
+    )
 
 
 def _sample(values: np.ndarray) -> Sample:
@@ -172,9 +192,10 @@ def _subtract(a: Sample, b: Sample) -> Sample:
         total = squares[0] + squares[1]
         freedom = np.square(total) / (np.square(squares[0]) / a.freedom + np.square(squares[1]) / b.freedom)
         size = 1 / (1 / a.size + 1 / b.size)
+        variance = total * size
     return Sample(
         centre=a.centre - b.centre,
-        variance=total * size,
+        variance=variance,
         size=np.where(is_known, size, 0.0),
         freedom=np.where(is_known, freedom, 0.0),
         rounds=np.minimum(a.rounds, b.rounds),
