@@ -1,7 +1,7 @@
-"""One launch of one contender: a fresh process that trains some cases and leaves its samples in a file.
+"""One launch of one contender: a fresh process that trains, in turns with the others, and leaves its samples in a file.
 
 `benchmarks/peers.py` starts it as `python -m benchmarks.contender ORDER OUT`, both JSON files. Every contender gets the
-same initial weights, the same batches and the same learning rates, takes the same number of threads, and keeps freed memory.
+same initial weights, the same batches and the same learning rates, and takes the same number of threads.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.contenders import parse_contender
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.contract import Arrays
@@ -27,22 +27,20 @@ from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.schedule import point_learning_rate
 from hvbench.training.weights import initial_weights
+from hvbench.worker.memory import peak_rss_bytes
+from hvbench.worker.turns import Turns, join_turns
 
-# Contender -> the module and the class that hold it; each is imported in its own process only.
-CONTENDERS = {
-    "pytorch": ("benchmarks.contender", "PyTorchTwin"),
-    "huggingface": ("benchmarks.peers_pytorch", "HuggingFace"),
-    "plain-torch": ("benchmarks.peers_pytorch", "PlainTorch"),
-    "tensorflow": ("benchmarks.contender", "TensorFlowTwin"),
-    "keras-hub": ("benchmarks.peers_tensorflow", "KerasHub"),
-}
+LEAST_TIMED_STEPS = 2  # of a contender that is so slow that its seconds are over before
 
 
-class Contender(Protocol):
+class Trained(Protocol):
     """A model in training: whatever it takes to make one step."""
 
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
         """Build the model of `point` with `weights`, by canonical name."""
+
+    def compile(self) -> None:
+        """Let the framework's compiler have the model's forward and backward pass; of PyTorch's only."""
 
     def count_parameters(self) -> int:
         """Trained numbers, tied ones once."""
@@ -55,15 +53,13 @@ class Twin:
     """hvbench's own trainer at world size 1, as its worker builds it."""
 
     framework: str
-    runtimes: dict[str, Any] = {}  # one a process: TensorFlow's threads can be set once only
 
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
-        if self.framework not in self.runtimes:
-            self.runtimes[self.framework] = load_framework(self.framework, "runtime").Runtime(
-                rank=0, world_size=1, local_rank=0, threads=threads, device="cpu"
-            )
+        runtime = load_framework(self.framework, "runtime").Runtime(
+            rank=0, world_size=1, local_rank=0, threads=threads, device="cpu"
+        )
         self.trainer = load_framework(self.framework, "step").Trainer(
-            point, weights, precision=PRECISIONS[point.precision], runtime=self.runtimes[self.framework]
+            point, weights, precision=PRECISIONS[point.precision], runtime=runtime
         )
 
     def count_parameters(self) -> int:
@@ -79,6 +75,11 @@ class PyTorchTwin(Twin):
 
     framework = "pytorch"
 
+    def compile(self) -> None:
+        import torch
+
+        self.trainer.model.loss = torch.compile(self.trainer.model.loss)
+
 
 class TensorFlowTwin(Twin):
     """hvbench in TensorFlow."""
@@ -86,52 +87,82 @@ class TensorFlowTwin(Twin):
     framework = "tensorflow"
 
 
-def run_case(name: str, knobs: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
-    """Train contender `name` at the point that `knobs` describe; seconds and loss of every step, the first included."""
-    point = Point(**knobs, framework="pytorch", world_size=1)
-    text = corpus.prepare(point.data, vocab_size=point.vocab_size)
-    batches = Batches(point, text, rank=0)
-    module, cls = CONTENDERS[name]
-    begun = time.perf_counter()
-    contender: Contender = getattr(importlib.import_module(module), cls)(
-        point, initial_weights(point), threads=order["threads"]
-    )
-    build_seconds = time.perf_counter() - begun
-    step_seconds, cpu_seconds, losses = [], [], []
-    # A slow contender stops early: after `seconds` of timed steps, with at least two.
-    while len(step_seconds) < order["warmup_steps"] + order["steps"]:
-        timed = step_seconds[order["warmup_steps"] :]
-        if len(timed) >= 2 and sum(timed) > order["seconds"]:
-            break
-        inputs, targets = (tokens[0] for tokens in batches.train_batch(len(losses)))
-        rate = point_learning_rate(point, len(losses))
+class Samples:
+    """The steps of one contender, each with its seconds by the wall, its processor's seconds and its loss."""
+
+    def __init__(self, trained: Trained, point: Point) -> None:
+        self.trained = trained
+        self.point = point
+        self.batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+        self.step_seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
+        self.loss: list[float] = []
+
+    def take_step(self) -> None:
+        """Train one more step; its batch is drawn before the clock starts."""
+        index = len(self.loss)
+        inputs, targets = (tokens[0] for tokens in self.batches.train_batch(index))
+        rate = point_learning_rate(self.point, index)
         begun, cpu_begun = time.perf_counter(), time.process_time()
-        losses.append(contender.train_step(inputs, targets, learning_rate=rate))
-        cpu_seconds.append(time.process_time() - cpu_begun)
-        step_seconds.append(time.perf_counter() - begun)
+        self.loss.append(self.trained.train_step(inputs, targets, learning_rate=rate))
+        self.cpu_seconds.append(time.process_time() - cpu_begun)
+        self.step_seconds.append(time.perf_counter() - begun)
+
+
+def train(samples: Samples, order: dict[str, Any], turns: Turns) -> None:
+    """Take the steps of the order: the first, which traces and compiles, for itself; all others in turns.
+
+    A slow contender stops early: after `seconds` of timed steps.
+    """
+    samples.take_step()
+    warmup_steps, total = order["warmup_steps"], order["warmup_steps"] + order["steps"]
+    with turns.at(0, steps=total - 1):
+        while len(samples.loss) < total:
+            timed = samples.step_seconds[warmup_steps:]
+            if len(timed) >= LEAST_TIMED_STEPS and sum(timed) > order["seconds"]:
+                break
+            turns.step()
+            samples.take_step()
+
+
+def run_order(order: dict[str, Any]) -> dict[str, Any]:
+    """Build the contender that the order names and train it; what `benchmarks.ratios` reads of a launch, less its round."""
+    contender = parse_contender(order["contender"])
+    is_memory_kept = contender.variant.keeps_freed_memory and keep_freed_memory()
+    load_before = describe_load()
+    point = Point(**order["knobs"] | contender.variant.knobs, framework="pytorch", world_size=1)
+    begun = time.perf_counter()
+    cls = getattr(importlib.import_module(contender.implementation.module), contender.implementation.cls)
+    trained: Trained = cls(point, initial_weights(point), threads=order["threads"])
+    if contender.variant.is_compiled:
+        trained.compile()
+    build_seconds = time.perf_counter() - begun
+    samples = Samples(trained, point)
+    with join_turns(rank=0, world_size=1) as turns:
+        train(samples, order, turns)
     return {
-        "contender": name,
+        "contender": order["contender"],
         "precision": point.precision,
         "sequence_length": point.sequence_length,
-        "parameters": contender.count_parameters(),
+        "parameters": trained.count_parameters(),
         "tokens_per_step": point.tokens_per_step,
         "warmup_steps": order["warmup_steps"],
         "build_seconds": build_seconds,
-        "step_seconds": step_seconds,
-        "cpu_seconds": cpu_seconds,  # of all threads: what a busy machine changes less
-        "loss": losses,
+        "step_seconds": samples.step_seconds,
+        "cpu_seconds": samples.cpu_seconds,  # of all threads: what a busy machine changes less
+        "loss": samples.loss,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "keeps_freed_memory": is_memory_kept,
+        "load_before": load_before,
+        "load_after": describe_load(),
     }
 
 
 def main(order_path: Path, out_path: Path) -> None:
-    """Run every case of the order in this process, in the order given."""
+    """Do what one file orders and write what came of it into the other."""
     require_ieee_float32()
     order = json.loads(order_path.read_text(encoding="utf-8"))
-    load_before = describe_load()
-    is_memory_kept = keep_freed_memory()  # as hvbench's own have it: a ratio is not to show the allocator
-    cases = [run_case(order["contender"], knobs, order) for knobs in order["cases"]]
-    facts = {"load_before": load_before, "load_after": describe_load(), "keeps_freed_memory": is_memory_kept}
-    out_path.write_text(json.dumps([case | facts for case in cases]), encoding="utf-8")
+    out_path.write_text(json.dumps(run_order(order)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,143 +1,182 @@
 """Tokens/s of hvbench's GPT beside Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2: is it slow?
 
-    python benchmarks/peers.py                                            about 6 minutes on 2 cores
-    python benchmarks/peers.py --contenders pytorch,plain-torch --rounds 12 --precision fp32
-    python benchmarks/peers.py --sequence-length 64 --out peers64
+    python benchmarks/peers.py                                            about 20 minutes on 2 cores
+    python benchmarks/peers.py --contenders pytorch,huggingface,huggingface+compile --precision fp32
+    python benchmarks/peers.py --rounds 12                                goes on where the first one ended
 
-All train the same shape from the same weights on the same tokens, with AdamW and clipping, on as many threads. Each
-launch is a fresh process; a round launches every contender once, in random order, the next round in reverse. The
-peers need `pip install '.[peers]'`. OUT receives `launches.json` (raw samples) and `table.md`.
+All train the same shape from the same weights on the same tokens, with AdamW and clipping, on as many threads. A round
+launches every contender once, each as a fresh process; all of them live at the same time and take turns, step by step.
+The rule by which hvbench calls anything faster judges the rounds.
+
+NAME+SETTING is a contender with one setting that it has not as it is:
+
+{variants}
+
+The peers need `pip install '.[peers]'` (benchmarks/README.md has how, and a trap). OUT/PRECISION receives `launches.json`
+(raw samples) after every round, and `table.md`. Ctrl-C keeps the rounds that are complete.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
-import subprocess
+import math
 import sys
-import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
 
-from benchmarks.contender import CONTENDERS  # noqa: E402
-from benchmarks.ratios import check_equal_work, plan_rounds, to_markdown  # noqa: E402
-from hvbench.records.environment import describe_environment, package_version  # noqa: E402
+from benchmarks.contenders import VARIANTS, Contender, all_names, parse_contender  # noqa: E402
+from benchmarks.ratios import describe_price  # noqa: E402
+from benchmarks.rounds import Rounds  # noqa: E402
+from benchmarks.side_by_side import Work, run_round  # noqa: E402
+from hvbench.comparison.ab.run import stoppable  # noqa: E402
+from hvbench.errors import HvbenchError, Interrupted, UsageError  # noqa: E402
+from hvbench.spec.messages import validate  # noqa: E402
 from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
+from hvbench.training import corpus  # noqa: E402
 
-NEEDS = {
-    "pytorch": ["torch"],
-    "plain-torch": ["torch"],
-    "huggingface": ["torch", "transformers"],
-    "tensorflow": ["tensorflow"],
-    "keras-hub": ["tensorflow", "keras_hub"],
-}
-PEER_PACKAGES = ("torch", "tensorflow-cpu", "tensorflow", "keras", "transformers", "keras-hub", "numpy")
-LAUNCH_TIMEOUT_SECONDS = 600
+DEFAULT_OUT = ROOT / "results" / "peers"
+USUAL = [name for name in all_names() if not name.endswith("+again")]
+PRECISIONS = ("fp32", "bf16")
+PARTS = ("threads", "warmup_steps", "steps", "seconds")  # of the work, as they are asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Race:
+    """What is run in one precision."""
+
+    contenders: list[Contender]
+    work: Work
+    rounds: Rounds
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="which, by commas (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=6, help="launches of each contender (default: %(default)s)")
+    variants = "\n".join(f"    {name:8s} {each.meaning} ({', '.join(each.of)})" for name, each in VARIANTS.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__.format(variants=variants), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--contenders", default=",".join(USUAL), help="which, by commas (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=8, help="of fresh processes (default: %(default)s)")
     parser.add_argument("--precision", default="fp32,bf16", help="by commas (default: %(default)s)")
     parser.add_argument("--model", default="small", choices=sorted(MODEL_PRESETS), help="sizes (default: %(default)s)")
-    parser.add_argument("--sequence-length", type=int, help="tokens a sample (default: the model's own)")
-    parser.add_argument("--micro-batch-size", type=int, default=8, help="samples a step (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of each process (default: %(default)s)")
-    parser.add_argument("--warmup-steps", type=int, default=2, help="left out of each launch (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=6, help="timed steps a launch, at most (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="stop timing steps after (default: %(default)s)")
+    parser.add_argument("--sequence-length", type=at_least(1), help="tokens a sample (default: the model's own)")
+    parser.add_argument("--micro-batch-size", type=at_least(1), default=8, help="samples a step (default: %(default)s)")
+    parser.add_argument("--threads", type=at_least(1), default=1, help="of each process (default: %(default)s)")
+    parser.add_argument(
+        "--warmup-steps", type=at_least(1), default=3, help="left out of each launch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=at_least(1), default=8, help="timed steps a launch, at most (default: %(default)s)"
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="stop timing steps after (default: %(default)s)")
     parser.add_argument("--data", default="stdlib", help="as a point's `data` (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and order (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for raw samples and tables (default: none is written)")
-    options = parser.parse_args(arguments)
-    options.contenders = options.contenders.split(",")
-    unknown = [name for name in options.contenders if name not in CONTENDERS]
-    if unknown:
-        parser.error(f"unknown contender {unknown[0]}; allowed: {', '.join(CONTENDERS)}")
-    for name in options.contenders:
-        missing = [module for module in NEEDS[name] if importlib.util.find_spec(module) is None]
-        if missing:
-            parser.error(f"{name} needs {missing[0]}: pip install '.[peers]', or leave it out with --contenders")
-    return options
+    parser.add_argument(
+        "--seed", type=at_least(0), default=0, help="of weights, batches and order (default: %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="folder of the records (default: results/peers)")
+    parser.add_argument("--anew", action="store_true", help="replace the rounds that OUT holds")
+    return parser.parse_args(arguments)
 
 
-def describe_cases(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One point's knobs per precision."""
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number of at least `least`, for argparse."""
+
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: must be at least {least}")
+        return value
+
+    return number
+
+
+def choose_contenders(names: Sequence[str], *, precision: str) -> list[Contender]:
+    """Those of `names` that there are in this precision; a line for each that there is not. UsageError: one cannot run here."""
+    chosen = []
+    for contender in map(parse_contender, dict.fromkeys(names)):
+        if missing := contender.why_missing():
+            raise UsageError(f"{contender.name} {missing}; or leave it out with --contenders")
+        if why := contender.variant.impossible(contender.base, precision):
+            say(f"{precision}: without {contender.name}: {why}")
+        else:
+            chosen.append(contender)
+    return chosen
+
+
+def describe_point(options: argparse.Namespace, *, precision: str) -> dict[str, Any]:
+    """The knobs of the point that all train; UsageError for a value that there is not."""
     knobs = {"model": options.model, "micro_batch_size": options.micro_batch_size, "data": options.data}
-    knobs |= {"seed": options.seed, "schedule": "constant"}
+    knobs |= {"seed": options.seed, "schedule": "constant", "precision": precision}
     if options.sequence_length:
         knobs["sequence_length"] = options.sequence_length
-    cases = [knobs | {"precision": precision} for precision in options.precision.split(",")]
-    for case in cases:
-        Point(**case)  # a wrong value is found before anything is started
-    return cases
+    validate(Point, knobs, where="peers.py")  # a wrong value is found before anything is started
+    return knobs
 
 
-def launch(name: str, cases: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train the cases of one contender in a fresh process. RuntimeError with the end of its log if it fails."""
-    order = {"contender": name, "cases": cases}
-    order |= {key: getattr(options, key) for key in ("threads", "warmup_steps", "steps", "seconds")}
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(options.threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        order_path, out_path = Path(folder, "order.json"), Path(folder, "samples.json")
-        order_path.write_text(json.dumps(order), encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.contender", str(order_path), str(out_path)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=LAUNCH_TIMEOUT_SECONDS,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{name} failed:\n{done.stdout[-3000:]}")
-        return json.loads(out_path.read_text(encoding="utf-8"))
+def plan_races(options: argparse.Namespace) -> list[Race]:
+    """One race a precision, with the rounds that it has already. UsageError for what cannot be run."""
+    races = []
+    for precision in dict.fromkeys(options.precision.split(",")):
+        if precision not in PRECISIONS:
+            raise UsageError(f"--precision {precision}: must be {' or '.join(PRECISIONS)}, which the peers have, too")
+        knobs = describe_point(options, precision=precision)
+        contenders = choose_contenders(options.contenders.split(","), precision=precision)
+        parts = {name: getattr(options, name) for name in PARTS}
+        asked = {**knobs, **parts, "contenders": [contender.name for contender in contenders]}
+        rounds = Rounds(options.out / precision, asked, anew=options.anew)
+        races.append(Race(contenders=contenders, work=Work(knobs=knobs, **parts), rounds=rounds))
+    return races
 
 
-def run_rounds(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every launch of every round; the precisions change their order with the contenders."""
-    launches = []
-    for number, names in enumerate(plan_rounds(options.contenders, rounds=options.rounds, seed=options.seed)):
-        cases = describe_cases(options)
-        for name in names:
-            begun = time.monotonic()
-            found = launch(name, cases[::-1] if number % 2 else cases, options)
-            launches += [each | {"round": number} for each in found]
-            seconds = time.monotonic() - begun
-            print(f"round {number + 1}/{options.rounds}  {name:12s} {seconds:5.1f} s", file=sys.stderr, flush=True)
-    return launches
+def run_races(races: Sequence[Race], *, rounds: int, seed: int) -> None:
+    """Run the rounds that are missing, the first of every precision, then the second, …; each is kept when it is complete."""
+    missing = [(number, race) for number in range(rounds) for race in races if race.rounds.count <= number]
+    begun = time.monotonic()
+    for done, (number, race) in enumerate(missing, start=1):
+        race.rounds.add(run_round(race.contenders, race.work, seed=(seed, number)))
+        seconds = (time.monotonic() - begun) / done
+        left = f"about {math.ceil(seconds * (len(missing) - done) / 60)} min left" if done < len(missing) else "done"
+        what = f"{race.work.knobs['precision']}, {len(race.contenders)} contenders in turns"
+        say(f"round {number + 1}/{rounds}  {what}  {seconds:.0f} s a round, {left}")
 
 
-def main() -> None:
-    """Run, check that the work was equal, print the tables and keep the samples."""
+def say(line: str) -> None:
+    """A line of progress."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Run what is missing, keep the samples, print the tables; the exit code."""
     options = parse_arguments()
-    describe_cases(options)
-    launches = run_rounds(options)
-    check_equal_work(launches)
-    tables = to_markdown(launches, options.contenders)
-    print(tables)
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        packages = {name: version for name in PEER_PACKAGES if (version := package_version(name))}
-        asked = {key: value for key, value in vars(options).items() if key != "out"}
-        content = {"asked": asked, "environment": describe_environment(), "packages": packages, "launches": launches}
-        (options.out / "launches.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        (options.out / "table.md").write_text(tables, encoding="utf-8")
+    code = 0
+    races: list[Race] = []
+    try:
+        races = plan_races(options)
+        point = Point(**races[0].work.knobs)
+        corpus.prepare(point.data, vocab_size=point.vocab_size)  # once, not by every process of the first round
+        with stoppable():
+            run_races(races, rounds=options.rounds, seed=options.seed)
+    except Interrupted as reason:
+        say(f"{reason}; complete rounds are kept, and the same command goes on with the next")
+        code = reason.exit_code
+    except HvbenchError as error:
+        say(f"Error: {error}")
+        code = error.exit_code
+    for race in races:
+        if race.rounds.count:
+            print(race.rounds.table)
+            for line in describe_price(race.rounds.launches):
+                print(f"{line}\n")
+            say(f"records: {race.rounds.folder}")
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """GPT-2s in PyTorch to compare with: Hugging Face's, and a plain loop as one would write it first.
 
-bf16 is `torch.autocast`, as their users enable it.
+bf16 is `torch.autocast`, as their users enable it; `torch.compile` has its defaults.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Peer:
             eps=point.epsilon,
             fused=self.fused_optimizer or None,
         )
+
+    def compile(self) -> None:
+        self.module = torch.compile(self.module)
 
     def build(self, point: Point) -> nn.Module:
         raise NotImplementedError

@@ -1,36 +1,69 @@
 """Samples of launches -> the tables of `benchmarks/peers.py`; pure arithmetic.
 
-A launch's rate is the tokens of its timed steps divided by their seconds. A ratio compares the median step of two
-contenders launched in the same round, once by the wall and once by the processor time of the process, which other work
-on the machine changes less; its interval is over the rounds, on the log scale.
+A launch's rate is the tokens of its timed steps divided by their seconds. A ratio compares the steps of two contenders of
+the same round (Hodges and Lehmann's estimate), once by the wall and once by the processor time of the process, which other
+work on the machine changes less. What it is called over the rounds, `hvbench.analysis.stats.contrasts` decides.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
-from statistics import median
+from dataclasses import dataclass
 from typing import Any
 
 from tabulate import tabulate
 
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call, Contrast, Family, judge_family, rounds_to_tell
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
+from hvbench.analysis.stats.ratios import log_shift
 
-Launch = Mapping[str, Any]  # what `contender.run_case` returns, and its `round`
+Launch = Mapping[str, Any]  # what `contender.run_order` returns, and its `round`
+Row = dict[str, Any]
 
-# Each implementation and what it is compared with.
-PAIRS = (("pytorch", "huggingface"), ("pytorch", "plain-torch"), ("tensorflow", "keras-hub"))
 GOAL = 1.2
-CLOCKS = {"step_seconds": "twin/peer", "cpu_seconds": "by CPU time"}
+CLOCKS = {"step_seconds": "wall", "cpu_seconds": "by CPU time"}
+EQUAL_WORDS = f"within {EQUAL_WITHIN * 100:g} %"
 
 
-def plan_rounds(contenders: Sequence[str], *, rounds: int, seed: int) -> list[list[str]]:
-    """Who is launched when: a random order, then its reverse, then another (A B, B A, …)."""
-    shuffle = random.Random(seed)
-    orders: list[list[str]] = []
-    for number in range(rounds):
-        orders.append(list(reversed(orders[-1])) if number % 2 else shuffle.sample(list(contenders), len(contenders)))
-    return orders
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Pairs of contenders that are judged as one family, and the headings of their table."""
+
+    pairs: tuple[tuple[str, str], ...]
+    headings: tuple[str, str]
+    has_goal: bool = False
+
+
+# Are the implementations slow; what is a setting worth.
+QUESTIONS = (
+    Question(
+        pairs=(
+            ("pytorch", "huggingface"),
+            ("pytorch", "plain-torch"),
+            ("pytorch+compile", "huggingface+compile"),
+            ("pytorch+compile", "plain-torch+compile"),
+            ("tensorflow", "keras-hub"),
+            ("tensorflow+xla", "keras-hub+xla"),
+        ),
+        headings=("twin", "peer"),
+        has_goal=True,
+    ),
+    Question(
+        pairs=(
+            ("pytorch+onednn", "pytorch"),
+            ("pytorch+compile", "pytorch"),
+            ("huggingface+compile", "huggingface"),
+            ("plain-torch+compile", "plain-torch"),
+            ("tensorflow+xla", "tensorflow"),
+            ("keras-hub+xla", "keras-hub"),
+            ("huggingface", "huggingface+malloc"),
+            ("plain-torch", "plain-torch+malloc"),
+            ("keras-hub", "keras-hub+malloc"),
+            *((f"{name}+again", name) for name in ("pytorch", "huggingface", "plain-torch", "tensorflow", "keras-hub")),
+        ),
+        headings=("with", "without"),
+    ),
+)
 
 
 def timed_seconds(launch: Launch, *, clock: str = "step_seconds") -> list[float]:
@@ -44,84 +77,119 @@ def tokens_per_second(launch: Launch) -> float:
     return launch["tokens_per_step"] * len(seconds) / sum(seconds)
 
 
-def select(launches: Sequence[Launch], **values: Any) -> dict[int, Launch]:
-    """Round -> the launch whose fields have `values`."""
-    return {each["round"]: each for each in launches if all(each[key] == value for key, value in values.items())}
+def select(launches: Sequence[Launch], contender: str) -> dict[int, Launch]:
+    """Round -> the contender's launch."""
+    return {each["round"]: each for each in launches if each["contender"] == contender}
 
 
-def compare_steps(twin: Mapping[int, Launch], peer: Mapping[int, Launch], *, clock: str = "step_seconds") -> Estimate:
-    """How many times as fast as `peer` the `twin` is, over the rounds that have both. ValueError if none has."""
+def log_speeds(launches: Sequence[Launch], pair: tuple[str, str], *, clock: str = "step_seconds") -> list[float]:
+    """ln of how many times as fast the first of the pair is, for each round that has both."""
+    first, second = (select(launches, name) for name in pair)
+    return [
+        log_shift(*(timed_seconds(side[number], clock=clock) for side in (first, second)))
+        for number in sorted(first.keys() & second.keys())
+    ]
 
-    def typical(launch: Launch) -> float:
-        return median(timed_seconds(launch, clock=clock))
 
-    return estimate_rate(
-        [typical(peer[number]) / typical(twin[number]) for number in sorted(twin.keys() & peer.keys())]
-    )
+def judge(launches: Sequence[Launch], question: Question, *, clock: str = "step_seconds") -> Family | None:
+    """The pairs of the question of which both were run, in its order, as one family; None where there are none."""
+    logs = [log_speeds(launches, pair, clock=clock) for pair in pairs_of(launches, question)]
+    return judge_family(logs, has_mean=False) if logs else None
+
+
+def pairs_of(launches: Sequence[Launch], question: Question) -> list[tuple[str, str]]:
+    """The pairs of the question that share a round."""
+    return [pair for pair in question.pairs if log_speeds(launches, pair)]
 
 
 def check_equal_work(launches: Sequence[Launch]) -> None:
-    """ValueError unless all contenders of a shape trained as many parameters on as many tokens a step."""
-    seen: dict[int, tuple[int, int, str]] = {}
+    """ValueError unless all contenders trained as many parameters on as many tokens a step."""
+    first = launches[0]
     for each in launches:
-        work = (each["parameters"], each["tokens_per_step"])
-        known = seen.setdefault(each["sequence_length"], (*work, each["contender"]))
-        if known[:2] != work:
-            raise ValueError(f"{each['contender']} trains {work} parameters and tokens a step, {known[2]} {known[:2]}")
-
-
-def cases_of(launches: Sequence[Launch]) -> list[dict[str, Any]]:
-    """The shapes and precisions that were run, in their first order."""
-    keys = dict.fromkeys((each["precision"], each["sequence_length"]) for each in launches)
-    return [{"precision": precision, "sequence_length": length} for precision, length in sorted(keys, reverse=True)]
-
-
-def rate_rows(launches: Sequence[Launch], contenders: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a case and contender: tokens/s over its launches, and the first loss."""
-    rows = []
-    for case in cases_of(launches):
-        for name in contenders:
-            chosen = select(launches, contender=name, **case)
-            if not chosen:
-                continue
-            estimate = estimate_rate([tokens_per_second(each) for each in chosen.values()])
-            rows.append(
-                {
-                    **case,
-                    "contender": name,
-                    "n": estimate.n,
-                    "tokens/s": f"{estimate.centre:,.0f}",
-                    "95 % interval": format_interval(estimate, ",.0f"),
-                    "first loss": f"{next(iter(chosen.values()))['loss'][0]:.5f}",
-                }
+        work, known = ((one["parameters"], one["tokens_per_step"]) for one in (each, first))
+        if work != known:
+            raise ValueError(
+                f"{each['contender']} trains {work} parameters and tokens a step, {first['contender']} {known}"
             )
-    return rows
 
 
-def ratio_rows(launches: Sequence[Launch]) -> list[dict[str, Any]]:
-    """One row a case and pair of which both were run."""
+def rate_rows(launches: Sequence[Launch], contenders: Sequence[str]) -> list[Row]:
+    """One row a contender: tokens/s over its launches, and the first loss."""
     rows = []
-    for case in cases_of(launches):
-        for twin, peer in PAIRS:
-            arms = [select(launches, contender=name, **case) for name in (twin, peer)]
-            if not arms[0].keys() & arms[1].keys():
-                continue
-            row = {**case, "twin": twin, "peer": peer}
-            estimates = {heading: compare_steps(*arms, clock=clock) for clock, heading in CLOCKS.items()}
-            for heading, estimate in estimates.items():
-                row |= {"n": estimate.n, heading: f"{estimate.centre:.2f} ({format_interval(estimate, '.2f')})"}
-            row[f"goal {GOAL}"] = judge(estimates["twin/peer"])
-            rows.append(row)
+    for name in contenders:
+        chosen = select(launches, name)
+        if not chosen:
+            continue
+        estimate = estimate_rate([tokens_per_second(each) for each in chosen.values()])
+        rows.append(
+            {
+                **describe_case(launches),
+                "contender": name,
+                "n": estimate.n,
+                "tokens/s": f"{estimate.centre:,.0f}",
+                "95 % interval": format_interval(estimate, ",.0f"),
+                "first loss": f"{next(iter(chosen.values()))['loss'][0]:.5f}",
+            }
+        )
     return rows
 
 
-def judge(estimate: Estimate) -> str:
+def ratio_rows(launches: Sequence[Launch], question: Question) -> list[Row]:
+    """One row a pair of the question of which both were run."""
+    families = {heading: judge(launches, question, clock=clock) for clock, heading in CLOCKS.items()}
+    rows = []
+    for index, pair in enumerate(pairs_of(launches, question)):
+        contrasts = {heading: family.contrasts[index] for heading, family in families.items()}
+        found = contrasts.pop("wall")
+        row = {**describe_case(launches), **dict(zip(question.headings, pair, strict=True)), "n": found.rounds}
+        row["/".join(question.headings)] = format_ratio(found)
+        row |= {heading: format_ratio(contrast) for heading, contrast in contrasts.items()}
+        row["is"] = describe_call(found)
+        if question.has_goal:
+            row[f"goal {GOAL}"] = judge_goal(found)
+        rows.append(row)
+    return rows
+
+
+def describe_case(launches: Sequence[Launch]) -> Row:
+    """What all rows have in common."""
+    return {name: launches[0][name] for name in ("precision", "sequence_length")}
+
+
+def describe_call(contrast: Contrast) -> str:
+    """What the rule says of it, in a word or two."""
+    return {Call.EQUAL: EQUAL_WORDS, Call.OPEN: "cannot be said"}.get(contrast.call, str(contrast.call))
+
+
+def judge_goal(contrast: Contrast) -> str:
     """`reached` or `missed` where the whole interval says so."""
-    if estimate.low is None:
+    if contrast.low is None:
         return "n=1"
-    if estimate.low >= GOAL:
+    if contrast.low >= GOAL:
         return "reached"
-    return "missed" if estimate.high < GOAL else "undecided"
+    return "missed" if contrast.high < GOAL else "undecided"
+
+
+def describe_price(launches: Sequence[Launch]) -> list[str]:
+    """A line for each question with a pair of which nothing can be said yet: how many rounds would tell 5 %."""
+    lines = []
+    for question in QUESTIONS:
+        family = judge(launches, question)
+        if family is None or all(each.call is not Call.OPEN for each in family.contrasts):
+            continue
+        named = " or ".join(question.headings)
+        rounds, had = rounds_to_tell(family), max(each.rounds for each in family.contrasts)
+        if rounds > had:
+            lines.append(
+                f"{launches[0]['precision']}, {named}: a difference of 5 % takes about {rounds} rounds: --rounds {rounds}"
+            )
+    return lines
+
+
+def format_ratio(contrast: Contrast) -> str:
+    """`1.063 (1.041 … 1.086)`."""
+    interval = "n=1" if contrast.low is None else f"{contrast.low:.3f} … {contrast.high:.3f}"
+    return f"{contrast.ratio:.3f} ({interval})"
 
 
 def format_interval(estimate: Estimate, form: str) -> str:
@@ -130,8 +198,8 @@ def format_interval(estimate: Estimate, form: str) -> str:
 
 
 def to_markdown(launches: Sequence[Launch], contenders: Sequence[str]) -> str:
-    """Both tables."""
-    tables = [rate_rows(launches, contenders), ratio_rows(launches)]
+    """Rates, then a table a question."""
+    tables = [rate_rows(launches, contenders), *(ratio_rows(launches, question) for question in QUESTIONS)]
     texts = [
         tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")
         for rows in tables

@@ -1,4 +1,4 @@
-"""The peers benchmark: its arithmetic by hand, and one real, small run of it."""
+"""The peers benchmark: its arithmetic by hand, what it keeps and refuses, and one real, small run of it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,32 @@ import json
 import math
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import benchmarks.contenders as contenders_module
+from benchmarks.contenders import IMPLEMENTATIONS, all_names, parse_contender
+from benchmarks.peers import USUAL, choose_contenders
 from benchmarks.ratios import (
+    QUESTIONS,
     check_equal_work,
-    compare_steps,
+    describe_price,
     judge,
-    plan_rounds,
+    judge_goal,
+    log_speeds,
     rate_rows,
     ratio_rows,
     tokens_per_second,
 )
-from hvbench.analysis.stats.estimates import Estimate
+from benchmarks.rounds import Rounds
+from benchmarks.side_by_side import Work, run_round
+from hvbench.analysis.stats.contrasts import Call, Contrast
+from hvbench.errors import LaunchError, UsageError
 
 ROOT = Path(__file__).parents[2]
+TWINS, SETTINGS = QUESTIONS
 
 
 def make_launch(contender: str, *, number: int, step_seconds: float, **changes: object) -> dict:
@@ -43,34 +52,60 @@ def make_launch(contender: str, *, number: int, step_seconds: float, **changes: 
     }
 
 
+def make_rounds(seconds: dict[str, list[float]]) -> list[dict]:
+    """Launches of contenders, given the step seconds of each round."""
+    return [
+        make_launch(name, number=number, step_seconds=value)
+        for name, values in seconds.items()
+        for number, value in enumerate(values)
+    ]
+
+
 def test_rate_is_tokens_over_seconds_without_the_warm_up() -> None:
     assert tokens_per_second(make_launch("pytorch", number=0, step_seconds=0.5)) == pytest.approx(3 * 60 / 3.0)
 
 
-def test_a_ratio_pairs_the_rounds_and_compares_medians() -> None:
-    twin = {r: make_launch("pytorch", number=r, step_seconds=s) for r, s in ((0, 1.0), (1, 10.0), (2, 1.0))}
-    peer = {r: make_launch("huggingface", number=r, step_seconds=s) for r, s in ((0, 2.0), (1, 20.0))}
-    estimate = compare_steps(twin, peer)  # round 1 was slow for both: no matter
-    assert (estimate.centre, estimate.low, estimate.high) == pytest.approx((2.0, 2.0, 2.0))
-    assert estimate.n == 2
-    peer[1] = make_launch("huggingface", number=1, step_seconds=80.0)
-    estimate = compare_steps(twin, peer)
-    assert estimate.centre == pytest.approx(4.0)  # of 2 and 8, on the log scale
-    assert math.log(estimate.high / 4.0) == pytest.approx(
-        12.706 * math.log(2.0), rel=1e-4
-    )  # t of one degree of freedom
-    assert compare_steps(twin, peer, clock="cpu_seconds").centre == pytest.approx(4.0)
+def test_a_ratio_is_of_steps_within_a_round_and_only_of_rounds_that_have_both() -> None:
+    pair = ("pytorch", "huggingface")
+    launches = make_rounds({"pytorch": [1.0, 10.0, 1.0], "huggingface": [2.0, 20.0]})  # round 1 was slow for both
+    for clock in ("step_seconds", "cpu_seconds"):
+        assert log_speeds(launches, pair, clock=clock) == pytest.approx([math.log(2.0)] * 2)
+    # Hodges and Lehmann: the median of all nine ratios of a step of one to a step of the other, not a ratio of two means.
+    launches = [
+        make_launch("pytorch", number=0, step_seconds=1.0) | {"step_seconds": [9.0, 1.0, 2.0, 4.0]},
+        make_launch("huggingface", number=0, step_seconds=1.0) | {"step_seconds": [9.0, 3.0, 3.0, 30.0]},
+    ]
+    assert log_speeds(launches, pair) == pytest.approx([math.log(3.0)])  # of 0.75 ×2, 1.5 ×2, 3 ×2, 7.5, 15, 30
+
+
+def test_the_rule_says_what_is_faster_and_what_more_rounds_would_tell() -> None:
+    seconds = {
+        "pytorch": [1.0, 1.01, 0.99, 1.0],
+        "huggingface": [1.1, 1.12, 1.09, 1.1],
+        "plain-torch": [1.0, 1.4, 0.8, 1.1],
+    }
+    family = judge(make_rounds(seconds), TWINS)
+    assert family.contrasts[0].ratio == pytest.approx((1.1 * 1.12 * 1.09 * 1.1 / (1.01 * 0.99)) ** 0.25)
+    assert [contrast.call for contrast in family.contrasts] == [Call.FASTER, Call.OPEN]
+    assert [row["is"] for row in ratio_rows(make_rounds(seconds), TWINS)] == ["faster", "cannot be said"]
+    (line,) = describe_price(make_rounds(seconds))
+    assert line.startswith("fp32, twin or peer: a difference of 5 % takes about ") and "--rounds" in line
+    del seconds["plain-torch"]
+    assert describe_price(make_rounds(seconds)) == []
+    assert judge(make_rounds(seconds), SETTINGS) is None and ratio_rows(make_rounds(seconds), SETTINGS) == []
 
 
 def test_every_published_row_has_n_and_an_interval() -> None:
-    names = ("pytorch", "plain-torch", "keras-hub")
-    launches = [make_launch(name, number=r, step_seconds=1.0 + r / 10) for name in names for r in range(3)]
-    rates, ratios = rate_rows(launches, names), ratio_rows(launches)
+    names = ("pytorch", "plain-torch", "pytorch+onednn", "keras-hub")
+    launches = make_rounds({name: [1.0, 1.1, 1.2] for name in names})
+    rates, twins, settings = rate_rows(launches, names), ratio_rows(launches, TWINS), ratio_rows(launches, SETTINGS)
     assert [row["contender"] for row in rates] == list(names)
-    assert [(row["twin"], row["peer"]) for row in ratios] == [("pytorch", "plain-torch")]
-    assert {row["n"] for row in [*rates, *ratios]} == {3}
+    assert [(row["twin"], row["peer"]) for row in twins] == [("pytorch", "plain-torch")]
+    assert [(row["with"], row["without"]) for row in settings] == [("pytorch+onednn", "pytorch")]
+    assert {row["n"] for row in [*rates, *twins, *settings]} == {3}
     assert all("…" in row["95 % interval"] for row in rates)
-    assert all("…" in row[name] for row in ratios for name in ("twin/peer", "by CPU time"))
+    assert all("…" in row[name] for row in twins for name in ("twin/peer", "by CPU time"))
+    assert twins[0]["is"] == "within 3 %"
 
 
 @pytest.mark.parametrize(
@@ -78,17 +113,7 @@ def test_every_published_row_has_n_and_an_interval() -> None:
     [(1.21, 1.4, "reached"), (1.1, 1.19, "missed"), (1.1, 1.3, "undecided"), (None, None, "n=1")],
 )
 def test_a_goal_is_judged_by_the_whole_interval(low: float | None, high: float | None, verdict: str) -> None:
-    assert judge(Estimate(centre=1.2, low=low, high=high, n=3)) == verdict
-
-
-def test_orders_are_balanced_in_pairs_and_follow_the_seed() -> None:
-    names = ["a", "b", "c"]
-    orders = plan_rounds(names, rounds=6, seed=1)
-    assert all(sorted(order) == names for order in orders)
-    assert all(orders[number + 1] == orders[number][::-1] for number in (0, 2, 4))
-    before = Counter(order.index("a") < order.index("b") for order in orders)
-    assert before[True] == before[False]
-    assert orders == plan_rounds(names, rounds=6, seed=1) != plan_rounds(names, rounds=6, seed=2)
+    assert judge_goal(Contrast(ratio=1.2, low=low, high=high, rounds=3, p_value=None, call=Call.OPEN)) == verdict
 
 
 @pytest.mark.parametrize("changes", [{"parameters": 999}, {"tokens_per_step": 59}])
@@ -102,29 +127,123 @@ def test_unequal_work_is_refused(changes: dict[str, int]) -> None:
     check_equal_work(launches[:1])
 
 
+def test_every_contender_has_a_question_and_every_question_its_contenders() -> None:
+    asked = {name for question in QUESTIONS for pair in question.pairs for name in pair}
+    assert asked == set(all_names())
+    for name in all_names():
+        contender = parse_contender(name)
+        assert contender.name == name and IMPLEMENTATIONS[contender.base] is contender.implementation
+    assert set(USUAL) == {name for name in asked if not name.endswith("+again")}
+    # Whatever is compared with a peer has that peer's setting, too.
+    assert all(twin.partition("+")[1:] == peer.partition("+")[1:] for twin, peer in TWINS.pairs)
+
+
+@pytest.mark.parametrize(
+    "name", ["jax", "pytorch+", "+compile", "keras-hub+compile", "tensorflow+malloc", "pytorch+onednn+compile"]
+)
+def test_a_contender_that_there_is_not_is_refused_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(UsageError, match=r"allowed: pytorch, huggingface"):
+        parse_contender(name)
+
+
+def test_what_a_precision_has_not_is_left_out_and_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["pytorch", "pytorch+onednn", "pytorch+compile", "plain-torch+compile", "pytorch"]
+    monkeypatch.setattr(contenders_module, "multiplies_natively", lambda dtype, device: False)
+    monkeypatch.setenv("CXX", sys.executable)  # any program that is there
+    assert [each.name for each in choose_contenders(names, precision="fp32")] == names[:4]
+    assert [each.name for each in choose_contenders(names, precision="bf16")] == ["pytorch", "plain-torch+compile"]
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[2].partition(":")[0] for line in told] == [
+        " without pytorch+onednn",
+        " without pytorch+compile",
+    ]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        UsageError, match=r"pytorch\+compile needs a C\+\+ compiler, and there is no no-such-compiler; or leave it out"
+    ):
+        choose_contenders(names, precision="fp32")
+
+
+def test_rounds_are_kept_and_continued(tmp_path: Path) -> None:
+    asked = {"steps": 3, "contenders": ["pytorch", "huggingface"]}
+    rounds = Rounds(tmp_path / "fp32", asked)
+    for number in range(2):
+        rounds.add([make_launch(name, number=9, step_seconds=1.0) for name in asked["contenders"]])
+        assert rounds.count == number + 1
+    again = Rounds(tmp_path / "fp32", asked)
+    assert again.count == 2 and again.launches == rounds.launches
+    assert {each["round"] for each in again.launches} == {0, 1}
+    assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") == again.table
+    assert Rounds(tmp_path / "fp32", asked, anew=True).count == 0
+    with pytest.raises(UsageError, match="rounds of steps 3, not 4; name another --out, or replace them with --anew"):
+        Rounds(tmp_path / "fp32", {**asked, "steps": 4})
+
+
+def forget_turns(content: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name != "in_turns"}
+
+
+def move_to_another_machine(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "environment": {**content["environment"], "cpu_model": "Z80"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (forget_turns, "launched one after the other"),
+        (move_to_another_machine, "rounds of cpu_model Z80, not "),
+        (lambda content: [content], "not what this program writes"),
+        (lambda content: {**content, "asked": None}, "not what this program writes"),
+    ],
+)
+def test_rounds_of_something_else_are_not_continued(tmp_path: Path, change: Any, message: str) -> None:
+    rounds = Rounds(tmp_path, {"contenders": ["pytorch"]})
+    rounds.add([make_launch("pytorch", number=0, step_seconds=1.0)])
+    rounds.path.write_text(json.dumps(change(json.loads(rounds.path.read_text(encoding="utf-8")))), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        Rounds(tmp_path, {"contenders": ["pytorch"]})
+
+
+def test_a_contender_that_fails_ends_the_round_with_its_own_words() -> None:
+    work = Work(knobs={"model": "giant"}, threads=1, warmup_steps=1, steps=1, seconds=1.0)
+    with pytest.raises(LaunchError, match=r"(?s)pytorch ended with code 1:.*giant"):
+        run_round([parse_contender("pytorch")], work, seed=(0,))
+
+
 def run_peers(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=500)
 
 
-def test_a_wrong_command_line_starts_nothing() -> None:
-    done = run_peers("--contenders", "pytorch,jax")
-    assert done.returncode == 2
-    assert "unknown contender jax; allowed: pytorch, huggingface" in done.stderr
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--contenders", "pytorch,jax"), "Error: unknown contender jax; allowed: pytorch, huggingface"),
+        (("--precision", "fp16"), "Error: --precision fp16: must be fp32 or bf16"),
+    ],
+)
+def test_a_wrong_command_line_starts_nothing(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = run_peers(*arguments, "--out", str(tmp_path))
+    assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_twin_and_plain_torch_do_the_same_work(tmp_path: Path) -> None:
+def test_twin_and_plain_torch_do_the_same_work_in_turns(tmp_path: Path) -> None:
     done = run_peers(
-        "--contenders", "pytorch,plain-torch", "--rounds", "2", "--steps", "2", "--warmup-steps", "1", "--model", "tiny",
-        "--precision", "fp32", "--out", str(tmp_path),
+        "--contenders", "pytorch,plain-torch,plain-torch+malloc", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
+        "--model", "tiny", "--precision", "fp32", "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "table.md").read_text(encoding="utf-8") in done.stdout
-    launches = json.loads((tmp_path / "launches.json").read_text(encoding="utf-8"))["launches"]
-    assert len(launches) == 4
+    assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") in done.stdout
+    launches = json.loads((tmp_path / "fp32" / "launches.json").read_text(encoding="utf-8"))["launches"]
+    assert len(launches) == 6
     assert {len(each["step_seconds"]) for each in launches} == {3}
-    assert {each["keeps_freed_memory"] for each in launches} == {True}  # all or none
+    assert {each["contender"]: each["keeps_freed_memory"] for each in launches} == {
+        "pytorch": True, "plain-torch": True, "plain-torch+malloc": False,
+    }  # fmt: skip
     for losses in zip(*(each["loss"] for each in launches), strict=True):  # the same weights, tokens and updates
-        assert losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+        assert losses == pytest.approx([losses[0]] * 6, rel=1e-5)
