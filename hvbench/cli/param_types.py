@@ -82,6 +82,21 @@ class Choices(click.ParamType):
         return tuple(dict.fromkeys(words))
 
 
+class SearchedKnobs(Choices):
+    """Some of the fields of a point that declare values to search, separated by commas."""
+
+    def __init__(self) -> None:
+        """Unlike those of other choices, its words are looked up when they are needed: `--help` loads no Point."""
+
+    @property
+    def allowed(self) -> tuple[str, ...]:
+        """The names of these fields."""
+        from hvbench.spec.knob import searched_values
+        from hvbench.spec.point import Point
+
+        return tuple(searched_values(Point))
+
+
 class Share(click.ParamType):
     """A fraction between 0 and 1, as people write it: 2% or 0.02."""
 

@@ -7,14 +7,14 @@ from typing import Any
 import click
 
 from hvbench.cli.options import launch_options, out_option, override_option, typed_words
-from hvbench.cli.param_types import Choices, Duration
+from hvbench.cli.param_types import Duration, SearchedKnobs
 
 
 @click.command()
 @click.argument("values", nargs=-1, metavar="KEY=VALUE…")
 @launch_options
 @click.option(
-    "--knob", "knobs", type=Choices("fusion_threshold_bytes", "cycle_time_seconds", "controller", "compression"),
+    "--knob", "knobs", type=SearchedKnobs(),
     default="fusion_threshold_bytes,cycle_time_seconds", show_default=True, metavar="NAME,…", help="What may be turned.",
 )  # fmt: skip
 @click.option(

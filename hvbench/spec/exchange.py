@@ -108,9 +108,10 @@ class ExchangePart(Part):
     reduction: Annotated[Literal[*REDUCTIONS], Knob(is_of_horovod=True, impossible=_sum_does_not_exist)] = Field(
         "average", description="what Horovod makes of the ranks' gradients"
     )
-    controller: Annotated[Literal[*CONTROLLERS], Knob(is_of_launch=True, is_of_horovod=True, unavailable=_no_mpi)] = (
-        Field("gloo", description="what Horovod's ranks talk over")
-    )
+    controller: Annotated[
+        Literal[*CONTROLLERS],
+        Knob(is_of_launch=True, is_of_horovod=True, unavailable=_no_mpi, searched=tuple(CONTROLLERS)),
+    ] = Field("gloo", description="what Horovod's ranks talk over")
     fusion_threshold_bytes: Annotated[
         Annotated[int, Field(ge=0, lt=2**40)] | None,
         Knob(
@@ -119,6 +120,7 @@ class ExchangePart(Part):
             is_of_launch=True,
             is_of_horovod=True,
             variable="HOROVOD_FUSION_THRESHOLD",
+            searched=(None, 0, 2**20, 2**22, 2**24, 2**26, 2**28),
         ),
     ] = Field(None, description="HOROVOD_FUSION_THRESHOLD; left out: Horovod's own")
     cycle_time_seconds: Annotated[
@@ -130,6 +132,7 @@ class ExchangePart(Part):
             is_of_horovod=True,
             variable="HOROVOD_CYCLE_TIME",
             variable_scale=1e3,  # Horovod counts milliseconds
+            searched=(None, 2e-4, 5e-4, 2e-3, 5e-3, 1e-2),
         ),
     ] = Field(None, description="HOROVOD_CYCLE_TIME; left out: Horovod's own")
     autotune: Annotated[bool, Knob(is_of_launch=True, is_of_horovod=True, variable="HOROVOD_AUTOTUNE")] = Field(

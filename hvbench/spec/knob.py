@@ -78,6 +78,9 @@ class Knob:
     unavailable: Callable[[AnyPoint, Site], str | None] | None = None  # why it cannot run at a place
     needs: tuple[Need, ...] = ()  # without these its value changes nothing
     changes_samples: bool = True  # a setting's: what is measured depends on it; else a run may be resumed with another
+    searched: tuple[
+        Any, ...
+    ] = ()  # the values that hvbench tune tries, the default among them; empty: it leaves the field alone
     unmeasurable: Callable[[AnySettings, AnyPoint], str | None] | None = None  # a setting's: why a point cannot give it
 
 
@@ -125,6 +128,11 @@ def knobs_of(model: type[Spec]) -> dict[str, Knob]:
         name: next((item for item in field.metadata if isinstance(item, Knob)), Knob())
         for name, field in model.model_fields.items()
     }
+
+
+def searched_values(model: type[Spec]) -> dict[str, tuple[Any, ...]]:
+    """Field -> the values that are tried where its best one is searched, of the fields that declare any."""
+    return {name: knob.searched for name, knob in knobs_of(model).items() if knob.searched}
 
 
 @cache

@@ -117,7 +117,13 @@ class NumericsPart(Part):
     ] = Field("fp32", description="of matrix products; weights stay fp32; tf32: of NVIDIA's GPUs from Ampere on")
     compression: Annotated[
         Literal[*WIRE_FORMATS],
-        Knob(in_words=_on_the_wire, column=5, is_of_horovod=True, impossible=_nothing_to_compress),
+        Knob(
+            in_words=_on_the_wire,
+            column=5,
+            is_of_horovod=True,
+            impossible=_nothing_to_compress,
+            searched=tuple(WIRE_FORMATS),
+        ),
     ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
     gemm: Annotated[
         Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_no_fp32_products_of_pytorch)

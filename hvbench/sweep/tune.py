@@ -25,19 +25,14 @@ from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
 from hvbench.plan.skip import reason_to_skip
 from hvbench.records.record import Record
+from hvbench.spec.knob import searched_values
 from hvbench.spec.labels import describe_values
 from hvbench.spec.point import Point
 
 SEARCH_SHARE = 0.6  # of the budget at most; the rest is for the pairs
 LEAST_TRIALS = 4
 MOST_PAIRS = 18
-# The values of each knob; None is Horovod's own default.
-CHOICES: dict[str, tuple[Any, ...]] = {
-    "fusion_threshold_bytes": (None, 0, 2**20, 2**22, 2**24, 2**26, 2**28),
-    "cycle_time_seconds": (None, 2e-4, 5e-4, 2e-3, 5e-3, 1e-2),
-    "controller": ("gloo", "mpi"),
-    "compression": ("none", "fp16", "bf16"),
-}
+CHOICES = searched_values(Point)  # the values of each knob; None is Horovod's own default
 DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
 
 SEARCH = "tune"  # its field of run.json

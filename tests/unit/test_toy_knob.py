@@ -21,7 +21,7 @@ class BatchPart(batch.BatchPart):
     toy_samples: typing.Annotated[
         Count | None,
         Knob(
-            label="toys", in_words="toy {}".format, unit="samples", column=7, is_of_launch=True, variable="HOROVOD_TOY",
+            label="toys", in_words="toy {}".format, unit="samples", column=7, is_of_launch=True, variable="HOROVOD_TOY", searched=(None, 1, 2),
             impossible=lambda point: "13 toys bring bad luck" if point.toy_samples == 13 else None,
             unavailable=lambda point, site: "no toys for so many ranks" if (point.toy_samples or 0) > site.world_size else None,
         ),
@@ -44,10 +44,15 @@ from hvbench.spec.reference import render_reference
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import apply_overrides, parse_suite
+from hvbench.sweep.tune import CHOICES, propose
 
 def run(*words):
     result = CliRunner().invoke(hvbench, words)
     return result.output + str(result.exception or "")
+
+def answer(proposal):
+    proposal[1](1.0)
+    return proposal
 
 points = [Point(model="tiny", world_size=2, toy_samples=toys) for toys in (None, 1, 2, 3, 13)]
 overridden = apply_overrides(parse_suite("", name="toy", where="toy"), ["toy_samples=1,2", "loud=true"]).points()
@@ -66,6 +71,10 @@ print(json.dumps({
     "variables": horovod_variables(points[2]),
     "skipped": {each.point.toy_samples: each.reason for each in make_plan(points, MeasureSettings(), world_size=2).skipped},
     "overridden": [[point.toy_samples, point.loud] for point in overridden],
+    "searched": CHOICES["toy_samples"],
+    "proposed": sorted({str(point.toy_samples) for (point, tell), _ in zip(
+        map(answer, propose(Point(model="tiny", world_size=2), knobs=("toy_samples",), seed=0)), range(12))}),
+    "not_searched": run("tune", "--knob", "toy_samples,loud", "--np", "2"),
     "refused": run("plan", "smoke", "-s", "toy_sample=1", "--np", "1"),
 }))
 """
@@ -107,3 +116,10 @@ def test_workers_and_reasons_to_skip_know_a_toy(toy: dict[str, Any]) -> None:
 def test_the_command_line_sets_a_toy(toy: dict[str, Any]) -> None:
     assert toy["overridden"] == [[1, True], [2, True]]
     assert 'unknown key "toy_sample" (did you mean "toy_samples"?)' in toy["refused"]
+
+
+def test_a_search_tries_the_values_of_a_toy(toy: dict[str, Any]) -> None:
+    assert toy["searched"] == [None, 1, 2] and toy["proposed"] == ["1", "2", "None"]
+    assert (
+        "'loud' is not one of " in toy["not_searched"] and "toy_samples" in toy["not_searched"].partition("one of")[2]
+    )
