@@ -33,7 +33,7 @@ class Site:
     is_single_host: bool
     memory_bytes: int  # for all processes of the host
     has_gpu: bool
-    is_arm: bool = False  # of `hvbench ab`, whose arms take turns with each other
+    is_arm: bool = False  # of `hvbench ab`, which lets its arms take turns, or none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +77,12 @@ def describe_site(*, is_single_host: bool) -> Site:
         is_single_host=is_single_host,
         memory_bytes=usable_memory_bytes(),
         has_gpu=has_gpu(),
-        is_arm=is_arm(),
+        is_arm=VARIABLE in os.environ,
     )
 
 
-def is_arm() -> bool:
-    """Whether this sweep is an arm of `hvbench ab` that takes turns with the other."""
+def takes_turns_with_other_arm() -> bool:
+    """Whether this sweep is an arm of `hvbench ab` that takes turns with the other; the variable is empty for arms that do not."""
     return bool(os.environ.get(VARIABLE))
 
 

@@ -19,7 +19,7 @@ from hvbench.parity.run import Limits
 from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, number_places
 from hvbench.plan.repeats import BUDGET_SECONDS, next_jobs, points_to_repeat
-from hvbench.plan.turns import Turns, is_arm
+from hvbench.plan.turns import Turns, takes_turns_with_other_arm
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, Record
 from hvbench.records.store import RunFolder
@@ -238,5 +238,5 @@ class Sweep:
             parity=self.stamp_of(job),
             started_at=started_at,
             duration_seconds=end.seconds,
-            in_turns=end.in_turns or is_arm(),
+            in_turns=end.in_turns or takes_turns_with_other_arm(),
         )

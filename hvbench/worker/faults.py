@@ -10,7 +10,7 @@ Only tests and studies set this variable; a worker looks it up once, when it sta
 `slow` takes `share`: 0.05 makes every step of the point 5 % longer, inside the clock, which is how the gate's power is
 measured (docs/ci.md).
 `diverge` takes `step`: from that step on, counted from 0, this rank's gradient norm is no number.
-`clock` takes `folder`, and disturbs nothing: each rank leaves there, as POINT_ID.PID.json, when each of its steps ended by
+`clock` takes `folder`, and disturbs nothing: each rank leaves there, as POINT_ID.PID.json, when each of its steps began and ended by
 the host's monotonic clock, which all ranks of a host share: a clock on the wall that the worker's own is held against.
 """
 
@@ -150,22 +150,23 @@ class DivergingTrainer:
 
 
 class WatchedTrainer:
-    """A trainer (`hvbench.frameworks.contract`) that leaves in a file when each of its steps ended, by the clock of the host."""
+    """A trainer (`hvbench.frameworks.contract`) that leaves in a file when each of its steps began and ended, by the clock of the host."""
 
     def __init__(self, trainer: Any, path: Path) -> None:
         self.trainer = trainer
         self.path = path
-        self.ended_at_seconds: list[float] = []
+        self.seconds: list[tuple[float, float]] = []
 
     def train_step(self, *arguments: Any, **named: Any) -> Any:
-        """The step, and a look at the clock behind it."""
+        """The step, and a look at the clock before and behind it."""
+        begun = time.monotonic()
         result = self.trainer.train_step(*arguments, **named)
-        self.ended_at_seconds.append(time.monotonic())
+        self.seconds.append((begun, time.monotonic()))
         return result
 
     def close(self) -> None:
         """Write the file, and end the training."""
-        self.path.write_text(json.dumps(self.ended_at_seconds), encoding="utf-8")
+        self.path.write_text(json.dumps(self.seconds), encoding="utf-8")
         self.trainer.close()
 
     def __getattr__(self, name: str) -> Any:

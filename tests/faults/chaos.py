@@ -8,12 +8,13 @@ python -m tests.faults.chaos --points 6 --np 8 --launcher gloo --kinds kill
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,9 @@ def run_chaos(
     faults = choose_faults(text, kinds, np=np, chance=chance)
     begun = time.monotonic()
     options = ["--timeout", str(timeout), "--memory-limit", "2GiB"]
-    sweep = start_sweep(text, folder, launcher=launcher, np=np, options=options, faults=faults.values())
+    (folder / "clocks").mkdir()
+    clock = {"kind": "clock", "folder": str(folder / "clocks")}
+    sweep = start_sweep(text, folder, launcher=launcher, np=np, options=options, faults=[*faults.values(), clock])
     code, output = sweep.wait(120.0 * points)
     wall_seconds = time.monotonic() - begun
     sweep.wait_for_nobody()
@@ -142,6 +145,7 @@ def run_chaos(
     chaos.mistakes += [f"{key}: not asked for" for key in found if key not in jobs]
     for key, record in records.items():
         chaos.mistakes += check_outcome(key, record, faults.get(key), logs=sweep.folder.path)
+    chaos.mistakes += check_turns(records, folder / "clocks")
     if (
         f'File "{Path(hvbench.__file__).parent}' in output
     ):  # horovodrun shows its own traceback when a rank exits with 1
@@ -167,6 +171,25 @@ def check_outcome(key: str, record: Record, fault: dict[str, Any] | None, *, log
         mistakes.append(f"{key}: message {outcome.message!r} after {fault}")
     if not outcome.log or not (logs / outcome.log).is_file():
         mistakes.append(f"{key}: no log at {outcome.log!r}")
+    return mistakes
+
+
+def check_turns(records: Mapping[str, Record], clocks: Path) -> list[str]:
+    """What says that frameworks did not take turns: a record, or steps of two frameworks at the same time on any ranks."""
+    mistakes = [f"{key}: not in turns" for key, record in records.items() if not record.in_turns]
+    steps = sorted(
+        (begun, ended, path.name.partition("-")[0])
+        for path in clocks.glob("*.json")
+        for begun, ended in json.loads(path.read_text())
+    )
+    if len({framework for *_, framework in steps}) < 2:
+        mistakes.append("no clock of two frameworks")
+    last: dict[str, float] = {}  # framework -> when the last of its steps so far ended
+    for begun, ended, framework in steps:
+        others = max((time for other, time in last.items() if other != framework), default=begun)
+        if others > begun:
+            mistakes.append(f"a step of {framework} began {others - begun:.4f} s before another framework's had ended")
+        last[framework] = max(ended, last.get(framework, ended))
     return mistakes
 
 

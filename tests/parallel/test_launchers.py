@@ -46,6 +46,7 @@ world_size = [2, 4]
 [measure]
 warmup_steps = 2
 steps = 12
+turns = false
 """
 
 LAUNCHERS = {
@@ -126,7 +127,7 @@ def read_wall(folder: Path, record: Record) -> tuple[float, float]:
     """(seconds from the first rank's first timed step to the last rank's last one; how far apart ranks began and ended)."""
     ends = [json.loads(path.read_text()) for path in folder.glob(f"{record.point_id}.*.json")]
     assert len(ends) == record.point.world_size
-    begun, ended = ([each[step] for each in ends] for step in (record.warmup_steps - 1, -1))
+    begun, ended = ([each[step][1] for each in ends] for step in (record.warmup_steps - 1, -1))
     return max(ended) - min(begun), max(begun) - min(begun) + max(ended) - min(ended)
 
 

@@ -54,7 +54,7 @@ def test_a_step_takes_longer_in_proportion(
     assert (slowed is trainer) == (seconds is None)
 
 
-def test_a_watched_step_leaves_when_it_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_watched_step_leaves_when_it_began_and_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     trainer = Trainer()
     trainer.close = lambda: None
     monkeypatch.setattr(time, "monotonic", lambda: trainer.now)
@@ -63,4 +63,8 @@ def test_a_watched_step_leaves_when_it_ended(monkeypatch: pytest.MonkeyPatch, tm
     assert watched.parameters() == "parameters" and list(tmp_path.iterdir()) == []
     watched.close()
     (path,) = tmp_path.iterdir()
-    assert path.name.startswith("pytorch-tiny-b4.") and json.loads(path.read_text()) == [2.0, 4.0, 6.0]
+    assert path.name.startswith("pytorch-tiny-b4.") and json.loads(path.read_text()) == [
+        [0.0, 2.0],
+        [2.0, 4.0],
+        [4.0, 6.0],
+    ]

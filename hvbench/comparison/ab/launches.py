@@ -32,7 +32,9 @@ def launch_pair(
     for arm in run.orders[pair]:
         control = measure_control_seconds()
         begun = time.monotonic()
-        process = begin(arms[arm], run.folder(pair, arm), arguments=arguments)
+        # No turns of its own either: an arm of another revision may know none.
+        variables = {VARIABLE: ""}
+        process = begin(arms[arm], run.folder(pair, arm), arguments=arguments, variables=variables)
         (exit_code,) = wait_for({arm: process}).values()
         seconds = time.monotonic() - begun
         if exit_code not in (0, 1) or not has_records(run.folder(pair, arm)):
