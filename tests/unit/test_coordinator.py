@@ -12,11 +12,12 @@ import pytest
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.launch import coordinator as module
+from hvbench.launch import workers as workers_module
 from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
 from hvbench.launch.coordinator import Coordinator, running_tasks
 from hvbench.launch.generation import Generation
-from hvbench.launch.messages import Exited, Hello, Stop, WorkerFailure
+from hvbench.launch.messages import Exited, Hello, Progress, Result, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 from hvbench.launch.settings import chosen_threads
 from hvbench.launch.starting import Rendezvous, make_orders
@@ -115,6 +116,36 @@ def test_a_point_on_fewer_ranks_keeps_the_threads_of_the_launch(hub: Hub, tmp_pa
     assert not connections[1].poll(0.1)  # it sits the point out
     for connection in connections:
         connection.close()
+
+
+def test_what_workers_wait_for_others_is_neither_their_time_nor_held_against_their_limit(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """5 s to load, then 995 s of which 990 are other workers' turns: 10 s of its own, and 5 s of its limit of 10."""
+    pytest.importorskip("horovod")
+    (tmp_path / "logs").mkdir()
+    coordinator = make_coordinator(hub, tmp_path, size=1)
+    clock = {"now": 0.0, "waited": 0.0}
+    with connect(hub.address) as connection:
+        send(connection, Hello(**vars(member(0))))
+        coordinator.wait_for_members()
+        monkeypatch.setattr(workers_module, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+        fields = {"framework": "pytorch", "device": "cpu", "job": {}, "timeout_seconds": 10.0}
+        workers = WorkerSet(coordinator.state, [Task(group=(), world_size=1, **fields)] * 2, number=0)
+        workers.waited_seconds = lambda: clock["waited"]
+        workers.take_up(0)
+        clock["now"] = 5.0
+        workers.note(Progress(generation=0, rank=0, index=0, phase="data"))
+        assert workers.look() is None and workers.ends_at == 15.0
+        clock |= {"now": 1000.0, "waited": 990.0}
+        assert workers.look() is None and workers.ends_at == 1005.0
+        workers.note(Result(generation=0, rank=0, index=0, result={"a": 1}))
+        end = workers.look()
+        assert (end.results, end.failure, end.seconds, end.waited_seconds) == ([{"a": 1}], None, 10.0, 990.0)
+        workers.take_up(1)
+        assert workers.look() is None and workers.ends_at == 1010.0, "the waits of the task before are over"
+        workers.stop(patience_seconds=0.0)
+        assert coordinator.state.living == {}
 
 
 @pytest.mark.parametrize(("text", "threads"), [("4", 4), (" 2 ", 2), ("3,1", 3), ("", None), (None, None)])
