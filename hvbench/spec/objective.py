@@ -37,6 +37,10 @@ OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items()
 OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
 
 
+def _name_pretraining(text: str) -> str:
+    return "no pretraining" if text == "none" else f"pretraining by {text}"
+
+
 class ObjectivePart(Part):
     """What the model learns."""
 
@@ -48,9 +52,9 @@ class ObjectivePart(Part):
     num_classes: Annotated[int, Field(ge=2, le=1000), Knob(needs=(OF_CLASSES,))] = Field(
         8, description="of classification: the largest packages"
     )
-    pretraining: Annotated[Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_for_no_classifier)] = Field(
-        "none", description="what the weights learn before; classification only"
-    )
+    pretraining: Annotated[
+        Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_for_no_classifier, in_words=_name_pretraining)
+    ] = Field("none", description="what the weights learn before; classification only")
     pretraining_steps: Annotated[int, Field(ge=2, le=1_000_000), Knob(unit="steps", needs=(OF_PRETRAINING,))] = Field(
         200, description="steps of that, by one framework, whose weights all start from"
     )

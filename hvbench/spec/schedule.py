@@ -25,6 +25,21 @@ SCHEDULES = {
 }
 
 
+SCALINGS = {"none": "no rate scaling", "linear": "linear rate scaling", "sqrt": "square-root rate scaling"}
+
+
+def _name_schedule(text: str) -> str:
+    return f"{text.replace('_', ' ')} schedule"
+
+
+def _name_scaling(text: str) -> str:
+    return SCALINGS.get(text, text)
+
+
+def _name_batch_warmup(text: str) -> str:
+    return "a full batch from the start" if text == "0" else f"a batch that grows over {text} steps"
+
+
 def _warm_up_takes_all_steps(point: AnyPoint) -> str | None:
     if SCHEDULES[point.schedule].has_end and point.lr_warmup_steps >= point.schedule_steps:
         return f"lr_warmup_steps {point.lr_warmup_steps} leaves nothing of schedule_steps {point.schedule_steps}"
@@ -46,12 +61,18 @@ class SchedulePart(Part):
 
     title = "Learning rate and schedule"
 
-    learning_rate: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1e-3, description="peak of the schedule")
-    lr_scaling: Literal["none", "linear", "sqrt"] = Field("none", description="of learning_rate with the global batch")
+    learning_rate: Annotated[float, Field(gt=0.0, le=100.0), Knob(in_words="rate {}".format)] = Field(
+        1e-3, description="peak of the schedule"
+    )
+    lr_scaling: Annotated[Literal[*SCALINGS], Knob(in_words=_name_scaling)] = Field(
+        "none", description="of learning_rate with the global batch"
+    )
     reference_batch_size: Annotated[Count, Knob(unit="samples", needs=(OF_SCALING,))] = Field(
         16, description="global batch size at which learning_rate is scaled by 1"
     )
-    schedule: Literal[*SCHEDULES] = Field("cosine", description="learning rate after the warm-up")
+    schedule: Annotated[Literal[*SCHEDULES], Knob(in_words=_name_schedule)] = Field(
+        "cosine", description="learning rate after the warm-up"
+    )
     lr_warmup_steps: Annotated[
         int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_warm_up_takes_all_steps)
     ] = Field(10, description="linear warm-up, in steps")
@@ -59,5 +80,5 @@ class SchedulePart(Part):
         1000, description="step at which cosine and linear reach a tenth of the peak"
     )
     batch_warmup_steps: Annotated[
-        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_no_passes_to_raise)
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_no_passes_to_raise, in_words=_name_batch_warmup)
     ] = Field(0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none")

@@ -186,7 +186,7 @@ def test_every_comparison_is_what_the_one_rule_calls_it(name: str) -> None:
         calls = {judged.call for judged in finding.judged}
         if re.search(r"% (faster|slower) than|faster than \d|trains fastest|times as fast", finding.text):
             assert calls & {Call.FASTER, Call.SLOWER}, finding.text
-        if "of each other" in finding.text:
+        if "of each other" in finding.text and finding.topic != "learning":  # losses, which test_learning holds
             assert Call.EQUAL in calls, finding.text
         if finding.is_open:
             assert not calls & {Call.FASTER, Call.SLOWER, Call.EQUAL}, finding.text
@@ -266,11 +266,12 @@ def test_the_answer_comes_first() -> None:
     assert "3 rounds; a factor of 2.50 to 3.00 in each)" in third
 
 
-def test_a_target_is_what_its_run_is_about() -> None:
+def test_what_was_learned_is_what_a_run_with_evaluations_is_about() -> None:
     found = find(SCENARIOS["convergence"])
-    assert found.headlines[0].text.startswith("Both points reached the target loss 4, after 80 steps")
+    assert found.headlines[0].text.startswith("PyTorch and TensorFlow learned the same from one seed")
+    assert found.headlines[1].text.startswith("Both points reached the target loss 4, after 80 steps")
     missed = find(make_proven(make_convergence(target_loss=1.0)))
-    assert missed.headlines[0].text == "No point reached the target loss 1 in all of its launches."
+    assert missed.headlines[1].text == "No point reached the target loss 1 in all of its launches."
 
 
 def test_failures_are_counted() -> None:

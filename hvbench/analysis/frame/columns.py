@@ -18,6 +18,7 @@ from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
+from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
@@ -93,6 +94,14 @@ def target(samples: LaunchSamples) -> str | None:
     if samples.record.measure.target_loss is None or not samples.evaluations:
         return None
     return "reached" if samples.reached else NOT_REACHED
+
+
+def steps_at_target(samples: LaunchSamples) -> float | None:
+    """Steps at which the line between the two evaluations around the target meets it; missing where it was not reached."""
+    if samples.reached is None:
+        return None
+    steps, losses = zip(*((one.step, one.validation_loss) for one in samples.evaluations), strict=True)
+    return meet(steps, losses, samples.record.measure.target_loss)
 
 
 def tokens_to_target(samples: LaunchSamples) -> int | None:
@@ -299,6 +308,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: s.reached.training_seconds if s.reached else None),
     Column("steps_before_target", "int", "steps", "at the evaluation before that, which missed the target; 0: there is none",
            steps_before_target),
+    Column("steps_at_target", "float", "steps", "in between, where the line through both evaluations' losses meets the target",
+           steps_at_target),
     Column("tokens_before_target", "int", "tokens", "the same, all ranks",
            tokens_before_target),
     Column("seconds_before_target", "float", "s", "the same, training alone, slowest rank",

@@ -23,13 +23,14 @@ class Observed:
     """One launch: `value` is when it reached the target, or until when it was seen not to (infinite: for ever).
 
     Launches of one `seed` are one piece of evidence about the way to a loss; None: it has a seed of its own. `since`
-    is when it was last seen above the target before it reached it.
+    is when it was last seen above the target before it reached it, `crossing` where the line between both meets it.
     """
 
     value: float
     is_reached: bool
     seed: int | None = field(default=None, compare=False)
     since: float | None = field(default=None, compare=False)
+    crossing: float | None = field(default=None, compare=False)
 
 
 def all_reached(launches: Sequence[Observed]) -> bool:
@@ -89,7 +90,14 @@ def _join(launches: Sequence[Observed]) -> Observed:
         last = max(one.value for one in launches if not one.is_reached)
         return Observed(value=last, is_reached=False, seed=launches[0].seed)
     since = [one.since for one in launches if one.is_reached and one.since is not None]
-    return Observed(value=median, is_reached=True, seed=launches[0].seed, since=min(since, default=None))
+    crossings = [one.crossing for one in launches if one.crossing is not None]
+    return Observed(
+        value=median,
+        is_reached=True,
+        seed=launches[0].seed,
+        since=min(since, default=None),
+        crossing=float(np.median(crossings)) if crossings else None,
+    )
 
 
 def median_arrival(launches: Sequence[Observed]) -> float | None:

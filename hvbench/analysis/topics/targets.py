@@ -39,6 +39,7 @@ from hvbench.analysis.stats.survival import Arrival, Observed, estimate_arrival,
 from hvbench.analysis.topics.topic import Need, Topic
 
 MAX_ROWS = 8
+CROSSING = "steps_at_target"
 # clock: (column when reached, column when last seen, column of the evaluation before it was reached, header)
 CLOCKS = {
     "steps": ("steps_to_target", "evaluated_steps", "steps_before_target", "steps to target"),
@@ -58,12 +59,13 @@ def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
     asked = launches[launches["target"].notna()]
     is_by_seed = clock != "seconds" or asked["trained_seed"].nunique() > 1
     found = []
-    columns = ["status", "target", "stopped_by", "trained_seed", reached, seen, before]
+    columns = ["status", "target", "stopped_by", "trained_seed", reached, seen, before, CROSSING]
     for launch in asked[columns].to_dict("records"):
         seed = int(launch["trained_seed"]) if is_by_seed else None
         if launch["target"] == "reached":
             since = float(launch[before])
-            found.append(Observed(value=float(launch[reached]), is_reached=True, seed=seed, since=since))
+            at = float(launch[CROSSING]) if clock == "steps" else None
+            found.append(Observed(value=float(launch[reached]), is_reached=True, seed=seed, since=since, crossing=at))
         else:
             never = launch["status"] != "ok" or launch["stopped_by"] == "patience"
             found.append(Observed(value=math.inf if never else float(launch[seen]), is_reached=False, seed=seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -62,15 +63,15 @@ def describe_batches(run: Run) -> list[Sentence]:
     partly: list[tuple[int, str]] = []  # the others: the last batch with which all launches did
     sizes: set[int] = set()
     launches = 0  # of the choices in `whole`
-    for chosen in combine_axes(asked, name_axes(asked)):
-        batches, last = last_batch(choose_rows(asked, chosen))
+    for name, mine in list_choices(run):
+        batches, last = last_batch(mine)
         if len(batches) < MIN_BATCHES:
             continue
         sizes |= set(batches)
-        name = draft.label(_name(chosen))
+        draft.label(name)
         if last == batches[-1]:
             whole.append(name)
-            launches += len(observe(choose_rows(asked, chosen), "steps"))
+            launches += len(observe(mine, "steps"))
         else:
             reach = f"up to {draft.label(f'{last:,}')}" if last else "with none"
             partly.append((last or 0, f"{name} {reach}".strip()))
@@ -87,6 +88,13 @@ def describe_batches(run: Run) -> list[Sentence]:
     return [draft.finish(NAME, f"{'; '.join(parts)}.")]
 
 
-def _name(chosen: dict[str, Any]) -> str:
+def list_choices(run: Run) -> list[tuple[str, pd.DataFrame]]:
+    """Every choice beside framework and batch in words, and its launches that were to reach a target."""
+    asked = run.points[run.points["target_loss"].notna() & run.points["world_size"].notna()]
+    return [(name_choice(chosen), choose_rows(asked, chosen)) for chosen in combine_axes(asked, name_axes(asked))]
+
+
+def name_choice(chosen: Mapping[str, Any]) -> str:
+    """`(AdamW, square-root rate scaling)`."""
     text = ", ".join(describe_value(axis, value, emulated=frozenset()) for axis, value in chosen.items())
     return f"({text})" if ", " in text else text

@@ -56,8 +56,8 @@ def tradeoff_table(run: Run) -> Table:
             "S = S_min (1 + B_crit / B) steps and B S samples reach the target with a global batch B (McCandlish et al., "
             "arXiv:1812.06162), fitted to the mean logarithm of the steps at each batch, over the seeds of n launches; a "
             "batch at which any launch missed the target, or ended otherwise than in ok, is left out of the fit. The loss "
-            "reached the target between two evaluations: S is taken in the middle. Intervals are of the fit over the "
-            "batches (Student's t): they carry how far the batches scatter about the law, that rounding included, not what "
+            "reached the target between two evaluations: S is where the line between their losses meets it. Intervals are of the fit over the "
+            "batches (Student's t): they carry how far the batches scatter about the law, not what "
             "is the same at all of them, such as a warm-up, whose steps count in full. Noise scale: measured along the way "
             "(later half of the looks), not fitted; it predicts B_crit only where the learning rate suits each batch.",
         ),

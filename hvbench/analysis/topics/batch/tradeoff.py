@@ -88,22 +88,44 @@ def fit_tradeoff(batches: Sequence[float], steps: Sequence[float]) -> Fit | None
 
 
 def steps_between(launches: Sequence[Observed]) -> list[float]:
-    """Steps to the target of each seed: the middle between the evaluation that reached it and the one before, which did not."""
-    return [(one.value + (one.value if one.since is None else one.since)) / 2 for one in join_seeds(launches)]
+    """Steps to the target of each seed: where the line between the evaluation that reached it and the one before meets it.
+
+    Half of the first evaluation's steps where that was under it already.
+    """
+    return [_cross(one) for one in join_seeds(launches)]
+
+
+def _cross(one: Observed) -> float:
+    if one.crossing is not None and one.since:
+        return one.crossing
+    return (one.value + (one.value if one.since is None else one.since)) / 2
 
 
 def find_curves(run: Run) -> list[Curve]:
-    """Every configuration with a target and MIN_BATCHES or more global batches; fitted once."""
+    """Every configuration with a target and MIN_BATCHES or more global batches, in each framework; fitted once."""
     return run.derive(_find_curves)
 
 
+def find_common_curves(run: Run) -> list[Curve]:
+    """The same over all frameworks together: launches of one seed are one piece of evidence, whichever framework trained them."""
+    return run.derive(_find_common_curves)
+
+
 def _find_curves(run: Run) -> list[Curve]:
+    return _fit_curves(run, ["framework"])
+
+
+def _find_common_curves(run: Run) -> list[Curve]:
+    return _fit_curves(run, [])
+
+
+def _fit_curves(run: Run, leading: Sequence[str]) -> list[Curve]:
     points = run.points[run.points["batch_warmup_steps"] == 0]  # S steps of one batch B: a batch that grows is none
     if not (points["target_loss"].notna() & points["world_size"].notna()).any():
         return []
     batch = sum_batches(points)
     curves = []
-    for chosen in combine_axes(points, ["framework", *curve_axes(points)]):
+    for chosen in combine_axes(points, [*leading, *curve_axes(points)]):
         mine = choose_rows(points, chosen)
         launches = {int(size): observe(group, "steps") for size, group in mine.groupby(batch[mine.index])}
         launches = {size: each for size, each in launches.items() if each}

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.sentences import Sentence
 from hvbench.analysis.show.tables import Table
+from hvbench.analysis.topics.convergence.choices import describe_choices
+from hvbench.analysis.topics.convergence.contrast_table import contrast_tables
+from hvbench.analysis.topics.convergence.costs import describe_costs
 from hvbench.analysis.topics.convergence.plot import plot_convergence
 from hvbench.analysis.topics.convergence.sentences import describe_convergence
 from hvbench.analysis.topics.convergence.table import convergence_table
+from hvbench.analysis.topics.convergence.twins import describe_twins, is_about_frameworks
 from hvbench.analysis.topics.topic import Need, Topic, always
 
 
 def convergence_tables(run: Run) -> list[Table]:
-    """The one table, which a run without launches has too."""
-    return [convergence_table(run)]
+    """What was learned, where it was evaluated, and the losses of every point, which a run without launches has too."""
+    return [*contrast_tables(run), convergence_table(run)]
 
 
 def was_evaluated(run: Run) -> bool:
     """Whether any launch was asked to evaluate on validation data."""
     return any(record.measure.evaluate_every for record in run.records)
+
+
+def describe_learning(run: Run) -> list[Sentence]:
+    """What was learned: the axes or the frameworks first, whichever the question compares, then who reached the target."""
+    choices, twins = [*describe_choices(run), *describe_costs(run)], describe_twins(run)
+    first = [*twins, *choices] if is_about_frameworks(run) else [*choices, *twins]
+    return [*first, *describe_convergence(run)]
 
 
 TOPIC = Topic(
@@ -26,7 +38,7 @@ TOPIC = Topic(
     needs=Need(words="nothing", is_met=always),
     tables=convergence_tables,
     plots=plot_convergence,
-    sentences=describe_convergence,
+    sentences=describe_learning,
     precedence=10,
     answers=was_evaluated,
     is_in_terminal=was_evaluated,
