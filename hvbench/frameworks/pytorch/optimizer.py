@@ -1,6 +1,7 @@
 """The optimizers in PyTorch: AdamW, SGD, LARS, LAMB, Adafactor.
 
 The formulas and their papers are in `hvbench.training.optimizers`; PyTorch's own kernels are used where they compute the same.
+They are called as functions: to make an object of `torch.optim` loads PyTorch's compiler, which takes longer than PyTorch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import math
 
 import numpy as np
 import torch
+from torch.optim.adamw import adamw
+from torch.optim.sgd import sgd
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.spec.point import Point
@@ -38,7 +41,8 @@ class Optimizer(abc.ABC):
         self._values = {name: value.detach() for name, value in parameters.items()}
         self._decayed = [name for name in parameters if is_decayed(name) and point.weight_decay]
         self._adapted = [name for name in parameters if is_adapted(name)]
-        self._prepare()
+        others = [name for name in parameters if name not in self._decayed]
+        self._groups = [(self._decayed, point.weight_decay), (others, 0.0)]  # with the weight decay of each
 
     @abc.abstractmethod
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
@@ -57,59 +61,59 @@ class Optimizer(abc.ABC):
         for slot, values in self.slots.items():
             for name, value in values.items():
                 value.copy_(torch.tensor(state[f"{slot}/{name}"]))
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """Make PyTorch's optimizer, where one is used, with `slots` as its state."""
-        self.library: torch.optim.Optimizer | None = None
-
-    def _groups(self) -> list[dict[str, object]]:
-        """Parameter groups for `torch.optim`: with weight decay, and without."""
-        decayed = [value for name, value in self.parameters.items() if is_decayed(name)]
-        others = [value for name, value in self.parameters.items() if not is_decayed(name)]
-        return [{"params": decayed, "weight_decay": self.point.weight_decay}, {"params": others, "weight_decay": 0.0}]
-
-    def _step(self, gradients: dict[str, torch.Tensor], rate: float) -> None:
-        """One step of PyTorch's optimizer."""
-        for name, gradient in gradients.items():
-            self.parameters[name].grad = gradient
-        for group in self.library.param_groups:
-            group["lr"] = rate
-        self.library.step()
 
 
 class AdamW(Optimizer):
-    """PyTorch's own fused AdamW."""
+    """PyTorch's own fused AdamW, which counts the updates of each tensor in a tensor."""
 
-    def _prepare(self) -> None:
-        point = self.point
-        self.library = torch.optim.AdamW(
-            self._groups(), lr=point.learning_rate, betas=(point.beta1, point.beta2), eps=point.epsilon, fused=True
-        )
-        for name, value in self.parameters.items():
-            self.library.state[value] = {
-                "step": torch.tensor(float(self.updates), device=value.device),
-                "exp_avg": self.slots["first_moments"][name],
-                "exp_avg_sq": self.slots["second_moments"][name],
-            }
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], point: Point) -> None:
+        super().__init__(parameters, point)
+        self._counts = {name: torch.zeros((), device=value.device) for name, value in parameters.items()}
+
+    def load_state(self, state: Arrays) -> None:
+        super().load_state(state)
+        for count in self._counts.values():
+            count.fill_(float(self.updates))
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        self._step(gradients, learning_rate)
+        for names, weight_decay in self._groups:
+            adamw(
+                [self._values[name] for name in names],
+                [gradients[name] for name in names],
+                [self.slots["first_moments"][name] for name in names],
+                [self.slots["second_moments"][name] for name in names],
+                [],
+                [self._counts[name] for name in names],
+                fused=True,
+                amsgrad=False,
+                beta1=self.point.beta1,
+                beta2=self.point.beta2,
+                lr=learning_rate,
+                weight_decay=weight_decay,
+                eps=self.point.epsilon,
+                maximize=False,
+            )
 
 
 class SGD(Optimizer):
     """PyTorch's own fused SGD."""
 
-    def _prepare(self) -> None:
-        point = self.point
-        self.library = torch.optim.SGD(self._groups(), lr=point.learning_rate, momentum=point.momentum, fused=True)
-        for name, buffer in self.slots.get("momenta", {}).items():
-            self.library.state[self.parameters[name]] = {"momentum_buffer": buffer}
-
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        self._step(gradients, learning_rate)
+        for names, weight_decay in self._groups:
+            sgd(
+                [self._values[name] for name in names],
+                [gradients[name] for name in names],
+                [self.slots["momenta"][name] for name in names] if self.slots else [],
+                fused=True,
+                weight_decay=weight_decay,
+                momentum=self.point.momentum,
+                lr=learning_rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+            )
 
 
 class LARS(Optimizer):
