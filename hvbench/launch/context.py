@@ -16,7 +16,7 @@ from typing import Literal
 
 from hvbench.spec.place import PLACE
 
-Launcher = Literal["horovodrun-gloo", "mpi", "hvbench", "none"]
+Launcher = Literal["horovodrun-gloo", "mpi", "hvbench", "srun", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,13 @@ LAUNCHERS = (
         rank="PMIX_RANK",
         size="SLURM_STEP_NUM_TASKS",
         others=("PMIX_NAMESPACE",),
+        hosts="SLURM_STEP_NUM_NODES",
+    ),
+    Signs(
+        launcher="srun",  # without an MPI: tasks that know their places and cannot find each other
+        rank="SLURM_PROCID",
+        size="SLURM_STEP_NUM_TASKS",
+        others=("SLURM_STEP_ID",),
         hosts="SLURM_STEP_NUM_NODES",
     ),
 )

@@ -38,6 +38,11 @@ def resolve_context(np: int | None) -> Context:
     Raises UsageError.
     """
     context, hosts = detect_context(), os.environ.get("HVBENCH_HOSTS")
+    if context.launcher == "srun":  # each task would run everything by itself
+        raise UsageError(
+            f"srun has started {context.size} tasks and does not tell them how to find each other: give srun --mpi=pmix "
+            f"or --mpi=pmi2, or start one task and --np {context.size}, or let hvbench submit write the job"
+        )
     if context.launcher == "none":
         forget_launcher()
     if context.launcher == "none" and hosts:

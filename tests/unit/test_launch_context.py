@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,7 @@ OWN = "HVBENCH_RANK=1 HVBENCH_SIZE=2 HVBENCH_COORDINATOR={}"
 GLOO = "HOROVOD_GLOO_RENDEZVOUS_ADDR=10.0.0.1 HOROVOD_GLOO_RENDEZVOUS_PORT=80 HOROVOD_RANK=3 HOROVOD_SIZE=4 HOROVOD_LOCAL_SIZE=2"
 OPEN_MPI = "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=2 OMPI_COMM_WORLD_LOCAL_SIZE=2 PMIX_RANK=0 PMIX_NAMESPACE=1"
 PMIX = "PMIX_RANK=1 PMIX_NAMESPACE=slurm.pmix.1.0 SLURM_STEP_NUM_TASKS=4 SLURM_STEP_NUM_NODES="
+SRUN = "SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_NTASKS=2 SLURM_STEP_NUM_TASKS=2 SLURM_STEP_NUM_NODES=1 SLURM_PROCID="
 
 
 @pytest.mark.parametrize(
@@ -54,6 +56,11 @@ PMIX = "PMIX_RANK=1 PMIX_NAMESPACE=slurm.pmix.1.0 SLURM_STEP_NUM_TASKS=4 SLURM_S
         ("PMI_RANK=1 PMI_SIZE=2 MPI_LOCALNRANKS=2", "mpi", 1, 2, True),
         (f"{PMIX}1", "mpi", 1, 4, True),
         (f"{PMIX}2", "mpi", 1, 4, False),
+        (f"{SRUN}1", "srun", 1, 2, True),
+        (f"{SRUN}0 SLURM_STEP_NUM_NODES=2", "srun", 0, 2, False),
+        (f"{SRUN}1 PMI_RANK=1 PMI_SIZE=2", "mpi", 1, 2, False),  # srun --mpi=pmi2
+        (f"{SRUN}0 {OPEN_MPI}", "mpi", 0, 2, True),  # mpirun in a step
+        (f"{SRUN}0 {OWN}", "hvbench", 1, 2, True),
         (f"{OPEN_MPI} {OWN}", "hvbench", 1, 2, True),  # hvbench's own agents, started on another launcher's rank
         (f"{OPEN_MPI} {GLOO}", "horovodrun-gloo", 3, 4, False),
         (f"{OPEN_MPI} HVBENCH_RANK=1 HOROVOD_RANK=7", "mpi", 0, 2, True),  # halves beside a whole one
@@ -99,6 +106,9 @@ LEFT_OVERS = [
     "HVBENCH_RANK=0 HVBENCH_SIZE=1 HVBENCH_COORDINATOR={}",
     "SLURM_JOB_ID=7 SLURM_NTASKS=4 SLURM_NNODES=2 SLURM_JOB_NODELIST=a,b",  # the shell of an salloc
     "SLURM_JOB_ID=7 SLURM_NTASKS=4 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_STEP_ID=4294967290 SLURM_STEP_NUM_TASKS=1",
+    "SLURM_JOB_ID=7 SLURM_NTASKS=2 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0",  # the script of an sbatch
+    f"{SRUN}0 SLURM_STEP_NUM_TASKS=1",
+    f"{SRUN}2",
 ]
 
 
@@ -134,6 +144,20 @@ def test_a_host_has_the_name_that_the_launcher_knows(monkeypatch: pytest.MonkeyP
     assert host_name() == os.uname().nodename
     monkeypatch.setenv("HOROVOD_HOSTNAME", "node7")
     assert host_name() == "node7"
+
+
+@pytest.mark.parametrize(("rank", "lines"), [(0, 1), (1, 0)])
+def test_tasks_of_srun_that_cannot_find_each_other_are_told_so_once_and_sweep_nothing(
+    rank: int, lines: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch(monkeypatch, f"{SRUN}{rank}")
+    monkeypatch.chdir(tmp_path)
+    for words in (["sweep", "smoke"], ["sweep", "smoke", "--np", "2"], ["allreduce"], ["run", "model=tiny"]):
+        assert run(words) == 2, words
+        errors = capsys.readouterr().err.splitlines()
+        assert len(errors) == lines, errors
+        assert all("srun has started 2 tasks" in line and "--mpi=pmix" in line for line in errors)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --np
