@@ -18,6 +18,7 @@ from hvbench.plan.jobs import Job, make_plan
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.suite import parse_suite
+from tests import patience
 
 SCRIPTS = Path(sys.executable).parent
 MARK = "HVBENCH_TEST_MARK"
@@ -91,7 +92,7 @@ class RunningSweep:
             self.process.poll()
             time.sleep(0.02)
 
-    def wait_for_nobody(self, seconds: float = 30.0) -> None:
+    def wait_for_nobody(self, seconds: float = patience.SECONDS) -> None:
         """Fail unless every process of this sweep ends within `seconds`."""
         wait_until(lambda: not find_processes(self.mark), seconds=seconds, what=lambda: self.describe_processes())
 
@@ -150,7 +151,7 @@ def start_and_hang(
         assert sweep.process.poll() is None, sweep.wait()[1]
         return first.exists()
 
-    wait_until(is_there, seconds=120, what=sweep.describe_processes)
+    wait_until(is_there, seconds=patience.SECONDS, what=sweep.describe_processes)
     return sweep, [job.key for job in jobs]
 
 

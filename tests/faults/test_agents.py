@@ -19,7 +19,7 @@ def test_a_killed_agent_ends_the_sweep_tidily_and_resume_goes_on(tmp_path: Path)
     sweep, keys = start_and_hang(tmp_path)
     (agent,) = find_processes(sweep.mark, command="hvbench.launch")
     os.kill(agent, signal.SIGKILL)
-    code, output = sweep.wait(60)
+    code, output = sweep.wait()
     sweep.wait_for_nobody()
     assert code == 5
     assert "rank 1 on " in output and "its agent is gone; what was measured is safe, go on with --resume" in output
@@ -48,7 +48,7 @@ def test_a_killed_agent_ends_the_sweep_tidily_and_resume_goes_on(tmp_path: Path)
 def test_a_killed_launcher_takes_everything_along(launcher: str, tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path, launcher=launcher)
     os.kill(sweep.process.pid, signal.SIGKILL)
-    sweep.wait(60)
+    sweep.wait()
     sweep.wait_for_nobody()
     records = read_outcomes(sweep.folder)
     assert records[keys[0]].outcome.status == "ok"
@@ -64,7 +64,7 @@ def test_a_killed_launcher_takes_everything_along(launcher: str, tmp_path: Path)
 def test_a_killed_rank_0_takes_everything_along(tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
     os.kill(sweep.process.pid, signal.SIGKILL)
-    sweep.wait(60)
+    sweep.wait()
     sweep.wait_for_nobody()
     assert read_outcomes(sweep.folder)[keys[0]].outcome.status == "ok"
 

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.chaos import run_chaos
 
 # launcher, points, kinds of faults, seconds that a point may take: generous where nothing hangs
-SHORT = [("gloo", 6, ["kill", "oom"], 300.0), ("mpi", 6, ["hang", "garbage"], 20.0)]
+SHORT = [("gloo", 6, ["kill", "oom"], 300.0), ("mpi", 6, ["hang", "garbage"], 40.0)]
 LONG = [
     ("gloo", 12, ["kill", "oom", "raise", "exit"], 300.0),
     ("alone", 12, ["hang", "hang-gil", "hang-allreduce", "garbage"], 60.0),

@@ -27,6 +27,7 @@ from hvbench.launch.messages import (
 )
 from hvbench.launch.process import WorkerProcess
 from hvbench.launch.task import FailureStatus, Task
+from tests import patience
 
 DESCRIPTION = WorkerDescription(
     framework="jax", rank=0, world_size=1, local_rank=0, host="a", threads=1, device="cpu", jobs=[]
@@ -49,7 +50,7 @@ def end_of_worker(tmp_path: Path, faults: list[dict[str, Any]]) -> Exited:
     faults = [{"job": None, **fault} for fault in faults]  # the worker has no job yet
     environment = {"OMP_NUM_THREADS": "1", "HVBENCH_FAULTS": json.dumps(faults)}
     worker = WorkerProcess(start_order(tmp_path / "logs", token=".token", environment=environment), scratch=tmp_path)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience.SECONDS
     while time.monotonic() < deadline:
         if ends := [message for message in worker.news() if isinstance(message, Exited)]:
             worker.kill()
@@ -120,12 +121,12 @@ def test_a_defect_in_an_agent_ends_the_sweep_with_its_reason(hub: Hub, tmp_path:
     coordinator = make_coordinator(hub, tmp_path)
     coordinator.wait_for_members()
     hub.connections[0].send_bytes(b'{"type": "start"}')  # an order that no agent can follow
-    task = Task(group=(), framework="pytorch", world_size=1, device="cpu", job={}, timeout_seconds=30.0)
+    task = Task(group=(), framework="pytorch", world_size=1, device="cpu", job={}, timeout_seconds=patience.SECONDS)
     with pytest.raises(
         LaunchError, match=r"rank 0 on .*: its agent is gone \(ValueError: .*\); what was measured is safe"
     ):
         list(coordinator.run([task]))
-    thread.join(30)
+    thread.join(patience.SECONDS)
     assert caught and not agent.scratch.exists()
 
 
@@ -137,7 +138,7 @@ def test_an_agent_that_goes_before_all_have_joined_is_noticed_at_once(hub: Hub, 
     with pytest.raises(LaunchError, match="rank 1: its agent ended as soon as it had joined"):
         threading.Timer(0.5, lambda: hub.send(1, Quit())).start()
         coordinator.wait_for_members()
-    thread.join(30)
+    thread.join(patience.SECONDS)
 
 
 def test_an_agent_that_cannot_start_a_worker_says_so_and_lives_on(hub: Hub, tmp_path: Path) -> None:
@@ -148,11 +149,11 @@ def test_an_agent_that_cannot_start_a_worker_says_so_and_lives_on(hub: Hub, tmp_
     coordinator.wait_for_members()
     (agent.scratch / "generation-0").write_text("in the way, as a full disk would be")
     hub.send(0, start_order(tmp_path, token="t"))
-    rank, message = hub.receive(30.0)
+    rank, message = hub.receive(patience.SECONDS)
     assert (rank, type(message), message.failure.phase) == (0, Exited, "start")
     assert message.failure.message.startswith("cannot start a worker: [Errno 17]")
     hub.send(0, Stop(generation=0))
-    assert hub.receive(30.0)[1] == Stopped(generation=0)
+    assert hub.receive(patience.SECONDS)[1] == Stopped(generation=0)
     hub.send(0, Quit())
-    thread.join(30)
+    thread.join(patience.SECONDS)
     assert not thread.is_alive()

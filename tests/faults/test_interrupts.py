@@ -16,7 +16,7 @@ from tests.faults.sweeps import LAUNCHERS, RunningSweep, read_outcomes, start_an
 
 def second_sweep_is_refused(first: RunningSweep, folder: Path) -> None:
     """Another sweep into the same folder ends at once, and names the first one's process and host."""
-    code, output = start_sweep(suite_text(2, frameworks=("pytorch",)), folder, options=["--resume"]).wait(60)
+    code, output = start_sweep(suite_text(2, frameworks=("pytorch",)), folder, options=["--resume"]).wait()
     assert code == 5
     found = re.search(
         r'run: in use by "process (\d+) on ([^"]+)"; wait for it or choose another folder with --out', output
@@ -33,7 +33,7 @@ def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing
     sweep, keys = start_and_hang(tmp_path, launcher=launcher)
     second_sweep_is_refused(sweep, tmp_path)
     sweep.press_ctrl_c()
-    code, output = sweep.wait(60)
+    code, output = sweep.wait()
     assert code != 0
     if launcher == "alone":  # a launcher has an exit code of its own
         assert code == 130
@@ -52,7 +52,7 @@ def test_ctrl_c_marks_the_running_point_reports_what_is_there_and_leaves_nothing
 def test_a_signal_to_rank_0_ends_everything_too(name: str, tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
     os.kill(sweep.process.pid, getattr(signal, name))
-    code, output = sweep.wait(60)
+    code, output = sweep.wait()
     assert code == 130 and f"stopped by {name}" in output
     sweep.wait_for_nobody()
     assert read_outcomes(sweep.folder)[keys[1]].outcome.status == "interrupted"
@@ -66,7 +66,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     sweep.press_ctrl_c()
     time.sleep(0.05)
     sweep.press_ctrl_c()
-    code, _ = sweep.wait(60)
+    code, _ = sweep.wait()
     assert code == 130
     assert time.monotonic() - begun < 10
     sweep.wait_for_nobody()

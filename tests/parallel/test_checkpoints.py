@@ -46,7 +46,7 @@ pytestmark = pytest.mark.slow
 def sweep(folder: Path, name: str, **values: object) -> dict[tuple[str, str | None], Record]:
     """(framework, initial checkpoint) -> record of a sweep of SUITE on two ranks."""
     (folder / f"{name}.toml").write_text(SUITE.format(**{"more": "", "axes": "", "every": 0} | values))
-    words = ["hvbench", "sweep", f"{name}.toml", "--np", "2", "--out", name, "--no-parity"]
+    words = ["hvbench", "sweep", f"{name}.toml", "--np", "2", "--out", name, "--no-parity", "--no-report"]
     environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr

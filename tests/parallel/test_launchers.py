@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from hvbench.analysis.topics.scaling.efficiency import scaling_efficiencies
 from hvbench.plan.repeats import relative_half_widths
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
+from hvbench.registry import FRAMEWORKS
 from hvbench.worker.together import ROUNDS
 
 SCRIPTS = Path(sys.executable).parent
@@ -28,7 +30,7 @@ model = "tiny"
 micro_batch_size = 2
 compression = "{compression}"
 [axes]
-framework = ["pytorch", "tensorflow"]
+framework = {frameworks}
 [measure]
 warmup_steps = 1
 steps = 3
@@ -42,7 +44,7 @@ model = "tiny"
 micro_batch_size = 32
 [axes]
 framework = ["pytorch", "tensorflow"]
-world_size = [2, 4]
+world_size = [1, 2]
 [measure]
 warmup_steps = 2
 steps = 12
@@ -58,6 +60,7 @@ LAUNCHERS = {
 COMPRESSIONS = {"horovodrun --gloo": "none", "horovodrun --mpi": "fp16", "mpirun": "fp16"}
 SAME = "horovodrun --mpi"  # what horovodrun picks by itself where Horovod was built with MPI: SMOKE
 SMOKE = ["horovodrun", "-np", "2", "hvbench", "sweep", "smoke"]  # as the README has it, parity and ceilings included
+BUDGET_SECONDS = 15  # for launches beyond the first
 UNCHECKED = ["--no-parity", "-s", "ceilings=false"]  # saves the time for those
 
 
@@ -72,10 +75,10 @@ def launch(words: list[str], *, folder: Path, **variables: str) -> subprocess.Co
     return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=550)
 
 
-def write_suite(folder: Path, *, compression: str) -> Path:
+def write_suite(folder: Path, *, compression: str, frameworks: Sequence[str] = FRAMEWORKS) -> Path:
     """A suite with a point of each framework."""
     path = folder / "launcher.toml"
-    path.write_text(SUITE.format(compression=compression))
+    path.write_text(SUITE.format(compression=compression, frameworks=json.dumps(list(frameworks))))
     return path
 
 
@@ -97,11 +100,11 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, tmp_p
 
 
 @pytest.mark.slow
-def test_hvbench_alone_trains_on_two_ranks_and_on_four_for_as_long_as_a_clock_on_the_wall_says(tmp_path: Path) -> None:
+def test_hvbench_alone_trains_on_one_rank_and_on_two_for_as_long_as_a_clock_on_the_wall_says(tmp_path: Path) -> None:
     (tmp_path / "watched.toml").write_text(WATCHED)
     (tmp_path / "walls").mkdir()
     clock = [{"kind": "clock", "folder": str(tmp_path / "walls")}]
-    words = ["hvbench", "sweep", "watched.toml", "--np", "4", "--out", "run", *UNCHECKED]
+    words = ["hvbench", "sweep", "watched.toml", "--np", "2", "--out", "run", *UNCHECKED]
     done = launch(words, folder=tmp_path, HVBENCH_FAULTS=json.dumps(clock))
     assert done.returncode == 0, done.stderr
     check_run(tmp_path / "run", ranks=None)
@@ -118,8 +121,8 @@ def test_hvbench_alone_trains_on_two_ranks_and_on_four_for_as_long_as_a_clock_on
         for rank in record.ranks:
             assert sum(rank.step_seconds[record.warmup_steps :]) / steps == pytest.approx(wall / steps, **close)
         wall_seconds[record.point.framework, len(record.ranks)] = wall, skew
-    for one in scaling_efficiencies(point_frame(records)):  # of four ranks against two, with the same batch on each
-        (wall, skew), (base, base_skew) = (wall_seconds[str(one.point["framework"]), ranks] for ranks in (4, 2))
+    for one in scaling_efficiencies(point_frame(records)):  # of two ranks against one, with the same batch on each
+        (wall, skew), (base, base_skew) = (wall_seconds[str(one.point["framework"]), ranks] for ranks in (2, 1))
         assert one.estimate.centre == pytest.approx(base / wall, rel=0.02 + skew / wall + base_skew / base)
 
 
@@ -140,28 +143,30 @@ def test_the_readme_s_first_command_proves_the_twins_alike_and_measures_ceilings
 
 
 @pytest.mark.slow
-def test_eight_ranks_on_whatever_cores_there_are(tmp_path: Path) -> None:
-    suite = write_suite(tmp_path, compression="fp16")
+@pytest.mark.parametrize("frameworks", [("pytorch",), pytest.param(FRAMEWORKS, marks=pytest.mark.long)], ids="-".join)
+def test_eight_ranks_on_whatever_cores_there_are(frameworks: Sequence[str], tmp_path: Path) -> None:
+    """Four times as many ranks as cores, or more; what a framework does on several ranks the other tests say of both."""
+    suite = write_suite(tmp_path, compression="fp16", frameworks=frameworks)
     words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "--out", "run"]
     done = launch([*words, *UNCHECKED], folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    check_run(tmp_path / "run", ranks=8)
+    check_run(tmp_path / "run", ranks=8, frameworks=frameworks)
 
 
 @pytest.mark.slow
 def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     words = ["hvbench", "run", "framework=pytorch", "model=tiny", "steps=20", "warmup_steps=1", "--out", "run"]
     begun = time.monotonic()
-    done = launch([*words, "--precision-target", "99%", "--budget", "1m"], folder=tmp_path)
+    done = launch([*words, "--precision-target", "99%", "--budget", f"{BUDGET_SECONDS}s"], folder=tmp_path)
     seconds = time.monotonic() - begun
     assert done.returncode == 0, done.stderr
     records = RunFolder(tmp_path / "run").read_records()[0]
-    assert [record.repeat for record in records] == list(range(len(records))) and len(records) >= 5
+    assert [record.repeat for record in records] == list(range(len(records))) and records
     assert len({record.generation for record in records}) == len(records), "fresh workers each"
     assert len(json.loads((tmp_path / "run" / "run.json").read_text())["jobs"]) == len(records)
-    # Beside other work launches may scatter too much for any target: then the budget is what ended it, but for one launch.
+    # Launches may scatter too much for any target, or be too few for one: then the budget is what ended it, but for one.
     (width,) = relative_half_widths(records).values()
-    assert width <= 0.99 or seconds > 60 - max(record.duration_seconds for record in records)
+    assert width <= 0.99 or seconds > BUDGET_SECONDS - max(record.duration_seconds for record in records)
     (reached,) = re.findall("([01]) of 1 points reached the precision target of ± 99 %", done.stdout)
     assert reached == "1" or width > 0.99
     for record in records:
@@ -188,7 +193,9 @@ def test_a_mistake_under_a_launcher_is_one_line_from_rank_0(arguments: list[str]
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def check_run(path: Path, *, ranks: int | None, is_stamped: bool = False) -> None:
+def check_run(
+    path: Path, *, ranks: int | None, is_stamped: bool = False, frameworks: Sequence[str] = FRAMEWORKS
+) -> None:
     """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written.
 
     `ranks`: of every point; None: as many as it asks for, in workers of its own.
@@ -199,7 +206,7 @@ def check_run(path: Path, *, ranks: int | None, is_stamped: bool = False) -> Non
     planned = json.loads((path / "run.json").read_text())["jobs"]
     assert sorted(f"{record.point_id}.r{record.repeat}" for record in records) == sorted(planned)
     assert {record.outcome.status for record in records} == {"ok"}
-    assert {record.point.framework for record in records} == {"pytorch", "tensorflow"}
+    assert {record.point.framework for record in records} == set(frameworks)
     for record in records:
         assert [rank.rank for rank in record.ranks] == list(range(ranks or record.point.world_size))
         assert all(
@@ -220,7 +227,7 @@ def check_run(path: Path, *, ranks: int | None, is_stamped: bool = False) -> Non
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
     assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
     logs = {path.name for path in (path / "logs").glob("*.log")}
-    workers = ranks * (4 if is_stamped else 2) if ranks else sum(len(record.ranks) for record in records)
+    workers = ranks * len(frameworks) * (2 if is_stamped else 1) if ranks else sum(len(record.ranks) for record in records)
     assert len(logs) == workers, "a log a worker: each generation of each rank"
     is_comparable = "do not compare their speed" not in (path / "report.md").read_text()
     assert is_comparable == is_stamped

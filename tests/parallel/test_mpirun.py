@@ -14,8 +14,8 @@ from hvbench.communication.record import AllreduceRequest, CallSettings, Case
 from hvbench.launch.messages import Exited, Progress, Result, Start, WorkerDescription
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.starting import join_ranks
+from tests import patience
 
-SECONDS = 300.0
 ReportT = TypeVar("ReportT", Exited, Progress, Result)
 CALLS = CallSettings(warmup_calls=1, least_calls=2, most_calls=2)
 
@@ -40,7 +40,7 @@ def start(tmp_path: Path, *, framework: str, jobs: list[dict[str, Any]], servers
 
 def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
     """All reports of the kind `until`, once both ranks have one."""
-    deadline, found = time.monotonic() + SECONDS, []
+    deadline, found = time.monotonic() + patience.SECONDS, []
     while len({report.rank for report in found}) < 2:
         assert time.monotonic() < deadline, (found, workers.ranks[0].log.read_text())
         found += [message for message in workers.news() if isinstance(message, until)]
@@ -50,7 +50,7 @@ def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
 
 def wait_for_pid(path: Path) -> int:
     """The number in the file, which the server writes when it has started, perhaps later than the ranks."""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + patience.SECONDS
     while not path.exists() or not path.read_text():
         assert time.monotonic() < deadline, f"no {path}"
         time.sleep(0.05)
@@ -113,7 +113,7 @@ def test_nothing_is_left_when_it_is_killed(tmp_path: Path) -> None:
         assert "time_case" in workers.stack(1)
     finally:
         workers.kill()
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + patience.SECONDS
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline, "ranks outlived their mpirun"
         time.sleep(0.05)

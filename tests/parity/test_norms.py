@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import patience
+
 VALUES = """
 import numpy as np
 values = [np.random.default_rng(number).standard_normal((2**11, 2**11), np.float32) * np.float32(1e-3) for number in range(2)]
@@ -21,5 +23,5 @@ NORMS = {
 @pytest.mark.parametrize("framework", NORMS)
 def test_the_norm_of_eight_million_values_is_right_to_eight_digits(framework: str) -> None:
     words = f"{VALUES}\n{NORMS[framework]}\nprint(abs(float(norm) / expected - 1))"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=patience.SECONDS)
     assert float(done.stdout) < 1e-8, done.stderr
