@@ -58,6 +58,7 @@ def kill_and_resume(folder: Path, *, kills: int, points: int, launcher: str, cha
         sweep.wait_for_nobody()
         if code:
             outcome.problems.append(f"exit code {code}: {output[-500:]}")
+            return outcome
         check_untouched(sweep.folder.records_path, done, outcome)
         attempts, problems = sweep.folder.read_attempts()
         outcome.problems += problems

@@ -120,7 +120,11 @@ def memory_group() -> Iterator[Path]:
 def test_what_the_kernel_kills_for_memory_ends_in_oom(memory_group: Path, tmp_path: Path) -> None:
     text = TOO_LARGE.replace(', "tensorflow"', "")
     sweep = start_sweep(text, tmp_path)
-    wait_until(lambda: find_processes(sweep.mark, command="hvbench.launch"), seconds=patience.SECONDS, what=sweep.describe_processes)
+    wait_until(
+        lambda: find_processes(sweep.mark, command="hvbench.launch"),
+        seconds=patience.SECONDS,
+        what=sweep.describe_processes,
+    )
     (agent,) = find_processes(sweep.mark, command="hvbench.launch")
     (memory_group / "cgroup.procs").write_text(str(agent))
     code, output = sweep.wait()

@@ -62,12 +62,11 @@ def test_a_signal_to_rank_0_ends_everything_too(name: str, tmp_path: Path) -> No
 @pytest.mark.long
 def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
-    begun = time.monotonic()
     sweep.press_ctrl_c()
     time.sleep(0.05)
     sweep.press_ctrl_c()
     code, _ = sweep.wait()
     assert code == 130
-    assert time.monotonic() - begun < 10
+    assert not (sweep.folder.path / "report.md").exists(), "which the first one alone would have waited for"
     sweep.wait_for_nobody()
     assert read_outcomes(sweep.folder)[keys[0]].outcome.status == "ok"

@@ -18,6 +18,7 @@ import pytest
 from hvbench.errors import UsageError
 from hvbench.launch.lab import Lab, missing_requirements, open_lab
 from hvbench.records.store import RunFolder
+from tests import patience
 
 SCRIPTS = Path(sys.executable).parent
 MISSING = missing_requirements()
@@ -89,15 +90,17 @@ def test_a_machine_without_what_a_lab_needs_is_told_so(monkeypatch: pytest.Monke
 def test_hosts_are_apart_have_names_and_let_each_other_in_and_nothing_is_left(tmp_path: Path) -> None:
     with open_lab(2) as lab:
         ssh = ["ssh", *lab.ssh_options, "host2"]
-        done = run(lab, [*ssh, "ip -brief address show eth0; nproc; cat /etc/hosts"], folder=tmp_path, seconds=60)
+        done = run(
+            lab, [*ssh, "ip -brief address show eth0; nproc; cat /etc/hosts"], folder=tmp_path, seconds=patience.SECONDS
+        )
         assert done.returncode == 0, done.stderr
         assert "10.99.0.2/24" in done.stdout and "10.99.0.1 host1" in done.stdout
         lab.set_link(1, is_up=False)
-        cut = run(lab, [*ssh[:1], "-oConnectTimeout=1", *ssh[1:], "true"], folder=tmp_path, seconds=60)
+        cut = run(lab, [*ssh[:1], "-oConnectTimeout=1", *ssh[1:], "true"], folder=tmp_path, seconds=patience.SECONDS)
         assert cut.returncode == 255
         namespaces = [host.namespace for host in lab.hosts]
         left = lab.start(["sleep", "600"], host=1)
-    assert left.wait(timeout=10) == -9, "what still ran in there is ended"
+    assert left.wait(timeout=patience.SECONDS) == -9, "what still ran in there is ended"
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
     assert not any(name in listed or Path("/etc/netns", name).exists() for name in namespaces)
 
@@ -118,7 +121,7 @@ def test_two_hosts_train_over_ssh_and_a_shaped_link_is_as_slow_as_it_says(lab: L
     wire_seconds = 8 * record.model.allreduce_bytes_per_step / link
     timed = record.ranks[0].step_seconds[record.warmup_steps :]
     assert sum(timed) > 0.8 * len(timed) * wire_seconds
-    queues = run(lab, ["tc", "qdisc", "show", "dev", "eth0"], folder=tmp_path, seconds=30).stdout
+    queues = run(lab, ["tc", "qdisc", "show", "dev", "eth0"], folder=tmp_path, seconds=patience.SECONDS).stdout
     assert "tbf" not in queues, "the link is as before"
 
 
@@ -191,7 +194,7 @@ def test_a_cable_that_is_pulled_costs_a_point_and_resume_completes(lab: Lab, tmp
     words = ["hvbench", "sweep", str(suite), "--no-parity", "--timeout", "60", "--out", "run"]
     process = lab.start(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     log = tmp_path / "run" / "logs" / "generation0000-rank0.log"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + patience.SECONDS
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     time.sleep(15)  # the first point trains
@@ -202,7 +205,8 @@ def test_a_cable_that_is_pulled_costs_a_point_and_resume_completes(lab: Lab, tmp
     assert "Traceback" not in output
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == [] and records[0].outcome.status in ("failed", "timeout", "interrupted"), output
-    deadline = time.monotonic() + 100  # a host that was cut off learns by its keepalive that nobody needs it
+    # a host that was cut off learns by its keepalive that nobody needs it
+    deadline = time.monotonic() + patience.SECONDS
     while (left := [run_on(lab, host, ["pgrep", "-f", "hvbench.worker"]) for host in (0, 1)]) != ["", ""]:
         assert time.monotonic() < deadline, left
         time.sleep(1)

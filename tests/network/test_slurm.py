@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from hvbench.records.store import RunFolder
+from tests import patience
 
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "munged", "scontrol")
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
@@ -82,7 +83,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for name in ("slurmctld", "slurmd")
     ]
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + patience.SECONDS
         while "idle" not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True).stdout:
             assert time.monotonic() < deadline, (folder / "slurmctld.log").read_text()[-2000:]
             time.sleep(0.5)
@@ -90,7 +91,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     finally:
         for process in reversed(processes):
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=patience.SECONDS)
 
 
 def test_sbatch_finishes_a_sweep_of_two_ranks(slurm: Path, tmp_path: Path) -> None:

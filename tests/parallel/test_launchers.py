@@ -227,7 +227,9 @@ def check_run(
     assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
     assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
     logs = {path.name for path in (path / "logs").glob("*.log")}
-    workers = ranks * len(frameworks) * (2 if is_stamped else 1) if ranks else sum(len(record.ranks) for record in records)
+    workers = (
+        ranks * len(frameworks) * (2 if is_stamped else 1) if ranks else sum(len(record.ranks) for record in records)
+    )
     assert len(logs) == workers, "a log a worker: each generation of each rank"
     is_comparable = "do not compare their speed" not in (path / "report.md").read_text()
     assert is_comparable == is_stamped

@@ -80,7 +80,19 @@ def test_a_rank_that_diverges_alone_ends_its_point_on_all_ranks(
     faults = [{"kind": "diverge", "rank": 1, "point": "pytorch", "step": 1}]
     faults += [{"kind": "diverge", "rank": 0, "point": "tensorflow", "step": 4}]
     monkeypatch.setenv(VARIABLE, json.dumps(faults))
-    words = ["hvbench", "sweep", "diverging.toml", "--np", "2", "--out", "run", "--no-parity", "--no-report", "--timeout", "300"]
+    words = [
+        "hvbench",
+        "sweep",
+        "diverging.toml",
+        "--np",
+        "2",
+        "--out",
+        "run",
+        "--no-parity",
+        "--no-report",
+        "--timeout",
+        "300",
+    ]
     done = launch(words, folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()

@@ -38,7 +38,9 @@ print(sum(reference() is not None for reference in held), "of", len(held), "stil
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_trainer_is_freed_with_its_last_reference_and_loads_no_compiler(framework: str) -> None:
     """PyTorch's compiler takes longer to load than PyTorch, and a hundred megabytes; each worker would pay for it."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM, framework], capture_output=True, text=True, timeout=patience.SECONDS)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, framework], capture_output=True, text=True, timeout=patience.SECONDS
+    )
     assert done.returncode == 0, done.stderr
     *_, loaded, freed = done.stdout.splitlines()
     assert freed.startswith("0 of ") and loaded == "loaded:", done.stdout

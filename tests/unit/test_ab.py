@@ -24,6 +24,7 @@ from hvbench.comparison.ab.pairs import plan_orders, read_ab
 from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import UsageError
 from hvbench.records.record import SCHEMA_VERSION
+from tests import patience
 from tests.unit.sample_records import make_rank, make_record
 
 SUITE = 'question = "?"\n[point]\nmodel = "tiny"\n[measure]\nwarmup_steps = 1\nsteps = 5\n'
@@ -367,7 +368,7 @@ def test_a_stop_ends_the_launch_and_keeps_the_pairs(
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=patience.SECONDS)
     assert process.returncode == 130
     assert told.splitlines()[-1] == (
         f"hvbench: stopped by {number.name}; 2 complete pairs are kept, hvbench gate out judges them"

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import patience
+
 ALLOCATE_AGAIN = """
 import resource, sys
 from hvbench.frameworks.allocator import keep_freed_memory
@@ -23,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def count_faults(*arguments: str) -> int:
     command = [sys.executable, "-c", ALLOCATE_AGAIN, *arguments]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=patience.SECONDS).stdout)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")

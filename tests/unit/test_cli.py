@@ -27,6 +27,7 @@ from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
+from tests import patience
 from tests.unit.sample_records import make_quickstart, make_record
 
 COMMANDS = sorted(command_line.commands)
@@ -361,7 +362,7 @@ def program(*arguments: str | bytes, cwd: Path) -> Answer:
     }
     result = subprocess.run(
         [Path(sys.executable).with_name("hvbench"), *arguments],
-        cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+        cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience.SECONDS,
     )  # fmt: skip
     return Answer(result.returncode, result.stdout, result.stderr)
 
@@ -398,7 +399,7 @@ def test_a_reader_who_leaves_early_sees_no_traceback(tmp_path: Path) -> None:
             cwd=tmp_path,
             stdout=out,
             stderr=subprocess.PIPE,
-            timeout=120,
+            timeout=patience.SECONDS,
         )
     assert (result.returncode in (0, 1), result.stderr) == (True, b"")
 

@@ -20,6 +20,7 @@ import pytest
 from hvbench.errors import DataError
 from hvbench.training.corpus import Corpus, check, prepare, require_enough
 from hvbench.training.files import describe_left_out
+from tests import patience
 
 WORDS = "the loss of a model falls while it learns größer naïve 数据 def return self import range".split()
 
@@ -467,7 +468,7 @@ def test_processes_that_start_together_build_once(tmp_path: Path, cache: Path) -
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        outputs.append(process.communicate(timeout=60)[0])
+        outputs.append(process.communicate(timeout=patience.SECONDS)[0])
         assert process.returncode == 0
     assert len({output.splitlines()[-1] for output in outputs}) == 1
     assert sum("training a BPE vocabulary" in output for output in outputs) == 1

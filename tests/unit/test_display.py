@@ -22,6 +22,7 @@ from hvbench.launch.placement import Member
 from hvbench.plan.jobs import Job, Plan, Skipped
 from hvbench.records.record import Outcome, Record
 from hvbench.spec.point import Point
+from tests import patience
 from tests.unit.sample_records import make_launch, make_rank, make_record
 
 MEMBERS = [
@@ -258,5 +259,5 @@ def test_a_reader_who_leaves_ends_nothing(tmp_path: Path) -> None:
     process.stdout.close()
     process.stderr.close()
     process.stdin.close()
-    assert process.wait(60) == 3
+    assert process.wait(patience.SECONDS) == 3
     assert (tmp_path / "proof").read_text() == "went on"

@@ -21,6 +21,7 @@ from hvbench.records.environment import (
     usable_cores,
     usable_memory_bytes,
 )
+from tests import patience
 
 
 def test_the_environment_is_json() -> None:
@@ -57,7 +58,9 @@ def test_a_process_may_use_no_more_cores_than_its_affinity(monkeypatch: pytest.M
         "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
         "print(e.usable_cores())"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=patience.SECONDS
+    )
     assert result.stdout == "1\n"
     assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hvbench.io.atomic import write_bytes, write_json, write_text
+from tests import patience
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -93,7 +94,7 @@ def test_a_killed_writer_leaves_the_old_content(tmp_path: Path) -> None:
         "os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)\n"  # dies just before the rename
         "files.write_text(__import__('pathlib').Path(sys.argv[1]), 'new')"
     )
-    result = subprocess.run([sys.executable, "-c", code, str(path)], timeout=60)
+    result = subprocess.run([sys.executable, "-c", code, str(path)], timeout=patience.SECONDS)
     assert result.returncode == -9
     assert path.read_text() == "old"
     assert not list(tmp_path.glob("*.json"))  # what it left is hidden and not taken for a record

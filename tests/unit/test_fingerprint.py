@@ -40,6 +40,7 @@ from hvbench.records.switches import find_switches
 from hvbench.spec.knob import Kind, choices_of, kind_of
 from hvbench.spec.point import Point
 from hvbench.sweep.resume import find_changes, lasting_environment
+from tests import patience
 from tests.unit.sample_records import make_rank, make_record
 from tests.unit.test_baseline import hvbench as hvbench_fixture
 from tests.unit.test_baseline import keep
@@ -384,7 +385,9 @@ def checkout(tmp_path: Path) -> Path:
     (tmp_path / "mine/pkg/a.py").write_text("1\n")
     (tmp_path / "mine/README.md").write_text("x\n")
     for words in (("init", "-q"), ("add", "."), ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x")):
-        subprocess.run(["git", "-C", str(tmp_path / "mine"), *words], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            ["git", "-C", str(tmp_path / "mine"), *words], check=True, capture_output=True, timeout=patience.SECONDS
+        )
     return tmp_path / "mine"
 
 

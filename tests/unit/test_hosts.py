@@ -24,6 +24,7 @@ from hvbench.launch.task import Task
 from hvbench.plan.jobs import launch_facts, worker_group
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
+from tests import patience
 
 FAKE_SSH = """#!/bin/sh
 # Stands for the network between two hosts, not for what runs on them: it keeps what it was told.
@@ -164,7 +165,7 @@ def test_the_secret_goes_over_standard_input_and_nothing_of_it_is_an_argument(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.chdir(tmp_path)
     address = Address(hosts=["10.0.0.1"], port=4711, secret="s3cret")
-    assert start_remote_agent(address.to_json(), host="second", rank=3, size=4).wait(timeout=30) == 0
+    assert start_remote_agent(address.to_json(), host="second", rank=3, size=4).wait(timeout=patience.SECONDS) == 0
     words = (tmp_path / "seen.arguments").read_text().splitlines()
     assert words[:3] == ["-p", "2222", "second"]
     assert words[3].startswith(f"cd {tmp_path} && exec env ") and words[3].endswith(

@@ -28,6 +28,7 @@ from hvbench.registry import describe_framework
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
+from tests import patience
 
 PACKAGE = Path(hvbench.__file__).parent
 
@@ -293,7 +294,7 @@ def loaded_by(*arguments: str) -> set[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=patience.SECONDS,
     )
     assert result.returncode == 0, result.stderr
     return set(result.stderr.splitlines()[-1].split())

@@ -13,6 +13,7 @@ from hvbench.errors import InstallError, StorageError
 from hvbench.install.cache import build_folder, cached_wheel, locked
 from hvbench.install.process import last_words, run_logged
 from hvbench.io.cache import cache_root
+from tests import patience
 
 HOLDER = """
 import sys
@@ -76,7 +77,7 @@ def test_a_second_builder_says_so_and_waits(tmp_path: Path) -> None:
         assert not entered.wait(0.3)
         assert "waiting" in said[0]
         holder.kill()  # a crash frees it
-        assert entered.wait(10)
+        assert entered.wait(patience.SECONDS)
         waiter.join()
 
 

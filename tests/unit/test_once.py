@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
 from tests.once import MadeOnce
 
 
@@ -37,7 +38,7 @@ def test_while_a_part_is_made_elsewhere_another_one_is_made(tmp_path: Path) -> N
         while not (tmp_path / "parts" / "b").is_dir():
             asks.join(0.01)
         assert asks.is_alive() and not (tmp_path / "parts" / "a").exists()
-    asks.join(10)
+    asks.join(patience.SECONDS)
     assert (tmp_path / "made").read_text() == "b\na\n"
 
 

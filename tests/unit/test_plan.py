@@ -15,6 +15,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
+from tests import patience
 
 pytestmark = pytest.mark.skipif(
     not all(map(is_installed, FRAMEWORKS)), reason="points of a framework that is not installed are skipped"
@@ -124,7 +125,7 @@ def test_a_schedule_without_an_end_has_none_that_a_warm_up_could_pass(schedule: 
 def test_a_framework_is_looked_up_without_being_imported() -> None:
     code = f"import sys, hvbench.plan.skip as p; [p.is_installed(n) for n in {FRAMEWORKS}]; print(*sys.modules)"
     loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=patience.SECONDS
     ).stdout.split()
     assert not {describe_framework(name).module for name in FRAMEWORKS} & set(loaded)
 

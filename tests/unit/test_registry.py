@@ -17,6 +17,7 @@ from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Job, Plan
 from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
 from hvbench.spec.point import Point
+from tests import patience
 
 
 def test_a_framework_is_a_folder_with_a_step() -> None:
@@ -90,5 +91,5 @@ def test_packages_are_hidden_from_an_import_and_restored_afterwards(monkeypatch:
 def test_a_worker_of_tensorflow_has_neither_pandas_nor_matplotlib() -> None:
     words = "import sys; from hvbench.frameworks import load_framework; load_framework('tensorflow', 'step'); "
     words += "print(sorted({'tensorflow', 'horovod.tensorflow', 'pandas', 'matplotlib'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=patience.SECONDS)
     assert done.stdout.strip() == "['horovod.tensorflow', 'tensorflow']", done.stderr

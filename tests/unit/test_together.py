@@ -12,6 +12,7 @@ import pytest
 
 from hvbench.plan.together import Together, describe_together, measure_together, time_rounds
 from hvbench.worker.together import ROUNDS, Readings, Work, read_together
+from tests import patience
 
 
 @dataclass
@@ -25,7 +26,7 @@ class ThreadRanks:
     called_after: list[int] = field(default_factory=list)  # how many barriers, of each call
 
     def barrier(self) -> None:
-        self.meeting.wait(timeout=30)
+        self.meeting.wait(timeout=patience.SECONDS)
         self.passed += 1
 
     def synchronize(self) -> None:
@@ -54,7 +55,7 @@ def read(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=patience.SECONDS)
     return ranks, readings
 
 

@@ -13,6 +13,7 @@ import pytest
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.records.record import Record
 from hvbench.tracking import LIBRARIES, make_run, pair_with_figures, track
+from tests import patience
 from tests.unit.sample_records import make_convergence, make_launch, make_record
 
 LEVELDB_BLOCK = 32768
@@ -152,7 +153,7 @@ def test_a_missing_library_is_one_line_with_the_command(name: str, tmp_path: Pat
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=patience.SECONDS,
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"pip install 'hvbench[{name}]'" in done.stderr

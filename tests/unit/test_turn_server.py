@@ -23,6 +23,7 @@ from hvbench.launch.turns.server import TurnServer
 from hvbench.plan.turns import find_obstacle
 from hvbench.spec.point import Point
 from hvbench.worker.turns import Turns, join_turns, stretch_timeout
+from tests import patience
 
 # One rank: at each place it takes its steps, writes when each began and ended, and does what it is told at one of them.
 RANK = """
@@ -72,7 +73,7 @@ def start() -> Iterator[Start]:
 
 def finish(ranks: list[subprocess.Popen]) -> list[list[list[float]]]:
     """What each rank wrote once it ended."""
-    told = [each.communicate(timeout=60)[0] for each in ranks]
+    told = [each.communicate(timeout=patience.SECONDS)[0] for each in ranks]
     return [[json.loads(line) for line in text.splitlines()] for text in told]
 
 
@@ -129,7 +130,7 @@ def test_a_waiting_rank_is_suspended_with_all_its_threads(start: Start) -> None:
                 time.sleep(0.5)
                 used.append(used_ticks(rank.pid))
                 other.step()
-            rank.communicate(timeout=60)
+            rank.communicate(timeout=patience.SECONDS)
     assert used[1] == used[0]
 
 
@@ -143,7 +144,7 @@ def connect(server: TurnServer, arm: str) -> Iterator[Turns]:
 
 
 def wait_until_stopped(pid: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + patience.SECONDS
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -208,7 +209,7 @@ def test_the_end_of_the_server_resumes_suspended_ranks(start: Start) -> None:
         with connect(server, "b") as other, pytest.raises(ConnectionError, match="is gone"), other.at(0, steps=2):
             wait_until_stopped(rank.pid)
             server.__exit__()
-            assert rank.wait(timeout=30) == 1  # "the turn server is gone"
+            assert rank.wait(timeout=patience.SECONDS) == 1  # "the turn server is gone"
             while True:
                 other.step()
     assert not server.path.exists()
