@@ -37,6 +37,8 @@ class Optimizer(abc.ABC):
             for slot, shapes in state_shapes(point).items()
         }
         self.updates = 0
+        # The same number as PyTorch's function counts it: of each parameter, in a tensor.
+        self._counts = {name: torch.zeros((), device=value.device) for name, value in parameters.items()}
         # The parameters without autograd: views of the same memory.
         self._values = {name: value.detach() for name, value in parameters.items()}
         self._decayed = [name for name in parameters if is_decayed(name) and point.weight_decay]
@@ -61,19 +63,12 @@ class Optimizer(abc.ABC):
         for slot, values in self.slots.items():
             for name, value in values.items():
                 value.copy_(torch.tensor(state[f"{slot}/{name}"]))
+        for count in self._counts.values():
+            count.fill_(self.updates)
 
 
 class AdamW(Optimizer):
-    """PyTorch's own fused AdamW, which counts the updates of each tensor in a tensor."""
-
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], point: Point) -> None:
-        super().__init__(parameters, point)
-        self._counts = {name: torch.zeros((), device=value.device) for name, value in parameters.items()}
-
-    def load_state(self, state: Arrays) -> None:
-        super().load_state(state)
-        for count in self._counts.values():
-            count.fill_(float(self.updates))
+    """PyTorch's own fused AdamW."""
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
