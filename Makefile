@@ -30,6 +30,8 @@ READY_TEST := .venv/ready-test
 READY_STYLE := .venv/ready-style
 RUFF := $(shell sed -n 's/^STYLE = \["\(.*\)"\].*/\1/p' setup.py)
 PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check
+# pip compiles on one core, this on all of them; a few packages bring files for other Pythons, which cannot be compiled.
+COMPILE := "$(BIN)/python" -m compileall -qq -j 0 .venv/lib || true
 TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel faults network docs))
 
 export PATH := $(BIN):$(PATH)
@@ -87,7 +89,8 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 	@echo "[1/3] A virtual environment in .venv, with $$("$(PYTHON)" --version) (seconds)"
 	$(MAKE_VENV)
 	@echo "[2/3] PyTorch, TensorFlow, MPI and hvbench (usually about 2 min)"
-	@$(PIP_INSTALL) --editable '.[all]'
+	@$(PIP_INSTALL) --no-compile --editable '.[all]'
+	@$(COMPILE)
 	@echo "[3/3] Horovod (usually about 4 min on 2 cores, seconds if the cache has it)"
 	@"$(BIN)/python" -m hvbench.install
 	@"$(BIN)/python" -m compileall -q hvbench # every rank starts sooner, with PYTHONDONTWRITEBYTECODE set, too
@@ -95,7 +98,8 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 
 $(READY_TEST): $(READY)
 	@echo "What the tests need (usually about 1 min)"
-	@$(PIP_INSTALL) --no-build-isolation --editable '.[all,test]'
+	@$(PIP_INSTALL) --no-compile --no-build-isolation --editable '.[all,test]'
+	@$(COMPILE)
 	@touch $@
 
 $(READY_STYLE): setup.py

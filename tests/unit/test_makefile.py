@@ -51,6 +51,7 @@ def test_a_purpose_installs_what_it_needs_in_a_folder_with_a_space(checkout: Pat
     assert done.returncode == 0, done.stderr
     assert installed(checkout) == [".[all]"], "no tests' libraries for who only runs"
     assert "-m hvbench.install" in (checkout / "asked").read_text().splitlines()
+    assert "-m compileall -qq -j 0 .venv/lib" in (checkout / "asked").read_text(), "on all cores, where pip takes one"
     assert make(checkout, "setup-test").returncode == 0
     assert installed(checkout) == [".[all]", ".[all,test]"]
     assert make(checkout, "setup").returncode == make(checkout, "setup-test").returncode == 0
