@@ -93,6 +93,21 @@ def _no_mpi(point: AnyPoint, site: Site) -> str | None:
     return site.no_mpi if point.needs_mpirun else None
 
 
+def describe_bandwidth(bits_per_second: float) -> str:
+    """`200 Mbit/s`."""
+    for scale, unit in ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s")):
+        if bits_per_second >= scale:
+            return f"{bits_per_second / scale:.3g} {unit}"
+    return f"{bits_per_second:.3g} bit/s"
+
+
+def _name_link(text: str) -> str:
+    try:
+        return f"link {describe_bandwidth(float(text))}"
+    except ValueError:
+        return "link as it is"
+
+
 def _no_link_to_shape(point: AnyPoint, site: Site) -> str | None:
     return None if point.link_bits_per_second is None else site.no_shaped_links
 
@@ -143,7 +158,13 @@ class ExchangePart(Part):
     )
     link_bits_per_second: Annotated[
         Annotated[int, Field(ge=10_000, lt=2**40)] | None,
-        Knob(label="link (bit/s)", unit="bit/s", is_of_launch=True, unavailable=_no_link_to_shape),
+        Knob(
+            label="link (bit/s)",
+            unit="bit/s",
+            in_words=_name_link,
+            is_of_launch=True,
+            unavailable=_no_link_to_shape,
+        ),
     ] = Field(None, description="what the hosts' links are shaped to (see hvbench lab); left out: as they are")
 
     @property

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.forest import draw_forest
 from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics import catalogue
 from hvbench.analysis.topics.topic import Topic
@@ -23,10 +24,11 @@ class TopicTables:
 
 @dataclass(frozen=True, kw_only=True)
 class TopicFigures:
-    """The plots of one topic: file stem -> figure."""
+    """The plots of one topic: file stem -> figure. The contrasts come first, and are named once more."""
 
     topic: Topic
     figures: Mapping[str, Figure]
+    contrasts: Sequence[str] = ()
 
 
 def topics_of(run: Run) -> list[Topic]:
@@ -46,7 +48,22 @@ def list_tables(run: Run) -> list[Table]:
 
 def draw_figures(run: Run) -> list[TopicFigures]:
     """Every plot that the run has something to say to, drawn anew: who shows a figure may change it."""
-    return [TopicFigures(topic=topic, figures=topic.plots(run)) for topic in topics_of(run)]
+    return [_draw_topic(run, topic) for topic in topics_of(run)]
+
+
+def name_answer_plots(run: Run, drawn: Sequence[TopicFigures]) -> tuple[str, ...]:
+    """The file stems of the plots that stand beside the answer: the contrasts of the first topic that gives it and has any.
+
+    Where no topic answers the run's question, the first that has any speaks in its place.
+    """
+    parts = sorted((part for part in drawn if part.contrasts), key=lambda part: part.topic.precedence)
+    is_answered = any(topic.answers(run) for topic in topics_of(run))
+    return next((tuple(part.contrasts) for part in parts if part.topic.answers(run) or not is_answered), ())
+
+
+def _draw_topic(run: Run, topic: Topic) -> TopicFigures:
+    contrasts = {forest.name: draw_forest(forest) for forest in topic.contrasts(run)}
+    return TopicFigures(topic=topic, figures={**contrasts, **topic.plots(run)}, contrasts=tuple(contrasts))
 
 
 def _make_tables(run: Run) -> list[TopicTables]:

@@ -24,9 +24,9 @@ from hvbench.analysis.topics.throughput.fastest import Fastest, list_fastest
 from hvbench.records.record import Record
 
 
-def render_report(run: Run, *, plots: Mapping[str, str]) -> str:
-    """`report.md`. `plots`: file stem of every plot -> its title."""
-    blocks = [*_render_head(run), *_render_answer(run)]
+def render_report(run: Run, *, plots: Mapping[str, str], beside: Sequence[str] = ()) -> str:
+    """`report.md`. `plots`: file stem of every plot -> its title; `beside`: those that stand beside the answer."""
+    blocks = [*_render_head(run), *_render_answer(run, [_render_plot(name, plots[name]) for name in beside])]
     if run.records:
         blocks += ["## Fastest configuration of each framework", render_fastest(list_fastest(run))]
     blocks += [*list_advice(run), "## What was run", *render_request(run)]
@@ -35,9 +35,8 @@ def render_report(run: Run, *, plots: Mapping[str, str]) -> str:
         blocks.append(f"Raw values and all intervals: [{table.name}.csv](tables/{table.name}.csv)")
     if sentences := describe_quality(run):
         blocks += ["## How sure the figures are", _render_list(sentences, limit=4000)]
-    if plots:
-        blocks.append("## Plots")
-        blocks += [f"![{title}](plots/{name}.svg)" for name, title in plots.items()]
+    if rest := [_render_plot(name, title) for name, title in plots.items() if name not in beside]:
+        blocks += ["## Plots", *rest]
     blocks += ["## What failed or was skipped", *render_failures(run)]
     blocks += ["## Environment", *render_environment(run.records)] if run.records else []
     return "\n\n".join(blocks) + "\n"
@@ -50,11 +49,16 @@ def _render_head(run: Run) -> list[str]:
     return blocks + [f"> {text}" for text in render_warnings(run)]
 
 
-def _render_answer(run: Run) -> list[str]:
+def _render_plot(name: str, title: str) -> str:
+    return f"![{title}](plots/{name}.svg)"
+
+
+def _render_answer(run: Run, plots: Sequence[str]) -> list[str]:
     blocks = []
     if run.records:
         answer = find_answer(run)
         blocks += ["## The answer", *(escape_markdown(sentence.text, limit=2000) for sentence in answer.headlines)]
+        blocks += plots
         details = [sentence.text for sentence in (*answer.details, *answer.certainty)]
         blocks += [_render_list(details, limit=2000)] if details else []
     verdict = verdict_of(run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.report.contents import TopicFigures, draw_figures, list_tables
+from hvbench.analysis.report.contents import TopicFigures, draw_figures, list_tables, name_answer_plots
 from hvbench.analysis.report.markdown import render_report
 from hvbench.analysis.report.page.render import render_page
 from hvbench.analysis.show.exports import render_latex, require_parquet, write_parquet
@@ -59,7 +59,8 @@ def render_tables(run: Run) -> dict[str, str]:
 def _write_files(run_dir: Path, run: Run, plots: list[TopicFigures]) -> list[Path]:
     figures = {name: figure for part in plots for name, figure in part.figures.items()}
     titles = {name: figure.get_suptitle().splitlines()[0] for name, figure in figures.items()}
-    texts = render_tables(run) | {"report.md": render_report(run, plots=titles)}
+    beside = name_answer_plots(run, plots)
+    texts = render_tables(run) | {"report.md": render_report(run, plots=titles, beside=beside)}
     paths = [path for name, figure in figures.items() for path in save(figure, run_dir / "plots" / name)]
     texts["report.html"] = render_page(run, plots=plots)  # which changes the figures
     for name, text in texts.items():

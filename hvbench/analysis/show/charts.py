@@ -18,15 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from hvbench.analysis.show.panels import drawing_settings
+from hvbench.analysis.show.panels import LETTER_INCHES, drawing_settings, wrap_title
 from hvbench.analysis.show.svg import adapt
 from hvbench.analysis.show.text import clean_text
-from hvbench.analysis.show.tips import POINTS_PER_INCH, Tip, attach_tips, describe_panel, fixed_labels
+from hvbench.analysis.show.tips import POINTS_PER_INCH, NotedLine, Tip, attach_tips, describe_panel, fixed_labels
+from hvbench.analysis.show.value_axis import BREAK_NOTE
 
 PANEL_INCHES = (3.0, 9.0)  # least and largest width of the plot itself
 SINGLE_INCHES = 4.4  # least width of a panel that stands alone
 HEIGHT_INCHES = (1.8, 14.0)
-LETTER_INCHES = 0.085
 PADDING_POINTS = 4.0
 WIDE_POINTS = 440.0  # a panel that is wider than this is not shrunk into a narrow column
 EXTRA_RC = {"svg.fonttype": "none", "font.family": "sans-serif", "path.simplify": True}
@@ -57,6 +57,11 @@ class Chart:
     panels: tuple[Panel, ...]
     legend: tuple[Panel, ...]
 
+    @property
+    def columns(self) -> str:
+        """In how many columns a wide page shows the panels, as its style names it: such that a row of them is full, if it can be."""
+        return {1: "one", 2: "two", 4: "two"}.get(len(self.panels), "three")
+
 
 def draw_chart(name: str, figure: Figure) -> Chart:
     """The figure's panels as pictures. It changes the figure: save it to files before."""
@@ -77,7 +82,8 @@ def draw_chart(name: str, figure: Figure) -> Chart:
     attach_tips(tree, tips)
     adapt(tree, prefix=name)
     titles = [panel.get_title(loc="left") for panel in axes]
-    alternative = _describe_chart(title, titles, quantity=quantity, axes=axes)
+    is_broken = BREAK_NOTE in note
+    alternative = _describe_chart(title, titles, quantity=quantity, axes=axes, is_broken=is_broken)
     groups = {group.get("id"): group for group in tree.iter("g")}
     definitions = [part for part in tree if part.tag == "defs"]
     pictures = []
@@ -112,14 +118,15 @@ def _set_apart(figure: Figure, axes: list[Axes]) -> None:
         # In a grid only the first of a row may have the row's title.
         title = panel.get_title(loc="left") or panel.get_title() or title
         panel.set_title("")
-        panel.set_title(title, loc="left")
         panel.tick_params(labelleft=True, labelbottom=True)
         panel.patch.set_visible(False)
         if not panel.get_xlabel():
             panel.set_xlabel(shared_label)
         box = panel.get_position()
-        letters = sum(len(text) + 2 for text in fixed_labels(panel.xaxis).values())
+        labels = fixed_labels(panel.xaxis).values()
+        letters = sum(max(map(len, text.splitlines()), default=0) + 2 for text in labels)
         width = min(max(least, letters * LETTER_INCHES), PANEL_INCHES[1])
+        panel.set_title(wrap_title(title, inches=width), loc="left")
         height = min(max(HEIGHT_INCHES[0], 0.85 * box.height * figure.get_figheight()), HEIGHT_INCHES[1])
         sizes.append((width, height))
     whole = (max((w for w, _ in sizes), default=1) + 4, max((h for _, h in sizes), default=1) + 4)
@@ -168,9 +175,15 @@ def _frame(parts: list[ElementTree.Element], box: Bbox, *, label: str | None) ->
     return Panel(svg=ElementTree.tostring(svg, encoding="unicode"), width_points=float(box.width))
 
 
-def _describe_chart(title: str, titles: list[str], *, quantity: str, axes: list[Axes]) -> str:
+def _describe_chart(title: str, titles: list[str], *, quantity: str, axes: list[Axes], is_broken: bool) -> str:
     """What a reader who cannot see the chart is told."""
     names = "; ".join(dict.fromkeys(clean_text(text.replace("\n", ", ")) for text in titles if text))
     against = axes[0].get_xlabel() if axes else ""
     panels = f" {len(axes)} panels: {names}." if len(axes) > 1 and names else f" {names}." if names else ""
-    return f"Chart: {title} {quantity}{f' against {against}' if against else ''}.{panels} The tables hold the exact figures."
+    noted = [note for panel in axes for line in panel.lines if isinstance(line, NotedLine) for note in line.notes]
+    said = f" {clean_text('; '.join(noted), limit=8000)}." if noted else ""
+    said += (
+        f" The value axis does not begin at 0 but at {min(p.get_ylim()[0] for p in axes):,.4g}." if is_broken else ""
+    )
+    what = f" {quantity}{f' against {against}' if against else ''}." if quantity else ""
+    return f"Chart: {title}{what}{panels}{said} The tables hold the exact figures."

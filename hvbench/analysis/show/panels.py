@@ -7,6 +7,7 @@ pyplot's global state, and the same records give the same SVG bytes.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -37,6 +38,8 @@ MAX_PANELS = 12  # of a figure; the title says how many of how many configuratio
 MAX_SMALL_PANELS = 24  # the same where panels are small
 MAX_COLUMNS = 4  # where small panels fill up a grid
 MAX_ENDS = 12  # launches of a framework whose end a panel marks with a cross and a word
+LETTER_INCHES = 0.085  # a letter of a title or a tick, with some room
+TICK_LETTERS = 12  # of a line of a tick's label
 RC = {
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "figure.titlesize": 11, "figure.labelsize": 9,
     "legend.fontsize": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
@@ -142,12 +145,23 @@ def draw_panels(
             if column >= len(grid[row]):
                 panel.set_axis_off()
                 continue
-            panel.set_title(grid[row][column].title, loc="left")
+            panel.set_title(wrap_title(grid[row][column].title, inches=width), loc="left")
             if row + 1 == rows or column >= len(grid[row + 1]):
                 panel.set_xlabel(x_label)
             panels.append((panel, grid[row][column].chosen))
         yield figure, panels
         thin_figure(figure)
+
+
+def wrap_title(title: str, *, inches: float) -> str:
+    """The title in lines that a panel of this width bears: a longer one would run into the next panel's, or make room for itself."""
+    most = int(inches / LETTER_INCHES)
+    return "\n".join(textwrap.fill(line, most, break_long_words=False) for line in title.splitlines())
+
+
+def wrap_label(text: str) -> str:
+    """A value's name in short lines, as a tick bears them beside its neighbours: broken at spaces and behind underscores."""
+    return textwrap.fill(text.replace("_", "_ "), TICK_LETTERS, break_long_words=False).replace("_ ", "_")
 
 
 def render_figure(figure: Figure, *, kind: str) -> bytes:
@@ -223,6 +237,8 @@ def describe_choice(chosen: dict[str, Any], *, emulated: frozenset[str]) -> str:
 
 def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
     """One axis value in words, such as `micro-batch 8`; a precision among `emulated` says so."""
+    if axis == "framework" and value in STYLES:
+        return STYLES[value].label
     text = label_text(show_axis(axis, value, is_emulated=value in emulated))
     knob = KNOBS.get(axis)  # None: no field but what follows from several
     return knob.in_words(text) if knob and knob.in_words else f"{axis} {text}"
@@ -295,8 +311,9 @@ def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:
         for style in map(STYLES.__getitem__, frameworks)
     ]
     if handles + extra:
-        widest = max(len(str(handle.get_label())) for handle in [*handles, *extra])
-        columns = max(1, int(figure.get_figwidth() / (0.6 + 0.075 * widest)))  # inches
+        widths = [0.6 + 0.075 * len(str(handle.get_label())) for handle in [*handles, *extra]]  # inches
+        fit = sum(widths) <= figure.get_figwidth()
+        columns = len(widths) if fit else max(1, int(figure.get_figwidth() / max(widths)))
         figure.legend(handles=[*handles, *extra], loc="outside lower center", ncols=min(columns, len(handles + extra)))
 
 

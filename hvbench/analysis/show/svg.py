@@ -12,7 +12,7 @@ LINK = "{http://www.w3.org/1999/xlink}href"
 
 # What a colour means -> the page's variable. Any other colour stays as it is.
 COLOURS = {
-    "#000000": "var(--ink)", GREY: "var(--muted)", "#b0b0b0": "var(--grid)", "#e6e6e6": "var(--grid)",
+    "#000000": "var(--ink)", "#111111": "var(--ink)", GREY: "var(--muted)", "#b0b0b0": "var(--grid)", "#e6e6e6": "var(--grid)",
     "#eeeeee": "var(--band)", "#e4e4e4": "var(--band)", "#ffffff": "var(--paper)",
     **{style.colour.lower(): f"var(--{name})" for name, style in STYLES.items()},
 }  # fmt: skip
@@ -66,11 +66,16 @@ def _adapt_value(key: str, value: str, names: dict[str, str]) -> str:
     if key in ("style", "fill", "stroke"):
         value = re.sub(r"#[0-9a-fA-F]{6}\b", lambda match: COLOURS.get(match[0].lower(), match[0]), value)
         # The page has a font of its own.
-        value = re.sub(r"font: ([\d.]+)px [^;]+", r"font-size: \1px", value)
+        value = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;]+", _adapt_font, value)
         value = re.sub(r"font-family: [^;]+(; |$)", "", value)
     value = re.sub(r"url\(#([^)]+)\)", lambda match: f"url(#{names[match[1]]})", value)
     value = shorten_numbers(value)
     return re.sub(r"\s*([MLCQz])\s*", r"\1", value) if key == "d" else value
+
+
+def _adapt_font(found: re.Match[str]) -> str:
+    weight = f"font-weight: {found[1]}; " if found[1] else ""
+    return f"{weight}font-size: {found[2]}px"
 
 
 def shorten_numbers(value: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,14 @@ class Tip:
     text: str
     x: float = 0.0
     y: float = 0.0
+
+
+class NotedLine(Line2D):
+    """Marks that bring their tips: `notes`, one a mark, where place and value alone would not say what it shows."""
+
+    def __init__(self, *args: Any, notes: Sequence[str], **look: Any) -> None:
+        super().__init__(*args, **look)
+        self.notes = tuple(notes)
 
 
 def describe_panel(panel: Axes, quantity: str, *, prefix: str) -> dict[str, list[Tip]]:
@@ -99,11 +107,12 @@ def _describe_line(panel: Axes, line: Line2D, *, labels: Mapping[float, str], qu
     height = panel.get_figure().get_figheight() * POINTS_PER_INCH
     who, axis = _name_of(line), panel.get_xlabel()
     tips = []
-    for (place_x, place_y), (x, y) in zip(places.tolist(), data.tolist(), strict=True):
+    notes = line.notes if isinstance(line, NotedLine) else (None,) * len(data)
+    for (place_x, place_y), (x, y), note in zip(places.tolist(), data.tolist(), notes, strict=True):
         if np.isfinite(place_x) and np.isfinite(place_y):
             where = _value_text(labels, x)
             parts = [who, f"{axis}: {where}" if axis else where, f"{_number(y)} {quantity}"]
-            tips.append(Tip(text=", ".join(filter(None, parts)), x=place_x, y=height - place_y))
+            tips.append(Tip(text=note or ", ".join(filter(None, parts)), x=place_x, y=height - place_y))
     return tips
 
 

@@ -13,9 +13,11 @@ from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
 from hvbench.analysis.show.effects import Sides, describe_family, describe_price
+from hvbench.analysis.show.forest import Forest, Side
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.topics.forests import draw_family
 from hvbench.analysis.topics.questions import asks_about_choices, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
     asked_rows,
@@ -26,6 +28,7 @@ from hvbench.analysis.topics.throughput.pairs import (
 )
 from hvbench.analysis.topics.topic import Need, Topic, has_measured_launches
 
+MOST_FORESTS = 12
 THINGS = "pairs of points"
 
 
@@ -119,10 +122,33 @@ def _split_by_framework(run: Run, family: PointFamily) -> dict[str, PointFamily]
     }
 
 
+def draw_contrasts(run: Run) -> list[Forest]:
+    """Each choice in all pairs of points that differ in nothing else, those first that the question compares."""
+    if was_launched_once(run):
+        return []
+    axes = [axis for axis in run.other_axes if not run.was_evaluated or is_same_work(axis)]
+    axes.sort(key=lambda axis: axis not in run.compared_axes)
+    emulated = emulated_precisions(run.points)
+    forests = []
+    for place, choice in enumerate(list_choices(run, axes)[:MOST_FORESTS]):
+        one, other = (describe_value(choice.axis, value, emulated=emulated) for value in (choice.one, choice.other))
+        forest = draw_family(
+            run,
+            contrast_points(run, choice.pairs),
+            name=f"contrast_{choice.axis}{place or ''}",
+            title=f"{one} or {other}: which is faster, and by how much?",
+            quantity=f"tokens/s, {one} / {other}",
+            sides=(Side(words=f"{other} is faster"), Side(words=f"{one} is faster")),
+        )
+        forests.append(forest)
+    return forests
+
+
 TOPIC = Topic(
     name="Choices",
     question="What does each choice do to the speed, all else equal?",
     needs=Need(words="launches that ended in ok", is_met=has_measured_launches),
+    contrasts=draw_contrasts,
     sentences=describe_choices,
     precedence=50,
     answers=asks_about_choices,

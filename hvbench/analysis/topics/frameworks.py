@@ -15,6 +15,7 @@ from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, SPREAD_NOTE, show_spread
 from hvbench.analysis.show.effects import Clause, Sides, describe_family, describe_price, lead
+from hvbench.analysis.show.forest import Forest
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import (
@@ -27,6 +28,7 @@ from hvbench.analysis.show.tables import (
 )
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
 from hvbench.analysis.stats.estimates import summary_of, summary_rows
+from hvbench.analysis.topics.forests import draw_family, side_of
 from hvbench.analysis.topics.parity.stamps import are_comparable
 from hvbench.analysis.topics.questions import asks_for_the_fastest, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
@@ -207,6 +209,23 @@ def asks_for_a_framework(run: Run) -> bool:
     return not run.was_evaluated and (not run.other_axes or asks_for_the_fastest(run))
 
 
+def draw_contrasts(run: Run) -> list[Forest]:
+    """One framework against another in every configuration that both ran, only where they provably did the same work."""
+    if not are_comparable(run):
+        return []
+    return [
+        draw_family(
+            run,
+            rivals.family,
+            name=f"contrast_{rivals.one}_{rivals.other}",
+            title="Which framework is faster, and by how much?",
+            quantity=f"tokens/s, {STYLES[rivals.one].label} / {STYLES[rivals.other].label}",
+            sides=(side_of(rivals.other), side_of(rivals.one)),
+        )
+        for rivals in contrast_frameworks(run)
+    ]
+
+
 def plot_frameworks(run: Run) -> dict[str, Figure]:
     """Throughput by framework, where nothing else varies; else the plots of the other axes compare the frameworks."""
     return plot_axes(run, ["framework"]) if run.varying_axes == ["framework"] else {}
@@ -222,6 +241,7 @@ TOPIC = Topic(
     question="Which framework is faster, where both did the same work?",
     needs=Need(words="launches of two frameworks", is_met=has_two_frameworks),
     tables=framework_tables,
+    contrasts=draw_contrasts,
     plots=plot_frameworks,
     sentences=describe_frameworks,
     precedence=40,

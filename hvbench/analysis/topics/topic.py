@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.forest import Forest
 from hvbench.analysis.show.sentences import Sentence
 from hvbench.analysis.show.tables import Table
 
@@ -44,6 +45,10 @@ def _no_tables(_: Run) -> Sequence[Table]:
     return ()
 
 
+def _no_contrasts(_: Run) -> Sequence[Forest]:
+    return ()
+
+
 def _no_plots(_: Run) -> Mapping[str, Figure]:
     return {}
 
@@ -61,6 +66,7 @@ class Topic:
     """One subject of a report. It is registered by being in `catalogue.TOPICS`, and nowhere else.
 
     `tables` -> tables in the order in which they are read; a table of no rows is left out by not returning it.
+    `contrasts` -> what is compared with what, drawn before everything else: beside the answer where the topic gives it.
     `plots` -> file stem (the name of the image below `plots/`) -> figure; its title is the question it answers.
     `sentences` -> sentences for "The answer"; those of the topic with the lowest `precedence` come first.
     `answers` says of which runs they answer the question: those come before the sentences of all other topics, and the
@@ -74,6 +80,7 @@ class Topic:
     question: str
     needs: Need
     tables: Callable[[Run], Sequence[Table]] = _no_tables
+    contrasts: Callable[[Run], Sequence[Forest]] = _no_contrasts
     plots: Callable[[Run], Mapping[str, Figure]] = _no_plots
     sentences: Callable[[Run], Sequence[Sentence]] = _no_sentences
     advice: Callable[[Run], Sequence[str]] = _no_advice

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.answer import find_answer, list_advice
-from hvbench.analysis.report.contents import TopicFigures, tables_by_topic
+from hvbench.analysis.report.contents import TopicFigures, name_answer_plots, tables_by_topic
 from hvbench.analysis.report.facts import (
     describe_missing,
     list_environment,
@@ -28,6 +28,7 @@ from hvbench.analysis.report.facts import (
     read_command,
     read_suite,
 )
+from hvbench.analysis.report.page.headlines import split_sentence
 from hvbench.analysis.report.page.tables import show_environment, show_failures, show_table
 from hvbench.analysis.report.quality import describe_quality
 from hvbench.analysis.show.charts import Chart, Panel, draw_chart
@@ -38,6 +39,7 @@ from hvbench.analysis.topics.parity.stamps import Verdict, verdict_of
 from hvbench.analysis.topics.throughput.fastest import list_fastest
 
 FOLDER = Path(__file__).parent
+MAX_BESIDE = 2  # charts beside the answer
 MAX_CHART_BYTES = 2_800_000  # of all charts together: with the tables, a page stays below 5 MB
 ENDS = {"failures": "Failures", "environment": "Environment", "reproduce": "Reproduce"}  # id -> name in the navigation
 
@@ -63,6 +65,8 @@ class Section:
 
 def render_page(run: Run, *, plots: Sequence[TopicFigures]) -> str:
     """`report.html`. It changes the figures of `plots`: save them to files before."""
+    charts = draw_charts(plots)
+    beside = [charts[name] for name in name_answer_plots(run, plots) if charts[name].panels][:MAX_BESIDE]
     script, style = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     environment = Environment(
         loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
@@ -70,7 +74,8 @@ def render_page(run: Run, *, plots: Sequence[TopicFigures]) -> str:
     )  # fmt: skip
     return environment.get_template("page.html.jinja").render(
         **list_texts(run),
-        sections=make_sections(run, plots),
+        beside=beside,
+        sections=make_sections(run, plots, {name: chart for name, chart in charts.items() if chart not in beside}),
         cards=list_fastest(run),
         advice=list_advice(run),
         failures=show_failures(run),
@@ -87,7 +92,7 @@ def list_texts(run: Run) -> dict[str, Any]:
     return {
         "suite": clean_text(read_suite(run)),
         "question": clean_text(str(run.request.get("question") or ""), limit=500),
-        "headlines": [sentence.text for sentence in answer.headlines],
+        "headlines": [split_sentence(sentence.text) for sentence in answer.headlines],
         "details": [sentence.text for sentence in answer.details],
         "certainty": [sentence.text for sentence in answer.certainty],
         "verdict": describe_verdict(verdict_of(run)),
@@ -100,11 +105,15 @@ def list_texts(run: Run) -> dict[str, Any]:
     }
 
 
-def make_sections(run: Run, plots: Sequence[TopicFigures]) -> list[Section]:
-    """The parts of the page in their order, as the navigation lists them: a section a topic that has a table or a chart."""
+def draw_charts(plots: Sequence[TopicFigures]) -> dict[str, Chart]:
+    """File stem -> the figure as a chart, as long as charts fit on the page."""
     drawn = limit_charts([draw_chart(name, figure) for part in plots for name, figure in part.figures.items()])
-    by_name = {chart.name: chart for chart in drawn}
-    charts_of = {part.topic.name: [by_name[name] for name in part.figures] for part in plots}
+    return {chart.name: chart for chart in drawn}
+
+
+def make_sections(run: Run, plots: Sequence[TopicFigures], charts: Mapping[str, Chart]) -> list[Section]:
+    """The parts of the page in their order, as the navigation lists them: a section a topic that has a table or a chart."""
+    charts_of = {part.topic.name: [charts[name] for name in part.figures if name in charts] for part in plots}
     tables_of = {part.topic.name: part.tables for part in tables_by_topic(run)} if run.records else {}
     topics = [
         Section(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 from hvbench.analysis.topics.links.model import Span
-
-UNITS = ((1e9, "Gbit/s"), (1e6, "Mbit/s"), (1e3, "kbit/s"))
+from hvbench.spec.exchange import describe_bandwidth
 
 
 def show_bandwidth(bits_per_second: float) -> str:
@@ -15,10 +14,7 @@ def show_bandwidth(bits_per_second: float) -> str:
         return "–"
     if math.isinf(bits_per_second) or bits_per_second == 0:
         return "always" if bits_per_second else "never"
-    for unit, name in UNITS:
-        if bits_per_second >= unit:
-            return f"{bits_per_second / unit:.3g} {name}"
-    return f"{bits_per_second:.3g} bit/s"
+    return describe_bandwidth(bits_per_second)
 
 
 def show_interval(span: Span) -> str:

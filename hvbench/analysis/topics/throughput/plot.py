@@ -37,7 +37,9 @@ from hvbench.analysis.show.panels import (
     mark_ends,
     place_beside,
     shift_points,
+    wrap_label,
 )
+from hvbench.analysis.show.value_axis import limit_values
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import summary_of
 
@@ -91,26 +93,34 @@ def plot_throughput(run: Run, axis: str) -> Figure:
             labels = [
                 STYLES[value].label
                 if axis == "framework"
-                else label_text(show_axis(axis, value, is_emulated=value in emulated))
+                else wrap_label(label_text(show_axis(axis, value, is_emulated=value in emulated)))
                 for value in ticked
             ]
             panel.set_xticks([places[value] for value in ticked], labels)
             panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        highest = finite_max(points["tokens_per_second"])
-        # An interval of two launches may be ten times as high as the launches; it may leave the picture.
-        highest_bar = finite_max(summary["tokens_per_second_high"]) or 0.0
-        panels[0][0].set_ylim(0, 1.08 * max(highest, min(highest_bar, 1.5 * highest)) if highest else 1)
-        if not highest:
-            panels[0][0].set_yticks([])
-        figure.supylabel("tokens/s, all ranks")
         bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if repeated else ""
         figure.suptitle(f"{question}\n{_count_launches(summary)}{bars}{note}")
+        _limit_rates(figure, [panel for panel, _ in panels], points["tokens_per_second"], summary)
+        figure.supylabel("tokens/s, all ranks")
         extra = [legend_mark("one launch", marker=".")] if repeated else []
         if (points["status"] != "ok").any():
             extra.append(legend_mark("did not end in ok", marker="x"))
         add_legend(figure, frameworks if axis != "framework" else [], extra)
     return figure
+
+
+def _limit_rates(figure: Figure, panels: Sequence[Axes], rates: pd.Series, summary: pd.DataFrame) -> None:
+    """The same value axis for all panels, since they are read against each other."""
+    highest = finite_max(rates)
+    if not highest:
+        panels[0].set_ylim(0, 1)
+        panels[0].set_yticks([])
+        return
+    # An interval of two launches may be ten times as high as the launches; it may leave the picture.
+    highest_bar = finite_max(summary["tokens_per_second_high"]) or 0.0
+    shown = pd.concat([rates, summary["tokens_per_second"], summary["tokens_per_second_low"]]).astype("float64")
+    limit_values(figure, panels, shown, top=max(highest, min(highest_bar, 1.5 * highest)))
 
 
 def _pick_columns(run: Run) -> pd.DataFrame:
