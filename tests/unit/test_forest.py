@@ -157,10 +157,11 @@ def make_twins(*, is_proven: bool = True) -> Run:
                 ranks,
                 framework=name,
                 precision=precision,
+                micro_batch_size=batch,
                 repeat=repeat,
                 parity=make_stamp(other[name]) if is_proven else None,
             )
-            for name, precision, repeat in product(other, ("fp32", "bf16"), range(2))
+            for name, (precision, batch), repeat in product(other, (("fp32", 4), ("bf16", 8)), range(2))
         ]
     )
 
@@ -168,11 +169,12 @@ def make_twins(*, is_proven: bool = True) -> Run:
 def test_frameworks_are_contrasted_beside_the_answer_in_every_configuration_that_both_ran() -> None:
     run = make_twins()
     (forest,) = frameworks.TOPIC.contrasts(run)
-    assert [row.label for row in forest.rows] == ["fp32", "bf16"]
+    assert [row.label for row in forest.rows] == ["micro-batch 4, fp32", "micro-batch 8, bf16"]
     assert (forest.left.words, forest.right.words) == ("PyTorch is faster", "TensorFlow is faster")
     table = framework_table(run)
     for row, cells in zip(forest.rows, table.cells, strict=True):
-        assert f"{row.value:.2f}" == f"{float(cells[table.header.index('TensorFlow / PyTorch')]):.2f}"
+        assert cells[table.header.index("TensorFlow / PyTorch")] == f"{row.value:.3f}"
+        assert cells[table.header.index("n")] == str(row.n)
     parts = [TopicFigures(topic=frameworks.TOPIC, figures={}, contrasts=(forest.name,))]
     assert name_answer_plots(run, parts) == ("contrast_tensorflow_pytorch",)
     assert frameworks.TOPIC.contrasts(make_twins(is_proven=False)) == []

@@ -209,6 +209,12 @@ def _draw_row(panel: Axes, forest: Forest, effect: Effect, *, place: int, is_mea
     fill = "#ffffff" if effect.call is Call.OPEN else look.colour
     weight = "bold" if is_mean else "normal"
     text = {"fontsize": 9, "va": "bottom", "weight": weight, "in_layout": False, "linespacing": 1.05}
+    text["bbox"] = {
+        "facecolor": "#ffffff",
+        "edgecolor": "none",
+        "alpha": 0.75,
+        "pad": 0.8,
+    }  # the middle line ends behind it
     text |= {"xycoords": panel.get_yaxis_transform(), "textcoords": "offset points", "xytext": (0, ABOVE)}
     panel.annotate("\n".join(_wrap(effect.label)), (0.0, place), ha="left", **text)
     panel.annotate(show_figures(effect, forest), (1.0, place), ha="right", **text)
