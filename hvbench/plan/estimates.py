@@ -70,6 +70,11 @@ def time_limit_seconds(job: Job, settings: MeasureSettings) -> float:
 
 def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:
     """Rough wall time of a sweep, launches included."""
+    return estimate_setup_seconds(jobs, settings) + sum(estimate_seconds(job, settings) for job in jobs)
+
+
+def estimate_setup_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> float:
+    """Of that what sets of workers take to start and to find their ceilings."""
     launches = {(job.repeat, worker_group(job.point)) for job in jobs}
     crowding = max((job.point.world_size or 1 for job in jobs), default=1) / usable_cores()
     ceilings = {
@@ -77,8 +82,8 @@ def estimate_sweep_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
         for job in jobs
         if job.repeat < CEILING_LAUNCHES
     }
-    setup_seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
-    return setup_seconds * max(1.0, crowding) + sum(estimate_seconds(job, settings) for job in jobs)
+    seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
+    return seconds * max(1.0, crowding)
 
 
 def link_seconds(payload_bytes: int, point: Point) -> float:

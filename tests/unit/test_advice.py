@@ -58,6 +58,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "cli/lab.py": LAUNCHING,  # of what is run in there
     "cli/submit.py": LAUNCHING,  # of what is submitted
     "cli/suites.py": ("sweep", "plan"),
+    "cli/display/plan.py": ("plan",),
     "spec/suite.py": ("sweep", "plan", "run", "tune", "parity", "ab"),
 }
 NOT_OURS = {"tracking/mlflow.py", "tracking/tensorboard.py", "launch/hosts.py", "analysis/report/page/render.py"}

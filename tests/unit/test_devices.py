@@ -75,7 +75,7 @@ def test_plan_sweep_and_doctor_agree_without_a_gpu(
     (tmp_path / "devices.toml").write_text(SUITE)
     assert run(["plan", str(tmp_path / "devices.toml"), "--np", "2"]) == 0
     shown = capsys.readouterr().out
-    assert shown.count(f"skipped: {reason}") == 2 and "2 skipped" in shown
+    assert f"skipped: {reason}: 2 points (" in shown and "2 skipped" in shown
     finding = examine_gpu(detect())
     assert finding.fact == "none: points with device = cuda are skipped, those with auto train on the CPU"
     assert run(["run", "model=tiny", "data=synthetic", "device=cuda", "--np", "1", "--out", str(tmp_path / "x")]) == 2

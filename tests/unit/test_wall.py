@@ -63,8 +63,9 @@ def test_parts_are_those_of_the_slowest_rank_and_the_rest_is_what_no_clock_says(
 
 
 def test_launches_in_turns_share_the_wall() -> None:
-    """Two launches over the same 20 s: 4 s of timed steps each, of 20."""
-    both = [launch("2026-01-02T00:00:00+00:00", 20.0, phases={"turn": 10.0}) for _ in range(2)]
+    """Two launches over the same 20 s, half of which each waited: 4 s of timed steps each, of 20."""
+    both = [launch("2026-01-02T00:00:00+00:00", 10.0, phases={"turn": 10.0}) for _ in range(2)]
+    both = [record.model_copy(update={"in_turns": True}) for record in both]
     assert spend_wall(both).timed_share == pytest.approx(8 / 20)
 
 

@@ -15,6 +15,7 @@ from hvbench.records.record import RankSamples, Record
 
 SAME_SESSION = timedelta(seconds=60)  # between two launches: more is a run that ended and was resumed
 TIMED, REST = "timed steps", "the rest"
+WAITING = "turn"  # a phase of `phase_seconds`
 # Phase of a worker -> what it is called; steps have samples of their own.
 PHASES = {
     "start": "starting workers",
@@ -59,7 +60,7 @@ def wall_seconds(records: Iterable[Record]) -> float:
         try:
             begun = datetime.fromisoformat(record.started_at)
             begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
-            spans.append((begun, begun + timedelta(seconds=record.duration_seconds)))
+            spans.append((begun, begun + timedelta(seconds=record.duration_seconds + waited_seconds(record))))
         except (ValueError, OverflowError):  # no time that a clock has shown
             continue
     total, last = timedelta(), None
@@ -69,6 +70,12 @@ def wall_seconds(records: Iterable[Record]) -> float:
         elif ended > last:
             total, last = total + (ended - last), ended
     return total.total_seconds()
+
+
+def waited_seconds(record: Record) -> float:
+    """What a launch waited for its turns, which is no part of its duration, by the rank that waited most."""
+    waited = (rank.phase_seconds.get(WAITING, 0.0) for rank in record.ranks)
+    return max(waited, default=0.0) if record.in_turns else 0.0
 
 
 def parts_of(record: Record) -> dict[str, float]:

@@ -126,7 +126,7 @@ def describe_kept(points: pd.DataFrame) -> list[str]:
     when = first if first == last else f"{first} to {last}"
     return [
         f"{len(moments)} launches read the best product alone and took the other ceilings from earlier launches on this machine, of "
-        f"{when} UTC; `-s fresh_ceilings=true` reads all of them anew."
+        f"{when} UTC; with `fresh_ceilings = true` every launch reads all of them."
     ]
 
 

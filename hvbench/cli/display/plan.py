@@ -1,32 +1,53 @@
-"""What a suite would run, and what can be said in a suite: the text of `hvbench plan`."""
+"""What a suite would run, how long that takes, and what it will be able to tell: the text of `hvbench plan`."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hvbench.cli.display.lines import format_duration
+from hvbench.cli.options import RESULTS
 from hvbench.launch.session import resolve_context
 from hvbench.launch.settings import chosen_threads, require_horovod_settings
-from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_sweep_seconds
-from hvbench.plan.jobs import make_plan, require_runnable
+from hvbench.plan.earlier import Earlier, Power, expected_seconds, find_earlier, pair_frameworks, power_of
+from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_setup_seconds
+from hvbench.plan.jobs import Job, Plan, Skipped, make_plan, require_runnable
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.plan.together import describe_together
 from hvbench.plan.turns import decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.effect import describe_idle_points
-from hvbench.spec.knob import presets_of
-from hvbench.spec.labels import distinguish
+from hvbench.spec.knob import knobs_of
+from hvbench.spec.labels import describe_values, distinguish, short_name
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
-from hvbench.sweep.pretraining import find_pretrainings
+from hvbench.sweep.pretraining import Pretraining, find_pretrainings
 from hvbench.training import text
 
+MAX_ROWS = 60  # of the table, unless all are asked for
+MAX_NAMES = 3  # of points that are skipped for one reason
+MAX_CELL = 24  # characters of a value such as a path
 
-def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None) -> str:
-    """Jobs in order, skipped points with reasons, what may not fit, what the ranks reach together, rough time.
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """How long the launches of one point take, in seconds each, and whether earlier ones say so."""
+
+    point: Point
+    launches: int
+    seconds: float
+    is_measured: bool
+
+
+def describe_plan(
+    suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None, lists_all: bool = False
+) -> str:
+    """A row a point with launches and time, skipped points by reason, what may not fit, time in all, what it will tell.
 
     Raises DataError for a text that cannot be read, and UsageError where no point can run, as a sweep does.
     """
@@ -39,53 +60,217 @@ def describe_plan(suite: Suite, *, np: int | None, memory_limit_bytes: int | Non
     require_runnable(plan, where=suite.where)
     site = describe_site(is_single_host=context.is_single_host)
     turns = decide_turns([job.point for job in plan.jobs], suite.measure, site, where=suite.where)
-    plan = replace(plan, jobs=turns.arrange(plan.jobs))
-    lines = [f"{suite.name}: {suite.question}", ""]
-    lines += [*(f"  {line}" for line in losses), ""] if losses else []
-    suffixes = distinguish([*(job.point for job in plan.jobs), *(each.point for each in plan.skipped)])
+    in_turns = {job.point.point_id: turns.side_of(job.point) is not None for job in plan.jobs}
+    earlier = find_earlier(plan.jobs, root=RESULTS, suite=suite.name, in_turns=in_turns)
+    expected = expect(plan.jobs, suite.measure, earlier)
     pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
-    for each in pretrainings:
-        lines.append(
-            f"  {'pretraining ' + each.name:60}  ~{format_duration(each.seconds):6}  by {each.point.framework}"
-        )
-    for job in plan.jobs:
-        lines.append(
-            f"  {job.key:60}  ~{format_duration(estimate_seconds(job, suite.measure)):6}{suffixes[job.point]}".rstrip()
-        )
-    lines += [f"  {each.point.point_id:60}  skipped: {each.reason}" for each in plan.skipped]
+    parts = [
+        [f"{suite.name}: {suite.question}"],
+        losses,
+        [*show_table(expected, lists_all=lists_all), *show_constants(plan, suite)],
+        describe_skipped(plan.skipped),
+        [
+            f"pretraining {each.name}, about {format_duration(each.seconds)}, by {each.point.framework}"
+            for each in pretrainings
+        ],
+        list_warnings(plan, memory_limit_bytes=memory_limit_bytes),
+        describe_ranks(plan, np=context.size) if context.is_single_host else [],
+        [turns.line] if turns.line else [],
+        describe_power(suite.measure, plan, earlier),
+        [
+            describe_total(suite.measure, plan, np=context.size),
+            describe_time(suite.measure, plan, expected, pretrainings=pretrainings, earlier=earlier),
+        ],
+    ]
+    return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def expect(jobs: Sequence[Job], settings: MeasureSettings, earlier: Earlier) -> list[Expected]:
+    """A row a point, in the order in which points are first launched."""
+    counts: dict[Point, list[Job]] = {}
+    for job in jobs:
+        counts.setdefault(job.point, []).append(job)
+    rows = []
+    for point, same in counts.items():
+        measured = expected_seconds(earlier.records.get(point.point_id, ()), settings)
+        seconds = estimate_seconds(same[0], settings) if measured is None else measured
+        rows.append(Expected(point=point, launches=len(same), seconds=seconds, is_measured=measured is not None))
+    return rows
+
+
+# The table
+
+
+def show_table(rows: Sequence[Expected], *, lists_all: bool) -> list[str]:
+    """Columns of what varies, launches and time; no more than MAX_ROWS rows unless all are asked for."""
+    axes = varying_fields([row.point for row in rows])
+    knobs = knobs_of(Point)
+    shown = rows if lists_all or len(rows) <= MAX_ROWS else rows[: MAX_ROWS - 1]
+    header = [*(knobs[name].label or name for name in axes), "launches", "time"]
+    cells = [
+        [*(show_value(getattr(row.point, name)) for name in axes), str(row.launches), show_time(row)] for row in shown
+    ]
+    is_number = [
+        *(all(isinstance(getattr(row.point, name), int | float) for row in shown) for name in axes),
+        True,
+        True,
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, is_number, strict=True)
+        ).rstrip()
+        for line in (header, *cells)
+    ]
+    if left := len(rows) - len(shown):
+        values = "; ".join(f"{name} {count_values(rows, name)}" for name in axes)
+        lines.append(f"… and {left:,} more points (--all lists them). What varies: {values}")
+    return lines
+
+
+def varying_fields(points: Sequence[Point]) -> list[str]:
+    """Fields of a point with more than one value, in the order of a report's tables."""
+    knobs = knobs_of(Point)
+    order = sorted(knobs, key=lambda name: knobs[name].column if knobs[name].column is not None else len(knobs))
+    return [name for name in order if len({getattr(point, name) for point in points}) > 1]
+
+
+def count_values(rows: Sequence[Expected], name: str) -> str:
+    """The values of a field, or how many there are where they are many."""
+    values = list(dict.fromkeys(show_value(getattr(row.point, name)) for row in rows))
+    return ", ".join(values) if len(values) <= 2 * MAX_NAMES else f"{len(values)} values"
+
+
+def show_value(value: Any) -> str:
+    """A value as a suite has it, on few characters."""
+    words = describe_values({"": value}).removeprefix("=")
+    return words if len(words) <= MAX_CELL else f"{words[: MAX_CELL - 1]}…"
+
+
+def show_time(row: Expected) -> str:
+    """All launches of a point, `~` where only an estimate says so."""
+    return f"{'' if row.is_measured else '~'}{format_duration(row.launches * row.seconds)}"
+
+
+def show_constants(plan: Plan, suite: Suite) -> list[str]:
+    """What all points share of what the suite and the launch say, in one line."""
+    points = list(dict.fromkeys(job.point for job in plan.jobs))
+    varying = set(varying_fields(points))
+    named = [*(name for name in Point.model_fields if name in {*suite.base, *suite.axes, "world_size"})]
+    same = {name: getattr(points[0], name) for name in named if name not in varying}
+    return [f"the same for all: {describe_values(same)}"] if same and len(points) > 1 else []
+
+
+def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
+    """A line for each reason: how many points, and which."""
+    by_reason: dict[str, list[Point]] = {}
+    for each in skipped:
+        by_reason.setdefault(each.reason, []).append(each.point)
+    suffixes = distinguish(each.point for each in skipped)
+    lines = []
+    for reason, points in by_reason.items():
+        names = [f"{short_name(point)}{suffixes[point]}" for point in points[:MAX_NAMES]]
+        more = f", … and {len(points) - MAX_NAMES} more" if len(points) > MAX_NAMES else ""
+        lines.append(f"skipped: {reason}: {count(len(points), 'point')} ({', '.join(names)}{more})")
+    return lines
+
+
+# What may go wrong, and what the machine gives
+
+
+def list_warnings(plan: Plan, *, memory_limit_bytes: int | None) -> list[str]:
+    """What may not fit, what a wire's format may lose, and fields without effect."""
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
-    warnings = [*shortages, *describe_wire_risks(plan.jobs)]
-    lines += ["", *(f"  warning: {line}" for line in warnings)] if warnings else []
-    lines += [f"  note: {line}" for line in describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))]
+    notes = describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))
+    return [
+        *(f"warning: {line}" for line in (*shortages, *describe_wire_risks(plan.jobs))),
+        *(f"note: {line}" for line in notes),
+    ]
+
+
+def describe_ranks(plan: Plan, *, np: int) -> list[str]:
+    """What the ranks of this host reach together."""
     ranks = max((job.point.world_size for job in plan.jobs), default=1)
-    threads = chosen_threads() or max(1, usable_cores() // context.size)
-    if context.is_single_host and (together := describe_together(ranks=ranks, threads=threads)):
-        lines += ["", f"  {together}"]
-    lines += ["", f"  {turns.line}"] if turns.line else []
-    settings = suite.measure
-    seconds = estimate_sweep_seconds(plan.jobs, settings) + sum(each.seconds for each in pretrainings)
-    total = format_duration(seconds)
+    threads = chosen_threads() or max(1, usable_cores() // np)
+    return list(filter(None, [describe_together(ranks=ranks, threads=threads)]))
+
+
+# What it takes, and what it will tell
+
+
+def describe_total(settings: MeasureSettings, plan: Plan, *, np: int) -> str:
+    """Launches, ranks and steps."""
+    return (
+        f"{count(len(plan.jobs), 'launch', 'launches')} of points ({settings.repeats} each) on {count(np, 'rank')}, "
+        f"{len(plan.skipped)} skipped; {settings.warmup_steps} warm-up and {settings.steps} timed steps each"
+    )
+
+
+def describe_time(
+    settings: MeasureSettings,
+    plan: Plan,
+    rows: Sequence[Expected],
+    *,
+    pretrainings: Sequence[Pretraining],
+    earlier: Earlier,
+) -> str:
+    """The time in all, and what says so."""
+    unknown = [job for job in plan.jobs if job.point in {row.point for row in rows if not row.is_measured}]
+    seconds = sum(row.launches * row.seconds for row in rows) + sum(each.seconds for each in pretrainings)
+    seconds += estimate_setup_seconds(unknown, settings)
+    total = (
+        f"about {format_duration(seconds)} ({describe_basis(rows, earlier)}), the parity check before it not counted"
+    )
     if settings.precision_target is not None:
         budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
-        total += f", and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
-    lines += [
-        "",
-        f"{len(plan.jobs)} launches of points ({settings.repeats} each) on {context.size} ranks, {len(plan.skipped)} skipped; "
-        f"{settings.warmup_steps} warm-up and {settings.steps} timed steps each; roughly {total}",
-    ]
-    return "\n".join(lines)
+        total += f"; and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
+    return total
 
 
-def describe_fields() -> str:
-    """Every field of a point and every measurement setting: name, default, meaning."""
-    lines = []
-    for title, model in (("[point] and [axes]", Point), ("[measure]", MeasureSettings)):
-        lines.append(title)
-        for name, field in model.model_fields.items():
-            default = "from model" if field.is_required() else str(field.default)
-            lines.append(f"  {name:28} {default:12} {field.description}")
-        if model is Point:
-            for optimizer, preset in presets_of(Point)["optimizer"].items():
-                values = ", ".join(f"{name} {value:g}" for name, value in preset.items())
-                lines += [f"  with optimizer = {optimizer}: {values}"] if values else []
-    return "\n".join(lines)
+def describe_basis(rows: Sequence[Expected], earlier: Earlier) -> str:
+    """What says how long the points take: estimates, earlier runs, or both."""
+    known = sum(row.is_measured for row in rows)
+    if not known:
+        return "estimated from the points alone"
+    measured = f"by {name_runs(earlier.runs)}"
+    return measured if known == len(rows) else f"{count(known, 'point')} {measured}, the others estimated (~)"
+
+
+def name_runs(runs: Sequence[Path]) -> str:
+    """`this machine's run results/quickstart/2026-…`."""
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    return f"this machine's run {os.path.normpath(runs[0])}{more}"
+
+
+def describe_power(settings: MeasureSettings, plan: Plan, earlier: Earlier) -> list[str]:
+    """Which difference between frameworks the suite's rounds will find; nothing where it does not compare their speed."""
+    if settings.evaluate_every or not pair_frameworks(dict.fromkeys(job.point for job in plan.jobs)):
+        return []
+    if settings.repeats < 2:
+        return ["One round says nothing about chance: it can tell no difference between frameworks; -s repeats=5 can."]
+    first = list(dict.fromkeys(job.point for job in plan.jobs))
+    power = power_of(earlier, [Job(point=point, repeat=0) for point in first], rounds=settings.repeats)
+    if power is None:
+        return [
+            f"Which differences between frameworks {settings.repeats} rounds will tell is not known yet: no run of these points on "
+            f"this machine, in this mode and of three rounds at least, is in {RESULTS}/."
+        ]
+    return [show_power(power, earlier.runs)]
+
+
+def show_power(power: Power, runs: Sequence[Path]) -> str:
+    """`With 6 rounds a difference of 4 % …; 5 % takes 4`."""
+    found = "no difference" if power.difference is None else f"a difference of about {100 * power.difference:.2g} %"
+    line = f"With {power.rounds} rounds {found} between frameworks will be found at one configuration"
+    if power.of_mean is not None:
+        line += f", and about {100 * power.of_mean:.2g} % over all of them"
+    return (
+        f"{line}, if rounds scatter as in {os.path.normpath(runs[0])} ({100 * power.spread:.2g} % a round); 5 % takes "
+        f"{count(power.rounds_to_tell, 'round')}."
+    )
+
+
+def count(number: int, one: str, several: str | None = None) -> str:
+    """`1 point`, `2 points`."""
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
