@@ -51,7 +51,7 @@ def read_recorded(path: Path) -> Recorded:
         except (OSError, ValueError, TypeError) as error:
             raise UsageError(f"{path}: not recorded pairs: {error}") from None
     run = read_ab(path)
-    comparison, sets, _ = compare_pairs(run, margin=0.03)
+    comparison, sets, _ = compare_pairs(run)
     changes = [
         [each for each in point.changes if each.metric.is_decisive and each.worse_by] for point in comparison.points
     ]

@@ -149,7 +149,7 @@ def judge_against_baseline(
     now, problems = load_launches(run, name="now")
     path = baseline or find_baseline(now, suite=suite, root=root, where=str(run))
     before, unreadable = load_launches(path, name="baseline")
-    comparison = compare([before, now], margin=policy.margin)
+    comparison = compare([before, now])
     repeats: dict[str, int] = {}
     for record in now.records:
         repeats[record.point_id] = repeats.get(record.point_id, 0) + (record.outcome.status == "ok")

@@ -1,54 +1,80 @@
-"""Which word a change is called by: worse, better, same or unclear. The one rule of `hvbench compare`. Pure."""
+"""Which word a change is called by: worse, better, same or unclear, by the one rule of "faster". Pure.
+
+A family is one metric of one side at all points that are compared: `hvbench.analysis.stats.contrasts` corrects it, and judges its mean.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from hvbench.analysis.stats.ratios import adjust_holm
-from hvbench.comparison.result import Change, PointComparison
+import numpy as np
 
-MIN_LAUNCHES = 6  # a side; below them there is no verdict
-MARGIN = 0.03  # a change that is smaller is none
-SIGNIFICANT = 0.05  # after correction for the number of points (decisive metrics) or of all figures (shown ones)
+from hvbench.analysis.frame.metrics import Metric
+from hvbench.analysis.stats.contrasts import Call, Contrast, Family, as_ratios, judge_family, judge_samples
+from hvbench.comparison.result import Change, Launched, PointComparison
+
+Means = dict[tuple[str, str], Contrast]  # (side, metric) -> that side over the reference, over all points
 
 
-def call_changes(points: Sequence[PointComparison], *, margin: float) -> list[PointComparison]:
-    """The points with a word for every change, p-values corrected (Holm) among the decisive figures and among the rest.
+def call_changes(points: Sequence[PointComparison]) -> tuple[list[PointComparison], Means]:
+    """The points with a contrast (B over A) and a word for every change, and the means over all points.
 
-    A point whose sides did not do the same work gets corrected p-values and no words.
+    A point whose sides did not do the same work gets contrasts and no words.
     """
-    adjusted = adjust_p_values(points)
-
-    def call(i: int, j: int) -> Change:
-        change = replace(points[i].changes[j], adjusted_p_value=adjusted.get((i, j)))
-        return replace(change, call=None if points[i].mismatch else call_change(change, margin=margin))
-
-    return [
-        replace(point, changes=tuple(call(i, j) for j in range(len(point.changes)))) for i, point in enumerate(points)
+    families: dict[tuple[str, str, bool], list[tuple[int, int]]] = {}
+    for i, point in enumerate(points):
+        for j, change in enumerate(point.changes):
+            families.setdefault((point.arm_b, change.metric.name, bool(change.worse_by)), []).append((i, j))
+    found: dict[tuple[int, int], Contrast] = {}
+    means: Means = {}
+    for (arm, metric, is_paired), places in families.items():
+        changes = [points[i].changes[j] for i, j in places]
+        family = judge_pairs(changes) if is_paired else judge_sides(changes)
+        found |= dict(zip(places, family.contrasts, strict=True))
+        if family.mean and not any(points[i].mismatch for i, _ in places):
+            means[arm, metric] = family.mean
+    called = [
+        replace(point, changes=tuple(_call(point, change, found[i, j]) for j, change in enumerate(point.changes)))
+        for i, point in enumerate(points)
     ]
+    return called, means
 
 
-def adjust_p_values(points: Sequence[PointComparison]) -> dict[tuple[int, int], float]:
-    """(index of the point, index of its change) -> corrected p-value."""
-    adjusted: dict[tuple[int, int], float] = {}
-    for is_decisive in (True, False):
-        family = [
-            (i, j)
-            for i, point in enumerate(points)
-            for j, change in enumerate(point.changes)
-            if change.metric.is_decisive == is_decisive and change.ratio.p_value is not None
-        ]
-        p_values = adjust_holm([points[i].changes[j].ratio.p_value for i, j in family])
-        adjusted |= dict(zip(family, p_values, strict=True))
-    return adjusted
+def judge_pairs(changes: Sequence[Change]) -> Family:
+    """Launches of the same job and repeat are one round."""
+    signs = [1.0 if change.metric.is_lower_better else -1.0 for change in changes]
+    logs = [
+        {launch: sign * worse for launch, worse in zip(change.launches_a, change.worse_by, strict=True)}
+        for change, sign in zip(changes, signs, strict=True)
+    ]
+    return judge_family(_align(logs))
 
 
-def call_change(change: Change, *, margin: float) -> str:
-    """`worse` or `better`: significant and at least the margin; `same`: the interval lies within it; else `unclear`."""
-    estimate, low, high = change.worse
-    if low is None or min(change.ratio.n_a, change.ratio.n_b) < MIN_LAUNCHES:
-        return "unclear"
-    if change.adjusted_p_value <= SIGNIFICANT and abs(estimate) >= margin:
-        return "worse" if estimate > 0 else "better"
-    return "same" if -margin < low and high < margin else "unclear"
+def judge_sides(changes: Sequence[Change]) -> Family:
+    """Launches that were not interleaved: two independent samples."""
+    a, b = (
+        _align([dict(zip(launches, np.log(values).tolist(), strict=True)) for launches, values in sides])
+        for sides in (
+            [(change.launches_a, change.values_a) for change in changes],
+            [(change.launches_b, change.values_b) for change in changes],
+        )
+    )
+    return as_ratios(judge_samples(b, a))
+
+
+def _align(logs: Sequence[Mapping[Launched, float]]) -> list[list[float]]:
+    rounds = sorted({launch for each in logs for launch in each})
+    return [[each.get(launch, math.nan) for launch in rounds] for each in logs]
+
+
+def _call(point: PointComparison, change: Change, contrast: Contrast) -> Change:
+    return replace(change, contrast=contrast, call=None if point.mismatch else word_for(contrast, change.metric))
+
+
+def word_for(contrast: Contrast, metric: Metric) -> str:
+    """`worse`, `better`, `same` or `unclear` of B, whose contrast is B over A."""
+    if contrast.call in (Call.EQUAL, Call.OPEN):
+        return "same" if contrast.call == Call.EQUAL else "unclear"
+    return "worse" if (contrast.call == Call.FASTER) == metric.is_lower_better else "better"

@@ -11,14 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hvbench.analysis.contrasts.launches import BY_STEPS, log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.axes import AXES, PRESET_SIZES
 from hvbench.analysis.frame.metrics import METRICS, STEP, Metric
-from hvbench.analysis.frame.samples import make_samples
 from hvbench.analysis.stats.estimates import estimate_rate
-from hvbench.analysis.stats.ratios import log_ratios, log_shift, ratio_of_pairs, welch_ratio
+from hvbench.analysis.stats.ratios import log_ratios, ratio_of_pairs, welch_ratio
 from hvbench.analysis.topics.parity.agreement import LOSS_TOLERANCES, compare_losses
 from hvbench.analysis.topics.parity.losses import find_loss_change
-from hvbench.comparison.calls import MARGIN, call_changes
+from hvbench.comparison.calls import call_changes
 from hvbench.comparison.result import Change, Comparison, LaunchSet, Missing, PointComparison
 from hvbench.comparison.sides import LaunchValues, collect_sides, label_points
 from hvbench.records.fingerprint import (
@@ -47,8 +47,6 @@ def compare(
     *,
     ignore: Collection[str] = (),
     treatment: Collection[str] = (),
-    margin: float = MARGIN,
-    by_steps: bool = False,
 ) -> Comparison:
     """Join the sets by point and compare each set with the first. Sets of the same name are one side.
 
@@ -56,8 +54,6 @@ def compare(
         sets: launches of every side; the first set is the reference.
         ignore: fields of the point that are meant to differ; points are joined by all others.
         treatment: fields of the fingerprint that are meant to differ.
-        margin: a change that is smaller is none; 0.03 is 3 %.
-        by_steps: compare a pair's step time step by step (`log_shift`), not by its medians.
 
     Returns:
         The comparison, the largest clear change first. Without a word for any change where machines or software differ.
@@ -76,15 +72,16 @@ def compare(
             missing += find_gaps(labels[key], both)
             good = {arm: [launch for launch in launches if launch.ended is None] for arm, launches in both.items()}
             if all(good.values()):
-                points.append(compare_point(labels[key], good, expected=expected, by_steps=by_steps))
+                points.append(compare_point(labels[key], good, expected=expected))
     differences = {k: v for point in points for k, v in point.differences.items()}
-    called = points if differences else call_changes(points, margin=margin)
+    called, means = (points, {}) if differences else call_changes(points)
     return Comparison(
         arms=tuple(sides),
         joined_over=tuple(axis for axis in AXES if axis in ignore),
         points=tuple(sorted(called, key=lambda point: -point.size)),
         missing=tuple(dict.fromkeys(missing)),
         differences=differences,
+        means=means,
         notes=describe_sides(sets),
     )
 
@@ -139,13 +136,13 @@ def find_gaps(label: str, sides: Mapping[str, Sequence[LaunchValues]]) -> list[M
 
 
 def compare_point(
-    label: str, good: Mapping[str, list[LaunchValues]], *, expected: ExpectedDifferences, by_steps: bool
+    label: str, good: Mapping[str, list[LaunchValues]], *, expected: ExpectedDifferences
 ) -> PointComparison:
     """One point on two sides, from its launches that ended in `ok`."""
     (arm_a, a), (arm_b, b) = good.items()
     pairs = pair_launches(a, b)
     ids = (a[0].record.point_id, b[0].record.point_id)
-    changes = [compare_metric(metric, a, b, pairs, by_steps=by_steps) for metric in METRICS]
+    changes = [compare_metric(metric, a, b, pairs) for metric in METRICS]
     records = [[launch.record for launch in side] for side in (a, b)]
     mismatch, is_different = find_mismatch(*records, pairs) if "framework" in expected.fields else (None, False)
     return PointComparison(
@@ -170,26 +167,37 @@ def pair_launches(a: Sequence[LaunchValues], b: Sequence[LaunchValues]) -> list[
 
 
 def compare_metric(
-    metric: Metric, a: Sequence[LaunchValues], b: Sequence[LaunchValues], pairs: Sequence[LaunchPair], *, by_steps: bool
+    metric: Metric, a: Sequence[LaunchValues], b: Sequence[LaunchValues], pairs: Sequence[LaunchPair]
 ) -> Change | None:
-    """The change of one metric; None unless every launch has it: the launches that do may be the fortunate ones."""
+    """The change of one metric; None unless every launch has it: the launches that do may be the fortunate ones.
+
+    Step times and rates of a pair are compared step by step.
+    """
     sides = [[launch.values[metric.name] for launch in side if metric.name in launch.values] for side in (a, b)]
     if not all(sides) or len(sides[0]) < len(a) or len(sides[1]) < len(b):
         return None
-    is_by_steps = bool(pairs) and by_steps and metric.name == STEP
+    is_by_steps = bool(pairs) and metric.name in BY_STEPS
     if is_by_steps:
-        differences = [log_shift(*(make_samples(launch.record).slowest for launch in pair)) for pair in pairs]
+        steps = [[time_steps(launch.samples, metric.name) for launch in pair] for pair in pairs]
+        differences = [log_ratio_of_steps(metric.name, now, before) for before, now in steps]
     elif pairs:
         differences = log_ratios(*([pair[side].values[metric.name] for pair in pairs] for side in (0, 1)))
     else:
         differences = []
     sign = 1.0 if metric.is_lower_better else -1.0
+    paired = [[pair[side] for pair in pairs] or each for side, each in enumerate((a, b))]
+    launched = [tuple((launch.job, launch.record.repeat) for launch in side) for side in paired]
+    values = [tuple(launch.values[metric.name] for launch in side) for side in paired]
     return Change(
-        metric=replace(metric, title="step time") if is_by_steps else metric,
+        metric=replace(metric, title="step time") if is_by_steps and metric.name == STEP else metric,
         a=estimate_rate(sides[0]),
         b=estimate_rate(sides[1]),
         ratio=ratio_of_pairs(differences) if pairs else welch_ratio(*sides),
         worse_by=tuple(sign * difference for difference in differences),
+        launches_a=launched[0],
+        launches_b=launched[1],
+        values_a=values[0],
+        values_b=values[1],
     )
 
 

@@ -9,7 +9,6 @@ from hvbench.analysis.frame.metrics import METRICS, Metric
 from hvbench.comparison.ab.judge import compare_pairs, is_ab, judge_folder
 from hvbench.comparison.ab.pairs import read_ab
 from hvbench.comparison.baseline import judge_against_baseline
-from hvbench.comparison.calls import MARGIN
 from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
@@ -41,7 +40,7 @@ def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Co
         if is_ab(path):
             if len(runs) > 1:
                 raise UsageError(f"{path}: holds both arms of an hvbench ab; compare it alone")
-            comparison, _, unreadable = compare_pairs(read_ab(path), margin=MARGIN)
+            comparison, _, unreadable = compare_pairs(read_ab(path))
             return comparison, unreadable
         found, unreadable = load_launches(path, name=name)
         sets.append(found)

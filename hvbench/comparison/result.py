@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hvbench.analysis.frame.metrics import Metric
+from hvbench.analysis.stats.contrasts import Contrast
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import Ratio
 from hvbench.analysis.topics.parity.losses import LossChange
 from hvbench.records.record import Record
+
+Launched = tuple[str, int]  # job and repeat of a launch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,11 @@ class Change:
     b: Estimate
     ratio: Ratio  # b over a
     worse_by: tuple[float, ...]  # per pair: log ratio, positive where b is worse; empty where nothing was paired
-    adjusted_p_value: float | None = None
+    launches_a: tuple[Launched, ...] = ()  # that it rests on; of pairs, those of either side
+    launches_b: tuple[Launched, ...] = ()
+    values_a: tuple[float, ...] = ()
+    values_b: tuple[float, ...] = ()
+    contrast: Contrast | None = None  # b over a, by the one rule of "faster"; None: not judged yet
     call: str | None = None  # worse, better, same, unclear; None: no words, only figures
 
     @property
@@ -89,6 +96,7 @@ class Comparison:
     points: tuple[PointComparison, ...]
     missing: tuple[Missing, ...]
     differences: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    means: Mapping[tuple[str, str], Contrast] = field(default_factory=dict)  # (side, metric): over all points
     notes: tuple[str, ...] = ()  # what differs and is no obstacle, in sentences
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, LEADING_AXES, order_values, varying_axes
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import METRICS, measure_parts
-from hvbench.analysis.frame.samples import sort_records
+from hvbench.analysis.frame.samples import LaunchSamples, make_samples, sort_records
 from hvbench.analysis.stats.estimates import describe_end
 from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
@@ -31,6 +32,11 @@ class LaunchValues:
     job: str
     ended: str | None  # how, where it did not end in ok
     values: Mapping[str, float]  # metric -> value, where it is finite and above 0
+
+    @cached_property
+    def samples(self) -> LaunchSamples:
+        """The samples of a launch that ended in `ok`."""
+        return make_samples(self.record)
 
 
 Side = dict[str, list[LaunchValues]]  # point without the joined fields -> its launches

@@ -67,23 +67,27 @@ def test_seen_from_the_other_side_it_is_better() -> None:
     assert calls(comparison)["step_seconds_median"] == "better"
 
 
-def test_a_clear_change_below_the_margin_is_no_regression() -> None:
-    comparison = compare([side("a", launches()), side("b", launches(factor=1.02, seed=1))])
-    (point,) = comparison.points
-    assert point.changes[0].ratio.p_value < 0.01 and point.changes[0].call in ("same", "unclear")
-    assert (
-        calls(compare([side("a", launches()), side("b", launches(factor=1.02, seed=1))], margin=0.01))[
-            "step_seconds_median"
-        ]
-        == "worse"
-    )
+def test_a_clear_change_of_less_than_one_percent_is_none() -> None:
+    for factor, call in ((1.006, "same"), (1.02, "worse")):
+        b = launches(factor=factor)  # the same launches, each by so much longer
+        comparison = compare([side("a", launches(), job="x"), side("b", b, job="x")])
+        (point,) = comparison.points
+        assert point.changes[0].contrast.p_value < 0.01 and point.changes[0].call == call
 
 
-def test_below_six_launches_there_is_no_verdict_however_large_the_change() -> None:
-    assert (
-        calls(compare([side("a", launches()), side("b", launches(repeats=5, factor=3.0))]))["step_seconds_median"]
-        == "unclear"
-    )
+def test_one_launch_a_side_says_nothing_however_large_the_change() -> None:
+    comparison = compare([side("a", launches(repeats=1)), side("b", launches(repeats=1, factor=3.0))])
+    assert calls(comparison)["step_seconds_median"] == "unclear"
+    assert "one launch a side says nothing about chance" in summarize(comparison)[0]
+
+
+def test_all_points_are_one_family_with_a_mean() -> None:
+    names = [{"micro_batch_size": size} for size in (1, 2, 4, 8)]
+    a, b = ([record for each in names for record in launches(repeats=3, factor=factor, **each)] for factor in (1, 1.1))
+    comparison = compare([side("a", a, job="x"), side("b", b, job="x")])
+    mean = comparison.means["b", "step_seconds_median"]
+    assert mean.ratio == pytest.approx(1.1) and mean.rounds == 3
+    assert "over all of them steps take 10.0 % longer (95 % interval 10.0 to 10.0 %)" in summarize(comparison)[0]
 
 
 def test_launches_of_one_job_are_paired_by_repeat_and_others_are_not() -> None:

@@ -13,7 +13,7 @@ from hvbench.analysis.stats.contrasts import (
     Call,
     Family,
     Limits,
-    Scatter,
+    Spread,
     judge_differences,
     judge_family,
     judge_samples,
@@ -142,8 +142,8 @@ def test_a_difference_of_5_percent_is_found() -> None:
 
 @pytest.mark.parametrize(("of_mean", "figure"), [(False, "one: each"), (True, "all: mean")])
 def test_the_rounds_that_are_said_to_tell_do(of_mean: bool, figure: str) -> None:
-    scatter = Scatter(of_contrast=0.035, of_mean=0.035 / math.sqrt(5), contrasts=5, dimensions=5)
-    rounds = rounds_to_tell(Family(contrasts=(), mean=None, scatter=scatter), of_mean=of_mean)
+    spread = Spread(of_contrast=0.035, of_mean=0.035 / math.sqrt(5), contrasts=5, dimensions=5)
+    rounds = rounds_to_tell(Family(contrasts=(), mean=None, spread=spread), of_mean=of_mean)
     random = np.random.default_rng(3)
     found = contrast_power.count_power(rounds=rounds, spread=0.035, sweeps=SWEEPS, random=random)
     assert 0.65 <= found[figure] <= 0.95

@@ -125,7 +125,7 @@ def test_a_comparison_of_steps_sees_no_skew() -> None:
         )
         for name, ranks in (("before", steady), ("after", by_turns))
     ]
-    (point,) = compare(sets, by_steps=True).points
+    (point,) = compare(sets).points
     found = {change.metric.name: change.ratio.ratio for change in point.changes}
     assert found["step_seconds_median"] == pytest.approx(1.0, abs=0.01)
-    assert found["tokens_per_second"] == pytest.approx(1.0)
+    assert found["tokens_per_second"] == pytest.approx(1.0, abs=0.01)  # step by step, too

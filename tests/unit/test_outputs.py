@@ -148,7 +148,7 @@ def test_junit_counts_every_kind_where_ci_servers_look() -> None:
         assert places == sorted(places)
     (suite,) = root
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "1", "1")
-    assert next(suite.iter("failure")).get("message").startswith("step median")
+    assert next(suite.iter("failure")).get("message").startswith("step time")
 
 
 def test_annotations_are_errors_for_what_fails_and_warnings_for_what_is_unclear() -> None:

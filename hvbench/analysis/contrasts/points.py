@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.contrasts.launches import BY_STEPS, log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.metrics import RATE, STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import make_samples
 from hvbench.analysis.stats.contrasts import Call, Contrast, Family, judge_family
-from hvbench.analysis.stats.ratios import log_shift
 from hvbench.analysis.stats.seeds import average_by, is_by_seed
 
 Row = Mapping[str, Any]  # of `summarize_launches`
-BY_STEPS = {RATE: -1.0, STEP: 1.0}  # metric -> the sign of ln(seconds) in its logarithm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,9 +107,9 @@ def _make_cache(run: Run) -> dict[tuple[str, str, str], dict[int, float]]:
 
 def _compare(run: Run, one: str, other: str, metric: str) -> dict[int, float]:
     if metric in BY_STEPS:
-        seconds = run.derive(_seconds_by_launch if metric == STEP else _seconds_per_token_by_launch)
+        seconds = run.derive(_seconds_of_steps if metric == STEP else _seconds_of_tokens)
         a, b = seconds.get(one, {}), seconds.get(other, {})
-        return {when: BY_STEPS[metric] * log_shift(b[when], a[when]) for when in a if when in b}
+        return {when: log_ratio_of_steps(metric, a[when], b[when]) for when in a if when in b}
     a, b = (_values(run, point_id, metric) for point_id in (one, other))
     return {when: math.log(a[when]) - math.log(b[when]) for when in a if when in b}
 
@@ -128,22 +127,19 @@ def _values(run: Run, point_id: str, metric: str) -> dict[int, float]:
     return dict(zip(np.unique(keys).tolist(), average_by(keys, values).tolist(), strict=True)) if len(keys) else {}
 
 
-def _seconds_by_launch(run: Run) -> dict[str, dict[int, np.ndarray]]:
-    """Point -> round -> seconds of the timed steps of the launch's slowest rank."""
-    return _steps_by_launch(run, per_token=False)
+def _seconds_of_steps(run: Run) -> dict[str, dict[int, np.ndarray]]:
+    """Point -> round -> `time_steps` of its launch."""
+    return _time_launches(run, STEP)
 
 
-def _seconds_per_token_by_launch(run: Run) -> dict[str, dict[int, np.ndarray]]:
-    """The same, each step's by its tokens over all ranks."""
-    return _steps_by_launch(run, per_token=True)
+def _seconds_of_tokens(run: Run) -> dict[str, dict[int, np.ndarray]]:
+    return _time_launches(run, RATE)
 
 
-def _steps_by_launch(run: Run, *, per_token: bool) -> dict[str, dict[int, np.ndarray]]:
+def _time_launches(run: Run, metric: str) -> dict[str, dict[int, np.ndarray]]:
     found: dict[str, dict[int, np.ndarray]] = {}
     points = run.points
     for launch in points.loc[points["status"] == "ok", "launch"]:
         record = run.records[launch]
-        samples = make_samples(record)
-        tokens = samples.step_tokens[record.warmup_steps :] if per_token else 1.0
-        found.setdefault(record.point_id, {})[record.repeat] = samples.slowest / tokens
+        found.setdefault(record.point_id, {})[record.repeat] = time_steps(make_samples(record), metric)
     return found

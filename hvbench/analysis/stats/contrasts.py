@@ -85,7 +85,7 @@ class Contrast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scatter:
+class Spread:
     """How rounds scatter, as standard deviations of a round's difference; None where nothing has two rounds."""
 
     of_contrast: float | None  # pooled over the contrasts
@@ -100,7 +100,7 @@ class Differences:
 
     each: tuple[Difference, ...]
     mean: Difference | None
-    scatter: Scatter
+    spread: Spread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ class Family:
 
     contrasts: tuple[Contrast, ...]
     mean: Contrast | None
-    scatter: Scatter
+    spread: Spread
 
 
 def judge_family(
@@ -157,7 +157,7 @@ def as_ratios(found: Differences) -> Family:
     return Family(
         contrasts=tuple(map(_as_ratio, found.each)),
         mean=None if found.mean is None else _as_ratio(found.mean),
-        scatter=found.scatter,
+        spread=found.spread,
     )
 
 
@@ -171,26 +171,24 @@ def align(rows: Sequence[Sequence[float]]) -> np.ndarray:
 
 def rounds_to_tell(family: Family, *, difference: float = WORTH_TELLING, of_mean: bool = False) -> int:
     """Rounds in all that find such a difference of one contrast, or `of_mean` of all, with `POWER`, if rounds go on scattering so."""
-    scatter = family.scatter
-    spread = (scatter.of_mean if of_mean else scatter.of_contrast) or USUAL_SPREAD
-    if scatter.of_contrast == 0:
-        spread = LEAST_SPREAD
+    seen = family.spread.of_mean if of_mean else family.spread.of_contrast
+    spread = USUAL_SPREAD if seen is None else max(seen, LEAST_SPREAD)
     for rounds in range(FEWEST_ROUNDS, MOST_ROUNDS):
         reached = math.log1p(difference) * math.sqrt(rounds) / spread
-        needed = [_needed(freedom, level) for freedom, level in _demands(scatter, rounds, of_mean=of_mean)]
+        needed = [_needed(freedom, level) for freedom, level in _demands(family.spread, rounds, of_mean=of_mean)]
         if reached >= max(needed):
             return rounds
     return MOST_ROUNDS
 
 
-def _demands(scatter: Scatter, rounds: int, *, of_mean: bool) -> list[tuple[float, float]]:
+def _demands(spread: Spread, rounds: int, *, of_mean: bool) -> list[tuple[float, float]]:
     """(degrees of freedom, two-sided level) of what `hvbench.analysis.stats.decision` asks of a contrast, or of their mean."""
     level, own = 1 - CONFIDENCE, rounds - 1.0
-    if of_mean and scatter.contrasts > 1:
+    if of_mean and spread.contrasts > 1:
         level *= MEAN_SHARE
     else:
-        level *= (1.0 if scatter.of_mean is None else 1 - MEAN_SHARE) / max(scatter.contrasts, 1)
-    return [(own * max(scatter.dimensions, 1), level), (own, min(1.0, level * OWN_SHARE))]
+        level *= (1.0 if spread.of_mean is None else 1 - MEAN_SHARE) / max(spread.contrasts, 1)
+    return [(own * max(spread.dimensions, 1), level), (own, min(1.0, level * OWN_SHARE))]
 
 
 def _needed(freedom: float, level: float) -> float:
@@ -202,20 +200,18 @@ def _judge(evidence: Evidence, *, has_mean: bool, dimensions: int | None, limits
     count = evidence.each.centre.shape[-1]
     dimensions = min(dimensions or count, count)
     if not count:
-        return Differences(
-            each=(), mean=None, scatter=Scatter(of_contrast=None, of_mean=None, contrasts=0, dimensions=0)
-        )
+        return Differences(each=(), mean=None, spread=Spread(of_contrast=None, of_mean=None, contrasts=0, dimensions=0))
     decided = decide(evidence, has_mean=has_mean, dimensions=dimensions)
     found = [_read(decided, index, limits) for index in range(count + decided.has_mean)]
-    spread = float(decided.spread)
+    pooled = float(decided.spread)
     whole = found[count] if decided.has_mean and found[count].p_value is not None else None
-    scatter = Scatter(
-        of_contrast=None if math.isnan(spread) else spread,
+    spread = Spread(
+        of_contrast=None if math.isnan(pooled) else pooled,
         of_mean=None if whole is None else math.sqrt(float(evidence.mean.variance[0])),
         contrasts=count,
         dimensions=dimensions,
     )
-    return Differences(each=tuple(found[:count]), mean=whole, scatter=scatter)
+    return Differences(each=tuple(found[:count]), mean=whole, spread=spread)
 
 
 def _read(decided: Decided, index: int, limits: Limits) -> Difference:

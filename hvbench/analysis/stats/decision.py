@@ -154,7 +154,8 @@ def find_errors_of_mean(evidence: Evidence, is_known: np.ndarray) -> Errors:
     squares = np.where(is_member, np.maximum(each.variance, LEAST_SPREAD**2) / np.maximum(each.size, 1e-9), 0.0)
     members = np.maximum(is_member.sum(axis=-1, keepdims=True), 1)
     total = squares.sum(axis=-1, keepdims=True)
-    freedom = np.square(total) / (np.square(squares) / np.maximum(each.freedom, 1.0)).sum(axis=-1, keepdims=True)
+    parts = (np.square(squares) / np.maximum(each.freedom, 1.0)).sum(axis=-1, keepdims=True)
+    freedom = np.square(total) / np.where(parts > 0, parts, 1.0)  # Satterthwaite
     apart = total / np.square(members)
     own = np.where(is_known, np.maximum(mean.variance, LEAST_SPREAD**2), 1.0) / np.maximum(mean.size, 1e-9)
     larger = np.maximum(own, apart)

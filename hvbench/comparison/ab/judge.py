@@ -24,7 +24,7 @@ TREATMENT = (
 
 def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, list[str]]:
     """The verdict over the complete pairs of a run, and a line for each unreadable record."""
-    comparison, sets, problems = compare_pairs(run, margin=policy.margin)
+    comparison, sets, problems = compare_pairs(run)
     against = f"arm a ({run.arms['a'].get('description', '')})"
     terms = Terms(policy=policy, suite=run.suite, against=against, today=today)
     controls, notes = read_controls(run, sets), [describe_launching(run)]
@@ -32,10 +32,10 @@ def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, lis
     return judgement, problems
 
 
-def compare_pairs(run: AbRun, *, margin: float) -> tuple[Comparison, list[LaunchSet], list[str]]:
+def compare_pairs(run: AbRun) -> tuple[Comparison, list[LaunchSet], list[str]]:
     """Both arms of a run compared, their records, and a line for each unreadable one."""
     sets, problems = load_pairs(run)
-    comparison = compare(sets, ignore=run.changed_fields, treatment=TREATMENT, margin=margin, by_steps=True)
+    comparison = compare(sets, ignore=run.changed_fields, treatment=TREATMENT)
     return comparison, sets, problems
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hvbench.analysis.stats.ratios import adjust_holm
-from hvbench.comparison.calls import MIN_LAUNCHES
 from hvbench.comparison.gate.checks import (
     Terms,
     check_change,
@@ -21,6 +20,7 @@ from hvbench.comparison.gate.look import LEAST_SPREAD, find_suites
 from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, is_final
 from hvbench.comparison.result import Change, Comparison, PointComparison
 
+MIN_LAUNCHES = 6  # a side; below them there is no verdict against a stored baseline
 SINGLE_LOOK = 0.05  # two-sided level against a stored baseline, which is looked at once
 SUSPICION = "suspected; a stored baseline cannot tell a slower program from a slower day, run hvbench ab"
 

@@ -12,12 +12,12 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.show.cells import NOT_AVAILABLE, format_number
+from hvbench.analysis.frame.metrics import STEP
+from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, format_number
 from hvbench.analysis.show.render import frame_to_csv
 from hvbench.analysis.show.text import clean_text, escape_markdown
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast
 from hvbench.analysis.stats.estimates import Estimate
-from hvbench.analysis.stats.ratios import Ratio
-from hvbench.comparison.calls import MARGIN, MIN_LAUNCHES
 from hvbench.comparison.result import Change, Comparison, PointComparison
 from hvbench.spec.messages import shorten
 
@@ -38,15 +38,15 @@ FULL_HEADER = (
     "interval",
     "B/A",
     "interval",
-    "p (Holm)",
+    "p (corrected)",
     "p (sign-flip)",
     "verdict",
 )
 NOTE = (
-    f"B/A: geometric mean of the launches' ratio; paired t on the logarithm where launches were interleaved, Welch's t otherwise. "
-    f"Step time (of an A/B comparison): A and B are medians, a pair's ratio is the median of all ratios of a step of B to one of A. "
-    f"A verdict needs {MIN_LAUNCHES} launches a side, a p-value of at most 5 % after Holm's correction, and a change of at least "
-    f"{MARGIN * 100:g} %; it rests on the step median and on peak memory. The other figures are shown, corrected for their number."
+    "B/A: ratio of geometric means. Launches that were interleaved are compared round by round, step times and rates by the median of all ratios of "
+    "a step of B to one of A; others as two samples (Welch). Interval and p-value are corrected for the number of points, by the one "
+    "rule of a report: worse or better if the interval leaves out 1 and the change is at least 1 %, the same if it lies within "
+    f"{EQUAL_WITHIN * 100:g} %, else unclear. p (sign-flip) is of the rounds alone, and not corrected."
 )
 
 
@@ -87,11 +87,21 @@ def _count(comparison: Comparison) -> Iterator[str]:
         worse, better = (sum(word in each for each in calls) for word in ("worse", "better"))
         same = sum(bool(each) and set(each) == {"same"} for each in calls)
         few = min((min(c.ratio.n_a, c.ratio.n_b) for point in points for c in point.changes), default=0)
-        hint = f"; no verdict below {MIN_LAUNCHES} launches a side, there are {few}" if few < MIN_LAUNCHES else ""
+        hint = "; one launch a side says nothing about chance" if few < 2 else ""
+        mean = comparison.means.get((arm, STEP))
+        whole = f"; over all of them steps take {describe_mean(mean)}" if mean else ""
         yield (
             f"{arm} against {comparison.arms[0]}, {len(points)} points: {worse} worse, {better} better, {same} the same "
-            f"(within {MARGIN * 100:g} %), {len(points) - sum(_is_clear(each) for each in calls)} unclear{hint}."
+            f"(within {EQUAL_WITHIN * 100:g} %), {len(points) - sum(_is_clear(each) for each in calls)} unclear{whole}{hint}."
         )
+
+
+def describe_mean(mean: Contrast) -> str:
+    """`4.2 % longer (95 % interval 1.0 to 7.5 %)`, of B's steps."""
+    word = "longer" if mean.ratio > 1 else "shorter"
+    shown = mean if mean.ratio > 1 else mean.turned()
+    ends = " to ".join(f"{(end - 1) * 100:.1f}" for end in (shown.low, shown.high))
+    return f"{(shown.ratio - 1) * 100:.1f} % {word} ({INTERVAL} {ends} %)"
 
 
 def _is_clear(calls: Sequence[str | None]) -> bool:
@@ -156,18 +166,17 @@ def _size(change: Change) -> float:
 def _brief(point: PointComparison, change: Change, *, several: bool) -> list[str]:
     return [
         _name(point, several=several), _title(change), show_estimate(change.a, change), show_estimate(change.b, change),
-        f"{change.ratio.ratio:.4g}", show_ratio_interval(change.ratio), describe_change(change),
+        f"{change.ratio.ratio:.4g}", show_ratio_interval(change), describe_change(change),
     ]  # fmt: skip
 
 
 def _full(point: PointComparison, change: Change, *, several: bool) -> list[str]:
-    p_values = [
-        NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (change.adjusted_p_value, change.ratio.sign_flip_p_value)
-    ]
+    corrected = change.contrast.p_value if change.contrast else None
+    p_values = [NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (corrected, change.ratio.sign_flip_p_value)]
     return [
         _name(point, several=several), _title(change), show_estimate(change.a, change), show_interval(change.a, change),
         show_estimate(change.b, change), show_interval(change.b, change), f"{change.ratio.ratio:.4g}",
-        show_ratio_interval(change.ratio), *p_values, describe_change(change),
+        show_ratio_interval(change), *p_values, describe_change(change),
     ]  # fmt: skip
 
 
@@ -192,9 +201,11 @@ def show_interval(estimate: Estimate, change: Change) -> str:
     return " to ".join(format_number(end * change.metric.scale) for end in (estimate.low, estimate.high))
 
 
-def show_ratio_interval(ratio: Ratio) -> str:
-    """The interval of B/A, or how many launches there were."""
-    return f"n={min(ratio.n_a, ratio.n_b)}" if ratio.low is None else f"{ratio.low:.4g} to {ratio.high:.4g}"
+def show_ratio_interval(change: Change) -> str:
+    """The corrected interval of B/A, where sides of two machines have none to correct their own; or how many launches there were."""
+    ratio = change.contrast or change.ratio
+    n = min(change.ratio.n_a, change.ratio.n_b)
+    return f"n={n}" if ratio.low is None else f"{ratio.low:.4g} to {ratio.high:.4g}"
 
 
 def describe_change(change: Change) -> str:
@@ -222,9 +233,10 @@ def comparison_frame(comparison: Comparison) -> pd.DataFrame:
             "better": "lower" if change.metric.is_lower_better else "higher", "is_decisive": change.metric.is_decisive,
             "a": change.a.centre, "a_low": change.a.low, "a_high": change.a.high, "n_a": change.ratio.n_a,
             "b": change.b.centre, "b_low": change.b.low, "b_high": change.b.high, "n_b": change.ratio.n_b,
-            "ratio": change.ratio.ratio, "ratio_low": change.ratio.low, "ratio_high": change.ratio.high,
+            "ratio": change.ratio.ratio, "ratio_low": (change.contrast or change.ratio).low,
+            "ratio_high": (change.contrast or change.ratio).high,
             "is_paired": change.ratio.is_paired, "p_value": change.ratio.p_value,
-            "adjusted_p_value": change.adjusted_p_value, "sign_flip_p_value": change.ratio.sign_flip_p_value,
+            "adjusted_p_value": change.contrast.p_value if change.contrast else None, "sign_flip_p_value": change.ratio.sign_flip_p_value,
             "call": change.call,
         }
         for point in comparison.points
