@@ -201,7 +201,7 @@ def study(*, sweeps: int, seed: int) -> dict[str, Any]:
     """What contrast_power.json holds."""
     errors = {
         name: {
-            rounds: count_errors(noise, rounds=rounds, sweeps=sweeps, random=np.random.default_rng([seed, rounds]))
+            str(rounds): count_errors(noise, rounds=rounds, sweeps=sweeps, random=np.random.default_rng([seed, rounds]))
             for rounds in ROUNDS
         }
         for name, noise in NOISES.items()
@@ -214,7 +214,7 @@ def study(*, sweeps: int, seed: int) -> dict[str, Any]:
         for rounds in MORE_ROUNDS
     }
     report = {
-        rounds: count_report(rounds=rounds, sweeps=sweeps, random=np.random.default_rng([seed, rounds, 2]))
+        str(rounds): count_report(rounds=rounds, sweeps=sweeps, random=np.random.default_rng([seed, rounds, 2]))
         for rounds in ROUNDS
     }
     return {"sweeps": sweeps, "errors": errors, "power": power, "report": report}
@@ -223,7 +223,7 @@ def study(*, sweeps: int, seed: int) -> dict[str, Any]:
 def describe(content: Mapping[str, Any]) -> dict[str, str]:
     """Mark -> its table in the guide."""
     rows = [
-        [name, *(found[rounds][kind] for kind in ("frameworks", "best", "coverage") for rounds in ROUNDS)]
+        [name, *(found[str(rounds)][kind] for kind in ("frameworks", "best", "coverage") for rounds in ROUNDS)]
         for name, found in content["errors"].items()
     ]
     names = ("frameworks", "best of five", "intervals that hold the truth")

@@ -55,7 +55,8 @@ def make_plan(
 
     Repeats are the outer loop, so that the launches of one point are spread over the whole sweep (a machine that drifts
     then widens the interval instead of shifting a point). Within a repeat, points that can share workers follow each
-    other: the workers import their framework once.
+    other: the workers import their framework once. Every other repeat runs backwards: what drifts through a sweep then favours no
+    point by its place.
 
     Args:
         points: A suite's, in order; a point without a `world_size` gets all ranks.
@@ -77,7 +78,7 @@ def make_plan(
     finished, added = set(done), set(extra)
     jobs, already = [], []
     for repeat in range(max([settings.repeats, *(repeat + 1 for _, repeat in added)])):
-        for point in ordered:
+        for point in ordered if repeat % 2 == 0 else ordered[::-1]:
             job = Job(point=point, repeat=repeat)
             if repeat < settings.repeats or (point.point_id, repeat) in added:
                 (already if job.key in finished else jobs).append(job)

@@ -20,7 +20,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvbench.analysis.frame.elapsed import slowest_series
-from hvbench.analysis.stats.ratios import Ratio, paired_ratio
+from hvbench.analysis.stats.contrasts import Call, Contrast, judge_family
+from hvbench.analysis.stats.ratios import log_ratios
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
 from hvbench.plan.skip import reason_to_skip
@@ -53,7 +54,7 @@ class Tuned:
     point: Point
     knobs: Mapping[str, Any]
     trials: int
-    ratio: Ratio | None  # None where the default was the best, or where the evidence is missing
+    ratio: Contrast | None  # None where the default was the best, or where the evidence is missing
     missing: str | None = None  # why nothing can be said; None: something can
 
 
@@ -172,7 +173,7 @@ def is_searched(tuning: Tuning, launches: Launches, *, trials: int) -> bool:
     return trials >= LEAST_TRIALS and is_spent
 
 
-def compare_in_pairs(tuning: Tuning, launches: Launches, best: Point) -> Ratio | None:
+def compare_in_pairs(tuning: Tuning, launches: Launches, best: Point) -> Contrast | None:
     """Step time of `best` over that of the default, from pairs of launches in random order; None without a whole pair.
 
     At least `tuning.pairs`, whatever they take; then as many as fit into the budget.
@@ -187,7 +188,7 @@ def compare_in_pairs(tuning: Tuning, launches: Launches, best: Point) -> Ratio |
         seconds = {job: launches.run(job) for job in (reversed(pair) if is_best_first else pair)}
         if all(map(math.isfinite, seconds.values())):
             kept.append((seconds[pair[0]], seconds[pair[1]]))
-    return paired_ratio(*map(list, zip(*kept, strict=True))) if kept else None
+    return judge_family([log_ratios(*map(list, zip(*kept, strict=True)))]).contrasts[0] if kept else None
 
 
 def read_search(run: Mapping[str, Any], *, where: Path) -> Search | None:
@@ -239,12 +240,12 @@ def describe_gain(tuned: Tuned) -> str:
     """What the knobs gain, or why nothing can be said of it."""
     if tuned.ratio is None:
         return "nothing was found that beats the default"
-    gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.n_a
+    gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.rounds
     interval = "no interval"
     if tuned.ratio.low is not None and tuned.ratio.high is not None:
         interval = (
             f"95 % interval of the gain {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
         )
-    sure = tuned.ratio.high is not None and tuned.ratio.high < 1
+    sure = tuned.ratio.call == Call.SLOWER  # of step times: the smaller one
     which = "shorter" if gain >= 0 else "longer"
     return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,22 @@ def test_a_difference_of_5_percent_is_found() -> None:
     assert found["all: each"] >= 0.45
     assert found["one: each"] >= 0.25
     assert found["3 % apart: anything said to be equal"] <= AT_MOST
+
+
+def test_the_guide_shows_what_was_simulated() -> None:
+    content = json.loads(Path("docs/images/contrast_power.json").read_text())
+    guide = Path("docs/reading-a-report.md").read_text()
+    for mark, table in contrast_power.describe(content).items():
+        assert f"<!-- {mark}, from docs/images/contrast_power.json -->\n{table}\n<!-- end -->" in guide, mark
+    rates = [
+        found[kind]
+        for name, noise in content["errors"].items()
+        for found in noise.values()
+        for kind in ("frameworks", "best")
+        if name != NOT_SEEN
+    ]
+    assert max(rates) <= 0.05
+    assert content["power"]["5, 3.5 %"]["all: mean"] >= 0.8
 
 
 @pytest.mark.parametrize(("of_mean", "figure"), [(False, "one: each"), (True, "all: mean")])

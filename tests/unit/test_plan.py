@@ -45,17 +45,17 @@ def test_a_job_of_another_point_than_the_suites_has_no_place() -> None:
     assert sorted(places.values()) == list(range(8)) and other.key not in places
 
 
-def test_repeats_are_the_outer_loop_and_each_framework_runs_in_one_piece() -> None:
+def test_repeats_are_the_outer_loop_forth_and_back_and_each_framework_runs_in_one_piece() -> None:
     jobs = plan(points(seed=[0, 1]), repeats=2).jobs
     assert [(job.repeat, job.point.framework, job.point.seed) for job in jobs] == [
         (0, "pytorch", 0),
         (0, "pytorch", 1),
         (0, "tensorflow", 0),
         (0, "tensorflow", 1),
-        (1, "pytorch", 0),
-        (1, "pytorch", 1),
-        (1, "tensorflow", 0),
         (1, "tensorflow", 1),
+        (1, "tensorflow", 0),
+        (1, "pytorch", 1),
+        (1, "pytorch", 0),
     ]
 
 

@@ -145,7 +145,7 @@ def test_a_session_that_goes_on_repeats_no_launch_and_finds_the_same(stop_after:
         assert all({job.point for job in pair} == {BASE, tuned.point} for pair in pairs), (
             "half a pair is launched anew, whole"
         )
-        assert tuned.ratio.n_a == (stop_after - settled) // 2 + len(pairs), "whole pairs of before count"
+        assert tuned.ratio.rounds == (stop_after - settled) // 2 + len(pairs), "whole pairs of before count"
 
 
 @pytest.mark.parametrize("kept", [{"knobs": 3}, {"knobs": [1]}, {"knobs": ["controller"], "trials": 0}, [], None, "x"])
