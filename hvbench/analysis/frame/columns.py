@@ -170,6 +170,14 @@ def peak_device_memory_bytes(samples: LaunchSamples) -> int | None:
     )
 
 
+def exchange_and_update_seconds_per_token(samples: LaunchSamples) -> float | None:
+    """Exposed communication and update of a step / its tokens over all ranks; missing without ablations, or where noise leaves nothing."""
+    if not samples.parts:
+        return None
+    seconds = samples.parts["exposed_communication_seconds"] + samples.parts["optimizer_seconds"]
+    return seconds / samples.record.model.tokens_per_step if seconds > 0 else None
+
+
 def part_of_step(name: str, samples: LaunchSamples) -> float | None:
     """One value of `break_down`; missing without ablations."""
     return samples.parts.get(name)
@@ -264,6 +272,9 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("data_seconds_median", "float", "s", "wait for a batch of slowest_rank, timed steps",
            lambda s: s.data_seconds_median),
     *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
+    Column("exchange_and_update_seconds_per_token", "float", "s/token",
+           "(exposed_communication_seconds + optimizer_seconds) / tokens_per_step: what accumulation saves",
+           exchange_and_update_seconds_per_token),
     Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",
            lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks)),
     Column("build_seconds", "float", "s", "slowest rank's building of the model",

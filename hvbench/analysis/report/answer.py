@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,6 +38,7 @@ def _find_answer(run: Run) -> Answer:
     said = [(topic.answers(run), sentence) for topic in topics for sentence in topic.sentences(run)]
     # What can be said stands before what is open, within the answer and behind it.
     said.sort(key=lambda pair: (not pair[0], pair[1].is_open))
+    said = [(_, each) for place, (_, each) in enumerate(said) if not is_said(each, [one for _, one in said[:place]])]
     # Only the first one, which is the answer, goes on with the price of what it leaves open.
     sentences = [sentence if place else sentence.with_price() for place, (_, sentence) in enumerate(said)]
     return Answer(
@@ -44,6 +46,12 @@ def _find_answer(run: Run) -> Answer:
         details=tuple(sentences[MAX_HEADLINES:]),
         certainty=(*describe_certainty(run), *failures),
     )
+
+
+def is_said(sentence: Sentence, before: Sequence[Sentence]) -> bool:
+    """Whether one of the sentences before says the same as one of its clauses."""
+    text = sentence.text.removesuffix(".").lower()
+    return any(text in each.text.lower() for each in before)
 
 
 def list_advice(run: Run) -> list[str]:

@@ -109,7 +109,8 @@ def describe_family(draft: Draft, family: PointFamily, sides: Sides, *, unmeasur
 def describe_price(run: Run, family: PointFamily) -> Sentence:
     """`a difference of 5 % takes about 4 more rounds, 6 minutes: COMMAND`; or that even a small one would have been found."""
     draft = Draft()
-    prices = [price_of(run, family, difference=difference) for difference in PRICED]
+    of_mean = family.mean is not None
+    prices = [price_of(run, family, difference=difference, of_mean=of_mean) for difference in PRICED]
     price = next((each for each in prices if each), None)
     if price is None:
         text = f"a difference of {say_limit(draft, PRICED[-1])} % would most likely have been found"

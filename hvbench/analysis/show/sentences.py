@@ -68,15 +68,24 @@ class Sentence:
 
     def with_price(self) -> Sentence:
         """The sentence with its price at the end, or as it is where it has none."""
-        if self.price is None:
-            return self
+        return self if self.price is None else replace(self.followed_by(self.price), price=None)
+
+    def followed_by(self, other: Sentence) -> Sentence:
+        """Both as one sentence: `ONE; OTHER.`"""
         return replace(
             self,
-            text=f"{self.text.removesuffix('.')}; {self.price.text}.",
-            numbers=(*self.numbers, *self.price.numbers),
-            labels=(*self.labels, *self.price.labels),
-            price=None,
+            text=f"{self.text.removesuffix('.')}; {other.text.removesuffix('.')}.",
+            numbers=(*self.numbers, *other.numbers),
+            claims=(*self.claims, *other.claims),
+            judged=(*self.judged, *other.judged),
+            labels=(*self.labels, *other.labels),
         )
+
+    def led_by(self, words: str) -> Sentence:
+        """`WORDS: the sentence.`"""
+        is_name = self.text.startswith(tuple(PRECISIONS))
+        text = self.text if is_name else self.text[0].lower() + self.text[1:]
+        return replace(self, text=f"{words}: {text}")
 
 
 @dataclass(frozen=True, kw_only=True)

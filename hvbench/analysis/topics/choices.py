@@ -11,11 +11,12 @@ from hvbench.analysis.contrasts.points import PointFamily, contrast_points
 from hvbench.analysis.frame.axes import KNOBS, order_values
 from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import Row
+from hvbench.analysis.show.cells import HEADERS, Row
 from hvbench.analysis.show.effects import Sides, describe_family, describe_price
 from hvbench.analysis.show.forest import Forest, Side
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.topics.forests import draw_family
 from hvbench.analysis.topics.questions import asks_about_choices, was_launched_once
@@ -68,7 +69,27 @@ def describe_choices(run: Run) -> list[Sentence]:
         (choice, sentence) for choice in list_choices(run, run.other_axes) for sentence in describe_choice(run, choice)
     ]
     found.sort(key=lambda pair: (not is_compared[pair[0].axis], pair[1].is_open, -pair[1].strength))
-    return [sentence for _, sentence in found]
+    sentences = [sentence for _, sentence in found]
+    if not asks_about_choices(run) or len(run.compared_axes) < 2:
+        return sentences
+    return summarize(sentences, [choice.axis for choice, _ in found], run.compared_axes)
+
+
+def summarize(sentences: Sequence[Sentence], axes: Sequence[str], compared: Sequence[str]) -> list[Sentence]:
+    """The same, the first one saying whether any of several compared axes matters. `axes`: of each sentence."""
+    mine = [each for each, axis in zip(sentences, axes, strict=True) if axis in compared]
+    if not mine:
+        return list(sentences)
+    rest = list(sentences[len(mine) :])
+    if any(judged.call in (Call.FASTER, Call.SLOWER) for judged in mine[0].judged):
+        label = HEADERS.get(axes[0], axes[0])
+        return [mine[0].led_by(f"{label[0].upper()}{label[1:]} matters most"), *mine[1:], *rest]
+    if any(each.is_open for each in mine):
+        return list(sentences)
+    first = mine[0]
+    for each in mine[1:]:
+        first = first.followed_by(each)
+    return [first.led_by("None of them matters"), *rest]
 
 
 def is_same_work(axis: str) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import INTERVAL, format_number, show_value
+from hvbench.analysis.show.cells import INTERVAL, Row, format_number, show_value
+from hvbench.analysis.show.effects import describe_price
+from hvbench.analysis.show.panels import STYLES
+from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Table, describe_constants, describe_lost, head_axes
+from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.analysis.topics.paired_steps import (
     find_launches,
@@ -21,10 +23,14 @@ from hvbench.analysis.topics.paired_steps import (
     step_difference,
     step_ratio,
 )
+from hvbench.analysis.topics.questions import asks_about, was_launched_once
 from hvbench.analysis.topics.scaling.efficiency import OF_MANY_RANKS
+from hvbench.analysis.topics.throughput.pairs import by_framework, measured_rows
+from hvbench.analysis.topics.throughput.sentences import describe_lead, describe_rivals, find_best
 from hvbench.analysis.topics.topic import Need, Topic, never
 from hvbench.registry import describe_framework
 
+NAME = "strategies"
 BASE, ALONE = "horovod", "local"
 
 
@@ -93,10 +99,37 @@ def strategy_table(run: Run) -> Table:
     )  # fmt: skip
 
 
-def describe_strategy(point: dict[str, Any]) -> str:
+def describe_strategy(point: Row) -> str:
     """`native (DistributedDataParallel)`."""
     strategy, called = str(point["strategy"]), describe_framework(str(point["framework"])).native_strategy
     return f"native ({called})" if strategy == "native" and called else strategy
+
+
+def describe_strategies(run: Run) -> list[Sentence]:
+    """Which strategy exchanges gradients fastest in each framework, where nothing else varies."""
+    if run.other_axes != ["strategy"] or was_launched_once(run) or run.was_evaluated:
+        return []
+    draft, parts, prices = Draft(), [], []
+    is_open = True
+    for name, rows in by_framework([row for row in measured_rows(run) if row["strategy"] != ALONE]).items():
+        if len(rows) < 2:
+            continue
+        best = find_best(run, rows)
+        where = f"in {STYLES[name].label} {draft.label(describe_strategy(best.row))}"
+        if best.is_proven:
+            text = f"exchanges gradients fastest: {describe_lead(draft, best, name=describe_strategy)}"
+        else:
+            text = f"has the highest rate: {describe_rivals(draft, best, name=describe_strategy)}"
+        parts.append(f"{where} {text}")
+        is_open = is_open and not best.called(Call.FASTER)
+        prices += [best.family] if best.called(Call.OPEN) else []
+    price = describe_price(run, prices[0]) if prices else None
+    return [draft.finish(NAME, f"{'; '.join(parts)}.", is_open=is_open, price=price)] if parts else []
+
+
+def asks_about_strategies(run: Run) -> bool:
+    """Whether the question is which strategy is the fastest."""
+    return asks_about(run, "strategy") and run.other_axes == ["strategy"]
 
 
 TOPIC = Topic(
@@ -104,5 +137,8 @@ TOPIC = Topic(
     question="Which way of exchanging gradients is fastest, and what does the exchange cost?",
     needs=Need(words="launches of several strategies", is_met=compares_strategies),
     tables=strategy_tables,
+    sentences=describe_strategies,
+    precedence=34,
+    answers=asks_about_strategies,
     is_in_terminal=never,
 )

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.breakdown.plot import plot_breakdown
+from hvbench.analysis.topics.breakdown.sentences import describe_breakdown
 from hvbench.analysis.topics.breakdown.table import breakdown_table
 from hvbench.analysis.topics.topic import Need, Topic
 
@@ -26,10 +27,18 @@ def breakdown_plots(run: Run) -> dict[str, Figure]:
     return {"breakdown": plot_breakdown(run)}
 
 
+def is_about_speed(run: Run) -> bool:
+    """Whether the run's question is about speed: whoever asks for ablations asks where the time goes."""
+    return not run.was_evaluated
+
+
 TOPIC = Topic(
     name="Breakdown",
     question="Where does the time of a step go?",
     needs=Need(words="launches with rounds of ablation (ablation_rounds)", is_met=has_breakdown),
     tables=breakdown_tables,
     plots=breakdown_plots,
+    sentences=describe_breakdown,
+    precedence=30,
+    answers=is_about_speed,
 )

@@ -64,9 +64,9 @@ def scaling_efficiencies(points: pd.DataFrame) -> list[Efficiency]:
     found = []
     for kind in FIXED:
         for baseline in BASELINES:
-            bases = _group_bases(axes, kind=kind, baseline=baseline)
+            bases = group_bases(axes, kind=kind, baseline=baseline)
             for point_id, point in axes.items():
-                base_id = _find_base(point, axes, bases=bases, kind=kind, baseline=baseline)
+                base_id = find_base(point, axes, bases=bases, kind=kind, baseline=baseline)
                 if base_id is None:
                     continue
                 pairs = pair_launches(launches[point_id], launches[base_id])
@@ -97,7 +97,7 @@ def _estimate(pairs: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
-def _group_bases(axes: dict[str, dict[str, Any]], *, kind: str, baseline: int) -> dict[tuple, list[str]]:
+def group_bases(axes: dict[str, dict[str, Any]], *, kind: str, baseline: int) -> dict[tuple, list[str]]:
     """What a point has in common with its baseline -> the points of `baseline` ranks that have it."""
     found: dict[tuple, list[str]] = {}
     for point_id, point in axes.items():
@@ -113,7 +113,7 @@ def _shared_with_base(point: dict[str, Any], *, kind: str, baseline: int) -> tup
     return (*kept, global_batch(point) if kind == "strong" else None)
 
 
-def _find_base(
+def find_base(
     point: dict[str, Any], axes: dict[str, dict[str, Any]], *, bases: dict[tuple, list[str]], kind: str, baseline: int
 ) -> str | None:
     """The point of `baseline` ranks that differs in nothing else, or by the batch that keeps the global one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -85,22 +85,22 @@ def describe_best(run: Run, rows: Sequence[Row], *, name: str, lost: int) -> Sen
     best = find_best(run, rows)
     subject = draft.label(name_point(best.row, axes))
     if best.is_proven:
-        text = f"{subject} trains fastest, at {draft.estimate(best.row)}: {_describe_lead(draft, best, axes)}"
+        text = f"{subject} trains fastest, at {draft.estimate(best.row)}: {describe_lead(draft, best, name=lambda row: name_point(row, axes))}"
         return draft.finish(NAME, f"{text}{behind}.")
     whole = f"{name}'s {draft.count(len(rows))} points" if name else draft.all_of(len(rows), "points")
-    text = f"{subject} has the highest rate of {whole}, {draft.estimate(best.row)}: {_describe_rivals(draft, best)}"
+    text = f"{subject} has the highest rate of {whole}, {draft.estimate(best.row)}: {describe_rivals(draft, best, name=lambda row: name_point(row, axes))}"
     is_open = not best.called(Call.FASTER)
     price = describe_price(run, best.family) if best.called(Call.OPEN) else None
     return draft.finish(NAME, f"{text}{behind}.", is_open=is_open, price=price)
 
 
-def _describe_lead(draft: Draft, best: Best, axes: Sequence[str]) -> str:
+def describe_lead(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> str:
     """`4.1 % faster than the next, NAME (interval), and 12 to 40 % than the other 8`: of the best that is faster than all."""
     closest, contrasts = best.next, best.family.contrasts
     which = contrasts.index(closest)
     draft.judged.extend(say_judged(best.family, i, is_best=True) for i in range(len(contrasts)) if i != which)
-    name = draft.label(name_point(closest.other, axes))
-    what = f"the next, {name}" if len(contrasts) > 1 else name
+    rival = draft.label(name(closest.other))
+    what = f"the next, {rival}" if len(contrasts) > 1 else rival
     effect, interval = say_effect(draft, best.family, which, words=SPEED, other=what, is_best=True)
     text = f"{effect} ({interval})"
     if others := [each for each in contrasts if each is not closest]:
@@ -109,23 +109,29 @@ def _describe_lead(draft: Draft, best: Best, axes: Sequence[str]) -> str:
     return text
 
 
-def _describe_rivals(draft: Draft, best: Best) -> str:
+def describe_rivals(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> str:
     """`faster than 6 of the others, by 8 to 40 %, within 3 % of 1; 5 rounds cannot say it of 2`, of a best that is not shown to be it."""
     contrasts = best.family.contrasts
     faster, equal = best.called(Call.FASTER), best.called(Call.EQUAL)
+    rest = [each for each in contrasts if each not in faster and each not in equal]
     draft.judged.extend(
         say_judged(best.family, i, is_best=True) for i, each in enumerate(contrasts) if each in (*faster, *equal)
     )
-    parts = []
-    if faster:
+    rounds, parts = max(each.contrast.rounds for each in contrasts), []
+    if len(faster) == 1:
+        other = draft.label(name(faster[0].other))
+        which = contrasts.index(faster[0])
+        effect, interval = say_effect(draft, best.family, which, words=SPEED, other=other, is_best=True)
+        parts.append(f"{effect} ({interval})")
+    elif faster:
         spread = say_range(draft, faster, best.family, is_larger=True, is_best=True)
-        parts.append(f"faster than {draft.count(len(faster))} of the others, by {spread}")
+        parts.append(f"faster than {draft.count(len(faster))} of the others, by {spread} ({say_rounds(draft, rounds)})")
     if equal:
-        parts.append(f"within {say_limit(draft, EQUAL_WITHIN)} % of {draft.count(len(equal))}")
-    rounds = say_rounds(draft, max(each.contrast.rounds for each in contrasts))
-    if rest := len(contrasts) - len(faster) - len(equal):
-        whom = f"the other {draft.count(rest)}" if parts else f"any of the other {draft.count(rest)}"
-        parts.append(f"{rounds} cannot say whether it is faster than {whom}")
-    else:
-        parts[-1] += f" ({rounds})"
+        whom = draft.label(name(equal[0].other)) if len(equal) == 1 else draft.count(len(equal))
+        parts.append(f"within {say_limit(draft, EQUAL_WITHIN)} % of {whom}")
+    if rest:
+        whom = f"the other {draft.count(len(rest))}" if parts else f"any of the other {draft.count(len(rest))}"
+        if len(rest) == 1:
+            whom = draft.label(name(rest[0].other))
+        parts.append(f"{say_rounds(draft, rounds)} cannot say whether it is faster than {whom}")
     return ", ".join(parts)

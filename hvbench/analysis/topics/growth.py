@@ -1,0 +1,156 @@
+"""A number that is swept: up to which value each framework gets faster, what the largest brings, and what it costs in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import pandas as pd
+
+from hvbench.analysis.contrasts.points import PointContrast, contrast_points
+from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.effects import (
+    MEMORY,
+    Sides,
+    Words,
+    describe_family,
+    describe_price,
+    say_judged,
+    say_rounds,
+)
+from hvbench.analysis.show.panels import STYLES, describe_value
+from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.stats.contrasts import Call
+from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.topics.questions import was_launched_once
+from hvbench.analysis.topics.throughput.pairs import by_framework, measured_rows, pair_values
+from hvbench.analysis.topics.topic import Need, Topic
+
+NAME = "growth"
+UPDATE = Words(
+    verb="spends", more="more on all-reduce and update per token", less="less on all-reduce and update per token",
+    times="times as much on all-reduce and update per token as",
+)  # fmt: skip
+OVERHEAD = "exchange_and_update_seconds_per_token"
+
+
+def swept_number(run: Run) -> str | None:
+    """The axis of numbers that the question compares, if it is one: a batch, passes, a length."""
+    if run.was_evaluated or len(run.compared_axes) != 1:
+        return None
+    axis = run.compared_axes[0]
+    is_number = pd.api.types.is_numeric_dtype(summary_of(run)[axis]) and axis not in (
+        "world_size",
+        "link_bits_per_second",
+    )
+    values = order_values(axis, [row[axis] for row in measured_rows(run)])
+    return axis if is_number and len(values) > 1 and None not in values else None
+
+
+def asks_for_growth(run: Run) -> bool:
+    """Whether the question is what a larger number of one kind brings."""
+    return swept_number(run) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rise:
+    """Up to which value one framework gets faster with every step; `next` is the first step that is not called faster."""
+
+    framework: str
+    last: object
+    next: PointContrast | None
+    next_value: object = None
+
+
+def describe_growth(run: Run) -> list[Sentence]:
+    """Whether throughput keeps rising, what the largest value brings over the smallest, and what it needs."""
+    axis = swept_number(run)
+    if axis is None or was_launched_once(run):
+        return []
+    draft, measured = Draft(), measured_rows(run)
+    values = order_values(axis, [row[axis] for row in measured])
+    first, last = values[0], values[-1]
+    smallest, largest = (draft.label(_in_words(axis, value)) for value in (first, last))
+    pairs = pair_values(measured, axis, last, first)
+    if not pairs:
+        return []
+    sides = Sides(one=largest, other=smallest, things="pairs of points")
+    family = contrast_points(run, pairs)
+    parts, price = [], None
+    whole = describe_family(draft, family, sides)
+    if axis == "gradient_accumulation_steps" and run.points[OVERHEAD].notna().any():
+        words = Sides(one=largest, other=smallest, things="pairs of points", words=UPDATE)
+        parts.append(describe_family(draft, contrast_points(run, pairs, metric=OVERHEAD), words).text)
+        parts.append(whole.text)
+    else:
+        rising = _describe_rises(draft, run, axis, values) if len(values) > 2 else ""
+        parts += [rising, whole.text] if rising else [whole.text]
+        memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY)
+        parts.append(describe_family(draft, contrast_points(run, pairs, metric="peak_rss_bytes"), memory).text)
+    price = describe_price(run, family) if whole.is_open else None
+    return [draft.finish(NAME, f"{'; '.join(parts)}.", strength=whole.strength, is_open=whole.is_open, price=price)]
+
+
+def _describe_rises(draft: Draft, run: Run, axis: str, values: list[object]) -> str:
+    """`throughput rises up to micro-batch 16 in PyTorch and 32 in TensorFlow`: each step of the axis against the one before."""
+    steps = [
+        (value, pair)
+        for before, value in pairwise(values)
+        for pair in pair_values(measured_rows(run), axis, value, before)
+    ]
+    family = contrast_points(run, [pair for _, pair in steps])
+    parts = []
+    for name in by_framework([one for _, (one, _) in steps]):
+        parts.append(
+            _describe_rise(
+                draft,
+                axis,
+                values,
+                [
+                    (value, each)
+                    for (value, _), each in zip(steps, family.contrasts, strict=True)
+                    if each.one["framework"] == name
+                ],
+                name,
+            )
+        )
+    draft.judged.extend(
+        say_judged(family, i) for i, each in enumerate(family.contrasts) if each.is_faster or each.is_slower
+    )
+    rounds = say_rounds(draft, max(each.contrast.rounds for each in family.contrasts))
+    return f"throughput rises with each step {' and '.join(parts)} ({rounds})"
+
+
+def _describe_rise(
+    draft: Draft, axis: str, values: list[object], steps: list[tuple[object, PointContrast]], framework: str
+) -> str:
+    """`up to micro-batch 16 in PyTorch`."""
+    reached = values[0]
+    stopped = None
+    for value in values[1:]:
+        calls = [each.contrast.call for known, each in steps if known == value]
+        if not calls or any(call is not Call.FASTER for call in calls):
+            stopped = calls[0] if calls else None
+            break
+        reached = value
+    where = f"in {STYLES[framework].label}"
+    if reached == values[-1]:
+        return f"up to {draft.label(_in_words(axis, reached))}, the largest, {where}"
+    why = {Call.EQUAL: "then no more", Call.SLOWER: "then it falls", Call.OPEN: "then it is open"}.get(stopped, "")
+    start = f"up to {draft.label(_in_words(axis, reached))}" if reached != values[0] else "not even the first"
+    return f"{start} {where}{f', {why}' if why and reached != values[0] else ''}"
+
+
+def _in_words(axis: str, value: object) -> str:
+    return describe_value(axis, value, emulated=frozenset())
+
+
+TOPIC = Topic(
+    name="Growth",
+    question="Does throughput keep rising with a larger number, and what does that cost?",
+    needs=Need(words="an axis of numbers that the question compares", is_met=asks_for_growth),
+    sentences=describe_growth,
+    precedence=28,
+    answers=asks_for_growth,
+)
