@@ -112,6 +112,24 @@ def _no_link_to_shape(point: AnyPoint, site: Site) -> str | None:
     return None if point.link_bits_per_second is None else site.no_shaped_links
 
 
+def _fusion_in_words(text: str) -> str:
+    """`fusion 128 MiB`, of bytes as text; what is no number is left as it is."""
+    if not text.isdecimal():
+        return f"fusion {text}"
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
+        if int(text) and int(text) % size == 0:
+            return f"fusion {int(text) // size} {unit}"
+    return f"fusion {text} B" if int(text) else "no fusion"
+
+
+def _cycle_in_words(text: str) -> str:
+    """`cycle 1 ms`, of seconds as text; what is no number is left as it is."""
+    try:
+        return f"cycle {1e3 * float(text):g} ms"
+    except ValueError:
+        return f"cycle {text}"
+
+
 class ExchangePart(Part):
     """How the ranks exchange gradients, and Horovod's settings for it."""
 
@@ -131,6 +149,7 @@ class ExchangePart(Part):
         Annotated[int, Field(ge=0, lt=2**40)] | None,
         Knob(
             label="fusion (B)",
+            in_words=_fusion_in_words,
             unit="B",
             is_of_launch=True,
             is_of_horovod=True,
@@ -142,6 +161,7 @@ class ExchangePart(Part):
         Annotated[float, Field(gt=0.0, le=10.0)] | None,
         Knob(
             label="cycle (s)",
+            in_words=_cycle_in_words,
             unit="s",
             is_of_launch=True,
             is_of_horovod=True,

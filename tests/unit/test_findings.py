@@ -13,9 +13,10 @@ from scipy import stats
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.show.sentences import Answer, Judged, Number, Sentence
-from hvbench.analysis.stats.contrasts import Call, Contrast, judge_family
+from hvbench.analysis.stats.contrasts import Call, Contrast, Family, judge_family
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_convergence, make_launch, make_quickstart, make_rank, make_record, make_stamp
+from tests.unit.sample_suites import make_run_of
 
 RANKING = re.compile(r"fastest|faster|slower|soonest|highest")
 FRAMEWORKS = ("pytorch", "tensorflow")
@@ -92,8 +93,13 @@ def interval(values: list[float], *, is_rate: bool) -> tuple[float, float]:
     return tuple(np.exp(ends)) if is_rate else ends
 
 
-def log_ratio(records: list[Record], one: str, other: str) -> list[float]:
-    """ln(one / other) of tokens/s in every round that both finished: the median over all pairs of their steps."""
+def log_ratio(records: list[Record], one: str, other: str, metric: str) -> list[float]:
+    """ln(one / other) in every round that both finished: of tokens/s the median over all pairs of their steps."""
+    if metric == "peak_rss_bytes":
+        peaks = {(each.point_id, each.repeat): max(rank.peak_rss_bytes for rank in each.ranks) for each in records}
+        rounds = sorted({when for point_id, when in peaks if point_id == one})
+        return [float(np.log(peaks[one, when] / peaks[other, when])) for when in rounds]
+    assert metric == "tokens_per_second"
     steps: dict[str, dict[int, np.ndarray]] = {}
     for record in records:
         if record.outcome.status == "ok":
@@ -104,21 +110,28 @@ def log_ratio(records: list[Record], one: str, other: str) -> list[float]:
     return [float(np.median([np.log(b / a) for a in steps[one][when] for b in steps[other][when]])) for when in common]
 
 
+JUDGED: dict[tuple, Family] = {}  # families that several sentences speak of are judged once
+
+
 def judge(judged: Judged, records: list[Record]) -> Contrast:
     """The rule's word on what a sentence states, from the records."""
-    assert judged.metric == "tokens_per_second"
-    pairs = list(judged.family)
-    if judged.is_best:
-        points = dict.fromkeys(point_id for pair in pairs for point_id in pair)
-        others = [pair for pair in combinations(points, 2) if pair not in pairs and pair[::-1] not in pairs]
-        family = judge_family(
-            [log_ratio(records, *pair) for pair in (*pairs, *others)], has_mean=False, dimensions=len(points) - 1
-        )
-    else:
-        family = judge_family([log_ratio(records, *pair) for pair in pairs])
+    key = (id(records), judged.family, judged.is_best, judged.metric)
+    if key not in JUDGED:
+        JUDGED[key] = judge_again(judged, records)
+    family = JUDGED[key]
     found = family.mean if judged.which is None else family.contrasts[judged.which]
     assert found is not None
     return found
+
+
+def judge_again(judged: Judged, records: list[Record]) -> Family:
+    pairs = list(judged.family)
+    if not judged.is_best:
+        return judge_family([log_ratio(records, *pair, judged.metric) for pair in pairs])
+    points = dict.fromkeys(point_id for pair in pairs for point_id in pair)
+    others = [pair for pair in combinations(points, 2) if pair not in pairs and pair[::-1] not in pairs]
+    logs = [log_ratio(records, *pair, judged.metric) for pair in (*pairs, *others)]
+    return judge_family(logs, has_mean=False, dimensions=len(points) - 1)
 
 
 def values_of(kind: str, found: Contrast) -> set[float]:
@@ -150,6 +163,9 @@ SCENARIOS = {
     "convergence": make_proven(make_convergence(repeats=3)),
     "convergence, one launch": make_proven(make_convergence()),
     "one framework": [make_launch({"framework": "pytorch", "micro_batch_size": b}, repeat=r) for b in (2, 32) for r in range(3)],
+    "batch": make_run_of("batch", repeats=3).records,
+    "precision": make_run_of("precision", repeats=3).records,
+    "strategies": make_run_of("strategies", repeats=3, noise=0.1).records,
     "one point": [make_launch({"framework": "pytorch"}, repeat=r) for r in range(3)],
     "same best in both": make_proven(make_steady({("pytorch", "fp32"): 100, ("pytorch", "bf16"): 200, ("tensorflow", "fp32"): 300, ("tensorflow", "bf16"): 500})),
     "a failed point": [*make_proven(make_quickstart(repeats=2)), make_record(status="oom", model="small", micro_batch_size=64)],
@@ -184,7 +200,10 @@ def test_every_comparison_is_what_the_one_rule_calls_it(name: str) -> None:
         for judged in finding.judged:
             assert judge(judged, records).call is judged.call, finding.text
         calls = {judged.call for judged in finding.judged}
-        if re.search(r"% (faster|slower) than|faster than \d|trains fastest|times as fast", finding.text):
+        if (
+            re.search(r"% (faster|slower) than|faster than \d|trains fastest|times as fast", finding.text)
+            and not finding.is_open
+        ):
             assert calls & {Call.FASTER, Call.SLOWER}, finding.text
         if "of each other" in finding.text and finding.topic != "learning":  # losses, which test_learning holds
             assert Call.EQUAL in calls, finding.text
@@ -259,7 +278,7 @@ def test_frameworks_that_never_met_are_not_compared() -> None:
 
 def test_the_answer_comes_first() -> None:
     first, second, third = (finding.text for finding in find(SCENARIOS["same best in both"]).headlines)
-    assert first.startswith("bf16 (emulated) is 83 % faster than fp32 over the 2 pairs of points (95 % interval ")
+    assert first.startswith("bf16 (emulated) is 83 % faster than fp32 over both frameworks (95 % interval ")
     assert second.startswith("TensorFlow with bf16 (emulated) trains fastest, at 500")
     assert "67 % faster than the next, TensorFlow with fp32 (95 % interval " in second
     assert third.startswith("TensorFlow is 2.74 times as fast as PyTorch over the 2 configurations (95 % interval ")

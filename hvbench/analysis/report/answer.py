@@ -36,8 +36,8 @@ def _find_answer(run: Run) -> Answer:
         return Answer(headlines=(Draft().finish("nothing", NO_SPEED), *failures))
     topics = sorted(topics_of(run), key=lambda topic: topic.precedence)
     said = [(topic.answers(run), sentence) for topic in topics for sentence in topic.sentences(run)]
-    # What can be said stands before what is open, within the answer and behind it.
-    said.sort(key=lambda pair: (not pair[0], pair[1].is_open))
+    # Behind the answer, what can be said stands before what is open.
+    said.sort(key=lambda pair: (not pair[0], not pair[0] and pair[1].is_open))
     said = [(_, each) for place, (_, each) in enumerate(said) if not is_said(each, [one for _, one in said[:place]])]
     # Only the first one, which is the answer, goes on with the price of what it leaves open.
     sentences = [sentence if place else sentence.with_price() for place, (_, sentence) in enumerate(said)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hvbench.analysis.contrasts.points import PointContrast, PointFamily
 from hvbench.analysis.contrasts.price import Price, price_of
@@ -27,10 +27,11 @@ class Words:
     more: str = "faster"
     less: str = "slower"
     times: str = "times as fast as"
+    of_what: str = ""  # behind `within 3 % of each other`
 
 
 SPEED = Words()
-MEMORY = Words(verb="needs", more="more memory", less="less memory", times="times the memory of")
+MEMORY = Words(verb="needs", more="more memory", less="less memory", times="times the memory of", of_what=" in memory")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +43,16 @@ class Sides:
     things: str = "configurations"
     where: str = ""  # such as ` in PyTorch`
     words: Words = SPEED
+    is_continued: bool = False  # another clause has named the sides: `it needs 3 % less memory`
+
+    @property
+    def subject(self) -> str:
+        """What the clause begins with."""
+        return "it" if self.is_continued else self.one
 
     def turned(self) -> Sides:
         """The other one first."""
-        return Sides(one=self.other, other=self.one, things=self.things, where=self.where, words=self.words)
+        return replace(self, one=self.other, other=self.one)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +163,14 @@ def say_judged(family: PointFamily, which: int | None, *, is_best: bool = False)
     )
 
 
+def say_all(draft: Draft, family: PointFamily, things: str) -> str:
+    """`both frameworks`, where there is one contrast of each; else `the 5 configurations`."""
+    names = [each.one["framework"] for each in family.contrasts if each.one["framework"] == each.other["framework"]]
+    if len(names) == len(set(names)) == len(family.contrasts) == 2:
+        return "both frameworks"
+    return f"the {draft.count(len(family.contrasts))} {things}"
+
+
 def say_rounds(draft: Draft, rounds: int) -> str:
     """`5 rounds`."""
     return f"{draft.count(rounds)} round{'s' * (rounds != 1)}"
@@ -218,17 +233,17 @@ class Scale:
         return "" if self.is_factor else " %"
 
     def comparative(self, words: Words, other: str) -> str:
-        """`faster than OTHER`."""
+        """`faster than OTHER`, or `faster` where the other side is named elsewhere."""
         if self.is_factor:
-            return f"{words.times} {other}"
-        return f"{words.more if self.is_larger else words.less} than {other}"
+            return f"{words.times} {other}" if other else words.times.removesuffix(" as").removesuffix(" of")
+        return f"{words.more if self.is_larger else words.less}{f' than {other}' if other else ''}"
 
 
 def say_range(
     draft: Draft, contrasts: Sequence[PointContrast], family: PointFamily, *, is_larger: bool, is_best: bool = False
 ) -> str:
     """`2.1 to 9.8 %` or `a factor of 1.20 to 3.40`, the range of the estimates of some contrasts of a family; one number where they read the same."""
-    ratios = [each.contrast.ratio for each in contrasts]
+    ratios = sorted((each.contrast.ratio for each in contrasts), reverse=True)
     scale = Scale.of(ratios, is_larger=is_larger)
     ordered = sorted(contrasts, key=lambda each: scale.value(each.contrast.ratio))
     texts: list[str] = []
@@ -247,16 +262,18 @@ def say_range(
 
 def _describe_called(draft: Draft, family: PointFamily, which: int | None, sides: Sides) -> str:
     """A contrast, or the mean over several, that is called: faster, slower or equal."""
-    contrast, count = main_contrast(family), len(family.contrasts)
+    contrast = main_contrast(family)
     assert contrast is not None
-    over = "" if which == 0 else f" over the {draft.count(count)} {sides.things}"
+    over = "" if which == 0 or sides.is_continued else f" over {say_all(draft, family, sides.things)}"
     if contrast.call is Call.EQUAL:
-        text = f"{sides.one} and {sides.other} are within {say_limit(draft, EQUAL_WITHIN)} % of each other{over}{sides.where}"
+        text = f"{sides.one} and {sides.other} are within {say_limit(draft, EQUAL_WITHIN)} % of each other"
+        text += f"{sides.words.of_what}{over}{sides.where}"
         text += f" ({_say_signed(draft, family, which)})"
         called = [each for each in family.contrasts if each.is_faster or each.is_slower]
         return f"{text}; {_describe_some(draft, family, sides)}" if which is None and called else text
-    effect, interval = say_effect(draft, family, which, words=sides.words, other=sides.other)
-    text = f"{sides.one} {sides.words.verb} {effect}{over}{sides.where} ({interval}"
+    other = "" if sides.is_continued else sides.other
+    effect, interval = say_effect(draft, family, which, words=sides.words, other=other)
+    text = f"{sides.subject} {sides.words.verb} {effect}{over}{sides.where} ({interval}"
     is_larger = contrast.ratio >= 1
     if which is None:
         text += f"; {say_range(draft, family.contrasts, family, is_larger=is_larger)} in each"
@@ -298,7 +315,7 @@ def _describe_open(draft: Draft, family: PointFamily, which: int | None, sides: 
     start = f"{say_rounds(draft, rounds)} cannot say whether {sides.one} or {sides.other} is {sides.words.more}"
     if sides.words is not SPEED:
         start = f"{say_rounds(draft, rounds)} cannot say whether {sides.one} {sides.words.verb} {sides.words.more} than {sides.other}"
-    over = "" if which == 0 else f" over the {draft.count(len(family.contrasts))} {sides.things}"
+    over = "" if which == 0 or sides.is_continued else f" over {say_all(draft, family, sides.things)}"
     if main_contrast(family) is None:
         return f"{start}{over}{sides.where}"
     return f"{start}{over}{sides.where} ({sides.one}: {_say_signed(draft, family, which, has_rounds=False)})"

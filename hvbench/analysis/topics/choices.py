@@ -82,7 +82,7 @@ def summarize(sentences: Sequence[Sentence], axes: Sequence[str], compared: Sequ
         return list(sentences)
     rest = list(sentences[len(mine) :])
     if any(judged.call in (Call.FASTER, Call.SLOWER) for judged in mine[0].judged):
-        label = HEADERS.get(axes[0], axes[0])
+        label = HEADERS.get(axes[0], axes[0]).partition(" (")[0]
         return [mine[0].led_by(f"{label[0].upper()}{label[1:]} matters most"), *mine[1:], *rest]
     if any(each.is_open for each in mine):
         return list(sentences)

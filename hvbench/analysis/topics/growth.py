@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pandas as pd
 
-from hvbench.analysis.contrasts.points import PointContrast, contrast_points
+from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.axes import order_values
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.effects import (
@@ -53,16 +52,6 @@ def asks_for_growth(run: Run) -> bool:
     return swept_number(run) is not None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rise:
-    """Up to which value one framework gets faster with every step; `next` is the first step that is not called faster."""
-
-    framework: str
-    last: object
-    next: PointContrast | None
-    next_value: object = None
-
-
 def describe_growth(run: Run) -> list[Sentence]:
     """Whether throughput keeps rising, what the largest value brings over the smallest, and what it needs."""
     axis = swept_number(run)
@@ -86,7 +75,7 @@ def describe_growth(run: Run) -> list[Sentence]:
     else:
         rising = _describe_rises(draft, run, axis, values) if len(values) > 2 else ""
         parts += [rising, whole.text] if rising else [whole.text]
-        memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY)
+        memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY, is_continued=True)
         parts.append(describe_family(draft, contrast_points(run, pairs, metric="peak_rss_bytes"), memory).text)
     price = describe_price(run, family) if whole.is_open else None
     return [draft.finish(NAME, f"{'; '.join(parts)}.", strength=whole.strength, is_open=whole.is_open, price=price)]
@@ -100,46 +89,38 @@ def _describe_rises(draft: Draft, run: Run, axis: str, values: list[object]) -> 
         for pair in pair_values(measured_rows(run), axis, value, before)
     ]
     family = contrast_points(run, [pair for _, pair in steps])
-    parts = []
+    up_to: dict[object, list[str]] = {}
     for name in by_framework([one for _, (one, _) in steps]):
-        parts.append(
-            _describe_rise(
-                draft,
-                axis,
-                values,
-                [
-                    (value, each)
-                    for (value, _), each in zip(steps, family.contrasts, strict=True)
-                    if each.one["framework"] == name
-                ],
-                name,
-            )
-        )
+        calls = [
+            (value, each.contrast.call)
+            for (value, _), each in zip(steps, family.contrasts, strict=True)
+            if each.one["framework"] == name
+        ]
+        up_to.setdefault(_last_rise(values, calls), []).append(STYLES[name].label)
     draft.judged.extend(
         say_judged(family, i) for i, each in enumerate(family.contrasts) if each.is_faster or each.is_slower
     )
+    rising = [
+        f"up to {draft.label(_in_words(axis, value))}{', the largest,' if value == values[-1] else ''} in {' and '.join(names)}"
+        for value, names in up_to.items()
+        if value != values[0]
+    ]
     rounds = say_rounds(draft, max(each.contrast.rounds for each in family.contrasts))
-    return f"throughput rises with each step {' and '.join(parts)} ({rounds})"
+    text = f"throughput rises with each step {' and '.join(rising)}" if rising else ""
+    if flat := up_to.get(values[0]):
+        text += f"{'; ' if text else ''}{' and '.join(flat)} {'are' if len(flat) > 1 else 'is'} not shown to rise with the first step"
+    return f"{text} ({rounds})"
 
 
-def _describe_rise(
-    draft: Draft, axis: str, values: list[object], steps: list[tuple[object, PointContrast]], framework: str
-) -> str:
-    """`up to micro-batch 16 in PyTorch`."""
+def _last_rise(values: list[object], calls: list[tuple[object, Call]]) -> object:
+    """The value up to which every step is called faster. `calls`: of each step, by the value that it leads to."""
     reached = values[0]
-    stopped = None
     for value in values[1:]:
-        calls = [each.contrast.call for known, each in steps if known == value]
-        if not calls or any(call is not Call.FASTER for call in calls):
-            stopped = calls[0] if calls else None
+        of_step = [call for known, call in calls if known == value]
+        if not of_step or any(call is not Call.FASTER for call in of_step):
             break
         reached = value
-    where = f"in {STYLES[framework].label}"
-    if reached == values[-1]:
-        return f"up to {draft.label(_in_words(axis, reached))}, the largest, {where}"
-    why = {Call.EQUAL: "then no more", Call.SLOWER: "then it falls", Call.OPEN: "then it is open"}.get(stopped, "")
-    start = f"up to {draft.label(_in_words(axis, reached))}" if reached != values[0] else "not even the first"
-    return f"{start} {where}{f', {why}' if why and reached != values[0] else ''}"
+    return reached
 
 
 def _in_words(axis: str, value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
@@ -21,10 +23,17 @@ def asks_about_precision(run: Run) -> bool:
 
 
 def describe_precisions(run: Run) -> list[Sentence]:
-    """One sentence a precision: speed, peak memory and loss against the first precision."""
+    """Speed, peak memory and loss of every other precision against the first one, in one sentence."""
     if not asks_about_precision(run) or was_launched_once(run):
         return []
-    return [_describe(run, choice) for choice in list_choices(run, ["precision"])]
+    found = [_describe(run, choice) for choice in list_choices(run, ["precision"])]
+    if not found:
+        return []
+    whole = found[0]
+    for each in found[1:]:
+        whole = whole.followed_by(each)
+    price = next((each.price for each in found if each.price), None)
+    return [replace(whole, is_open=all(each.is_open for each in found), price=price)]
 
 
 def _describe(run: Run, choice: Choice) -> Sentence:
@@ -35,7 +44,7 @@ def _describe(run: Run, choice: Choice) -> Sentence:
     sides = Sides(one=one, other=other, things="pairs of points")
     family = contrast_points(run, choice.pairs)
     speed = describe_family(draft, family, sides, unmeasured=choice.unmeasured)
-    in_memory = Sides(one=one, other=other, things="pairs of points", words=MEMORY)
+    in_memory = Sides(one=one, other=other, things="pairs of points", words=MEMORY, is_continued=True)
     memory = describe_family(draft, contrast_points(run, choice.pairs, metric="peak_rss_bytes"), in_memory)
     parts = [speed.text, memory.text]
     if gaps := [gap for pair in choice.pairs if (gap := _loss_gap(*pair)) is not None]:

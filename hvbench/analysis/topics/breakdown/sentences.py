@@ -8,7 +8,7 @@ from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.breakdown import PARTS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.effects import Sides, describe_family
+from hvbench.analysis.show.effects import Sides, describe_family, describe_price
 from hvbench.analysis.show.panels import describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.estimates import read_estimate
@@ -26,6 +26,7 @@ def describe_breakdown(run: Run) -> list[Sentence]:
         parts.append(_describe_step(draft, rows[0], run.other_axes))
     if not parts:
         return []
+    price = None
     for choice in list_choices(run, run.compared_axes):
         emulated = emulated_precisions(run.points)
         one, other = (
@@ -34,8 +35,10 @@ def describe_breakdown(run: Run) -> list[Sentence]:
         sides = Sides(one=one, other=other, things="pairs of points")
         family = contrast_points(run, choice.pairs)
         if max(each.contrast.rounds for each in family.contrasts) > 1:
-            parts.append(describe_family(draft, family, sides, unmeasured=choice.unmeasured).text)
-    return [draft.finish(NAME, f"{'; '.join(parts)}.")]
+            clause = describe_family(draft, family, sides, unmeasured=choice.unmeasured)
+            parts.append(clause.text)
+            price = price or (describe_price(run, family) if clause.is_open else None)
+    return [draft.finish(NAME, f"{'; '.join(parts)}.", price=price)]
 
 
 def _describe_step(draft: Draft, row: Row, axes: list[str]) -> str:

@@ -9,6 +9,7 @@ from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.breakdown.plot import plot_breakdown
 from hvbench.analysis.topics.breakdown.sentences import describe_breakdown
 from hvbench.analysis.topics.breakdown.table import breakdown_table
+from hvbench.analysis.topics.growth import asks_for_growth
 from hvbench.analysis.topics.topic import Need, Topic
 
 
@@ -27,9 +28,9 @@ def breakdown_plots(run: Run) -> dict[str, Figure]:
     return {"breakdown": plot_breakdown(run)}
 
 
-def is_about_speed(run: Run) -> bool:
-    """Whether the run's question is about speed: whoever asks for ablations asks where the time goes."""
-    return not run.was_evaluated
+def asks_where_time_goes(run: Run) -> bool:
+    """Whether the question is where the time goes: it was measured, and is no means to tell what accumulation saves."""
+    return not run.was_evaluated and not asks_for_growth(run)
 
 
 TOPIC = Topic(
@@ -40,5 +41,5 @@ TOPIC = Topic(
     plots=breakdown_plots,
     sentences=describe_breakdown,
     precedence=30,
-    answers=is_about_speed,
+    answers=asks_where_time_goes,
 )

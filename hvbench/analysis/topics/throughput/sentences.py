@@ -105,7 +105,7 @@ def describe_lead(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> st
     text = f"{effect} ({interval})"
     if others := [each for each in contrasts if each is not closest]:
         spread = say_range(draft, others, best.family, is_larger=True, is_best=True)
-        text += f", and {spread} faster than the other {draft.count(len(others))}"
+        text += f", and faster than the other {draft.count(len(others))} by {spread}"
     return text
 
 

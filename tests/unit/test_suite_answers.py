@@ -1,0 +1,87 @@
+"""Every suite about speed: launches at known speeds through the sentences, and the answer to its question is in the first one."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import pytest
+
+from hvbench.analysis.report.answer import find_answer
+from hvbench.analysis.show.sentences import Sentence
+from tests.unit.sample_suites import make_run_of
+
+N = r"5 rounds"
+INTERVAL = r"95 % interval -?[\d.]+ to -?[\d.]+ %"
+
+
+@cache
+def first_sentence(name: str, repeats: int = 5) -> Sentence:
+    return find_answer(make_run_of(name, repeats=repeats)).headlines[0]
+
+
+ANSWERS = {
+    "quickstart": (
+        r"^TensorFlow with micro-batch 8, accumulation 1, bf16(?: \(emulated\))?, uncompressed trains fastest, at [\d,]+ tokens/s "
+        rf"\(95 % interval .*, n = 5\): [\d.]+ % faster than the next, PyTorch with .* \({INTERVAL}, {N}\), "
+        r"and faster than the other 8 by a factor of [\d.]+ to [\d.]+\.$"
+    ),
+    "smoke": r"^All 8 points ran to the end in PyTorch and TensorFlow, at [\d,]+ to [\d,]+ tokens/s; one launch a point does not "
+    r"say which is faster; a difference of 5 % takes about \d+ more rounds, .*: `hvbench sweep example .* repeats=\d+`\.$",
+    "accumulation": (
+        rf"^Accumulation 8 spends 8\d % less on all-reduce and update per token than accumulation 1 over both frameworks "
+        rf"\({INTERVAL}, {N}; .* in each\); accumulation 8 is \d+ % faster than accumulation 1 over both frameworks \({INTERVAL}, {N}; "
+    ),
+    "batch": (
+        rf"^Throughput rises with each step up to micro-batch 32, the largest, in PyTorch and TensorFlow "
+        rf"\({N}\); micro-batch 32 is [\d.]+ times as fast as micro-batch 1 .*, {N}; .*; it needs "
+        rf"[\d.]+ times the memory .*{N}"
+    ),
+    "breakdown": (
+        r"^Of a step of \d+ ms PyTorch with uncompressed spends 45 % in exposed communication, 24 % in backward, 18 % in optimizer, 12 % in forward "
+        rf"\(n = 5, each ± .*of a step of \d+ ms TensorFlow .*; fp16 on the wire is \d+ % slower than uncompressed .*\({INTERVAL}, {N}; "
+    ),
+    "compression": rf"^fp16 on the wire is [\d.]+ % slower than uncompressed over the 6 pairs of points \({INTERVAL}, {N}; [\d.]+ to [\d.]+ % in each\)\.$",
+    "knobs": rf"^Fusion matters most: fusion 128 MiB is \d+ % faster than no fusion over the 6 pairs of points \({INTERVAL}, {N}",
+    "precision": (
+        rf"^bf16.* is 2[\d.]+ % faster than fp32 over the 4 pairs of points \({INTERVAL}, {N}; .*\); it needs [\d.]+ % less memory "
+        rf"\({INTERVAL}, {N}; .*\); its training loss at the end is within 0\.\d+ % of fp32's; fp16.* is 2[\d.]+ % slower than fp32 .*{N}.*\.$"
+    ),
+    "scaling": (
+        rf"^The second rank brings \d\d % of what the first does \({INTERVAL}, {N}; PyTorch \d+ %, TensorFlow \d+ %\); "
+        rf"ranks 3 to 4 bring \d\d+ % each of what each rank before does \({INTERVAL}, {N}; "
+    ),
+    "strategies": (
+        rf"^In PyTorch native \(DistributedDataParallel\) exchanges gradients fastest: [\d.]+ % faster than the next, horovod \({INTERVAL}, {N}\), and "
+        rf"faster than the other 2 by \d+ to \d+ %; in TensorFlow native \(MultiWorkerMirroredStrategy\) exchanges gradients fastest: "
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_first_sentence_answers_the_suite_s_question(name: str) -> None:
+    said = first_sentence(name, 1 if name == "smoke" else 5)
+    assert re.search(ANSWERS[name], said.text), said.text
+    assert not said.is_open
+
+
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"breakdown"}))
+def test_one_launch_a_point_names_the_price(name: str) -> None:
+    text = first_sentence(name, 1).text
+    assert re.search(
+        r"ran to the end in PyTorch and TensorFlow, at .*; one launch a point does not say which is faster; ", text
+    ), text
+    assert re.search(
+        r"a difference of 5 % takes about \d+ more rounds, .*: `hvbench sweep example --np 2 .*repeats=\d+`\.$", text
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"smoke", "breakdown", "batch"}))
+def test_what_cannot_be_said_has_a_price(name: str) -> None:
+    """Rounds that scatter by as much as the choices differ."""
+    run = make_run_of(name, repeats=3, noise=1.0)
+    text = find_answer(run).headlines[0].text
+    assert "cannot say" in text or name == "scaling", text
+    assert re.search(
+        r"; a difference of 5 % takes about \d+ more rounds, .*: `hvbench sweep .* repeats=\d+`\.$", text
+    ), text
