@@ -125,7 +125,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
         ("compares = 3", "compares = 3: must be a list of axes"),
         (
             'compares = ["precison"]\n[axes]\nprecision = ["fp32", "bf16"]',
-            'compares = ["precison"]: "precison" is no axis of this suite (did you mean "precision"?); its axes: precision',
+            """compares = ['precison']: "precison" is no axis of this suite (did you mean "precision"?); its axes: precision""",
         ),
         ("compares = [1]", "compares = [1]: 1 is no axis of this suite; its axes: none"),
         ('point = {framework = "jax"}', "[point]: framework = \"jax\": must be 'pytorch' or 'tensorflow'"),
