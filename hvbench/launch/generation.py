@@ -64,6 +64,13 @@ class Generation:
         """Where the rank's worker was last seen."""
         return self.progress[rank].phase if rank in self.progress else "start"
 
+    def training(self, rank: int, index: int) -> Json:
+        """`step` and `last_loss` of a Failure: how far the rank had come with job `index` when it was last seen."""
+        seen = self.progress.get(rank)
+        if seen is None or seen.index != index or not seen.step:
+            return {}
+        return {"step": seen.step, "last_loss": seen.loss}
+
     def has_started(self) -> bool:
         """Whether every rank has loaded its framework and joined the others."""
         first = self.results.get(0, {})

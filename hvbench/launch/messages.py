@@ -54,6 +54,8 @@ class WorkerFailure:
     phase: str = "start"
     index: int = -1  # of the job; -1: before the first
     is_echo: bool = False  # it only saw that another rank was gone
+    step: int | None = None  # steps of the job that it had done; None: none
+    loss: float | None = None  # of the last of them
 
 
 class Message:

@@ -30,6 +30,8 @@ from hvbench.launch.task import FailureStatus
 
 PROGRESS_SECONDS = 0.5
 PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_tokens", "timed_seconds")
+PROGRESS_COUNTS = ("step", "steps", "timed_tokens")
+MOST = 2.0**53  # of any of them; what is larger, or not finite, no worker writes
 LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
 REPORTED_STATUSES = (FailureStatus.OOM, FailureStatus.FAILED, FailureStatus.TIMEOUT, FailureStatus.DIVERGED)
@@ -148,7 +150,8 @@ class WorkerProcess:
             message = f"exited with code {returncode} {UNEXPLAINED}"
             failure = {"status": FailureStatus.FAILED, "message": message}
         progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
-        place = {"phase": progress["phase"], "index": progress["index"]}
+        place = {"phase": progress["phase"], "index": progress["index"], "step": progress.get("step") or None}
+        place["loss"] = progress.get("loss") if place["step"] else None
         return Exited(
             generation=self.generation,
             rank=self.rank,
@@ -194,8 +197,7 @@ def _read_progress(folder: Path) -> Json | None:
     value = _read_json(folder / "progress.json") or {}
     if not isinstance(value.get("phase"), str) or type(value.get("index")) is not int:
         return None
-    numbers = {key: value[key] for key in PROGRESS_NUMBERS if type(value.get(key)) in (int, float)}
-    return {"phase": value["phase"][:40], "index": value["index"], **numbers}
+    return {"phase": value["phase"][:40], "index": value["index"], **_plausible_numbers(value)}
 
 
 def _read_failure(folder: Path) -> Json:
@@ -210,8 +212,21 @@ def _read_failure(folder: Path) -> Json:
         "is_echo": value.get("is_echo") is True,
     }
     if isinstance(value.get("phase"), str) and type(value.get("index")) is int:
-        kept |= {"phase": value["phase"][:40], "index": value["index"]}
+        numbers = _plausible_numbers(value)
+        step = numbers.get("step") or None
+        kept |= {"phase": value["phase"][:40], "index": value["index"], "step": step}
+        kept["loss"] = numbers.get("loss") if step else None
     return kept
+
+
+def _plausible_numbers(value: Json) -> Json:
+    """Those of PROGRESS_NUMBERS that a worker's file holds and a record can keep."""
+    numbers = {key: value[key] for key in PROGRESS_NUMBERS if type(value.get(key)) in (int, float)}
+    return {
+        key: number
+        for key, number in numbers.items()
+        if abs(number) < MOST and (key not in PROGRESS_COUNTS or (type(number) is int and number >= 0))
+    }
 
 
 def _peek(path: Path) -> str:

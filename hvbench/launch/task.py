@@ -35,6 +35,8 @@ class Failure:
     rank: int | None = None
     phase: str | None = None
     log: str | None = None  # path of the log of that rank's worker
+    step: int | None = None  # that many steps of a training were done, at least; None: none
+    last_loss: float | None = None  # of the last of them
 
 
 @dataclass(frozen=True, kw_only=True)

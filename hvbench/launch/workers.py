@@ -210,10 +210,17 @@ class WorkerSet:
                 phase=generation.phase(silent[0]),
                 message=f"does not answer the other ranks; rank {end.rank} saw: {failure.message}",
                 log=str(self._log(silent[0])),
+                **generation.training(silent[0], index),
             )
         phase = failure.phase if failure.index == index else "start" if failure.index < 0 else "data"
+        training = {"step": failure.step, "last_loss": failure.loss} if failure.index == index else {}
         return Failure(
-            status=failure.status, rank=end.rank, phase=phase, message=failure.message, log=self._keep_log(end)
+            status=failure.status,
+            rank=end.rank,
+            phase=phase,
+            message=failure.message,
+            log=self._keep_log(end),
+            **training,
         )
 
     def _explain_timeout(self, index: int, *, seconds: float) -> Failure:
@@ -232,6 +239,7 @@ class WorkerSet:
             phase=generation.phase(rank),
             message=f"not finished after {seconds:g} s; {describe_silence(rank, generation.stacks)}",
             log=str(self._log(rank)),
+            **generation.training(rank, index),
         )
 
     @property

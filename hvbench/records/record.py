@@ -18,7 +18,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
-#       point: encoding; parity: start; measure: turns; in_turns
+#       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
 #       measure: early stopping, seed_per_repeat, checkpoint_every, noise_every
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
@@ -57,6 +57,18 @@ class Outcome(Spec):
     )
     message: Line | None = Field(None, description="the exception's last line, or the reason")
     log: Line | None = Field(None, description="path of the worker's log, relative to the run folder where possible")
+    step: Whole | None = Field(
+        None, description="steps that were done, at least, where a training was ended by something else than its loss"
+    )
+    last_loss: MaybeFinite = Field(None, description="training loss of the last of them, on the rank that is named")
+
+    @property
+    def reason(self) -> str | None:
+        """The message, and how far the training had come."""
+        if self.step is None:
+            return self.message
+        loss = "" if self.last_loss is None else f", loss {self.last_loss:.4g}"
+        return f"{self.message or self.status} (after {self.step} step{'' if self.step == 1 else 's'}{loss})"
 
 
 class ModelFacts(Spec):

@@ -25,6 +25,7 @@ def report_failure(directory: Path, error: BaseException, *, progress: ProgressF
     traceback.clear_frames(error.__traceback__)
     state = progress.state if progress else {}
     place = {"phase": state.get("phase") or "start", "index": state.get("index", -1)}
+    place |= {name: state.get(name) for name in ("step", "loss")}
     write_json(directory / "failure.json", {**describe_failure(error), **place})
 
 

@@ -162,6 +162,8 @@ def check_outcome(key: str, record: Record, fault: dict[str, Any] | None, *, log
     wanted = {"status": status, "rank": fault["rank"]} | (
         {} if fault["kind"] == "garbage" else {"phase": fault["phase"]}
     )
+    if fault["kind"] != "garbage" and fault["phase"] == "measure":  # the first step after the warm-up
+        wanted["step"] = record.measure.warmup_steps
     mistakes = [
         f"{key}: {name} {getattr(outcome, name)!r}, not {value!r}, after {fault}"
         for name, value in wanted.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 import signal
@@ -121,6 +123,35 @@ def test_a_worker_that_ends_without_a_word_is_still_described(tmp_path: Path) ->
     message = f"exited with code {end.returncode} and without a word"
     assert end.failure == WorkerFailure(status=FailureStatus.FAILED, phase="start", index=-1, message=message)
     assert "encodings" in end.log_tail
+
+
+HOW_FAR = [  # what a worker's file says of its training, and what its end says of it
+    ({"step": 200, "loss": 3.25}, 200, 3.25),
+    ({"step": 200, "loss": None}, 200, None),  # it was not finite
+    ({"step": 0, "loss": None}, None, None),  # no step is done
+    ({"step": 0, "loss": 2.5}, None, None),
+    ({}, None, None),
+    *(({"step": step, "loss": 3.25}, None, None) for step in (-1, 1.5, 2**80, True, "200", [200])),
+    *(({"step": 200, "loss": loss}, 200, None) for loss in (math.nan, math.inf, 1e200, True, "3.25")),
+]
+
+
+def test_the_end_of_a_training_says_how_far_it_had_come(tmp_path: Path) -> None:
+    worker = start(tmp_path)
+    worker.process.kill()
+    worker.process.wait()
+    progress, failure = (worker.folder / f"{name}.json" for name in ("progress", "failure"))
+    for written, step, loss in HOW_FAR:
+        state = {"phase": "measure", "index": 2, **written}
+        failure.unlink(missing_ok=True)
+        progress.write_text(json.dumps(state))
+        told = [worker.news()[-1].failure]
+        progress.write_text(
+            json.dumps({"phase": "measure", "index": 2, "step": 7, "loss": 1.0})
+        )  # written now and then
+        failure.write_text(json.dumps({**state, "status": "failed", "message": "x"}))  # exact
+        told.append(worker.news()[-1].failure)
+        assert {(end.phase, end.index, end.step, end.loss) for end in told} == {("measure", 2, step, loss)}, written
 
 
 def test_the_end_is_told_once(tmp_path: Path) -> None:

@@ -228,6 +228,14 @@ def test_a_report_on_earlier_workers_is_not_one_on_these() -> None:
     assert not generation.note(end()) and not generation.ends
 
 
+def test_a_rank_that_does_not_answer_was_last_seen_somewhere() -> None:
+    generation = Generation(number=0, ranks=[0, 1, 2])
+    for rank, step in ((0, 200), (1, 0)):
+        generation.note(Progress(generation=0, rank=rank, index=3, phase="measure", step=step, loss=3.25))
+    assert generation.training(0, 3) == {"step": 200, "last_loss": 3.25}
+    assert generation.training(0, 4) == generation.training(1, 3) == generation.training(2, 3) == {}
+
+
 # Workers that do not start
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from hvbench.launch.task import Failure, FailureStatus
 from hvbench.records.record import Outcome, RankSamples
 from hvbench.spec.point import Point
-from hvbench.sweep.outcomes import find_divergence, join_outcomes, read_samples
+from hvbench.sweep.outcomes import find_divergence, join_outcomes, outcome_of_failure, read_samples
 from hvbench.worker.failure import describe_failure
 from tests.unit.sample_records import make_rank
 
@@ -129,3 +130,22 @@ def test_of_a_long_message_the_line_that_tells_of_memory_is_kept() -> None:
 
 def test_an_exception_without_words_is_its_name() -> None:
     assert describe_failure(MemoryError())["message"] == "MemoryError"
+
+
+@pytest.mark.parametrize(
+    ("step", "last_loss", "reason"),
+    [
+        (None, None, "killed by SIGKILL"),
+        (200, 3.25, "killed by SIGKILL (after 200 steps, loss 3.25)"),
+        (2, None, "killed by SIGKILL (after 2 steps)"),
+    ],
+)
+def test_a_training_that_was_ended_keeps_how_far_it_had_come(
+    step: int | None, last_loss: float | None, reason: str
+) -> None:
+    kept = {"step": step, "last_loss": last_loss}
+    failure = Failure(status=FailureStatus.FAILED, rank=1, phase="measure", message="killed by SIGKILL", **kept)
+    outcome = outcome_of_failure(failure, run_path="run")
+    assert (outcome.message, outcome.step, outcome.last_loss) == ("killed by SIGKILL", step, last_loss)
+    assert outcome.reason == reason
+    assert Outcome.model_validate_json(outcome.model_dump_json()) == outcome

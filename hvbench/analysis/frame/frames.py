@@ -128,7 +128,7 @@ def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[s
         "generation": record.generation,
         "status": record.outcome.status,
         "phase": record.outcome.phase,
-        "message": record.outcome.message,
+        "message": record.outcome.reason,
         "parity": record.parity.verdict if record.parity else None,
         "started_at": record.started_at,
         "duration_seconds": record.duration_seconds,

@@ -142,7 +142,7 @@ def describe_record(record: Record) -> str:
     if outcome.status != "ok":
         where = f" on rank {outcome.rank}" if outcome.rank is not None else ""
         phase = f" in {outcome.phase}" if outcome.phase else ""
-        return f"{outcome.status}{where}{phase}: {outcome.message}"
+        return f"{outcome.status}{where}{phase}: {outcome.reason}"
     from hvbench.analysis.frame.frames import point_frame
 
     row = point_frame([record]).iloc[0]
