@@ -34,6 +34,7 @@ from hvbench.launch.messages import (
 )
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
+from hvbench.launch.settings import find_missing_interface
 from hvbench.launch.task import FailureStatus
 from hvbench.records.environment import CHOSEN_VARIABLE, cgroup_cpu_quota
 
@@ -53,6 +54,9 @@ class Agent:
         """Introduce this rank, then serve; whatever fails here is reported to rank 0, and the workers end."""
         try:
             send(self.connection, self._hello())
+            if mistake := find_missing_interface():
+                send(self.connection, Broken(message=f"on {host_name()}, {mistake}"))
+                return
             while self._serve():
                 pass
         except ConnectionClosed:

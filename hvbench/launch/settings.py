@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hvbench.errors import UsageError
-from hvbench.spec.variables import Surroundings, find_mistake
+from hvbench.spec.variables import VARIABLES, Surroundings, find_mistake
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -27,6 +27,20 @@ def require_horovod_settings(*, is_launched: bool, environment: Mapping[str, str
     )
     if mistake := find_mistake(environment, surroundings):
         raise UsageError(mistake)
+
+
+def find_missing_interface(environment: Mapping[str, str] = os.environ) -> str | None:
+    """One line about a variable that names a network interface which this host lacks; None: it has what is named.
+
+    Launchers carry a variable to all hosts, and interfaces have other names on each.
+    """
+    named = {name: environment.get(name, "") for name, variable in VARIABLES.items() if variable.kind == "interface"}
+    if not any(named.values()):
+        return None
+    import psutil
+
+    interfaces = sorted(psutil.net_if_addrs())
+    return find_mistake(named, Surroundings(interfaces=interfaces, why_not_writable=why_not_writable, is_launched=True))
 
 
 def chosen_threads(environment: Mapping[str, str] = os.environ) -> int | None:

@@ -18,7 +18,9 @@ import pytest
 
 from hvbench.launch.agent import Agent
 from hvbench.launch.channel import Hub, connect
+from hvbench.launch.context import host_name
 from hvbench.launch.messages import (
+    Broken,
     Exited,
     Hello,
     Message,
@@ -232,6 +234,19 @@ def test_an_agent_introduces_its_rank_with_its_host_and_cores(hub: Hub, agent: A
     assert hello.pid == os.getpid()
     assert hello.host
     assert hello.cores == sorted(os.sched_getaffinity(0))
+
+
+def test_an_agent_without_the_interface_that_is_asked_for_says_so_and_leaves(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOROVOD_GLOO_IFACE", "eth99")
+    agent = Agent(connect(hub.address), rank=3)
+    agent.run()  # returns
+    assert receive(hub, Hello).rank == 3
+    message = receive(hub, Broken).message
+    assert "HOROVOD_GLOO_IFACE=eth99: no such network interface here; there are " in message
+    assert message.startswith(f"on {host_name()}, ") and "\n" not in message
+    assert not agent.scratch.exists()
 
 
 def test_an_agent_starts_a_worker_reports_its_end_and_starts_the_next(hub: Hub, agent: Agent, tmp_path: Path) -> None:
