@@ -152,9 +152,9 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run what is missing, keep the samples, print the tables; the exit code."""
-    options = parse_arguments()
+    options = parse_arguments(arguments)
     code = 0
     races: list[Race] = []
     try:

@@ -13,7 +13,7 @@ import pytest
 
 import benchmarks.contenders as contenders_module
 from benchmarks.contenders import IMPLEMENTATIONS, all_names, parse_contender
-from benchmarks.peers import USUAL, choose_contenders
+from benchmarks.peers import USUAL, choose_contenders, main
 from benchmarks.ratios import (
     QUESTIONS,
     check_equal_work,
@@ -29,6 +29,7 @@ from benchmarks.rounds import Rounds
 from benchmarks.side_by_side import Work, run_round
 from hvbench.analysis.stats.contrasts import Call, Contrast
 from hvbench.errors import LaunchError, UsageError
+from tests import patience
 
 ROOT = Path(__file__).parents[2]
 TWINS, SETTINGS = QUESTIONS
@@ -212,30 +213,30 @@ def test_a_contender_that_fails_ends_the_round_with_its_own_words() -> None:
         run_round([parse_contender("pytorch")], work, seed=(0,))
 
 
-def run_peers(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "benchmarks" / "peers.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--contenders", "pytorch,jax"), "Error: unknown contender jax; allowed: pytorch, huggingface"),
         (("--precision", "fp16"), "Error: --precision fp16: must be fp32 or bf16"),
+        (("--micro-batch-size", "3000000"), "Error: peers.py: micro_batch_size = 3000000"),
     ],
 )
-def test_a_wrong_command_line_starts_nothing(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = run_peers(*arguments, "--out", str(tmp_path))
-    assert done.returncode == 2 and done.stderr.startswith(message), done.stderr
+def test_a_wrong_command_line_starts_nothing(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(message)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_twin_and_plain_torch_do_the_same_work_in_turns(tmp_path: Path) -> None:
-    done = run_peers(
-        "--contenders", "pytorch,plain-torch,plain-torch+malloc", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
-        "--model", "tiny", "--precision", "fp32", "--out", str(tmp_path),
+    program = [sys.executable, str(ROOT / "benchmarks" / "peers.py")]
+    done = subprocess.run(
+        [*program, "--contenders", "pytorch,plain-torch,plain-torch+malloc", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
+        "--model", "tiny", "--precision", "fp32", "--out", str(tmp_path)],
+        capture_output=True, text=True, timeout=patience.SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") in done.stdout
