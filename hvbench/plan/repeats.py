@@ -80,7 +80,12 @@ def next_jobs(points: Sequence[Point], records: Iterable[Record], *, rest_second
             chosen.append(Job(point=point, repeat=max((record.repeat for record in known), default=-1) + 1))
     groups = {group: place for place, group in enumerate(dict.fromkeys(map(worker_group, points)))}
     order = {point.point_id: position for position, point in enumerate(points)}
-    return sorted(chosen, key=lambda job: (groups[worker_group(job.point)], job.repeat, order[job.point.point_id]))
+
+    def place(job: Job) -> tuple[int, int, int]:
+        backwards = -1 if job.repeat % 2 else 1
+        return job.repeat, backwards * groups[worker_group(job.point)], backwards * order[job.point.point_id]
+
+    return sorted(chosen, key=place)
 
 
 def extra_keys(run: Mapping[str, object], *, repeats: int) -> list[tuple[str, int]]:

@@ -62,10 +62,10 @@ class Turns:
         return [job for stretch in stretches.values() for same in stretch.values() for job in same]
 
     def number_places(self, jobs: Sequence[Job]) -> dict[str, int]:
-        """Key of each job that takes turns -> the number of its configuration, by which frameworks find each other."""
-        numbers: dict[Point, int] = {}
+        """Key of each job that takes turns -> a number by which frameworks find each other, rising in running order."""
+        numbers: dict[tuple[int, Point], int] = {}
         return {
-            job.key: numbers.setdefault(configuration_of(job.point), len(numbers))
+            job.key: numbers.setdefault((job.repeat, configuration_of(job.point)), len(numbers))
             for job in jobs
             if self.side_of(job.point) is not None
         }

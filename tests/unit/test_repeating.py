@@ -105,6 +105,11 @@ def test_one_more_launch_of_each_point_grouped_by_framework() -> None:
     records = [each for point in points for each in launches(1.0, 2.0, framework=point.framework, seed=point.seed)]
     jobs = next_jobs(points, records, rest_seconds=100)
     assert jobs == [Job(point=points[index], repeat=2) for index in (0, 2, 1, 3)]
+    records += [
+        each for job in jobs for each in launches(1.0, start=2, framework=job.point.framework, seed=job.point.seed)
+    ]
+    jobs = next_jobs(points, records, rest_seconds=100)
+    assert jobs == [Job(point=points[index], repeat=3) for index in (3, 1, 2, 0)], "every other round runs backwards"
 
 
 def test_what_does_not_fit_into_the_budget_is_left_out_the_best_known_first() -> None:
