@@ -109,7 +109,8 @@ def main() -> None:
     for run in recorded:
         if run not in equal:
             print(f"{run.name}: left out, arm b is not the same: {run.b}")
-    found = [(run, judge_equal(run, rounds=rounds)) for run in equal for rounds in ROUNDS]
+    judged = [(run, judge_equal(run, rounds=rounds)) for run in equal for rounds in ROUNDS]
+    found = [(run, counts) for run, counts in judged if counts.contrasts]  # as many rounds as that were measured
     print(show([counts.row(run) for run, counts in found]))
     for rounds in ROUNDS:
         contrasts = [each for _, counts in found if counts.rounds == rounds for each in counts.contrasts]

@@ -87,7 +87,10 @@ def test_all_points_are_one_family_with_a_mean() -> None:
     comparison = compare([side("a", a, job="x"), side("b", b, job="x")])
     mean = comparison.means["b", "step_seconds_median"]
     assert mean.ratio == pytest.approx(1.1) and mean.rounds == 3
-    assert "over all of them steps take 10.0 % longer (95 % interval 10.0 to 10.0 %)" in summarize(comparison)[0]
+    assert summarize(comparison)[0] == (
+        "b against a, step time of 4 points: 4 worse, 0 better, 0 the same (within 3 %), 0 unclear; "
+        "over all of them 10.0 % longer (95 % interval 10.0 to 10.0 %)."
+    )
 
 
 def test_launches_of_one_job_are_paired_by_repeat_and_others_are_not() -> None:

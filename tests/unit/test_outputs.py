@@ -52,7 +52,7 @@ def test_the_verdict_comes_first_then_what_changed_most_then_everything(style: s
     titles = ["verdict", "what changed most", "everything", "on one side only, or ended otherwise"]
     places = [text.lower().index(title) for title in titles]
     assert places == sorted(places)
-    assert "new against old, 1 points: 1 worse, 0 better, 0 the same (within 3 %), 0 unclear." in text
+    assert "new against old, step time of 1 points: 1 worse, 0 better, 0 the same (within 3 %), 0 unclear." in text
     assert re.search(r"1\.\d+ .*1\.0\d+ to 1\.1\d+ .*slower", text)  # ratio, its interval, its word
 
 

@@ -40,7 +40,7 @@ def test_a_comparison_says_in_its_attributes_what_a_table_cannot(monkeypatch: py
     monkeypatch.chdir(ROOT)
     frame = hvbench.compare("results/reference/quickstart", by="framework")
     assert frame.attrs["is_comparable"] is True and frame.attrs["problems"] == []
-    assert frame.attrs["verdict"][0].startswith("tensorflow against pytorch, 5 points: ")
+    assert frame.attrs["verdict"][0].startswith("tensorflow against pytorch, step time of 5 points: ")
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ Records are untrusted: what they say is cleaned of control characters and escape
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, format_number
 from hvbench.analysis.show.render import frame_to_csv
 from hvbench.analysis.show.text import clean_text, escape_markdown
@@ -80,32 +80,31 @@ def summarize(comparison: Comparison) -> list[str]:
 
 
 def _count(comparison: Comparison) -> Iterator[str]:
-    """One sentence for every side but the reference: how many points are worse, better or the same in decisive metrics."""
+    """One sentence for every side but the reference and decisive metric: how many points are worse, better or the same."""
     for arm in comparison.arms[1:]:
         points = [point for point in comparison.points if point.arm_b == arm]
-        calls = [[change.call for change in point.changes if change.metric.is_decisive] for point in points]
-        worse, better = (sum(word in each for each in calls) for word in ("worse", "better"))
-        same = sum(bool(each) and set(each) == {"same"} for each in calls)
-        few = min((min(c.ratio.n_a, c.ratio.n_b) for point in points for c in point.changes), default=0)
-        hint = "; one launch a side says nothing about chance" if few < 2 else ""
-        mean = comparison.means.get((arm, STEP))
-        whole = f"; over all of them steps take {describe_mean(mean)}" if mean else ""
-        yield (
-            f"{arm} against {comparison.arms[0]}, {len(points)} points: {worse} worse, {better} better, {same} the same "
-            f"(within {EQUAL_WITHIN * 100:g} %), {len(points) - sum(_is_clear(each) for each in calls)} unclear{whole}{hint}."
-        )
+        changes: dict[str, list[Change]] = {}
+        for change in (change for point in points for change in point.changes if change.metric.is_decisive):
+            changes.setdefault(change.metric.name, []).append(change)
+        for name, found in changes.items():
+            counts = Counter(change.call for change in found)
+            few = min(min(change.ratio.n_a, change.ratio.n_b) for change in found)
+            hint = "; one launch a side says nothing about chance" if few < 2 else ""
+            mean = comparison.means.get((arm, name))
+            whole = f"; over all of them {describe_mean(mean, found[0])}" if mean else ""
+            yield (
+                f"{arm} against {comparison.arms[0]}, {found[0].metric.title} of {len(found)} points: {counts['worse']} worse, "
+                f"{counts['better']} better, {counts['same']} the same (within {EQUAL_WITHIN * 100:g} %), "
+                f"{counts['unclear']} unclear{whole}{hint}."
+            )
 
 
-def describe_mean(mean: Contrast) -> str:
-    """`4.2 % longer (95 % interval 1.0 to 7.5 %)`, of B's steps."""
-    word = "longer" if mean.ratio > 1 else "shorter"
+def describe_mean(mean: Contrast, change: Change) -> str:
+    """`4.2 % longer (95 % interval 1.0 to 7.5 %)`, of B."""
+    words = ("longer", "shorter") if change.metric.is_timing else ("larger", "smaller")
     shown = mean if mean.ratio > 1 else mean.turned()
     ends = " to ".join(f"{(end - 1) * 100:.1f}" for end in (shown.low, shown.high))
-    return f"{(shown.ratio - 1) * 100:.1f} % {word} ({INTERVAL} {ends} %)"
-
-
-def _is_clear(calls: Sequence[str | None]) -> bool:
-    return "worse" in calls or "better" in calls or (bool(calls) and set(calls) == {"same"})
+    return f"{(shown.ratio - 1) * 100:.1f} % {words[mean.ratio < 1]} ({INTERVAL} {ends} %)"
 
 
 def render_text(comparison: Comparison) -> str:
