@@ -151,14 +151,14 @@ def power_of(earlier: Earlier, jobs: Sequence[Job], *, rounds: int) -> Power | N
     from hvbench.analysis.stats.contrasts import judge_family, rounds_to_tell
 
     family = judge_family(logs)
-    if not family.scatter.of_contrast:
+    if not family.spread.of_contrast:
         return None
-    family = replace(family, scatter=replace(family.scatter, contrasts=pairs, dimensions=pairs))
+    family = replace(family, spread=replace(family.spread, contrasts=pairs, dimensions=pairs))
     return Power(
         rounds=rounds,
-        spread=family.scatter.of_contrast,
+        spread=family.spread.of_contrast,
         difference=least_difference(family, rounds=rounds),
-        of_mean=least_difference(family, rounds=rounds, of_mean=True) if pairs > 1 and family.scatter.of_mean else None,
+        of_mean=least_difference(family, rounds=rounds, of_mean=True) if pairs > 1 and family.spread.of_mean else None,
         rounds_to_tell=rounds_to_tell(family),
     )
 

@@ -93,7 +93,7 @@ def judge_losses(
     found = judge_differences(rows, has_mean=False, dimensions=dimensions, limits=OF_LOSSES)
     shares = tuple(_as_contrast(each) for each in found.each)
     contrasts = tuple(_in_nats(each, base) for each, base in zip(found.each, bases, strict=True))
-    return LossFamily(contrasts=contrasts, shares=Family(contrasts=shares, mean=None, scatter=found.scatter))
+    return LossFamily(contrasts=contrasts, shares=Family(contrasts=shares, mean=None, spread=found.spread))
 
 
 def _in_nats(share: Difference, base: float) -> LossContrast:
