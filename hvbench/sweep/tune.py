@@ -33,6 +33,7 @@ from hvbench.spec.point import Point
 SEARCH_SHARE = 0.6  # of the budget at most; the rest is for the pairs
 LEAST_TRIALS = 4
 MOST_PAIRS = 18
+NO_SPREAD = 0.01  # per cent: an interval that is narrower has one value at the digits that are shown
 CHOICES = searched_values(Point)  # the values of each knob; None is Horovod's own default
 DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
 
@@ -243,9 +244,8 @@ def describe_gain(tuned: Tuned) -> str:
     gain, n = 100 * (1 - tuned.ratio.ratio), tuned.ratio.rounds
     interval = "no interval"
     if tuned.ratio.low is not None and tuned.ratio.high is not None:
-        interval = (
-            f"95 % interval of the gain {100 * (1 - tuned.ratio.high):+.1f} to {100 * (1 - tuned.ratio.low):+.1f} %"
-        )
+        low, high = (100 * (1 - end) for end in (tuned.ratio.high, tuned.ratio.low))
+        interval = f"95 % interval of the gain {low:+.1f} to {high:+.1f} %" if high - low > NO_SPREAD else "no spread"
     sure = tuned.ratio.call == Call.SLOWER  # of step times: the smaller one
     which = "shorter" if gain >= 0 else "longer"
     return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hvbench.comparison.compare import compare
-from hvbench.comparison.outputs.comparison import summarize
+from hvbench.comparison.outputs.comparison import show_ratio_interval, summarize
 from hvbench.comparison.result import Comparison, LaunchSet
 from hvbench.comparison.sides import split_by
 from hvbench.records.record import Ablation, ParityStamp, Record
@@ -87,9 +87,10 @@ def test_all_points_are_one_family_with_a_mean() -> None:
     comparison = compare([side("a", a, job="x"), side("b", b, job="x")])
     mean = comparison.means["b", "step_seconds_median"]
     assert mean.ratio == pytest.approx(1.1) and mean.rounds == 3
+    assert {show_ratio_interval(change) for point in comparison.points for change in point.changes} == {"no spread"}
     assert summarize(comparison)[0] == (
         "b against a, step time of 4 points: 4 worse, 0 better, 0 the same (within 3 %), 0 unclear; "
-        "over all of them 10.0 % longer (95 % interval 10.0 to 10.0 %)."
+        "over all of them 10.0 % longer (no spread)."
     )
 
 

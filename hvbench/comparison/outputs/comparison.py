@@ -22,6 +22,8 @@ from hvbench.comparison.result import Change, Comparison, PointComparison
 from hvbench.spec.messages import shorten
 
 MOST = 5
+NO_SPREAD = "no spread"  # in place of an interval from a value to itself
+SHOWN = 1e-4  # of a value: what four digits cannot show
 WORDS = {
     "worse": ("slower", "larger"),
     "better": ("faster", "smaller"),
@@ -104,7 +106,8 @@ def describe_mean(mean: Contrast, change: Change) -> str:
     words = ("longer", "shorter") if change.metric.is_timing else ("larger", "smaller")
     shown = mean if mean.ratio > 1 else mean.turned()
     ends = " to ".join(f"{(end - 1) * 100:.1f}" for end in (shown.low, shown.high))
-    return f"{(shown.ratio - 1) * 100:.1f} % {words[mean.ratio < 1]} ({INTERVAL} {ends} %)"
+    known = NO_SPREAD if has_no_spread(shown.low, shown.high) else f"{INTERVAL} {ends} %"
+    return f"{(shown.ratio - 1) * 100:.1f} % {words[mean.ratio < 1]} ({known})"
 
 
 def render_text(comparison: Comparison) -> str:
@@ -197,6 +200,8 @@ def show_interval(estimate: Estimate, change: Change) -> str:
     """The interval in the metric's shown unit, or `n=1`."""
     if estimate.low is None or estimate.high is None:
         return f"n={estimate.n}"
+    if has_no_spread(estimate.low, estimate.high):
+        return NO_SPREAD
     return " to ".join(format_number(end * change.metric.scale) for end in (estimate.low, estimate.high))
 
 
@@ -204,7 +209,14 @@ def show_ratio_interval(change: Change) -> str:
     """The corrected interval of B/A, where sides of two machines have none to correct their own; or how many launches there were."""
     ratio = change.contrast or change.ratio
     n = min(change.ratio.n_a, change.ratio.n_b)
-    return f"n={n}" if ratio.low is None else f"{ratio.low:.4g} to {ratio.high:.4g}"
+    if ratio.low is None:
+        return f"n={n}"
+    return NO_SPREAD if has_no_spread(ratio.low, ratio.high) else f"{ratio.low:.4g} to {ratio.high:.4g}"
+
+
+def has_no_spread(low: float, high: float) -> bool:
+    """Whether an interval is one value: all launches agreed to as many digits as are shown."""
+    return high - low <= SHOWN * abs(high)
 
 
 def describe_change(change: Change) -> str:
