@@ -17,6 +17,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.training.wire import count_losses
 from tests.parallel.ablated import FIRST_LOSS_SCALE, PREDIVIDES, ROUNDS, STEPS, TRAININGS
+from tests.parallel.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
@@ -43,26 +44,9 @@ Ranks = list[dict[str, np.ndarray]]
 
 @pytest.fixture(scope="module", params=FRAMEWORKS)
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    """What both ranks of one twin recorded, under Horovod's own launcher."""
+    """What both ranks of one twin recorded."""
     folder = tmp_path_factory.mktemp(request.param)
-    words = [
-        "horovodrun",
-        "--gloo",
-        "-np",
-        "2",
-        sys.executable,
-        "-m",
-        "tests.parallel.ablated",
-        request.param,
-        str(folder),
-    ]
-    environment = os.environ | {
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=550)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    run_ranks(["-m", "tests.parallel.ablated", request.param, str(folder)], folder=folder)
     files = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(2)]
     return [{name: file[name] for name in file.files} for file in files]
 
