@@ -75,7 +75,7 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
 def test_a_rank_that_diverges_alone_ends_its_point_on_all_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With that outcome and what all had trained, long before the time is up; and the next point runs."""
+    """With that outcome and what all had trained, and not because the time is up; and the next point runs."""
     (tmp_path / "diverging.toml").write_text(DIVERGING)
     faults = [{"kind": "diverge", "rank": 1, "point": "pytorch", "step": 1}]
     faults += [{"kind": "diverge", "rank": 0, "point": "tensorflow", "step": 4}]
@@ -103,4 +103,3 @@ def test_a_rank_that_diverges_alone_ends_its_point_on_all_ranks(
         assert record.outcome.message.startswith(f"gradient norm nan at step {step}, loss ")
         steps = {each.rank: len(each.loss) for each in record.ranks}
         assert steps == {rank: step + 1, 1 - rank: met}
-        assert record.duration_seconds < 150

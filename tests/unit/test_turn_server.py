@@ -86,7 +86,7 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
         beside.append("".join(running))
         return 1.1e-3 if running == ["b"] else 1e-3
 
-    with TurnServer("ab", limits=TurnLimits(block_seconds=0.05), measure_control=measure) as server:
+    with TurnServer("ab", limits=TurnLimits(block_seconds=1.0), measure_control=measure) as server:
         arms = {name: start(server, name, places) for name in "ab"}
         told = {name: finish(ranks) for name, ranks in arms.items()}
         assert server.given_up is None
