@@ -112,6 +112,34 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def rows_of_figures(page: Page) -> list[tuple[float, list[float]]]:
+    """Of every row of charts in the sections: the width that there is, and the widths of the figures in it."""
+    return page.evaluate(
+        """[...document.querySelectorAll('.charts')].flatMap((charts) => {
+            const rows = new Map();
+            for (const figure of charts.children) {
+                const box = figure.getBoundingClientRect();
+                rows.set(box.top, [...(rows.get(box.top) ?? []), box.width]);
+            }
+            return [...rows.values()].map((widths) => [charts.clientWidth, widths]);
+        })"""
+    )
+
+
+def test_the_answer_has_its_contrasts_beside_it_on_the_first_screen_a_row_a_configuration(
+    real: Path, open_page
+) -> None:
+    page = open_page(real, width=1100)
+    text, chart = (page.locator(name).first.bounding_box() for name in (".headlines", ".beside figure"))
+    assert text["x"] + text["width"] <= chart["x"] and chart["y"] + chart["height"] < 900
+    marks = page.locator("#chart-contrast_tensorflow_pytorch [data-tip]").evaluate_all(
+        "(marks) => marks.map((mark) => mark.dataset.tip)"
+    )
+    said = [tip.partition(": ")[2].split()[0] for tip in marks]
+    assert said == column(page, "frameworks", "TensorFlow / PyTorch")
+    assert [tip.partition(": ")[0] for tip in marks] == column(page, "frameworks", "precision")
+
+
 def test_a_table_sorts_both_ways(real: Path, open_page) -> None:
     page = open_page(real)
     assert click_header(page, "throughput", "tokens/s") == "ascending"
@@ -159,7 +187,7 @@ def test_without_scripts_everything_is_there(real: Path, open_page) -> None:
 def test_a_reader_of_the_first_screen_knows_what_to_use_and_how_sure_it_is(real: Path, open_page) -> None:
     page = open_page(real)
     for text in (
-        page.locator(".headlines p").first,
+        page.locator(".claim").first,
         page.get_by_text("How sure is this?"),
         page.locator(".sure li").first,
     ):
@@ -185,6 +213,10 @@ def test_every_kind_of_run_renders(page_file: Path, open_page) -> None:
         assert page.title() != "taken"
         assert page.evaluate("document.documentElement.scrollWidth") == width
         assert page.locator(".headlines p").first.inner_text()
+        rows = rows_of_figures(page)
+        assert all(sum(widths) > 0.9 * room for room, widths in rows), "no half of a row is blank"
+        if "oom" in page.locator("#failures").inner_text():
+            assert any(len(widths) > 1 for _, widths in rows) is (width == 1280), "two charts abreast, or one"
         assert page.locator("img").count() == 0 and page.locator("script").count() == 1
 
 

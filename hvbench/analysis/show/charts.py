@@ -38,6 +38,7 @@ class Panel:
 
     svg: str
     width_points: float
+    height_points: float = 0.0
 
     @property
     def is_wide(self) -> bool:
@@ -56,6 +57,11 @@ class Chart:
     alternative: str
     panels: tuple[Panel, ...]
     legend: tuple[Panel, ...]
+
+    @property
+    def is_across(self) -> bool:
+        """Whether it takes all of a page's width."""
+        return len(self.panels) > 1 or any(panel.is_wide for panel in self.panels)
 
     @property
     def columns(self) -> str:
@@ -172,7 +178,11 @@ def _frame(parts: list[ElementTree.Element], box: Bbox, *, label: str | None) ->
         svg.set("role", "img")
         svg.set("aria-label", label)
     svg.extend(parts)
-    return Panel(svg=ElementTree.tostring(svg, encoding="unicode"), width_points=float(box.width))
+    return Panel(
+        svg=ElementTree.tostring(svg, encoding="unicode"),
+        width_points=float(box.width),
+        height_points=float(box.height),
+    )
 
 
 def _describe_chart(title: str, titles: list[str], *, quantity: str, axes: list[Axes], is_broken: bool) -> str:

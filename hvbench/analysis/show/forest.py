@@ -128,11 +128,11 @@ def say_effect(effect: Effect, forest: Forest) -> str:
 
 def _say_figures(effect: Effect, forest: Forest) -> str:
     rounds = f"{effect.n} {forest.counted}{'s' * (effect.n != 1)}"
-    decimals = 3 if forest.is_ratio else 4
-    value = f"{effect.value:.{decimals}f}{_unit(forest)}"
+    figures = ".3f" if forest.is_ratio else "+.4f"
+    value = f"{effect.value:{figures}}{_unit(forest)}"
     if effect.low is None or effect.high is None:
         return f"{value} ({rounds}, no interval)"
-    return f"{value} ({INTERVAL} {effect.low:.{decimals}f} to {effect.high:.{decimals}f}, {rounds})"
+    return f"{value} ({INTERVAL} {effect.low:{figures}} to {effect.high:{figures}}, {rounds})"
 
 
 def _say_call(effect: Effect, forest: Forest) -> str:
@@ -148,7 +148,7 @@ def _name_band(forest: Forest) -> str:
     return (
         f"within {100 * forest.equal_within:g} %"
         if forest.is_ratio
-        else f"within {forest.equal_within:.2g} {forest.unit}"
+        else f"within {forest.equal_within:.1g} {forest.unit}"
     )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from hvbench.analysis.topics.parity.stamps import Verdict, verdict_of
 from hvbench.analysis.topics.throughput.fastest import list_fastest
 
 FOLDER = Path(__file__).parent
-MAX_BESIDE = 2  # charts beside the answer
+MAX_BESIDE = 1  # charts beside the answer: the rest of the first screen says how sure it is
+TALL_POINTS = 300.0  # a chart beside the answer that is higher has what is below the answer beside it, too
 MAX_CHART_BYTES = 2_800_000  # of all charts together: with the tables, a page stays below 5 MB
 ENDS = {"failures": "Failures", "environment": "Environment", "reproduce": "Reproduce"}  # id -> name in the navigation
 
@@ -60,6 +62,7 @@ class Section:
     title: str
     question: str = ""
     charts: Sequence[Chart] = ()
+    alone: Sequence[str] = ()  # names of charts that have a row for themselves
     tables: Sequence[dict[str, Any]] = ()
 
 
@@ -75,6 +78,7 @@ def render_page(run: Run, *, plots: Sequence[TopicFigures]) -> str:
     return environment.get_template("page.html.jinja").render(
         **list_texts(run),
         beside=beside,
+        is_tall=any(panel.height_points > TALL_POINTS for chart in beside for panel in chart.panels),
         sections=make_sections(run, plots, {name: chart for name, chart in charts.items() if chart not in beside}),
         cards=list_fastest(run),
         advice=list_advice(run),
@@ -121,6 +125,7 @@ def make_sections(run: Run, plots: Sequence[TopicFigures], charts: Mapping[str, 
             title=topic.name,
             question=topic.question,
             charts=charts_of.get(topic.name, ()),
+            alone=find_alone(charts_of.get(topic.name, ())),
             tables=[show_table(table) for table in tables_of.get(topic.name, ())],
         )
         for topic in catalogue.TOPICS
@@ -128,6 +133,12 @@ def make_sections(run: Run, plots: Sequence[TopicFigures], charts: Mapping[str, 
     first = [Section(id="fastest", title="Fastest")] if run.records else []
     ends = [Section(id=name, title=title) for name, title in ENDS.items() if run.records or name != "environment"]
     return [*first, *(section for section in topics if section.tables or section.charts), *ends]
+
+
+def find_alone(charts: Sequence[Chart]) -> list[str]:
+    """The narrow charts that have no neighbour, where two stand abreast and a wide one takes a row: the last of every odd number of them."""
+    runs = [list(run) for is_across, run in groupby(charts, key=lambda chart: chart.is_across) if not is_across]
+    return [run[-1].name for run in runs if len(run) % 2]
 
 
 def limit_charts(charts: Iterable[Chart], *, most_bytes: int = MAX_CHART_BYTES) -> list[Chart]:

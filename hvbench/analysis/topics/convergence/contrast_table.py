@@ -43,7 +43,7 @@ def list_lines(run: Run) -> list[Line]:
         gaps = contrast_axis(run, axis) if axis not in GLOBAL_BATCH else None
         for gap in gaps.gaps if gaps else ():
             if gap.loss or gap.steps:
-                names = (_name(run, gap.one), _name(run, gap.other))
+                names = (name_choice(run, gap.one), name_choice(run, gap.other))
                 lines.append(Line(choice=names[0], against=names[1], loss=gap.loss, steps=gap.steps))
     for gap in contrast_frameworks(run):
         chosen = ", ".join(describe_value(axis, value, emulated=frozenset()) for axis, value in gap.chosen.items())
@@ -53,7 +53,7 @@ def list_lines(run: Run) -> list[Line]:
     return lines
 
 
-def _name(run: Run, one: Learned) -> str:
+def name_choice(run: Run, one: Learned) -> str:
     """A value in words, with the setting by which it speaks where it has several."""
     text = describe_value(one.axis, one.value, emulated=frozenset())
     others = [axis for axis in choice_axes(run) if axis != one.axis]

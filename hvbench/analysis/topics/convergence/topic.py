@@ -6,6 +6,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.sentences import Sentence
 from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.convergence.choices import describe_choices
+from hvbench.analysis.topics.convergence.contrast_plot import draw_contrasts
 from hvbench.analysis.topics.convergence.contrast_table import contrast_tables
 from hvbench.analysis.topics.convergence.costs import describe_costs
 from hvbench.analysis.topics.convergence.plot import plot_convergence
@@ -37,6 +38,7 @@ TOPIC = Topic(
     question="How far does the loss fall, and do the frameworks learn equally well?",
     needs=Need(words="nothing", is_met=always),
     tables=convergence_tables,
+    contrasts=draw_contrasts,
     plots=plot_convergence,
     sentences=describe_learning,
     precedence=10,
