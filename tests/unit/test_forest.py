@@ -26,8 +26,10 @@ from hvbench.analysis.show.forest import (
 from hvbench.analysis.show.tips import NotedLine
 from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.topics import frameworks
+from hvbench.analysis.topics.convergence import topic as convergence
+from hvbench.analysis.topics.convergence.contrast_table import list_lines
 from hvbench.analysis.topics.frameworks import framework_table
-from tests.unit.sample_records import make_rank, make_record, make_stamp
+from tests.unit.sample_records import make_launch, make_rank, make_record, make_stamp
 
 
 def make_effect(
@@ -178,3 +180,15 @@ def test_frameworks_are_contrasted_beside_the_answer_in_every_configuration_that
     parts = [TopicFigures(topic=frameworks.TOPIC, figures={}, contrasts=(forest.name,))]
     assert name_answer_plots(run, parts) == ("contrast_tensorflow_pytorch",)
     assert frameworks.TOPIC.contrasts(make_twins(is_proven=False)) == []
+
+
+def test_what_was_learned_is_drawn_as_its_table_has_it() -> None:
+    """In nats; frameworks that were not proven to do the same work are in the table, and not drawn."""
+    choices = product(("pytorch", "tensorflow"), ("fp32", "bf16"))
+    run = Run([make_launch({"framework": name, "precision": value}, evaluate_every=4) for name, value in choices])
+    (forest,) = convergence.TOPIC.contrasts(run)
+    (line,) = [line for line in list_lines(run) if line.choice == "bf16"]
+    assert [(row.label, row.value, row.n) for row in forest.rows] == [
+        (line.choice, line.loss.difference, line.loss.seeds)
+    ]
+    assert (forest.unit, forest.title) == ("nats", "What does precision do to the loss?")
