@@ -192,7 +192,9 @@ class RankSamples(Spec):
     gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
     overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
     wire: list[WireLook] = Field(
-        [], max_length=2**10, description="where gradients are compressed, at the training's end"
+        [],
+        max_length=2**10,
+        description="where gradients are compressed, at the training's end; in the first launch of a seed, and in those that diverged",
     )
     first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
     stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")

@@ -65,12 +65,19 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
         result, prepared = measure_in_turns(worker, request)
         clock.enter(WAITING)
     if prepared:
-        result["samples"]["wire"] = look_at_wire(worker, prepared.loop)
-        if result["outcome"]["status"] == "diverged":
+        is_diverged = result["outcome"]["status"] == "diverged"
+        if is_diverged or is_first_of_seed(request):
+            result["samples"]["wire"] = look_at_wire(worker, prepared.loop)
+        if is_diverged:
             result["outcome"]["message"] += describe_losses(result["samples"]["wire"], request.point)
         prepared.trainer.close()
     result["samples"]["phase_seconds"] = clock.take()
     return result
+
+
+def is_first_of_seed(request: MeasureRequest) -> bool:
+    """Whether no earlier launch of the point trained the same seed: what its gradients lose on the wire is looked at once, for it takes seconds."""
+    return request.repeat == 0 or request.measure.seed_per_repeat
 
 
 def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Prepared | None]:

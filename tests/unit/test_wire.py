@@ -9,11 +9,13 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.facts import list_warnings
 from hvbench.analysis.report.terminal import render_terminal
 from hvbench.analysis.topics.wire import TOPIC, find_large_losses, lost_shares, wire_table
+from hvbench.launch.requests import MeasureRequest
 from hvbench.plan.jobs import Job
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.records.record import Record, WireLook
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training.wire import (
     WireLosses,
     count_losses,
@@ -23,6 +25,7 @@ from hvbench.training.wire import (
     least_kept,
     least_sent,
 )
+from hvbench.worker.measure import is_first_of_seed
 from hvbench.worker.wire import describe_losses
 from tests.unit.sample_records import make_rank, make_record
 
@@ -207,3 +210,12 @@ def test_the_table_has_a_row_for_each_point_that_was_looked_at() -> None:
 def test_records_without_a_look_say_nothing() -> None:
     run = Run([make_record([make_rank(step_seconds=[1.0] * 3)], compression="fp16")])
     assert not TOPIC.needs.is_met(run) and find_large_losses(run) == []
+
+
+@pytest.mark.parametrize(
+    ("repeat", "seed_per_repeat", "is_first"), [(0, False, True), (1, False, False), (2, False, False), (1, True, True)]
+)
+def test_launches_of_one_seed_look_at_the_wire_once(repeat: int, seed_per_repeat: bool, is_first: bool) -> None:
+    settings = MeasureSettings(seed_per_repeat=seed_per_repeat)
+    request = MeasureRequest(point=Point(model="tiny"), measure=settings, repeat=repeat)
+    assert is_first_of_seed(request) == is_first
