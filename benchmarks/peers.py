@@ -1,6 +1,6 @@
 """Tokens/s of hvbench's GPT beside Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2: is it slow?
 
-    python benchmarks/peers.py                                            about 20 minutes on 2 cores
+    python benchmarks/peers.py                                            about 35 minutes on 2 idle cores
     python benchmarks/peers.py --contenders pytorch,huggingface,huggingface+compile --precision fp32
     python benchmarks/peers.py --rounds 12                                goes on where the first one ended
 
@@ -42,7 +42,7 @@ from hvbench.spec.point import Point  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 
 DEFAULT_OUT = ROOT / "results" / "peers"
-USUAL = [name for name in all_names() if not name.endswith("+again")]
+USUAL = [name for name in all_names() if not name.endswith(("+again", "+xla"))]
 PRECISIONS = ("fp32", "bf16")
 PARTS = ("threads", "warmup_steps", "steps", "seconds")  # of the work, as they are asked for
 
