@@ -146,9 +146,8 @@ def test_the_table_shows_the_error_of_the_estimate() -> None:
     assert table.cells[0][table.header.index("estimate / peak - 1 (%)")] == "-50"
 
 
-# Before this day TensorFlow's workers imported pandas and matplotlib, too.
-UNNEEDED_SINCE = "2026-11-23T04"
-UNNEEDED_BYTES = 88 * 2**20
+# Until when a framework's workers imported what they do not need, and its bytes: pandas and matplotlib, PyTorch's compiler.
+UNNEEDED = {"tensorflow": ("2026-11-23T04", 88 * 2**20), "pytorch": ("2026-11-26T23:40", 68 * 2**20)}
 
 
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
@@ -157,8 +156,7 @@ def test_the_estimate_is_near_what_the_committed_runs_measured(folder: Path) -> 
     records = RunFolder(folder).read_records()[0]
     points = point_frame(records).dropna(subset=["estimated_peak_bytes"])
     assert len(points)
-    imported_all = points["framework"].eq("tensorflow") & (
-        max(record.started_at for record in records) < UNNEEDED_SINCE
-    )
-    ratio = (points["estimated_peak_bytes"] + UNNEEDED_BYTES * imported_all) / points["peak_rss_bytes"]
+    began = max(record.started_at for record in records)
+    unneeded = {name: size if began < until else 0 for name, (until, size) in UNNEEDED.items()}
+    ratio = (points["estimated_peak_bytes"] + points["framework"].map(unneeded)) / points["peak_rss_bytes"]
     assert ratio.between(0.85, 1.15).all(), ratio.tolist()
