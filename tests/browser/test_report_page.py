@@ -180,7 +180,7 @@ def test_a_chart_shows_its_exact_figures_beside_the_pointer(real: Path, open_pag
 
 def test_without_scripts_everything_is_there(real: Path, open_page) -> None:
     page = open_page(real, scripts=False)
-    assert "trained alike" in page.locator("main").inner_text()
+    assert "did the same work" in page.locator("main").inner_text()
     assert page.locator("svg title").count() > 10
 
 

@@ -83,12 +83,12 @@ def test_more_ranks_than_cores_is_said_on_top() -> None:
 
 
 def test_one_framework_needs_no_agreement() -> None:
-    assert "alike" not in report_of([make_launch({"framework": "pytorch"})])
+    assert "the same work" not in report_of([make_launch({"framework": "pytorch"})])
 
 
 def test_agreement_is_told_with_its_figures() -> None:
     alike = report_of(stamped(with_losses([5.0, 4.9], [5.0, 4.9])))
-    assert "trained alike in this run" in alike and "fp32 0.0e+00" in alike
+    assert "did the same work in this run" in alike and "fp32 0.0e+00" in alike
     assert "rank0/update/final_norm.gain 4.0e-06, allowed 1e-05" in alike and "| proven |" in alike
     assert "not compare" not in alike
 

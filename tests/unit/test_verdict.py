@@ -12,7 +12,7 @@ from hvbench.analysis.report.facts import list_warnings
 from hvbench.analysis.report.markdown import render_warnings
 from hvbench.analysis.show.render import render_csv, render_markdown, render_text
 from hvbench.analysis.topics.parity.stamps import (
-    NOT_ALIKE,
+    OTHER_WORK,
     UNPROVEN,
     WITH_DROPOUT,
     judge,
@@ -101,7 +101,7 @@ def test_the_worst_of_several_stamps_decides() -> None:
     assert verdict(GREEN, None) == verdict() == "unchecked"
     assert verdict(GREEN, GREEN) == "proven"
     titles = [verdict_of(Run([*both(FAILED), *both(stamp, seed=1)])).title for stamp in (GREEN, RED)]
-    assert titles == [UNPROVEN, NOT_ALIKE]
+    assert titles == [UNPROVEN, OTHER_WORK]
 
 
 def test_only_what_ended_well_in_both_frameworks_is_compared() -> None:

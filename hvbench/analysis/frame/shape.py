@@ -8,7 +8,7 @@ MIN_STEPS = 4
 
 
 def autocorrelation(seconds: np.ndarray) -> float | None:
-    """Lag-1 autocorrelation of consecutive steps; None below MIN_STEPS or where neighbours are all alike."""
+    """Lag-1 autocorrelation of consecutive steps; None below MIN_STEPS or where neighbours are all equal."""
     return _correlate(seconds[1:], seconds[:-1]) if _varies(seconds) else None
 
 

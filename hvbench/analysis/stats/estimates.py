@@ -87,7 +87,7 @@ def estimate_ratio(
     centre, n = above.centre / below.centre, min(above.n, below.n)
     if n < 2:
         return Estimate(centre=centre, low=None, high=None, n=n, confidence=confidence)
-    if above.low == above.high and below.low == below.high:  # all alike: Welch's degrees of freedom are 0 / 0
+    if above.low == above.high and below.low == below.high:  # all equal: Welch's degrees of freedom are 0 / 0
         return Estimate(centre=centre, low=centre, high=centre, n=n, confidence=confidence)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # scipy's doubt about launches that agree exactly

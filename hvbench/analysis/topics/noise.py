@@ -70,7 +70,7 @@ def noise_table(run: Run) -> Table:
             "in proportion, well above it saves none. From the norms of each micro-batch's gradient and of their average over "
             "accumulation steps and ranks, both squared and averaged over n launches' looks before dividing; late: the "
             "later half of the looks. Launches of one seed look at the same samples: their looks at a step are averaged and "
-            "count as one. Intervals: of a ratio of means (Fieller) over looks; open: the gradient cannot be told from its "
+            "count as one. Intervals: of a ratio of means (Fieller) over looks; open: the gradient may be nothing but its "
             "noise.",
             *describe_lost(run.points),
         ),

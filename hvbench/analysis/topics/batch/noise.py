@@ -99,8 +99,8 @@ def join_looks(looks: Iterable[Looks]) -> Looks:
 def estimate_noise_scale(looks: Looks) -> NoiseScale:
     """B_simple with the interval of a ratio of means over looks (Fieller, J. R. Stat. Soc. B 16, 1954): different steps see different samples.
 
-    The interval holds every ratio r for which the mean of S - r |G|^2 is not told from 0 by Student's t. Where |G|^2 is not
-    told from 0, it is open above.
+    The interval holds every ratio r for which the mean of S - r |G|^2 may be 0 by Student's t. Where |G|^2 may
+    be 0, it is open above.
     """
     count = int(looks.noise.size)
     if count == 0 or np.mean(looks.noise) <= 0:
@@ -116,7 +116,7 @@ def estimate_noise_scale(looks: Looks) -> NoiseScale:
 
 
 def bound_ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float]:
-    """Fieller's interval of mean(above) / mean(below), of pairs (n,): infinite ends where the mean of `below` is not told from 0."""
+    """Fieller's interval of mean(above) / mean(below), of pairs (n,): infinite ends where the mean of `below` may be 0."""
     n = above.size
     factor = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) ** 2 / n
     (vx, cov), (_, vy) = np.cov(above, below) * factor

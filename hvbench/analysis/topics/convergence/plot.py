@@ -78,7 +78,9 @@ def plot_loss_curves(run: Run) -> Figure:
             panels[0][0].set_ylim(min(drawn.min(), points["target_loss"].min()) - margin, drawn.max() + margin)
         figure.supylabel("loss (nats per token)")
         frameworks = list_frameworks(points)
-        several = f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn alike, and which gets there first?"
+        several = (
+            f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn the same, and which gets there first?"
+        )
         question = several if len(frameworks) > 1 else "How fast does the loss fall?"
         figure.suptitle(f"{question}{count_shown(shown, choices)}")
         extra = [legend_mark("training loss: lines", linestyle="-", linewidth=0.9)]

@@ -59,7 +59,7 @@ def break_even_table(run: Run) -> Table:
             "n launches: step = local + max(0, wire x time of the payload on the link - hidden). local: everything but "
             "waiting for the wire, casts included; hidden: what of the wire's time runs beside other work; wire: of the "
             "link's nominal time. Intervals are those of the fit to the launches (Student's t, each point with a spread of its own); the break-even's "
-            "holds every bandwidth at which the two steps are not told apart.",
+            "holds every bandwidth at which the difference of the two steps may be 0.",
             *describe_lost(run.points),
         ),
         data=pd.DataFrame(data),

@@ -6,7 +6,7 @@
 work; `wire` is what the link costs of its nominal time (headers, gaps), the same for every compression. They are fitted to
 the launches by the logarithm of their step times. Intervals are Student's t about the fit (delta method) by the scatter of
 the launches about it (`hvbench.analysis.stats.scatter`); a launch is the unit of evidence. Where compression breaks even is bounded as Fieller bounds a ratio: by every bandwidth at
-which the difference of the two steps is not told from zero.
+which the difference of the two steps may be 0.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, PROVEN, VERDICTS, P
 
 MAX_NAMED = 5  # configurations that are named one by one
 MISSING = "unchecked"  # beside the verdicts of a stamp
-ALIKE = "The frameworks trained alike in this run."
-NOT_ALIKE = "The frameworks were NOT proven to do the same work: do not compare their speed."
+SAME_WORK = "The frameworks did the same work in this run."
+OTHER_WORK = "The frameworks were NOT proven to do the same work: do not compare their speed."
 UNPROVEN = "Nothing proves that the frameworks did the same work in this run: do not compare their speed."
 WITH_DROPOUT = (
     "Each framework draws its own masks for dropout: the check trained without it, and with it losses agree on average, "
@@ -27,7 +27,7 @@ WITH_DROPOUT = (
 )
 UNCHECKED = (
     "No configuration ended in ok in more than one framework: do not compare their speed.",
-    "Nothing shows that they trained alike in this run.",
+    "Nothing shows that they did the same work in this run.",
 )
 
 
@@ -133,7 +133,7 @@ def _check_run(run: Run) -> Verdict | None:
     sentences += [describe_green(checked)] if is_proven else []
     sentences += [agreement.describe()] if agreement else []
     sentences += [WITH_DROPOUT] if any(record.point.dropout for record in records) else []
-    title = ALIKE if is_proven else NOT_ALIKE if is_different else UNPROVEN
+    title = SAME_WORK if is_proven else OTHER_WORK if is_different else UNPROVEN
     return Verdict(is_proven=is_proven, title=title, text=" ".join(sentences))
 
 
