@@ -57,7 +57,7 @@ def test_links_and_paths_hold(tmp_path) -> None:
     assert all(path.stat().st_size for path in paths)
     report = (tmp_path / "report.md").read_text()
     links = re.findall(r"\]\(([^)]+)\)", report)
-    assert len(links) == 7
+    assert len(links) == 8
     assert all((tmp_path / link).is_file() for link in links)
     assert {path.relative_to(tmp_path).as_posix() for path in paths} >= {"report.md", "tables/launches.csv"}
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
