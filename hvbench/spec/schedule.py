@@ -29,7 +29,7 @@ SCALINGS = {"none": "no rate scaling", "linear": "linear rate scaling", "sqrt": 
 
 
 def _name_schedule(text: str) -> str:
-    return f"{text.replace('_', ' ')} schedule"
+    return f"{'an' if text[:1] in 'aeiou' else 'a'} {text.replace('_', '-')} schedule"
 
 
 def _name_scaling(text: str) -> str:

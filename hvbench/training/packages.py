@@ -2,7 +2,7 @@
 
 A class is a top-level folder of the text (in the standard library a package, such as `asyncio`); the largest ones are
 used. A sample is `sequence_length` tokens of one file. Validation samples are from the validation text of language
-modelling, so that pretraining has not seen them.
+modelling, so that pretraining has not seen them, and in an order that mixes the packages: an evaluation takes the first ones.
 """
 
 from __future__ import annotations
@@ -54,9 +54,8 @@ def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
             "lower num_classes or bring more folders"
         )
     names = sorted(sorted(sizes, key=lambda name: (-sizes[name], name))[: point.num_classes])
-    packages = Packages(
-        names=names, train=_cut(files, names, side=1, point=point), validation=_cut(files, names, side=2, point=point)
-    )
+    validation = _mix(_cut(files, names, side=2, point=point))
+    packages = Packages(names=names, train=_cut(files, names, side=1, point=point), validation=validation)
     without = [name for label, name in enumerate(names) if not (packages.train.labels == label).any()]
     if without or not packages.validation.starts.size:
         what = f"package {without[0]} has no training sample" if without else "no sample is held out"
@@ -108,3 +107,10 @@ def _cut(files: list[tuple[str, int, int]], names: list[str], *, side: int, poin
             labels.append(np.full(count, names.index(folder), dtype=np.int32))
         position += file[side]
     return Windows(starts=np.concatenate(starts), labels=np.concatenate(labels))
+
+
+def _mix(windows: Windows) -> Windows:
+    """The same samples in one fixed order, whatever the seed: evaluations take the first ones, and text has a package at a time."""
+    random = np.random.Generator(np.random.PCG64(0))
+    order = random.permutation(windows.starts.size)
+    return Windows(starts=windows.starts[order], labels=windows.labels[order])

@@ -11,7 +11,8 @@ import re
 import numpy as np
 import pytest
 
-from hvbench.analysis.contrasts.learning import contrast_axis, contrast_frameworks
+from hvbench.analysis.contrasts.learning import contrast_axis
+from hvbench.analysis.contrasts.twins import contrast_frameworks
 from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.learning import list_learners, shared_tokens
 from hvbench.analysis.report.answer import find_answer
@@ -226,6 +227,55 @@ def test_frameworks_that_learn_something_else_speak_for_themselves() -> None:
     )
 
 
+def test_what_no_configuration_alone_can_say_is_said_of_all_together() -> None:
+    """Differences of 1.5 % of the loss that go up in one configuration where they go down in the other."""
+    records = [
+        make_learner(
+            3.0 + sign * 0.045 * (seed - 1) * (framework == "tensorflow"),
+            seed=seed,
+            framework=framework,
+            optimizer=optimizer,
+        )
+        for optimizer, sign in (("adamw", 1), ("sgd", -1))
+        for framework in ("pytorch", "tensorflow")
+        for seed in SEEDS
+    ]
+    said = first_sentence(records, "framework")
+    assert re.match(
+        r"PyTorch and TensorFlow learn the same over the 2 configurations together: validation losses of one seed are on average within 0\.01 % of each other \(95 % interval, 3 seeds\), .*; of AdamW and SGD alone the seeds cannot say \(within \d+ %\)\.$",
+        said,
+    ), said
+
+
+def test_steps_that_scatter_too_much_are_not_said_to_be_as_many() -> None:
+    records = [
+        make_learner(
+            3.0 + scatter * (seed - 1),
+            seed=seed,
+            framework="pytorch",
+            precision=precision,
+            measure={"target_loss": 3.02},
+        )
+        for precision, scatter in (("fp32", 0.0), ("bf16", 0.002))
+        for seed in SEEDS
+    ]
+    assert ", in as many steps to the target loss (within " in first_sentence(records)
+    wide = [
+        make_learner(
+            3.0 + scatter * (seed - 1),
+            seed=seed,
+            framework="pytorch",
+            precision=precision,
+            measure={"target_loss": 4.0},
+        )
+        for precision, scatter in (("fp32", 0.0), ("bf16", 0.1))
+        for seed in SEEDS
+    ]
+    assert "cannot say" in first_sentence(wide) and "as many steps to the target loss (within" not in first_sentence(
+        wide
+    )
+
+
 def test_one_seed_in_two_frameworks_is_said_to_be_one() -> None:
     records = [make_learner(3.0, framework=framework) for framework in ("pytorch", "tensorflow")]
     assert (
@@ -269,12 +319,12 @@ def level_of(point: Point) -> float:
 
 ANSWERS = {
     "convergence": r"PyTorch and TensorFlow learn the same in both configurations: .*; TensorFlow gets to the target loss first: ",
-    "finetune": r"Pretraining helps: with pretraining by causal_lm the validation loss after 20 steps is 0\.70 nats lower \(.*\) than with no pretraining; with pretraining by masked_lm 0\.50 nats lower",
+    "finetune": r"Pretraining helps: with pretraining by causal_lm the validation loss after 20 steps is 0\.70 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right.*; with pretraining by masked_lm 0\.50 nats lower",
     "large_batch": r"The critical batch, from which on a larger one can at most halve the steps, is [\d,]+ samples \(95 % interval ",
     "objectives": r"PyTorch and TensorFlow learn the same in all 3 configurations: ",
     "optimizers": r"AdamW \(rate 0\.00\d\) gets furthest: validation loss \d\.\d{3} after 20 steps, 0\.2\d nats lower \(.*\) than with SGD, and 0\.\d+ to 0\.\d+ nats lower than with Adafactor, LAMB and LARS",
     "precision_convergence": r"bf16 and fp16 learn what fp32 learns, validation losses after 20 steps within 0\.\d+ % \(95 % interval, \d seeds\), in as many steps to the target loss \(within .* %\); fp16 on the wire learns what uncompressed learns",
-    "schedules": r"Linear schedule gets furthest: ",
+    "schedules": r"A linear schedule gets furthest: validation loss \d\.\d{3} after 20 steps, 0\.\d+ nats lower \(.*\) than with a cosine schedule.*; batch warmup helps: with a batch that grows over 30 steps the validation loss after the same [\d,]+ tokens is 1\.47 nats lower \(.*\) than with a full batch from the start",
 }
 
 

@@ -66,6 +66,17 @@ def test_a_sample_is_text_of_its_package_alone(text: Path, cache: Path) -> None:
             assert "of no package" not in sample
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_first_validation_samples_are_of_all_packages_and_the_same_for_every_seed(text, cache, seed: int) -> None:
+    """An evaluation takes the first samples, and text has one package after the other: unmixed they were all of the first one."""
+    point = make_point(text, seed=seed)
+    found = find_packages(point, cache=cache).validation
+    first, whole = (np.bincount(labels, minlength=3) / labels.size for labels in (found.labels[:48], found.labels))
+    assert np.abs(first - whole).max() < 0.2, "as often as in all of them"
+    assert np.array_equal(found.starts, find_packages(make_point(text), cache=cache).validation.starts)
+    assert len(np.unique(found.starts)) == found.starts.size
+
+
 def test_token_counts_of_files_with_a_bpe_add_up_to_the_corpus(text: Path, cache: Path) -> None:
     counts = [corpus.count_file_tokens(str(text), vocab_size=300, cache=cache) for _ in range(2)]  # counted, then read
     assert counts[0] == counts[1]

@@ -1,8 +1,8 @@
-"""What each choice does to what is learned: contrasts between the values of an axis, and between the frameworks.
+"""What each choice does to what is learned: contrasts between the values of an axis.
 
 An axis with a value that switches it off ("does pretraining help?") is compared with that value, all else equal. Of any other
-axis ("which optimizer gets furthest?") each value speaks by its best setting of everything else, and all are compared with
-each other. Losses are compared after as many tokens as every launch was evaluated for; where launches stop at the target,
+axis ("which optimizer gets furthest?") each value speaks by its best setting of everything else, with nothing switched on, and
+all are compared with each other. Losses are compared after as many tokens as every launch was evaluated for; where launches stop at the target,
 the steps to it are compared instead.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.frame.axes import GLOBAL_BATCH, order_values
 from hvbench.analysis.frame.learning import (
     Learner,
     are_losses_comparable,
@@ -23,8 +23,8 @@ from hvbench.analysis.frame.learning import (
     shared_tokens,
 )
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.contrasts import Contrast, judge_family
-from hvbench.analysis.stats.losses import LossCall, LossContrast, LossFamily, judge_losses
+from hvbench.analysis.stats.contrasts import Contrast, Difference, Family, judge_differences, judge_family
+from hvbench.analysis.stats.losses import LossContrast, LossFamily, judge_losses
 
 OFF = ("none", "fp32", 0)  # values that switch their axis off: the base with which the others are compared
 
@@ -38,6 +38,7 @@ class Learned:
     learners: tuple[Learner, ...]
     losses: Mapping[int, float]
     arrivals: Mapping[int, float]
+    accuracies: Mapping[int, float]  # shares; of classifiers alone
 
     @property
     def loss(self) -> float:
@@ -58,6 +59,7 @@ class Gap:
     other: Learned
     loss: LossContrast | None
     steps: Contrast | None
+    accuracy: Difference | None  # of shares; of classifiers alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,23 +73,12 @@ class AxisGaps:
     lost: tuple[Learner, ...]  # settings of which launches diverged, failed or gave up: they are no part of it
     tokens: float
     family: LossFamily | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TwinGap:
-    """One configuration in two frameworks, seed by seed: A - B of the losses after as many tokens."""
-
-    framework: str  # of A
-    against: str  # of B
-    chosen: Mapping[str, Any]
-    one: Learner
-    other: Learner
-    loss: LossContrast
+    family_of_steps: Family | None
 
 
 def contrast_axis(run: Run, axis: str, *, framework: str | None = None) -> AxisGaps | None:
     """The contrasts of one axis over all frameworks, or in one; None where fewer than two values have anything to compare."""
-    everybody = list_learners(run, framework=framework)
+    everybody = choose_plain(run, axis, list_learners(run, framework=framework))
     whole = [learner for learner in everybody if learner.is_whole]
     if not whole or not are_losses_comparable(whole):
         return None
@@ -104,7 +95,7 @@ def contrast_axis(run: Run, axis: str, *, framework: str | None = None) -> AxisG
         found = [pairs[0][1]] if pairs else []
     if not pairs:
         return None
-    gaps, family = judge_pairs(
+    gaps, family, family_of_steps = judge_pairs(
         pairs, is_by_steps=stops_at_target(run), dimensions=len(found) - 1 if off is None else None
     )
     is_best = off is None
@@ -116,29 +107,54 @@ def contrast_axis(run: Run, axis: str, *, framework: str | None = None) -> AxisG
         lost=tuple(learner for learner in everybody if learner.lost),
         tokens=tokens,
         family=family,
+        family_of_steps=family_of_steps,
     )
+
+
+def choose_plain(run: Run, axis: str, learners: Sequence[Learner]) -> list[Learner]:
+    """For an axis that nothing switches off: the learners that have all that the question switches on switched off.
+
+    So schedules are compared over their whole length, and not with batches that grow beside those that do not.
+    """
+    if any(is_off(learner.chosen[axis]) for learner in learners):
+        return list(learners)
+    switches = [
+        other
+        for other in compared_axes(run)
+        if other not in (axis, *GLOBAL_BATCH) and any(is_off(learner.chosen[other]) for learner in learners)
+    ]
+    return [learner for learner in learners if all(is_off(learner.chosen[other]) for other in switches)]
 
 
 def judge_pairs(
     pairs: Sequence[tuple[Learned, Learned]], *, is_by_steps: bool, dimensions: int | None
-) -> tuple[list[Gap], LossFamily | None]:
+) -> tuple[list[Gap], LossFamily | None, Family | None]:
     """Every pair's (base, other) contrast of losses and of steps; losses are left out where launches stop at the target."""
     losses = None
     if not is_by_steps and all(one.losses.keys() & base.losses.keys() for base, one in pairs):
         losses = judge_losses([(one.losses, base.losses) for base, one in pairs], dimensions=dimensions)
-    steps = judge_steps(pairs, dimensions=dimensions)
+    steps, family_of_steps = judge_steps(pairs, dimensions=dimensions)
+    accuracies = judge_accuracies(pairs, dimensions=dimensions)
     gaps = [
-        Gap(one=one, other=base, loss=losses.contrasts[index] if losses else None, steps=steps[index])
+        Gap(
+            one=one,
+            other=base,
+            loss=losses.contrasts[index] if losses else None,
+            steps=steps[index],
+            accuracy=accuracies[index],
+        )
         for index, (base, one) in enumerate(pairs)
     ]
-    return gaps, losses
+    return gaps, losses, family_of_steps
 
 
-def judge_steps(pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | None = None) -> list[Contrast | None]:
-    """(base, other) -> the ratio of the steps to the target, other / base; None where a launch of either did not get there."""
+def judge_steps(
+    pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | None = None
+) -> tuple[list[Contrast | None], Family | None]:
+    """(base, other) -> the ratio of the steps to the target, other / base; None where a launch of either did not get there. Its family."""
     usable = [index for index, pair in enumerate(pairs) if all(all_arrived(one.learners) for one in pair)]
     if not usable:
-        return [None] * len(pairs)
+        return [None] * len(pairs), None
     seeds = sorted({seed for pair in pairs for one in pair for seed in one.arrivals})
     logs = [
         [
@@ -151,50 +167,21 @@ def judge_steps(pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | N
     ]
     judged = judge_family(logs, has_mean=False, dimensions=dimensions)
     found = dict(zip(usable, judged.contrasts, strict=True))
-    return [found.get(index) for index in range(len(pairs))]
+    return [found.get(index) for index in range(len(pairs))], judged
 
 
-def contrast_frameworks(run: Run) -> list[TwinGap]:
-    """Every configuration that the first two frameworks both trained, compared seed by seed; one family."""
-    return run.derive(_contrast_frameworks)
-
-
-def _contrast_frameworks(run: Run) -> list[TwinGap]:
-    names = order_values("framework", run.points["framework"])[:2]
-    if len(names) < 2:
-        return []
-    sides = [{key(learner): learner for learner in list_learners(run, framework=name)} for name in names]
-    pairs, losses = [], []
-    for each, other in sides[0].items():
-        one = sides[1].get(each)
-        if one is None or not (one.is_whole and other.is_whole):
-            continue
-        tokens = shared_tokens([one, other])
-        a, b = one.losses_at(tokens), other.losses_at(tokens)
-        if a.keys() & b.keys():
-            pairs.append((one, other))
-            losses.append((a, b))
-    judged = judge_losses(losses).contrasts if losses else ()
-    return [
-        TwinGap(framework=names[1], against=names[0], chosen=one.chosen, one=one, other=other, loss=loss)
-        for (one, other), loss in zip(pairs, judged, strict=True)
+def judge_accuracies(
+    pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | None = None
+) -> Sequence[Difference | None]:
+    """(base, other) -> the difference of the shares that they name right, other - base; None where they are no classifiers."""
+    if not all(one.accuracies.keys() & base.accuracies.keys() for base, one in pairs):
+        return [None] * len(pairs)
+    seeds = sorted({seed for pair in pairs for one in pair for seed in one.accuracies})
+    rows = [
+        [one.accuracies.get(seed, math.nan) - base.accuracies.get(seed, math.nan) for seed in seeds]
+        for base, one in pairs
     ]
-
-
-def frameworks_apart(run: Run) -> bool:
-    """Whether the frameworks learned something else in some configuration, so that their launches are not to be averaged."""
-    return any(gap.loss.call in (LossCall.LOWER, LossCall.HIGHER) for gap in contrast_frameworks(run))
-
-
-def spread_of_seeds(run: Run) -> float | None:
-    """How far the losses of one choice's seeds lie apart: standard deviation / mean, pooled over the choices; None with one seed."""
-    shares = []
-    for learner in list_learners(run):
-        losses = list(learner.losses_at(shared_tokens([learner])).values()) if learner.is_whole else []
-        if len(losses) > 1:
-            centre = mean(losses)
-            shares.append(math.fsum((loss - centre) ** 2 for loss in losses) / (len(losses) - 1) / centre**2)
-    return math.sqrt(mean(shares)) if shares else None
+    return judge_differences(rows, has_mean=False, dimensions=dimensions).each
 
 
 def stops_at_target(run: Run) -> bool:
@@ -210,11 +197,6 @@ def all_arrived(learners: Iterable[Learner]) -> bool:
 def is_off(value: Any) -> bool:
     """Whether a value switches its axis off."""
     return value in OFF
-
-
-def key(learner: Learner) -> tuple[Any, ...]:
-    """What distinguishes it."""
-    return tuple(learner.chosen.values())
 
 
 def mean(values: Iterable[float]) -> float:
@@ -265,6 +247,7 @@ def _learned(axis: str, value: Any, learners: Sequence[Learner], *, tokens: floa
         value=value,
         learners=tuple(learners),
         losses=_average([learner.losses_at(tokens) for learner in learners]),
+        accuracies=_average([learner.accuracies_at(tokens) for learner in learners]),
         arrivals=_average([learner.arrivals for learner in learners], is_ratio=True),
     )
 

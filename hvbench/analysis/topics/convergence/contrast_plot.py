@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hvbench.analysis.contrasts.learning import AxisGaps, Gap, compared_axes, contrast_axis, contrast_frameworks
+from hvbench.analysis.contrasts.learning import AxisGaps, Gap, compared_axes, contrast_axis
+from hvbench.analysis.contrasts.twins import contrast_frameworks
 from hvbench.analysis.frame.axes import GLOBAL_BATCH
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.forest import Effect, Forest, Side

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from hvbench.analysis.contrasts.learning import Learned, compared_axes, contrast_axis, contrast_frameworks
+from hvbench.analysis.contrasts.learning import Learned, compared_axes, contrast_axis
+from hvbench.analysis.contrasts.twins import contrast_frameworks
 from hvbench.analysis.frame.axes import GLOBAL_BATCH
 from hvbench.analysis.frame.learning import choice_axes
 from hvbench.analysis.frame.run import Run

@@ -54,9 +54,14 @@ def describe_costs(run: Run) -> list[Sentence]:
 
 
 def rows_of(run: Run, one: Learned) -> dict[str, Row]:
-    """Framework -> its row of the setting by which a value speaks."""
+    """Framework -> its row of the setting by which a value speaks, or of the first other one: what a step costs is the rule's."""
     ids = {point_id for learner in one.learners for point_id in learner.point_ids}
-    return {row["framework"]: row for row in summary_rows(run) if row["point_id"] in ids and not pd.isna(row[STEP])}
+    mine = [row for row in summary_rows(run) if row[AXIS] == one.value and not pd.isna(row[STEP])]
+    mine.sort(key=lambda row: row["point_id"] not in ids)
+    found: dict[str, Row] = {}
+    for row in mine:
+        found.setdefault(row["framework"], row)
+    return found
 
 
 def describe_state(draft: Draft, gaps: AxisGaps, rows: dict[object, dict[str, Row]], *, name: str) -> str:

@@ -12,7 +12,7 @@ from hvbench.analysis.topics.convergence.costs import describe_costs
 from hvbench.analysis.topics.convergence.plot import plot_convergence
 from hvbench.analysis.topics.convergence.sentences import describe_convergence
 from hvbench.analysis.topics.convergence.table import convergence_table
-from hvbench.analysis.topics.convergence.twins import describe_twins, is_about_frameworks
+from hvbench.analysis.topics.convergence.twins import describe_levels, describe_twins, is_about_frameworks
 from hvbench.analysis.topics.topic import Need, Topic, always
 
 
@@ -29,6 +29,7 @@ def was_evaluated(run: Run) -> bool:
 def describe_learning(run: Run) -> list[Sentence]:
     """What was learned: the axes or the frameworks first, whichever the question compares, then who reached the target."""
     choices, twins = [*describe_choices(run), *describe_costs(run)], describe_twins(run)
+    twins += describe_levels(run)
     first = [*twins, *choices] if is_about_frameworks(run) else [*choices, *twins]
     return [*first, *describe_convergence(run)]
 

@@ -11,12 +11,13 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_percent
 from hvbench.analysis.show.panels import describe_value
 from hvbench.analysis.show.sentences import Draft
-from hvbench.analysis.stats.contrasts import Call, Contrast
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast, Family
 from hvbench.analysis.stats.losses import WORTH_TELLING, LossContrast, LossFamily
 
 NAME = "learning"
 LOSS = "final_validation_loss"
 STEPS = "steps_to_target"
+ACCURACY = "final_validation_accuracy"
 LEAST_SHARE = 1e-4  # of a loss, that is worth printing
 MOST_ROUNDS = 50  # a price beyond this is none: a quieter machine is the better advice
 
@@ -81,17 +82,13 @@ def describe_difference(draft: Draft, contrast: LossContrast) -> str:
 
 
 def describe_steps(draft: Draft, contrast: Contrast) -> str:
-    """`takes 4.1 % more steps (95 % interval 1.0 to 7.2 %)`, as many, or that it cannot be said."""
-    if contrast.low is None or contrast.high is None:
-        return f"took {show_percent(draft, contrast.ratio - 1, STEPS)} % more steps (one seed, no interval)"
+    """`takes 4.1 % more steps (95 % interval 1.0 to 7.2 %)`, of steps that are called more or fewer."""
+    assert contrast.low is not None and contrast.high is not None
     is_fewer = contrast.ratio < 1
     ends = (1 - contrast.high, 1 - contrast.low) if is_fewer else (contrast.low - 1, contrast.high - 1)
     interval = " to ".join(show_percent(draft, end, STEPS) for end in ends)
     change = f"{show_percent(draft, abs(contrast.ratio - 1), STEPS)} % {'fewer' if is_fewer else 'more'} steps"
-    if contrast.call == Call.EQUAL:
-        return f"takes as many steps ({change}, {INTERVAL} {interval} %)"
-    verb = "may take" if contrast.call == Call.OPEN else "takes"
-    return f"{verb} {change} ({INTERVAL} {interval} %)"
+    return f"takes {change} ({INTERVAL} {interval} %)"
 
 
 def describe_price(draft: Draft, run: Run, family: LossFamily | None) -> str:
@@ -102,6 +99,14 @@ def describe_price(draft: Draft, run: Run, family: LossFamily | None) -> str:
         return "; launches of one seed say nothing of another, five seeds are trained by: `-s repeats=5 -s seed_per_repeat=true`"
     asked = PointFamily(metric=LOSS, contrasts=(), mean=None, family=family.shares)
     return describe_rounds(draft, price_of(run, asked, difference=WORTH_TELLING), "seeds", of=" of the loss")
+
+
+def describe_price_of_steps(draft: Draft, run: Run, family: Family | None) -> str:
+    """The same of a difference of as many steps as are still equal; nothing where launches share a seed, as `describe_price` says."""
+    if family is None or not all(record.measure.seed_per_repeat for record in run.records):
+        return ""
+    asked = PointFamily(metric=STEPS, contrasts=(), mean=None, family=family)
+    return describe_rounds(draft, price_of(run, asked, difference=EQUAL_WITHIN), "seeds", of=" of the steps")
 
 
 def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") -> str:
@@ -115,9 +120,11 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
     share = draft.label(f"{100 * price.difference:g} %")
     command = f": {draft.label(f'`{price.command}`')}" if price.command else ""
     minutes = max(1, round(price.minutes))
+    more = things.removesuffix("s") if price.rounds == 1 else things
+    unit = "minute" if minutes == 1 else "minutes"
     return (
-        f"; a difference of {share}{of} takes about {draft.count(price.rounds)} more {things}, "
-        f"{draft.count(minutes)} minutes{command}"
+        f"; a difference of {share}{of} takes about {draft.count(price.rounds)} more {more}, "
+        f"{draft.count(minutes)} {unit}{command}"
     )
 
 
