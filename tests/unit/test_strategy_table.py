@@ -29,7 +29,7 @@ def test_a_drift_of_both_by_the_same_factor_does_not_widen_the_ratio() -> None:
     table = strategy_table(Run(launches()))
     rows = {row["strategy"]: row for row in table.data.to_dict("records")}
     assert rows["native"]["step_ratio_to_horovod"] == pytest.approx(0.9)
-    assert rows["native"]["step_ratio_to_horovod_low"] == pytest.approx(0.9)
+    assert rows["native"]["step_ratio_to_horovod_low"] == pytest.approx(0.9, rel=1e-5)  # equal rounds are known to 1e-6
     assert rows["horovod"]["exchange_seconds"] == pytest.approx(0.08 * 1.2)
     assert rows["horovod"]["exchange_seconds_low"] < 0.08 * 1.2 < rows["horovod"]["exchange_seconds_high"]
     cells = {row[1]: row for row in table.cells}

@@ -113,14 +113,14 @@ def describe_family(draft: Draft, family: PointFamily, sides: Sides, *, unmeasur
     return Clause(text=f"{_describe_open(draft, family, which, sides)}{lost}", is_open=True)
 
 
-def describe_price(run: Run, family: PointFamily) -> Sentence:
+def describe_price(run: Run, family: PointFamily, *, differences: Sequence[float] = PRICED) -> Sentence:
     """`a difference of 5 % takes about 4 more rounds, 6 minutes: COMMAND`; or that even a small one would have been found."""
     draft = Draft()
     of_mean = family.mean is not None
-    prices = [price_of(run, family, difference=difference, of_mean=of_mean) for difference in PRICED]
+    prices = [price_of(run, family, difference=difference, of_mean=of_mean) for difference in differences]
     price = next((each for each in prices if each), None)
     if price is None:
-        text = f"a difference of {say_limit(draft, PRICED[-1])} % would most likely have been found"
+        text = f"a difference of {say_limit(draft, differences[-1])} % would most likely have been found"
     else:
         text = say_price(draft, price)
     return Sentence(topic="price", text=text, numbers=tuple(draft.numbers), labels=tuple(draft.labels))

@@ -31,6 +31,7 @@ UPDATE = Words(
     verb="spends", more="more on all-reduce and update per token", less="less on all-reduce and update per token",
     times="times as much on all-reduce and update per token as",
 )  # fmt: skip
+OF_OVERHEAD = (0.5, 0.2, 0.05)  # a whole pass more or less changes it by half and more
 OVERHEAD = "exchange_and_update_seconds_per_token"
 
 
@@ -66,17 +67,23 @@ def describe_growth(run: Run) -> list[Sentence]:
         return []
     sides = Sides(one=largest, other=smallest, things="pairs of points")
     family = contrast_points(run, pairs)
-    parts, price = [], None
+    parts: list[str] = []
     whole = describe_family(draft, family, sides)
     if axis == "gradient_accumulation_steps" and run.points[OVERHEAD].notna().any():
         words = Sides(one=largest, other=smallest, things="pairs of points", words=UPDATE)
-        parts.append(describe_family(draft, contrast_points(run, pairs, metric=OVERHEAD), words).text)
-        parts.append(whole.text)
-    else:
-        rising = _describe_rises(draft, run, axis, values) if len(values) > 2 else ""
-        parts += [rising, whole.text] if rising else [whole.text]
-        memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY, is_continued=True)
-        parts.append(describe_family(draft, contrast_points(run, pairs, metric="peak_rss_bytes"), memory).text)
+        saved = contrast_points(run, pairs, metric=OVERHEAD)
+        clause = describe_family(draft, saved, words)
+        parts += [clause.text, whole.text]
+        price = describe_price(run, family) if whole.is_open else None
+        if clause.is_open:
+            price = describe_price(run, saved, differences=OF_OVERHEAD)
+        return [
+            draft.finish(NAME, f"{'; '.join(parts)}.", strength=clause.strength, is_open=clause.is_open, price=price)
+        ]
+    rising = _describe_rises(draft, run, axis, values) if len(values) > 2 else ""
+    parts += [rising, whole.text] if rising else [whole.text]
+    memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY, is_continued=True)
+    parts.append(describe_family(draft, contrast_points(run, pairs, metric="peak_rss_bytes"), memory).text)
     price = describe_price(run, family) if whole.is_open else None
     return [draft.finish(NAME, f"{'; '.join(parts)}.", strength=whole.strength, is_open=whole.is_open, price=price)]
 

@@ -1,7 +1,7 @@
-"""The step times of two points, paired by repeat -> their ratio and difference, as estimates and as text.
+"""The step times of two points, paired by round -> their ratio, judged by the one rule, and their difference, as figures and as text.
 
-Repeats are interleaved, so a machine that drifts moves both launches of a pair the same. Ratios and intervals are over the logarithms of the pairs'
-step times, differences over the step times themselves (Student's t, paired).
+Launches of a round ran side by side or near each other, so a machine that drifts moves both the same. All ratios of a table are one
+family; differences are over the medians of the launches' steps (Student's t, paired), and no call is made of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.metrics import STEP
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import NOT_AVAILABLE, format_number
 from hvbench.analysis.show.panels import choose_rows
+from hvbench.analysis.stats.contrasts import Contrast
 from hvbench.analysis.stats.estimates import Estimate, estimate_mean
-from hvbench.analysis.stats.ratios import Ratio, paired_ratio
 
 
 def find_launches(
@@ -27,10 +29,14 @@ def find_launches(
     return choose_rows(points, {name: None if pd.isna(value) else value for name, value in wanted.items()})
 
 
-def step_ratio(launches: pd.DataFrame, base: pd.DataFrame) -> Ratio | None:
-    """Step seconds of `launches` over those of `base`; None without a repeat that both have."""
-    pairs = _merge(launches, base)
-    return paired_ratio(pairs[f"{STEP}_base"].tolist(), pairs[STEP].tolist()) if len(pairs) else None
+def step_ratios(run: Run, pairs: Mapping[str, tuple[str, str]]) -> dict[str, Contrast]:
+    """Name -> step seconds of the first point over those of the second, all of them one family; those without a common round are left out.
+
+    `pairs`: name of a row -> the ids of its two points.
+    """
+    rows = [({"point_id": one}, {"point_id": other}) for one, other in pairs.values()]
+    found = contrast_points(run, rows, metric=STEP).contrasts
+    return {name: each.contrast for name, each in zip(pairs, found, strict=True) if each.contrast.rounds}
 
 
 def step_difference(launches: pd.DataFrame, base: pd.DataFrame) -> Estimate | None:
@@ -53,12 +59,12 @@ def show_ends(estimate: Estimate, *, scale: float) -> str:
     return f"{format_number(scale * estimate.low, decimals=1)} to {format_number(scale * estimate.high, decimals=1)}"
 
 
-def show_ratio(ratio: Ratio | None) -> str:
+def show_ratio(ratio: Contrast | None) -> str:
     """`1.06 (1.01 … 1.12)`."""
     if ratio is None:
         return NOT_AVAILABLE
     return f"{ratio.ratio:.2f}" + (
-        f" ({ratio.low:.2f} … {ratio.high:.2f})" if ratio.low is not None else f" (n={ratio.n_a})"
+        f" ({ratio.low:.2f} … {ratio.high:.2f})" if ratio.low is not None else f" (n={ratio.rounds})"
     )
 
 

@@ -21,7 +21,7 @@ from hvbench.analysis.topics.paired_steps import (
     show_ratio,
     spread_columns,
     step_difference,
-    step_ratio,
+    step_ratios,
 )
 from hvbench.analysis.topics.questions import asks_about, was_launched_once
 from hvbench.analysis.topics.scaling.efficiency import OF_MANY_RANKS
@@ -55,16 +55,21 @@ def strategy_table(run: Run) -> Table:
     """One row per point whose strategy was run beside Horovod's, all else equal."""
     points, good = run.points, select_measured(run)
     varying = [name for name in run.other_axes if name != "strategy"]
+    bases = {
+        str(point_id): find_launches(good, launches.iloc[0].to_dict(), changed={"strategy": BASE})
+        for point_id, launches in good.groupby("point_id", sort=False)
+    }
+    base_ids = {point_id: str(base["point_id"].iloc[0]) for point_id, base in bases.items() if len(base)}
+    ratios = step_ratios(run, {one: (one, other) for one, other in base_ids.items() if one != other})
     rows, data = [], []
-    for _, launches in good.groupby("point_id", sort=False):
-        point = {name: launches[name].iloc[0] for name in AXES}
-        base = find_launches(good, point, changed={"strategy": BASE})
-        if base.empty:
+    for point_id, launches in good.groupby("point_id", sort=False):
+        if point_id not in base_ids:
             continue
+        point = {name: launches[name].iloc[0] for name in AXES}
         alone = find_launches(
             good, point, changed={"strategy": ALONE}, free=OF_MANY_RANKS
         )  # which has none of Horovod's choices
-        ratio = step_ratio(launches, base) if point["strategy"] != BASE else None
+        ratio = ratios.get(str(point_id))
         cost = step_difference(launches, alone) if point["strategy"] != ALONE else None
         step = estimate_rate(launches[STEP].astype(float).tolist())
         rows.append(
@@ -85,7 +90,7 @@ def strategy_table(run: Run) -> Table:
         constants=describe_constants(points, without=("framework",)),
         notes=(
             f"Steps: geometric mean of the launches' medians. Against Horovod's: ratio of step times, below 1 is faster than Horovod; "
-            f"launches of the same repeat are pairs, {INTERVAL} (paired t on the logarithm) in brackets. Exchanging costs: what a step "
+            f"round by round, {INTERVAL} in brackets, corrected for all rows. Exchanging costs: what a step "
             "takes longer than one of ranks that exchange nothing (local), mean of the pairs' differences, interval likewise.",
             *describe_lost(points),
         ),

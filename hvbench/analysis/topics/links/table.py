@@ -20,7 +20,7 @@ from hvbench.analysis.topics.paired_steps import (
     show_ratio,
     spread_columns,
     step_difference,
-    step_ratio,
+    step_ratios,
 )
 
 LINK = "link_bits_per_second"
@@ -36,11 +36,18 @@ def links_table(run: Run) -> Table:
     """One row per point on a shaped link, of runs with two links or more."""
     points, good = run.points, select_linked(run)
     varying = [name for name in run.other_axes if name not in ("compression", LINK)]
+    pairs = {}
+    for point_id, launches in good[good["compression"] != "none"].groupby("point_id", sort=False):
+        plain = find_launches(good, launches.iloc[0].to_dict(), changed={"compression": "none"})
+        if len(plain):
+            pairs[str(point_id)] = (str(plain["point_id"].iloc[0]), str(point_id))
+    ratios = step_ratios(run, pairs)
     rows, data = [], []
-    for _, launches in sorted(good.groupby("point_id", sort=False), key=lambda group: _place(group[1].iloc[0], good)):
+    for point_id, launches in sorted(
+        good.groupby("point_id", sort=False), key=lambda group: _place(group[1].iloc[0], good)
+    ):
         point = {name: launches[name].iloc[0] for name in AXES}
-        plain = find_launches(good, point, changed={"compression": "none"})
-        ratio = step_ratio(plain, launches) if point["compression"] != "none" else None
+        ratio = ratios.get(str(point_id))
         same = find_launches(good, point, changed={}, free=(LINK,))
         fastest = same[same[LINK] == same[LINK].max()]
         waiting = step_difference(launches, fastest) if point[LINK] != same[LINK].max() else None
@@ -64,7 +71,7 @@ def links_table(run: Run) -> Table:
         constants=describe_constants(points, without=("framework", "compression")),
         notes=(
             f"Steps: geometric mean of the launches' medians. Compression wins by: uncompressed over compressed step time on the same link, "
-            f"launches of the same repeat in pairs, {INTERVAL} (paired t on the logarithm) in brackets; below 1 it loses. Waiting for the "
+            f"round by round, {INTERVAL} in brackets, corrected for all rows; below 1 it loses. Waiting for the "
             "wire: what a step takes longer than on the fastest link, exposed communication that the link adds; mean of the pairs' differences.",
             *describe_lost(points),
         ),
