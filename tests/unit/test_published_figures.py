@@ -43,10 +43,10 @@ NO_INTERVAL = {
     "first loss",  # of benchmarks/peers.py: the same in every launch, and shows that the work was
 }  # fmt: skip
 
-COUNTS = ("n", "launches_ok", "launches_stamped", "pairs")  # one of them in each row of a CSV file
+COUNTS = ("n", "launches_ok", "launches_stamped", "pairs", "rounds")  # one of them in each row of a CSV file
 SET_IN_CSV = {*Point.model_fields, *MeasureSettings.model_fields, "baseline_world_size"}
 NO_INTERVAL_IN_CSV = {
-    *COUNTS, "launches", "seeds", "seeds_ok", "loss_digests",
+    *COUNTS, "launches", "seeds", "seeds_ok", "loss_digests", "p_value",
     "launches_reached", "looks", "looks_late", "global_batch_samples", "batches", "batches_not_reached",  # counts
     "trained_steps", "skipped_steps", "overflows_own", "overflows_on_the_wire",  # the same
     "lowest_loss_scale", "last_loss_scale",  # of one launch
