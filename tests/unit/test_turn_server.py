@@ -334,3 +334,13 @@ def test_a_stop_signal_is_no_end(start: Start) -> None:
         time.sleep(0.1)
         arms[0][0].send_signal(signal.SIGCONT)
         assert [len(rank) for ranks in arms for rank in finish(ranks)] == [20, 20]
+
+
+def test_a_thread_that_sees_the_end_before_it_is_told_costs_nothing() -> None:
+    """Busy with connections that close, it looks at the flag on its own, and is gone when the word reaches it."""
+    with TurnServer(["a", "b"]) as server:
+        server._is_closing = True
+        server._thread.join(timeout=patience.SECONDS)
+        assert not server._thread.is_alive()
+        server._is_closing = False
+    assert not server.path.exists()

@@ -111,8 +111,9 @@ class TurnServer:
         if self._is_closing:
             return
         self._is_closing = True
-        self._waker.send(b".")
+        self._wake_up()
         self._thread.join()
+        self._waker.close()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,7 +137,12 @@ class TurnServer:
     def retire(self, arm: str) -> None:
         """The launch of `arm` has ended: the others do not wait for it any more."""
         self._retired.append(arm)
-        self._waker.send(b".")
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        """Let the thread look around now; one that is about to end may have closed its side already."""
+        with contextlib.suppress(OSError):
+            self._waker.send(b".")
 
     @property
     def is_busy(self) -> bool:
@@ -242,7 +248,7 @@ class TurnServer:
             if key.data:
                 key.data.close()
         self._selector.close()
-        for own in (self._listener, self._wake, self._waker):
+        for own in (self._listener, self._wake):
             own.close()
         with contextlib.suppress(OSError):
             self.path.unlink()
