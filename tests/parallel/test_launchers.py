@@ -41,7 +41,7 @@ WATCHED = """
 question = "Do steps take as long as a clock on the wall says?"
 [point]
 model = "tiny"
-micro_batch_size = 32
+micro_batch_size = 128
 [axes]
 framework = ["pytorch", "tensorflow"]
 world_size = [1, 2]
@@ -212,7 +212,7 @@ def check_run(
         assert all(
             len(rank.step_seconds) == record.measure.warmup_steps + record.measure.steps for rank in record.ranks
         )
-        assert record.environment["controller"] == "gloo"
+        assert record.environment["controller"] == ("gloo" if len(record.ranks) > 1 else None)
         ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling is not None]
         assert len(ceilings) == (len(record.ranks) if is_stamped else 0)
         assert all(0 < ceiling.model_gemm_flops_per_second <= ceiling.gemm_flops_per_second for ceiling in ceilings)

@@ -41,6 +41,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "training/products.py": ("sweep", "run", "tune", "parity"),
     "worker/faults.py": ("sweep", "run"),
     "io/folders.py": ("sweep", "run", "tune", "allreduce", "ab"),
+    "analysis/topics/convergence/words.py": ("sweep", "run"),
     "communication/run.py": ("allreduce",),
     "communication/options.py": ("allreduce",),
     "communication/forecast.py": ("predict",),

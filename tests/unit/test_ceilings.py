@@ -225,7 +225,9 @@ def test_emulated_precisions_say_so_in_tables_and_plots() -> None:
         column = table.header.index("precision")
         assert [row[column] for row in table.cells] == ["fp32", "bf16 (emulated)"] * 2
     figures = draw_all(records)
-    labels = [tick.get_text() for tick in figures["throughput_by_precision"].axes[0].get_xticklabels()]
+    labels = [
+        tick.get_text().replace("\n", " ") for tick in figures["throughput_by_precision"].axes[0].get_xticklabels()
+    ]
     assert labels == ["fp32", "bf16 (emulated)"]
     assert "bf16 (emulated)" in {panel.get_title(loc="left") for panel in figures["step_seconds"].axes}
     alone = throughput_table(Run(both(precision="bf16", is_emulated=True)))

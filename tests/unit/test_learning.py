@@ -137,7 +137,7 @@ def test_where_seeds_scatter_too_much_it_says_so_and_what_would_tell() -> None:
     said = first_sentence(records)
     assert said.startswith("3 seeds cannot say which of ")
     assert re.search(
-        r"; a difference of 2 % of the loss takes about \d+ more seeds, \d+ minutes: `hvbench sweep example --np 2 --resume -s repeats=\d+`\.$",
+        r"; a difference of 2 % of the loss takes about \d+ more seeds, \d+ minutes?: `hvbench sweep example --np 2 --resume -s repeats=\d+`\.$",
         said,
     )
 
