@@ -232,4 +232,4 @@ def check_run(
     )
     assert len(logs) == workers, "a log a worker: each generation of each rank"
     is_comparable = "do not compare their speed" not in (path / "report.md").read_text()
-    assert is_comparable == is_stamped
+    assert is_comparable == (is_stamped or len(frameworks) == 1)  # of one framework there is nothing to compare
