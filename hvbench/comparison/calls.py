@@ -5,15 +5,22 @@ A family is one metric of one side at all points that are compared: `hvbench.ana
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from hvbench.analysis.frame.metrics import Metric
-from hvbench.analysis.stats.contrasts import Call, Contrast, Family, as_ratios, judge_family, judge_samples
-from hvbench.comparison.result import Change, Launched, PointComparison
+from hvbench.analysis.stats.contrasts import (
+    Call,
+    Contrast,
+    Family,
+    as_ratios,
+    judge_family,
+    judge_samples,
+    rows_by_round,
+)
+from hvbench.comparison.result import Change, PointComparison
 
 Means = dict[tuple[str, str], Contrast]  # (side, metric) -> that side over the reference, over all points
 
@@ -49,24 +56,19 @@ def judge_pairs(changes: Sequence[Change]) -> Family:
         {launch: sign * worse for launch, worse in zip(change.launches_a, change.worse_by, strict=True)}
         for change, sign in zip(changes, signs, strict=True)
     ]
-    return judge_family(_align(logs))
+    return judge_family(rows_by_round(logs))
 
 
 def judge_sides(changes: Sequence[Change]) -> Family:
     """Launches that were not interleaved: two independent samples."""
     a, b = (
-        _align([dict(zip(launches, np.log(values).tolist(), strict=True)) for launches, values in sides])
+        rows_by_round([dict(zip(launches, np.log(values).tolist(), strict=True)) for launches, values in sides])
         for sides in (
             [(change.launches_a, change.values_a) for change in changes],
             [(change.launches_b, change.values_b) for change in changes],
         )
     )
     return as_ratios(judge_samples(b, a))
-
-
-def _align(logs: Sequence[Mapping[Launched, float]]) -> list[list[float]]:
-    rounds = sorted({launch for each in logs for launch in each})
-    return [[each.get(launch, math.nan) for launch in rounds] for each in logs]
 
 
 def _call(point: PointComparison, change: Change, contrast: Contrast) -> Change:

@@ -23,7 +23,14 @@ from hvbench.analysis.frame.learning import (
     shared_tokens,
 )
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.stats.contrasts import Contrast, Difference, Family, judge_differences, judge_family
+from hvbench.analysis.stats.contrasts import (
+    Contrast,
+    Difference,
+    Family,
+    judge_differences,
+    judge_family,
+    rows_by_round,
+)
 from hvbench.analysis.stats.losses import LossContrast, LossFamily, judge_losses
 
 OFF = ("none", "fp32", 0)  # values that switch their axis off: the base with which the others are compared
@@ -155,17 +162,14 @@ def judge_steps(
     usable = [index for index, pair in enumerate(pairs) if all(all_arrived(one.learners) for one in pair)]
     if not usable:
         return [None] * len(pairs), None
-    seeds = sorted({seed for pair in pairs for one in pair for seed in one.arrivals})
     logs = [
-        [
-            math.log(one.arrivals[seed] / base.arrivals[seed])
-            if seed in one.arrivals and seed in base.arrivals
-            else math.nan
-            for seed in seeds
-        ]
+        {
+            seed: math.log(one.arrivals[seed] / base.arrivals[seed])
+            for seed in one.arrivals.keys() & base.arrivals.keys()
+        }
         for base, one in (pairs[index] for index in usable)
     ]
-    judged = judge_family(logs, has_mean=False, dimensions=dimensions)
+    judged = judge_family(rows_by_round(logs), has_mean=False, dimensions=dimensions)
     found = dict(zip(usable, judged.contrasts, strict=True))
     return [found.get(index) for index in range(len(pairs))], judged
 
@@ -176,12 +180,11 @@ def judge_accuracies(
     """(base, other) -> the difference of the shares that they name right, other - base; None where they are no classifiers."""
     if not all(one.accuracies.keys() & base.accuracies.keys() for base, one in pairs):
         return [None] * len(pairs)
-    seeds = sorted({seed for pair in pairs for one in pair for seed in one.accuracies})
-    rows = [
-        [one.accuracies.get(seed, math.nan) - base.accuracies.get(seed, math.nan) for seed in seeds]
+    shares = [
+        {seed: one.accuracies[seed] - base.accuracies[seed] for seed in one.accuracies.keys() & base.accuracies.keys()}
         for base, one in pairs
     ]
-    return judge_differences(rows, has_mean=False, dimensions=dimensions).each
+    return judge_differences(rows_by_round(shares), has_mean=False, dimensions=dimensions).each
 
 
 def stops_at_target(run: Run) -> bool:

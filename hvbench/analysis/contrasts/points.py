@@ -19,7 +19,7 @@ from hvbench.analysis.contrasts.launches import BY_STEPS, log_ratio_of_steps, ti
 from hvbench.analysis.frame.metrics import RATE, STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import make_samples
-from hvbench.analysis.stats.contrasts import Call, Contrast, Family, judge_family
+from hvbench.analysis.stats.contrasts import Call, Contrast, Family, judge_family, rows_by_round
 from hvbench.analysis.stats.seeds import average_by, is_by_seed
 
 Row = Mapping[str, Any]  # of `summarize_launches`
@@ -61,7 +61,7 @@ class PointFamily:
 def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> PointFamily:
     """`one` / `other` of every pair of rows: one family, such as two frameworks in all configurations, corrected together."""
     logs = [_logs_of(run, one, other, metric) for one, other in pairs]
-    family = judge_family(_align(logs))
+    family = judge_family(rows_by_round(logs))
     found = [
         PointContrast(one=one, other=other, contrast=contrast)
         for (one, other), contrast in zip(pairs, family.contrasts, strict=True)
@@ -75,7 +75,7 @@ def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower
     best = max(rows, key=lambda row: -math.inf if pd.isna(row[metric]) else sign * row[metric])
     pairs = list(combinations(rows, 2))
     logs = [_logs_of(run, one, other, metric) for one, other in pairs]
-    family = judge_family(_align(logs), has_mean=False, dimensions=max(1, len(rows) - 1))
+    family = judge_family(rows_by_round(logs), has_mean=False, dimensions=max(1, len(rows) - 1))
     found = []
     for (one, other), contrast in zip(pairs, family.contrasts, strict=True):
         each = PointContrast(one=one, other=other, contrast=contrast)
@@ -83,12 +83,6 @@ def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower
             found.append(each if one is best else each.turned())
     of_best = replace(family, contrasts=tuple(each.contrast for each in found))
     return PointFamily(metric=metric, contrasts=tuple(found), mean=None, family=of_best)
-
-
-def _align(logs: Sequence[Mapping[int, float]]) -> list[list[float]]:
-    """Round -> value, one a contrast: as rows with the same rounds as columns, NaN where there is none."""
-    rounds = sorted({when for each in logs for when in each})
-    return [[each.get(when, math.nan) for when in rounds] for each in logs]
 
 
 def _logs_of(run: Run, one: Row, other: Row, metric: str) -> dict[int, float]:

@@ -30,6 +30,7 @@ class Words:
     of_what: str = ""  # behind `within 3 % of each other`
 
 
+PAIRS = "pairs of points"  # what is counted where points differ in one axis
 SPEED = Words()
 MEMORY = Words(verb="needs", more="more memory", less="less memory", times="times the memory of", of_what=" in memory")
 
@@ -111,6 +112,12 @@ def describe_family(draft: Draft, family: PointFamily, sides: Sides, *, unmeasur
         strength = sum(abs(math.log(each.contrast.ratio)) for each in called) / len(family.contrasts)
         return Clause(text=f"{text}{lost}", strength=strength)
     return Clause(text=f"{_describe_open(draft, family, which, sides)}{lost}", is_open=True)
+
+
+def finish_clause(draft: Draft, topic: str, clause: Clause, run: Run, family: PointFamily) -> Sentence:
+    """A clause about a family as a sentence of its own, with the price of what it leaves open."""
+    price = describe_price(run, family) if clause.is_open else None
+    return draft.finish(topic, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open, price=price)
 
 
 def describe_price(run: Run, family: PointFamily, *, differences: Sequence[float] = PRICED) -> Sentence:

@@ -1,9 +1,13 @@
-"""Untrusted text -> one printable line, and that line as literal Markdown. Records are untrusted: nothing of them is shown before."""
+"""Untrusted text -> one printable line, and that line as literal Markdown; and names in a row.
+
+Records are untrusted: nothing of them is shown before.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 
 def clean_text(text: str, *, limit: int = 200) -> str:
@@ -28,3 +32,10 @@ def escape_markdown(text: str, *, limit: int = 200) -> str:
     line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
     line = re.sub(r"(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])", r"\\_", line)
     return line.replace("://", "&#58;//").replace("www.", "www&#46;")
+
+
+def join_names(names: Sequence[str], *, word: str = "and") -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    if len(names) < 2:
+        return "".join(names)
+    return f"{', '.join(names[:-1])} {word} {names[-1]}"

@@ -8,9 +8,10 @@ docs/reading-a-report.md). What each call follows from is in `hvbench.analysis.s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TypeVar
 
 import numpy as np
 from scipy import special
@@ -26,6 +27,8 @@ from hvbench.analysis.stats.decision import (
     gather_pairs,
     gather_samples,
 )
+
+Round = TypeVar("Round")  # what can be ordered: a repeat, a seed, or a job with its repeat
 
 EQUAL_WITHIN = 0.03  # of a ratio
 WORTH_TELLING = 0.05  # the difference whose price is named where nothing can be said
@@ -159,6 +162,12 @@ def as_ratios(found: Differences) -> Family:
         mean=None if found.mean is None else _as_ratio(found.mean),
         spread=found.spread,
     )
+
+
+def rows_by_round(values: Sequence[Mapping[Round, float]]) -> list[list[float]]:
+    """Round (or seed) -> value, one mapping a contrast: as rows with the same rounds in order as columns, NaN where there is none."""
+    rounds = sorted({when for each in values for when in each})
+    return [[each.get(when, math.nan) for when in rounds] for each in values]
 
 
 def align(rows: Sequence[Sequence[float]]) -> np.ndarray:

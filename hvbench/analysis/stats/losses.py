@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from hvbench.analysis.stats.contrasts import Call, Contrast, Difference, Family, Limits, judge_differences
+from hvbench.analysis.stats.contrasts import (
+    Call,
+    Contrast,
+    Difference,
+    Family,
+    Limits,
+    judge_differences,
+    rows_by_round,
+)
 
 SAME_WITHIN = 0.01  # of the loss: two that differ by less, wherever in the interval the truth is, are the same
 OF_LOSSES = Limits(least=0.01, equal_within=SAME_WITHIN)  # of (A - B) / B
@@ -85,12 +93,11 @@ def judge_losses(
     if not all(shared):
         raise ValueError("losses are compared seed by seed: two choices share no seed")
     bases = [math.fsum(b[seed] for seed in seeds) / len(seeds) for (_, b), seeds in zip(pairs, shared, strict=True)]
-    seeds = sorted({seed for each in shared for seed in each})
-    rows = [
-        [(a[seed] - b[seed]) / base if seed in a and seed in b else math.nan for seed in seeds]
-        for (a, b), base in zip(pairs, bases, strict=True)
+    shares_of_base = [
+        {seed: (a[seed] - b[seed]) / base for seed in seeds}
+        for (a, b), base, seeds in zip(pairs, bases, shared, strict=True)
     ]
-    found = judge_differences(rows, has_mean=False, dimensions=dimensions, limits=OF_LOSSES)
+    found = judge_differences(rows_by_round(shares_of_base), has_mean=False, dimensions=dimensions, limits=OF_LOSSES)
     shares = tuple(_as_contrast(each) for each in found.each)
     contrasts = tuple(_in_nats(each, base) for each, base in zip(found.each, bases, strict=True))
     return LossFamily(contrasts=contrasts, shares=Family(contrasts=shares, mean=None, spread=found.spread))

@@ -12,7 +12,7 @@ from hvbench.analysis.frame.axes import KNOBS, order_values
 from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import HEADERS, Row
-from hvbench.analysis.show.effects import Sides, describe_family, describe_price
+from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, finish_clause
 from hvbench.analysis.show.forest import Forest, Side
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
@@ -30,7 +30,6 @@ from hvbench.analysis.topics.throughput.pairs import (
 from hvbench.analysis.topics.topic import Need, Topic, has_measured_launches
 
 MOST_FORESTS = 12
-THINGS = "pairs of points"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,10 +110,9 @@ def _describe(run: Run, choice: Choice, family: PointFamily, *, where: str) -> S
     one, other = (
         draft.label(describe_value(choice.axis, value, emulated=emulated)) for value in (choice.one, choice.other)
     )
-    sides = Sides(one=one, other=other, things=THINGS, where=where)
+    sides = Sides(one=one, other=other, things=PAIRS, where=where)
     clause = describe_family(draft, family, sides, unmeasured=0 if where else choice.unmeasured)
-    price = describe_price(run, family) if clause.is_open else None
-    return draft.finish(choice.axis, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open, price=price)
+    return finish_clause(draft, choice.axis, clause, run, family)
 
 
 def _are_opposite(family: PointFamily) -> bool:

@@ -14,7 +14,7 @@ from hvbench.analysis.frame.axes import AXES, order_values
 from hvbench.analysis.frame.metrics import RATE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, SPREAD_NOTE, show_spread
-from hvbench.analysis.show.effects import Clause, Sides, describe_family, describe_price, lead
+from hvbench.analysis.show.effects import Clause, Sides, describe_family, finish_clause, lead
 from hvbench.analysis.show.forest import Forest
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.sentences import Draft, Sentence
@@ -90,7 +90,8 @@ def framework_table(run: Run) -> Table:
     points, axes = run.points, run.other_axes
     names = order_values("framework", points["framework"])
     pairs = [pair for rivals in contrast_frameworks(run) for pair in rivals.family.contrasts]
-    pairs.sort(key=lambda pair: _place(run, pair))
+    place: Mapping[str, int] = {row["point_id"]: number for number, row in enumerate(summary_rows(run))}
+    pairs.sort(key=lambda pair: min(place[pair.one["point_id"]], place[pair.other["point_id"]]))
     rates = [STYLES[name].label for name in names]
     rows = []
     for pair in pairs:
@@ -136,12 +137,6 @@ def show_call(pair: PointContrast) -> str:
     if pair.contrast.call is Call.EQUAL:
         return f"within {100 * EQUAL_WITHIN:g} %"
     return "open" if pair.contrast.rounds > 1 else "open: one round"
-
-
-def _place(run: Run, pair: PointContrast) -> int:
-    """Where the summary has the configuration."""
-    order: Mapping[str, int] = {row["point_id"]: place for place, row in enumerate(summary_rows(run))}
-    return min(order[pair.one["point_id"]], order[pair.other["point_id"]])
 
 
 def _raw(pairs: list[PointContrast]) -> pd.DataFrame:
@@ -190,10 +185,7 @@ def describe_frameworks(run: Run) -> list[Sentence]:
     for rivals in contrast_frameworks(run):
         draft = Draft()
         clause = describe_rivals(draft, rivals)
-        price = describe_price(run, rivals.family) if clause.is_open else None
-        found.append(
-            draft.finish(NAME, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open, price=price)
-        )
+        found.append(finish_clause(draft, NAME, clause, run, rivals.family))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -11,10 +12,12 @@ from hvbench.analysis.frame.axes import order_values
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.effects import (
     MEMORY,
+    PAIRS,
     Sides,
     Words,
     describe_family,
     describe_price,
+    finish_clause,
     say_judged,
     say_rounds,
 )
@@ -65,27 +68,26 @@ def describe_growth(run: Run) -> list[Sentence]:
     pairs = pair_values(measured, axis, last, first)
     if not pairs:
         return []
-    sides = Sides(one=largest, other=smallest, things="pairs of points")
+    sides = Sides(one=largest, other=smallest, things=PAIRS)
     family = contrast_points(run, pairs)
-    parts: list[str] = []
     whole = describe_family(draft, family, sides)
     if axis == "gradient_accumulation_steps" and run.points[OVERHEAD].notna().any():
-        words = Sides(one=largest, other=smallest, things="pairs of points", words=UPDATE)
+        words = Sides(one=largest, other=smallest, things=PAIRS, words=UPDATE)
         saved = contrast_points(run, pairs, metric=OVERHEAD)
         clause = describe_family(draft, saved, words)
-        parts += [clause.text, whole.text]
         price = describe_price(run, family) if whole.is_open else None
         if clause.is_open:
             price = describe_price(run, saved, differences=OF_OVERHEAD)
         return [
-            draft.finish(NAME, f"{'; '.join(parts)}.", strength=clause.strength, is_open=clause.is_open, price=price)
+            draft.finish(
+                NAME, f"{clause.text}; {whole.text}.", strength=clause.strength, is_open=clause.is_open, price=price
+            )
         ]
     rising = _describe_rises(draft, run, axis, values) if len(values) > 2 else ""
-    parts += [rising, whole.text] if rising else [whole.text]
-    memory = Sides(one=largest, other=smallest, things="pairs of points", words=MEMORY, is_continued=True)
+    parts = [rising, whole.text] if rising else [whole.text]
+    memory = Sides(one=largest, other=smallest, things=PAIRS, words=MEMORY, is_continued=True)
     parts.append(describe_family(draft, contrast_points(run, pairs, metric="peak_rss_bytes"), memory).text)
-    price = describe_price(run, family) if whole.is_open else None
-    return [draft.finish(NAME, f"{'; '.join(parts)}.", strength=whole.strength, is_open=whole.is_open, price=price)]
+    return [finish_clause(draft, NAME, replace(whole, text="; ".join(parts)), run, family)]
 
 
 def _describe_rises(draft: Draft, run: Run, axis: str, values: list[object]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.effects import MEMORY, Sides, describe_family, describe_price
+from hvbench.analysis.show.effects import MEMORY, PAIRS, Sides, describe_family, finish_clause
 from hvbench.analysis.show.panels import describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.topics.choices import Choice, list_choices
@@ -41,10 +41,10 @@ def _describe(run: Run, choice: Choice) -> Sentence:
     one, other = (
         draft.label(describe_value("precision", value, emulated=emulated)) for value in (choice.one, choice.other)
     )
-    sides = Sides(one=one, other=other, things="pairs of points")
+    sides = Sides(one=one, other=other, things=PAIRS)
     family = contrast_points(run, choice.pairs)
     speed = describe_family(draft, family, sides, unmeasured=choice.unmeasured)
-    in_memory = Sides(one=one, other=other, things="pairs of points", words=MEMORY, is_continued=True)
+    in_memory = Sides(one=one, other=other, things=PAIRS, words=MEMORY, is_continued=True)
     memory = describe_family(draft, contrast_points(run, choice.pairs, metric="peak_rss_bytes"), in_memory)
     parts = [speed.text, memory.text]
     if gaps := [gap for pair in choice.pairs if (gap := _loss_gap(*pair)) is not None]:
@@ -52,8 +52,7 @@ def _describe(run: Run, choice: Choice) -> Sentence:
         parts.append(
             f"its training loss at the end is within {draft.quote(text, max(gaps), 'loss_gap')} % of {other}'s"
         )
-    price = describe_price(run, family) if speed.is_open else None
-    return draft.finish(NAME, f"{'; '.join(parts)}.", strength=speed.strength, is_open=speed.is_open, price=price)
+    return finish_clause(draft, NAME, replace(speed, text="; ".join(parts)), run, family)
 
 
 def _loss_gap(one: Row, other: Row) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from hvbench.analysis.show.text import join_names
 from hvbench.parity.compare import Deviation, worst, worst_by_kind
 from hvbench.parity.pairs import Parity
 from hvbench.spec.labels import configuration_name
@@ -69,11 +70,6 @@ def why(parity: Parity) -> str:
         return parity.problem or "nothing was compared"
     deviation = worst(parity.deviations)
     return f"{deviation.name} {show(deviation)}"
-
-
-def join_names(names: Sequence[str]) -> str:
-    """`a and b`, `a, b and c`."""
-    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def describe_parity(parity: Parity, *, steps: int) -> dict[str, Any]:

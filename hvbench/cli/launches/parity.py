@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvbench.analysis.show.text import join_names
 from hvbench.cli.display.lines import Display
-from hvbench.cli.display.parity import describe_parity, join_names, render_table
+from hvbench.cli.display.parity import describe_parity, render_table
 from hvbench.errors import Interrupted, LaunchError, MissingData, NotProven, StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors, json_text, write_named_file
 from hvbench.launch.session import join_launch

@@ -8,7 +8,7 @@ from hvbench.analysis.contrasts.points import contrast_points
 from hvbench.analysis.frame.breakdown import PARTS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.effects import Sides, describe_family, describe_price
+from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, describe_price
 from hvbench.analysis.show.panels import describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.estimates import read_estimate
@@ -32,7 +32,7 @@ def describe_breakdown(run: Run) -> list[Sentence]:
         one, other = (
             draft.label(describe_value(choice.axis, value, emulated=emulated)) for value in (choice.one, choice.other)
         )
-        sides = Sides(one=one, other=other, things="pairs of points")
+        sides = Sides(one=one, other=other, things=PAIRS)
         family = contrast_points(run, choice.pairs)
         if max(each.contrast.rounds for each in family.contrasts) > 1:
             clause = describe_family(draft, family, sides, unmeasured=choice.unmeasured)

@@ -21,6 +21,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number
 from hvbench.analysis.show.panels import STYLES, describe_value
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.text import join_names
 from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.losses import LossCall
 from hvbench.analysis.topics.convergence.words import (
@@ -32,7 +33,6 @@ from hvbench.analysis.topics.convergence.words import (
     describe_price,
     describe_price_of_steps,
     describe_steps,
-    join_names,
     name_of,
     show_percent,
     show_seeds,

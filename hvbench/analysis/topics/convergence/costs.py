@@ -12,9 +12,10 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, Row
 from hvbench.analysis.show.panels import STYLES, describe_value
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.text import join_names
 from hvbench.analysis.stats.contrasts import Contrast
 from hvbench.analysis.stats.estimates import summary_rows
-from hvbench.analysis.topics.convergence.words import NAME, describe_rounds, join_names, show_percent
+from hvbench.analysis.topics.convergence.words import NAME, describe_rounds, show_percent
 
 AXIS = "optimizer"
 STATE = "optimizer_state_bytes"

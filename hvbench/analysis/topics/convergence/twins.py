@@ -16,6 +16,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, Row, format_number, format_percent
 from hvbench.analysis.show.panels import STYLES, describe_value
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.text import join_names
 from hvbench.analysis.stats.contrasts import Call, Contrast
 from hvbench.analysis.stats.estimates import estimate_mean, summary_rows
 from hvbench.analysis.stats.losses import LossCall
@@ -25,7 +26,6 @@ from hvbench.analysis.topics.convergence.words import (
     NAME,
     describe_difference,
     describe_rounds,
-    join_names,
     show_percent,
     show_seeds,
     show_share,

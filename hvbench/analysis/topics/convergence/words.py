@@ -96,7 +96,7 @@ def describe_price(draft: Draft, run: Run, family: LossFamily | None) -> str:
     if family is None:
         return ""
     if not all(record.measure.seed_per_repeat for record in run.records):
-        return "; launches of one seed say nothing of another, five seeds are trained with `-s repeats=5 -s seed_per_repeat=true`"
+        return "; launches of one seed say nothing of another, five seeds are trained by: `-s repeats=5 -s seed_per_repeat=true`"
     asked = PointFamily(metric=LOSS, contrasts=(), mean=None, family=family.shares)
     return describe_rounds(draft, price_of(run, asked, difference=WORTH_TELLING), "seeds", of=" of the loss")
 
@@ -126,10 +126,3 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
         f"; a difference of {share}{of} takes about {draft.count(price.rounds)} more {more}, "
         f"{draft.count(minutes)} {unit}{command}"
     )
-
-
-def join_names(names: Sequence[str], *, word: str = "and") -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    if len(names) < 2:
-        return "".join(names)
-    return f"{', '.join(names[:-1])} {word} {names[-1]}"

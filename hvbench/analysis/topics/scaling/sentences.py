@@ -8,7 +8,7 @@ from itertools import pairwise
 from hvbench.analysis.contrasts.points import PointFamily, contrast_points
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, Row
-from hvbench.analysis.show.effects import Sides, describe_family, describe_price, say_judged, say_rounds
+from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, describe_price, say_judged, say_rounds
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.contrasts import Call, Contrast
 from hvbench.analysis.topics.questions import was_launched_once
@@ -67,7 +67,7 @@ def describe_scaling(run: Run) -> list[Sentence]:
         sides = Sides(
             one=f"a global batch shared by {draft.count(growth.more)} ranks",
             other=f"by {draft.count(growth.fewer)}",
-            things="pairs of points",
+            things=PAIRS,
         )
         clause = describe_family(draft, growth.family, sides)
         sentences.append(draft.finish(NAME, f"{clause.text}.", strength=clause.strength, is_open=clause.is_open))
