@@ -20,6 +20,8 @@ LESS, MORE = "lower loss", "higher loss"
 
 def draw_contrasts(run: Run) -> list[Forest]:
     """The axes and the frameworks, first whichever the question compares."""
+    if not run.was_evaluated:
+        return []  # nothing was learned that could be read, and to group the launches takes seconds of large runs
     found = [contrast_axis(run, axis) for axis in compared_axes(run) if axis not in GLOBAL_BATCH]
     axes = [forest for gaps in found if gaps and (forest := _draw_axis(run, gaps))]
     twins = _draw_frameworks(run)
