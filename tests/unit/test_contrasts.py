@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,35 @@ def test_one_noisy_configuration_does_not_hide_what_the_others_say() -> None:
     calm, noisy = random.normal(0.05, 0.01, (4, 5)).tolist(), random.normal(0.05, 0.3, 5).tolist()
     found = judge_family([noisy, *calm]).contrasts
     assert [each.call for each in found] == [Call.OPEN, *[Call.FASTER] * 4]
+
+
+def test_the_best_is_compared_with_the_spread_of_all_pairs_and_corrected_for_all_of_them() -> None:
+    random = np.random.default_rng(8)
+    rates = random.normal(0, 0.02, (6, 5)) + np.array([0.3, 0.1, 0, 0, 0, 0])[:, None] + random.normal(0, 0.2, 5)
+    of_pairs = [np.var(rates[one] - rates[other], ddof=1) for one, other in combinations(range(6), 2)]
+    found = judge_family((rates[0] - rates[1:]).tolist(), is_best=True)
+    assert (found.spread.contrasts, found.spread.dimensions, found.mean) == (15, 5, None)
+    assert found.spread.of_contrast == pytest.approx(math.sqrt(np.mean(of_pairs)))
+    quietest = min(range(5), key=lambda index: np.var(rates[0] - rates[1 + index]))
+    contrast = found.contrasts[quietest]
+    error = found.spread.of_contrast / math.sqrt(5)
+    half = scipy_stats.t.ppf(1 - 0.05 / 15 / 2, 5 * 4) * error
+    assert math.log(contrast.high / contrast.low) / 2 >= half * (1 - 1e-9)  # its own spread may ask for more
+    assert contrast.p_value >= 11 * 2 * scipy_stats.t.sf(math.log(contrast.ratio) / error, 5 * 4) * (1 - 1e-9)
+
+
+def test_a_round_that_one_point_lacks_is_left_out_of_that_point_alone() -> None:
+    random = np.random.default_rng(9)
+    rates = random.normal(0, 0.02, (4, 6)) + random.normal(0, 0.2, 6)
+    rates[2, 4] = math.nan
+    found = judge_family((rates[0] - rates[1:]).tolist(), is_best=True)
+    cells = [(point, turn) for point in range(4) for turn in range(6) if (point, turn) != (2, 4)]
+    design = np.array([[*np.eye(4)[point], *np.eye(6)[turn]] for point, turn in cells])
+    values = np.array([rates[cell] for cell in cells])
+    rest = values - design @ np.linalg.pinv(design) @ values  # two-way analysis of variance
+    freedom = len(cells) - np.linalg.matrix_rank(design)
+    assert found.spread.of_contrast == pytest.approx(math.sqrt(2 * (rest @ rest) / freedom), rel=1e-6)
+    assert [each.rounds for each in found.contrasts] == [6, 5, 6]
 
 
 # Simulated sweeps, decided by the shipped rule as in benchmarks/contrast_power.py; with 400 of them, a rate of 5 % stays below 8.3 % (three

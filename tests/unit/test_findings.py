@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from itertools import combinations, product
+from itertools import product
 
 import numpy as np
 import pytest
@@ -125,13 +125,8 @@ def judge(judged: Judged, records: list[Record]) -> Contrast:
 
 
 def judge_again(judged: Judged, records: list[Record]) -> Family:
-    pairs = list(judged.family)
-    if not judged.is_best:
-        return judge_family([log_ratio(records, *pair, judged.metric) for pair in pairs])
-    points = dict.fromkeys(point_id for pair in pairs for point_id in pair)
-    others = [pair for pair in combinations(points, 2) if pair not in pairs and pair[::-1] not in pairs]
-    logs = [log_ratio(records, *pair, judged.metric) for pair in (*pairs, *others)]
-    return judge_family(logs, has_mean=False, dimensions=len(points) - 1)
+    logs = [log_ratio(records, *pair, judged.metric) for pair in judged.family]
+    return judge_family(logs, is_best=judged.is_best)
 
 
 def values_of(kind: str, found: Contrast) -> set[float]:

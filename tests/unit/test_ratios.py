@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.stats.ratios import adjust_holm, locate, log_shift, paired_ratio, sign_flip_p_value, welch_ratio
+from hvbench.analysis.stats.ratios import (
+    adjust_holm,
+    adjust_holm_rows,
+    locate,
+    log_shift,
+    paired_ratio,
+    sign_flip_p_value,
+    welch_ratio,
+)
 
 RANDOM = np.random.default_rng(7)
 A = RANDOM.lognormal(0.0, 0.05, 9)
@@ -99,6 +107,8 @@ def test_sign_flip_cannot_be_surer_than_its_patterns() -> None:
 def test_holms_own_example() -> None:
     assert adjust_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert adjust_holm([]) == []
+    of_more = adjust_holm_rows(np.array([0.01, 0.002]), np.array([True, True]), 3)
+    assert of_more.tolist() == pytest.approx([0.04, 0.01])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 from hvbench.analysis.frame.axes import GLOBAL_BATCH, order_values
@@ -95,22 +94,20 @@ def contrast_axis(run: Run, axis: str, *, framework: str | None = None) -> AxisG
     if off is None or len(values) < 2:
         found = [_pick_best(axis, value, whole, tokens=tokens) for value in values]
         found.sort(key=lambda one: _rank(run, one))
-        pairs = list(combinations(found, 2)) if len(found) > 1 else []
+        pairs = [(found[0], other) for other in found[1:]]
     else:
         pairs = [_match(axis, value, off, whole, tokens=tokens) for value in values if value != off]
         pairs = [pair for pair in pairs if pair]
         found = [pairs[0][1]] if pairs else []
     if not pairs:
         return None
-    gaps, family, family_of_steps = judge_pairs(
-        pairs, is_by_steps=stops_at_target(run), dimensions=len(found) - 1 if off is None else None
-    )
     is_best = off is None
+    gaps, family, family_of_steps = judge_pairs(pairs, is_by_steps=stops_at_target(run), is_best=is_best)
     return AxisGaps(
         axis=axis,
         is_off=not is_best,
         base=found[0],
-        gaps=tuple(gap for gap in gaps if gap.other is found[0]) if is_best else tuple(gaps),
+        gaps=tuple(gaps),
         lost=tuple(learner for learner in everybody if learner.lost),
         tokens=tokens,
         family=family,
@@ -134,14 +131,14 @@ def choose_plain(run: Run, axis: str, learners: Sequence[Learner]) -> list[Learn
 
 
 def judge_pairs(
-    pairs: Sequence[tuple[Learned, Learned]], *, is_by_steps: bool, dimensions: int | None
+    pairs: Sequence[tuple[Learned, Learned]], *, is_by_steps: bool, is_best: bool
 ) -> tuple[list[Gap], LossFamily | None, Family | None]:
     """Every pair's (base, other) contrast of losses and of steps; losses are left out where launches stop at the target."""
     losses = None
     if not is_by_steps and all(one.losses.keys() & base.losses.keys() for base, one in pairs):
-        losses = judge_losses([(one.losses, base.losses) for base, one in pairs], dimensions=dimensions)
-    steps, family_of_steps = judge_steps(pairs, dimensions=dimensions)
-    accuracies = judge_accuracies(pairs, dimensions=dimensions)
+        losses = judge_losses([(one.losses, base.losses) for base, one in pairs], is_best=is_best)
+    steps, family_of_steps = judge_steps(pairs, is_best=is_best)
+    accuracies = judge_accuracies(pairs, is_best=is_best)
     gaps = [
         Gap(
             one=one,
@@ -156,7 +153,7 @@ def judge_pairs(
 
 
 def judge_steps(
-    pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | None = None
+    pairs: Sequence[tuple[Learned, Learned]], *, is_best: bool = False
 ) -> tuple[list[Contrast | None], Family | None]:
     """(base, other) -> the ratio of the steps to the target, other / base; None where a launch of either did not get there. Its family."""
     usable = [index for index, pair in enumerate(pairs) if all(all_arrived(one.learners) for one in pair)]
@@ -169,14 +166,12 @@ def judge_steps(
         }
         for base, one in (pairs[index] for index in usable)
     ]
-    judged = judge_family(rows_by_round(logs), has_mean=False, dimensions=dimensions)
+    judged = judge_family(rows_by_round(logs), has_mean=False, is_best=is_best)
     found = dict(zip(usable, judged.contrasts, strict=True))
     return [found.get(index) for index in range(len(pairs))], judged
 
 
-def judge_accuracies(
-    pairs: Sequence[tuple[Learned, Learned]], *, dimensions: int | None = None
-) -> Sequence[Difference | None]:
+def judge_accuracies(pairs: Sequence[tuple[Learned, Learned]], *, is_best: bool = False) -> Sequence[Difference | None]:
     """(base, other) -> the difference of the shares that they name right, other - base; None where they are no classifiers."""
     if not all(one.accuracies.keys() & base.accuracies.keys() for base, one in pairs):
         return [None] * len(pairs)
@@ -184,7 +179,7 @@ def judge_accuracies(
         {seed: one.accuracies[seed] - base.accuracies[seed] for seed in one.accuracies.keys() & base.accuracies.keys()}
         for base, one in pairs
     ]
-    return judge_differences(rows_by_round(shares), has_mean=False, dimensions=dimensions).each
+    return judge_differences(rows_by_round(shares), has_mean=False, is_best=is_best).each
 
 
 def stops_at_target(run: Run) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,29 +59,24 @@ class PointFamily:
 
 def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> PointFamily:
     """`one` / `other` of every pair of rows: one family, such as two frameworks in all configurations, corrected together."""
+    return _contrast(run, pairs, metric)
+
+
+def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower_better: bool = False) -> PointFamily:
+    """The best of `rows`, by its estimate, against each of the others, in their order."""
+    sign = -1.0 if is_lower_better else 1.0
+    best = max(rows, key=lambda row: -math.inf if pd.isna(row[metric]) else sign * row[metric])
+    return _contrast(run, [(best, row) for row in rows if row is not best], metric, is_best=True)
+
+
+def _contrast(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str, *, is_best: bool = False) -> PointFamily:
     logs = [_logs_of(run, one, other, metric) for one, other in pairs]
-    family = judge_family(rows_by_round(logs))
+    family = judge_family(rows_by_round(logs), is_best=is_best)
     found = [
         PointContrast(one=one, other=other, contrast=contrast)
         for (one, other), contrast in zip(pairs, family.contrasts, strict=True)
     ]
     return PointFamily(metric=metric, contrasts=tuple(found), mean=family.mean, family=family)
-
-
-def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower_better: bool = False) -> PointFamily:
-    """The best of `rows` against each of the others, in their order: the best by its estimate, so every pair of rows is in the family."""
-    sign = -1.0 if is_lower_better else 1.0
-    best = max(rows, key=lambda row: -math.inf if pd.isna(row[metric]) else sign * row[metric])
-    pairs = list(combinations(rows, 2))
-    logs = [_logs_of(run, one, other, metric) for one, other in pairs]
-    family = judge_family(rows_by_round(logs), has_mean=False, dimensions=max(1, len(rows) - 1))
-    found = []
-    for (one, other), contrast in zip(pairs, family.contrasts, strict=True):
-        each = PointContrast(one=one, other=other, contrast=contrast)
-        if best in (one, other):
-            found.append(each if one is best else each.turned())
-    of_best = replace(family, contrasts=tuple(each.contrast for each in found))
-    return PointFamily(metric=metric, contrasts=tuple(found), mean=None, family=of_best)
 
 
 def _logs_of(run: Run, one: Row, other: Row, metric: str) -> dict[int, float]:

@@ -24,6 +24,7 @@ from hvbench.analysis.stats.decision import (
     Decided,
     Evidence,
     decide,
+    gather_best,
     gather_pairs,
     gather_samples,
 )
@@ -116,17 +117,17 @@ class Family:
 
 
 def judge_family(
-    logs: Sequence[Sequence[float]], *, has_mean: bool = True, dimensions: int | None = None, limits: Limits = OF_RATIOS
+    logs: Sequence[Sequence[float]], *, has_mean: bool = True, is_best: bool = False, limits: Limits = OF_RATIOS
 ) -> Family:
     """Judge ln(A/B), a row a contrast and a column a round; the arguments are those of `judge_differences`."""
-    return as_ratios(judge_differences(logs, has_mean=has_mean, dimensions=dimensions, limits=limits))
+    return as_ratios(judge_differences(logs, has_mean=has_mean, is_best=is_best, limits=limits))
 
 
 def judge_differences(
     values: Sequence[Sequence[float]],
     *,
     has_mean: bool = True,
-    dimensions: int | None = None,
+    is_best: bool = False,
     limits: Limits = OF_RATIOS,
 ) -> Differences:
     """Judge differences A - B in any unit, a row a contrast and a column a round; NaN where a contrast lacks the round.
@@ -134,10 +135,12 @@ def judge_differences(
     Args:
         values: one list a contrast; shorter lists lack the last rounds.
         has_mean: whether the mean over the contrasts is a claim of its own, such as a framework's over all configurations.
-        dimensions: how many of the contrasts are independent; fewer than all, where points are compared in all pairs.
+        is_best: whether one side is the same point all along, the best of all by these figures, and the other side each of the rest. All
+            pairs of points are then corrected for, and no mean is judged.
         limits: which differences count, in the unit of the values.
     """
-    return _judge(gather_pairs(align(values)), has_mean=has_mean, dimensions=dimensions, limits=limits)
+    gather = gather_best if is_best else gather_pairs
+    return _judge(gather(align(values)), has_mean=has_mean, limits=limits)
 
 
 def judge_samples(
@@ -152,7 +155,7 @@ def judge_samples(
     A launch of one side has nothing to do with the launch of the other that stands in its column; those of one column and side
     belong to one round, of which the mean over the contrasts is taken.
     """
-    return _judge(gather_samples(align(a), align(b)), has_mean=has_mean, dimensions=None, limits=limits)
+    return _judge(gather_samples(align(a), align(b)), has_mean=has_mean, limits=limits)
 
 
 def as_ratios(found: Differences) -> Family:
@@ -205,20 +208,19 @@ def _needed(freedom: float, level: float) -> float:
     return float(special.stdtrit(freedom, 1 - level / 2) + special.stdtrit(freedom, POWER))
 
 
-def _judge(evidence: Evidence, *, has_mean: bool, dimensions: int | None, limits: Limits) -> Differences:
+def _judge(evidence: Evidence, *, has_mean: bool, limits: Limits) -> Differences:
     count = evidence.each.centre.shape[-1]
-    dimensions = min(dimensions or count, count)
     if not count:
         return Differences(each=(), mean=None, spread=Spread(of_contrast=None, of_mean=None, contrasts=0, dimensions=0))
-    decided = decide(evidence, has_mean=has_mean, dimensions=dimensions)
+    decided = decide(evidence, has_mean=has_mean)
     found = [_read(decided, index, limits) for index in range(count + decided.has_mean)]
     pooled = float(decided.spread)
     whole = found[count] if decided.has_mean and found[count].p_value is not None else None
     spread = Spread(
         of_contrast=None if math.isnan(pooled) else pooled,
         of_mean=None if whole is None else math.sqrt(float(evidence.mean.variance[0])),
-        contrasts=count,
-        dimensions=dimensions,
+        contrasts=count * (count + 1) // 2 if evidence.points else count,
+        dimensions=count,
     )
     return Differences(each=tuple(found[:count]), mean=whole, spread=spread)
 

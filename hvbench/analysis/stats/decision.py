@@ -10,11 +10,13 @@ at once by the rule that a report asks.
   the one that follows from the contrasts' if chance alone is common to a round; both have to agree likewise. It has `MEAN_SHARE` of the level. Where it
   is called, the contrasts have all of the level, else the rest of it.
 - The contrasts are corrected by Holm.
+- The best of some points is chosen by the very figures that then compare it with each of the others. So all pairs of points are corrected
+  for, though only those of the best are looked at, and the pool is of the points: what scatters beside their own means and their rounds'.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -26,6 +28,7 @@ OWN_SHARE = 3.5
 MEAN_SHARE = 0.4
 CLEARLY_NOISIER = 0.001
 LEAST_SPREAD = 1e-6  # rounds that are all the same are known this well, no better
+CENTRINGS = 20  # of rows and columns in turn; where no round is missing the first is exact
 
 
 # Standard errors, degrees of freedom, and at how many levels they have to agree; all of them have to.
@@ -44,11 +47,20 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Pool:
+    """Arrays (…, 1): the variance of one round of a contrast of two points, pooled over all of them, and its degrees of freedom."""
+
+    variance: np.ndarray
+    freedom: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
     """Of the contrasts, and of their mean as one more contrast (…, 1)."""
 
     each: Sample
     mean: Sample
+    points: Pool | None = None  # of contrasts of the best point with each of the others
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +82,12 @@ def gather_pairs(values: np.ndarray) -> Evidence:
     return Evidence(each=each, mean=_sample(_average(values, each.freedom >= 1)))
 
 
+def gather_best(values: np.ndarray) -> Evidence:
+    """Evidence of differences of the best point from each of the others (…, others, rounds), NaN where either lacks the round."""
+    evidence = gather_pairs(values)
+    return replace(evidence, points=_pool_points(values, evidence.each.freedom >= 1))
+
+
 def gather_samples(a: np.ndarray, b: np.ndarray) -> Evidence:
     """The same of sides (…, contrasts, launches) that are not paired: differences of their means (Welch, Satterthwaite)."""
     each = _subtract(_sample(a), _sample(b))
@@ -77,22 +95,20 @@ def gather_samples(a: np.ndarray, b: np.ndarray) -> Evidence:
     return Evidence(each=each, mean=_subtract(*means))
 
 
-def decide(evidence: Evidence, *, has_mean: bool = True, dimensions: int | None = None) -> Decided:
-    """Decide on every contrast, and on their mean where it `has_mean` and there are several.
-
-    `dimensions`: how many of the contrasts are independent.
-    """
+def decide(evidence: Evidence, *, has_mean: bool = True) -> Decided:
+    """Decide on every contrast, and on their mean where it `has_mean` and there are several (never of the best against the others)."""
     each, level = evidence.each, 1 - CONFIDENCE
     count = each.centre.shape[-1]
     is_known = each.freedom >= 1
-    errors = find_errors(each, is_known, dimensions=dimensions or count)
+    errors = find_errors(evidence, is_known)
     p_value = np.max([_two_sided(each.centre, error, freedom) / share for error, freedom, share in errors], axis=0)
     p_value = np.where(is_known, np.minimum(p_value, 1.0), 1.0)
-    has_mean = has_mean and count > 1
+    has_mean = has_mean and count > 1 and evidence.points is None
     of_mean, share = _decide_mean(evidence, level=level) if has_mean else (None, np.ones((*each.centre.shape[:-1], 1)))
-    adjusted = adjust_holm_rows(p_value, is_known) / share
-    members = np.maximum(is_known.sum(axis=-1, keepdims=True), 1)
-    at = level * share / members
+    members = is_known.sum(axis=-1, keepdims=True)
+    unseen = members * (members - 1) // 2 if evidence.points else 0  # pairs of the points that are not the best
+    adjusted = adjust_holm_rows(p_value, is_known, unseen) / share
+    at = level * share / np.maximum(members + unseen, 1)
     # Holm's later steps are less strict than an even share: there the interval is at the level that the call was made at.
     is_by_share = (adjusted <= level) == (p_value <= at)
     at = np.where(is_by_share, at, level * p_value / np.where(adjusted > 0, adjusted, 1.0))
@@ -106,32 +122,66 @@ def decide(evidence: Evidence, *, has_mean: bool = True, dimensions: int | None 
     if of_mean:
         found = [np.concatenate(pair, axis=-1) for pair in zip(found, of_mean, strict=True)]
     mean, low, high, corrected, rounds = found
-    weights = np.where(is_known, each.freedom, 0.0)
-    with np.errstate(invalid="ignore"):
-        spread = np.sqrt((weights * np.where(is_known, each.variance, 0.0)).sum(axis=-1) / weights.sum(axis=-1))
+    spread = _find_spread(evidence, is_known)
     return Decided(mean=mean, low=low, high=high, p_value=corrected, rounds=rounds, spread=spread, has_mean=has_mean)
 
 
-def find_errors(each: Sample, is_known: np.ndarray, *, dimensions: int) -> Errors:
+def find_errors(evidence: Evidence, is_known: np.ndarray) -> Errors:
     """Those of the contrasts: with the pool, and each contrast's own."""
+    each = evidence.each
     variance = np.where(is_known, np.maximum(each.variance, LEAST_SPREAD**2), LEAST_SPREAD**2)
     freedom = np.where(is_known, each.freedom, 0.0)
-    weighted, size = freedom * variance, np.maximum(each.size, 1e-9)
+    pool = evidence.points or _pool_contrasts(variance, freedom)
+    larger, size = np.maximum(variance, pool.variance), np.maximum(each.size, 1e-9)
+    of_pool = np.maximum(freedom, pool.freedom * np.square(pool.variance / larger))
+    known = np.where(is_known, freedom, 1.0)
+    return (
+        (np.sqrt(larger / size), np.where(is_known, of_pool, 1.0), 1.0),
+        (np.sqrt(variance / size), known, OWN_SHARE),
+    )
+
+
+def _find_spread(evidence: Evidence, is_known: np.ndarray) -> np.ndarray:
+    """(…): standard deviation of one unit of evidence, pooled over the contrasts; NaN where none has evidence about chance."""
+    if evidence.points:
+        return np.where(is_known.any(axis=-1), np.sqrt(evidence.points.variance[..., 0]), np.nan)
+    weights = np.where(is_known, evidence.each.freedom, 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.sqrt((weights * np.where(is_known, evidence.each.variance, 0.0)).sum(axis=-1) / weights.sum(axis=-1))
+
+
+def _pool_contrasts(variance: np.ndarray, freedom: np.ndarray) -> Pool:
+    """Over (…, contrasts) but the noisiest, if it is clearly noisier than the rest."""
+    weighted = freedom * variance
     rest_freedom = freedom.sum(axis=-1, keepdims=True) - freedom
     rest = (weighted.sum(axis=-1, keepdims=True) - weighted) / np.maximum(rest_freedom, 1.0)
     ceiling = special.fdtri(np.maximum(freedom, 1.0), np.maximum(rest_freedom, 1.0), 1 - CLEARLY_NOISIER) * rest
     is_noisiest = variance >= variance.max(axis=-1, keepdims=True)
     is_pooled = ~(is_noisiest & (variance > ceiling) & (rest_freedom >= 1))
     together = (is_pooled * freedom).sum(axis=-1, keepdims=True)
-    pool = (is_pooled * weighted).sum(axis=-1, keepdims=True) / np.maximum(together, 1.0)
-    larger = np.maximum(variance, pool)
-    independent = together * dimensions / each.centre.shape[-1]
-    of_pool = np.maximum(freedom, independent * np.square(pool / larger))
-    known = np.where(is_known, freedom, 1.0)
-    return (
-        (np.sqrt(larger / size), np.where(is_known, of_pool, 1.0), 1.0),
-        (np.sqrt(variance / size), known, OWN_SHARE),
+    return Pool(
+        variance=(is_pooled * weighted).sum(axis=-1, keepdims=True) / np.maximum(together, 1.0), freedom=together
     )
+
+
+def _pool_points(values: np.ndarray, is_known: np.ndarray) -> Pool:
+    """Over the points of contrasts (…, others, rounds): twice the variance of what their own means and their rounds' leave.
+
+    The best point's own row is 0 in every round: it was subtracted from all. Where all have the same rounds this is the mean variance
+    of all pairs.
+    """
+    is_there = np.isfinite(values) & is_known[..., None]
+    of_best = is_there.any(axis=-2, keepdims=True)
+    is_there = np.concatenate([of_best, is_there], axis=-2)
+    rest = np.where(is_there, np.concatenate([np.zeros(of_best.shape), values], axis=-2), 0.0)
+    for _ in range(1 if is_there.all() else CENTRINGS):
+        for axis in (-1, -2):
+            count = np.maximum(is_there.sum(axis=axis, keepdims=True), 1)
+            rest = np.where(is_there, rest - rest.sum(axis=axis, keepdims=True) / count, 0.0)
+    rows, columns = (is_there.any(axis=axis).sum(axis=-1) for axis in (-1, -2))
+    freedom = np.maximum(is_there.sum(axis=(-2, -1)) - rows - columns + 1.0, 1.0)
+    variance = 2 * np.square(rest).sum(axis=(-2, -1)) / freedom
+    return Pool(variance=np.maximum(variance, LEAST_SPREAD**2)[..., None], freedom=freedom[..., None])
 
 
 def _decide_mean(evidence: Evidence, *, level: float) -> tuple[list[np.ndarray], np.ndarray]:

@@ -83,9 +83,9 @@ class LossFamily:
 
 
 def judge_losses(
-    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], *, dimensions: int | None = None
+    pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], *, is_best: bool = False
 ) -> LossFamily:
-    """Judge pairs (A, B) of seed -> loss, each pair by the seeds that both have; `dimensions` as of `judge_differences`.
+    """Judge pairs (A, B) of seed -> loss, each pair by the seeds that both have; `is_best`: B is the best of all, A each of the others.
 
     ValueError for a pair without a shared seed.
     """
@@ -97,7 +97,7 @@ def judge_losses(
         {seed: (a[seed] - b[seed]) / base for seed in seeds}
         for (a, b), base, seeds in zip(pairs, bases, shared, strict=True)
     ]
-    found = judge_differences(rows_by_round(shares_of_base), has_mean=False, dimensions=dimensions, limits=OF_LOSSES)
+    found = judge_differences(rows_by_round(shares_of_base), has_mean=False, is_best=is_best, limits=OF_LOSSES)
     shares = tuple(_as_contrast(each) for each in found.each)
     contrasts = tuple(_in_nats(each, base) for each, base in zip(found.each, bases, strict=True))
     return LossFamily(contrasts=contrasts, shares=Family(contrasts=shares, mean=None, spread=found.spread))

@@ -147,11 +147,14 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     return adjust_holm_rows(values, np.ones(values.shape, dtype=bool)).tolist()
 
 
-def adjust_holm_rows(p_values: np.ndarray, is_member: np.ndarray) -> np.ndarray:
-    """The same row by row, arrays (…, p-values): only members count and are corrected; the others stay as they are."""
+def adjust_holm_rows(p_values: np.ndarray, is_member: np.ndarray, unseen: np.ndarray | int = 0) -> np.ndarray:
+    """The same row by row, arrays (…, p-values): only members count and are corrected; the others stay as they are.
+
+    `unseen` (…, 1): how many more p-values belong to the family, of which nothing is known; none of them is taken for small.
+    """
     order = np.argsort(np.where(is_member, p_values, np.inf), axis=-1, kind="stable")
     left = is_member.sum(axis=-1, keepdims=True) - np.arange(p_values.shape[-1])
-    ranked = np.take_along_axis(p_values, order, axis=-1) * np.maximum(left, 1)
+    ranked = np.take_along_axis(p_values, order, axis=-1) * (np.maximum(left, 1) + unseen)
     ranked = np.maximum.accumulate(np.where(left > 0, np.minimum(ranked, 1.0), 0.0), axis=-1)
     adjusted = np.empty_like(p_values)
     np.put_along_axis(adjusted, order, ranked, axis=-1)

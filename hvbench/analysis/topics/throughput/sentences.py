@@ -130,8 +130,9 @@ def describe_rivals(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> 
         whom = draft.label(name(equal[0].other)) if len(equal) == 1 else draft.count(len(equal))
         parts.append(f"within {say_limit(draft, EQUAL_WITHIN)} % of {whom}")
     if rest:
-        whom = f"the other {draft.count(len(rest))}" if parts else f"any of the other {draft.count(len(rest))}"
         if len(rest) == 1:
             whom = draft.label(name(rest[0].other))
+        else:
+            whom = f"{'the' if parts else 'any of the'} other {draft.count(len(rest))}"
         parts.append(f"{say_rounds(draft, rounds)} cannot say whether it is faster than {whom}")
     return ", ".join(parts)
