@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import importlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from hvbench.analysis.report.page.render import style_frameworks
 from hvbench.analysis.show.panels import FREE_LOOKS, STYLES, choose_styles
 from hvbench.analysis.topics.breakdown.plot import PART_COLOURS
-from hvbench.frameworks import without
+from hvbench.frameworks import uncollected, without
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Job, Plan
 from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
@@ -86,6 +88,20 @@ def test_packages_are_hidden_from_an_import_and_restored_afterwards(monkeypatch:
             importlib.import_module("wave")
         assert sys.modules["dataclasses"] is before, "what is there stays"
     assert importlib.import_module("wave").open
+
+
+def test_what_a_framework_is_made_of_stays_out_of_garbage_collections_and_what_comes_after_does_not() -> None:
+    before = gc.get_freeze_count()
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            kept: list[Any] = [[] for _ in range(100)]
+        assert gc.isenabled() and gc.get_freeze_count() >= before + 100
+        assert not any(each is kept for each in gc.get_objects())
+        later: list[Any] = []
+        assert any(each is later for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
 
 
 def test_a_worker_of_tensorflow_has_neither_pandas_nor_matplotlib() -> None:

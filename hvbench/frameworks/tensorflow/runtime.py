@@ -71,7 +71,7 @@ class Runtime:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self.device == "cuda" else None
 
     def release(self) -> None:
-        tf.keras.backend.clear_session()
+        tf.keras.backend.clear_session(free_memory=False)  # the collection below does
         _forget_custom_gradients()
         gc.collect()
         if self.device == "cuda":
