@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and th
 
 from hvbench.analysis.frame.axes import AXES  # noqa: E402
 from hvbench.analysis.stats.best import bound_by_best  # noqa: E402
+from hvbench.analysis.stats.contrasts import judge_family, rows_by_round  # noqa: E402
 from hvbench.analysis.stats.estimates import (  # noqa: E402
     estimate_mean,
     estimate_rate,
@@ -39,12 +40,13 @@ from hvbench.analysis.topics.batch.noise import Looks, estimate_noise_scale  # n
 from hvbench.analysis.topics.batch.tradeoff import fit_tradeoff, steps_between  # noqa: E402
 from hvbench.analysis.topics.links.model import LinkModel, link_models  # noqa: E402
 from hvbench.communication.cost import error_factor  # noqa: E402
-from hvbench.plan.repeats import widest_look  # noqa: E402
+from hvbench.plan.precision import widest_look, widest_looks  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 
 LEAST = 0.93  # of a nominal 95 %
 Random = np.random.Generator
 Hits = dict[str, bool]
+FIRST_ROUNDS, MOST_ROUNDS = 3, 40  # before and after those that a precision target adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,6 +301,40 @@ def until_narrow(spread: float) -> Iterator[Case]:
     )
 
 
+def until_ratios_are_narrow(spreads: tuple[float, ...], truths: tuple[float, ...]) -> Iterator[Case]:
+    """Rounds added to each configuration until the ratio of two frameworks is known to 3 % there, at most forty."""
+
+    def simulate(random: Random) -> Hits:
+        every = np.array(truths)[:, None] + np.array(spreads)[:, None] * random.standard_normal(
+            (len(truths), MOST_ROUNDS)
+        )
+        rounds = [FIRST_ROUNDS] * len(truths)
+        while True:
+            logs = [dict(enumerate(each[:count].tolist())) for each, count in zip(every, rounds, strict=True)]
+            widths = widest_looks(logs)
+            wide = [place for place, width in enumerate(widths) if width > 0.03 and rounds[place] < MOST_ROUNDS]
+            if not wide:
+                break
+            for place in wide:
+                rounds[place] += 1
+        family = judge_family(rows_by_round(logs))
+        held = [
+            holds(each.low, math.exp(truth), each.high) for each, truth in zip(family.contrasts, truths, strict=True)
+        ]
+        return {"all of them at once": all(held), "one of them": held[0]}
+
+    spread = " and ".join(f"{100 * each:g}" for each in dict.fromkeys(spreads))
+    differences = " and ".join(f"{100 * each:g}" for each in dict.fromkeys(truths))
+    count = f"{len(truths)} configurations" if len(truths) > 1 else "one configuration"
+    yield Case(
+        name="ratios of frameworks after rounds until they are narrow",
+        function="judge_family, widest_looks",
+        setting=f"{count}, spread {spread} %, {differences} % apart, target 3 %",
+        simulate=simulate,
+        weight=8,
+    )
+
+
 def list_cases() -> list[Case]:
     """Every published interval, in the settings that decide about it."""
     equal, rising, falling = (0.03,) * 5, (0.01, 0.02, 0.03, 0.05, 0.06), (0.06, 0.05, 0.03, 0.02, 0.01)
@@ -311,6 +347,11 @@ def list_cases() -> list[Case]:
         *(case for shape in ((4, 1), (6, 1), (6, 3)) for case in over_batches(*shape, lack=0.05)),
         *(case for cases in (5, 12, 30) for case in of_held_out(cases)),
         *(case for spread in (0.01, 0.02, 0.04) for case in until_narrow(spread)),
+        *until_ratios_are_narrow((0.02,), (0.05,)),
+        *until_ratios_are_narrow((0.035,), (0.0,)),
+        *(case for spread in (0.01, 0.02, 0.035) for case in until_ratios_are_narrow((spread,) * 5, (0.0,) * 5)),
+        *until_ratios_are_narrow((0.02,) * 5, (0.05, 0.05, 0.02, 0.0, 0.0)),
+        *until_ratios_are_narrow((0.06, 0.02, 0.02, 0.02, 0.02), (0.0,) * 5),
     ]
 
 

@@ -124,8 +124,11 @@ def timeline_option(command: Command) -> Command:
 
 def precision_options(command: Command) -> Command:
     """`--precision-target` and `--budget`: more launches than planned, until the intervals are narrow enough."""
-    target_text = "Launch points again, after the repeats, until the interval of tokens/s is within ± this, such as 2%."
-    budget_text = "Time for those launches, such as 10m. Default: 30m."
+    target_text = (
+        "Add rounds, after the repeats, until the frameworks' ratio is known to ± this in every configuration, such as 3%. Where no two "
+        "frameworks take turns: until the tokens/s of every point are."
+    )
+    budget_text = "Time for those rounds, such as 10m; what they measured until then stays. Default: 30m."
     budget = click.option("--budget", "budget_seconds", metavar="TIME", type=Duration(), help=budget_text)
     target = click.option("--precision-target", metavar="SHARE", type=Share(), help=target_text)
     return target(budget(command))

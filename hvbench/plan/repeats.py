@@ -1,8 +1,6 @@
-"""More launches after the planned ones: which points still need some, until their intervals are narrow enough.
+"""More launches after the planned ones: what is launched again until a run is as precise as was asked for, and what its time allows.
 
-Pure decisions over records; `hvbench.sweep.run` launches what they say. An interval that has just become narrow may be so by
-chance, and stopping there would keep the chance (optional stopping). So the intervals of the last LOOKS launches all have
-to be narrow; how well the last one then covers was simulated, see docs/measurements.md.
+Pure decisions over records; `hvbench.sweep.run` launches what they say, and `hvbench.plan.precision` says how far the run is.
 """
 
 from __future__ import annotations
@@ -11,73 +9,71 @@ import statistics
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from hvbench.plan.jobs import Job, worker_group
+from hvbench.plan.precision import Aim, half_widths_of_rates, half_widths_of_ratios, list_families
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
 
 BUDGET_SECONDS = 1800.0
-MIN_LAUNCHES = 3  # two that happen to agree would seem certain
-LOOKS = 3
 MAX_FAILURES_IN_A_ROW = 3
 
+Unit = list[Point]  # points that are launched together or not at all
 
-def points_to_repeat(
+
+def units_to_repeat(
     points: Sequence[Point],
     records: Iterable[Record],
     *,
     target: float,
+    aim: Aim = Aim.RATES,
     together: Callable[[Point], Hashable] = lambda point: point,
-) -> list[Point]:
-    """The points, in their order, whose tokens/s is not yet known to ± `target` and which can still be launched.
+) -> list[Unit]:
+    """The points, in their order, of which something is not yet known to ± `target`, and which can still be launched.
 
-    A point needs at least MIN_LAUNCHES + LOOKS - 1 launches that ended in `ok`. One whose last MAX_FAILURES_IN_A_ROW launches did
-    not is given up. Points for which `together` gives the same are launched again together, as long as any of them needs it.
+    What, `aim` says: a point's tokens/s, or their ratio to another framework's at the same configuration. It takes at least
+    MIN_LAUNCHES + LOOKS - 1 launches that ended in `ok`, or rounds. A point whose last MAX_FAILURES_IN_A_ROW launches did
+    not is given up, and so is its ratio to another. Points for which `together` gives the same are one unit.
     """
     records = list(records)
-    widths = relative_half_widths(records)
     by_point = group_records(records)
     able = [
         point for point in points if count_failures_in_a_row(by_point.get(point.point_id, [])) < MAX_FAILURES_IN_A_ROW
     ]
-    wide = {together(point) for point in able if widths.get(point.point_id, float("inf")) > target}
-    return [point for point in able if together(point) in wide]
+    wide = find_wide(points, able, records, target=target, aim=aim)
+    units: dict[Hashable, Unit] = {}
+    for point in able:
+        units.setdefault(together(point), []).append(point)
+    return [unit for unit in units.values() if any(point.point_id in wide for point in unit)]
 
 
-def relative_half_widths(records: Iterable[Record]) -> dict[str, float]:
-    """Point id -> half width of the interval of its tokens/s / centre, the widest of the last LOOKS launches' looks."""
-    from hvbench.analysis.frame.frames import point_frame
-
-    launches = point_frame(records)
-    launches = launches[launches["status"] == "ok"].sort_values("repeat")
-    return {
-        str(name): widest_look(group["tokens_per_second"].astype(float).tolist())
-        for name, group in launches.groupby("point_id", sort=False)
-    }
-
-
-def widest_look(rates: Sequence[float]) -> float:
-    """The widest relative half width of the intervals after each of the last LOOKS launches, a rate each; infinite where one had too few."""
-    from hvbench.analysis.stats.estimates import estimate_rate
-
-    counts = range(len(rates) - LOOKS + 1, len(rates) + 1)
-    if counts[0] < MIN_LAUNCHES:
-        return float("inf")
-    return max(estimate_rate(rates[:count]).relative_half_width for count in counts)
+def find_wide(
+    points: Sequence[Point], able: Sequence[Point], records: Sequence[Record], *, target: float, aim: Aim
+) -> set[str]:
+    """Ids of the `able` ones of `points` of which something is not known to ± `target`."""
+    names = {point.point_id for point in able}
+    if aim is Aim.RATES:
+        widths = half_widths_of_rates(records)
+        return {name for name in names if widths.get(name, float("inf")) > target}
+    ratios = half_widths_of_ratios(records, list_families(points))
+    return {name for pair, width in ratios.items() if width > target and names.issuperset(pair) for name in pair}
 
 
-def next_jobs(points: Sequence[Point], records: Iterable[Record], *, rest_seconds: float) -> list[Job]:
-    """One more launch of each of `points` that fits into `rest_seconds`, in the order of a plan.
+def next_jobs(units: Sequence[Unit], records: Iterable[Record], *, rest_seconds: float) -> list[Job]:
+    """One more round of each of `units` that fits into `rest_seconds`, in the order of a plan.
 
     Where not all fit, those with the fewest launches so far come first, and of equals the earlier. A launch is
-    expected to take what the point's launches have taken so far (nothing, where there was none).
+    expected to take what the point's launches have taken so far (nothing, where there was none); those of a unit
+    get the same repeat, for they are compared as one round.
     """
     by_point = group_records(records)
     chosen: list[Job] = []
-    for point in sorted(points, key=lambda point: len(by_point.get(point.point_id, []))):
-        known = by_point.get(point.point_id, [])
-        seconds = statistics.median(record.duration_seconds for record in known) if known else 0.0
+    for unit in sorted(units, key=lambda unit: min(len(by_point.get(point.point_id, [])) for point in unit)):
+        known = [same for point in unit if (same := by_point.get(point.point_id))]
+        seconds = sum(statistics.median(record.duration_seconds for record in same) for same in known)
         if rest_seconds > 0 and seconds <= rest_seconds:
             rest_seconds -= seconds
-            chosen.append(Job(point=point, repeat=max((record.repeat for record in known), default=-1) + 1))
+            repeat = max((record.repeat for same in known for record in same), default=-1) + 1
+            chosen += [Job(point=point, repeat=repeat) for point in unit]
+    points = [point for unit in units for point in unit]
     groups = {group: place for place, group in enumerate(dict.fromkeys(map(worker_group, points)))}
     order = {point.point_id: position for position, point in enumerate(points)}
 

@@ -81,7 +81,8 @@ class MeasureSettings(Spec):
         int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_server_is_in_every_step)
     ] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
     precision_target: Annotated[Annotated[float, Field(gt=0.0, lt=1.0)] | None, Knob(changes_samples=False)] = Field(
-        None, description="half width of tokens/s' interval, relative, to reach by more launches (0.02: 2 %)"
+        None,
+        description="to which frameworks' ratio is to be known, by more rounds (0.03: ± 3 %); tokens/s, where none take turns",
     )
     budget_seconds: Annotated[
         Annotated[float, Field(gt=0.0)] | None,

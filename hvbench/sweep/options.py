@@ -22,7 +22,7 @@ class SweepOptions:
     retry: frozenset[Status] | None = None  # with `resume`: the outcomes to try again; None: all but ok
     force: bool = False  # with `resume`: continue even though the suite or the machine has changed
     timeout_seconds: float | None = None  # of one point; None: the suite's, or from the estimate
-    precision_target: float | None = None  # half width of the interval of tokens/s, a share; None: the suite's
+    precision_target: float | None = None  # a share, of the ratio of frameworks or of tokens/s; None: the suite's
     budget_seconds: float | None = None  # for the launches that the precision target asks for; None: the suite's
     memory_limit_bytes: int | None = None  # of one worker; None: no limit
     checks_parity: bool = True  # compare the frameworks, tensor by tensor, before the first point

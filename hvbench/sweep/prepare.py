@@ -14,6 +14,7 @@ from hvbench import __version__
 from hvbench.errors import StorageError
 from hvbench.io.clock import utc_now
 from hvbench.plan.jobs import Plan, make_plan, require_runnable
+from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import extra_keys
 from hvbench.plan.turns import decide_turns, describe_site
 from hvbench.records.environment import describe_environment
@@ -88,7 +89,10 @@ def _prepare(
     runnable = [job.point for job in [*plan.jobs, *plan.done]]
     turns = decide_turns(runnable, suite.measure, describe_site(is_single_host=is_single_host), where=suite.where)
     plan = replace(plan, jobs=turns.arrange(plan.jobs))
-    run = describe_run(suite, plan, world_size=world_size, command=options.command) | {"turns": turns.line}
+    run = describe_run(suite, plan, world_size=world_size, command=options.command) | {
+        "turns": turns.line,
+        "precision_aim": None if suite.measure.precision_target is None else choose_aim(runnable, turns),
+    }
     if before is not None:
         changes = find_changes(before, run)
         require_unchanged(changes, "", path=folder.path, force=options.force)

@@ -18,7 +18,8 @@ from hvbench.launch.task import Failure, FailureStatus, Task, TaskEnd
 from hvbench.parity.run import Limits
 from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, number_places
-from hvbench.plan.repeats import BUDGET_SECONDS, next_jobs, points_to_repeat
+from hvbench.plan.precision import Aim, choose_aim
+from hvbench.plan.repeats import BUDGET_SECONDS, next_jobs, units_to_repeat
 from hvbench.plan.turns import Turns, takes_turns_with_other_arm
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, Record
@@ -78,8 +79,18 @@ class Sweep:
         """Time for the launches that the precision target asks for."""
         return self.settings.budget_seconds or BUDGET_SECONDS
 
+    @property
+    def points(self) -> list[Point]:
+        """All that is launched, in the order of the plan."""
+        return list({job.point.point_id: job.point for job in [*self.plan.done, *self.plan.jobs]}.values())
+
+    @property
+    def aim(self) -> Aim:
+        """What the precision target is of."""
+        return choose_aim(self.points, self.turns)
+
     def run(self, coordinator: Coordinator, observer: Observer) -> None:
-        """Check parity, run the jobs of the plan, then repeat points until the precision target or the budget is reached.
+        """Check parity, run the jobs of the plan, then add launches until the precision target or the budget is reached.
 
         Raises:
             LaunchError: ranks are lost, or workers do not start.
@@ -95,7 +106,7 @@ class Sweep:
         while jobs := self.next_round(rest_seconds=deadline - time.monotonic()):
             run = self.folder.read_run()
             self.folder.write_run({**run, "jobs": list(dict.fromkeys([*run["jobs"], *(job.key for job in jobs)]))})
-            observer.extend(jobs, f"towards a precision of ± {100 * self.settings.precision_target:g} %")
+            observer.extend(jobs, self.aim.describe(self.settings.precision_target))
             self.run_jobs(jobs, coordinator, observer)
 
     def pretrain(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
@@ -124,12 +135,17 @@ class Sweep:
             self.folder.write_run({**run, "pretraining": self.pretrained})
 
     def next_round(self, *, rest_seconds: float) -> list[Job]:
-        """One more launch of each point whose tokens/s is not known to the precision target yet, as time allows."""
+        """One more launch of all points of which something is not known to the precision target yet, as time allows."""
         if self.settings.precision_target is None:
             return []
-        points = list({job.point.point_id: job.point for job in [*self.plan.done, *self.plan.jobs]}.values())
         records, _ = self.folder.read_records()
-        wide = points_to_repeat(points, records, target=self.settings.precision_target, together=self.turns.unit_of)
+        wide = units_to_repeat(
+            self.points,
+            records,
+            target=self.settings.precision_target,
+            aim=self.aim,
+            together=self.turns.unit_of,
+        )
         return next_jobs(wide, records, rest_seconds=rest_seconds)
 
     def run_jobs(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.topics.scaling.efficiency import scaling_efficiencies
-from hvbench.plan.repeats import relative_half_widths
+from hvbench.plan.precision import half_widths_of_rates
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
@@ -163,9 +163,12 @@ def test_one_rank_needs_no_launcher_and_no_all_reduce(tmp_path: Path) -> None:
     records = RunFolder(tmp_path / "run").read_records()[0]
     assert [record.repeat for record in records] == list(range(len(records))) and records
     assert len({record.generation for record in records}) == len(records), "fresh workers each"
-    assert len(json.loads((tmp_path / "run" / "run.json").read_text())["jobs"]) == len(records)
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert len(asked["jobs"]) == len(records) and asked["precision_aim"] == "rates", (
+        "there is nothing to compare it with"
+    )
     # Launches may scatter too much for any target, or be too few for one: then the budget is what ended it, but for one.
-    (width,) = relative_half_widths(records).values()
+    (width,) = half_widths_of_rates(records).values()
     assert width <= 0.99 or seconds > BUDGET_SECONDS - max(record.duration_seconds for record in records)
     (reached,) = re.findall("([01]) of 1 points reached the precision target of ± 99 %", done.stdout)
     assert reached == "1" or width > 0.99

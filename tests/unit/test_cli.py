@@ -147,7 +147,10 @@ def test_plan_warns_of_points_that_will_not_fit_and_names_the_extra_time(hvbench
     (tmp_path / "a.toml").write_text(SUITE)
     plain = hvbench_in("plan", "a.toml", "-s", "precision_target=0.02", "-s", "budget_seconds=600").out
     assert "warning" not in plain
-    assert plain.endswith("; and at most 10 min more for a precision of ± 2 %\n")
+    ratios = "; and at most 10 min more until the ratio of the frameworks' tokens/s is known to ± 2 % in every configuration\n"
+    assert plain.endswith(ratios)
+    alone = hvbench_in("plan", "a.toml", "-s", "precision_target=0.02", "-s", "turns=false").out
+    assert alone.endswith("; and at most 30 min more until the tokens/s of every point are known to ± 2 %\n")
     limited = hvbench_in("plan", "a.toml", "--memory-limit", "512MiB").out
     warnings = [line for line in limited.splitlines() if "warning: " in line]
     assert len(warnings) == 1 and "tensorflow-tiny" in warnings[0] and "more than the limit of 0.5 GiB" in warnings[0]

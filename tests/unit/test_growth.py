@@ -87,7 +87,7 @@ GROWING: dict[str, tuple[int, Callable[[int], Callable[[], object]]]] = {
     "plan": (60, lambda n: lambda: make_plan(points(n), MeasureSettings(), world_size=2)),
     "places": (60, lambda n: lambda: number_places(points(n), [Job(point=each, repeat=0) for each in points(n)])),
     "names of points": (60, lambda n: lambda: distinguish(points(n))),
-    "another round": (60, lambda n: lambda: next_jobs(points(n), [], rest_seconds=1e9)),
+    "another round": (60, lambda n: lambda: next_jobs([[each] for each in points(n)], [], rest_seconds=1e9)),
     "records of a run": (20, read),
     "rows of launches": (20, lambda n: lambda: point_frame(launches(n))),
     "rows of steps": (200, lambda n: lambda: step_frame(launches(1, steps=n))),

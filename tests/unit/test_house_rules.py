@@ -250,6 +250,7 @@ PURE = (
     "hvbench.comparison.gate.look",
     "hvbench.comparison.gate.rule",
     "hvbench.launch.turns.scheduler",
+    "hvbench.plan.precision",
     "hvbench.plan.repeats",
     "hvbench.records.fingerprint",
     "hvbench.spec",

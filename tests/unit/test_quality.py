@@ -12,6 +12,7 @@ from hvbench.analysis.report.quality import (
     describe_crowding,
     describe_precision,
     describe_quality,
+    describe_target_precision,
     describe_turns,
     describe_warmup,
 )
@@ -56,6 +57,37 @@ def test_all_narrow_is_said_too_and_no_target_says_nothing() -> None:
     assert describe_precision(Run(records), 0.02) == ["1 of 1 points reached the precision target of ± 2 %."]
     assert not any("target" in line for line in describe_quality(Run(records)))
     assert any("target" in line for line in describe_quality(Run(records, {"measure": {"precision_target": 0.02}})))
+
+
+def test_of_frameworks_that_took_turns_their_ratios_reach_the_target_or_not() -> None:
+    """Their rates change by a tenth from round to round. The ratio of seed 1 is always 1, that of seed 2 is not."""
+    moods = [1.0, 1.1, 1.0, 1.1]
+    even = [repeated(*([mood] for mood in moods), framework=name, seed=1) for name in ("pytorch", "tensorflow")]
+    odd = [
+        repeated(*([mood * factor] for mood, factor in zip(moods, factors, strict=True)), framework=name, seed=2)
+        for name, factors in (("pytorch", [1.0] * 4), ("tensorflow", [1.0, 1.1, 0.9, 1.0]))
+    ]
+    request = {"measure": {"precision_target": 0.02}, "precision_aim": "ratios"}
+    records = [record for launches in (*even, *odd) for record in launches]
+    (line,) = describe_target_precision(Run(records, request))
+    start = "1 of 2 ratios of the frameworks' tokens/s reached the precision target of ± 2 %; not: TensorFlow / PyTorch with seed 2 (± "
+    assert line.startswith(start) and line.endswith(" %, 4 rounds).")
+    (before,) = describe_target_precision(Run(records, {"measure": {"precision_target": 0.02}}))
+    assert before.startswith("0 of 4 points reached"), "a run of a version that aimed at rates alone"
+
+
+def test_a_ratio_without_a_launch_of_one_framework_is_said_to_be_missing() -> None:
+    records = repeated([1.0], [1.0], framework="pytorch") + [
+        make_record([], status="failed", repeat=repeat, framework="tensorflow", world_size=1) for repeat in range(2)
+    ]
+    records += [
+        record for name in ("pytorch", "tensorflow") for record in repeated(*[[1.0]] * 3, framework=name, seed=1)
+    ]
+    found = describe_target_precision(Run(records, {"measure": {"precision_target": 0.02}, "precision_aim": "ratios"}))
+    assert found == [
+        "1 of 1 ratios of the frameworks' tokens/s reached the precision target of ± 2 %.",
+        "In 1 configuration there is no such ratio, for no launch of one framework ended in ok.",
+    ]
 
 
 # Warm-up

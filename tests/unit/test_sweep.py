@@ -70,7 +70,7 @@ class Witness:
         self.received.append(("finish", job.key, record.outcome.status))
 
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
-        self.received.append(("extend", [job.key for job in jobs]))
+        self.received.append(("extend", [job.key for job in jobs], reason))
 
 
 def ignore(index: int, message: Progress) -> None:
@@ -380,7 +380,7 @@ class Machine(Script):
     def __init__(self, **seconds: list[float]) -> None:
         super().__init__([])
         self.seconds = {int(seed.removeprefix("seed")): values for seed, values in seconds.items()}
-        self.launched: list[int] = []
+        self.launched: list[Any] = []
 
     def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
         for index, task in enumerate(tasks):
@@ -411,6 +411,61 @@ def test_a_wide_point_is_launched_again_until_it_is_narrow_and_a_narrow_one_is_n
         for record in sorted(records, key=lambda one: (one.repeat, (-1) ** one.repeat * one.point.seed))
     ]
     assert [len(received[1]) for received in witness.received if received[0] == "extend"] == [2, 2, 2, 1, 1]
+
+
+class Twins(Machine):
+    """The same of both frameworks at each seed: TensorFlow takes these seconds, PyTorch as many times that machine's mood of the round."""
+
+    def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
+        for index, task in enumerate(tasks):
+            point, repeat = Point(**task.job["point"]), task.job["repeat"]
+            values = self.seconds[point.seed] if point.framework == "tensorflow" else [1.0]
+            seconds = values[min(repeat, len(values) - 1)] * (1 + 0.2 * (repeat % 2))
+            self.launched.append((point.framework, point.seed, repeat))
+            samples = [make_rank(rank, step_seconds=[seconds] * 5).model_dump() for rank in range(2)]
+            yield index, ended(*({**result(0), "samples": each} for each in samples))
+
+
+def test_where_frameworks_take_turns_rounds_are_added_until_their_ratio_is_narrow(tmp_path: Path) -> None:
+    """The machine's speed changes by a fifth from round to round; the ratio is 1 but for one round of seed 1."""
+    text = f"{TINY}repeats = 2\nprecision_target = 0.03\n"
+    sweep = prepare(tmp_path / "run", text=text)
+    machine = Twins(seed0=[1.0], seed1=[1.0, 1.03, *[1.0] * 8])
+    witness, _ = launch(sweep, machine)
+    rounds = {seed: sum(launched[:2] == ("pytorch", seed) for launched in machine.launched) for seed in (0, 1)}
+    assert rounds[0] == 5, "narrow after its third, fourth and fifth round, whatever the rates do"
+    assert 5 < rounds[1] < 12
+    for framework, seed, repeat in machine.launched:
+        other = "tensorflow" if framework == "pytorch" else "pytorch"
+        assert (other, seed, repeat) in machine.launched, "a round is of both frameworks"
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert asked["precision_aim"] == "ratios"
+    reasons = {received[2] for received in witness.received if received[0] == "extend"}
+    assert reasons == {"until the ratio of the frameworks' tokens/s is known to ± 3 % in every configuration"}
+    sweep.folder.close()
+    assert not prepare_again(tmp_path / "run", text, sweep).has_work, "resumed, it knows that it is done"
+
+
+def test_where_they_follow_each_other_rates_are_aimed_at(tmp_path: Path) -> None:
+    sweep = prepare(tmp_path / "run", text=f"{TINY}turns = false\nprecision_target = 0.03\n")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["precision_aim"] == sweep.aim == "rates"
+
+
+def test_an_interrupt_among_the_added_rounds_keeps_all_before_it(tmp_path: Path) -> None:
+    class Stopped(Twins):
+        def run(self, tasks: Sequence[Task], *, on_progress: OnProgress = ignore) -> Iterator[tuple[int, TaskEnd]]:
+            if len(self.launched) >= 4:
+                raise Interrupted("stopped by SIGINT")
+            yield from super().run(tasks, on_progress=on_progress)
+
+    text = f"{TINY}precision_target = 0.03\n"
+    sweep = prepare(tmp_path / "run", text=text)
+    with pytest.raises(Interrupted):
+        launch(sweep, Stopped(seed0=[1.0], seed1=[1.0]))
+    records, _ = sweep.folder.read_records()
+    assert [record.outcome.status for record in records].count("ok") == 4
+    again = prepare_again(tmp_path / "run", text, sweep)
+    assert {job.repeat for job in again.plan.jobs} == {1}, "the round that was begun is launched first"
 
 
 def test_without_a_target_nothing_is_added(tmp_path: Path) -> None:

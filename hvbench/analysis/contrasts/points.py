@@ -70,13 +70,17 @@ def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower
 
 
 def _contrast(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str, *, is_best: bool = False) -> PointFamily:
-    logs = [_logs_of(run, one, other, metric) for one, other in pairs]
-    family = judge_family(rows_by_round(logs), is_best=is_best)
+    family = judge_family(rows_by_round(compare_by_round(run, pairs, metric=metric)), is_best=is_best)
     found = [
         PointContrast(one=one, other=other, contrast=contrast)
         for (one, other), contrast in zip(pairs, family.contrasts, strict=True)
     ]
     return PointFamily(metric=metric, contrasts=tuple(found), mean=family.mean, family=family)
+
+
+def compare_by_round(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> list[dict[int, float]]:
+    """Round (or seed) -> ln(`one` / `other`) of every pair of rows, of which a row's `point_id` is enough."""
+    return [_logs_of(run, one, other, metric) for one, other in pairs]
 
 
 def _logs_of(run: Run, one: Row, other: Row, metric: str) -> dict[int, float]:

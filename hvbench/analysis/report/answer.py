@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hvbench.analysis.contrasts.precision import half_width_of
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.contents import topics_of
 from hvbench.analysis.show.effects import say_judged
@@ -62,12 +63,12 @@ def list_advice(run: Run) -> list[str]:
 def describe_certainty(run: Run) -> list[Sentence]:
     """By which rule points are compared, and how close the frameworks' ratios are known."""
     contrasts = [each for rivals in contrast_frameworks(run) for each in rivals.family.contrasts]
-    widths = [each.contrast.high / each.contrast.low for each in contrasts if each.contrast.low and each.contrast.high]
+    widths = [width for each in contrasts if math.isfinite(width := half_width_of(each.contrast))]
     if not widths or run.was_evaluated:
         return []
     draft = Draft()
     judged = say_judged(contrast_frameworks(run)[0].family, 0)
-    width = 100 * (math.sqrt(float(np.median(widths))) - 1)
+    width = 100 * float(np.median(widths))
     known = draft.figure(width, "half_width", judged, text=f"{width:.1f}")
     return [
         draft.finish(

@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.contrasts.precision import half_width_of
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.wall import TIMED, spend_wall
 from hvbench.analysis.show.cells import format_percent
+from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
+from hvbench.analysis.topics.frameworks import contrast_frameworks
+from hvbench.analysis.topics.throughput.pairs import describe_point
 from hvbench.records.fingerprint import describe_own_source
 from hvbench.records.record import Record
 from hvbench.registry import FRAMEWORKS
@@ -23,6 +27,7 @@ from hvbench.registry import FRAMEWORKS
 # The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
 LEFTOVER_WARMUP = 1.05
 LARGE_AUTOCORRELATION = 0.5
+OF_RATIOS = "ratios"  # run.json's word where frameworks take turns, see `hvbench.plan.precision`
 SMALL_PART = 0.01  # of the wall time: not named
 MIN_STEPS_FOR_AUTOCORRELATION = 8  # over fewer its expectation for independent steps, -1/n, is no longer near 0
 
@@ -50,26 +55,51 @@ def describe_turns(records: Sequence[Record]) -> list[str]:
 
 
 def describe_target_precision(run: Run) -> list[str]:
-    """`describe_precision` of a run that was asked for one."""
+    """How many figures are as precise as the run was asked for: ratios of frameworks that took turns, else the points' tokens/s."""
     measure = run.request.get("measure")
     target = measure.get("precision_target") if isinstance(measure, Mapping) else None
-    return describe_precision(run, target) if isinstance(target, float) else []
+    if not isinstance(target, float):
+        return []
+    is_of_ratios = run.request.get("precision_aim") == OF_RATIOS
+    return describe_precision_of_ratios(run, target) if is_of_ratios else describe_precision(run, target)
 
 
 def describe_precision(run: Run, target: float) -> list[str]:
     """How many points' tokens/s are known to ± `target`, and which are not."""
-    wide = []
-    summary = summary_rows(run)
-    for row in summary:
+    widths = {}
+    for row in summary_rows(run):
         estimate = read_estimate(row, "tokens_per_second")
         width = np.inf if estimate is None else estimate.relative_half_width
-        if width > target:
-            known = f"± {format_percent(width)} %" if np.isfinite(width) else "no interval"
-            wide.append(f"{row['point_id']} ({known}, n = {row['launches_ok']})")
+        widths[str(row["point_id"])] = (width, f"n = {row['launches_ok']}")
+    return _describe_reached("points", widths, target)
+
+
+def describe_precision_of_ratios(run: Run, target: float) -> list[str]:
+    """How many configurations' ratios of two frameworks are known to ± `target`, by their corrected intervals, and which are not."""
+    widths, unmeasured = {}, 0
+    for rivals in contrast_frameworks(run):
+        unmeasured += rivals.unmeasured
+        names = f"{STYLES[rivals.one].label} / {STYLES[rivals.other].label}"
+        for each in rivals.family.contrasts:
+            where = describe_point(each.one, run.other_axes)
+            rounds = f"{each.contrast.rounds} round{'s' * (each.contrast.rounds != 1)}"
+            widths[f"{names} with {where}" if where else names] = (half_width_of(each.contrast), rounds)
+    found = _describe_reached("ratios of the frameworks' tokens/s", widths, target)
+    lost = f"In {unmeasured} configuration{'s' * (unmeasured > 1)} there is no such ratio, for no launch of one framework ended in ok."
+    return [*found, *([lost] if unmeasured else [])]
+
+
+def _describe_reached(things: str, widths: Mapping[str, tuple[float, str]], target: float) -> list[str]:
+    """`2 of 3 points reached the precision target of ± 2 %; not: …`, of name -> (half width, evidence)."""
+    wide = [
+        f"{name} ({f'± {format_percent(width)} %' if np.isfinite(width) else 'no interval'}, {evidence})"
+        for name, (width, evidence) in widths.items()
+        if width > target
+    ]
     reached = (
-        f"{len(summary) - len(wide)} of {len(summary)} points reached the precision target of ± {100 * target:g} %"
+        f"{len(widths) - len(wide)} of {len(widths)} {things} reached the precision target of ± {100 * target:g} %"
     )
-    return [f"{reached}." if not wide else f"{reached}; not: {'; '.join(wide)}."] if len(summary) else []
+    return [f"{reached}; not: {'; '.join(wide)}." if wide else f"{reached}."] if widths else []
 
 
 def describe_warmup(points: pd.DataFrame) -> list[str]:

@@ -15,10 +15,11 @@ from hvbench.launch.settings import chosen_threads, require_horovod_settings
 from hvbench.plan.earlier import Earlier, Power, expected_seconds, find_earlier, pair_frameworks, power_of
 from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_setup_seconds
 from hvbench.plan.jobs import Job, Plan, Skipped, make_plan, require_runnable
+from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.plan.together import describe_together
-from hvbench.plan.turns import decide_turns, describe_site
+from hvbench.plan.turns import Turns, decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import knobs_of
@@ -79,7 +80,8 @@ def describe_plan(
         describe_power(suite.measure, plan, earlier),
         [
             describe_total(suite.measure, plan, np=context.size),
-            describe_time(suite.measure, plan, expected, pretrainings=pretrainings, earlier=earlier),
+            describe_time(suite.measure, plan, expected, pretrainings=pretrainings, earlier=earlier)
+            + describe_aim(suite.measure, plan, turns),
         ],
     ]
     return "\n\n".join("\n".join(part) for part in parts if part)
@@ -219,13 +221,16 @@ def describe_time(
     unknown = [job for job in plan.jobs if job.point in {row.point for row in rows if not row.is_measured}]
     seconds = sum(row.launches * row.seconds for row in rows) + sum(each.seconds for each in pretrainings)
     seconds += estimate_setup_seconds(unknown, settings)
-    total = (
-        f"about {format_duration(seconds)} ({describe_basis(rows, earlier)}), the parity check before it not counted"
-    )
-    if settings.precision_target is not None:
-        budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
-        total += f"; and at most {budget} more for a precision of ± {100 * settings.precision_target:g} %"
-    return total
+    return f"about {format_duration(seconds)} ({describe_basis(rows, earlier)}), the parity check before it not counted"
+
+
+def describe_aim(settings: MeasureSettings, plan: Plan, turns: Turns) -> str:
+    """`; and at most 30 min more until …`, where a precision is asked for."""
+    if settings.precision_target is None:
+        return ""
+    aim = choose_aim(list(dict.fromkeys(job.point for job in plan.jobs)), turns)
+    budget = format_duration(settings.budget_seconds or BUDGET_SECONDS)
+    return f"; and at most {budget} more {aim.describe(settings.precision_target)}"
 
 
 def describe_basis(rows: Sequence[Expected], earlier: Earlier) -> str:
