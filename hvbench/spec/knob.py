@@ -16,14 +16,26 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticKnownError
 
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Text = Annotated[
     str, Field(min_length=1, max_length=4096, pattern=r"^[^\p{Cc}\p{Zl}\p{Zp}\u202a-\u202e\u2066-\u2069]+$")
 ]
+
+
+
+def _refuse_numbers(value: Any) -> Any:
+    """`value`, unless it is a number: 1 equals true in Python, so a Literal alone would take it for that."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise PydanticKnownError("literal_error", {"expected": "'auto', True or False"})
+    return value
+
+
+AutoSwitch = Annotated[Literal["auto", True, False], BeforeValidator(_refuse_numbers)]
 
 AnyPoint = Any  # a Point: its parts cannot import what is made of them
 AnySettings = Any  # MeasureSettings, likewise

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
-from hvbench.spec.knob import AnyPoint, AnySettings, Count, Knob, Spec, needs_set
+from hvbench.spec.knob import AnyPoint, AnySettings, AutoSwitch, Count, Knob, Spec, needs_set
 
 
 def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
@@ -42,7 +42,7 @@ class MeasureSettings(Spec):
     repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches")] = Field(
         1, description="launches with fresh workers, interleaved"
     )
-    turns: Literal["auto", True, False] = Field(
+    turns: AutoSwitch = Field(
         "auto",
         description="frameworks live at the same time and take turns; auto: on CPUs of one host with memory for all",
     )

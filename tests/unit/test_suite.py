@@ -154,6 +154,8 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
             "[[exclude]] number 1: precision = \"x\": must be 'fp32', 'tf32', 'bf16' or 'fp16'",
         ),
         ('measure = {turns = "on"}', "[measure]: turns = \"on\": must be 'auto', true or false"),
+        ("measure = {turns = 1}", "[measure]: turns = 1: must be 'auto', true or false"),
+        ("measure = {turns = 0.0}", "[measure]: turns = 0.0: must be 'auto', true or false"),
         ("measure = {steps = 0}", "[measure]: steps = 0: must be greater than or equal to 1"),
         ("measure = {steps = 2.5}", "[measure]: steps = 2.5: must be a valid integer"),
         (
