@@ -27,7 +27,6 @@ Text = Annotated[
 ]
 
 
-
 def _refuse_numbers(value: Any) -> Any:
     """`value`, unless it is a number: 1 equals true in Python, so a Literal alone would take it for that."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):

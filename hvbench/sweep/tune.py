@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvbench.analysis.frame.elapsed import slowest_series
-from hvbench.analysis.stats.contrasts import Call, Contrast, judge_family
+from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call, Contrast, judge_family
 from hvbench.analysis.stats.ratios import log_ratios
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
@@ -246,6 +246,9 @@ def describe_gain(tuned: Tuned) -> str:
     if tuned.ratio.low is not None and tuned.ratio.high is not None:
         low, high = (100 * (1 - end) for end in (tuned.ratio.high, tuned.ratio.low))
         interval = f"95 % interval of the gain {low:+.1f} to {high:+.1f} %" if high - low > NO_SPREAD else "no spread"
-    sure = tuned.ratio.call == Call.SLOWER  # of step times: the smaller one
     which = "shorter" if gain >= 0 else "longer"
-    return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){'' if sure else ': not told from noise'}"
+    called = {
+        Call.EQUAL: f": within {100 * EQUAL_WITHIN:g} % of each other",
+        Call.OPEN: f": {n} pair{'s' * (n != 1)} cannot say which is faster",
+    }.get(tuned.ratio.call, "")
+    return f"steps {abs(gain):.1f} % {which} than by default ({interval}, n = {n} pairs){called}"

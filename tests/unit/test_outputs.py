@@ -80,6 +80,7 @@ def test_json_says_all_of_it() -> None:
     assert content["is_comparable"] and content["arms"] == ["old", "new"] and content["verdict"]
     assert [each["is_crash"] for each in content["missing"]] == [True]
     assert content["losses"][0]["is_outside"] is False
+    assert content["mismatches"] == {}, "both sides did the same work"
 
 
 def test_figures_of_different_machines_come_with_the_fields_first_and_no_words() -> None:

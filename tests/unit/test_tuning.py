@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from hvbench.analysis.stats.contrasts import Call, Contrast
 from hvbench.cli.group import hvbench
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
@@ -75,7 +76,7 @@ def test_a_knob_that_helps_is_found_and_proven() -> None:
     tuned = run(machine)
     assert tuned.knobs["cycle_time_seconds"] == 5e-4 and tuned.knobs["fusion_threshold_bytes"] != 0
     assert tuned.ratio.low < 0.8 < tuned.ratio.high < 1
-    assert "shorter than by default" in describe_gain(tuned) and "noise" not in describe_gain(tuned)
+    assert "shorter than by default" in describe_gain(tuned) and describe_gain(tuned).endswith(" pairs)")
     keys = [job.key for job in machine.jobs]
     assert len(set(keys)) == len(keys), "every launch has a record of its own"
     assert 60 <= len(keys) <= 61 + 1, "the budget is used, and kept to but for the pair that was running"
@@ -91,7 +92,23 @@ def test_noise_is_not_sold_as_a_gain() -> None:
     tuned = run(Machine(0.0))
     assert tuned.ratio is None or tuned.ratio.low < 1 < tuned.ratio.high * 1.05
     if tuned.ratio is not None and tuned.ratio.high >= 1:
-        assert "not told from noise" in describe_gain(tuned)
+        assert describe_gain(tuned).endswith((" pairs cannot say which is faster", "): within 3 % of each other"))
+
+
+@pytest.mark.parametrize(
+    ("call", "behind"),
+    [
+        (Call.SLOWER, ""),  # of step times: the smaller one
+        (Call.FASTER, ""),
+        (Call.EQUAL, ": within 3 % of each other"),
+        (Call.OPEN, ": 6 pairs cannot say which is faster"),
+    ],
+)
+def test_a_gain_is_called_as_the_one_rule_calls_it(call: Call, behind: str) -> None:
+    ratio = Contrast(ratio=0.98, low=0.97, high=0.99, rounds=6, p_value=0.01, call=call)
+    tuned = Tuned(point=BASE, knobs={}, trials=4, ratio=ratio)
+    figures = "steps 2.0 % shorter than by default (95 % interval of the gain +1.0 to +3.0 %, n = 6 pairs)"
+    assert describe_gain(tuned) == f"{figures}{behind}"
 
 
 def test_the_default_is_tried_first_and_the_pairs_take_turns() -> None:

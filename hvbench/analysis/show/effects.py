@@ -133,12 +133,13 @@ def describe_price(run: Run, family: PointFamily, *, differences: Sequence[float
     return Sentence(topic="price", text=text, numbers=tuple(draft.numbers), labels=tuple(draft.labels))
 
 
-def say_price(draft: Draft, price: Price) -> str:
-    """`a difference of 5 % takes about 4 more rounds, 6 minutes: COMMAND`."""
-    rounds = f"{draft.quote(str(price.rounds), price.rounds, 'price')} more round{'s' * (price.rounds != 1)}"
+def say_price(draft: Draft, price: Price, *, things: str = "rounds", of: str = "") -> str:
+    """`a difference of 5 % takes about 4 more rounds, 6 minutes: COMMAND`; `of` the loss, say, and by seeds as `things`."""
+    more = things.removesuffix("s") if price.rounds == 1 else things
+    rounds = f"{draft.quote(str(price.rounds), price.rounds, 'price')} more {more}"
     command = f": `{draft.label(price.command)}`" if price.command else ""
-    difference = say_limit(draft, price.difference)
-    return f"a difference of {difference} % takes about {rounds}, {_say_minutes(draft, price.minutes)}{command}"
+    difference = f"{say_limit(draft, price.difference)} %{of}"
+    return f"a difference of {difference} takes about {rounds}, {_say_minutes(draft, price.minutes)}{command}"
 
 
 def _say_minutes(draft: Draft, minutes: float) -> str:

@@ -270,13 +270,13 @@ def render_json(comparison: Comparison) -> str:
         if point.loss
     ]
     content: dict[str, Any] = {
-        "schema_version": 1,
+        "schema_version": 2,  # 2: `mismatches` was `not_alike`
         "verdict": summarize(comparison),
         "is_comparable": comparison.is_comparable,
         "arms": comparison.arms,
         "joined_over": comparison.joined_over,
         "differences": {name: {"a": a, "b": b} for name, (a, b) in comparison.differences.items()},
-        "not_alike": {point.label: point.mismatch for point in comparison.points if point.mismatch},
+        "mismatches": {point.label: point.mismatch for point in comparison.points if point.mismatch},
         "missing": [vars(each) for each in comparison.missing],
         "changes": rows,
         "losses": [_without_infinities(loss) for loss in losses],

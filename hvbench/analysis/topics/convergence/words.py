@@ -9,6 +9,7 @@ from hvbench.analysis.contrasts.points import PointFamily
 from hvbench.analysis.contrasts.price import Price, price_of
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_percent
+from hvbench.analysis.show.effects import say_price
 from hvbench.analysis.show.panels import describe_value
 from hvbench.analysis.show.sentences import Draft
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast, Family
@@ -117,12 +118,4 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
         return (
             f"; they scatter too much here for that, more than {draft.count(MOST_ROUNDS)} more {things} would be needed"
         )
-    share = draft.label(f"{100 * price.difference:g} %")
-    command = f": {draft.label(f'`{price.command}`')}" if price.command else ""
-    minutes = max(1, round(price.minutes))
-    more = things.removesuffix("s") if price.rounds == 1 else things
-    unit = "minute" if minutes == 1 else "minutes"
-    return (
-        f"; a difference of {share}{of} takes about {draft.count(price.rounds)} more {more}, "
-        f"{draft.count(minutes)} {unit}{command}"
-    )
+    return f"; {say_price(draft, price, things=things, of=of)}"

@@ -8,9 +8,17 @@ from itertools import pairwise
 from hvbench.analysis.contrasts.points import PointFamily, contrast_points
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, Row
-from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, describe_price, say_judged, say_rounds
+from hvbench.analysis.show.effects import (
+    PAIRS,
+    Sides,
+    describe_family,
+    describe_price,
+    main_contrast,
+    say_judged,
+    say_rounds,
+)
 from hvbench.analysis.show.sentences import Draft, Sentence
-from hvbench.analysis.stats.contrasts import Call, Contrast
+from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.scaling.efficiency import find_base, group_bases
 from hvbench.analysis.topics.throughput.pairs import describe_point, label_of, measured_rows
@@ -58,10 +66,9 @@ def describe_scaling(run: Run) -> list[Sentence]:
     if weak:
         draft = Draft()
         text = "; ".join(_describe_rank(draft, run, growth) for growth in weak)
-        is_open = all(_main(growth).call is Call.OPEN for growth in weak)
-        still_open = next((growth.family for growth in weak if _main(growth).call is Call.OPEN), None)
-        price = describe_price(run, still_open) if still_open else None
-        sentences.append(draft.finish(NAME, f"{text}.", is_open=is_open, price=price))
+        still_open = [growth.family for growth in weak if _is_open(growth.family)]
+        price = describe_price(run, still_open[0]) if still_open else None
+        sentences.append(draft.finish(NAME, f"{text}.", is_open=len(still_open) == len(weak), price=price))
     for growth in strong:
         draft = Draft()
         sides = Sides(
@@ -74,42 +81,45 @@ def describe_scaling(run: Run) -> list[Sentence]:
     return sentences
 
 
-def _main(growth: Growth) -> Contrast:
-    family = growth.family
-    return family.mean or family.contrasts[0].contrast
+def _is_open(family: PointFamily) -> bool:
+    contrast = main_contrast(family)
+    return contrast is None or contrast.call is Call.OPEN
 
 
 def _describe_rank(draft: Draft, run: Run, growth: Growth) -> str:
     """`the second rank brings 52 % of what the first does (interval, rounds; PyTorch 50 %, TensorFlow 54 %)`."""
-    contrast, family = _main(growth), growth.family
-    judged = say_judged(family, None if family.mean else 0)
-    draft.judged.append(judged)
+    family, contrast = growth.family, main_contrast(growth.family)
     kind = "effect" if growth.more == 2 * growth.fewer else "share"
-    show = "{:.0f}".format
-    centre, *ends = (
-        draft.figure(growth.share(ratio), name, judged, text=show(growth.share(ratio)))
-        for name, ratio in (
-            (kind, contrast.ratio),
-            (f"{kind}_low", contrast.low),
-            (f"{kind}_high", contrast.high),
-        )
-        if ratio is not None
-    )
+    each = f"; {', '.join(_list_shares(draft, run, growth, kind))}" if len(family.contrasts) > 1 else ""
     if growth.more == growth.fewer + 1 == 2:
-        text = f"the second rank brings {centre} % of what the first does"
+        ranks, brings, of_what = "the second rank", "brings", "of what the first does"
     else:
         first, last = draft.count(growth.fewer + 1), draft.count(growth.more)
-        ranks = f"rank {last} brings" if growth.more == growth.fewer + 1 else f"ranks {first} to {last} bring"
-        text = f"{ranks} {centre} % each of what each rank before does"
+        is_one = growth.more == growth.fewer + 1
+        ranks, brings = (f"rank {last}", "brings") if is_one else (f"ranks {first} to {last}", "bring")
+        of_what = "each of what each rank before does"
+    if contrast is None:
+        rounds = say_rounds(draft, max(pair.contrast.rounds for pair in family.contrasts))
+        return f"{rounds} cannot say what {ranks} {brings} over all configurations (alone{each.replace('; ', ': ', 1)})"
+    judged = say_judged(family, None if family.mean else 0)
+    draft.judged.append(judged)
+    centre, *ends = (
+        draft.figure(growth.share(ratio), name, judged, text=f"{growth.share(ratio):.0f}")
+        for name, ratio in ((kind, contrast.ratio), (f"{kind}_low", contrast.low), (f"{kind}_high", contrast.high))
+        if ratio is not None
+    )
     interval = f"{INTERVAL} {' to '.join(ends)} %, " if ends else ""
-    figures = f"{interval}{say_rounds(draft, contrast.rounds)}"
-    if len(family.contrasts) > 1:
-        axes = [axis for axis in run.other_axes if axis != "world_size"]
-        each = []
-        for place, pair in enumerate(family.contrasts):
-            value = growth.share(pair.contrast.ratio)
-            where = describe_point(pair.one, axes) if len(family.contrasts) > 2 else ""
-            name = label_of(pair.one) + (f" with {draft.label(where)}" if where else "")
-            each.append(f"{name} {draft.figure(value, kind, say_judged(family, place), text=show(value))} %")
-        figures += f"; {', '.join(each)}"
-    return f"{text} ({figures})"
+    return f"{ranks} {brings} {centre} % {of_what} ({interval}{say_rounds(draft, contrast.rounds)}{each})"
+
+
+def _list_shares(draft: Draft, run: Run, growth: Growth, kind: str) -> list[str]:
+    """`PyTorch 50 %`, or `PyTorch with micro-batch 8 50 %` where a framework has several."""
+    contrasts = growth.family.contrasts
+    axes = [axis for axis in run.other_axes if axis != "world_size"]
+    shown = []
+    for place, pair in enumerate(contrasts):
+        value = growth.share(pair.contrast.ratio)
+        where = describe_point(pair.one, axes) if len(contrasts) > 2 else ""
+        name = label_of(pair.one) + (f" with {draft.label(where)}" if where else "")
+        shown.append(f"{name} {draft.figure(value, kind, say_judged(growth.family, place), text=f'{value:.0f}')} %")
+    return shown
