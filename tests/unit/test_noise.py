@@ -13,7 +13,7 @@ from hvbench.analysis.topics.batch.plot import plot_tradeoff
 from hvbench.analysis.topics.batch.table import tradeoff_table
 from hvbench.analysis.topics.batch.topic import batch_plots, batch_tables
 from hvbench.analysis.topics.batch.tradeoff import find_curves, fit_tradeoff
-from hvbench.analysis.topics.noise import TOPIC, noise_table
+from hvbench.analysis.topics.noise import TOPIC, noise_tables
 from tests.unit.sample_noise import BATCHES, NOISE, SIGNAL, TRUTH, batch_record, quadratic_record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -65,7 +65,7 @@ def test_the_table_pools_launches_and_states_the_later_half() -> None:
     records = [
         quadratic_record(accumulation=16, looks=40, seed=seed, repeat=seed, seed_per_repeat=True) for seed in range(2)
     ]
-    table = noise_table(Run(records))
+    (table,) = noise_tables(Run(records))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["global batch"], row["n"], row["looks"]) == ("64", "2", "80")
     assert table.data["looks_late"].tolist() == [40]

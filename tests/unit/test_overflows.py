@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.topics.overflows import TOPIC, count_overflows, overflow_table, plot_loss_scale
+from hvbench.analysis.topics.overflows import TOPIC, count_overflows, overflow_tables, plot_loss_scale
 from hvbench.records.record import Overflow, Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -29,7 +29,7 @@ def test_an_overflow_on_no_rank_of_its_own_was_on_the_wire() -> None:
 
 def test_the_table_counts_over_launches() -> None:
     records = [scaled_record({0: (True, True), 3: (False, False)}), scaled_record({1: (False, False)}, repeat=1)]
-    table = overflow_table(Run([*records, make_record([make_rank(step_seconds=[1.0] * 3)])]))
+    (table,) = overflow_tables(Run([*records, make_record([make_rank(step_seconds=[1.0] * 3)])]))
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert len(table.cells) == 1
     assert (row["n"], row["skipped steps"], row["own gradients"], row["on the wire"]) == ("2", "3", "1", "2")

@@ -15,7 +15,7 @@ from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.stats.seeds import OF_SEEDS, OF_SEEDS_AND_MACHINE
 from hvbench.analysis.topics.batch.table import tradeoff_table
 from hvbench.analysis.topics.catalogue import TOPICS
-from hvbench.analysis.topics.noise import noise_table
+from hvbench.analysis.topics.noise import noise_tables
 from hvbench.analysis.topics.targets import target_table
 from hvbench.records.record import Record
 from hvbench.spec.settings import MeasureSettings
@@ -99,7 +99,7 @@ def test_seeds_are_those_that_were_trained() -> None:
 def test_looks_at_the_noise_of_one_seed_are_seen_once(copies: int) -> None:
     record = quadratic_record(accumulation=4, looks=12)
     once, again = (
-        noise_table(Run([seeded(record, 0, repeat=repeat) for repeat in range(n)])).data for n in (1, copies)
+        noise_tables(Run([seeded(record, 0, repeat=repeat) for repeat in range(n)]))[0].data for n in (1, copies)
     )
     figures = [name for name in once.columns if name.startswith(("noise_scale", "looks"))]
     pd.testing.assert_frame_equal(once[figures], again[figures])

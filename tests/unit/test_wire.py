@@ -8,7 +8,7 @@ import pytest
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.facts import list_warnings
 from hvbench.analysis.report.terminal import render_terminal
-from hvbench.analysis.topics.wire import TOPIC, find_large_losses, lost_shares, wire_table
+from hvbench.analysis.topics.wire import TOPIC, find_large_losses, lost_shares, wire_tables
 from hvbench.launch.requests import MeasureRequest
 from hvbench.plan.jobs import Job
 from hvbench.plan.risks import describe_wire_risks
@@ -200,7 +200,7 @@ def test_the_table_has_a_row_for_each_point_that_was_looked_at() -> None:
     run = Run(
         [launch(lost, lost, repeat=repeat) for repeat in range(2)] + [make_record([make_rank(step_seconds=[1.0])])]
     )
-    table = wire_table(run)
+    (table,) = wire_tables(run)
     assert len(table.cells) == 1 and TOPIC.needs.is_met(run)
     row = dict(zip(table.header, table.cells[0], strict=True))
     assert (row["n"], row["underflow (%)"], row["sent as zero (%)"], row["overflow (%)"]) == ("2", "50", "10", "0.4")

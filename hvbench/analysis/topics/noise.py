@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from collections.abc import Sequence
+from typing import Any
 
-from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, format_number
-from hvbench.analysis.show.tables import (
-    Table,
-    are_numbers,
-    describe_constants,
-    describe_lost,
-    head_axes,
-    leading_axes,
-    show_axes,
-)
-from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.show.record_table import Column, RecordLayout, tabulate_records
+from hvbench.analysis.show.tables import Table, describe_lost
 from hvbench.analysis.topics.batch.noise import (
     MIN_LOOKS,
+    Looks,
     NoiseScale,
     estimate_noise_scale,
     join_looks,
     measured_looks,
 )
 from hvbench.analysis.topics.topic import Need, Topic, never
+from hvbench.records.record import Record
+
+COLUMNS = (
+    Column(header="global batch"),
+    Column(header="n"),
+    Column(header="looks"),
+    Column(header="noise scale"),
+    Column(header=INTERVAL, is_number=False),
+    Column(header="noise scale, late"),
+    Column(header=f"{INTERVAL} (late)", is_number=False),
+)
 
 
 def measured_noise(run: Run) -> bool:
@@ -33,38 +37,15 @@ def measured_noise(run: Run) -> bool:
 
 
 def noise_tables(run: Run) -> list[Table]:
-    """The one table."""
-    return [noise_table(run)]
-
-
-def noise_table(run: Run) -> Table:
     """One row per point whose gradients' noise was measured."""
-    looks_of = measured_looks(run)
-    measured = {id(record) for launches in looks_of.values() for record, _ in launches}
-    points = sort_points(run.points_of(lambda record: id(record) in measured).drop_duplicates("point_id"))
-    axes = leading_axes(points)
-    rows, cells = [], []
-    for _, point in points.iterrows():
-        same, looks = zip(*looks_of[point["point_id"]], strict=True)
-        batch = same[0].point.global_batch_size
-        scales = {"": join_looks(looks), "_late": join_looks(launch.late() for launch in looks)}
-        row = {name: point[name] for name in ("point_id", *AXES)} | {"global_batch_samples": batch, "n": len(same)}
-        cell = [*show_axes(axes, point), str(batch), str(len(same)), str(scales[""].noise.size)]
-        for suffix, joined in scales.items():
-            scale, name = estimate_noise_scale(joined), f"noise_scale{suffix}_samples"
-            row |= {
-                f"looks{suffix}": scale.looks,
-                name: scale.centre,
-                f"{name}_low": scale.low,
-                f"{name}_high": scale.high,
-            }
-            cell += [show_scale(scale), show_ends(scale)]
-        rows.append(row)
-        cells.append(cell)
-    return Table(
+    looks = {id(record): each for launches in measured_looks(run).values() for record, each in launches}
+
+    def fill(same: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
+        return show_noise(same[0].point.global_batch_size, [looks[id(record)] for record in same])
+
+    layout = RecordLayout(
         name="gradient_noise",
         title="Gradient noise scale",
-        constants=describe_constants(points, without=("framework",)),
         notes=(
             "B_simple (McCandlish et al., arXiv:1812.06162, app. A.1) in samples: well below it a larger batch saves steps "
             "in proportion, well above it saves none. From the norms of each micro-batch's gradient and of their average over "
@@ -74,15 +55,28 @@ def noise_table(run: Run) -> Table:
             "noise.",
             *describe_lost(run.points),
         ),
-        data=pd.DataFrame(rows),
-        header=(
-            *head_axes(axes), "global batch", "n", "looks",
-            "noise scale", INTERVAL, "noise scale, late", f"{INTERVAL} (late)",
-        ),
-        is_number=(*are_numbers(axes, points), True, True, True, True, False, True, False),
-        is_brief=(True,) * (len(axes) + 7),
-        cells=cells,
-    )  # fmt: skip
+        columns=COLUMNS,
+        is_wanted=lambda record: id(record) in looks,
+        fill=fill,
+    )
+    return [tabulate_records(run, layout)]
+
+
+def show_noise(batch: int, looks: Sequence[Looks]) -> tuple[dict[str, Any], list[str]]:
+    """Raw values and cells of a point with a global batch of so many samples, from the looks of its launches."""
+    scales = {"": join_looks(looks), "_late": join_looks(launch.late() for launch in looks)}
+    values: dict[str, Any] = {"global_batch_samples": batch, "n": len(looks)}
+    cells = [str(batch), str(len(looks)), str(scales[""].noise.size)]
+    for suffix, joined in scales.items():
+        scale, name = estimate_noise_scale(joined), f"noise_scale{suffix}_samples"
+        values |= {
+            f"looks{suffix}": scale.looks,
+            name: scale.centre,
+            f"{name}_low": scale.low,
+            f"{name}_high": scale.high,
+        }
+        cells += [show_scale(scale), show_ends(scale)]
+    return values, cells
 
 
 def show_scale(scale: NoiseScale) -> str:

@@ -7,13 +7,14 @@ summed over the ranks before it is divided, so the more ranks, the less room. Ei
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hvbench.analysis.frame.axes import AXES, varying_axes
+from hvbench.analysis.frame.axes import varying_axes
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import NOT_AVAILABLE
 from hvbench.analysis.show.panels import (
@@ -33,15 +34,8 @@ from hvbench.analysis.show.panels import (
     legend_mark,
     list_frameworks,
 )
-from hvbench.analysis.show.tables import (
-    Table,
-    are_numbers,
-    describe_constants,
-    head_axes,
-    leading_axes,
-    show_axes,
-)
-from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.show.record_table import Column, RecordLayout, tabulate_records
+from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.topic import Need, Topic, never
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
@@ -68,58 +62,45 @@ def used_loss_scale(run: Run) -> bool:
     return any(uses_loss_scale(record) for record in run.records)
 
 
+def show_overflows(same: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
+    """Raw values and cells of a point: skipped steps, where they overflowed, and the scales."""
+    own, wire = (sum(counts) for counts in zip(*map(count_overflows, same), strict=True))
+    trained = sum(len(record.ranks[0].loss) for record in same)
+    skipped = sum(max(len(rank.skipped_steps) for rank in record.ranks) for record in same)
+    scales = [record.ranks[0].loss_scale for record in same]
+    lowest, highest = min(map(min, scales)), max(map(max, scales))
+    values = {
+        "n": len(same), "trained_steps": trained, "skipped_steps": skipped, "overflows_own": own, "overflows_on_the_wire": wire,
+        "lowest_loss_scale": lowest, "last_loss_scale": scales[-1][-1],
+    }  # fmt: skip
+    where = [str(own), str(wire)] if skipped else [NOT_AVAILABLE, NOT_AVAILABLE]
+    return values, [str(len(same)), str(skipped), *where, f"of {trained} steps", f"{lowest:,.0f} to {highest:,.0f}"]
+
+
+LAYOUT = RecordLayout(
+    name="loss_scale",
+    title="Loss scale and overflow",
+    notes=(
+        "Updates dropped because a gradient was not finite, counted over n launches, and where it overflowed: in some "
+        "rank's own gradients, or only on the wire, where fp16 values are summed over the ranks before they are "
+        "divided. Each skipped step's batch is looked at again outside the clock to tell.",
+    ),
+    columns=(
+        Column(header="n"),
+        Column(header="skipped steps"),
+        Column(header="own gradients"),
+        Column(header="on the wire"),
+        Column(header="trained", is_number=False),
+        Column(header="loss scale", is_number=False),
+    ),
+    is_wanted=uses_loss_scale,
+    fill=show_overflows,
+)
+
+
 def overflow_tables(run: Run) -> list[Table]:
-    """The one table."""
-    return [overflow_table(run)]
-
-
-def overflow_table(run: Run) -> Table:
-    """One row per point that trained in fp16: skipped steps, where they overflowed, and the scales."""
-    points = sort_points(run.points_of(uses_loss_scale).drop_duplicates("point_id"))
-    axes = leading_axes(points)
-    rows, cells = [], []
-    for _, point in points.iterrows():
-        same = [record for record in run.records_by_point[point["point_id"]] if uses_loss_scale(record)]
-        counts = [count_overflows(record) for record in same]
-        own, wire = (sum(count[index] for count in counts) for index in (0, 1))
-        trained = sum(len(record.ranks[0].loss) for record in same)
-        skipped = sum(max(len(rank.skipped_steps) for rank in record.ranks) for record in same)
-        scales = [record.ranks[0].loss_scale for record in same]
-        row = {name: point[name] for name in ("point_id", *AXES)} | {
-            "n": len(same), "trained_steps": trained, "skipped_steps": skipped,
-            "overflows_own": own, "overflows_on_the_wire": wire,
-            "lowest_loss_scale": min(map(min, scales)), "last_loss_scale": scales[-1][-1],
-        }  # fmt: skip
-        rows.append(row)
-        cells.append(
-            [
-                *show_axes(axes, point),
-                str(len(same)),
-                str(skipped),
-                str(own) if skipped else NOT_AVAILABLE,
-                str(wire) if skipped else NOT_AVAILABLE,
-                f"of {trained} steps",
-                f"{row['lowest_loss_scale']:,.0f} to {max(map(max, scales)):,.0f}",
-            ]
-        )
-    return Table(
-        name="loss_scale",
-        title="Loss scale and overflow",
-        constants=describe_constants(points, without=("framework",)),
-        notes=(
-            "Updates dropped because a gradient was not finite, counted over n launches, and where it overflowed: in some "
-            "rank's own gradients, or only on the wire, where fp16 values are summed over the ranks before they are "
-            "divided. Each skipped step's batch is looked at again outside the clock to tell.",
-        ),
-        data=pd.DataFrame(rows),
-        header=(
-            *head_axes(axes),
-            "n", "skipped steps", "own gradients", "on the wire", "trained", "loss scale",
-        ),
-        is_number=(*are_numbers(axes, points), True, True, True, True, False, False),
-        is_brief=(True,) * (len(axes) + 6),
-        cells=cells,
-    )  # fmt: skip
+    """One row per point that trained in fp16."""
+    return [tabulate_records(run, LAYOUT)]
 
 
 def overflow_plots(run: Run) -> dict[str, Figure]:

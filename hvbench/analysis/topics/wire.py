@@ -7,15 +7,13 @@ what is lost is told as a share of the values and as a share of the gradient's n
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import pandas as pd
-
-from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import format_percent
-from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, leading_axes, show_axes
-from hvbench.analysis.stats.estimates import sort_points
+from hvbench.analysis.show.record_table import Column, RecordLayout, tabulate_records
+from hvbench.analysis.show.tables import Table
 from hvbench.analysis.topics.topic import Need, Topic
 from hvbench.records.record import Record, WireLook
 from hvbench.spec.numerics import PRECISIONS
@@ -60,47 +58,37 @@ def is_large(shares: dict[str, float], *, has_loss_scale: bool) -> bool:
     return shares["underflow_norm_share"] >= LARGE_SHARE or (shares["overflows_share"] > 0 and not has_loss_scale)
 
 
+def show_losses(same: Sequence[Record]) -> tuple[dict[str, Any], list[str]]:
+    """Raw values and cells of a point: the shares that its wire lost."""
+    shares = lost_shares(looks_of(same))
+    names = ("underflows_share", "zeros_share", "overflows_share", "underflow_norm_share")
+    return {"n": len(same), **shares}, [str(len(same)), *(show_share(shares[name]) for name in names)]
+
+
+LAYOUT = RecordLayout(
+    name="wire",
+    title="Gradients lost on the wire",
+    notes=(
+        "Of the values of each rank's own gradients that are not zero, at the end of n launches: those of which the "
+        "number format on the wire keeps fewer than half of its bits, or none; of these, those that it sends as zero; "
+        "those that become infinite, on the wire or in its sum over the ranks. Norm: the L2 norm of what underflows "
+        "over that of the gradient.",
+    ),
+    columns=(
+        Column(header="n"),
+        Column(header="underflow (%)"),
+        Column(header="sent as zero (%)"),
+        Column(header="overflow (%)"),
+        Column(header="underflow (% of the norm)"),
+    ),
+    is_wanted=was_looked_at,
+    fill=show_losses,
+)
+
+
 def wire_tables(run: Run) -> list[Table]:
-    """The one table."""
-    return [wire_table(run)]
-
-
-def wire_table(run: Run) -> Table:
     """One row per point whose gradients were compressed: what the wire lost of them."""
-    points = sort_points(run.points_of(was_looked_at).drop_duplicates("point_id"))
-    axes = leading_axes(points)
-    rows, cells = [], []
-    for _, point in points.iterrows():
-        same = [record for record in run.records_by_point[point["point_id"]] if was_looked_at(record)]
-        shares = lost_shares(looks_of(same))
-        rows.append({name: point[name] for name in ("point_id", *AXES)} | {"n": len(same)} | shares)
-        cells.append(
-            [
-                *show_axes(axes, point),
-                str(len(same)),
-                *(show_share(shares[name]) for name in ("underflows_share", "zeros_share", "overflows_share")),
-                show_share(shares["underflow_norm_share"]),
-            ]
-        )
-    return Table(
-        name="wire",
-        title="Gradients lost on the wire",
-        constants=describe_constants(points, without=("framework",)),
-        notes=(
-            "Of the values of each rank's own gradients that are not zero, at the end of n launches: those of which the "
-            "number format on the wire keeps fewer than half of its bits, or none; of these, those that it sends as zero; "
-            "those that become infinite, on the wire or in its sum over the ranks. Norm: the L2 norm of what underflows "
-            "over that of the gradient.",
-        ),
-        data=pd.DataFrame(rows),
-        header=(
-            *head_axes(axes),
-            "n", "underflow (%)", "sent as zero (%)", "overflow (%)", "underflow (% of the norm)",
-        ),
-        is_number=(*are_numbers(axes, points), True, True, True, True, True),
-        is_brief=(True,) * (len(axes) + 5),
-        cells=cells,
-    )  # fmt: skip
+    return [tabulate_records(run, LAYOUT)]
 
 
 def show_share(share: float) -> str:
