@@ -1,8 +1,8 @@
 """Why a worker ended or stalled, from the text that it leaves: messages of exhausted memory, and stacks at a timeout.
 
 The stacks are `faulthandler`'s text. A rank whose main thread is inside a twin (`hvbench/frameworks/`) may be waiting in
-an all-reduce for another rank. A rank that is anywhere else waits for no other, and one that cannot report its stack has
-stopped altogether.
+an all-reduce for another rank; one that is in `hvbench/worker/turns.py` has done its steps of a turn and waits for the other ranks to do
+theirs, or for other workers. A rank that is anywhere else waits for no other, and one that cannot report its stack has stopped altogether.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 FRAME = re.compile(r'^  File "(?P<file>[^"\n]{1,4096})", line (?P<line>\d{1,9}) in (?P<function>.{1,200})$')
 INSIDE_TWIN = "/hvbench/frameworks/"
+AT_TURNS = "/hvbench/worker/turns.py"
 
 # Substrings of messages by which frameworks, C++ and the system say that memory ran out.
 OUT_OF_MEMORY = (
@@ -23,10 +24,11 @@ OUT_OF_MEMORY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """The main thread of one worker: its innermost function of hvbench, and whether that waits on behalf of a twin."""
+    """The main thread of one worker: its innermost function of hvbench, and whether that waits on behalf of a twin, or for a turn."""
 
     place: str | None
     is_inside_twin: bool
+    is_at_turns: bool = False  # waits for its turn
 
 
 def read_stack(text: str) -> Stack:
@@ -38,16 +40,22 @@ def read_stack(text: str) -> Stack:
     place = (
         f"{innermost['function']} ({innermost['file'].rpartition('/')[2]}:{innermost['line']})" if innermost else None
     )
-    return Stack(place=place, is_inside_twin=any(INSIDE_TWIN in frame["file"] for frame in frames))
+    return Stack(
+        place=place,
+        is_inside_twin=any(INSIDE_TWIN in frame["file"] for frame in frames),
+        is_at_turns=bool(own) and own[0]["file"].endswith(AT_TURNS),
+    )
 
 
 def suspect(waiting: Sequence[int], stacks: Mapping[int, Stack]) -> int:
-    """The rank to blame among those that did not finish: a silent one, one outside its twin, or else the first."""
+    """The rank to blame among those that did not finish: a silent one, one outside its twin, or else the first that waits for no turn."""
 
     def weight(rank: int) -> int:
         stack = stacks.get(rank)
         if stack is None or stack.place is None:
             return 0
+        if stack.is_at_turns:
+            return 3
         return 2 if stack.is_inside_twin else 1
 
     return min(waiting, key=weight)
@@ -56,4 +64,6 @@ def suspect(waiting: Sequence[int], stacks: Mapping[int, Stack]) -> int:
 def describe_silence(rank: int, stacks: Mapping[int, Stack]) -> str:
     """Where the rank was found."""
     stack = stacks.get(rank)
-    return f"rank {rank} was in {stack.place}" if stack and stack.place else f"rank {rank} does not say where it is"
+    if stack is None or stack.place is None:
+        return f"rank {rank} does not say where it is"
+    return f"rank {rank} waited for its turn" if stack.is_at_turns else f"rank {rank} was in {stack.place}"

@@ -101,6 +101,7 @@ class Lane:
         if self.turns:
             turns = self.turns
             self.workers.waited_seconds = lambda: turns.waited_seconds(self._arm)
+            self.workers.describe_wait = lambda: turns.describe_wait(self._arm)
         self.workers.take_up(0)
         return True
 

@@ -90,6 +90,7 @@ class WorkerSet:
         self.generation = Generation(number=number, ranks=list(range(first.world_size)), by_mpirun=first.by_mpirun)
         self.on_progress: Callable[[Progress], None] = lambda message: None
         self.waited_seconds: Callable[[], float] = lambda: 0.0  # for other workers' turns, in all
+        self.describe_wait: Callable[[], str | None] = lambda: None  # for whose turn they wait now
         self._token = state.logs / f".{secrets.token_hex(8)}.token"
         slots = assign_slots([state.members[rank] for rank in self.generation.ranks])
         self._server = RendezvousServer()
@@ -224,22 +225,35 @@ class WorkerSet:
         )
 
     def _explain_timeout(self, index: int, *, seconds: float) -> Failure:
-        """Ask every unfinished rank what it is doing, and name the one that waits for no other."""
+        """Ask every unfinished rank what it is doing, and name the one that waits for no other.
+
+        Ranks that wait for their turn are suspended and cannot answer: whose turn it is says the same of all of them.
+        """
         generation = self.generation
         waiting = generation.unfinished(index)
+        if wait := self.describe_wait():
+            return self._describe_timeout(
+                index,
+                waiting[0],
+                f"not finished after {seconds:g} s without its waits for other workers; at their end {wait}",
+            )
         for rank in waiting:
             self.state.hub.send(generation.agent(rank), Where(generation=generation.number, rank=rank))
         deadline = time.monotonic() + STACK_SECONDS
         while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
             self.state.listen(rest)
         rank = suspect(waiting, generation.stacks)
+        silence = describe_silence(rank, generation.stacks)
+        return self._describe_timeout(index, rank, f"not finished after {seconds:g} s; {silence}")
+
+    def _describe_timeout(self, index: int, rank: int, message: str) -> Failure:
         return Failure(
             status=FailureStatus.TIMEOUT,
             rank=rank,
-            phase=generation.phase(rank),
-            message=f"not finished after {seconds:g} s; {describe_silence(rank, generation.stacks)}",
+            phase=self.generation.phase(rank),
+            message=message,
             log=str(self._log(rank)),
-            **generation.training(rank, index),
+            **self.generation.training(rank, index),
         )
 
     @property

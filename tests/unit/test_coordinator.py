@@ -144,6 +144,13 @@ def test_what_workers_wait_for_others_is_neither_their_time_nor_held_against_the
         assert (end.results, end.failure, end.seconds, end.waited_seconds) == ([{"a": 1}], None, 10.0, 990.0)
         workers.take_up(1)
         assert workers.look() is None and workers.ends_at == 1010.0, "the waits of the task before are over"
+        clock["now"] = 1010.5  # its time was up in its last turn; it is suspended by now, and cannot say where it is
+        workers.describe_wait = lambda: "it waited for its turn, which tensorflow had"
+        failure = workers.look().failure
+        assert (failure.status, failure.rank, failure.phase) == ("timeout", 0, "data")
+        assert failure.message == (
+            "not finished after 10 s without its waits for other workers; at their end it waited for its turn, which tensorflow had"
+        )
         workers.stop(patience_seconds=0.0)
         assert coordinator.state.living == {}
 

@@ -12,6 +12,7 @@ from hvbench.launch.diagnosis import Stack, describe_silence, read_stack, suspec
 
 IN_TWIN = Stack(place="train_step (step.py:80)", is_inside_twin=True)
 ELSEWHERE = Stack(place="hang (faults.py:60)", is_inside_twin=False)
+AT_TURNS = Stack(place="_ask (turns.py:97)", is_inside_twin=False, is_at_turns=True)
 NOWHERE = Stack(place=None, is_inside_twin=False)
 
 DUMP = """Thread 0x00007f01 (most recent call first):
@@ -27,6 +28,16 @@ Current thread 0x00007f02 (most recent call first):
 
 def test_the_main_threads_innermost_function_of_hvbench_is_the_place() -> None:
     assert read_stack(DUMP) == Stack(place="train_step (step.py:87)", is_inside_twin=True)
+
+
+def test_a_rank_that_waits_at_the_turn_server_waits_for_its_turn() -> None:
+    text = """Current thread 0x00007f02 (most recent call first):
+  File "/usr/lib/python3.11/socket.py", line 718 in readinto
+  File "/env/hvbench/worker/turns.py", line 97 in _ask
+  File "/env/hvbench/worker/turns.py", line 84 in step
+  File "/env/hvbench/worker/loop.py", line 120 in run
+"""
+    assert read_stack(text) == AT_TURNS
 
 
 def test_a_thread_outside_hvbench_has_its_innermost_function() -> None:
@@ -56,6 +67,8 @@ def test_the_interpreters_own_dump_is_understood(tmp_path: Path) -> None:
         ({0: IN_TWIN, 1: ELSEWHERE}, 1),  # rank 0 may be waiting for rank 1, which waits for nobody
         ({0: IN_TWIN, 1: IN_TWIN}, 0),  # cannot be told apart
         ({0: ELSEWHERE, 1: NOWHERE}, 1),  # a process that cannot answer has stopped altogether
+        ({0: AT_TURNS, 1: IN_TWIN}, 1),  # rank 0 has done its steps of the turn, and waits for rank 1 to do its
+        ({0: AT_TURNS, 1: AT_TURNS}, 0),
         ({0: IN_TWIN}, 1),  # its agent did not answer either
         ({}, 0),
     ],
@@ -66,4 +79,5 @@ def test_the_rank_that_waits_for_nobody_is_blamed(stacks: dict[int, Stack], blam
 
 def test_the_message_names_the_place_if_there_is_one() -> None:
     assert describe_silence(1, {1: ELSEWHERE}) == "rank 1 was in hang (faults.py:60)"
+    assert describe_silence(1, {1: AT_TURNS}) == "rank 1 waited for its turn"
     assert describe_silence(1, {1: NOWHERE}) == describe_silence(1, {}) == "rank 1 does not say where it is"

@@ -291,6 +291,31 @@ def test_without_a_limit_nobody_is_given_up_and_what_was_waited_is_known() -> No
     assert scheduler.given_up is None
 
 
+def test_what_an_arm_waits_for_is_said_with_the_name_of_the_other() -> None:
+    scheduler = make_pair(give_up_seconds=math.inf)
+    assert scheduler.describe_wait("a") is None, "it is at no point"
+    ask_all(scheduler, "a", Meet(0, 2), at=0.0)
+    assert scheduler.describe_wait("a") == "it waited for b to come to the same point"
+    (first,) = (each.arm for each in ask_all(scheduler, "b", Meet(0, 2), at=1.0) if isinstance(each, Answer))
+    second = "b" if first == "a" else "a"
+    assert scheduler.describe_wait(second) == f"it waited for its turn, which {first} had"
+    assert scheduler.describe_wait(first) is None, "it has the turn"
+    ask_all(scheduler, first, Leave(), at=2.0)
+    assert scheduler.describe_wait(first) == f"it had done its steps and waited for {second} to do theirs"
+    scheduler.lose(second, 0, at=3.0)
+    assert scheduler.describe_wait(first) is None
+
+
+def test_of_three_arms_all_that_are_missing_are_named() -> None:
+    scheduler = make_scheduler("abc", limits=TurnLimits(give_up_seconds=math.inf))
+    for arm in "abc":
+        scheduler.join(arm, 0, world_size=1)
+    ask_all(scheduler, "a", Meet(0, 2), at=0.0)
+    assert scheduler.describe_wait("a") == "it waited for b and c to come to the same point"
+    scheduler.retire("b", at=1.0)
+    assert scheduler.describe_wait("a") == "it waited for c to come to the same point"
+
+
 def test_an_unknown_arm_is_no_rank() -> None:
     with pytest.raises(KeyError):
         make_scheduler("ab").join("c", 0, world_size=1)

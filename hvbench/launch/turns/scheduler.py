@@ -185,6 +185,22 @@ class TurnScheduler:
         """For how long an arm has waited for others so far: to come to its point, for its turn, to leave."""
         return self._arms[arm].waited(at)
 
+    def describe_wait(self, name: str) -> str | None:
+        """For what, and for whom, an arm waits, as the end of a sentence; None: it does not."""
+        arm = self._arms[name]
+        others = [other for other in self._arms.values() if other is not arm and not other.has_ended]
+        match arm.state:
+            case State.MEETING:
+                missing = [other for other in others if (other.state, other.place) != (arm.state, arm.place)]
+                return f"it waited for {_name(missing)} to come to the same point"
+            case State.WAITING:
+                return f"it waited for its turn, which {_name([o for o in others if o.state is State.RUNNING])} had"
+            case State.DONE:
+                left = [other for other in others if other.state in (State.WAITING, State.RUNNING)]
+                return f"it had done its steps and waited for {_name(left)} to do theirs"
+            case _:
+                return None
+
     def join(self, arm: str, rank: int, *, world_size: int) -> None:
         """A rank has connected; raises KeyError for an unknown arm."""
         self._arms[arm].ranks.add(rank)
@@ -307,3 +323,8 @@ class TurnScheduler:
 
     def _resume_all(self) -> list[Decision]:
         return [Resume(name) for name in self._arms]
+
+
+def _name(arms: Sequence[_Arm]) -> str:
+    """`tensorflow`, or `b and c`."""
+    return " and ".join(arm.name for arm in arms) or "nobody"

@@ -155,6 +155,11 @@ class TurnServer:
         with self._lock:
             return self._scheduler.waited_seconds(arm, at=time.monotonic())
 
+    def describe_wait(self, arm: str) -> str | None:
+        """For what, and for whom, an arm waits now; None: it does not."""
+        with self._lock:
+            return self._scheduler.describe_wait(arm)
+
     def _serve(self) -> None:
         try:
             while not self._is_closing:
