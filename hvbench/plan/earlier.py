@@ -164,11 +164,13 @@ def power_of(earlier: Earlier, jobs: Sequence[Job], *, rounds: int) -> Power | N
 
 
 def pair_frameworks(points: Iterable[Point]) -> list[tuple[Point, Point]]:
-    """Points of two frameworks that train alike: the first framework of each configuration against each other one."""
-    alike: dict[Point, dict[str, Point]] = {}
+    """Points of two frameworks at the same configuration: the first framework of each configuration against each other one."""
+    same_in_all: dict[Point, dict[str, Point]] = {}
     for point in points:
-        alike.setdefault(in_framework(point, FIRST), {})[point.framework] = point
-    return [(first, other) for first, *others in (list(same.values()) for same in alike.values()) for other in others]
+        same_in_all.setdefault(in_framework(point, FIRST), {})[point.framework] = point
+    return [
+        (first, other) for first, *others in (list(same.values()) for same in same_in_all.values()) for other in others
+    ]
 
 
 def rates_of(records: Sequence[Record]) -> dict[int, float]:

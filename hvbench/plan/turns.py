@@ -117,7 +117,7 @@ def side_of(point: Point) -> Side:
 
 
 def configuration_of(point: Point) -> Point:
-    """The same for the points of all frameworks that train alike."""
+    """The same for the points of all frameworks at one configuration."""
     return in_framework(point, FIRST)
 
 
