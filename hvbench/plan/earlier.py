@@ -165,11 +165,13 @@ def power_of(earlier: Earlier, jobs: Sequence[Job], *, rounds: int) -> Power | N
 
 def pair_frameworks(points: Iterable[Point]) -> list[tuple[Point, Point]]:
     """Points of two frameworks at the same configuration: the first framework of each configuration against each other one."""
-    same_in_all: dict[Point, dict[str, Point]] = {}
+    by_configuration: dict[Point, dict[str, Point]] = {}
     for point in points:
-        same_in_all.setdefault(in_framework(point, FIRST), {})[point.framework] = point
+        by_configuration.setdefault(in_framework(point, FIRST), {})[point.framework] = point
     return [
-        (first, other) for first, *others in (list(same.values()) for same in same_in_all.values()) for other in others
+        (first, other)
+        for first, *others in (list(same.values()) for same in by_configuration.values())
+        for other in others
     ]
 
 
