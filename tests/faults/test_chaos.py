@@ -1,4 +1,4 @@
-"""Short chaos runs under horovodrun with Gloo and with MPI; `python -m tests.faults.chaos` is the long one."""
+"""Short chaos runs under horovodrun with Gloo and under mpirun, which is what horovodrun starts with MPI; `python -m tests.faults.chaos` is the long one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from tests.faults.chaos import run_chaos
 
 # launcher, points, kinds of faults, seconds that a point may take: generous where nothing hangs
-SHORT = [("gloo", 6, ["kill", "oom"], 300.0), ("mpi", 6, ["hang", "garbage"], 40.0)]
+SHORT = [("gloo", 6, ["kill", "oom"], 300.0), ("mpirun", 6, ["hang", "garbage"], 40.0)]
 LONG = [
     ("gloo", 12, ["kill", "oom", "raise", "exit"], 300.0),
     ("alone", 12, ["hang", "hang-gil", "hang-allreduce", "garbage"], 60.0),
-    ("mpirun", 6, ["kill", "oom"], 300.0),
+    ("mpi", 6, ["kill", "oom"], 300.0),
 ]
 
 
