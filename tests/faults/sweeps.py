@@ -36,6 +36,7 @@ SUITE = """
 question = "Does a bad point cost another?"
 [point]
 model = "tiny"
+num_layers = 1
 micro_batch_size = 2
 data = "synthetic"
 [axes]

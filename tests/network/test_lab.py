@@ -29,6 +29,7 @@ SUITE = """
 question = "Do several hosts train?"
 [point]
 model = "tiny"
+num_layers = 1
 micro_batch_size = 2
 data = "synthetic"
 [axes]

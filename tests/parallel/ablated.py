@@ -64,7 +64,7 @@ def main(framework: str, folder: Path) -> None:
         rank=rank, world_size=world_size, local_rank=rank, threads=1, device="cpu"
     )
     point = Point(
-        framework=framework, model="tiny", data="synthetic", world_size=world_size, micro_batch_size=2,
+        framework=framework, model="tiny", num_layers=1, data="synthetic", world_size=world_size, micro_batch_size=2,
         gradient_accumulation_steps=2, weight_decay=0.1,
     )  # fmt: skip
     step = load_framework(framework, "step")

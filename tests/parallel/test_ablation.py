@@ -26,6 +26,7 @@ SUITE = """
 question = "Where does the time go?"
 [point]
 model = "tiny"
+num_layers = 1
 data = "synthetic"
 micro_batch_size = 2
 gradient_accumulation_steps = 2

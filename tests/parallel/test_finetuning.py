@@ -15,6 +15,7 @@ SUITE = """
 question = "Does pretraining help?"
 [point]
 model = "tiny"
+num_layers = 1
 objective = "classification"
 micro_batch_size = 8
 pretraining_steps = 6

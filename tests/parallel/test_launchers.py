@@ -27,6 +27,7 @@ SUITE = """
 question = "Does this launcher work?"
 [point]
 model = "tiny"
+num_layers = 1
 micro_batch_size = 2
 compression = "{compression}"
 [axes]

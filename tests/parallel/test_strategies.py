@@ -16,6 +16,7 @@ DIVERGING = """
 question = "Does a rank that diverges alone keep the others waiting?"
 [point]
 model = "tiny"
+num_layers = 1
 data = "synthetic"
 micro_batch_size = 2
 [axes]
@@ -41,6 +42,8 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
     smaller = [
         "-s",
         "model=tiny",
+        "-s",
+        "num_layers=1",
         "-s",
         f"strategy={','.join(OTHERS)}",
         "-s",

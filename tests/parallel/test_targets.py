@@ -20,6 +20,7 @@ SUITE = """
 question = "How far is it?"
 [point]
 model = "tiny"
+num_layers = 1
 micro_batch_size = 4
 gradient_accumulation_steps = 2
 learning_rate = 1e-2
