@@ -67,9 +67,9 @@ NOT_OURS = {"tracking/mlflow.py", "tracking/tensorboard.py", "launch/hosts.py", 
 
 def strings_of(path: Path) -> Iterator[str]:
     """Every string of a module that is no docstring and no part of another; `…` stands for a value."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
     seen: set[int] = set()
-    for node in ast.walk(tree):
+    for node in nodes:
         body = getattr(node, "body", None)
         if (
             isinstance(body, list)
@@ -78,11 +78,11 @@ def strings_of(path: Path) -> Iterator[str]:
             and isinstance(body[0].value, ast.Constant)
         ):
             seen.add(id(body[0].value))
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             seen.update(id(inner) for inner in ast.walk(node) if inner is not node)
             yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in seen:
             yield node.value
 
