@@ -22,6 +22,9 @@ NP ?= 2
 SUITE ?= quickstart
 # Tests that run at a time; most of them launch two ranks.
 PROCESSES ?= 2
+# What is installed with hvbench. Whoever sets up for the tests installs all at once: pip looks once for what fits together.
+EXTRAS := all
+test test-long docs setup-test: EXTRAS := all,test
 
 # The checkout's path may have spaces: targets are relative to it, and commands quote it.
 BIN := $(CURDIR)/.venv/bin
@@ -89,17 +92,17 @@ $(READY): setup.py $(wildcard hvbench/install/*.py)
 	@echo "[1/3] A virtual environment in .venv, with $$("$(PYTHON)" --version) (seconds)"
 	$(MAKE_VENV)
 	@echo "[2/3] PyTorch, TensorFlow, MPI and hvbench (usually about 2 min)"
-	@$(PIP_INSTALL) --no-compile --editable '.[all]'
+	@$(PIP_INSTALL) --no-compile --editable '.[$(EXTRAS)]'
 	@$(COMPILE)
 	@echo "[3/3] Horovod (usually about 4 min on 2 cores, seconds if the cache has it)"
 	@"$(BIN)/python" -m hvbench.install
 	@"$(BIN)/python" -m compileall -q hvbench # every rank starts sooner, with PYTHONDONTWRITEBYTECODE set, too
-	@touch $@
+	@echo '$(EXTRAS)' > $@
 
 $(READY_TEST): $(READY)
-	@echo "What the tests need (usually about 1 min)"
-	@$(PIP_INSTALL) --no-compile --no-build-isolation --editable '.[all,test]'
-	@$(COMPILE)
+	@grep -qx 'all,test' $(READY) || { \
+	    echo "What the tests need (usually about 1 min)" && \
+	    $(PIP_INSTALL) --no-compile --no-build-isolation --editable '.[all,test]' && { $(COMPILE); }; }
 	@touch $@
 
 $(READY_STYLE): setup.py

@@ -58,6 +58,14 @@ def test_a_purpose_installs_what_it_needs_in_a_folder_with_a_space(checkout: Pat
     assert len(installed(checkout)) == 2, "nothing is installed twice"
 
 
+def test_whoever_sets_up_for_the_tests_installs_all_at_once(checkout: Path) -> None:
+    for target in ("setup-test", "setup", "setup-test"):
+        done = make(checkout, target)
+        assert done.returncode == 0, done.stderr
+    assert installed(checkout) == [".[all,test]"]
+    assert (checkout / "asked").read_text().splitlines().count("-m hvbench.install") == 1
+
+
 def test_the_style_needs_ruff_alone(checkout: Path) -> None:
     make(checkout, "style")  # fails in the end: the made-up Python installs no ruff
     asked = (checkout / "asked").read_text()
