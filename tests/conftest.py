@@ -6,6 +6,9 @@ is left with a long test when the others have ended. Tests that share a costly f
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Generator
+
 import pytest
 
 # Fixtures of a module or a session that take seconds to make, other than those that all processes share (`tests/once.py`).
@@ -29,6 +32,17 @@ ORDER = (
 def place_of(item: pytest.Item) -> int:
     """Where the item's file stands in `ORDER`, or behind it."""
     return next((place for place, start in enumerate(ORDER) if item.nodeid.startswith(start)), len(ORDER))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Leave 6,000 tests and the modules that they need to no search for cycles: it took half of the time of collecting."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)
