@@ -19,6 +19,7 @@ COSTLY = {"browser", "pages", "broken", "extended", "proofs", "ranks", "whole"}
 ORDER = (
     "tests/unit/",
     "tests/faults/test_chaos.py",
+    "tests/faults/test_agents.py",
     "tests/parallel/test_launchers.py",
     "tests/parity/",
     "tests/parallel/",
