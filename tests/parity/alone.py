@@ -10,6 +10,7 @@ It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from pathlib import Path
@@ -55,6 +56,12 @@ UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.0
 ROUNDED = [("bfloat16", "causal_lm"), ("float16", "causal_lm"), ("bfloat16", "classification")]
 
 
+@functools.cache
+def read_text(data: str, vocab_size: int) -> corpus.Corpus:
+    """The tokens of a text, read once."""
+    return corpus.prepare(data, vocab_size=vocab_size)
+
+
 class Twin:
     """One framework's trainers."""
 
@@ -80,7 +87,7 @@ class Twin:
 
     def batches(self, point: Point) -> Batches:
         """The text's batches of the only rank."""
-        return make_batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
+        return make_batches(point, read_text(point.data, point.vocab_size), rank=0)
 
 
 def small_point(framework: str, **knobs: float | str) -> Point:

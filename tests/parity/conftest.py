@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,18 @@ from tests.once import MadeOnce, run_folder
 from tests.parity.points import STEPS, WORLD_SIZES, all_points
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Workers have one thread each, those of one rank as well, which would have as many as there are cores.
+
+    Beside another busy process two threads wait for each other in a loop: a trace of PyTorch took 8 s of processor time,
+    with one thread 0.3 s.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 class TracedPoints:
