@@ -43,7 +43,7 @@ def kill_and_resume(folder: Path, *, kills: int, points: int, launcher: str, cha
     round_folder = folder / "round-0"
     round_folder.mkdir()
     while True:
-        sweep = start_sweep(text, round_folder, launcher=launcher, options=["--resume"])
+        sweep = start_sweep(text, round_folder, launcher=launcher, options=["--resume", "--no-parity"])
         begun = time.monotonic()
         if outcome.kills < kills:
             wait_for_instant(sweep, span=span, chance=chance)
