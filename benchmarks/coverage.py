@@ -1,6 +1,6 @@
 """How often do the published 95 % intervals hold the truth? Simulated launches through the functions that reports call.
 
-    python benchmarks/coverage.py                     about 5 minutes on 2 cores: the table of docs/measurements.md
+    python benchmarks/coverage.py                     about 10 minutes on 2 cores: the table of docs/measurements.md
     python benchmarks/coverage.py --rounds 200 --only break-even
 
 A case makes launches whose truth is known (three to ten of them, with equal or unequal spreads, leaning to one side as step
