@@ -6,7 +6,6 @@ Records of other machines, libraries, settings or modes say nothing about it and
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,18 +138,20 @@ def expected_seconds(records: Sequence[Record], settings: MeasureSettings) -> fl
 
 def power_of(earlier: Earlier, jobs: Sequence[Job], *, rounds: int) -> Power | None:
     """What `rounds` rounds of `jobs` will tell of frameworks at the same configuration; None where nothing here says how they scatter."""
+    from hvbench.analysis.contrasts.points import compare_by_round
+    from hvbench.analysis.frame.run import Run
+    from hvbench.analysis.stats.contrasts import judge_family, rounds_to_tell, rows_by_round
+
     logs, pairs = [], 0
     for one, other in pair_frameworks([job.point for job in jobs]):
         pairs += 1
-        rates = [rates_of(earlier.records.get(point.point_id, ())) for point in (one, other)]
-        common = sorted(rates[0].keys() & rates[1].keys())
-        if len(common) >= LEAST_ROUNDS:
-            logs.append([math.log(rates[0][repeat] / rates[1][repeat]) for repeat in common])
+        launches = [record for point in (one, other) for record in earlier.records.get(point.point_id, ())]
+        (found,) = compare_by_round(Run(launches), [({"point_id": one.point_id}, {"point_id": other.point_id})])
+        if len(found) >= LEAST_ROUNDS:
+            logs.append(found)
     if not logs:
         return None
-    from hvbench.analysis.stats.contrasts import judge_family, rounds_to_tell
-
-    family = judge_family(logs)
+    family = judge_family(rows_by_round(logs))
     if not family.spread.of_contrast:
         return None
     family = replace(family, spread=replace(family.spread, contrasts=pairs, dimensions=pairs))
@@ -173,16 +174,6 @@ def pair_frameworks(points: Iterable[Point]) -> list[tuple[Point, Point]]:
         for first, *others in (list(same.values()) for same in by_configuration.values())
         for other in others
     ]
-
-
-def rates_of(records: Sequence[Record]) -> dict[int, float]:
-    """Repeat -> steps a second of the slowest rank, by the median of its timed steps."""
-    rates = {}
-    for record in records:
-        slowest = max((rank.step_seconds[record.warmup_steps :] for rank in record.ranks), key=sum)
-        if (usual := statistics.median(slowest)) > 0:
-            rates[record.repeat] = 1 / usual
-    return rates
 
 
 def least_difference(family: Family, *, rounds: int, of_mean: bool = False) -> float | None:

@@ -12,6 +12,9 @@ import pytest
 from scipy import stats as scipy_stats
 
 from benchmarks import contrast_power
+from hvbench.analysis.contrasts.launches import StepTimes, log_ratio_of_steps, time_steps
+from hvbench.analysis.frame.metrics import RATE, STEP
+from hvbench.analysis.frame.samples import make_samples
 from hvbench.analysis.stats.contrasts import (
     Call,
     Family,
@@ -22,6 +25,7 @@ from hvbench.analysis.stats.contrasts import (
     judge_samples,
     rounds_to_tell,
 )
+from tests.unit.sample_records import make_rank, make_record
 
 STEADY = [[0.060, 0.062, 0.058, 0.061, 0.059]]
 
@@ -195,3 +199,24 @@ def test_the_rounds_that_are_said_to_tell_do(of_mean: bool, figure: str) -> None
     random = np.random.default_rng(3)
     found = contrast_power.count_power(rounds=rounds, spread=0.035, sweeps=SWEEPS, random=random)
     assert 0.65 <= found[figure] <= 0.95
+
+
+def time_launch(framework: str, seconds: list[float], **facts: object) -> StepTimes:
+    """Steps of a launch of 10 s in turns, or as `facts` say."""
+    record = make_record([make_rank(step_seconds=[1.0, *seconds])], framework=framework)
+    facts = {"started_at": "2026-03-01T10:00:00+00:00", "duration_seconds": 10.0, "in_turns": True} | facts
+    return time_steps(make_samples(record.model_copy(update=facts)), STEP)
+
+
+@pytest.mark.parametrize(
+    ("facts", "factor"),
+    [
+        ({}, math.sqrt(2 * math.sqrt(6))),  # 2, 2 and 3, and the geometric means of any two: 2 2 2 √6 √6 3
+        ({"started_at": "2026-03-01T10:00:06+00:00"}, 2.0),  # beside each other for less than half of the time
+        ({"in_turns": False}, 2.0),  # all against all: 2 1 2, 4 2 4 and 3 1.5 3
+    ],
+)
+def test_steps_of_launches_that_took_turns_are_compared_one_by_one(facts: dict[str, object], factor: float) -> None:
+    one, other = time_launch("pytorch", [4.0, 8.0, 6.0]), time_launch("tensorflow", [2.0, 4.0, 2.0], **facts)
+    assert log_ratio_of_steps(STEP, one, other) == pytest.approx(math.log(factor))
+    assert log_ratio_of_steps(RATE, one, other) == pytest.approx(-math.log(factor))

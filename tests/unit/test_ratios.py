@@ -15,6 +15,7 @@ from hvbench.analysis.stats.ratios import (
     adjust_holm_rows,
     locate,
     log_shift,
+    log_shift_of_pairs,
     paired_ratio,
     sign_flip_p_value,
     welch_ratio,
@@ -38,6 +39,8 @@ def test_a_paired_ratio_is_the_paired_t_test_on_logarithms() -> None:
 def test_a_shift_is_the_median_of_all_ratios() -> None:
     assert log_shift([1.0, 2.0], [2.0, 3.0, 8.0]) == pytest.approx(np.median(np.log([2, 3, 8, 1, 1.5, 4])))
     assert log_shift(A, 1.1 * A) == pytest.approx(np.log(1.1))
+    # ln of 2, 4 and 32 are 1, 2 and 5 times ln 2; the means of any two of them, themselves included, are 1, 1.5, 2, 3, 3.5, 5
+    assert log_shift_of_pairs([1.0, 2.0, 1.0], [2.0, 8.0, 32.0]) == pytest.approx(2.5 * np.log(2))
     assert log_shift(A, B) == pytest.approx(-log_shift(B, A))
     with pytest.raises(ValueError, match="ratio needs"):
         log_shift(A, [0.0])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.contrasts.launches import BY_STEPS, log_ratio_of_steps, time_steps
+from hvbench.analysis.contrasts.launches import BY_STEPS, StepTimes, log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.metrics import RATE, STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import make_samples
@@ -119,17 +119,17 @@ def _values(run: Run, point_id: str, metric: str) -> dict[int, float]:
     return dict(zip(np.unique(keys).tolist(), average_by(keys, values).tolist(), strict=True)) if len(keys) else {}
 
 
-def _seconds_of_steps(run: Run) -> dict[str, dict[int, np.ndarray]]:
+def _seconds_of_steps(run: Run) -> dict[str, dict[int, StepTimes]]:
     """Point -> round -> `time_steps` of its launch."""
     return _time_launches(run, STEP)
 
 
-def _seconds_of_tokens(run: Run) -> dict[str, dict[int, np.ndarray]]:
+def _seconds_of_tokens(run: Run) -> dict[str, dict[int, StepTimes]]:
     return _time_launches(run, RATE)
 
 
-def _time_launches(run: Run, metric: str) -> dict[str, dict[int, np.ndarray]]:
-    found: dict[str, dict[int, np.ndarray]] = {}
+def _time_launches(run: Run, metric: str) -> dict[str, dict[int, StepTimes]]:
+    found: dict[str, dict[int, StepTimes]] = {}
     points = run.points
     for launch in points.loc[points["status"] == "ok", "launch"]:
         record = run.records[launch]

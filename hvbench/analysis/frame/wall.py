@@ -55,14 +55,7 @@ def spend_wall(records: Sequence[Record]) -> WallTime | None:
 
 def wall_seconds(records: Iterable[Record]) -> float:
     """From each session's first launch's begin to its last one's end; launches may overlap. Times are to the second."""
-    spans = []
-    for record in records:
-        try:
-            begun = datetime.fromisoformat(record.started_at)
-            begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
-            spans.append((begun, begun + timedelta(seconds=record.duration_seconds + waited_seconds(record))))
-        except (ValueError, OverflowError):  # no time that a clock has shown
-            continue
+    spans = [span for record in records if (span := span_of(record))]
     total, last = timedelta(), None
     for begun, ended in sorted(spans):
         if last is None or begun - last > SAME_SESSION:
@@ -70,6 +63,16 @@ def wall_seconds(records: Iterable[Record]) -> float:
         elif ended > last:
             total, last = total + (ended - last), ended
     return total.total_seconds()
+
+
+def span_of(record: Record) -> tuple[datetime, datetime] | None:
+    """Begin and end of a launch, its waits for turns included; None where its record has no time that a clock has shown."""
+    try:
+        begun = datetime.fromisoformat(record.started_at)
+        begun = begun if begun.tzinfo else begun.replace(tzinfo=UTC)
+        return begun, begun + timedelta(seconds=record.duration_seconds + waited_seconds(record))
+    except (ValueError, OverflowError):
+        return None
 
 
 def waited_seconds(record: Record) -> float:

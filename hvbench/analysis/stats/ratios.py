@@ -121,6 +121,18 @@ def log_shift(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.median(np.subtract.outer(even[1], even[0])))
 
 
+def log_shift_of_pairs(a: Sequence[float], b: Sequence[float]) -> float:
+    """The same of values measured in pairs: the median over all i <= j of the mean of ln(b[i] / a[i]) and ln(b[j] / a[j]).
+
+    ValueError on values <= 0, or on sides of different lengths.
+    """
+    first, second = (np.log(_require_positive(values)) for values in (a, b))
+    ratios = second - first
+    if ratios.size > MOST_VALUES:
+        ratios = np.quantile(ratios, np.linspace(0, 1, MOST_VALUES))
+    return float(np.median((np.add.outer(ratios, ratios) / 2)[np.triu_indices(ratios.size)]))
+
+
 def sign_flip_p_value(differences: Sequence[float]) -> float:
     """Two-sided p-value of the mean under random signs (Fisher's randomisation test), exact up to 18 pairs.
 

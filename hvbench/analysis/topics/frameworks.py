@@ -47,7 +47,8 @@ ENDS = ("", "_low", "_high")
 show_rate = show_spread(RATE)
 
 NOTE = (
-    "Ratio: of tokens/s, from the steps of launches of the same round, all steps of one against all of the other (Hodges and Lehmann), "
+    "Ratio: of tokens/s, from the steps of launches of the same round (Hodges and Lehmann): in turns each step against the one beside it, "
+    "else all steps of one against all of the other; "
     f"geometric mean over n rounds. Its {INTERVAL} is corrected for the number of rows. A framework is called faster where "
     "that interval leaves out 1 and the ratio is 1 % or more from it; equal, where the interval lies within "
     f"{100 * EQUAL_WITHIN:g} % of 1; else it is open. {SPREAD_NOTE}"
