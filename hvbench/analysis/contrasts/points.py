@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,16 @@ class PointFamily:
     contrasts: tuple[PointContrast, ...]
     mean: Contrast | None
     family: Family
+
+    def turned(self) -> PointFamily:
+        """The same contrasts, `other` / `one` each."""
+        family = replace(
+            self.family,
+            contrasts=tuple(each.turned() for each in self.family.contrasts),
+            mean=self.family.mean.turned() if self.family.mean else None,
+        )
+        contrasts = tuple(each.turned() for each in self.contrasts)
+        return replace(self, contrasts=contrasts, mean=family.mean, family=family)
 
 
 def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> PointFamily:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,6 +22,7 @@ from hvbench.analysis.show.effects import (
 )
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
+from hvbench.analysis.topics.frameworks import contrast_frameworks
 from hvbench.analysis.topics.parity.stamps import are_comparable
 from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
@@ -41,10 +42,15 @@ class Best:
 
     row: Row
     family: PointFamily
+    twins: Mapping[str, tuple[PointFamily, int]]  # what `find_beaten_twins` found
 
     def called(self, call: Call) -> list[PointContrast]:
         """The contrasts that are called so."""
         return [each for each in self.family.contrasts if each.contrast.call is call]
+
+    def is_shown(self, each: PointContrast) -> bool:
+        """Whether it is faster than the other one of a contrast, by this family or by the frameworks'."""
+        return each.is_faster or each.other["point_id"] in self.twins
 
     @property
     def is_proven(self) -> bool:
@@ -60,7 +66,23 @@ class Best:
 def find_best(run: Run, rows: Sequence[Row]) -> Best:
     """The highest rate among measured rows of the summary."""
     family = contrast_best(run, rows)
-    return Best(row=family.contrasts[0].one if family.contrasts else rows[0], family=family)
+    row = family.contrasts[0].one if family.contrasts else rows[0]
+    return Best(row=row, family=family, twins=find_beaten_twins(run, family))
+
+
+def find_beaten_twins(run: Run, best: PointFamily) -> dict[str, tuple[PointFamily, int]]:
+    """Point id -> where the frameworks' own family says that the best is faster than it, of those of which its family cannot.
+
+    In that family are fewer contrasts, of launches at the same configuration that ran side by side.
+    """
+    undecided = {(each.one["point_id"], each.other["point_id"]) for each in best.contrasts if not each.is_faster}
+    families = [family for rivals in contrast_frameworks(run) for family in (rivals.family, rivals.family.turned())]
+    return {
+        each.other["point_id"]: (family, which)
+        for family in families
+        for which, each in enumerate(family.contrasts)
+        if each.is_faster and (each.one["point_id"], each.other["point_id"]) in undecided
+    }
 
 
 def describe_fastest(run: Run) -> list[Sentence]:
@@ -87,10 +109,14 @@ def describe_best(run: Run, rows: Sequence[Row], *, name: str, lost: int) -> Sen
     if best.is_proven:
         text = f"{subject} trains fastest, at {draft.estimate(best.row)}: {describe_lead(draft, best, name=lambda row: name_point(row, axes))}"
         return draft.finish(NAME, f"{text}{behind}.")
-    whole = f"{name}'s {draft.count(len(rows))} points" if name else draft.all_of(len(rows), "points")
-    text = f"{subject} has the highest rate of {whole}, {draft.estimate(best.row)}: {describe_rivals(draft, best, name=lambda row: name_point(row, axes))}"
+    rest = [each for each in best.family.contrasts if not best.is_shown(each)]
+    verb = "trains fastest, at"
+    if rest:
+        whole = f"{name}'s {draft.count(len(rows))} points" if name else draft.all_of(len(rows), "points")
+        verb = f"has the highest rate of {whole},"
+    text = f"{subject} {verb} {draft.estimate(best.row)}: {describe_rivals(draft, best, name=lambda row: name_point(row, axes))}"
     is_open = not best.called(Call.FASTER)
-    price = describe_price(run, best.family) if best.called(Call.OPEN) else None
+    price = describe_price(run, best.family) if any(each.contrast.call is Call.OPEN for each in rest) else None
     return draft.finish(NAME, f"{text}{behind}.", is_open=is_open, price=price)
 
 
@@ -112,8 +138,9 @@ def describe_lead(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> st
 def describe_rivals(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> str:
     """`faster than 6 of the others, by 8 to 40 %, within 3 % of 1; 5 rounds cannot say it of 2`, of a best that is not shown to be it."""
     contrasts = best.family.contrasts
-    faster, equal = best.called(Call.FASTER), best.called(Call.EQUAL)
-    rest = [each for each in contrasts if each not in faster and each not in equal]
+    faster = best.called(Call.FASTER)
+    equal = [each for each in best.called(Call.EQUAL) if not best.is_shown(each)]
+    rest = [each for each in contrasts if each not in equal and not best.is_shown(each)]
     draft.judged.extend(
         say_judged(best.family, i, is_best=True) for i, each in enumerate(contrasts) if each in (*faster, *equal)
     )
@@ -126,6 +153,10 @@ def describe_rivals(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> 
     elif faster:
         spread = say_range(draft, faster, best.family, is_larger=True, is_best=True)
         parts.append(f"faster than {draft.count(len(faster))} of the others, by {spread} ({say_rounds(draft, rounds)})")
+    for family, which in best.twins.values():
+        other = label_of(family.contrasts[which].other)
+        effect, interval = say_effect(draft, family, which, words=SPEED, other=other)
+        parts.append(f"{effect} at the same configuration ({interval})")
     if equal:
         whom = draft.label(name(equal[0].other)) if len(equal) == 1 else draft.count(len(equal))
         parts.append(f"within {say_limit(draft, EQUAL_WITHIN)} % of {whom}")
