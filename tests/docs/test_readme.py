@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import shutil
 import subprocess
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from docs.published import DOCUMENTS, REFERENCE, ROOT, RUNS, compute_tables, read_quotes
+from docs.published import DOCUMENTS, REFERENCE, ROOT, RUNS, read_quotes
 from hvbench.records.store import RunFolder
 from tests.parallel.test_launchers import SMOKE, launch
 
