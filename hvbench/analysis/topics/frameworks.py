@@ -108,7 +108,7 @@ def framework_table(run: Run) -> Table:
         "n",
         *(f"{rate} (tokens/s)" for rate in rates),
         ratio,
-        f"corrected {INTERVAL}",
+        f"{INTERVAL} (corrected)",
         "faster",
     )
     is_number = (*are_numbers(axes, summary_of(run)), True, *(True for _ in rates), True, True, False)
