@@ -103,8 +103,9 @@ def draw_forest(forest: Forest) -> Figure:
             panel.axhline(0.2 * ROW / height + 0.03, color="#b0b0b0", linewidth=0.8)
         figure.suptitle(f"{forest.title}\n{_note(forest, shown)}")
         equal = Patch(facecolor=BAND, edgecolor="#b0b0b0", linewidth=0.5, label=_name_band(forest))
-        entries = [legend_mark("open", marker="o", markerfacecolor="#ffffff"), equal]
-        figure.legend(handles=entries, loc="outside lower center", ncols=2)
+        is_any_open = any(effect.call is Call.OPEN for effect in shown)
+        hollow = [legend_mark("open", marker="o", markerfacecolor="#ffffff")] if is_any_open else []
+        figure.legend(handles=[*hollow, equal], loc="outside lower center", ncols=2)
     return figure
 
 

@@ -1,7 +1,7 @@
 """A sentence of the answer -> how the page shows it: the claim, short and bold, and below it the figures, the rest and the command.
 
 The words are those of the sentence, none is lost: an interval in parentheses becomes a line of figures, what stands behind a
-semicolon a line of its own, and a command in `backticks` a block that can be copied.
+semicolon, or behind a colon with figures of its own, a line of its own, and a command in `backticks` a block that can be copied.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ def split_sentence(text: str) -> Headline:
     command = commands[0] if len(commands) == 1 else ""
     plain = COMMAND.sub("", text) if command else text
     first, *clauses = [part for part in split_clauses(plain) if part] or [""]
+    first, reason = split_reason(first)
+    clauses = [reason, *clauses] if reason else clauses
     claim, figures = take_figures(first)
     more = [f"{clause[0].upper()}{clause[1:].rstrip('.')}." for clause in clauses]
     if command and more:
@@ -52,9 +54,20 @@ def split_clauses(text: str) -> list[str]:
     return [part.strip() for part in parts]
 
 
+def split_reason(clause: str) -> tuple[str, str]:
+    """What stands before the first colon, and behind it, where both have figures in parentheses; else the clause and nothing."""
+    before, _, behind = clause.partition(": ")
+    return (before, behind) if list_figures(before) and list_figures(behind) else (clause, "")
+
+
+def list_figures(clause: str) -> list[str]:
+    """What its parentheses hold, where that says how sure something is."""
+    return [found[1] for found in PARENTHESES.finditer(clause) if FIGURES.search(found[1])]
+
+
 def take_figures(clause: str) -> tuple[str, str]:
     """The clause without the figures that it has in parentheses, and these."""
-    figures = [found[1] for found in PARENTHESES.finditer(clause) if FIGURES.search(found[1])]
+    figures = list_figures(clause)
     if len(figures) > 1:
         return clause, ""  # each belongs to words of its own
     plain = PARENTHESES.sub(lambda found: "" if found[1] in figures else found[0], clause)
