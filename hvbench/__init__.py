@@ -116,8 +116,8 @@ def compare(*runs: str | Path, by: str | None = None, root: str | Path = "result
     Example:
         >>> frame = hvbench.compare("results/reference/quickstart", by="framework")
         >>> frame.loc[frame["metric"] == "step_seconds_median", ["arm_a", "arm_b", "n_a", "call"]].drop_duplicates()
-             arm_a       arm_b  n_a     call
-        0  pytorch  tensorflow    3  unclear
+             arm_a       arm_b  n_a    call
+        0  pytorch  tensorflow    5  better
     """
     from hvbench.comparison.outputs.comparison import comparison_frame, summarize
     from hvbench.comparison.read import compare_runs
