@@ -142,24 +142,25 @@ def power_of(earlier: Earlier, jobs: Sequence[Job], *, rounds: int) -> Power | N
     from hvbench.analysis.frame.run import Run
     from hvbench.analysis.stats.contrasts import judge_family, rounds_to_tell, rows_by_round
 
-    logs, pairs = [], 0
-    for one, other in pair_frameworks([job.point for job in jobs]):
-        pairs += 1
-        launches = [record for point in (one, other) for record in earlier.records.get(point.point_id, ())]
-        (found,) = compare_by_round(Run(launches), [({"point_id": one.point_id}, {"point_id": other.point_id})])
-        if len(found) >= LEAST_ROUNDS:
-            logs.append(found)
+    pairs = [
+        ({"point_id": one.point_id}, {"point_id": other.point_id})
+        for one, other in pair_frameworks(job.point for job in jobs)
+    ]
+    run = Run([record for records in earlier.records.values() for record in records])
+    logs = [found for found in compare_by_round(run, pairs) if len(found) >= LEAST_ROUNDS]
     if not logs:
         return None
     family = judge_family(rows_by_round(logs))
     if not family.spread.of_contrast:
         return None
-    family = replace(family, spread=replace(family.spread, contrasts=pairs, dimensions=pairs))
+    family = replace(family, spread=replace(family.spread, contrasts=len(pairs), dimensions=len(pairs)))
     return Power(
         rounds=rounds,
         spread=family.spread.of_contrast,
         difference=least_difference(family, rounds=rounds),
-        of_mean=least_difference(family, rounds=rounds, of_mean=True) if pairs > 1 and family.spread.of_mean else None,
+        of_mean=least_difference(family, rounds=rounds, of_mean=True)
+        if len(pairs) > 1 and family.spread.of_mean
+        else None,
         rounds_to_tell=rounds_to_tell(family),
     )
 

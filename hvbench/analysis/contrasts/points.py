@@ -72,11 +72,10 @@ def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str =
     return _contrast(run, pairs, metric)
 
 
-def contrast_best(run: Run, rows: Sequence[Row], *, metric: str = RATE, is_lower_better: bool = False) -> PointFamily:
-    """The best of `rows`, by its estimate, against each of the others, in their order."""
-    sign = -1.0 if is_lower_better else 1.0
-    best = max(rows, key=lambda row: -math.inf if pd.isna(row[metric]) else sign * row[metric])
-    return _contrast(run, [(best, row) for row in rows if row is not best], metric, is_best=True)
+def contrast_best(run: Run, rows: Sequence[Row]) -> PointFamily:
+    """The highest rate of `rows`, by its estimate, against each of the others, in their order."""
+    best = max(rows, key=lambda row: -math.inf if pd.isna(row[RATE]) else row[RATE])
+    return _contrast(run, [(best, row) for row in rows if row is not best], RATE, is_best=True)
 
 
 def _contrast(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str, *, is_best: bool = False) -> PointFamily:
