@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+# The `framework` of a point that is a script of people's own.
+SCRIPT = "script"
 # The default of a point's `framework`, and the reference with which the others are compared.
 FIRST = "pytorch"
 FRAMEWORKS: tuple[str, ...] = tuple(
@@ -70,5 +72,7 @@ class Framework:
 @cache
 def describe_framework(name: str) -> Framework:
     """The facts about framework `name`, from its folder's `__init__.py`, without importing the framework."""
+    if name == SCRIPT:
+        return Framework(title="the script", module=name)
     folder = importlib.import_module(f"hvbench.frameworks.{name}")
     return getattr(folder, "FRAMEWORK", Framework(title=name, module=name))

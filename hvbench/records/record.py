@@ -8,15 +8,18 @@ read, and never stored.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
+#   5   point: of a script, too; model: null there; ranks: no entries in lists of what a script does not log
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -24,7 +27,7 @@ from hvbench.spec.settings import MeasureSettings
 #       ranks: step_tokens, first_step, stopped_by, gradient_noise, overflows; accuracy of evaluations
 #   2   point: gemm; ranks: ceiling, ablation; parity, the result of the check before the sweep
 #   1   point, repeat, measure, outcome, model, environment, ranks
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
 
@@ -243,18 +246,29 @@ class ParityStamp(Spec):
         return PROVEN if self.is_proven else NOT_COMPARED if self.problem else NOT_PROVEN
 
 
+def kind_of_point(point: Any) -> str:
+    """Which of its two kinds a record's point is: `twin` or `script`, which alone has a command."""
+    is_script = "command" in point if isinstance(point, Mapping) else isinstance(point, ScriptPoint)
+    return "script" if is_script else "twin"
+
+
+AnyPoint = Annotated[
+    Annotated[Point, Tag("twin")] | Annotated[ScriptPoint, Tag("script")], Discriminator(kind_of_point)
+]
+
+
 class Record(Spec):
     """One launch of one point."""
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     suite: Line
     point_id: Line
-    point: Point
+    point: AnyPoint
     repeat: Whole
     generation: Whole | None = Field(None, description="which set of workers ran it")
     measure: MeasureSettings
     outcome: Outcome
-    model: ModelFacts
+    model: ModelFacts | None = Field(description="null: a script's, which hvbench does not know")
     environment: dict[str, Any]
     ranks: list[RankSamples]
     parity: ParityStamp | None = Field(None, description="None: nothing was checked")
@@ -266,6 +280,11 @@ class Record(Spec):
         False,
         description="workers of other frameworks, or of the other arm, lived at the same time and took turns with its own",
     )
+
+    @property
+    def is_script(self) -> bool:
+        """Whether people's own training was measured, of which hvbench knows no model."""
+        return isinstance(self.point, ScriptPoint)
 
     @property
     def key(self) -> str:

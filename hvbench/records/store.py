@@ -50,9 +50,9 @@ RECORD_NAME = re.compile(
 
 # Schema version -> the function from a record of that version to the next. Every older version keeps its entry.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-# All fields that versions 2, 3 and 4 added have defaults.
-MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3), lambda record: record)
-RUN_MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3), lambda run: run)
+# All fields that versions 2 to 5 added have defaults.
+MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3, 4), lambda record: record)
+RUN_MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3, 4), lambda run: run)
 
 
 class RunFolder:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from hvbench.errors import UsageError
 from hvbench.spec.knob import Spec
 
+POINT_KINDS = ("twin", "script")  # of a record's point: no key, though pydantic names it in an error
 SpecT = TypeVar("SpecT", bound=Spec)
 
 
@@ -26,7 +27,7 @@ def validate(cls: type[SpecT], values: Mapping[str, Any], *, where: str) -> Spec
 
 def describe_validation_error(error: Mapping[str, Any], *, allowed: list[str]) -> str:
     """One line for one pydantic error: key, what was found, what is allowed."""
-    key = ".".join(str(part) for part in error["loc"]) or "value"
+    key = ".".join(str(part) for part in error["loc"] if part not in POINT_KINDS) or "value"
     if error["type"] == "extra_forbidden":
         return f"unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
     name = key if re.fullmatch(r"[\w.]{1,100}", key) else shorten(key)

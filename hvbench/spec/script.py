@@ -1,0 +1,201 @@
+"""ScriptPoint: one run of people's own training, a command with values for the names in its braces.
+
+A suite with a table [script] expands to these instead of Points. Nothing here runs anything: a suite is data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from string import Formatter
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, StringConstraints, model_validator
+
+from hvbench.errors import UsageError
+from hvbench.registry import SCRIPT
+from hvbench.spec.knob import Count, Spec, Text
+from hvbench.spec.messages import did_you_mean, shorten, validate
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}", re.ASCII)
+MAX_VALUES = 40
+MAX_WORDS = 1000
+Value = bool | Annotated[int, Field(gt=-(2**53), lt=2**53)] | float | Text
+OWN_FIELDS = ("world_size", "seed")  # that every script has, whether its command names them or not
+
+
+class Script(Spec):
+    """The table [script] of a suite: what is launched, one process a rank."""
+
+    command: Text = Field(
+        description="with the names of axes in braces; no shell reads it, unless `shell` asks for one"
+    )
+    repository: Text = Field(
+        ".", description="folder that it runs in, seen from the suite's file; its revision and files are recorded"
+    )
+    shell: bool = Field(False, description="let `sh -c` read the command; values come to it as arguments, not as text")
+
+
+class ScriptPoint(Spec):
+    """One configuration of a script. Its `point_id` identifies it across runs and machines, whatever the revision."""
+
+    # What hvbench asks of any point, and a script does not choose.
+    framework: ClassVar[str] = SCRIPT
+    strategy: ClassVar[str] = "horovod"
+    device: ClassVar[str] = "auto"
+    link_bits_per_second: ClassVar[int | None] = None
+    needs_mpirun: ClassVar[bool] = False
+    is_served: ClassVar[bool] = False
+    is_pretrained: ClassVar[bool] = False
+    is_repeatable: ClassVar[bool] = True
+
+    command: Text = Field(description="the suite's, with names in braces")
+    shell: bool = False
+    values: dict[Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")], Value] = Field(
+        {}, max_length=MAX_VALUES, description="name in braces -> its value"
+    )
+    world_size: Count | None = Field(None, description="ranks that train")
+    seed: int = Field(0, ge=0, lt=2**31, description="HVBENCH_SEED of the script, and {seed}")
+
+    @model_validator(mode="after")
+    def _names_have_values(self) -> ScriptPoint:
+        known = {*self.values, *OWN_FIELDS}
+        for name in names_in(self.command):
+            if name not in known:
+                raise ValueError(f"{{{name}}} has no value")
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    @cached_property
+    def _canonical(self) -> str:
+        return json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def point_id(self) -> str:
+        """A file-name-safe name that a person can read, ended by a digest of every field."""
+        words = [self.program, *(f"{name}{show_value(value)}" for name, value in self.values.items())]
+        name = "-".join(filter(None, (re.sub(r"[^\w.+]+", "_", word, flags=re.ASCII).strip("_.+") for word in words)))
+        name = name.replace("+", "_")[:100].rstrip("-._") or SCRIPT
+        return f"{name}-{hashlib.sha256(self._canonical.encode()).hexdigest()[:8]}"
+
+    @property
+    def program(self) -> str:
+        """The script's file name without its ending: the first word of the command that ends in .py, or else the first."""
+        try:
+            words = shlex.split(self.command)
+        except ValueError:  # a shell may read it otherwise
+            words = self.command.split()
+        names = [word.rpartition("/")[2] for word in words]
+        chosen = next((name for name in names if name.endswith(".py")), names[0] if names else "")
+        return chosen.removesuffix(".py")
+
+    def value_of(self, name: str) -> Any:
+        """What a name in braces stands for; raises KeyError."""
+        return getattr(self, name) if name in OWN_FIELDS else self.values[name]
+
+    def arguments(self) -> list[str]:
+        """The words that are executed, every value within one word; the suite has been checked, so that there are some."""
+        if self.shell:
+            return shell_words(self.command, self.value_of)
+        return [fill(word, self.value_of) for word in shlex.split(self.command)]
+
+
+def show_value(value: Any) -> str:
+    """A value as the script gets it: `true`, `0.1`, `bf16`."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def names_in(command: str) -> list[str]:
+    """The names in braces, in order; raises ValueError for braces that hold none. `{{` and `}}` are braces themselves."""
+    names = []
+    try:
+        parts = list(Formatter().parse(command))
+    except ValueError as error:
+        raise ValueError(f"{error}; a brace of its own is written twice") from None
+    for _, name, form, conversion in parts:
+        if name is None:
+            continue
+        if not NAME.fullmatch(name) or form or conversion:
+            raise ValueError(
+                f"braces hold the name of an axis, not {shorten(name)}; a brace of its own is written twice"
+            )
+        names.append(name)
+    return names
+
+
+def fill(word: str, value_of: Any) -> str:
+    """`word` with its names in braces replaced."""
+    return "".join(
+        text + (show_value(value_of(name)) if name is not None else "") for text, name, *_ in Formatter().parse(word)
+    )
+
+
+def shell_words(command: str, value_of: Any) -> list[str]:
+    """`sh -c` with the command, in which every name is a positional parameter: no value is read as part of a program."""
+    names = list(dict.fromkeys(names_in(command)))
+    places = {name: f'"${{{number}}}"' for number, name in enumerate(names, start=1)}
+    text = "".join(text + (places[name] if name is not None else "") for text, name, *_ in Formatter().parse(command))
+    return ["/bin/sh", "-c", text, "sh", *(show_value(value_of(name)) for name in names)]
+
+
+def check_script(values: Mapping[str, Any], *, where: str) -> Script:
+    """The table [script] as it was read; raises UsageError."""
+    script = validate(Script, values, where=f"{where}: [script]")
+    try:
+        names_in(script.command)
+        words = [] if script.shell else shlex.split(script.command)
+    except ValueError as error:
+        raise UsageError(f"{where}: [script] command = {shorten(script.command)}: {error}") from None
+    if not script.shell and not 0 < len(words) <= MAX_WORDS:
+        raise UsageError(f"{where}: [script] command = {shorten(script.command)}: must have 1 to {MAX_WORDS} words")
+    return script
+
+
+def require_names(script: Script, given: Iterable[str], *, where: str) -> None:
+    """Raise UsageError where a name in braces has no axis, or an axis no braces."""
+    named, given = names_in(script.command), list(given)
+    for name in named:
+        if name not in given and name not in OWN_FIELDS:
+            raise UsageError(
+                f"{where}: [script] command names {{{name}}}{did_you_mean(name, given)}, and there is no such axis; "
+                f"give it values under [axes], or one under [point]; there are: {', '.join(given) or 'none'}"
+            )
+    for name in given:
+        if name not in named and name not in OWN_FIELDS:
+            raise UsageError(
+                f"{where}: {name} is not in the command, so it would change nothing: write {{{name}}} there; the command "
+                f"names {', '.join(named) or 'nothing'}"
+            )
+
+
+def make_script_point(script: Script, values: Mapping[str, Any], *, where: str) -> ScriptPoint:
+    """The point of one combination of values; raises UsageError."""
+    own = {name: value for name, value in values.items() if name in OWN_FIELDS}
+    others = {name: value for name, value in values.items() if name not in OWN_FIELDS}
+    return validate(
+        ScriptPoint, {"command": script.command, "shell": script.shell, "values": others, **own}, where=where
+    )
+
+
+def check_value(name: str, value: Any, *, where: str) -> None:
+    """Raise UsageError for a name that no axis may have, or a value that no command can take."""
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{where}: {shorten(name)}: the name of an axis has letters, digits and _, at most 40")
+    fields = {name: value} if name in OWN_FIELDS else {"values": {name: value}}
+    validate(ScriptPoint, {"command": SCRIPT, **fields}, where=where)
+
+
+def require_one_type(name: str, choices: Sequence[Any], *, where: str) -> None:
+    """Raise UsageError where the values of an axis are of several types: tables could not sort them."""
+    kinds = {type(choice) for choice in choices}
+    if len(kinds) > 1 and kinds != {int, float}:
+        words = " and ".join(
+            sorted({bool: "switches", int: "numbers", float: "numbers"}.get(kind, "text") for kind in kinds)
+        )
+        raise UsageError(f"{where} {name}: {words} in one axis; write all of them in quotes, or none")
