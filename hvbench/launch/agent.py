@@ -34,6 +34,7 @@ from hvbench.launch.messages import (
 )
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
+from hvbench.launch.script_process import ScriptProcess
 from hvbench.launch.settings import find_missing_interface
 from hvbench.launch.task import FailureStatus
 from hvbench.records.environment import CHOSEN_VARIABLE, cgroup_cpu_quota
@@ -108,7 +109,8 @@ class Agent:
     def _start_worker(self, order: Start) -> None:
         try:
             shape_link(order.link_bits_per_second)
-            kind = MpirunWorkers if order.by_mpirun else WorkerProcess
+            own = ScriptProcess if order.workers[0].command else WorkerProcess
+            kind = MpirunWorkers if order.by_mpirun else own
             complete_order = replace(order, environment=complete(order.environment))
             self.workers[order.generation] = kind(complete_order, scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes

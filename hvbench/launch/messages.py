@@ -37,6 +37,8 @@ class WorkerDescription:
     strategy: str = "horovod"
     memory_limit_bytes: int | None = None
     role: Role = Role.RANK
+    command: list[str] | None = None  # of a script, which is executed instead of a worker
+    folder: str = "."  # in which it is executed
     agent_pid: int | None = None  # whose end ends the worker; None: under mpirun, which ends it
 
     @classmethod

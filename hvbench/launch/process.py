@@ -62,17 +62,22 @@ class WorkerProcess:
         self._progress_sent = 0.0
         self._oom_kills = count_oom_kills()
 
+    module = "hvbench.worker"  # what is started, with the folder as its one argument
+
     def _start(self, order: Start) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 # -P: a file random.py in the folder where hvbench is called must not become a module
-                [sys.executable, "-P", "-m", "hvbench.worker", str(self.folder)],
-                env=worker_environment(order.environment),
+                [sys.executable, "-P", "-m", self.module, str(self.folder)],
+                env=self._environment(order),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for rank 0; the worker ends with its agent
             )
+
+    def _environment(self, order: Start) -> dict[str, str]:
+        return worker_environment(order.environment)
 
     def news(self) -> list[Message]:
         """What has happened since the last call: results first, then progress, then the worker's end."""
@@ -107,6 +112,10 @@ class WorkerProcess:
         with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8", errors="replace") as log:
             log.write(f"\nStacks when the time was up:\n{text}\n" if text else "\nTime was up; no answer to SIGUSR1.\n")
         return text
+
+    def _explain_exit(self, returncode: int, tail: str) -> str:
+        """A line on an exit that left no reason; `tail` is the end of its log."""
+        return f"exited with code {returncode} {UNEXPLAINED}"
 
     def kill(self) -> None:
         """End the worker's whole process group, and wait for it."""
@@ -147,8 +156,7 @@ class WorkerProcess:
             message = f"killed by {_signal_name(-returncode)}{', out of memory' if was_oom else ''}"
             failure = {"status": FailureStatus.OOM if was_oom else FailureStatus.FAILED, "message": message}
         elif not failure:
-            message = f"exited with code {returncode} {UNEXPLAINED}"
-            failure = {"status": FailureStatus.FAILED, "message": message}
+            failure = {"status": FailureStatus.FAILED, "message": self._explain_exit(returncode, tail)}
         progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
         place = {"phase": progress["phase"], "index": progress["index"], "step": progress.get("step") or None}
         place["loss"] = progress.get("loss") if place["step"] else None

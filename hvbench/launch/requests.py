@@ -12,7 +12,19 @@ from pydantic import Field
 
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
+
+
+class ScriptRequest(Spec):
+    """Time the steps of people's own training; `hvbench.probe` reads it in the process that trains."""
+
+    kind: Literal["script"] = "script"
+    point: ScriptPoint
+    measure: MeasureSettings
+    key: str = Field(description="names the launch")
+    repeat: int = Field(0, ge=0, description="which launch of the point it is")
+    place: int | None = Field(None, description="number of the launch among those that are run in turns")
 
 
 class JobKind(StrEnum):

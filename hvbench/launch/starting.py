@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hvbench.launch.joining import join_variables
 from hvbench.launch.messages import Role, Start, WorkerDescription
 from hvbench.launch.placement import Member, threads_per_worker, worker_settings
 from hvbench.launch.settings import chosen_threads
@@ -32,6 +33,7 @@ def make_orders(
     `slots` are Horovod's places of those ranks (see `assign_slots`), `members` all ranks of the launch.
     """
     first = tasks[0]
+    joining = join_variables(slots, address=rendezvous.address) if first.command else {}
     orders = []
     for slot in slots:
         # A share of the launch, not of the point: a rank's cores do not grow when the point does not use all ranks.
@@ -50,13 +52,15 @@ def make_orders(
             strategy=first.strategy,
             memory_limit_bytes=first.memory_limit_bytes,
             jobs=[task.job for task in tasks],
+            command=list(first.command) or None,
+            folder=first.folder,
         )
         orders.append(
             Start(
                 generation=rendezvous.generation,
                 logs=rendezvous.logs,
                 token=rendezvous.token,
-                environment={**rendezvous.environment, **places, **first.settings},
+                environment={**rendezvous.environment, **places, **joining.get(slot.rank, {}), **first.settings},
                 workers=[worker],
                 link_bits_per_second=first.link_bits_per_second,
             )

@@ -55,6 +55,8 @@ class Task:
     settings: dict[str, str] = field(default_factory=dict)  # environment of the workers, the same on every rank
     by_mpirun: bool = False  # its workers have to be MPI ranks
     servers: int = 0  # processes beside the ranks; only with mpirun
+    command: tuple[str, ...] = ()  # what is executed on every rank instead of a worker
+    folder: str = "."  # in which it is
     link_bits_per_second: int | None = None  # what the hosts' links are shaped to while its workers live
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hvbench.errors import LaunchError, StorageError
+from hvbench.launch import script
 from hvbench.launch.channel import Hub
 from hvbench.launch.diagnosis import describe_silence, suspect
 from hvbench.launch.generation import Generation
@@ -243,7 +244,8 @@ class WorkerSet:
         while set(waiting) - set(generation.stacks) and (rest := deadline - time.monotonic()) > 0:
             self.state.listen(rest)
         rank = suspect(waiting, generation.stacks)
-        silence = describe_silence(rank, generation.stacks)
+        has_begun = generation.phase(rank) != script.PHASE
+        silence = describe_silence(rank, generation.stacks) if has_begun else f"rank {rank} {script.NOT_BEGUN}"
         return self._describe_timeout(index, rank, f"not finished after {seconds:g} s; {silence}")
 
     def _describe_timeout(self, index: int, rank: int, message: str) -> Failure:

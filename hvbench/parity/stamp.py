@@ -34,7 +34,7 @@ def find_pairs(plan: Plan) -> list[PointPair]:
     known = running | {job.point for job in plan.done}
     pairs: list[PointPair] = []
     for point in (job.point for job in [*plan.jobs, *plan.done]):
-        found = [each for name in FRAMEWORKS if (each := in_framework(point, name)) in known]
+        found = list(dict.fromkeys(each for name in FRAMEWORKS if (each := in_framework(point, name)) in known))
         pairs += [(found[0], other) for other in found[1:]]
     return [pair for pair in dict.fromkeys(pairs) if running.intersection(pair)]
 

@@ -12,6 +12,7 @@ from hvbench.records.environment import multiplies_natively, usable_cores
 from hvbench.registry import describe_framework
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
@@ -20,6 +21,8 @@ from hvbench.training.schedule import tokens_before
 STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole training step reaches
 LAUNCH_SECONDS = 6.0  # import of a framework, per rank that shares a core
 POINT_SECONDS = 1.0
+SCRIPT_SECONDS = 20.0  # what people's own training does before its first step
+SCRIPT_STEP_SECONDS = 0.5
 CEILING_SECONDS = 2.0  # what hvbench.worker.ceiling costs a rank that has a core to itself, once for each question
 CEILING_LAUNCHES = 3  # that read a ceiling; later ones on the same machine use what these read
 # A round of ablations, in whole steps: three of them, one without an update, a forward pass, an all-reduce.
@@ -28,10 +31,16 @@ ABLATION_STEPS = 5
 # A point may take this many times its estimate, and never less than the floor, before it counts as hung.
 TIMEOUT_FACTOR = 10.0
 TIMEOUT_FLOOR_SECONDS = 300.0
+SCRIPT_TIMEOUT_SECONDS = 1800.0  # of a launch of a script, for which there is no estimate
 
 
 def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
-    """Rough wall time of one job on this host's cores, for progress and for time limits; right within a factor of 3."""
+    """Rough wall time of one job on this host's cores, for progress and for time limits; right within a factor of 3.
+
+    Of a script nothing is known before it has run: a guess.
+    """
+    if isinstance(job.point, ScriptPoint):
+        return SCRIPT_SECONDS + SCRIPT_STEP_SECONDS * (settings.warmup_steps + settings.steps)
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     tokens = count_tokens(job.point, settings)
@@ -65,6 +74,8 @@ def count_tokens(point: Point, settings: MeasureSettings) -> float:
 
 def time_limit_seconds(job: Job, settings: MeasureSettings) -> float:
     """Seconds after which one job counts as hung: those that `settings` state, or else many times its estimate."""
+    if isinstance(job.point, ScriptPoint):
+        return settings.timeout_seconds or SCRIPT_TIMEOUT_SECONDS
     return settings.timeout_seconds or max(TIMEOUT_FLOOR_SECONDS, TIMEOUT_FACTOR * estimate_seconds(job, settings))
 
 
@@ -80,7 +91,7 @@ def estimate_setup_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
     ceilings = {
         (job.repeat, worker_group(job.point), *ceiling_question(job.point))
         for job in jobs
-        if job.repeat < CEILING_LAUNCHES
+        if job.repeat < CEILING_LAUNCHES and not isinstance(job.point, ScriptPoint)
     }
     seconds = len(launches) * LAUNCH_SECONDS + settings.ceilings * len(ceilings) * CEILING_SECONDS
     return seconds * max(1.0, crowding)
@@ -140,7 +151,7 @@ def describe_shortages(
     """
     lines = []
     for point in {job.point.point_id: job.point for job in jobs}.values():
-        if point.device == "cuda":
+        if point.device == "cuda" or isinstance(point, ScriptPoint):
             continue
         rank_bytes = estimate_rank_bytes(point)
         ranks = (point.world_size or 1) if is_single_host else 1

@@ -9,7 +9,8 @@ from typing import Any
 from hvbench.errors import UsageError
 from hvbench.plan.skip import reason_not_to_measure, reason_to_skip
 from hvbench.spec.knob import changed_fields, knobs_of
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 
@@ -17,7 +18,7 @@ from hvbench.spec.settings import MeasureSettings
 class Job:
     """One launch of one point: repeat 0, 1, … of it."""
 
-    point: Point
+    point: AnyPoint
     repeat: int
 
     @property
@@ -30,7 +31,7 @@ class Job:
 class Skipped:
     """A point that will not run, and why."""
 
-    point: Point
+    point: AnyPoint
     reason: str
 
 
@@ -44,7 +45,7 @@ class Plan:
 
 
 def make_plan(
-    points: Sequence[Point],
+    points: Sequence[AnyPoint],
     settings: MeasureSettings,
     *,
     world_size: int,
@@ -65,7 +66,7 @@ def make_plan(
         done: Keys of jobs that have a record already.
         extra: Launches, (point id, repeat), that an earlier session added to the planned repeats.
     """
-    runnable: list[Point] = []
+    runnable: list[AnyPoint] = []
     skipped: list[Skipped] = []
     for point in points:
         resolved = point.model_copy(update={"world_size": point.world_size or world_size})
@@ -85,9 +86,9 @@ def make_plan(
     return Plan(jobs=jobs, skipped=skipped, done=already)
 
 
-def in_order_of_groups(points: Sequence[Point]) -> list[Point]:
+def in_order_of_groups(points: Sequence[AnyPoint]) -> list[AnyPoint]:
     """`points` with those together that can share workers, groups in the order of their first points."""
-    groups: dict[tuple[Any, ...], list[Point]] = {}
+    groups: dict[tuple[Any, ...], list[AnyPoint]] = {}
     for point in points:
         groups.setdefault(worker_group(point), []).append(point)
     return [point for group in groups.values() for point in group]
@@ -100,7 +101,7 @@ def require_runnable(plan: Plan, *, where: str) -> None:
         raise UsageError(f"{where}: none of its {len(plan.skipped)} points can run: {reasons}")
 
 
-def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int]:
+def number_places(points: Sequence[AnyPoint], jobs: Sequence[Job]) -> dict[str, int]:
     """Key of each job -> its place among the launches of `points` (a suite's, in order), whatever is skipped of them.
 
     A job of another point, such as `hvbench tune` proposes, has none. Two sweeps of one suite that differ in a field which is
@@ -115,13 +116,20 @@ def number_places(points: Sequence[Point], jobs: Sequence[Job]) -> dict[str, int
     return {job.key: place[job.point] + len(points) * job.repeat for job in jobs if job.point in place}
 
 
-def worker_group(point: Point) -> tuple[Any, ...]:
-    """Points with the same group can share workers: they agree in every field that a set of workers cannot change."""
+def worker_group(point: AnyPoint) -> tuple[Any, ...]:
+    """Points with the same group can share workers: they agree in every field that a set of workers cannot change.
+
+    The processes of a script run one point.
+    """
+    if isinstance(point, ScriptPoint):
+        return (point,)
     return tuple(getattr(point, name) for name, knob in knobs_of(type(point)).items() if knob.is_of_launch)
 
 
-def launch_facts(point: Point) -> dict[str, Any]:
+def launch_facts(point: AnyPoint) -> dict[str, Any]:
     """Fields of a `Task` that say how the point's workers are started."""
+    if isinstance(point, ScriptPoint):
+        return {"strategy": point.strategy}
     return {
         "strategy": point.strategy,
         "settings": horovod_variables(point),
@@ -131,7 +139,7 @@ def launch_facts(point: Point) -> dict[str, Any]:
     }
 
 
-def horovod_variables(point: Point) -> dict[str, str]:
+def horovod_variables(point: AnyPoint) -> dict[str, str]:
     """Environment variable -> text, of those fields that Horovod reads there and that are not left to it."""
     variables = {}
     for name in changed_fields(point, among=lambda knob: knob.variable is not None):

@@ -15,7 +15,8 @@ from hvbench.records.gpu import least_compute_capability
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.knob import Site, knobs_of
 from hvbench.spec.numerics import TF32_CAPABILITY
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
 
@@ -24,7 +25,7 @@ AMD_NODE = "kfd"
 GPU_NODES = ("nvidia[0-9]*", "nvhost-gpu", "dxg", AMD_NODE)  # of a graphics card, a Jetson, Windows' Linux, AMD
 
 
-def reason_to_skip(point: Point, *, world_size: int) -> str | None:
+def reason_to_skip(point: AnyPoint, *, world_size: int) -> str | None:
     """Why `point` (with a resolved world size) cannot run on `world_size` launched ranks; None when it can.
 
     What makes no sense anywhere comes before what is missing here, and each in the order of the fields.
@@ -34,7 +35,8 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
         if knob.impossible and (reason := knob.impossible(point)):
             return reason
     try:
-        model_facts(point)
+        if not isinstance(point, ScriptPoint):
+            model_facts(point)
     except ValueError:
         return "its sizes are beyond what a record can hold, and any machine"
     site = describe_site(world_size)
@@ -44,8 +46,10 @@ def reason_to_skip(point: Point, *, world_size: int) -> str | None:
     return None
 
 
-def reason_not_to_measure(point: Point, settings: MeasureSettings) -> str | None:
-    """Why `point` cannot give what `settings` ask for; None when it can."""
+def reason_not_to_measure(point: AnyPoint, settings: MeasureSettings) -> str | None:
+    """Why `point` cannot give what `settings` ask for; None when it can. What no script can give, its suite cannot ask for."""
+    if isinstance(point, ScriptPoint):
+        return None
     for knob in knobs_of(type(settings)).values():
         if knob.unmeasurable and (reason := knob.unmeasurable(settings, point)):
             return reason

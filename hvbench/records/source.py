@@ -39,14 +39,14 @@ def source_revision(package: Path = PACKAGE) -> str | None:
     checkout = package.parent
     if not (checkout / ".git").exists():  # an installation within another project's checkout has that one's commits
         return None
-    commit = _ask_git(checkout, "rev-parse", "HEAD")
-    changes = _ask_git(checkout, "status", "--porcelain", "--untracked-files=normal", "--", package.name)
+    commit = ask_git(checkout, "rev-parse", "HEAD")
+    changes = ask_git(checkout, "status", "--porcelain", "--untracked-files=normal", "--", package.name)
     if not commit:
         return None
     return f"{commit[:12]}+changes" if changes else commit[:12]
 
 
-def _ask_git(checkout: Path, *words: str) -> str | None:
+def ask_git(checkout: Path, *words: str) -> str | None:
     """What git answers, without white space around it; None where it cannot answer."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     answer = ask(

@@ -19,17 +19,19 @@ def _count_ranks(text: str) -> str:
     return f"{text} rank{'' if text == '1' else 's'}"
 
 
+RANKS = Knob(
+    label="ranks", in_words=_count_ranks, unit="ranks", column=6, is_of_launch=True, unavailable=_too_few_ranks
+)
+
+
 class BatchPart(Part):
     """global_batch_size = micro_batch_size x gradient_accumulation_steps x world_size."""
 
     title = "Batch"
 
-    world_size: Annotated[
-        Count | None,
-        Knob(
-            label="ranks", in_words=_count_ranks, unit="ranks", column=6, is_of_launch=True, unavailable=_too_few_ranks
-        ),
-    ] = Field(None, description="ranks that train; left out: as many as were launched")
+    world_size: Annotated[Count | None, RANKS] = Field(
+        None, description="ranks that train; left out: as many as were launched"
+    )
     micro_batch_size: Annotated[
         Count, Knob(label="micro-batch", in_words="micro-batch {}".format, unit="samples", column=2)
     ] = Field(8, description="samples per rank per backward pass")

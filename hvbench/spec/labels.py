@@ -5,40 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint
+from hvbench.spec.script import ScriptPoint
 
 
-def short_name(point: Point) -> str:
+def short_name(point: AnyPoint) -> str:
     """The id of `point` without its digest: `pytorch-small-b8x1-fp32-none`."""
     return point.point_id.rpartition("-")[0]
 
 
-def configuration_name(point: Point) -> str:
+def configuration_name(point: AnyPoint) -> str:
     """The short name of `point` without its framework: the same for all frameworks that train one configuration."""
     return short_name(point).partition("-")[2]
 
 
-def distinguish(points: Iterable[Point]) -> dict[Point, str]:
+def distinguish(points: Iterable[AnyPoint]) -> dict[AnyPoint, str]:
     """What has to be added to the short name of each of `points` to distinguish it from the others.
 
     Returns:
         Point -> ` FIELD=VALUE …`, the fewest fields in their order that split points of the same short name; mostly empty.
     """
-    by_name: dict[str, list[Point]] = {}
+    by_name: dict[str, list[AnyPoint]] = {}
     for point in dict.fromkeys(points):
         by_name.setdefault(short_name(point), []).append(point)
     additions = {}
     for same_name in by_name.values():
         names, groups = [], [same_name]
-        for name in type(same_name[0]).model_fields:
+        for name in values_of(same_name[0]):
             smaller = [part for group in groups for part in _split(group, name)]
             if len(smaller) > len(groups):
                 names.append(name)
                 groups = smaller
         for point in same_name:
-            values = describe_values({name: getattr(point, name) for name in names})
+            values = describe_values({name: values_of(point).get(name) for name in names})
             additions[point] = f" {values}" if values else ""
     return additions
+
+
+def values_of(point: AnyPoint) -> dict[str, Any]:
+    """Field -> value, of a script the names in its braces, its ranks and its seed."""
+    if isinstance(point, ScriptPoint):
+        return {**point.values, "world_size": point.world_size, "seed": point.seed}
+    return {name: getattr(point, name) for name in type(point).model_fields}
 
 
 def describe_values(values: Mapping[str, Any]) -> str:
@@ -46,11 +54,11 @@ def describe_values(values: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={_show(value)}" for name, value in values.items())
 
 
-def _split(points: list[Point], name: str) -> list[list[Point]]:
+def _split(points: list[AnyPoint], name: str) -> list[list[AnyPoint]]:
     """`points` grouped by the value of one field."""
-    groups: dict[object, list[Point]] = {}
+    groups: dict[object, list[AnyPoint]] = {}
     for point in points:
-        groups.setdefault(getattr(point, name), []).append(point)
+        groups.setdefault(values_of(point).get(name), []).append(point)
     return list(groups.values())
 
 

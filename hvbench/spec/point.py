@@ -19,6 +19,7 @@ from hvbench.spec.numerics import NumericsPart
 from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.optimizer import OptimizerPart
 from hvbench.spec.schedule import SchedulePart
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.update import UpdatePart
 
 
@@ -56,9 +57,15 @@ class Point(
         return self.global_batch_size * self.sequence_length
 
 
-def in_framework(point: Point, framework: str) -> Point:
-    """The same training in another framework; a choice that only its own framework has falls back to the default."""
-    if point.framework == framework:
+AnyPoint = Point | ScriptPoint
+
+
+def in_framework(point: AnyPoint, framework: str) -> AnyPoint:
+    """The same training in another framework; a choice that only its own framework has falls back to the default.
+
+    A script is written for one, and stays as it is.
+    """
+    if point.framework == framework or isinstance(point, ScriptPoint):
         return point
     return without_own_choices(point).model_copy(update={"framework": framework})
 

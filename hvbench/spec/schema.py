@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from hvbench.spec.fields import TWINS_ONLY
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
+from hvbench.spec.script import NAME, Script
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import MAX_EXCLUDES, MAX_QUESTION
 
@@ -13,20 +15,34 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def suite_schema() -> dict[str, Any]:
-    """Schema of one suite file (TOML read as JSON): `question`, `compares`, `point`, `axes`, `exclude`, `measure`, `scale`."""
-    tables = describe_tables()
-    parts = {"type": "object", "additionalProperties": False, "properties": tables, "description": "what it changes"}
+    """Schema of one suite file (TOML read as JSON): of hvbench's own training, or with a table `script` of anybody's."""
+    own = describe_suite(describe_tables(), compares={"enum": list(Point.model_fields)})
+    of_script = describe_suite(describe_script_tables(), compares={"type": "string"})
+    script = {
+        **table(describe_model(Script)),
+        "required": ["command"],
+        "description": "what is launched, one process a rank",
+    }
+    of_script["properties"] = {"script": script, **of_script["properties"]}
     return {
         "$schema": DIALECT,
         "title": "hvbench suite",
         "description": "One question, and the points that answer it.",
+        "anyOf": [own, {**of_script, "required": ["script"]}],
+    }
+
+
+def describe_suite(tables: dict[str, Any], *, compares: dict[str, Any]) -> dict[str, Any]:
+    """Schema of a suite whose points these tables make; `compares` is that of the name of an axis."""
+    parts = {"type": "object", "additionalProperties": False, "properties": tables, "description": "what it changes"}
+    return {
         "type": "object",
         "additionalProperties": False,
         "properties": {
             "question": {"type": "string", "maxLength": MAX_QUESTION, "description": "what the suite asks, one line"},
             "compares": {
                 "type": "array",
-                "items": {"enum": list(Point.model_fields)},
+                "items": compares,
                 "description": "the axes that the question is about; the others are circumstances. None named: all of them",
             },
             **tables,
@@ -36,6 +52,25 @@ def suite_schema() -> dict[str, Any]:
                 "description": "other sizes of the same question: --scale NAME",
             },
         },
+    }
+
+
+def describe_script_tables() -> dict[str, Any]:
+    """The same tables where the keys are the names in a script's command."""
+    value = {"type": ["boolean", "integer", "number", "string"]}
+    free = {"type": "object", "propertyNames": {"pattern": f"^{NAME.pattern}$"}}
+    axis = {"type": "array", "minItems": 1, "uniqueItems": True, "items": value}
+    measure = {name: one for name, one in describe_model(MeasureSettings).items() if name not in TWINS_ONLY}
+    return {
+        "point": {**free, "additionalProperties": value, "description": "values that all points have"},
+        "axes": {**free, "additionalProperties": axis, "description": "the cartesian product, in this order"},
+        "exclude": {
+            "type": "array",
+            "maxItems": MAX_EXCLUDES,
+            "items": {**free, "additionalProperties": value, "minProperties": 1},
+            "description": "combinations to drop",
+        },
+        "measure": {**table(measure), "description": "how each point is measured"},
     }
 
 

@@ -14,17 +14,20 @@ from functools import cached_property
 from string import Formatter
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from hvbench.errors import UsageError
 from hvbench.registry import SCRIPT
+from hvbench.spec.batch import RANKS
 from hvbench.spec.knob import Count, Spec, Text
 from hvbench.spec.messages import did_you_mean, shorten, validate
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}", re.ASCII)
 MAX_VALUES = 40
 MAX_WORDS = 1000
-Value = bool | Annotated[int, Field(gt=-(2**53), lt=2**53)] | float | Text
+Value = bool | Annotated[int, Field(gt=-(2**53), lt=2**53)] | Annotated[float, Field(allow_inf_nan=False)] | Text
+VALUE = TypeAdapter(Value)
+ALLOWED = "must be true, false, a finite number below 2^53, or text of 1 to 4096 characters without control characters"
 OWN_FIELDS = ("world_size", "seed")  # that every script has, whether its command names them or not
 
 
@@ -52,13 +55,14 @@ class ScriptPoint(Spec):
     is_served: ClassVar[bool] = False
     is_pretrained: ClassVar[bool] = False
     is_repeatable: ClassVar[bool] = True
+    initial_checkpoint: ClassVar[str | None] = None
 
     command: Text = Field(description="the suite's, with names in braces")
     shell: bool = False
     values: dict[Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")], Value] = Field(
         {}, max_length=MAX_VALUES, description="name in braces -> its value"
     )
-    world_size: Count | None = Field(None, description="ranks that train")
+    world_size: Annotated[Count | None, RANKS] = Field(None, description="ranks that train")
     seed: int = Field(0, ge=0, lt=2**31, description="HVBENCH_SEED of the script, and {seed}")
 
     @model_validator(mode="after")
@@ -144,11 +148,27 @@ def shell_words(command: str, value_of: Any) -> list[str]:
     return ["/bin/sh", "-c", text, "sh", *(show_value(value_of(name)) for name in names)]
 
 
+def require_unquoted(command: str) -> None:
+    """Raise ValueError where a shell's command has a name in quotes: there its value would not stay one word."""
+    mark, escaped = "", False
+    for position, letter in enumerate(command):
+        if escaped or (letter == "\\" and mark != "'"):
+            escaped = not escaped
+        elif mark:
+            if letter == "{" and command[position + 1 : position + 2] != "{" and command[position - 1] != "{":
+                raise ValueError("a name in braces stands in quotes; hvbench quotes its value itself")
+            mark = "" if letter == mark else mark
+        elif letter in "\"'":
+            mark = letter
+
+
 def check_script(values: Mapping[str, Any], *, where: str) -> Script:
     """The table [script] as it was read; raises UsageError."""
     script = validate(Script, values, where=f"{where}: [script]")
     try:
         names_in(script.command)
+        if script.shell:
+            require_unquoted(script.command)
         words = [] if script.shell else shlex.split(script.command)
     except ValueError as error:
         raise UsageError(f"{where}: [script] command = {shorten(script.command)}: {error}") from None
@@ -169,7 +189,7 @@ def require_names(script: Script, given: Iterable[str], *, where: str) -> None:
     for name in given:
         if name not in named and name not in OWN_FIELDS:
             raise UsageError(
-                f"{where}: {name} is not in the command, so it would change nothing: write {{{name}}} there; the command "
+                f"{where}: {name} is not in the command{did_you_mean(name, named)}, so it would change nothing: write {{{name}}} there; the command "
                 f"names {', '.join(named) or 'nothing'}"
             )
 
@@ -188,6 +208,10 @@ def check_value(name: str, value: Any, *, where: str) -> None:
     if not NAME.fullmatch(name):
         raise UsageError(f"{where}: {shorten(name)}: the name of an axis has letters, digits and _, at most 40")
     fields = {name: value} if name in OWN_FIELDS else {"values": {name: value}}
+    try:
+        VALUE.validate_python(value, strict=True)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {name} = {shorten(value)}: {ALLOWED}") from error
     validate(ScriptPoint, {"command": SCRIPT, **fields}, where=where)
 
 

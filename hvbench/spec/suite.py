@@ -17,11 +17,12 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
-from hvbench.spec.choices import quote_for_shell, split_choices, unquote
-from hvbench.spec.effect import require_effect
-from hvbench.spec.knob import Kind, kind_of
+from hvbench.spec.choices import quote_for_shell, split_choices
+from hvbench.spec.fields import Fields, PointFields, ScriptFields, parse_value
+from hvbench.spec.knob import Kind, Spec, kind_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
+from hvbench.spec.script import Script, ScriptPoint, check_script
 from hvbench.spec.settings import MeasureSettings
 
 PATHS = ("data", "initial_checkpoint")
@@ -33,11 +34,12 @@ MAX_QUESTION = 1000
 MAX_EXCLUDES = 100  # each is held against every point
 MAX_POINTS = 10_000
 MAX_LAUNCHES = 100_000
-TABLES = ("question", "compares", "point", "axes", "exclude", "measure", "scale")
+TABLES = ("question", "compares", "script", "point", "axes", "exclude", "measure", "scale")
 SCALE_TABLES = ("point", "axes", "exclude", "measure")
 KINDS = {  # what a value must be, and the words for it
     "question": (str, "text"),
     "compares": (list, "a list of axes"),
+    "script": (dict, "a table, [{name}]"),
     "point": (dict, "a table, [{name}]"),
     "axes": (dict, "a table, [{name}]"),
     "exclude": (list, "a list of tables, [[{name}]]"),
@@ -58,9 +60,20 @@ class Suite:
     exclude: list[Mapping[str, Any]] = field(default_factory=list)
     measure: MeasureSettings
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what it changes, checked
+    script: Script | None = None  # what is launched instead of hvbench's own training
     where: str
 
-    def points(self) -> list[Point]:
+    @property
+    def fields(self) -> Fields:
+        """What its keys may be."""
+        return fields_of(self.script)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that a script runs in."""
+        return Path(self.where).parent / Path(self.script.repository).expanduser() if self.script else None
+
+    def points(self) -> list[Point] | list[ScriptPoint]:
         """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
         if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
             raise UsageError(
@@ -73,8 +86,8 @@ class Suite:
         combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
         points = []
         for values in combinations:
-            point = validate(Point, {**self.base, **values}, where=self.where)
-            if not any(matches(point, excluded) for excluded in self.exclude):
+            point = self.fields.make_point({**self.base, **values}, where=self.where)
+            if not any(matches(self.fields, point, excluded) for excluded in self.exclude):
                 points.append(point)
         require_unique(points, where=self.where)
         if not points:
@@ -152,7 +165,8 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         raise UsageError(
             f"{where}: question = {shorten(question)}: must be one printable line of at most {MAX_QUESTION} characters"
         )
-    check_contents(values, where=where)
+    script = check_script(values["script"], where=where) if "script" in values else None
+    check_contents(values, fields_of(script), where=where)
     suite = Suite(
         name=name,
         question=question,
@@ -162,14 +176,16 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         exclude=values.get("exclude", []),
         measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
         scales=values.get("scale", {}),
+        script=script,
         where=where,
     )
-    require_effect(suite.base, suite.axes, suite.measure, where=where, fields={*suite.base, *suite.axes})
+    suite.fields.require_use(suite.base, suite.axes, suite.measure, where=where, fields={*suite.base, *suite.axes})
     for scale in suite.scales:  # a mistake in one shows when the file is read, not when somebody asks for it
         scaled = apply_scale(suite, scale)
         change = suite.scales[scale]
         fields = {*change.get("point", {}), *change.get("axes", {})}
-        require_effect(scaled.base, scaled.axes, scaled.measure, where=f"{where}: [scale.{scale}]", fields=fields)
+        where_scale = f"{where}: [scale.{scale}]"
+        suite.fields.require_use(scaled.base, scaled.axes, scaled.measure, where=where_scale, fields=fields)
     return suite
 
 
@@ -186,18 +202,23 @@ def check_tables(values: Mapping[str, Any], *, allowed: Sequence[str], where: st
             raise UsageError(f"{where}: {key} = {shorten(values[key])}: must be {wanted}")
 
 
-def check_contents(values: Mapping[str, Any], *, where: str, prefix: str = "") -> None:
+def fields_of(script: Script | None) -> Fields:
+    """What the keys of a suite may be."""
+    return ScriptFields(script) if script else PointFields()
+
+
+def check_contents(values: Mapping[str, Any], fields: Fields, *, where: str, prefix: str = "") -> None:
     """Raise UsageError where `point`, `axes` or `exclude` hold what no point can have."""
     base, axes, exclude = values.get("point", {}), values.get("axes", {}), values.get("exclude", [])
     if len(exclude) > MAX_EXCLUDES:
         raise UsageError(
             f"{where}: more than {MAX_EXCLUDES} tables [[{prefix}exclude]]; split the question into several suites"
         )
-    check_keys(base, where=f"{where}: [{prefix}point]")
-    check_axes(axes, where=f"{where}: [{prefix}axes]")
+    own = {key: value for key, value in base.items() if key not in axes}
+    fields.check(own, where=f"{where}: [{prefix}point]")
+    check_axes(axes, fields, where=f"{where}: [{prefix}axes]")
     for index, excluded in enumerate(exclude):
-        check_exclude(excluded, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
-    validate(Point, {key: value for key, value in base.items() if key not in axes}, where=f"{where}: [{prefix}point]")
+        check_exclude(excluded, fields, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
 
 
 def check_compares(names: list[Any], *, axes: Mapping[str, Any], where: str) -> list[str]:
@@ -224,7 +245,7 @@ def apply_scale(suite: Suite, name: str) -> Suite:
     if not isinstance(change, Mapping):
         raise UsageError(f"{suite.where}: scale.{name} = {shorten(change)}: must hold tables such as [{prefix}point]")
     check_tables(change, allowed=SCALE_TABLES, where=f"{suite.where}: [scale.{name}]", prefix=prefix)
-    check_contents(change, where=suite.where, prefix=prefix)
+    check_contents(change, suite.fields, where=suite.where, prefix=prefix)
     base, axes = change.get("point", {}), change.get("axes", {})
     measured = suite.measure.model_dump(exclude_unset=True) | change.get("measure", {})
     return replace(
@@ -236,12 +257,12 @@ def apply_scale(suite: Suite, name: str) -> Suite:
     )
 
 
-def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
-    """Raise UsageError unless every axis is a field of Point with a list of distinct, valid values, and the product is small enough."""
-    check_keys(axes, where=where)
+def check_axes(axes: Mapping[str, Any], fields: Fields, *, where: str) -> None:
+    """Raise UsageError unless every axis is a key with a list of distinct, valid values, and the product is small enough."""
     count = 1
     for key, choices in axes.items():
         if not isinstance(choices, list):
+            fields.check({key: choices}, where=where)
             raise UsageError(
                 f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]"
             )
@@ -251,36 +272,26 @@ def check_axes(axes: Mapping[str, Any], *, where: str) -> None:
             raise UsageError(f"{where} {key}: more than {MAX_POINTS} values; split the question into several suites")
         seen = set()
         for choice in choices:
-            validate(Point, {key: choice}, where=where)
+            fields.check({key: choice}, where=where)
             if choice in seen:
                 raise UsageError(f"{where} {key}: {shorten(choice)} is listed twice")
             seen.add(choice)
+        fields.check_choices(key, choices, where=where)
         count *= len(choices)
         if count > MAX_POINTS:
             raise UsageError(f"{where}: more than {MAX_POINTS} combinations; split the question into several suites")
 
 
-def check_exclude(excluded: Any, *, where: str) -> None:
-    """An exclusion is a non-empty table of fields of Point with valid values."""
+def check_exclude(excluded: Any, fields: Fields, *, where: str) -> None:
+    """An exclusion is a non-empty table of keys with valid values."""
     if not isinstance(excluded, dict) or not excluded:
         raise UsageError(f"{where}: {shorten(excluded)}: must be a table with at least one key")
-    check_keys(excluded, where=where)
-    validate(Point, excluded, where=where)
+    fields.check(excluded, where=where)
 
 
-def check_keys(values: Mapping[str, Any], *, where: str) -> None:
-    """Raise UsageError for a key that Point does not have."""
-    allowed = list(Point.model_fields)
-    for key in values:
-        if key not in allowed:
-            raise UsageError(
-                f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
-            )
-
-
-def matches(point: Point, excluded: Mapping[str, Any]) -> bool:
+def matches(fields: Fields, point: Point | ScriptPoint, excluded: Mapping[str, Any]) -> bool:
     """Whether every key of `excluded` has its value in `point`."""
-    return all(getattr(point, key) == value for key, value in excluded.items())
+    return all(fields.value_of(point, key) == value for key, value in excluded.items())
 
 
 def require_unique(points: Iterable[Point], *, where: str) -> None:
@@ -307,27 +318,43 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             raise UsageError(f"{where}: must be key=value or key=value,value")
         words = split_choices(choices, where=where)
         refuse_ambiguous_path(key, choices, words, where=where)
-        values = [parse_value(key, word, where=where) for word in words]
-        if key in MeasureSettings.model_fields:
-            if len(values) > 1:
-                raise UsageError(f"{where}: {key} is a setting of the measurement, not an axis: give one value")
-            measured = suite.measure.model_dump() | {key: values[0]}
-            suite = replace(suite, measure=validate(MeasureSettings, measured, where=where))
+        names = suite.fields.names
+        if key not in names and key in (tables := setting_tables(suite)):
+            suite = replace(suite, **{tables[key]: override_setting(suite, tables[key], key, words, where=where)})
             continue
-        if key not in Point.model_fields:
-            allowed = [*Point.model_fields, *MeasureSettings.model_fields]
+        if key not in names:
+            allowed = [*names, *setting_tables(suite)]
             raise UsageError(
                 f"{where}: unknown key {shorten(key)}{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
             )
-        check_axes({key: values}, where=where)
+        values = [suite.fields.parse(key, word, where=where) for word in words]
+        check_axes({key: values}, suite.fields, where=where)
         axes = {name: choices for name, choices in suite.axes.items() if name != key}
         if len(values) == 1:
             suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
         else:
             suite = replace(suite, axes={**suite.axes, key: values})
         keys.append(key)
-    require_effect(suite.base, suite.axes, suite.measure, where=option.strip() or suite.where, fields=keys)
+    where = option.strip() or suite.where
+    suite.fields.require_use(suite.base, suite.axes, suite.measure, where=where, fields=keys)
     return suite
+
+
+def setting_tables(suite: Suite) -> dict[str, str]:
+    """Key -> the attribute of the suite that it belongs to, of those that are no field of a point."""
+    settings = dict.fromkeys(MeasureSettings.model_fields, "measure")
+    return settings | ({"repository": "script"} if suite.script else {})
+
+
+def override_setting(suite: Suite, table: str, key: str, words: Sequence[str], *, where: str) -> Spec:
+    """The table of the suite with another value of one key; raises UsageError."""
+    if len(words) > 1:
+        what = "a setting of the measurement" if table == "measure" else "a setting of the script"
+        raise UsageError(f"{where}: {key} is {what}, not an axis: give one value")
+    current = getattr(suite, table)
+    is_text = kind_of(type(current).model_fields[key]) is Kind.TEXT
+    value = parse_value(key, words[0], is_text=is_text, where=where)
+    return validate(type(current), current.model_dump() | {key: value}, where=where)
 
 
 def refuse_ambiguous_path(key: str, choices: str, words: Sequence[str], *, where: str) -> None:
@@ -338,15 +365,3 @@ def refuse_ambiguous_path(key: str, choices: str, words: Sequence[str], *, where
             f"{where}: there is a file {shorten(choices)}, and a comma separates values; for it: {one}, for "
             f"{len(words)} values: {several}"
         )
-
-
-def parse_value(key: str, text: str, *, where: str) -> Any:
-    """A command line value as the TOML value it looks like, or as text; raises UsageError."""
-    fields = Point.model_fields | MeasureSettings.model_fields
-    if key in fields and kind_of(fields[key]) is Kind.TEXT:
-        return unquote(text, where=where)
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):
-        return text
-    return parsed["value"] if len(parsed) == 1 else text

@@ -14,7 +14,8 @@ from typing import Any
 from hvbench.launch.task import Failure
 from hvbench.records.record import Outcome, RankSamples
 from hvbench.spec.messages import shorten
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint
+from hvbench.spec.script import ScriptPoint
 
 # A final loss above this many times that of a uniform guess over all tokens (or classes) is a divergence.
 DIVERGED_LOSS_RATIO = 2.0
@@ -40,6 +41,14 @@ def read_samples(results: Sequence[dict[str, Any]]) -> tuple[list[RankSamples], 
     return samples, None
 
 
+def sum_tokens(ranks: Sequence[RankSamples]) -> list[RankSamples]:
+    """A script's samples with the tokens of each step over all ranks; each rank knows its own. None where one does not say."""
+    lists = [rank.step_tokens for rank in ranks]
+    is_known = all(lists) and len({len(tokens) for tokens in lists}) == 1
+    tokens = [sum(step) for step in zip(*lists, strict=True)] if is_known else []
+    return [rank.model_copy(update={"step_tokens": tokens}) for rank in ranks]
+
+
 def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
     """The first outcome that is not ok, if any, before those of ranks that only ended because of another one.
 
@@ -62,7 +71,7 @@ def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
     return first
 
 
-def find_divergence(point: Point, ranks: Sequence[RankSamples]) -> Outcome | None:
+def find_divergence(point: AnyPoint, ranks: Sequence[RankSamples]) -> Outcome | None:
     """`diverged` if the final loss, averaged over the ranks, is not finite or far above that of a uniform guess.
 
     It is that of the last step whose update fp16 did not drop.
@@ -74,6 +83,10 @@ def find_divergence(point: Point, ranks: Sequence[RankSamples]) -> Outcome | Non
     dropped = set().union(*(rank.skipped_steps for rank in ranks))
     last = next((step for step in reversed(range(steps)) if step not in dropped), None)
     if last is None:
+        return None
+    if isinstance(
+        point, ScriptPoint
+    ):  # of which loss means nothing that is known; its probe says where it is not finite
         return None
     losses = [math.nan if rank.loss[last] is None else rank.loss[last] for rank in ranks]
     mean = sum(losses) / len(losses)

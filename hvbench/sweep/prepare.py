@@ -11,14 +11,16 @@ from dataclasses import replace
 from typing import Any
 
 from hvbench import __version__
-from hvbench.errors import StorageError
+from hvbench.errors import StorageError, UsageError
 from hvbench.io.clock import utc_now
 from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import extra_keys
 from hvbench.plan.turns import decide_turns, describe_site
 from hvbench.records.environment import describe_environment
+from hvbench.records.script_source import describe_script_source
 from hvbench.records.store import RunFolder
+from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
@@ -74,8 +76,10 @@ def _prepare(
     is_single_host: bool,
 ) -> Sweep:
     points = suite.points()
-    for source, encoding in dict.fromkeys((point.data, point.encoding) for point in points):
-        text.check(source, encoding=encoding)
+    require_script_folder(suite)
+    if suite.script is None:
+        for source, encoding in dict.fromkeys((point.data, point.encoding) for point in points):
+            text.check(source, encoding=encoding)
     folder.open_for_writing()
     before = read_earlier_session(folder, resume=options.resume)
     plan = make_plan(
@@ -91,6 +95,7 @@ def _prepare(
     plan = replace(plan, jobs=turns.arrange(plan.jobs))
     run = describe_run(suite, plan, world_size=world_size, command=options.command) | {
         "turns": turns.line,
+        "script": describe_script(suite),
         "precision_aim": None if suite.measure.precision_target is None else choose_aim(runnable, turns),
     }
     if before is not None:
@@ -109,7 +114,24 @@ def _prepare(
     folder.write_run({**run, "data": digests})
     if turns.line:
         observer.prepare(turns.line)
-    return Sweep(suite=suite, folder=folder, plan=plan, options=options, turns=turns, texts=digests)
+    script = run["script"]["source"] if run["script"] else {}
+    return Sweep(suite=suite, folder=folder, plan=plan, options=options, turns=turns, texts=digests, script=script)
+
+
+def require_script_folder(suite: Suite) -> None:
+    """Raise UsageError where the folder that a script runs in is not there."""
+    if suite.script and not suite.folder.is_dir():
+        raise UsageError(
+            f"{suite.where}: [script] repository = {shorten(suite.script.repository)}: no folder {suite.folder}; it is "
+            "seen from the suite's file"
+        )
+
+
+def describe_script(suite: Suite) -> dict[str, Any] | None:
+    """run.json's `script`: what is launched, and of which files it is made; None for hvbench's own training."""
+    if suite.script is None:
+        return None
+    return {**suite.script.model_dump(), "source": describe_script_source(suite.folder)}
 
 
 def read_earlier_session(folder: RunFolder, *, resume: bool) -> dict[str, Any] | None:
@@ -164,7 +186,8 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
     `is_open`: recorded launches may be repeated, so their texts are needed too. The observer is told what is left out of
     a text. Returns the digest of each text by its name (`hvbench.sweep.tasks.name_text`).
     """
-    points = [job.point for job in [*plan.jobs, *(plan.done if is_open else [])]]
+    jobs = [*plan.jobs, *(plan.done if is_open else [])]
+    points = [job.point for job in jobs if isinstance(job.point, Point)]
     digests, losses = {}, []
     by_text: dict[str, list[Point]] = {}
     for point in points:

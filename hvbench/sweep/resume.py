@@ -41,9 +41,9 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if not changes:
             new, gone = (len(_launches(a) - _launches(b)) for a, b in ((now, before), (before, now)))
             changes.append(f"points: {new} new, {gone} gone")
-    for key in ("environment", "data", "pretraining"):
+    for key in ("environment", "data", "pretraining", "script"):
         if isinstance(before.get(key), Mapping):
-            common = {field: value for field, value in now.get(key, {}).items() if field in before[key]}
+            common = {field: value for field, value in (now.get(key) or {}).items() if field in before[key]}
             changes += _compare(key, {field: before[key][field] for field in common}, common)
     return changes
 

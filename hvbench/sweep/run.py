@@ -25,6 +25,7 @@ from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.clock import StartTimes
@@ -36,6 +37,7 @@ from hvbench.sweep.outcomes import (
     join_outcomes,
     outcome_of_failure,
     read_samples,
+    sum_tokens,
 )
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
 from hvbench.sweep.resume import find_changes, require_unchanged
@@ -55,6 +57,7 @@ class Sweep:
     statuses: dict[str, int] = field(default_factory=dict)  # launches so far, by the status of their outcome
     stamps: dict[Point, ParityStamp] = field(default_factory=dict)
     turns: Turns = field(default_factory=Turns)  # which frameworks' workers live at the same time
+    script: Mapping[str, Any] = field(default_factory=dict)  # which files a script is, for records; of twins nothing
     texts: Mapping[str, str] = field(default_factory=dict)  # run.json's `data`: the digests of what is read
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
@@ -186,6 +189,7 @@ class Sweep:
                 checkpoints=self.checkpoints,
                 pretrained=self.pretrained,
                 texts=self.texts,
+                folder=self.suite.folder.resolve() if self.suite.folder else None,
             )
             for job in jobs
         ]
@@ -232,6 +236,8 @@ class Sweep:
     def make_record(self, job: Job, end: TaskEnd, *, started_at: str) -> Record:
         """The record of one launch, from what all ranks left of it."""
         ranks, garbage = read_samples(end.results)
+        if isinstance(job.point, ScriptPoint):
+            ranks = sum_tokens(ranks)
         if end.failure:
             outcome = outcome_of_failure(end.failure, run_path=str(self.folder.path))
         else:
@@ -240,6 +246,8 @@ class Sweep:
             environment = end.results[0]["environment"] | describe_other_hosts(end.results)
         else:
             environment = describe_environment()
+        if self.script:
+            environment = {**environment, "script": self.script}
         return Record(
             suite=self.suite.name,
             point_id=job.point.point_id,
@@ -248,7 +256,7 @@ class Sweep:
             generation=end.generation if end.generation >= 0 else None,
             measure=self.settings,
             outcome=outcome or Outcome(status="ok"),
-            model=model_facts(job.point),
+            model=None if isinstance(job.point, ScriptPoint) else model_facts(job.point),
             environment=environment,
             ranks=ranks,
             parity=self.stamp_of(job),

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hvbench.launch.requests import MeasureRequest
+from hvbench.launch.requests import MeasureRequest, ScriptRequest
 from hvbench.launch.task import Task
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
 from hvbench.plan.turns import Side
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint, Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.pretraining import pretraining_name
 from hvbench.worker.turns import stretch_timeout
@@ -28,6 +29,7 @@ def make_task(
     checkpoints: Path = Path("checkpoints"),
     pretrained: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     texts: Mapping[str, str] = MappingProxyType({}),
+    folder: Path | None = None,
 ) -> Task:
     """The task that measures one job.
 
@@ -40,30 +42,38 @@ def make_task(
         checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
         pretrained: run.json's `pretraining`: a launch that finds other weights there is not trained.
         texts: run.json's `data`, digests by `name_text`: nor one that reads another text.
+        folder: in which a script runs.
     """
     point = seeded_point(job, settings)
+    common = {
+        "group": (job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
+        "beside": None if side is None else (job.repeat, side),
+        "framework": job.point.framework,
+        "world_size": job.point.world_size or 1,
+        "device": job.point.device,
+        "timeout_seconds": stretch_timeout(time_limit_seconds(job, settings)),
+        "memory_limit_bytes": memory_limit_bytes,
+        **launch_facts(job.point),
+    }
+    about = {"measure": settings, "key": job.key, "repeat": job.repeat, "place": place}
+    if isinstance(point, ScriptPoint):
+        request = ScriptRequest(point=point, **about)
+        return Task(
+            job=request.model_dump(),
+            command=tuple(point.arguments()),
+            folder=str(folder),
+            settings={"HVBENCH_SEED": str(point.seed)},
+            **common,
+        )
     start = pretrained.get(pretraining_name(point), {}) if point.is_pretrained else {}
     request = MeasureRequest(
         point=point,
-        measure=settings,
-        key=job.key,
-        repeat=job.repeat,
-        place=place,
+        **about,
         checkpoints=str(checkpoints),
         data_digest=texts.get(name_text(point)),
         pretraining_digest=start.get("digest"),
     )
-    return Task(
-        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
-        beside=None if side is None else (job.repeat, side),
-        framework=job.point.framework,
-        world_size=job.point.world_size or 1,
-        device=job.point.device,
-        job=request.model_dump(),
-        timeout_seconds=stretch_timeout(time_limit_seconds(job, settings)),
-        memory_limit_bytes=memory_limit_bytes,
-        **launch_facts(job.point),
-    )
+    return Task(job=request.model_dump(), **common)
 
 
 def name_text(point: Point) -> str:
@@ -72,6 +82,6 @@ def name_text(point: Point) -> str:
     return f"{point.data}, {point.vocab_size} tokens{encoding}"
 
 
-def seeded_point(job: Job, settings: MeasureSettings) -> Point:
+def seeded_point(job: Job, settings: MeasureSettings) -> AnyPoint:
     """The point as this repeat trains it: with a seed of its own where `seed_per_repeat` asks for that."""
     return job.point.model_copy(update={"seed": settings.seed_of(job.point.seed, repeat=job.repeat)})

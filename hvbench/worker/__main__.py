@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import os
 import signal
@@ -11,11 +10,10 @@ from pathlib import Path
 
 from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.messages import Role
-from hvbench.worker.failure import limit_memory, report_failure
+from hvbench.launch.own_process import die_with_parent, limit_memory
+from hvbench.worker.failure import report_failure
 from hvbench.worker.jobs import run_jobs
 from hvbench.worker.worker import Worker
-
-PR_SET_PDEATHSIG = 1
 
 
 def main(directory: Path) -> None:
@@ -49,13 +47,6 @@ def find_directory(argument: str) -> Path:
     """The folder of this process; under mpirun, which gives all ranks the same words, that of its rank below it."""
     rank = os.environ.get("OMPI_COMM_WORLD_RANK")
     return Path(argument) if rank is None else Path(argument) / f"rank{rank}"
-
-
-def die_with_parent(parent: int | None) -> None:
-    """Ask the kernel to kill this process when its agent ends, however the agent ends (Linux)."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent not in (None, os.getppid()):
-        os._exit(1)  # the agent ended before the request
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import resource
 import traceback
 from pathlib import Path
 from typing import Any
 
 from hvbench.io.atomic import write_json
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
+from hvbench.launch.own_process import limit_memory
 from hvbench.launch.task import FailureStatus
 from hvbench.worker.progress import ProgressFile
 
@@ -43,13 +43,3 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     is_echo = type(error).__name__ == "HorovodInternalError" or any(text in str(error) for text in ANOTHER_RANK_IS_GONE)
     status = FailureStatus.OOM if is_oom else FailureStatus.FAILED
     return {"status": status.value, "message": line[:MAX_LINE], "is_echo": is_echo and not is_oom}
-
-
-def limit_memory(limit_bytes: int | None) -> None:
-    """Let allocations fail beyond `limit_bytes` of private writable memory (None: no limit).
-
-    RLIMIT_DATA and not RLIMIT_AS: a framework maps far more addresses than it ever uses.
-    """
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    soft = hard if limit_bytes is None else limit_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))

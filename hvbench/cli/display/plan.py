@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,12 @@ from hvbench.plan.turns import Turns, decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
 from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import knobs_of
-from hvbench.spec.labels import describe_values, distinguish, short_name
-from hvbench.spec.point import Point
+from hvbench.spec.labels import describe_values, distinguish, short_name, values_of
+from hvbench.spec.point import AnyPoint, Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
+from hvbench.sweep.prepare import require_script_folder
 from hvbench.sweep.pretraining import Pretraining, find_pretrainings
 from hvbench.training import text
 
@@ -39,7 +42,7 @@ MAX_CELL = 24  # characters of a value such as a path
 class Expected:
     """How long the launches of one point take, in seconds each, and whether earlier ones say so."""
 
-    point: Point
+    point: AnyPoint
     launches: int
     seconds: float
     is_measured: bool
@@ -55,7 +58,8 @@ def describe_plan(
     context = resolve_context(np)
     require_horovod_settings(is_launched=context.launcher != "none")
     points = suite.points()
-    texts = dict.fromkeys((point.data, point.encoding) for point in points)
+    require_script_folder(suite)
+    texts = dict.fromkeys((point.data, point.encoding) for point in points if isinstance(point, Point))
     losses = list(filter(None, (text.check(source, encoding=encoding) for source, encoding in texts)))
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
@@ -68,6 +72,7 @@ def describe_plan(
     parts = [
         [f"{suite.name}: {suite.question}"],
         losses,
+        describe_command(suite, plan),
         [*show_table(expected, lists_all=lists_all), *show_constants(plan, suite)],
         describe_skipped(plan.skipped),
         [
@@ -87,9 +92,16 @@ def describe_plan(
     return "\n\n".join("\n".join(part) for part in parts if part)
 
 
+def describe_command(suite: Suite, plan: Plan) -> list[str]:
+    """What a script's first launch executes, as a shell would be given it, and where; nothing of hvbench's own training."""
+    if suite.script is None:
+        return []
+    return [f"each rank runs, for example, {shlex.join(plan.jobs[0].point.arguments())}", f"in {suite.folder}"]
+
+
 def expect(jobs: Sequence[Job], settings: MeasureSettings, earlier: Earlier) -> list[Expected]:
     """A row a point, in the order in which points are first launched."""
-    counts: dict[Point, list[Job]] = {}
+    counts: dict[AnyPoint, list[Job]] = {}
     for job in jobs:
         counts.setdefault(job.point, []).append(job)
     rows = []
@@ -106,14 +118,13 @@ def expect(jobs: Sequence[Job], settings: MeasureSettings, earlier: Earlier) -> 
 def show_table(rows: Sequence[Expected], *, lists_all: bool) -> list[str]:
     """Columns of what varies, launches and time; no more than MAX_ROWS rows unless all are asked for."""
     axes = varying_fields([row.point for row in rows])
-    knobs = knobs_of(Point)
     shown = rows if lists_all or len(rows) <= MAX_ROWS else rows[: MAX_ROWS - 1]
-    header = [*(knobs[name].label or name for name in axes), "launches", "time"]
+    header = [*(label_of(name) for name in axes), "launches", "time"]
     cells = [
-        [*(show_value(getattr(row.point, name)) for name in axes), str(row.launches), show_time(row)] for row in shown
+        [*(show_value(values_of(row.point)[name]) for name in axes), str(row.launches), show_time(row)] for row in shown
     ]
     is_number = [
-        *(all(isinstance(getattr(row.point, name), int | float) for row in shown) for name in axes),
+        *(all(isinstance(values_of(row.point)[name], int | float) for row in shown) for name in axes),
         True,
         True,
     ]
@@ -131,16 +142,28 @@ def show_table(rows: Sequence[Expected], *, lists_all: bool) -> list[str]:
     return lines
 
 
-def varying_fields(points: Sequence[Point]) -> list[str]:
+def varying_fields(points: Sequence[AnyPoint]) -> list[str]:
     """Fields of a point with more than one value, in the order of a report's tables."""
     knobs = knobs_of(Point)
-    order = sorted(knobs, key=lambda name: knobs[name].column if knobs[name].column is not None else len(knobs))
-    return [name for name in order if len({getattr(point, name) for point in points}) > 1]
+
+    def place(name: str) -> int:
+        column = knobs[name].column if name in knobs else None
+        return len(knobs) if column is None else column
+
+    names = values_of(points[0]) if points else []
+    order = names if isinstance(points[0], ScriptPoint) else sorted(names, key=place)
+    return [name for name in order if len({values_of(point)[name] for point in points}) > 1]
+
+
+def label_of(name: str) -> str:
+    """The head of a field's column."""
+    knob = knobs_of(Point).get(name)
+    return knob.label or name if knob else name
 
 
 def count_values(rows: Sequence[Expected], name: str) -> str:
     """The values of a field, or how many there are where they are many."""
-    values = list(dict.fromkeys(show_value(getattr(row.point, name)) for row in rows))
+    values = list(dict.fromkeys(show_value(values_of(row.point)[name]) for row in rows))
     return ", ".join(values) if len(values) <= 2 * MAX_NAMES else f"{len(values)} values"
 
 
@@ -159,14 +182,15 @@ def show_constants(plan: Plan, suite: Suite) -> list[str]:
     """What all points share of what the suite and the launch say, in one line."""
     points = list(dict.fromkeys(job.point for job in plan.jobs))
     varying = set(varying_fields(points))
-    named = [*(name for name in Point.model_fields if name in {*suite.base, *suite.axes, "world_size"})]
-    same = {name: getattr(points[0], name) for name in named if name not in varying}
+    values = values_of(points[0])
+    named = [name for name in values if name in {*suite.base, *suite.axes, "world_size"}]
+    same = {name: values[name] for name in named if name not in varying}
     return [f"the same for all: {describe_values(same)}"] if same and len(points) > 1 else []
 
 
 def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
     """A line for each reason: how many points, and which."""
-    by_reason: dict[str, list[Point]] = {}
+    by_reason: dict[str, list[AnyPoint]] = {}
     for each in skipped:
         by_reason.setdefault(each.reason, []).append(each.point)
     suffixes = distinguish(each.point for each in skipped)
@@ -184,7 +208,7 @@ def describe_skipped(skipped: Sequence[Skipped]) -> list[str]:
 def list_warnings(plan: Plan, *, memory_limit_bytes: int | None) -> list[str]:
     """What may not fit, what a wire's format may lose, and fields without effect."""
     shortages = describe_shortages(plan.jobs, memory_bytes=usable_memory_bytes(), limit_bytes=memory_limit_bytes)
-    notes = describe_idle_points(dict.fromkeys(job.point for job in plan.jobs))
+    notes = describe_idle_points(dict.fromkeys(job.point for job in plan.jobs if isinstance(job.point, Point)))
     return [
         *(f"warning: {line}" for line in (*shortages, *describe_wire_risks(plan.jobs))),
         *(f"note: {line}" for line in notes),
@@ -221,7 +245,8 @@ def describe_time(
     unknown = [job for job in plan.jobs if job.point in {row.point for row in rows if not row.is_measured}]
     seconds = sum(row.launches * row.seconds for row in rows) + sum(each.seconds for each in pretrainings)
     seconds += estimate_setup_seconds(unknown, settings)
-    return f"about {format_duration(seconds)} ({describe_basis(rows, earlier)}), the parity check before it not counted"
+    beside = "" if isinstance(plan.jobs[0].point, ScriptPoint) else ", the parity check before it not counted"
+    return f"about {format_duration(seconds)} ({describe_basis(rows, earlier)}){beside}"
 
 
 def describe_aim(settings: MeasureSettings, plan: Plan, turns: Turns) -> str:
@@ -237,7 +262,8 @@ def describe_basis(rows: Sequence[Expected], earlier: Earlier) -> str:
     """What says how long the points take: estimates, earlier runs, or both."""
     known = sum(row.is_measured for row in rows)
     if not known:
-        return "estimated from the points alone"
+        is_script = isinstance(rows[0].point, ScriptPoint)
+        return "a guess: no run of it is here yet" if is_script else "estimated from the points alone"
     measured = f"by {name_runs(earlier.runs)}"
     return measured if known == len(rows) else f"{count(known, 'point')} {measured}, the others estimated (~)"
 

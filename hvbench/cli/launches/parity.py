@@ -129,6 +129,8 @@ def parse_words(words: Sequence[str], overrides: Sequence[str]) -> Suite:
 
 def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[PointPair]:
     """Every configuration of the suite that can run here, in every framework that is installed; raises UsageError or DataError."""
+    if suite.script:
+        raise UsageError(f"{suite.where}: parity compares hvbench's own trainings, and this suite launches a [script]")
     installed = [name for name in FRAMEWORKS if is_installed(name)]
     missing = [name for name in FRAMEWORKS if name not in installed]
     if len(installed) < 2:

@@ -1,0 +1,58 @@
+"""Becomes people's own training: `python -m hvbench.launch.script FOLDER` executes the command that FOLDER/generation.json has.
+
+The process that trains is the agent's child itself: it dies with the agent, obeys the memory limit, and its folder is
+that of a worker, in which `hvbench.probe` writes what a worker writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from hvbench.io.atomic import write_json
+from hvbench.launch.messages import WorkerDescription
+from hvbench.launch.own_process import die_with_parent, limit_memory
+from hvbench.launch.task import FailureStatus
+
+PHASE = "script"  # what it does before its training begins
+NOT_BEGUN = "has not come to its training (`with probe.training() as training:`)"
+VARIABLE = (
+    "HVBENCH_PROBE"  # the folder, for the probe; and by which its processes are found, whatever session they are in
+)
+END = "end"  # name of the file in the folder that tells the probe that every rank has measured
+
+
+def main(folder: Path) -> None:
+    """Execute the command in its folder; what cannot be executed is a failure of the launch. Never returns."""
+    about = WorkerDescription.from_json(json.loads((folder / "generation.json").read_text(encoding="utf-8")))
+    die_with_parent(about.agent_pid)
+    write_json(folder / "progress.json", {"index": 0, "phase": PHASE, "step": 0}, durable=False)
+    try:
+        os.chdir(about.folder)
+        limit_memory(about.memory_limit_bytes)
+        os.execvp(about.command[0], about.command)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a word
+        what = about.folder if isinstance(error, OSError) and error.filename == about.folder else about.command[0]
+        message = f"cannot run {what}: {getattr(error, 'strerror', None) or error}"
+        failure = {"status": FailureStatus.FAILED.value, "message": message, "index": 0, "phase": PHASE}
+        write_json(folder / "failure.json", failure)
+        os._exit(127)
+
+
+def find_processes(folder: Path) -> list[int]:
+    """Process ids of all that was started with this folder in VARIABLE, in whatever process group (Linux)."""
+    mark = f"{VARIABLE}={folder}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
