@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,10 @@ from hvbench.launch.messages import Role, Start, WorkerDescription
 from hvbench.launch.placement import Member, threads_per_worker, worker_settings
 from hvbench.launch.settings import chosen_threads
 from hvbench.launch.task import Task
+from hvbench.launch.turns import VARIABLE as TURNS
+
+GLOO_TIMEOUT = "HOROVOD_GLOO_TIMEOUT_SECONDS"  # of Horovod: 30 s where it is not set
+SUSPENDED_SECONDS = 24 * 60 * 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,7 @@ def make_orders(
     `slots` are Horovod's places of those ranks (see `assign_slots`), `members` all ranks of the launch.
     """
     first = tasks[0]
+    variables = {**outlast_suspension(rendezvous.environment), **rendezvous.environment}
     joining = join_variables(slots, address=rendezvous.address) if first.command else {}
     orders = []
     for slot in slots:
@@ -60,12 +66,24 @@ def make_orders(
                 generation=rendezvous.generation,
                 logs=rendezvous.logs,
                 token=rendezvous.token,
-                environment={**rendezvous.environment, **places, **joining.get(slot.rank, {}), **first.settings},
+                environment={**variables, **places, **joining.get(slot.rank, {}), **first.settings},
                 workers=[worker],
                 link_bits_per_second=first.link_bits_per_second,
             )
         )
     return [join_ranks(orders, servers=first.servers)] if first.by_mpirun else orders
+
+
+def outlast_suspension(variables: Mapping[str, str]) -> dict[str, str]:
+    """For workers that take turns: patience while all of them are suspended, which Gloo would take for a hung peer.
+
+    `variables` are those that are set for them beside this process's own. A rank that is gone closes its connections, and one
+    that hangs has its time limit.
+    """
+    environment = {**os.environ, **variables}
+    if not environment.get(TURNS) or environment.get(GLOO_TIMEOUT):
+        return {}
+    return {GLOO_TIMEOUT: str(SUSPENDED_SECONDS)}
 
 
 def join_ranks(orders: Sequence[Start], *, servers: int) -> Start:

@@ -20,7 +20,7 @@ from hvbench.launch.generation import Generation
 from hvbench.launch.messages import Exited, Hello, Progress, Result, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 from hvbench.launch.settings import chosen_threads
-from hvbench.launch.starting import Rendezvous, make_orders
+from hvbench.launch.starting import Rendezvous, make_orders, outlast_suspension
 from hvbench.launch.starts import Starts, kind_of_workers
 from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.launch.workers import WorkerSet
@@ -174,6 +174,27 @@ def test_workers_are_started_with_the_chosen_threads(monkeypatch: pytest.MonkeyP
     rendezvous = Rendezvous(generation=0, address="127.0.0.1", port=1, logs="logs", token="t", environment={})
     orders = make_orders([task], assign_slots(members), members=members, rendezvous=rendezvous)
     assert [(order.workers[0].threads, order.environment["OMP_NUM_THREADS"]) for order in orders] == [(3, "3")] * 2
+
+
+@pytest.mark.parametrize(
+    ("before", "beside", "expected"),
+    [
+        ({}, {}, None),
+        ({}, {"HVBENCH_TURNS": ""}, None),
+        ({}, {"HVBENCH_TURNS": "pytorch:/socket"}, "86400"),
+        ({"HVBENCH_TURNS": "a:/socket"}, {}, "86400"),  # an arm of hvbench ab
+        ({"HOROVOD_GLOO_TIMEOUT_SECONDS": "7"}, {"HVBENCH_TURNS": "pytorch:/socket"}, None),  # stays what it is
+    ],
+)
+def test_suspended_workers_are_not_taken_for_hung(
+    before: dict[str, str], beside: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gloo gives up after 30 s; where the frameworks' points are not the same ones, the first turn may be minutes away."""
+    for name in ("HVBENCH_TURNS", "HOROVOD_GLOO_TIMEOUT_SECONDS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    assert outlast_suspension(beside).get("HOROVOD_GLOO_TIMEOUT_SECONDS") == expected
 
 
 def test_a_workers_horovod_is_told_its_place_and_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:

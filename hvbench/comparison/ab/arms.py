@@ -19,10 +19,11 @@ from typing import Any
 
 from hvbench.errors import LaunchError, UsageError
 from hvbench.spec.choices import split_choices
+from hvbench.spec.fields import PointFields
 from hvbench.spec.messages import did_you_mean, shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.spec.suite import check_axes, parse_value
+from hvbench.spec.suite import check_axes
 from hvbench.worker.turns import PROTOCOL
 
 START = "from hvbench.cli import main; main()"
@@ -98,7 +99,8 @@ def require_field(text: str, *, where: str) -> str:
     words = split_choices(value, where=where)
     if not equals or not value or len(words) > 1:
         raise UsageError(f"{where}: must be set=key=value, one value (with a comma in it: between quotes)")
-    check_axes({key: [parse_value(key, value, where=where)]}, where=where)
+    fields = PointFields()
+    check_axes({key: [fields.parse(key, value, where=where)]}, fields, where=where)
     return text
 
 
