@@ -138,6 +138,7 @@ MAY_IMPORT = {
     "hvbench.install": ["errors", "io.cache", "records.limits"],
     "hvbench.launch": [
         "errors",
+        "io.atomic",
         "io.surroundings",
         "records.environment",
         "records.float32",
