@@ -351,6 +351,8 @@ MAY_CALL = {
     },
     "hvbench.worker.failure": {"traceback.print_exc"},  # into the worker's own log
     "hvbench.launch.session": {"os._exit"},  # the second Ctrl-C
+    "hvbench.launch.own_process": {"os._exit"},  # an agent that is gone before its worker has begun
+    "hvbench.launch.script": {"os._exit"},  # what could not become the script
     "hvbench.worker.faults": {"os._exit"},  # one of the faults that tests commit on purpose
 }  # fmt: skip
 
