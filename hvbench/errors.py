@@ -17,6 +17,10 @@ class UsageError(HvbenchError):
     exit_code = 2
 
 
+class ProbeError(UsageError):
+    """A script calls the probe where, or with what, it cannot measure."""
+
+
 class DataError(UsageError):
     """The training text is missing, unreadable or too short for the configuration."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,19 @@ ANOTHER_RANK_IS_GONE = ("HorovodAllreduce", "Horovod has been shut down", "Conne
 
 
 def report_failure(directory: Path, error: BaseException, *, progress: ProgressFile | None) -> None:
-    """Write `failure.json`; the memory that a failed step holds is released first, for this needs some too."""
+    """Print the exception, and write `failure.json`; the memory that a failed step holds is released first, for this needs some too."""
     limit_memory(None)
     traceback.print_exc()
     traceback.clear_frames(error.__traceback__)
-    state = progress.state if progress else {}
+    write_failure(directory, describe_failure(error), state=progress.state if progress else {})
+
+
+def write_failure(directory: Path, failure: Mapping[str, Any], *, state: Mapping[str, Any]) -> None:
+    """Write `failure.json`: what `describe_failure` returns, and where the process was, by its progress; no limit on memory is left."""
+    limit_memory(None)
     place = {"phase": state.get("phase") or "start", "index": state.get("index", -1)}
     place |= {name: state.get(name) for name in ("step", "loss")}
-    write_json(directory / "failure.json", {**describe_failure(error), **place})
+    write_json(directory / "failure.json", {**failure, **place})
 
 
 def describe_failure(error: BaseException) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hvbench.frameworks.contract import Runtime
+if TYPE_CHECKING:
+    from hvbench.frameworks.contract import Runtime
 
 
 def reset_peak_rss() -> None:

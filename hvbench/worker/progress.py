@@ -49,11 +49,12 @@ def process_seconds() -> float:
 class ProgressFile:
     """`progress.json`; a change of phase is also where faults that a test has planned are injected."""
 
-    def __init__(self, directory: Path, *, faults: list[Fault]) -> None:
+    def __init__(self, directory: Path, *, faults: list[Fault], begun_in: str = "start") -> None:
+        """Args: `begun_in` is the phase that the process has been in since it was made."""
         self.path = directory / "progress.json"
         self.state: dict[str, Any] = {"index": -1, "phase": None, "step": 0}
         self.faults = faults
-        self.clock = PhaseClock("start")
+        self.clock = PhaseClock(begun_in)
         self._written = 0.0
 
     def note(self, **facts: Any) -> None:

@@ -43,6 +43,11 @@ class Turns:
                 self._stream.close()
             self._connection.close()
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether it waits for nobody: there are no turns, or no more."""
+        return self._is_free
+
     @contextlib.contextmanager
     def at(self, place: int | None, *, steps: int) -> Iterator[None]:
         """Be at the point number `place`, of so many steps, together with the other arms: all of it runs in turns.

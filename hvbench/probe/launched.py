@@ -1,0 +1,359 @@
+"""LaunchedTraining: the training of a process that hvbench launched, which writes what a worker of hvbench writes.
+
+`hvbench.worker` says which files those are. The process that measures claims its rank's folder, so that of several
+processes of one rank one alone writes there; a child that it forks inherits a training that does nothing.
+"""
+
+from __future__ import annotations
+
+import atexit
+import enum
+import faulthandler
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hvbench.errors import ProbeError
+from hvbench.io.atomic import write_json
+from hvbench.probe.clock import StepClock
+from hvbench.probe.device import synchronize
+from hvbench.probe.evaluations import Evaluations
+from hvbench.probe.idle import Measured, Training
+from hvbench.probe.request import read_request
+from hvbench.probe.result import Measurement, Start, await_end, describe_result, read_start
+from hvbench.probe.samples import LoggedSamples, detach
+from hvbench.records.source import read_source
+from hvbench.worker.failure import describe_failure, write_failure
+from hvbench.worker.faults import load_faults
+from hvbench.worker.progress import WAITING, ProgressFile
+from hvbench.worker.turns import Turns, join_turns
+
+BEFORE = "script"  # what the process does before its training begins
+FIRST = "data"  # before its first step
+PAUSE = "evaluate"
+
+
+class State(enum.Enum):
+    """Where a training is; the value ends an error's message."""
+
+    NEW = "before `with probe.training()`"
+    BETWEEN = "outside of a step"
+    STEP = "within a step"
+    CLOSED = "after the end of the training"
+    FORKED = "in a child process, which measures nothing"
+
+
+class LaunchedTraining(Training):
+    """See `hvbench.probe.Training`."""
+
+    is_launched = True
+
+    def __init__(self, folder: str, *, variable: str, tokens_per_step: Any) -> None:
+        """Read what is asked; nothing is written yet. Raises ProbeError."""
+        self._request = read_request(Path(folder), variable=variable)
+        self._samples = LoggedSamples(tokens_per_step=tokens_per_step)
+        self._evaluations = Evaluations(self._request)
+        self._clock = StepClock()
+        self._progress = ProgressFile(self._request.folder, faults=load_faults(self._request.rank), begun_in=BEFORE)
+        self._progress.note(index=0, phase=BEFORE)
+        self._start: Start | None = None
+        self._state = State.NEW
+        self._is_measured = False
+        self._pending: dict[str, Any] = {}  # logged within the present step
+        self._timed_tokens, self._timed_seconds = 0, 0.0
+        self._turns = Turns()
+        self._place = ExitStack()  # at which the turns are taken
+        self._is_at_place = False
+        self._step, self._pause = Step(self), Pause(self)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left: all are done, or training has ended early.
+
+        One rank of several may be the first whose loss is no number, and would leave the others waiting in an all-reduce: it
+        trains to the end with them, and says so then.
+        """
+        if self._samples.steps >= self._request.total_steps or self._evaluations.stopped_by:
+            return True
+        return self._samples.nonfinite is not None and self._request.world_size == 1
+
+    # What a script calls
+
+    def __enter__(self) -> Training:
+        self.begin()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is None or (isinstance(error, SystemExit) and not error.code and self.is_done):
+            self.leave()
+        else:
+            self.fail(error)
+
+    def step(self) -> AbstractContextManager[None]:
+        return self._step
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self._pause
+
+    def log(
+        self,
+        *,
+        loss: Any = None,
+        learning_rate: Any = None,
+        gradient_norm: Any = None,
+        loss_scale: Any = None,
+        tokens: Any = None,
+    ) -> None:
+        values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
+        values |= {"loss_scale": loss_scale, "tokens": tokens}
+        given = {name: detach(value) for name, value in values.items() if value is not None}
+        if self._state is State.STEP:
+            self._pending |= given
+        elif self._may("log", State.BETWEEN):
+            self._note(given)
+
+    def evaluate(self, *, loss: Any, samples: int = 1, accuracy: Any = None) -> None:
+        if self._state is State.STEP and not self._clock.pauses:
+            raise ProbeError("training.evaluate() within a step: evaluate between steps, in `with training.paused():`")
+        if self._may("evaluate", State.BETWEEN, State.STEP):
+            seconds, training_seconds = self._clock.end_evaluation()
+            values = {"loss": loss, "samples": samples, "accuracy": accuracy}
+            step = self._samples.steps
+            self._evaluations.add(step=step, seconds=seconds, training_seconds=training_seconds, values=values)
+
+    # Its parts, for callbacks
+
+    def begin(self, *, until_exit: bool = False) -> None:
+        """Claim this rank's folder and join the turns. Raises ProbeError or ConnectionError."""
+        if not self._may("__enter__", State.NEW):
+            return
+        self._claim()
+        self._state = State.BETWEEN
+        os.register_at_fork(after_in_child=self._become_child)
+        try:
+            read_source()
+            self._start = read_start()
+            self._stack = (self._request.folder / "stack.txt").open("w", encoding="utf-8")
+            faulthandler.register(signal.SIGUSR1, file=self._stack)
+            about = {"index": 0, "steps": self._request.total_steps, "job": "script", "point": self._request.key}
+            self._progress.enter(FIRST, **about)
+            self._turns = join_turns(rank=self._request.rank, world_size=self._request.world_size)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        if until_exit:
+            self._watch_exit()
+
+    def begin_step(self) -> None:
+        if not self._may("step", State.BETWEEN):
+            return
+        if self._clock.pauses:
+            raise ProbeError("training.step() within training.paused(): the time of a step would be left out")
+        if self.is_done:
+            self.leave()
+        self._clock.begin_pause()  # what the probe itself does is no training
+        self._enter(self._request.phase_of(self._samples.steps))
+        if not self._turns.is_alone:
+            self._take_turn()
+        self._clock.end_pause()
+        synchronize()
+        self._clock.begin_step()
+        self._state = State.STEP
+
+    def end_step(self) -> None:
+        if not self._may("end_step", State.STEP):
+            return
+        synchronize()
+        seconds = self._clock.end_step()
+        self._state = State.BETWEEN
+        self._samples.add_step()
+        if self._samples.steps > self._request.warmup_steps:
+            self._timed_seconds += seconds
+            self._timed_tokens += self._samples.step_tokens[-1] or 0
+        if self._pending:
+            pending, self._pending = self._pending, {}
+            self._note(pending)
+
+    def abandon_step(self) -> None:
+        """The step has raised an exception: it is none, and its time is that between two others."""
+        if self._state is State.STEP:
+            self._state, self._pending = State.BETWEEN, {}
+
+    def begin_pause(self) -> None:
+        if self._may("paused", State.BETWEEN, State.STEP):
+            self._clock.begin_pause()
+            self._enter(PAUSE)
+
+    def end_pause(self) -> None:
+        if self._state in (State.BETWEEN, State.STEP):  # else the training has ended within the pause
+            if self._clock.pauses == 1:
+                is_before = self._samples.steps == 0 and self._state is State.BETWEEN
+                self._enter(FIRST if is_before else self._request.phase_of(self._samples.steps))
+            self._clock.end_pause()
+
+    # Its end
+
+    def leave(self, *, is_exit: bool = False) -> None:
+        """Write down what was measured and raise Measured, or, where steps are missing, that they are.
+
+        `is_exit`: the process ends in any case, and nothing is raised.
+        """
+        if self._state in (State.CLOSED, State.FORKED):
+            return
+        if not self.is_done and self._samples.nonfinite is None:
+            self._give_up(f"trained {self._describe_steps()}")
+            return
+        try:
+            self._write_result()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self._state, self._is_measured = State.CLOSED, True
+        await_end(self._request.folder)
+        if not is_exit:
+            raise Measured
+
+    def fail(self, error: BaseException) -> None:
+        """Write down the exception that ends the training; whoever calls lets it go on."""
+        if self._state in (State.CLOSED, State.FORKED):
+            return
+        failure = describe_failure(error)
+        if isinstance(error, SystemExit):
+            self._give_up(f"exited with code {error.code or 0} when it had trained {self._describe_steps()}")
+        elif self._samples.nonfinite and not failure["is_echo"]:
+            self._give_up(f"{self._samples.nonfinite}; {failure['message']}", status="diverged")
+        else:
+            self._give_up(**failure)
+
+    def _write_result(self) -> None:
+        measured = Measurement(
+            request=self._request,
+            start=self._start,
+            clock=self._clock,
+            samples=self._samples,
+            evaluations=self._evaluations,
+        )
+        result = describe_result(measured)
+        self._progress.clock.enter(WAITING)
+        self._place.close()  # which waits for the other arms of a comparison
+        self._turns.__exit__()
+        result["samples"]["phase_seconds"] = self._progress.clock.take()
+        write_json(self._request.folder / "result-0.json", result)
+        self._enter("finished")
+
+    def _give_up(self, message: str, *, status: str = "failed", is_echo: bool = False) -> None:
+        self._state = State.CLOSED
+        failure = {"status": status, "message": message, "is_echo": is_echo}
+        write_failure(self._request.folder, failure, state=self._progress.state | {"step": self._samples.steps})
+        self._forget_turns()
+
+    def _forget_turns(self) -> None:
+        """Close the connection out of order, without leaving the place: the turn server then waits no more for this process."""
+        self._place.pop_all()
+        self._turns.__exit__()
+
+    def _describe_steps(self) -> str:
+        return f"{self._samples.steps} of the {self._request.total_steps} steps asked for (warmup_steps + steps)"
+
+    def _watch_exit(self) -> None:
+        """Let the end of the process end the training, for nothing else does."""
+        shown = sys.excepthook
+
+        def note(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            self.fail(error)
+            shown(kind, error, trace)
+
+        sys.excepthook = note
+        atexit.register(self.leave, is_exit=True)
+
+    # Inside
+
+    def _enter(self, phase: str) -> None:
+        self._progress.enter(
+            phase,
+            step=self._samples.steps,
+            timed_tokens=self._timed_tokens * self._request.world_size,  # of all ranks, if they have equally many
+            timed_seconds=self._timed_seconds,
+        )
+
+    def _may(self, method: str, *states: State) -> bool:
+        """Whether a method has anything to do here; raises ProbeError where it must not be called, Measured where all is over."""
+        if self._state in states:
+            return True
+        if self._state is State.FORKED:
+            return False
+        if self._is_measured:
+            raise Measured
+        raise ProbeError(f"training.{method}() {self._state.value}")
+
+    def _claim(self) -> None:
+        """Make `pid`, by which this process is found; raises ProbeError where another one has."""
+        path = self._request.folder / "pid"
+        try:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            other = path.read_text(encoding="utf-8") or "unknown"
+            raise ProbeError(
+                f"a second process of rank {self._request.rank} calls probe.training(), beside process {other}: hvbench starts "
+                "one process a rank, and one alone can be measured"
+            ) from None
+
+    def _become_child(self) -> None:
+        """A forked child, such as a loader of data, has no part in this: neither its steps nor its end count."""
+        if self._state is not State.CLOSED:
+            self._forget_turns()
+        self._state = State.FORKED
+
+    def _take_turn(self) -> None:
+        """Wait for the other arms of a comparison before the first step, and for a turn before each."""
+        self._progress.clock.enter(WAITING)
+        if not self._is_at_place:
+            self._place.enter_context(self._turns.at(self._request.place, steps=self._request.steps))
+            self._is_at_place = True
+        self._turns.step()
+        self._progress.clock.enter(self._request.phase_of(self._samples.steps))
+
+    def _note(self, values: dict[str, Any]) -> None:
+        """Keep values of the last step, or, before the first, what holds from then on."""
+        steps, before = self._samples.steps, self._samples.step_tokens[-1:]
+        self._samples.note(values)
+        if not steps:
+            return
+        if steps > self._request.warmup_steps and "tokens" in values:
+            self._timed_tokens += self._samples.step_tokens[-1] - (before[0] or 0)
+        if "loss" in values:
+            self._progress.note(loss=self._samples.loss[-1])
+
+
+class Step:
+    """`with training.step():`."""
+
+    def __init__(self, training: LaunchedTraining) -> None:
+        self._training = training
+
+    def __enter__(self) -> None:
+        self._training.begin_step()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._training.end_step()
+        else:
+            self._training.abandon_step()
+
+
+class Pause:
+    """`with training.paused():`."""
+
+    def __init__(self, training: LaunchedTraining) -> None:
+        self._training = training
+
+    def __enter__(self) -> None:
+        self._training.begin_pause()
+
+    def __exit__(self, *_: object) -> None:
+        self._training.end_pause()
