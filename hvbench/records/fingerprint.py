@@ -114,6 +114,17 @@ def fingerprint_id(record: Record) -> str:
     return hashlib.sha256(json.dumps(machine_facts(record), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def describe_script_source(record: Record) -> str | None:
+    """Which files of people's own training ran, `4f2c… with changes, files 93ab…`; None where nothing says it."""
+    facts = record.environment.get("script")
+    if not isinstance(facts, Mapping) or not facts.get("digest"):
+        return None
+    revision = (
+        f"{facts['revision']}{' with changes' if facts.get('is_dirty') else ''}, " if facts.get("revision") else ""
+    )
+    return f"{revision}files {facts['digest']}"
+
+
 def describe_own_source(record: Record) -> str | None:
     """Which hvbench ran a launch, `0.1.0 at 4f2c…, source 93ab…`; None where the record does not say it."""
     version, revision, digest = (record.environment.get(name) for name in OWN)

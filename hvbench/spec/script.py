@@ -91,13 +91,7 @@ class ScriptPoint(Spec):
     @property
     def program(self) -> str:
         """The script's file name without its ending: the first word of the command that ends in .py, or else the first."""
-        try:
-            words = shlex.split(self.command)
-        except ValueError:  # a shell may read it otherwise
-            words = self.command.split()
-        names = [word.rpartition("/")[2] for word in words]
-        chosen = next((name for name in names if name.endswith(".py")), names[0] if names else "")
-        return chosen.removesuffix(".py")
+        return name_program(self.command).removesuffix(".py")
 
     def value_of(self, name: str) -> Any:
         """What a name in braces stands for; raises KeyError."""
@@ -108,6 +102,16 @@ class ScriptPoint(Spec):
         if self.shell:
             return shell_words(self.command, self.value_of)
         return [fill(word, self.value_of) for word in shlex.split(self.command)]
+
+
+def name_program(command: str) -> str:
+    """The file name of a command's script: its first word that ends in .py, or else its first."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a shell may read it otherwise
+        words = command.split()
+    names = [word.rpartition("/")[2] for word in words]
+    return next((name for name in names if name.endswith(".py")), names[0] if names else "")
 
 
 def show_value(value: Any) -> str:

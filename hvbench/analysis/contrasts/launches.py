@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.analysis.frame.metrics import RATE, STEP
+from hvbench.analysis.frame.metrics import PACE, RATE, STEP
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.analysis.frame.wall import span_of
 from hvbench.analysis.stats.ratios import log_shift, log_shift_of_pairs
 from hvbench.records.record import Record
 
-BY_STEPS = (RATE, STEP)
+BY_STEPS = (RATE, PACE, STEP)
+RATES = (RATE, PACE)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +40,7 @@ def log_ratio_of_steps(metric: str, one: StepTimes, other: StepTimes) -> float:
     """
     took_turns = one.seconds.size == other.seconds.size and ran_side_by_side(one.record, other.record)
     shift = (log_shift_of_pairs if took_turns else log_shift)(other.seconds, one.seconds)
-    return -shift if metric == RATE else shift
+    return -shift if metric in RATES else shift
 
 
 def ran_side_by_side(one: Record, other: Record) -> bool:

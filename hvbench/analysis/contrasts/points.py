@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hvbench.analysis.contrasts.launches import BY_STEPS, StepTimes, log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.metrics import RATE, STEP
@@ -67,15 +66,15 @@ class PointFamily:
         return replace(self, contrasts=contrasts, mean=family.mean, family=family)
 
 
-def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str = RATE) -> PointFamily:
-    """`one` / `other` of every pair of rows: one family, such as two frameworks in all configurations, corrected together."""
-    return _contrast(run, pairs, metric)
+def contrast_points(run: Run, pairs: Sequence[tuple[Row, Row]], *, metric: str | None = None) -> PointFamily:
+    """`one` / `other` of every pair of rows, by the run's speed or by `metric`: one family, such as two frameworks in all configurations, corrected together."""
+    return _contrast(run, pairs, metric or run.speed.metric)
 
 
 def contrast_best(run: Run, rows: Sequence[Row]) -> PointFamily:
-    """The highest rate of `rows`, by its estimate, against each of the others, in their order."""
-    best = max(rows, key=lambda row: -math.inf if pd.isna(row[RATE]) else row[RATE])
-    return _contrast(run, [(best, row) for row in rows if row is not best], RATE, is_best=True)
+    """The fastest of `rows`, by its estimate, against each of the others, in their order."""
+    best = max(rows, key=run.speed.rank)
+    return _contrast(run, [(best, row) for row in rows if row is not best], run.speed.metric, is_best=True)
 
 
 def _contrast(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str, *, is_best: bool = False) -> PointFamily:
@@ -108,7 +107,7 @@ def _make_cache(run: Run) -> dict[tuple[str, str, str], dict[int, float]]:
 
 def _compare(run: Run, one: str, other: str, metric: str) -> dict[int, float]:
     if metric in BY_STEPS:
-        seconds = run.derive(_seconds_of_steps if metric == STEP else _seconds_of_tokens)
+        seconds = run.derive(_seconds_of_tokens if metric == RATE else _seconds_of_steps)
         a, b = seconds.get(one, {}), seconds.get(other, {})
         return {when: log_ratio_of_steps(metric, a[when], b[when]) for when in a if when in b}
     a, b = (_values(run, point_id, metric) for point_id in (one, other))

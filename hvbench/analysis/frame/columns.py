@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,23 +15,43 @@ from typing import Any
 import numpy as np
 
 from hvbench.analysis.frame import memory, shape
-from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.axes import AXES, OF_SCRIPTS, axis_values, is_own, plain_name
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
 from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
+from hvbench.records.record import Record
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.training.flops import hidden_flops_per_token
 
 NOT_REACHED = "not reached"
+OF_SCRIPT = {
+    "command": "of a script, with the names of its axes in braces",
+    "shell": "whether a shell reads that",
+}
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
-def tokens_per_second(samples: LaunchSamples) -> float:
+def tokens_per_second(samples: LaunchSamples) -> float | None:
     """Tokens of the timed steps over all ranks / elapsed seconds, the largest of the ranks' own sums: never a mean of rates."""
+    if samples.step_tokens is None:
+        return None
     return int(samples.step_tokens[samples.record.warmup_steps :].sum()) / elapsed_seconds(samples)
+
+
+def tokens_per_step(samples: LaunchSamples) -> int | None:
+    """Tokens of a step over all ranks; of a script only where all timed steps have as many."""
+    if samples.record.model:
+        return samples.record.model.tokens_per_step
+    timed = None if samples.step_tokens is None else samples.step_tokens[samples.record.warmup_steps :]
+    return int(timed[0]) if timed is not None and (timed == timed[0]).all() else None
+
+
+def tokens_until(samples: LaunchSamples, step: int) -> int | None:
+    """Tokens over all ranks of the first steps, up to `step` of them."""
+    return None if samples.step_tokens is None else int(samples.step_tokens[:step].sum())
 
 
 def elapsed_seconds(samples: LaunchSamples) -> float:
@@ -39,27 +59,31 @@ def elapsed_seconds(samples: LaunchSamples) -> float:
     return float(samples.slowest.sum())
 
 
-def tokens_per_second_per_rank(samples: LaunchSamples) -> float:
+def tokens_per_second_per_rank(samples: LaunchSamples) -> float | None:
     """Tokens per second of all ranks / number of ranks."""
-    return tokens_per_second(samples) / len(samples.record.ranks)
+    rate = tokens_per_second(samples)
+    return None if rate is None else rate / len(samples.record.ranks)
 
 
-def model_flops_per_second(samples: LaunchSamples) -> float:
-    """Tokens per second over all ranks x (6 N + 12 L H Q T) (PaLM, arXiv:2204.02311, app. B)."""
-    return tokens_per_second(samples) * samples.record.model.model_flops_per_token
+def model_flops_per_second(samples: LaunchSamples) -> float | None:
+    """Tokens per second over all ranks x (6 N + 12 L H Q T) (PaLM, arXiv:2204.02311, app. B); of a script nobody knows the model."""
+    model = samples.record.model
+    return tokens_per_second(samples) * model.model_flops_per_token if model else None
 
 
 def model_flops_utilization(samples: LaunchSamples) -> float | None:
     """MFU: achieved / what this framework's own matrix products reached in the same workers, all ranks together."""
-    ceiling = gemm_flops_per_second(samples)
-    return model_flops_per_second(samples) / ceiling if ceiling else None
+    ceiling, rate = gemm_flops_per_second(samples), model_flops_per_second(samples)
+    return rate / ceiling if ceiling and rate else None
 
 
 def model_flops_utilization_discounted(samples: LaunchSamples) -> float | None:
     """MFU of the FLOPs that are left once attention skips what the causal mask hides; the same without such a mask."""
     utilization, facts = model_flops_utilization(samples), samples.record.model
+    if not utilization or facts is None:
+        return None
     left = facts.model_flops_per_token - hidden_flops_per_token(samples.record.point)
-    return utilization * left / facts.model_flops_per_token if utilization and left > 0 else None
+    return utilization * left / facts.model_flops_per_token if left > 0 else None
 
 
 def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
@@ -68,10 +92,18 @@ def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
     return None if None in found else min(found)
 
 
-def final_loss(samples: LaunchSamples) -> float:
-    """Training loss, mean over ranks and over the last tenth of the timed steps (at least one step)."""
+def final_loss(samples: LaunchSamples) -> float | None:
+    """Training loss, mean over ranks and over the last tenth of the timed steps (at least one step).
+
+    Of a script of those of them that it logged, by the ranks that did.
+    """
     timed = samples.timed(samples.loss)
-    return float(timed[:, -max(1, timed.shape[1] // 10) :].mean())
+    if samples.record.is_script:
+        timed = timed[:, np.isfinite(timed).any(axis=0)]
+        if not timed.size:
+            return None
+    last = timed[:, -max(1, timed.shape[1] // 10) :]
+    return float(np.nanmean(last) if samples.record.is_script else last.mean())
 
 
 def final_validation_loss(samples: LaunchSamples) -> float | None:
@@ -81,11 +113,13 @@ def final_validation_loss(samples: LaunchSamples) -> float | None:
 
 def evaluated_tokens(samples: LaunchSamples) -> int | None:
     """Tokens over all ranks, from the start to the last evaluation."""
-    return int(samples.step_tokens[: samples.evaluations[-1].step].sum()) if samples.evaluations else None
+    return tokens_until(samples, samples.evaluations[-1].step) if samples.evaluations else None
 
 
-def loss_digest(samples: LaunchSamples) -> str:
-    """First 12 hex digits of the SHA-256 of every rank's loss at every step (float64, rank-major)."""
+def loss_digest(samples: LaunchSamples) -> str | None:
+    """First 12 hex digits of the SHA-256 of every rank's loss at every step (float64, rank-major); of a script only if it logs any."""
+    if samples.record.is_script and not np.isfinite(samples.loss).any():
+        return None
     return hashlib.sha256(np.ascontiguousarray(samples.loss, dtype="<f8").tobytes()).hexdigest()[:12]
 
 
@@ -106,7 +140,7 @@ def steps_at_target(samples: LaunchSamples) -> float | None:
 
 def tokens_to_target(samples: LaunchSamples) -> int | None:
     """Tokens over all ranks, from the start to the first evaluation at or under the target."""
-    return int(samples.step_tokens[: samples.reached.step].sum()) if samples.reached else None
+    return tokens_until(samples, samples.reached.step) if samples.reached else None
 
 
 def seconds_after_first_step_to_target(samples: LaunchSamples) -> float | None:
@@ -134,7 +168,7 @@ def steps_before_target(samples: LaunchSamples) -> int | None:
 def tokens_before_target(samples: LaunchSamples) -> int | None:
     """The same in tokens over all ranks."""
     steps = steps_before_target(samples)
-    return None if steps is None else int(samples.step_tokens[:steps].sum())
+    return None if steps is None else tokens_until(samples, steps)
 
 
 def seconds_before_target(samples: LaunchSamples) -> float | None:
@@ -156,6 +190,8 @@ def evaluation_seconds(samples: LaunchSamples, *, until: float = math.inf) -> fl
 
 def clipped_fraction(samples: LaunchSamples) -> float | None:
     """Of all updates, warm-up included: those whose gradient norm was above `max_gradient_norm`; missing where it is 0."""
+    if samples.record.is_script:
+        return None
     rank, limit = samples.record.ranks[0], samples.record.point.max_gradient_norm
     skipped = set(rank.skipped_steps)
     norms = [norm for step, norm in enumerate(rank.gradient_norm) if norm is not None and step not in skipped]
@@ -172,7 +208,7 @@ def peak_device_memory_bytes(samples: LaunchSamples) -> int | None:
 
 def exchange_and_update_seconds_per_token(samples: LaunchSamples) -> float | None:
     """Exposed communication and update of a step / its tokens over all ranks; missing without ablations, or where noise leaves nothing."""
-    if not samples.parts:
+    if not samples.parts or samples.record.model is None:
         return None
     seconds = samples.parts["exposed_communication_seconds"] + samples.parts["optimizer_seconds"]
     return seconds / samples.record.model.tokens_per_step if seconds > 0 else None
@@ -181,6 +217,11 @@ def exchange_and_update_seconds_per_token(samples: LaunchSamples) -> float | Non
 def part_of_step(name: str, samples: LaunchSamples) -> float | None:
     """One value of `break_down`; missing without ablations."""
     return samples.parts.get(name)
+
+
+def of_twin(metric: Callable[[LaunchSamples], Any], samples: LaunchSamples) -> Any:
+    """`metric` of a launch that hvbench trained itself; missing of a script, which does not say it."""
+    return None if samples.record.is_script else metric(samples)
 
 
 @dataclass(frozen=True)
@@ -225,7 +266,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("timed_steps", "int", "steps", "steps after the warm-up",
            lambda s: s.slowest.size),
     Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
-           lambda s: s.record.model.tokens_per_step),
+           tokens_per_step),
     Column("tokens_per_second", "float", "tokens/s", "all ranks' tokens of the timed steps / elapsed_seconds",
            tokens_per_second),
     Column("tokens_per_second_per_rank", "float", "tokens/s", "the same / ranks",
@@ -276,9 +317,9 @@ POINT_COLUMNS: tuple[Column, ...] = (
            "(exposed_communication_seconds + optimizer_seconds) / tokens_per_step: what accumulation saves",
            exchange_and_update_seconds_per_token),
     Column("data_prepare_seconds", "float", "s", "slowest rank's preparation of the data",
-           lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks)),
+           partial(of_twin, lambda s: max(rank.data_prepare_seconds for rank in s.record.ranks))),
     Column("build_seconds", "float", "s", "slowest rank's building of the model",
-           lambda s: max(rank.build_seconds for rank in s.record.ranks)),
+           partial(of_twin, lambda s: max(rank.build_seconds for rank in s.record.ranks))),
     Column("peak_rss_bytes", "int", "B", "largest over ranks",
            lambda s: max(rank.peak_rss_bytes for rank in s.record.ranks)),
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
@@ -296,7 +337,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
-           lambda s: max(len(rank.skipped_steps) for rank in s.record.ranks)),
+           partial(of_twin, lambda s: max(len(rank.skipped_steps) for rank in s.record.ranks))),
     Column("clipped_fraction", "float", "1", "updates with a gradient norm above max_gradient_norm, warm-up included",
            clipped_fraction),
     Column("final_loss", "float", "nats/token", "mean over ranks and the last tenth of the timed steps",
@@ -341,4 +382,31 @@ POINT_COLUMNS: tuple[Column, ...] = (
            evaluation_seconds_to_target),
 )
 # fmt: on
+
+
+def columns_of(records: Iterable[Record]) -> tuple[Column, ...]:
+    """POINT_COLUMNS, and behind the ranks the axes of scripts among the launches, each with the kind that its values have."""
+    values: dict[str, list[Any]] = {}
+    for record in records:
+        for name, value in axis_values(record.point).items() if record.is_script else ():
+            if is_own(name) or name in OF_SCRIPTS:
+                values.setdefault(name, []).append(value)
+    if not values:
+        return POINT_COLUMNS
+    own = [
+        Column(name, kind_of_values(values[name]), "", OF_SCRIPT.get(name, f"the script's own: {plain_name(name)}"))
+        for name in sorted(values, key=lambda name: name in OF_SCRIPTS)
+    ]
+    place = 1 + [column.name for column in POINT_COLUMNS].index("world_size")
+    return (*POINT_COLUMNS[:place], *own, *POINT_COLUMNS[place:])
+
+
+def kind_of_values(values: Iterable[Any]) -> str:
+    """The key of DTYPES that holds all these values; text where they are of several kinds."""
+    kinds = {type(value) for value in values}
+    if kinds <= {int, float}:
+        return "int" if kinds == {int} else "float"
+    return "bool" if kinds == {bool} else "str"
+
+
 MEASURED_COLUMNS = tuple(column.name for column in POINT_COLUMNS if column.metric)

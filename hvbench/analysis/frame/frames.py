@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.frame.axes import axis_values
 from hvbench.analysis.frame.ceilings import compare_with_machine
-from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column
+from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column, columns_of
 from hvbench.analysis.frame.samples import (
     evaluations_of,
     find_defect,
@@ -22,13 +23,14 @@ from hvbench.analysis.frame.samples import (
     tokens_of_steps,
 )
 from hvbench.records.record import RankSamples, Record
+from hvbench.spec.script import show_value
 
 NEVER_TRIED = ("skipped", "interrupted")  # ends that say nothing about a launch's way to its target
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 
 
 def point_frame(records: Iterable[Record], *, metrics: Collection[str] | None = None) -> pd.DataFrame:
-    """One row per record, with the columns of `POINT_COLUMNS`, sorted by point, repeat and start.
+    """One row per record, with the columns of `columns_of`, sorted by point, repeat and start.
 
     `metrics`: only these of the figures that samples are needed for, which saves most of the time; the others are missing.
     """
@@ -36,14 +38,24 @@ def point_frame(records: Iterable[Record], *, metrics: Collection[str] | None = 
     chosen = [column for column in POINT_COLUMNS if column.metric and (metrics is None or column.name in metrics)]
     rows = [_point_row(launch, record, chosen) for launch, record in enumerate(records)]
     compare_with_machine(rows)
-    columns = {c.name: pd.Series([row.get(c.name) for row in rows], dtype=DTYPES[c.kind]) for c in POINT_COLUMNS}
+    columns = {
+        c.name: pd.Series(
+            [as_text(row.get(c.name)) if c.kind == "str" else row.get(c.name) for row in rows], dtype=DTYPES[c.kind]
+        )
+        for c in columns_of(records)
+    }
     return pd.DataFrame(columns)
+
+
+def as_text(value: Any) -> str | None:
+    """A value of a column of text, in which a script's axis may have numbers too."""
+    return value if value is None or isinstance(value, str) else show_value(value)
 
 
 def step_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record, rank and step (counted from 1), the steps of incomplete launches included.
 
-    `tokens` are those of all ranks up to the end of the step; `training_seconds` is this rank's clock then: its steps
+    `tokens` are those of all ranks up to the end of the step, missing where a script does not say them; `training_seconds` is this rank's clock then: its steps
     and its waits for data.
     """
     parts = [
@@ -51,7 +63,8 @@ def step_frame(records: Iterable[Record]) -> pd.DataFrame:
         for launch, record in enumerate(sort_records(records))
         for rank in sorted(record.ranks, key=lambda one: one.rank)
     ]
-    integers = dict.fromkeys(("launch", "repeat", "rank", "step", "tokens"), "int64")
+    integers = dict.fromkeys(("launch", "repeat", "rank", "step"), "int64")
+    integers["tokens"] = "float64" if any(part["tokens"].dtype == float for part in parts) else "int64"
     texts = dict.fromkeys(("point_id", "framework", "status"), "str")
     floats = dict.fromkeys(("step_seconds", "training_seconds", *STEP_SAMPLES), "float64")
     dtypes = {**integers, **texts, "is_warmup": "bool", **floats}
@@ -77,6 +90,7 @@ def _rank_steps(rank: RankSamples, *, launch: int, record: Record) -> dict[str, 
     """Column of `step_frame` -> the values of one rank: an array (steps,), or one value that all its steps share."""
     seconds = np.array(rank.step_seconds, dtype=float)
     steps = seconds.size
+    tokens = tokens_of_steps(record, steps=steps)
     samples = {name: pad_samples(getattr(rank, name), steps) for name in STEP_SAMPLES}
     return {
         "launch": launch,
@@ -87,7 +101,7 @@ def _rank_steps(rank: RankSamples, *, launch: int, record: Record) -> dict[str, 
         "rank": rank.rank,
         "step": np.arange(1, steps + 1),
         "is_warmup": np.arange(steps) < record.warmup_steps,
-        "tokens": np.cumsum(tokens_of_steps(record, steps=steps)),
+        "tokens": np.full(steps, np.nan) if tokens is None else np.cumsum(tokens),
         "step_seconds": seconds,
         "training_seconds": np.cumsum(seconds + np.nan_to_num(samples["data_seconds"])),
         **samples,
@@ -106,14 +120,22 @@ def evaluation_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record and evaluation that every rank finished; losses are weighted by the ranks' samples."""
     rows = [
         {"launch": launch, "point_id": record.point_id, "framework": record.point.framework, "repeat": record.repeat,
-         "status": record.outcome.status, "tokens": int(tokens_of_steps(record, steps=one.step).sum()), **vars(one)}
+         "status": record.outcome.status, "tokens": count_tokens(record, steps=one.step), **vars(one)}
         for launch, record in enumerate(sort_records(records))
         for one in evaluations_of(record)
     ]  # fmt: skip
     floats = dict.fromkeys(("validation_loss", "evaluation_seconds", "training_seconds", "accuracy"), "float64")
     integers = dict.fromkeys(("launch", "repeat", "step", "tokens", "samples"), "int64")
+    if any(row["tokens"] is None for row in rows):
+        integers["tokens"] = "float64"
     dtypes = {**integers, **dict.fromkeys(("point_id", "framework", "status"), "str"), **floats}
     return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def count_tokens(record: Record, *, steps: int) -> int | None:
+    """Tokens over all ranks of the first steps; None of a script that does not say them."""
+    tokens = tokens_of_steps(record, steps=steps)
+    return None if tokens is None else int(tokens.sum())
 
 
 def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[str, Any]:
@@ -122,7 +144,7 @@ def _point_row(launch: int, record: Record, columns: Sequence[Column]) -> dict[s
         "suite": record.suite,
         "point_id": record.point_id,
         "repeat": record.repeat,
-        **record.point.model_dump(),
+        **axis_values(record.point),
         "trained_seed": record.trained_seed,
         "is_emulated": is_emulated(record),
         "generation": record.generation,

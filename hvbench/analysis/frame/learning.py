@@ -28,7 +28,7 @@ class Curve:
 
     seed: int
     steps: np.ndarray
-    tokens: np.ndarray
+    tokens: np.ndarray  # or steps, where some launch does not say its tokens
     losses: np.ndarray
     accuracies: np.ndarray
     arrival: float | None  # steps to the target loss; None where it was not reached
@@ -137,13 +137,15 @@ def _make_learner(launches: pd.DataFrame, axes: Sequence[str], curves: Mapping[i
 def _read_curves(run: Run) -> dict[int, Curve]:
     good = run.points[run.points["status"] == "ok"].set_index("launch")
     evaluations = run.evaluations[run.evaluations["launch"].isin(good.index)]
+    # Where nobody says how many tokens a step has, steps are what is alike.
+    budget = "tokens" if evaluations["tokens"].notna().all() else "step"
     found = {}
     for launch, marks in evaluations.groupby("launch"):
         own = good.loc[launch]
         found[launch] = Curve(
             seed=int(own["trained_seed"]),
             steps=marks["step"].to_numpy(float),
-            tokens=marks["tokens"].to_numpy(float),
+            tokens=marks[budget].to_numpy(float),
             losses=marks["validation_loss"].to_numpy(float),
             accuracies=marks["accuracy"].to_numpy(float),
             arrival=None if pd.isna(own["steps_at_target"]) else float(own["steps_at_target"]),

@@ -9,8 +9,8 @@ from hvbench.training.memory import MemoryEstimate, estimate_memory
 
 
 def estimate_of(record: Record) -> MemoryEstimate | None:
-    """What the point alone says of a rank's memory; None where a rank trained on another device than the CPU."""
-    if any(rank.device != "cpu" for rank in record.ranks):
+    """What the point alone says of a rank's memory; None of a script, and where a rank trained on another device than the CPU."""
+    if record.is_script or any(rank.device != "cpu" for rank in record.ranks):
         return None
     fact = native_fact(PRECISIONS[record.point.precision].compute_dtype)
     is_native = record.environment.get(fact) is True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +31,13 @@ class Metric:
 HUGE_PAGE_BYTES = float(2**21)  # what the kernel may give or not give at once, whatever the program asked for
 STEP = "step_seconds_median"
 RATE = "tokens_per_second"
+PACE = "steps_per_second"  # what speeds are compared by where nobody says how many tokens a step has
 MEMORY = {"is_decisive": True, "is_timing": False, "resolution": HUGE_PAGE_BYTES}
 METRICS = (
     Metric(STEP, "step median", is_decisive=True),
     Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, **MEMORY),
     Metric("peak_device_memory_bytes", "peak device memory", "MiB", 2**-20, **MEMORY),
-    Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False),
+    Metric("tokens_per_second", "tokens/s", "1/s", 1.0, is_lower_better=False, needs="the tokens of its steps"),
     Metric("step_seconds_p95", "step p95", needs=f"{samples_needed(P95)} timed steps"),
     Metric("forward_seconds", "forward pass"),
     Metric("backward_only_seconds", "backward pass"),
@@ -45,6 +49,29 @@ METRICS = (
     Metric("build_seconds", "model building", "s", 1.0),
 )
 PARTS = ("forward_seconds", "backward_only_seconds", "update_seconds", "exposed_communication_seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How the speed of a run's points is told and compared: by tokens a second, or else by the time of a step."""
+
+    metric: str  # of contrasts: a ratio above 1 is faster
+    column: str  # what of a point is shown
+    unit: str
+    scale: float  # from the column's unit to it
+    quantity: str  # what of two points is divided
+    title: str  # heads a list of it
+
+    def rank(self, row: Mapping[str, Any]) -> float:
+        """What is the larger, the faster a row of a summary is; -inf where it was not measured."""
+        value = row[self.column]
+        if value is None or value != value:
+            return -math.inf
+        return float(value) if self.column == RATE else -float(value)
+
+
+TOKENS = Speed(metric=RATE, column=RATE, unit="tokens/s", scale=1.0, quantity="tokens/s", title="tokens/s, all ranks")
+STEPS = Speed(metric=PACE, column=STEP, unit="ms a step", scale=1e3, quantity="steps/s", title="step median (ms)")
 
 
 def measure_parts(record: Record) -> dict[str, float]:

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import varying_axes
+from hvbench.analysis.frame.axes import are_scripts, plain_name, varying_axes
 from hvbench.analysis.frame.frames import choose_slowest_rank, evaluation_frame, point_frame, step_frame
+from hvbench.analysis.frame.metrics import RATE, STEP, STEPS, TOKENS, Speed
 from hvbench.analysis.frame.samples import sort_records
 from hvbench.records.record import Record
 
@@ -69,12 +70,28 @@ class Run:
     def compared_axes(self) -> list[str]:
         """Of these the ones that the suite's question compares; the others are circumstances. All, where it names none that varies."""
         named = self.request.get("compares")
-        chosen = [axis for axis in self.other_axes if isinstance(named, list) and axis in named]
+        chosen = [axis for axis in self.other_axes if isinstance(named, list) and plain_name(axis) in named]
         return chosen or self.other_axes
 
     @cached_property
+    def is_of_scripts(self) -> bool:
+        """Whether people's own training was measured, of which hvbench knows neither framework nor model."""
+        return are_scripts(self.points)
+
+    @cached_property
+    def speed(self) -> Speed:
+        """How speeds are told and compared: by tokens where every launch that was measured says how many it trained on."""
+        measured = self.points[self.points[STEP].notna()]
+        return TOKENS if measured[RATE].notna().all() else STEPS
+
+    @cached_property
     def was_evaluated(self) -> bool:
-        """Whether any launch evaluated on validation data: then the run's question is about learning, else about speed."""
+        """Whether the run's question is about learning, else about speed: any launch evaluated on validation data.
+
+        A script evaluates as part of what it does, whatever is asked of it: its question is about learning where there is a target.
+        """
+        if self.is_of_scripts:
+            return any(record.measure.target_loss is not None for record in self.records)
         asked = any(record.measure.evaluate_every for record in self.records)
         return asked or any(rank.evaluations for record in self.records for rank in record.ranks)
 

@@ -15,6 +15,8 @@ from hvbench.analysis.frame.elapsed import slowest_rank
 from hvbench.records.environment import native_fact
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint
 from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.memory import MemoryEstimate
 from hvbench.training.schedule import tokens_of_step
@@ -43,7 +45,7 @@ class LaunchSamples:
     step_seconds: np.ndarray
     data_seconds: np.ndarray
     loss: np.ndarray
-    step_tokens: np.ndarray  # (steps,): over all ranks
+    step_tokens: np.ndarray | None  # (steps,): over all ranks; None: of a script that does not say how many
     evaluations: list[Evaluated]
 
     @cached_property
@@ -81,7 +83,7 @@ class LaunchSamples:
     def at_end(self) -> Evaluated | None:
         """The evaluation after the last step; None where there was none, as in records of versions that made none there."""
         last = self.evaluations[-1] if self.evaluations else None
-        return last if last and last.step == len(self.step_tokens) else None
+        return last if last and last.step == self.step_seconds.shape[1] else None
 
     @cached_property
     def reached(self) -> Evaluated | None:
@@ -115,8 +117,12 @@ def make_samples(record: Record) -> LaunchSamples:
 
 
 def evaluations_of(record: Record) -> list[Evaluated]:
-    """The evaluations that every rank finished, by step: sample-weighted loss, slowest rank's seconds."""
-    by_rank = [{one.step: one for one in rank.evaluations} for rank in record.ranks]
+    """The evaluations that every rank finished, by step: sample-weighted loss, slowest rank's seconds.
+
+    Of a script those that every rank finished which evaluates at all: many leave it to rank 0.
+    """
+    ranks = [rank for rank in record.ranks if rank.evaluations or not record.is_script]
+    by_rank = [{one.step: one for one in rank.evaluations} for rank in ranks]
     merged = []
     for step in sorted(set.intersection(*map(set, by_rank))) if by_rank else []:
         parts = [evaluations[step] for evaluations in by_rank]
@@ -135,8 +141,14 @@ def evaluations_of(record: Record) -> list[Evaluated]:
     return merged
 
 
-def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray:
-    """(steps,): tokens over all ranks of each of the first `steps` steps; from the point where the record does not list them."""
+def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray | None:
+    """(steps,): tokens over all ranks of each of the first `steps` steps; from the point where the record does not list them.
+
+    None of a script that did not say how many.
+    """
+    if record.model is None or not isinstance(record.point, Point):
+        stated = record.ranks[0].step_tokens if record.ranks else []
+        return np.array(stated[:steps], dtype=np.int64) if stated and len(stated) >= steps else None
     tokens = np.full(steps, record.model.tokens_per_step, dtype=np.int64)
     if not record.ranks:
         return tokens
@@ -168,16 +180,24 @@ def find_defect(record: Record) -> str | None:
         if min(rank.step_seconds) <= 0:
             return f"record holds a step of rank {rank.rank} that took no time"
     point = record.point
+    if isinstance(point, ScriptPoint):
+        return None
     tokens = point.micro_batch_size * point.gradient_accumulation_steps * world_size * point.sequence_length
     if any(max(rank.step_tokens, default=0) > tokens for rank in record.ranks):
         return f"record states steps of more tokens than the {tokens} that its point means"
-    if record.model.tokens_per_step != tokens or record.model.model_flops_per_token <= 0:
-        return f"record states {record.model.tokens_per_step} tokens per step, its point means {tokens}"
+    if record.model is None or record.model.tokens_per_step != tokens or record.model.model_flops_per_token <= 0:
+        stated = record.model.tokens_per_step if record.model else "no"
+        return f"record states {stated} tokens per step, its point means {tokens}"
     return None
 
 
 def is_emulated(record: Record) -> bool:
-    """Whether its precision was rounded to and multiplied in fp32: its ceilings say so, or else the environment."""
+    """Whether its precision was rounded to and multiplied in fp32: its ceilings say so, or else the environment.
+
+    Of a script's precision nothing is known.
+    """
+    if isinstance(record.point, ScriptPoint):
+        return False
     ceilings = [rank.ceiling for rank in record.ranks if rank.ceiling]
     if ceilings:
         return any(ceiling.is_emulated for ceiling in ceilings)

@@ -8,15 +8,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvbench.analysis.contrasts.precision import half_width_of
+from hvbench.analysis.frame.metrics import TOKENS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.contents import topics_of
 from hvbench.analysis.show.effects import say_judged
 from hvbench.analysis.show.sentences import Answer, Draft, Sentence
 from hvbench.analysis.topics.frameworks import contrast_frameworks
+from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import measured_rows
 
 MAX_HEADLINES = 3
 NO_RECORDS = "No launch has left a record yet, so there is nothing to say."
+NO_TOKENS = (
+    "Times of steps are compared, for the script does not say how many tokens a step has: where configurations do different work in a "
+    "step, `probe.training(tokens_per_step=…)` makes it tokens/s."
+)
 NO_SPEED = "No launch ended in ok, so no speed was measured."
 
 
@@ -62,6 +68,8 @@ def list_advice(run: Run) -> list[str]:
 
 def describe_certainty(run: Run) -> list[Sentence]:
     """By which rule points are compared, and how close the frameworks' ratios are known."""
+    if run.is_of_scripts and len(measured_rows(run)) > 1 and not (run.was_evaluated or was_launched_once(run)):
+        return [*([] if run.speed is TOKENS else [Draft().finish("certainty", NO_TOKENS)]), _describe_rule(Draft(), "")]
     contrasts = [each for rivals in contrast_frameworks(run) for each in rivals.family.contrasts]
     widths = [width for each in contrasts if math.isfinite(width := half_width_of(each.contrast))]
     if not widths or run.was_evaluated:
@@ -70,13 +78,15 @@ def describe_certainty(run: Run) -> list[Sentence]:
     judged = say_judged(contrast_frameworks(run)[0].family, 0)
     width = 100 * float(np.median(widths))
     known = draft.figure(width, "half_width", judged, text=f"{width:.1f}")
-    return [
-        draft.finish(
-            "certainty",
-            "Points are compared round by round, by one rule: faster is a ratio whose interval, corrected for all contrasts of "
-            f"its question, leaves out {draft.count(1)}. In the median configuration the frameworks' ratio is known to ± {known} %.",
-        )
-    ]
+    return [_describe_rule(draft, f" In the median configuration the frameworks' ratio is known to ± {known} %.")]
+
+
+def _describe_rule(draft: Draft, known: str) -> Sentence:
+    return draft.finish(
+        "certainty",
+        "Points are compared round by round, by one rule: faster is a ratio whose interval, corrected for all contrasts of "
+        f"its question, leaves out {draft.count(1)}.{known}",
+    )
 
 
 def describe_failures(run: Run) -> list[Sentence]:

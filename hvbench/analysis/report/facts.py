@@ -13,8 +13,11 @@ from hvbench.analysis.show.render import join_constants
 from hvbench.analysis.show.tables import describe_constants
 from hvbench.analysis.stats.estimates import describe_end, list_rows
 from hvbench.analysis.topics.parity.stamps import verdict_of
+from hvbench.analysis.topics.throughput.pairs import name_script
 from hvbench.analysis.topics.wire import find_large_losses
+from hvbench.records.fingerprint import describe_script_source
 from hvbench.records.record import Record
+from hvbench.spec.script import ScriptPoint
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
 MAX_COMMAND = 4000  # characters
@@ -72,12 +75,23 @@ def list_request(run: Run) -> dict[str, str]:
         "asked at": request.get("created_at"),
         "launches": f"{len(points)}, from {started[0]} to {started[-1]}" if started else "none",
         "hvbench": request.get("hvbench_version"),
+        "script": "; ".join(list_scripts(run)),
         "measured": ", ".join(f"{key} {show_value(value)}" for key, value in measure.items() if value is not None)
         if isinstance(measure, Mapping)
         else None,
         "same for all points": join_constants(describe_constants(points)) or None,
     }
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def list_scripts(run: Run) -> list[str]:
+    """Which files of people's own training were run: `train.py at 4f2c…, files 93ab…`."""
+    found = {}
+    for record in run.records:
+        if isinstance(record.point, ScriptPoint):
+            source = describe_script_source(record)
+            found[name_script(record.point.command) + (f" at {source}" if source else "")] = None
+    return list(found)
 
 
 def read_command(run: Run) -> str | None:

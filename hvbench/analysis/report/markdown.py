@@ -20,7 +20,7 @@ from hvbench.analysis.report.quality import describe_quality
 from hvbench.analysis.show.render import render_markdown
 from hvbench.analysis.show.text import escape_markdown
 from hvbench.analysis.topics.parity.stamps import verdict_of
-from hvbench.analysis.topics.throughput.fastest import Fastest, list_fastest
+from hvbench.analysis.topics.throughput.fastest import Fastest, list_fastest, title_fastest
 from hvbench.records.record import Record
 
 
@@ -28,7 +28,7 @@ def render_report(run: Run, *, plots: Mapping[str, str], beside: Sequence[str] =
     """`report.md`. `plots`: file stem of every plot -> its title; `beside`: those that stand beside the answer."""
     blocks = [*_render_head(run), *_render_answer(run, [_render_plot(name, plots[name]) for name in beside])]
     if run.records:
-        blocks += ["## Fastest configuration of each framework", render_fastest(list_fastest(run))]
+        blocks += [f"## {title_fastest(run)}", render_fastest(list_fastest(run))]
     blocks += [*list_advice(run), "## What was run", *render_request(run)]
     for table in list_tables(run) if run.records else []:
         blocks += [f"## {table.title}", render_markdown(table, with_constants=False).rstrip()]
@@ -83,7 +83,7 @@ def render_fastest(fastest: Sequence[Fastest]) -> str:
     """One line per framework: its fastest point, how sure that is, and how many points it is surely faster than."""
     lines = []
     for best in fastest:
-        text = f"{escape_markdown(best.where)}, at {best.rate} tokens/s ({best.interval}). {best.note}".rstrip()
+        text = f"{escape_markdown(best.where)}, at {best.rate} {best.unit} ({best.interval}). {best.note}".rstrip()
         lines.append(f"- **{best.label}**: {text if best.rate else 'no launch ended in `ok`.'}")
     return "\n".join(lines)
 

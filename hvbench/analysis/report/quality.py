@@ -20,9 +20,9 @@ from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
 from hvbench.analysis.topics.frameworks import contrast_frameworks
 from hvbench.analysis.topics.throughput.pairs import describe_point
-from hvbench.records.fingerprint import describe_own_source
+from hvbench.records.fingerprint import describe_own_source, describe_script_source
 from hvbench.records.record import Record
-from hvbench.registry import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS, SCRIPT
 
 # The first timed step against the others: more than this, and surely above 1, is a trend; surely less is none.
 LEFTOVER_WARMUP = 1.05
@@ -51,7 +51,8 @@ def describe_turns(records: Sequence[Record]) -> list[str]:
     if not count:
         return []
     which = "All" if count == len(measured) else f"{count} of {len(measured)}"
-    return [f"{which} launches were measured side by side: the frameworks' workers took turns, step by step."]
+    workers = "their processes" if all(record.is_script for record in measured) else "the frameworks' workers"
+    return [f"{which} launches were measured side by side: {workers} took turns, step by step."]
 
 
 def describe_target_precision(run: Run) -> list[str]:
@@ -65,10 +66,10 @@ def describe_target_precision(run: Run) -> list[str]:
 
 
 def describe_precision(run: Run, target: float) -> list[str]:
-    """How many points' tokens/s are known to ± `target`, and which are not."""
+    """How many points' speeds are known to ± `target`, and which are not."""
     widths = {}
     for row in summary_rows(run):
-        estimate = read_estimate(row, "tokens_per_second")
+        estimate = read_estimate(row, run.speed.column)
         width = np.inf if estimate is None else estimate.relative_half_width
         widths[str(row["point_id"])] = (width, f"n = {row['launches_ok']}")
     return _describe_reached("points", widths, target)
@@ -103,13 +104,13 @@ def _describe_reached(things: str, widths: Mapping[str, tuple[float, str]], targ
 
 
 def describe_warmup(points: pd.DataFrame) -> list[str]:
-    """Per framework, whether the first timed step is still slower than the others: then the warm-up was too short.
+    """Per framework, and of scripts, whether the first timed step is still slower than the others: then the warm-up was too short.
 
     The launches of all points are taken together. One step against a median: where steps scatter to one side, the
     ratio lies a little above 1 without any trend, hence the margin.
     """
     lines = []
-    for framework in FRAMEWORKS:
+    for framework in (*FRAMEWORKS, SCRIPT):
         mine = points[(points["framework"] == framework) & (points["status"] == "ok")]
         values = mine["first_timed_step_ratio"].dropna().to_numpy(dtype=float)
         if not values.size:
@@ -124,7 +125,8 @@ def describe_warmup(points: pd.DataFrame) -> list[str]:
         elif ratio.high is not None and ratio.high < LEFTOVER_WARMUP:
             verdict = "no leftover of the warm-up"
         figures = f"{ratio.centre:.3f} ({bounds}, n = {ratio.n} launches)"
-        lines.append(f"{framework}: first timed step / median of the other timed steps: {figures}: {verdict}.")
+        what = "First timed step" if framework == SCRIPT else f"{framework}: first timed step"
+        lines.append(f"{what} / median of the other timed steps: {figures}: {verdict}.")
     return lines
 
 
@@ -148,7 +150,7 @@ def describe_autocorrelation(points: pd.DataFrame) -> list[str]:
 
 def describe_unmeasured_ranks(points: pd.DataFrame) -> list[str]:
     """A line where several ranks trained and nobody measured what they reach together, as nobody did before schema 4."""
-    several = points[(points["status"] == "ok") & (points["world_size"] > 1)]
+    several = points[(points["status"] == "ok") & (points["world_size"] > 1) & (points["framework"] != SCRIPT)]
     unknown = several.groupby("world_size")["ranks_together_ratio"].count()
     ranks = ", ".join(str(world_size) for world_size in unknown.index[unknown == 0])
     if not ranks:
@@ -177,9 +179,14 @@ def describe_wall_time(records: Sequence[Record]) -> list[str]:
 
 
 def describe_sources(records: Iterable[Record]) -> list[str]:
-    """A warning where different versions of hvbench ran the launches: what they share is the machine, not the program."""
-    found = sorted({source for record in records if (source := describe_own_source(record))})
-    return [f"Different versions of hvbench ran these launches: {'; '.join(found)}."] if len(found) > 1 else []
+    """A warning where different versions of hvbench, or of a script, ran the launches: what they share is the machine, not the program."""
+    records = list(records)
+    whose = {"versions of hvbench": describe_own_source, "revisions of the script": describe_script_source}
+    lines = []
+    for what, describe in whose.items():
+        found = sorted({source for record in records if (source := describe(record))})
+        lines += [f"Different {what} ran these launches: {'; '.join(found)}."] if len(found) > 1 else []
+    return lines
 
 
 def describe_crowding(records: Iterable[Record]) -> list[str]:

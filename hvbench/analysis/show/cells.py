@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import KNOBS
+from hvbench.analysis.frame.axes import KNOBS, is_own, plain_name
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import read_estimate
 
@@ -16,6 +16,11 @@ Row = Mapping[str, Any]  # of `summarize_launches`
 
 
 HEADERS = {name: knob.label for name, knob in KNOBS.items() if knob.label}
+
+
+def head_axis(axis: str) -> str:
+    """What heads the column of an axis, and names it where it is listed."""
+    return HEADERS.get(axis, plain_name(axis))
 
 
 INTERVAL = f"{CONFIDENCE * 100:g} % interval"
@@ -40,7 +45,9 @@ def show_value(value: object) -> str:
 
 
 def show_axis(axis: str, value: object, *, is_emulated: bool) -> str:
-    """A value of one axis as text; a precision that the processor emulates says so."""
+    """A value of one axis as text; a precision that the processor emulates says so, a script gets its switches in lower case."""
+    if is_own(axis) and str(value) in ("True", "False"):
+        return str(value).lower()
     return f"{show_value(value)} (emulated)" if axis == "precision" and is_emulated else show_value(value)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from hvbench.analysis.contrasts.points import PointContrast, PointFamily
 from hvbench.analysis.contrasts.price import Price, price_of
+from hvbench.analysis.frame.metrics import PACE
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL
 from hvbench.analysis.show.sentences import Draft, Judged, Sentence
@@ -30,6 +31,8 @@ class Words:
     of_what: str = ""  # behind `within 3 % of each other`
 
 
+PER_STEP = Words(more="faster per step", less="slower per step", times="times as fast per step as", of_what=" per step")
+OF_METRICS = {PACE: PER_STEP}  # instead of SPEED
 PAIRS = "pairs of points"  # what is counted where points differ in one axis
 SPEED = Words()
 MEMORY = Words(verb="needs", more="more memory", less="less memory", times="times the memory of", of_what=" in memory")
@@ -43,7 +46,7 @@ class Sides:
     other: str
     things: str = "configurations"
     where: str = ""  # such as ` in PyTorch`
-    words: Words = SPEED
+    words: Words | None = None  # None: of the family's metric, a speed
     is_continued: bool = False  # another clause has named the sides: `it needs 3 % less memory`
 
     @property
@@ -63,6 +66,11 @@ class Clause:
     text: str
     strength: float = 0.0
     is_open: bool = False
+
+
+def words_of(family: PointFamily) -> Words:
+    """How contrasts of a speed read."""
+    return OF_METRICS.get(family.metric, SPEED)
 
 
 def turn_family(family: PointFamily) -> PointFamily:
@@ -96,6 +104,7 @@ def describe_family(draft: Draft, family: PointFamily, sides: Sides, *, unmeasur
         sides: the names of their sides.
         unmeasured: pairs of points that cannot be compared, since no launch of one side ended in `ok`; they are named.
     """
+    sides = replace(sides, words=sides.words or words_of(family))
     contrast = main_contrast(family)
     which = 0 if len(family.contrasts) == 1 else None
     lost = (
@@ -321,7 +330,7 @@ def _describe_open(draft: Draft, family: PointFamily, which: int | None, sides: 
     """Nothing is called."""
     rounds = max(each.contrast.rounds for each in family.contrasts)
     start = f"{say_rounds(draft, rounds)} cannot say whether {sides.one} or {sides.other} is {sides.words.more}"
-    if sides.words is not SPEED:
+    if sides.words not in (SPEED, PER_STEP):
         start = f"{say_rounds(draft, rounds)} cannot say whether {sides.one} {sides.words.verb} {sides.words.more} than {sides.other}"
     over = "" if which == 0 or sides.is_continued else f" over {say_all(draft, family, sides.things)}"
     if main_contrast(family) is None:

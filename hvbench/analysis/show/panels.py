@@ -24,13 +24,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Transform, offset_copy
 
-from hvbench.analysis.frame.axes import KNOBS, order_values
+from hvbench.analysis.frame.axes import KNOBS, order_values, plain_name
 from hvbench.analysis.show.cells import show_axis
 from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.show.thinning import thin_figure
 from hvbench.errors import UsageError
 from hvbench.io.atomic import write_bytes
-from hvbench.registry import FRAMEWORKS, Framework, Look, describe_framework
+from hvbench.registry import FRAMEWORKS, SCRIPT, Framework, Look, describe_framework
 from hvbench.spec.messages import shorten
 
 GREY = "#555555"
@@ -116,7 +116,14 @@ def choose_styles(frameworks: Mapping[str, Framework]) -> dict[str, Style]:
     return {name: Style(label=each.title, **vars(each.look or next(free))) for name, each in frameworks.items()}
 
 
-STYLES = choose_styles({name: describe_framework(name) for name in FRAMEWORKS})
+OF_SCRIPTS = Style(
+    label=describe_framework(SCRIPT).title,
+    colour="#117733",
+    page_colour="#117733",
+    dark_page_colour="#4fc078",
+    marker="o",
+)
+STYLES = {**choose_styles({name: describe_framework(name) for name in FRAMEWORKS}), SCRIPT: OF_SCRIPTS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,8 +247,8 @@ def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
     if axis == "framework" and value in STYLES:
         return STYLES[value].label
     text = label_text(show_axis(axis, value, is_emulated=value in emulated))
-    knob = KNOBS.get(axis)  # None: no field but what follows from several
-    return knob.in_words(text) if knob and knob.in_words else f"{axis} {text}"
+    knob = KNOBS.get(axis)  # None: no field but what follows from several, or a script's own
+    return knob.in_words(text) if knob and knob.in_words else f"{plain_name(axis)} {text}"
 
 
 def label_text(text: str) -> str:
@@ -305,10 +312,10 @@ def place_beside(index: int, *, of: int) -> float:
 
 
 def add_legend(figure: Figure, frameworks: list[str], extra: list[Any]) -> None:
-    """A legend below the panels, where it covers no data."""
+    """A legend below the panels, where it covers no data. What is a script's alone needs no name."""
     handles = [
         Line2D([], [], color=style.colour, marker=style.marker, linestyle=style.line, markersize=5, label=style.label)
-        for style in map(STYLES.__getitem__, frameworks)
+        for style in map(STYLES.__getitem__, frameworks if frameworks != [SCRIPT] else [])
     ]
     if handles + extra:
         widths = [0.6 + 0.075 * len(str(handle.get_label())) for handle in [*handles, *extra]]  # inches

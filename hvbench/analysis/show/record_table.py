@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.axes import stated_axes
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, leading_axes, show_axes
 from hvbench.analysis.stats.estimates import sort_points
@@ -43,7 +43,7 @@ def tabulate_records(run: Run, layout: RecordLayout) -> Table:
     for _, point in points.iterrows():
         same = [record for record in run.records_by_point[point["point_id"]] if layout.is_wanted(record)]
         values, texts = layout.fill(same)
-        rows.append({name: point[name] for name in ("point_id", *AXES)} | values)
+        rows.append({name: point[name] for name in ("point_id", *stated_axes(points))} | values)
         cells.append([*show_axes(axes, point), *texts])
     header = (*head_axes(axes), *(column.header for column in layout.columns))
     return Table(

@@ -13,7 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from hvbench.analysis.frame.axes import LEADING_AXES
-from hvbench.analysis.show.cells import HEADERS
+from hvbench.analysis.show.cells import head_axis
 from hvbench.analysis.show.tables import Table
 from hvbench.analysis.show.text import clean_text, escape_markdown
 
@@ -64,7 +64,7 @@ def render_text(table: Table) -> str:
 
 def join_constants(constants: dict[str, str]) -> str:
     """What all points share, as one line."""
-    return ", ".join(f"{HEADERS.get(name, name)} {value}" for name, value in constants.items())
+    return ", ".join(f"{head_axis(name)} {value}" for name, value in constants.items())
 
 
 def _defuse(text: str) -> str:

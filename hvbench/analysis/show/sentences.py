@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.metrics import RATE, Speed
 from hvbench.analysis.show.cells import INTERVAL, Row, format_number
 from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import read_estimate
 from hvbench.spec.numerics import PRECISIONS
+
+NATS = " nats"
+
+
+def is_name(text: str) -> bool:
+    """Whether a sentence begins with a name that keeps its letters: a precision, or a file such as `train.py`."""
+    return text.startswith(tuple(PRECISIONS)) or re.match(r"[\w-]+\.[a-z]+\b", text) is not None
+
+
+def capitalize(text: str) -> str:
+    """The text as a sentence begins."""
+    return text if is_name(text) else text[0].upper() + text[1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +96,7 @@ class Sentence:
 
     def led_by(self, words: str) -> Sentence:
         """`WORDS: the sentence.`"""
-        is_name = self.text.startswith(tuple(PRECISIONS))
-        text = self.text if is_name else self.text[0].lower() + self.text[1:]
+        text = self.text if is_name(self.text) else self.text[0].lower() + self.text[1:]
         return replace(self, text=f"{words}: {text}")
 
 
@@ -105,6 +117,7 @@ class Draft:
     claims: list[Claim] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    loss_unit: str = NATS  # behind a difference of losses
 
     def number(self, value: float, kind: str, *rows: Row, metric: str = RATE) -> str:
         """`value` as text."""
@@ -155,12 +168,21 @@ class Draft:
 
     def estimate(self, row: Row, *, metric: str = RATE, unit: str = "tokens/s") -> str:
         """`2,213 tokens/s (95 % interval 2,130 to 2,300, n = 3)`."""
+        return self.scaled_estimate(row, metric=metric, unit=unit, scale=1.0)
+
+    def speed(self, row: Row, speed: Speed, *, is_named: bool = False) -> str:
+        """The same of how a run tells its speeds: `12.3 ms a step (95 % interval 12.1 to 12.5, n = 5)`; a step that is named is not said again."""
+        unit = speed.unit.removesuffix(" a step") if is_named else speed.unit
+        return self.scaled_estimate(row, metric=speed.column, unit=unit, scale=speed.scale)
+
+    def scaled_estimate(self, row: Row, *, metric: str, unit: str, scale: float) -> str:
+        """The same in a unit that is `scale` times the metric's own, in which the numbers are kept, too."""
         estimate = read_estimate(row, metric)
         assert estimate is not None
-        centre = f"{self.number(estimate.centre, 'centre', row, metric=metric)} {unit}"
+        centre = f"{self.number(scale * estimate.centre, 'centre', row, metric=metric)} {unit}"
         if estimate.low is None or estimate.high is None:
             return f"{centre} (n = {self.count(estimate.n)}, no interval)"
-        low, high = (self.number(getattr(estimate, end), end, row, metric=metric) for end in ("low", "high"))
+        low, high = (self.number(scale * getattr(estimate, end), end, row, metric=metric) for end in ("low", "high"))
         return f"{centre} ({INTERVAL} {low} to {high}, n = {self.count(estimate.n)})"
 
     def claim(self, larger: Row, smaller: Row, *, metric: str = RATE) -> None:
@@ -173,7 +195,7 @@ class Draft:
         """The sentence with everything that was collected."""
         return Sentence(
             topic=topic,
-            text=sentence if sentence.startswith(tuple(PRECISIONS)) else sentence[0].upper() + sentence[1:],
+            text=capitalize(sentence),
             numbers=tuple(self.numbers),
             claims=tuple(self.claims),
             judged=tuple(self.judged),

@@ -9,8 +9,8 @@ from functools import partial
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import AXES, PRESET_SIZES, varying_axes
-from hvbench.analysis.show.cells import HEADERS, NOT_AVAILABLE, Row, show_axis, show_value
+from hvbench.analysis.frame.axes import PRESET_SIZES, are_scripts, stated_axes, varying_axes
+from hvbench.analysis.show.cells import NOT_AVAILABLE, Row, head_axis, show_axis
 from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest
 from hvbench.analysis.stats.seeds import OF_SEEDS
 from hvbench.records.record import NOT_PROVEN
@@ -51,7 +51,8 @@ class Shown:
 def describe_constants(points: pd.DataFrame, *, without: Collection[str] = ()) -> dict[str, str]:
     """Field -> value of what every point shares, `without` some; a size that `model` implies differs with it and is not listed then."""
     varying = set(varying_axes(points))
-    fixed = [name for name in AXES if name not in varying and points[name].nunique(dropna=False) == 1]
+    axes = [name for name in stated_axes(points) if not (name == "framework" and are_scripts(points))]
+    fixed = [name for name in axes if name not in varying and points[name].nunique(dropna=False) == 1]
     chosen = [name for name in fixed if not (name in PRESET_SIZES and "model" in varying)]
     emulated = bool(points["is_emulated"].any())
     return {name: show_axis(name, points[name].iloc[0], is_emulated=emulated) for name in chosen if name not in without}
@@ -75,9 +76,9 @@ def build_table(layout: Layout, points: pd.DataFrame, *, summary: pd.DataFrame) 
     rows = list_rows(summary)
     leading = [
         Shown(
-            HEADERS.get(axis, axis),
+            head_axis(axis),
             partial(_show_axis_of, axis),
-            is_number=pd.api.types.is_numeric_dtype(summary[axis]),
+            is_number=is_number(summary[axis]),
             is_brief=True,
         )
         for axis in leading_axes(points)
@@ -98,7 +99,19 @@ def build_table(layout: Layout, points: pd.DataFrame, *, summary: pd.DataFrame) 
         title=layout.title,
         constants=describe_constants(points, without=("framework",)),
         notes=layout.notes,
-        data=summary[["point_id", *AXES, "launches", "launches_ok", "status", "reason", "parity", *layout.extra, *raw]],
+        data=summary[
+            [
+                "point_id",
+                *stated_axes(summary),
+                "launches",
+                "launches_ok",
+                "status",
+                "reason",
+                "parity",
+                *layout.extra,
+                *raw,
+            ]
+        ],
         header=tuple(column.header for column in shown),
         is_number=tuple(column.is_number for column in shown),
         is_brief=tuple(column.is_brief for column in shown),
@@ -115,17 +128,21 @@ def describe_lost(points: pd.DataFrame) -> tuple[str, ...]:
     whole = points["point_id"].value_counts()
     for point_id, launches in bad.groupby("point_id", sort=False):
         first = list_rows(launches.head(1))[0]
-        values = (f"{head} {show_value(first[axis])}" for head, axis in zip(head_axes(axes), axes, strict=True))
+        values = [f"{head} {cell}" for head, cell in zip(head_axes(axes), show_axes(axes, first), strict=True)]
         counts = ", ".join(f"{count} {status}" for status, count in launches["status"].value_counts().items())
         # A note is written as it stands, and a point's values are what somebody typed.
-        named.append(f"{re.sub(UNSAFE, '?', ', '.join(values))}: {counts} of {whole[point_id]}")
+        name = re.sub(UNSAFE, "?", ", ".join(values)) or "the one configuration"
+        named.append(f"{name}: {counts} of {whole[point_id]}")
     more = [f"{len(named) - MAX_NAMED} points more"] if len(named) > MAX_NAMED else []
     return (f"Launches that did not end in ok, in no figure of this table: {'; '.join([*named[:MAX_NAMED], *more])}.",)
 
 
 def leading_axes(points: pd.DataFrame) -> list[str]:
-    """The framework, then the other axes that vary: the first columns of a table of points."""
-    return ["framework", *(axis for axis in varying_axes(points) if axis != "framework")]
+    """The framework, if hvbench knows it, then the other axes that vary: the first columns of a table of points."""
+    return [
+        *([] if are_scripts(points) else ["framework"]),
+        *(axis for axis in varying_axes(points) if axis != "framework"),
+    ]
 
 
 def show_axes(axes: Sequence[str], point: Row) -> list[str]:
@@ -135,12 +152,17 @@ def show_axes(axes: Sequence[str], point: Row) -> list[str]:
 
 def head_axes(axes: Sequence[str]) -> list[str]:
     """The headers of these axes."""
-    return [HEADERS.get(axis, axis) for axis in axes]
+    return [head_axis(axis) for axis in axes]
 
 
 def are_numbers(axes: Sequence[str], points: pd.DataFrame) -> list[bool]:
     """Whether each axis is a number, which a table aligns to the right."""
-    return [pd.api.types.is_numeric_dtype(points[axis]) for axis in axes]
+    return [is_number(points[axis]) for axis in axes]
+
+
+def is_number(values: pd.Series) -> bool:
+    """Whether a column has numbers, and not switches."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
 
 
 def _show_axis_of(axis: str, row: Row) -> str:

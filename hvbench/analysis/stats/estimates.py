@@ -17,7 +17,7 @@ import pandas as pd
 from scipy import special
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.frame.axes import AXES, order_values
+from hvbench.analysis.frame.axes import axes_of, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import PEAK_COLUMNS, kind_of_ranks, read_peaks
 from hvbench.analysis.frame.columns import NOT_REACHED
@@ -170,7 +170,8 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     of the way to a target also holds the distance to the evaluation before.
     """
     # Plain lists and one array: a frame a point would take most of a large report's time.
-    launches = points[[*LAUNCH_COLUMNS, *AXES]].to_dict("records")
+    axes = axes_of(points.columns)
+    launches = points[[*LAUNCH_COLUMNS, *axes]].to_dict("records")
     metrics = points[[*ESTIMATORS, *BEFORE_TARGET.values()]].to_numpy(dtype="float64", na_value=np.nan)
     rows_of: dict[str, list[int]] = {}
     for index, launch in enumerate(launches):
@@ -179,7 +180,7 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     bound_by_machine(rows, points)
     names = [
         "point_id",
-        *AXES,
+        *axes,
         "is_emulated",
         "launches",
         "launches_ok",
@@ -191,7 +192,7 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
     ]
     names += ["target_loss", "target", "timed_steps"]
     names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
-    kinds = {name: points[name].dtype for name in AXES}
+    kinds = {name: points[name].dtype for name in axes}
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
 
 
@@ -256,8 +257,9 @@ def _list_summary_rows(run: Run) -> list[dict[str, Any]]:
 
 def sort_points(points: pd.DataFrame) -> pd.DataFrame:
     """Rows by the axes in table order, choices in the order that `Point` declares them."""
-    ranked = {name: points[name].map({v: i for i, v in enumerate(order_values(name, points[name]))}) for name in AXES}
-    return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(list(AXES), kind="stable").index]
+    axes = axes_of(points.columns)
+    ranked = {name: points[name].map({v: i for i, v in enumerate(order_values(name, points[name]))}) for name in axes}
+    return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(axes, kind="stable").index]
 
 
 def read_estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
@@ -278,7 +280,7 @@ def _summarize_point(launches: list[dict[str, Any]], metrics: np.ndarray) -> dic
     counts = Counter(launch["status"] for launch in launches)
     parities = [launch["parity"] for launch in launches if not pd.isna(launch["parity"])]
     seeds = np.array([launch["trained_seed"] for launch in good])
-    row: dict[str, object] = {name: launches[0][name] for name in ("point_id", *AXES, "target_loss")}
+    row: dict[str, object] = {name: launches[0][name] for name in ("point_id", *axes_of(launches[0]), "target_loss")}
     row |= {
         "launches": len(launches),
         "launches_ok": len(good),

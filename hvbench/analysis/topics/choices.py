@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hvbench.analysis.contrasts.points import PointFamily, contrast_points
-from hvbench.analysis.frame.axes import KNOBS, order_values
-from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.axes import KNOBS, is_own, order_values, plain_name
+from hvbench.analysis.frame.metrics import TOKENS
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.show.cells import HEADERS, Row
-from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, finish_clause
+from hvbench.analysis.show.cells import Row, head_axis
+from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, finish_clause, lead
 from hvbench.analysis.show.forest import Forest, Side
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.tables import is_number
 from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.topics.forests import draw_family
-from hvbench.analysis.topics.questions import asks_about_choices, was_launched_once
+from hvbench.analysis.topics.questions import asks_about_choices, asks_for_the_fastest, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
     asked_rows,
     by_framework,
@@ -61,8 +62,8 @@ def list_choices(run: Run, axes: Sequence[str]) -> list[Choice]:
 
 def describe_choices(run: Run) -> list[Sentence]:
     """What each axis does: those that the question compares first, what is called before what is open, largest effect first."""
-    if was_launched_once(run):
-        return []
+    if was_launched_once(run) or (asks_for_the_fastest(run) and len(measured_rows(run)) == 2):
+        return []  # of two points the fastest says all
     is_compared = {axis: axis in run.compared_axes for axis in run.other_axes}
     found = [
         (choice, sentence) for choice in list_choices(run, run.other_axes) for sentence in describe_choice(run, choice)
@@ -81,7 +82,7 @@ def summarize(sentences: Sequence[Sentence], axes: Sequence[str], compared: Sequ
         return list(sentences)
     rest = list(sentences[len(mine) :])
     if any(judged.call in (Call.FASTER, Call.SLOWER) for judged in mine[0].judged):
-        label = HEADERS.get(axes[0], axes[0]).partition(" (")[0]
+        label = head_axis(axes[0]).partition(" (")[0]
         return [mine[0].led_by(f"{label[0].upper()}{label[1:]} matters most"), *mine[1:], *rest]
     if any(each.is_open for each in mine):
         return list(sentences)
@@ -93,10 +94,10 @@ def summarize(sentences: Sequence[Sentence], axes: Sequence[str], compared: Sequ
 
 def is_same_work(axis: str) -> bool:
     """Whether every value of the axis trains the same model on the same tokens: only then is speed of interest beside learning."""
-    return axis == "precision" or KNOBS[axis].is_of_horovod
+    return axis == "precision" or (axis in KNOBS and KNOBS[axis].is_of_horovod)
 
 
-def describe_choice(run: Run, choice: Choice, *, metric: str = RATE) -> list[Sentence]:
+def describe_choice(run: Run, choice: Choice, *, metric: str | None = None) -> list[Sentence]:
     """One sentence over all frameworks, or one each where they show opposite things."""
     family = contrast_points(run, choice.pairs, metric=metric)
     parts = _split_by_framework(run, family) if _are_opposite(family) else {"": family}
@@ -111,6 +112,8 @@ def _describe(run: Run, choice: Choice, family: PointFamily, *, where: str) -> S
         draft.label(describe_value(choice.axis, value, emulated=emulated)) for value in (choice.one, choice.other)
     )
     sides = Sides(one=one, other=other, things=PAIRS, where=where)
+    if is_own(choice.axis) and not is_number(run.points[choice.axis]):  # words of a script have no order of their own
+        family, sides = lead(family, sides)
     clause = describe_family(draft, family, sides, unmeasured=0 if where else choice.unmeasured)
     return finish_clause(draft, choice.axis, clause, run, family)
 
@@ -154,13 +157,18 @@ def draw_contrasts(run: Run) -> list[Forest]:
         forest = draw_family(
             run,
             contrast_points(run, choice.pairs),
-            name=f"contrast_{choice.axis}{place or ''}",
-            title=f"{one} or {other}: which is faster, and by how much?",
-            quantity=f"tokens/s, {one} / {other}",
+            name=f"contrast_{plain_name(choice.axis)}{place or ''}",
+            title=f"{one} or {other}: which is faster{'' if run.speed is TOKENS else ' per step'}, and by how much?",
+            quantity=f"{run.speed.quantity}, {one} / {other}",
             sides=(Side(words=f"{other} is faster"), Side(words=f"{one} is faster")),
         )
         forests.append(forest)
     return forests
+
+
+def answers_choices(run: Run) -> bool:
+    """Whether the question is what the choices do; of a script they stand beside which of them is the fastest."""
+    return asks_about_choices(run) or (run.is_of_scripts and asks_for_the_fastest(run))
 
 
 TOPIC = Topic(
@@ -170,5 +178,5 @@ TOPIC = Topic(
     contrasts=draw_contrasts,
     sentences=describe_choices,
     precedence=50,
-    answers=asks_about_choices,
+    answers=answers_choices,
 )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
-import pandas as pd
-
 from hvbench.analysis.contrasts.points import contrast_points
-from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.frame.axes import is_own, order_values
+from hvbench.analysis.frame.metrics import STEPS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.effects import (
     MEMORY,
@@ -21,12 +20,13 @@ from hvbench.analysis.show.effects import (
     say_judged,
     say_rounds,
 )
-from hvbench.analysis.show.panels import STYLES, describe_value
+from hvbench.analysis.show.panels import describe_value
 from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.tables import is_number
 from hvbench.analysis.stats.contrasts import Call
 from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.topics.questions import was_launched_once
-from hvbench.analysis.topics.throughput.pairs import by_framework, measured_rows, pair_values
+from hvbench.analysis.topics.throughput.pairs import by_framework, measured_rows, pair_values, title_of
 from hvbench.analysis.topics.topic import Need, Topic
 
 NAME = "growth"
@@ -43,12 +43,11 @@ def swept_number(run: Run) -> str | None:
     if run.was_evaluated or len(run.compared_axes) != 1:
         return None
     axis = run.compared_axes[0]
-    is_number = pd.api.types.is_numeric_dtype(summary_of(run)[axis]) and axis not in (
-        "world_size",
-        "link_bits_per_second",
-    )
+    if is_own(axis) and (not run.names_axes or run.speed is STEPS):
+        return None  # a number that may mean anything, or a larger step that may do more
+    is_swept = is_number(summary_of(run)[axis]) and axis not in ("world_size", "link_bits_per_second")
     values = order_values(axis, [row[axis] for row in measured_rows(run)])
-    return axis if is_number and len(values) > 1 and None not in values else None
+    return axis if is_swept and len(values) > 1 and None not in values else None
 
 
 def asks_for_growth(run: Run) -> bool:
@@ -105,7 +104,7 @@ def _describe_rises(draft: Draft, run: Run, axis: str, values: list[object]) -> 
             for (value, _), each in zip(steps, family.contrasts, strict=True)
             if each.one["framework"] == name
         ]
-        up_to.setdefault(_last_rise(values, calls), []).append(STYLES[name].label)
+        up_to.setdefault(_last_rise(values, calls), []).append(title_of(run, name))
     draft.judged.extend(
         say_judged(family, i) for i, each in enumerate(family.contrasts) if each.is_faster or each.is_slower
     )

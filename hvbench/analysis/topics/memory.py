@@ -32,18 +32,25 @@ def memory_table(run: Run) -> Table:
         Shown("peak (MiB)", show_mebibytes("peak_rss_bytes"), is_brief=True),
         Shown("estimate (MiB)", show_mebibytes("estimated_peak_bytes"), is_brief=True),
         Shown("estimate / peak - 1 (%)", show_error),
-        Shown("before the point (MiB)", show_mebibytes("start_rss_bytes")),
+        Shown(
+            "before training (MiB)" if run.is_of_scripts else "before the point (MiB)",
+            show_mebibytes("start_rss_bytes"),
+        ),
         Shown("parameters (MiB)", show_mebibytes("parameter_bytes")),
         Shown("gradients (MiB)", show_mebibytes("gradient_bytes")),
         Shown("optimizer state (MiB)", show_mebibytes("optimizer_state_bytes")),
         Shown("activations and the rest (MiB)", show_mebibytes("activation_bytes")),
         Shown("peak device memory (MiB)", show_mebibytes("peak_device_memory_bytes")),
     ]
+    whole = "Each figure is the largest over the n launches and their ranks: a high-water mark, which has no interval."
     notes = (
-        "Each figure is the largest over the n launches and their ranks: a high-water mark, which has no interval. "
-        "Parameters, gradients and optimizer state are computed, activations are what remains of the peak less the "
-        "memory before the point. Points share a worker: what the one before has left in its allocator lies in "
-        '"before the point", and is missing from the remainder. The estimate knows the point alone.',
+        (whole,)
+        if run.is_of_scripts
+        else (
+            f"{whole} Parameters, gradients and optimizer state are computed, activations are what remains of the peak less the "
+            "memory before the point. Points share a worker: what the one before has left in its allocator lies in "
+            '"before the point", and is missing from the remainder. The estimate knows the point alone.',
+        )
     )
     metrics = [
         "peak_rss_bytes", "estimated_peak_bytes", "start_rss_bytes", "parameter_bytes", "gradient_bytes",
@@ -59,4 +66,5 @@ TOPIC = Topic(
     needs=Need(words="launches", is_met=has_launches),
     tables=memory_tables,
     is_in_terminal=never,
+    question_of_scripts="How much memory does a rank need?",
 )

@@ -45,7 +45,11 @@ COLUMNS = 3
 
 def uses_loss_scale(record: Record) -> bool:
     """Whether its gradients pass through fp16 with a loss scale, and it has left steps."""
-    return PRECISIONS[record.point.precision].loss_scaling and any(rank.loss_scale for rank in record.ranks)
+    return (
+        not record.is_script
+        and PRECISIONS[record.point.precision].loss_scaling
+        and any(rank.loss_scale for rank in record.ranks)
+    )
 
 
 def count_overflows(record: Record) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 
 
@@ -11,16 +12,22 @@ def asks_about(run: Run, axis: str) -> bool:
 
 
 def asks_for_the_fastest(run: Run) -> bool:
-    """Whether the question is which of all configurations is the fastest: several axes vary, and the suite names none of them."""
-    return not run.was_evaluated and len(run.other_axes) > 1 and not run.names_axes
+    """Whether the question is which of all configurations is the fastest: several axes vary, and the suite names none of them.
+
+    Of a script one axis is enough: what it means is not known, and so not what else could be asked of it.
+    """
+    several = len(run.other_axes) > (0 if run.is_of_scripts else 1)
+    return not run.was_evaluated and several and not run.names_axes
 
 
 def asks_about_choices(run: Run) -> bool:
     """Whether the question is what the choices do one by one: the suite names its axes, or only one varies."""
+    if asks_for_the_fastest(run):
+        return False
     return not run.was_evaluated and bool(run.other_axes) and (run.names_axes or len(run.other_axes) == 1)
 
 
 def was_launched_once(run: Run) -> bool:
     """Whether no point has two launches that were measured: nothing can be compared then."""
-    measured = run.points[run.points["tokens_per_second"].notna()]
+    measured = run.points[run.points[STEP].notna()]
     return len(measured) > 0 and int(measured["point_id"].value_counts().max()) == 1

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame.axes import AXES
+from hvbench.analysis.frame.axes import stated_axes
 from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, ONE_SEED, format_number
@@ -72,6 +72,12 @@ def observe(launches: pd.DataFrame, clock: str) -> list[Observed]:
     return found
 
 
+def clocks_of(run: Run) -> list[str]:
+    """The clocks of CLOCKS; without tokens where a script does not say them."""
+    known = run.evaluations["tokens"].notna().all()
+    return [clock for clock in CLOCKS if known or clock != "tokens"]
+
+
 def has_repeated_targets(run: Run) -> bool:
     """Whether any point has two launches that say something about the way to its target."""
     points = run.points[run.points["target_loss"].notna()]
@@ -85,15 +91,15 @@ def target_tables(run: Run) -> list[Table]:
 
 def target_table(run: Run) -> Table:
     """One row per point: medians and intervals of the way to the target."""
-    points, axes = run.points, leading_axes(run.points)
+    points, axes, clocks = run.points, leading_axes(run.points), clocks_of(run)
     rows, cells = [], []
     for launches in _by_point(points):
-        first, seen = launches.iloc[0], {clock: observe(launches, clock) for clock in CLOCKS}
+        first, seen = launches.iloc[0], {clock: observe(launches, clock) for clock in clocks}
         if not seen["steps"]:
             continue
         arrivals = {clock: estimate_arrival(found) for clock, found in seen.items()}
         counts = arrivals["steps"]
-        row: dict[str, Any] = {name: first[name] for name in ("point_id", *AXES, "target_loss")}
+        row: dict[str, Any] = {name: first[name] for name in ("point_id", *stated_axes(points), "target_loss")}
         row |= {"n": counts.n, "launches_reached": counts.reached, "seeds": counts.seeds}
         cell = [*show_axes(axes, first), str(counts.n), str(counts.seeds), f"{counts.reached} of {counts.n}"]
         for clock, arrival in arrivals.items():
@@ -103,8 +109,10 @@ def target_table(run: Run) -> Table:
             cell += [show_median(arrival, decimals=decimals), show_bounds(arrival, decimals=decimals)]
         rows.append(row)
         cells.append(cell)
-    clocks = [name for *_, header in CLOCKS.values() for name in (header, f"{INTERVAL} ({header.split()[-3]})")]
-    header = (*head_axes(axes), "n", "seeds", "reached", *clocks)
+    heads = [CLOCKS[clock][-1] for clock in clocks]
+    figures = [name for head in heads for name in (head, f"{INTERVAL} ({head.split()[-3]})")]
+    is_brief = [clock != "tokens" for clock in clocks for _ in ("", INTERVAL)]
+    header = (*head_axes(axes), "n", "seeds", "reached", *figures)
     return Table(
         name="time_to_target",
         title="Time to the target loss",
@@ -119,8 +127,8 @@ def target_table(run: Run) -> Table:
         ),
         data=pd.DataFrame(rows),
         header=header,
-        is_number=(*are_numbers(axes, points), True, True, False, *[True, False] * len(CLOCKS)),
-        is_brief=(*[True] * len(axes), True, True, True, True, True, False, False, True, True),
+        is_number=(*are_numbers(axes, points), True, True, False, *[True, False] * len(clocks)),
+        is_brief=(*[True] * len(axes), True, True, True, *is_brief),
         cells=cells,
     )
 
@@ -147,19 +155,19 @@ def plot_targets(run: Run) -> dict[str, Figure]:
 
 def plot_share_at_target(run: Run) -> Figure:
     """The share of launches that have reached the target against steps, tokens and seconds."""
-    points = run.points
+    points, clocks = run.points, clocks_of(run)
     choices = combine_axes(points, run.other_axes)[:MAX_ROWS]
     emulated = emulated_precisions(points)
     cells = [
         [
             Cell(title="" if column else describe_choice(chosen, emulated=emulated), chosen=chosen)
-            for column in range(len(CLOCKS))
+            for column in range(len(clocks))
         ]
         for chosen in choices
     ]
     with draw_panels(cells, width=3.2, height=1.9) as (figure, panels):
         for index, (panel, chosen) in enumerate(panels):
-            clock = list(CLOCKS)[index % len(CLOCKS)]
+            clock = clocks[index % len(clocks)]
             for framework in list_frameworks(points):
                 style = STYLES[framework]
                 launches = observe(choose_rows(points, {"framework": framework} | chosen), clock)

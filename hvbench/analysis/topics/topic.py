@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.forest import Forest
 from hvbench.analysis.show.sentences import Sentence
@@ -30,7 +31,7 @@ def has_launches(run: Run) -> bool:
 
 def has_measured_launches(run: Run) -> bool:
     """A run with at least one launch that ended in `ok` and has a speed."""
-    return bool(run.points["tokens_per_second"].notna().any())
+    return bool(run.points[STEP].notna().any())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class Topic:
     first of them is the answer. It is judged by what was compared (`run.compared_axes`) and how it was measured.
     `advice` -> plain sentences shown below the fastest configurations.
     `is_in_terminal` says for which runs its tables are also printed by the command line, which has room for few.
+    `question_of_scripts` stands in place of `question` where people's own training was measured, of which less is known.
     None of these is asked of a run that does not meet `needs`.
     """
 
@@ -87,3 +89,8 @@ class Topic:
     precedence: int = 100
     answers: Callable[[Run], bool] = never
     is_in_terminal: Callable[[Run], bool] = always
+    question_of_scripts: str = ""
+
+    def ask(self, run: Run) -> str:
+        """The question as it is asked of this run."""
+        return self.question_of_scripts if run.is_of_scripts and self.question_of_scripts else self.question

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hvbench.analysis.show.cells import INTERVAL
+from hvbench.analysis.show.sentences import capitalize
 
 FIGURES = re.compile(rf"{re.escape(INTERVAL)}|\bn = \d|\b(?:rounds?|launch(?:es)?|seeds?|pairs?)\b")
 COMMAND = re.compile(r":?\s*`([^`]+)`\.?")
@@ -36,7 +37,7 @@ def split_sentence(text: str) -> Headline:
     first, reason = split_reason(first)
     clauses = [reason, *clauses] if reason else clauses
     claim, figures = take_figures(first)
-    more = [f"{clause[0].upper()}{clause[1:].rstrip('.')}." for clause in clauses]
+    more = [f"{capitalize(clause).rstrip('.')}." for clause in clauses]
     if command and more:
         more[-1] = f"{more[-1][:-1]}:"
     return Headline(claim=claim and f"{claim.rstrip('.')}.", figures=figures, more=tuple(more), command=command)

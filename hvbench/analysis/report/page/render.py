@@ -25,6 +25,7 @@ from hvbench.analysis.report.facts import (
     describe_missing,
     list_environment,
     list_request,
+    list_scripts,
     list_warnings,
     read_command,
     read_suite,
@@ -37,7 +38,7 @@ from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.topics import catalogue
 from hvbench.analysis.topics.parity.stamps import Verdict, verdict_of
-from hvbench.analysis.topics.throughput.fastest import list_fastest
+from hvbench.analysis.topics.throughput.fastest import list_fastest, title_fastest
 
 FOLDER = Path(__file__).parent
 MAX_BESIDE = 1  # charts beside the answer: the rest of the first screen says how sure it is
@@ -81,6 +82,7 @@ def render_page(run: Run, *, plots: Sequence[TopicFigures]) -> str:
         is_tall=any(panel.height_points > TALL_POINTS for chart in beside for panel in chart.panels),
         sections=make_sections(run, plots, {name: chart for name, chart in charts.items() if chart not in beside}),
         cards=list_fastest(run),
+        fastest_title=title_fastest(run),
         advice=list_advice(run),
         failures=show_failures(run),
         environment=show_environment(run),
@@ -123,7 +125,7 @@ def make_sections(run: Run, plots: Sequence[TopicFigures], charts: Mapping[str, 
         Section(
             id=slug(topic.name),
             title=topic.name,
-            question=topic.question,
+            question=topic.ask(run),
             charts=charts_of.get(topic.name, ()),
             alone=find_alone(charts_of.get(topic.name, ())),
             tables=[show_table(table) for table in tables_of.get(topic.name, ())],
@@ -201,6 +203,7 @@ def list_facts(run: Run) -> list[tuple[str, str]]:
         "points": str(points["point_id"].nunique()),
         "ranks": ", ".join(str(value) for value in sorted(points["world_size"].dropna().unique())),
         "machine": f"{known.get('cpu_model') or known.get('cpu model') or ''}{cores}".strip(", "),
+        "script": "; ".join(list_scripts(run)),
         "software": ", ".join(versions),
         "began": min(points["started_at"])[:16].replace("T", " "),
     }

@@ -60,6 +60,8 @@ class NoiseScale:
 
 def read_looks(record: Record) -> Looks:
     """What one launch measured; a look without a finite norm on every rank, or with one micro-batch, says nothing."""
+    if record.is_script:  # which has no micro-batches that hvbench knows of
+        return join_looks(())
     b = record.point.micro_batch_size
     steps, small, large, sizes = [], [], [], []
     by_rank = [{look.step: look for look in rank.gradient_noise} for rank in record.ranks]

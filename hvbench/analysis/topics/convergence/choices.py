@@ -15,7 +15,7 @@ from hvbench.analysis.contrasts.learning import (
     stops_at_target,
 )
 from hvbench.analysis.contrasts.twins import frameworks_apart
-from hvbench.analysis.frame.axes import GLOBAL_BATCH
+from hvbench.analysis.frame.axes import GLOBAL_BATCH, plain_name
 from hvbench.analysis.frame.learning import choice_axes
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number
@@ -38,6 +38,7 @@ from hvbench.analysis.topics.convergence.words import (
     show_seeds,
     show_share,
     show_span,
+    unit_of,
 )
 
 NUMERICS = (
@@ -51,6 +52,8 @@ def describe_choices(run: Run) -> list[Sentence]:
 
     Both frameworks speak together, since launches of one seed learn the same in either; where they did not, each for itself.
     """
+    if run.is_of_scripts and run.points["trained_seed"].nunique() < 2:
+        return []  # a script trains whatever its seed: what one shows stands in the table
     frameworks = list(dict.fromkeys(run.points["framework"])) if frameworks_apart(run) else [None]
     return [sentence for framework in frameworks for sentence in _describe_choices(run, framework)]
 
@@ -91,7 +94,7 @@ def describe_best(run: Run, gaps: AxisGaps, *, where: str = "") -> Sentence | No
     """`AdamW gets furthest: validation loss 3.21 after 100 steps, 0.08 nats lower than with LAMB ...`, or that it cannot be said."""
     if any(gap.loss is None for gap in gaps.gaps):
         return describe_fewest(run, gaps, where=where) if stops_at_target(run) else None
-    draft = Draft()
+    draft = Draft(loss_unit=unit_of(run))
     worse = sorted((gap for gap in gaps.gaps if gap.loss.call == LossCall.HIGHER), key=lambda gap: gap.loss.difference)
     same = [gap for gap in gaps.gaps if gap.loss.call == LossCall.SAME]
     unsure = [gap for gap in gaps.gaps if gap not in worse and gap not in same]
@@ -115,7 +118,7 @@ def describe_best(run: Run, gaps: AxisGaps, *, where: str = "") -> Sentence | No
     text += f", {_of_base(draft, worse[0])} than with {name_of(draft, worse[0].one)}"
     if rest := worse[1:]:
         span = show_span(draft, [gap.loss.difference for gap in rest])
-        text += f", and {span} nats lower than with {join_names([name_of(draft, gap.one) for gap in rest])}"
+        text += f", and {span}{draft.loss_unit} lower than with {join_names([name_of(draft, gap.one) for gap in rest])}"
     if unsure:
         text += f"; between those, {show_seeds(draft, [gap.loss for gap in unsure])} cannot say{price}"
     return draft.finish(NAME, f"{text}.")
@@ -126,7 +129,7 @@ def describe_fewest(run: Run, gaps: AxisGaps, *, where: str = "") -> Sentence | 
     known = [gap for gap in gaps.gaps if gap.steps]
     if not known:
         return None
-    draft = Draft()
+    draft = Draft(loss_unit=unit_of(run))
     more = sorted((gap for gap in known if gap.steps.call == Call.FASTER), key=lambda gap: gap.steps.ratio)
     best = name_of(draft, gaps.base, settings=_settings(run, gaps.base))
     steps = draft.number(gaps.base.steps, "steps", metric=STEPS)
@@ -141,7 +144,7 @@ def describe_fewest(run: Run, gaps: AxisGaps, *, where: str = "") -> Sentence | 
 
 def describe_switched(run: Run, found: Sequence[AxisGaps], *, where: str = "") -> Sentence | None:
     """`Pretraining helps: with causal_lm the validation loss after 150 steps is 1.2 nats lower than without ...`."""
-    draft = Draft()
+    draft = Draft(loss_unit=unit_of(run))
     parts: list[str] = []
     for gaps in found:
         parts += _describe_axis(draft, run, gaps, when="" if parts else f" {describe_when(draft, gaps)}")
@@ -204,7 +207,7 @@ def _lead(found: Sequence[AxisGaps]) -> str:
     verbs = {LossCall.LOWER: "helps", LossCall.HIGHER: "does harm"}
     if len(found) != 1 or found[0].axis in NUMERICS or len(calls) != 1 or not calls <= verbs.keys():
         return ""
-    return f"{found[0].axis.replace('_steps', '').replace('_', ' ')} {verbs[calls.pop()]}: "
+    return f"{plain_name(found[0].axis).replace('_steps', '').replace('_', ' ')} {verbs[calls.pop()]}: "
 
 
 def _describe_steps(draft: Draft, gaps: Sequence[Gap]) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from hvbench.analysis.contrasts.learning import AxisGaps, Gap, compared_axes, contrast_axis
 from hvbench.analysis.contrasts.twins import contrast_frameworks
-from hvbench.analysis.frame.axes import GLOBAL_BATCH
+from hvbench.analysis.frame.axes import GLOBAL_BATCH, plain_name
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.forest import Effect, Forest, Side
 from hvbench.analysis.show.panels import STYLES, describe_value
+from hvbench.analysis.show.sentences import NATS
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast
 from hvbench.analysis.stats.losses import CALLS, SAME_WITHIN, LossContrast
 from hvbench.analysis.topics.convergence.contrast_table import name_choice
 from hvbench.analysis.topics.convergence.twins import is_about_frameworks
+from hvbench.analysis.topics.convergence.words import unit_of
 from hvbench.analysis.topics.parity.stamps import are_comparable
 
 OF_RULE = {call: of_rule for of_rule, call in CALLS.items()}
@@ -29,17 +31,24 @@ def draw_contrasts(run: Run) -> list[Forest]:
 
 
 def _draw_axis(run: Run, gaps: AxisGaps) -> Forest | None:
-    base, axis = name_choice(run, gaps.base), gaps.axis.replace("_", " ")
+    base, axis = name_choice(run, gaps.base), plain_name(gaps.axis).replace("_", " ")
     title = f"What does {axis} do to the loss?" if gaps.is_off else f"Which {axis} gets furthest?"
     by_loss = [(gap, gap.loss) for gap in gaps.gaps if gap.loss]
     if by_loss:
         rows = [_of_loss(name_choice(run, gap.one), loss) for gap, loss in by_loss]
-        return _draw_losses(f"contrast_loss_{gaps.axis}", title, f"against {base}", rows, [loss for _, loss in by_loss])
+        return _draw_losses(
+            f"contrast_loss_{plain_name(gaps.axis)}",
+            title,
+            f"against {base}",
+            rows,
+            [loss for _, loss in by_loss],
+            unit=unit_of(run).strip() or "in loss",
+        )
     by_steps = [(gap, gap.steps) for gap in gaps.gaps if gap.steps]
     if not by_steps:
         return None
     return Forest(
-        name=f"contrast_steps_{gaps.axis}",
+        name=f"contrast_steps_{plain_name(gaps.axis)}",
         title=title,
         quantity=f"steps to the target loss, against {base}",
         left=Side(words="fewer steps"),
@@ -65,7 +74,9 @@ def _draw_frameworks(run: Run) -> list[Forest]:
     ]
 
 
-def _draw_losses(name: str, title: str, against: str, rows: list[Effect], losses: list[LossContrast]) -> Forest:
+def _draw_losses(
+    name: str, title: str, against: str, rows: list[Effect], losses: list[LossContrast], *, unit: str = NATS.strip()
+) -> Forest:
     return Forest(
         name=name,
         title=title,
@@ -74,7 +85,7 @@ def _draw_losses(name: str, title: str, against: str, rows: list[Effect], losses
         right=Side(words=MORE),
         rows=rows,
         equal_within=SAME_WITHIN * min(loss.base for loss in losses),
-        unit="nats",
+        unit=unit,
         counted="seed",
     )
 

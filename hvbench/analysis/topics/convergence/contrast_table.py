@@ -70,7 +70,7 @@ def _make_table(run: Run, lines: list[Line]) -> Table:
         "choice",
         "against",
         "n",
-        "difference of loss (nats)",
+        f"difference of loss{'' if run.is_of_scripts else ' (nats)'}",
         INTERVAL,
         "of the loss (%)",
         f"{INTERVAL} (%)",

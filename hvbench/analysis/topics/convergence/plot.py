@@ -39,30 +39,37 @@ MIN_CURVE_STEPS = 30  # fewer steps, and no evaluation, say nothing about conver
 
 def plot_convergence(run: Run) -> dict[str, Figure]:
     """The loss curves of a run that evaluated, or that trained for long enough to have any."""
-    is_long = len(run.steps) and run.steps["step"].max() >= MIN_CURVE_STEPS
+    is_long = len(run.steps) and run.steps["step"].max() >= MIN_CURVE_STEPS and run.steps["loss"].notna().any()
     return {"loss_curves": plot_loss_curves(run)} if len(run.evaluations) or is_long else {}
+
+
+def clocks_of(run: Run) -> list[str]:
+    """The clocks of CLOCKS; without tokens where a script does not say them."""
+    return [clock for clock in CLOCKS if clock != "tokens" or run.steps["tokens"].notna().all()]
 
 
 def plot_loss_curves(run: Run) -> Figure:
     """Loss against steps, tokens and training seconds; all frameworks on one axis, a row per choice of other axes."""
-    points, evaluations = run.points_with("target_loss"), run.evaluations
+    points, evaluations, clocks = run.points_with("target_loss"), run.evaluations, clocks_of(run)
     choices = combine_axes(points, run.other_axes)
-    shown = choices[: MAX_SMALL_PANELS // len(CLOCKS)]
+    shown = choices[: MAX_SMALL_PANELS // len(clocks)]
     seen = pd.concat([choose_rows(points, chosen) for chosen in shown])
     steps, marks = (frame[frame["launch"].isin(seen["launch"])] for frame in (run.steps, evaluations))
     drawn = list_drawn_losses(steps, marks, ended_ok=seen.loc[seen["status"] == "ok", "launch"])
     curves = steps.groupby(["launch", "step"], as_index=False).agg(
         loss=("loss", "mean"), tokens=("tokens", "first"), training_seconds=("training_seconds", "max")
     )
+    if run.is_of_scripts:  # which may log a loss every few steps
+        curves = curves[curves["loss"].notna()]
     emulated = emulated_precisions(points)
     titles = [describe_choice(chosen, emulated=emulated).replace("\n", ", ") for chosen in shown]
     cells = [
-        [Cell(title="" if column else title, chosen=chosen) for column in range(len(CLOCKS))]
+        [Cell(title="" if column else title, chosen=chosen) for column in range(len(clocks))]
         for title, chosen in zip(titles, shown, strict=True)
     ]
     with draw_panels(cells, width=3.5, height=3.0) as (figure, panels):
         for index, (panel, chosen) in enumerate(panels):
-            clock = list(CLOCKS)[index % len(CLOCKS)]
+            clock = clocks[index % len(clocks)]
             launches = choose_rows(points, chosen)
             for framework in list_frameworks(launches):
                 mine = choose_rows(launches, {"framework": framework})
@@ -76,7 +83,7 @@ def plot_loss_curves(run: Run) -> Figure:
         if drawn.notna().any():
             margin = 0.05 * (drawn.max() - drawn.min()) + 0.01
             panels[0][0].set_ylim(min(drawn.min(), points["target_loss"].min()) - margin, drawn.max() + margin)
-        figure.supylabel("loss (nats per token)")
+        figure.supylabel("loss" if run.is_of_scripts else "loss (nats per token)")
         frameworks = list_frameworks(points)
         several = (
             f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn the same, and which gets there first?"
@@ -96,7 +103,9 @@ def list_drawn_losses(steps: pd.DataFrame, marks: pd.DataFrame, *, ended_ok: pd.
     """The losses that the scale has to show: of launches that ended in `ok`, and not those far above the first ones."""
     mine, seen = (frame[frame["launch"].isin(ended_ok)] for frame in (steps, marks))
     losses = pd.concat([mine["loss"], seen["validation_loss"]])
-    return losses[losses <= MAX_RISE * mine.loc[mine["step"] == mine["step"].min(), "loss"].max()]
+    known = mine.dropna(subset=["loss"])
+    first = known.loc[known["step"] == known["step"].min(), "loss"].max()
+    return losses[losses <= MAX_RISE * first] if first > 0 else losses.dropna()
 
 
 def _draw_curves(

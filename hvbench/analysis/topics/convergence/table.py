@@ -44,14 +44,15 @@ def convergence_table(run: Run) -> Table:
         Shown("clipped updates (%)", show_estimate("clipped_fraction", scale=100, decimals=0)),
         Shown(f"{INTERVAL} (%)", show_interval("clipped_fraction", scale=100, decimals=0), metric="clipped_fraction"),
     ]
+    logged = ", of those that were logged, by the ranks that did" if run.is_of_scripts else ""
     notes = (
-        "Training loss: mean over ranks and the last tenth of the timed steps. Validation: after the "
+        f"Training loss: mean over ranks and the last tenth of the timed steps{logged}. Validation: after the "
         "last step, every sample once; missing where a launch was evaluated only before. The launches of a point share its seed "
         "unless seed_per_repeat is set. Those of one seed are one piece of evidence about losses, steps and tokens, and are "
         "averaged: n of these figures is the number of seeds, and one seed has no interval. Time to target leaves "
         "evaluation out; its interval is over launches where all have one seed, whose training alone it then speaks of. It "
         "also holds the distance to the evaluation before: somewhere in between the loss got there. The first step traces "
-        "or compiles: frameworks are compared without it. A launch that ended otherwise than in ok did not reach the "
+        f"or compiles{'' if run.is_of_scripts else ': frameworks are compared without it'}. A launch that ended otherwise than in ok did not reach the "
         f"target; where one diverged, no losses at the end are averaged. {SPREAD_NOTE}",
     )
     metrics = ["final_loss", "final_validation_loss", accuracy, "steps_to_target", "tokens_to_target", seconds, later,

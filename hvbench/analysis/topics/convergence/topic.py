@@ -18,7 +18,15 @@ from hvbench.analysis.topics.topic import Need, Topic, always
 
 def convergence_tables(run: Run) -> list[Table]:
     """What was learned, where it was evaluated, and the losses of every point, which a run without launches has too."""
+    if run.is_of_scripts and not logged_losses(run):
+        return []
     return [*contrast_tables(run), convergence_table(run)]
+
+
+def logged_losses(run: Run) -> bool:
+    """Whether any launch has a loss; a script need not log any."""
+    points = run.points
+    return bool(points[["final_loss", "evaluated_steps", "target"]].notna().any(axis=None))
 
 
 def was_evaluated(run: Run) -> bool:
@@ -45,4 +53,5 @@ TOPIC = Topic(
     precedence=10,
     answers=was_evaluated,
     is_in_terminal=was_evaluated,
+    question_of_scripts="How far does the loss fall?",
 )

@@ -11,7 +11,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_percent
 from hvbench.analysis.show.effects import say_price
 from hvbench.analysis.show.panels import describe_value
-from hvbench.analysis.show.sentences import Draft
+from hvbench.analysis.show.sentences import NATS, Draft
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast, Family
 from hvbench.analysis.stats.losses import WORTH_TELLING, LossContrast, LossFamily
 
@@ -74,7 +74,7 @@ def describe_difference(draft: Draft, contrast: LossContrast) -> str:
     word, sign = ("lower", -1) if contrast.difference < 0 else ("higher", 1)
     seeds = show_seeds(draft, [contrast])
     decimals = choose_decimals(contrast.difference)
-    text = f"{show_nats(draft, abs(contrast.difference), decimals=decimals)} nats {word}"
+    text = f"{show_nats(draft, abs(contrast.difference), decimals=decimals)}{draft.loss_unit} {word}"
     if contrast.low is None or contrast.high is None:
         return f"{text} ({seeds}, no interval)"
     low, high = sorted(sign * end for end in (contrast.low, contrast.high))
@@ -119,3 +119,8 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
             f"; they scatter too much here for that, more than {draft.count(MOST_ROUNDS)} more {things} would be needed"
         )
     return f"; {say_price(draft, price, things=things, of=of)}"
+
+
+def unit_of(run: Run) -> str:
+    """The unit of a loss, to stand behind a number; in which a script states its loss, nobody knows."""
+    return "" if run.is_of_scripts else NATS

@@ -24,6 +24,7 @@ import pandas as pd
 from hvbench.analysis.frame.axes import AXES, GLOBAL_BATCH, OWN_BATCH
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
+from hvbench.registry import SCRIPT
 from hvbench.spec.exchange import ExchangePart
 
 BASELINES = {1: "1 process without Horovod", 2: "2 ranks, the smallest world that communicates"}
@@ -55,8 +56,11 @@ def _find_efficiencies(run: Run) -> list[Efficiency]:
 
 
 def scaling_efficiencies(points: pd.DataFrame) -> list[Efficiency]:
-    """Every point of more ranks than a baseline against that baseline's point, weak first; none without pairs."""
-    good = points[(points["status"] == "ok") & points["world_size"].notna()]
+    """Every point of more ranks than a baseline against that baseline's point, weak first; none without pairs.
+
+    None of scripts: whether their batch is a rank's or that of all ranks nobody says.
+    """
+    good = points[(points["status"] == "ok") & points["world_size"].notna() & (points["framework"] != SCRIPT)]
     if good["world_size"].nunique() < 2:
         return []
     launches = {point_id: group for point_id, group in good.groupby("point_id", sort=False)}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.metrics import PACE, TOKENS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, format_number
 from hvbench.analysis.show.effects import Scale
-from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
 from hvbench.analysis.stats.estimates import Estimate, read_estimate, summary_rows
-from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, describe_point, measured_rows
+from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, describe_point, measured_rows, title_of
 from hvbench.analysis.topics.throughput.sentences import Best, find_best
 
 
@@ -21,10 +20,18 @@ class Fastest:
 
     framework: str
     label: str
-    rate: str = ""  # tokens per second
+    rate: str = ""
+    unit: str = ""  # of it, and of its interval
     where: str = ""  # the axes that vary
     interval: str = ""
     note: str = ""  # how many other points it is faster than
+
+
+def title_fastest(run: Run) -> str:
+    """What heads the list: frameworks have a fastest configuration each; steps that may do different work have the shortest."""
+    if not run.is_of_scripts:
+        return "Fastest configuration of each framework"
+    return "Fastest configuration" if run.speed is TOKENS else "Shortest step time"
 
 
 def list_fastest(run: Run) -> list[Fastest]:
@@ -32,46 +39,47 @@ def list_fastest(run: Run) -> list[Fastest]:
     measured_of, asked_of = by_framework(measured_rows(run)), by_framework(asked_rows(run))
     found = []
     for framework in by_framework(summary_rows(run)):
-        label = STYLES[framework].label
+        label = title_of(run, framework)
         measured = measured_of.get(framework)
         if not measured:
             found.append(Fastest(framework=framework, label=label))
             continue
         best = find_best(run, measured)
         lost = len(asked_of[framework]) - len(measured)
-        estimate = read_estimate(best.row, RATE)
+        estimate = read_estimate(best.row, run.speed.column)
         assert estimate is not None
         note = describe_rivals(best, rounds=max((each.contrast.rounds for each in best.family.contrasts), default=0))
         found.append(
             Fastest(
                 framework=framework,
                 label=label,
-                rate=format_number(estimate.centre),
+                rate=format_number(run.speed.scale * estimate.centre),
+                unit=run.speed.unit,
                 where=describe_point(best.row, run.other_axes) or "the only configuration",
-                interval=describe_interval(estimate),
+                interval=describe_interval(estimate, scale=run.speed.scale),
                 note=f"{note} {lost} more had no launch that ended in ok.".strip() if lost else note,
             )
         )
     return found
 
 
-def describe_interval(estimate: Estimate) -> str:
-    """The interval of a rate and its n, or that there is none."""
+def describe_interval(estimate: Estimate, *, scale: float = 1.0) -> str:
+    """The interval of a rate, `scale` times its own unit, and its n, or that there is none."""
     if estimate.low is None or estimate.high is None:
         return f"n = {estimate.n}, no interval"
     plural = "es" * (estimate.n != 1)
-    return (
-        f"{INTERVAL} {format_number(estimate.low)} to {format_number(estimate.high)}, n = {estimate.n} launch{plural}"
-    )
+    low, high = (format_number(scale * end) for end in (estimate.low, estimate.high))
+    return f"{INTERVAL} {low} to {high}, n = {estimate.n} launch{plural}"
 
 
 def describe_rivals(best: Best, *, rounds: int) -> str:
     """How many of the framework's other points the highest rate is faster than, and by how much at least."""
     others = len(best.family.contrasts)
+    what = "shortest step time" if best.family.metric == PACE else "highest rate"
     if not others:
         return ""
     if rounds < 2:
-        return "The highest rate measured; one launch of a point ranks nothing."
+        return f"The {what} measured; one launch of a point ranks nothing."
     faster, equal = best.called(Call.FASTER), best.called(Call.EQUAL)
     rest = others - len(faster) - len(equal)
     parts = []
@@ -92,4 +100,4 @@ def describe_rivals(best: Best, *, rounds: int) -> str:
     if rest:
         parts.append(f"{rest} open after {rounds} rounds")
     text = "; ".join(parts)
-    return f"The highest rate measured: {text}." if not faster else f"{text[0].upper()}{text[1:]}."
+    return f"The {what} measured: {text}." if not faster else f"{text[0].upper()}{text[1:]}."

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import AXES
-from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.axes import axes_of
+from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.panels import STYLES, describe_value
+from hvbench.analysis.show.panels import STYLES, describe_value, label_text
 from hvbench.analysis.stats.estimates import summary_rows
+from hvbench.registry import SCRIPT
+from hvbench.spec.script import name_program
 
 
 def measured_rows(run: Run) -> list[Row]:
     """The summary's rows of the points whose speed was measured, in table order."""
-    return [row for row in summary_rows(run) if not pd.isna(row[RATE])]
+    return [row for row in summary_rows(run) if not pd.isna(row[STEP])]
 
 
 def asked_rows(run: Run) -> list[Row]:
@@ -34,16 +36,16 @@ def by_framework(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def pair_values(rows: Sequence[Row], axis: str, one: object, other: object) -> list[tuple[Row, Row]]:
     """The rows that differ in nothing but `axis`, as pairs (with `one`, with `other`), in table order."""
-    return [pair for pair in _pair(rows, axis, one, other) if not any(pd.isna(row[RATE]) for row in pair)]
+    return [pair for pair in _pair(rows, axis, one, other) if not any(pd.isna(row[STEP]) for row in pair)]
 
 
 def count_unmeasured(rows: Sequence[Row], axis: str, one: object, other: object) -> int:
     """How many such pairs of tried points cannot be compared, for one has no speed."""
-    return sum(any(pd.isna(row[RATE]) for row in pair) for pair in _pair(rows, axis, one, other))
+    return sum(any(pd.isna(row[STEP]) for row in pair) for pair in _pair(rows, axis, one, other))
 
 
 def _pair(rows: Sequence[Row], axis: str, one: object, other: object) -> list[tuple[Row, Row]]:
-    names = [name for name in AXES if name != axis]
+    names = [name for name in axes_of(rows[0]) if name != axis] if rows else []
     found: dict[tuple, dict[object, Row]] = {}
     for row in rows:
         if row[axis] in (one, other):
@@ -65,5 +67,19 @@ def name_point(row: Row, axes: Sequence[str]) -> str:
 
 
 def label_of(row: Row) -> str:
-    """The name of a row's framework."""
+    """The name of a row's framework, or of the script that was run."""
+    if row["framework"] == SCRIPT:
+        return name_script(str(row["command"]))
     return STYLES[row["framework"]].label
+
+
+def name_script(command: str) -> str:
+    """The file of a script: `train.py`; of a command that names no Python file only that it is one."""
+    name = name_program(command)
+    return label_text(name) if name.endswith(".py") else STYLES[SCRIPT].label
+
+
+def title_of(run: Run, framework: str) -> str:
+    """What a framework is called in a run: a script by its file, where there is only one."""
+    names = {label_of(row) for row in summary_rows(run) if row["framework"] == framework == SCRIPT}
+    return names.pop() if len(names) == 1 else STYLES[framework].label

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from hvbench.analysis.frame.axes import order_values
+from hvbench.analysis.frame.axes import is_own, order_values, plain_name
+from hvbench.analysis.frame.metrics import Speed
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import show_axis
 from hvbench.analysis.show.panels import (
@@ -39,6 +40,7 @@ from hvbench.analysis.show.panels import (
     shift_points,
     wrap_label,
 )
+from hvbench.analysis.show.tables import is_number
 from hvbench.analysis.show.value_axis import limit_values
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import summary_of
@@ -55,25 +57,35 @@ THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "controller": ("Gloo or MPI?", "controller"),
     "framework": ("Which framework is faster?", ""),
 }
+
+
+def describe_axis(axis: str) -> tuple[str, str]:
+    """The plot's question and the label of its x axis; of a script's own axis hvbench knows the name alone."""
+    return THROUGHPUT_AXES.get(axis) or (f"What does {plain_name(axis)} do to the speed?", plain_name(axis))
+
+
+DRAWN, ENDS = "drawn", ("", "_low", "_high")  # columns of what is drawn
 MAX_INCHES = 16.0  # of a panel's width
 ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
 
 
 def plot_swept_axes(run: Run) -> dict[str, Figure]:
     """The plots of every axis that varies; the frameworks are compared in all of them."""
-    return plot_axes(run, [axis for axis in THROUGHPUT_AXES if axis in run.other_axes])
+    known = [axis for axis in THROUGHPUT_AXES if axis in run.other_axes]
+    return plot_axes(run, [*filter(is_own, run.other_axes), *known])
 
 
 def plot_axes(run: Run, axes: Sequence[str]) -> dict[str, Figure]:
     """File stem -> throughput against each of `axes` at which any two points can be compared."""
     drawn = [axis for axis in axes if _choose_panels(run, axis)]
-    return {f"throughput_by_{axis}": plot_throughput(run, axis) for axis in drawn}
+    return {f"throughput_by_{plain_name(axis)}": plot_throughput(run, axis) for axis in drawn}
 
 
 def plot_throughput(run: Run, axis: str) -> Figure:
-    """Tokens per second of all ranks against `axis`, a panel per combination of other axes that has several values."""
-    points, summary = run.points_with("tokens_per_second"), _pick_columns(run)
-    question, x_label = THROUGHPUT_AXES[axis]
+    """Tokens per second of all ranks, or the time of a step, against `axis`, a panel per combination of other axes that has several values."""
+    speed = run.speed
+    points, summary = _scale_speeds(run.points_with(speed.column), speed), _scale_speeds(_pick_columns(run), speed)
+    question, x_label = describe_axis(axis)
     places = _place_values(points, axis)
     gap = float(min(np.diff(sorted(places.values())), default=1.0))
     frameworks = list_frameworks(points)
@@ -101,8 +113,8 @@ def plot_throughput(run: Run, axis: str) -> Figure:
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if repeated else ""
         figure.suptitle(f"{question}\n{_count_launches(summary)}{bars}{note}")
-        _limit_rates(figure, [panel for panel, _ in panels], points["tokens_per_second"], summary)
-        figure.supylabel("tokens/s, all ranks")
+        _limit_rates(figure, [panel for panel, _ in panels], points[DRAWN], summary)
+        figure.supylabel(speed.title)
         extra = [legend_mark("one launch", marker=".")] if repeated else []
         if (points["status"] != "ok").any():
             extra.append(legend_mark("did not end in ok", marker="x"))
@@ -118,15 +130,23 @@ def _limit_rates(figure: Figure, panels: Sequence[Axes], rates: pd.Series, summa
         panels[0].set_yticks([])
         return
     # An interval of two launches may be ten times as high as the launches; it may leave the picture.
-    highest_bar = finite_max(summary["tokens_per_second_high"]) or 0.0
-    shown = pd.concat([rates, summary["tokens_per_second"], summary["tokens_per_second_low"]]).astype("float64")
+    highest_bar = finite_max(summary[f"{DRAWN}_high"]) or 0.0
+    shown = pd.concat([rates, summary[DRAWN], summary[f"{DRAWN}_low"]]).astype("float64")
     limit_values(figure, panels, shown, top=max(highest, min(highest_bar, 1.5 * highest)))
 
 
 def _pick_columns(run: Run) -> pd.DataFrame:
     """What is drawn of the summary: the axes that vary, the speed and its interval."""
-    figures = [f"tokens_per_second{end}" for end in ("", "_low", "_high")]
+    figures = [f"{run.speed.column}{end}" for end in ENDS]
     return summary_of(run)[list(dict.fromkeys([*run.varying_axes, "framework", "launches_ok", *figures]))].copy()
+
+
+def _scale_speeds(frame: pd.DataFrame, speed: Speed) -> pd.DataFrame:
+    """The frame with its speeds, and their intervals, as columns `DRAWN` in the unit that is shown."""
+    names = {f"{speed.column}{end}": f"{DRAWN}{end}" for end in ENDS if f"{speed.column}{end}" in frame}
+    renamed = frame.rename(columns=names)
+    renamed[list(names.values())] = renamed[list(names.values())].astype("float64") * speed.scale
+    return renamed
 
 
 def _draw_centres(panel: Axes, summary: pd.DataFrame, *, axis: str, places: dict[Any, float], side: float) -> None:
@@ -136,10 +156,10 @@ def _draw_centres(panel: Axes, summary: pd.DataFrame, *, axis: str, places: dict
         rows = rows.sort_values(axis, key=lambda column: column.map(places))
         x = [places[value] for value in rows[axis]]
         # A point without a centre stays in the list as NaN: the line breaks there instead of bridging a failure.
-        centres = rows["tokens_per_second"].astype("float64")
+        centres = rows[DRAWN].astype("float64")
         look = {"color": style.colour, "transform": transform}
         panel.plot(x, centres, linestyle=style.line, linewidth=1.2, marker=style.marker, markersize=5, **look)
-        low, high = (rows[f"tokens_per_second_{end}"].astype("float64") for end in ("low", "high"))
+        low, high = (rows[f"{DRAWN}_{end}"].astype("float64") for end in ("low", "high"))
         if (known := (low.notna() & high.notna()).to_numpy()).any():
             errors = [(centres - low)[known], (high - centres)[known]]
             bars = {"yerr": errors, "capsize": 2.5, "linewidth": 1.0, "linestyle": "none"}
@@ -154,7 +174,7 @@ def _draw_launches(panel: Axes, launches: pd.DataFrame, *, axis: str, places: di
         if len(repeated):
             outward = shift_points(panel.transData, panel, x=7 * side + (-7 if side < 0 else 7))
             look = {"markersize": 4.5, "color": colour, "transform": outward, "zorder": 3}
-            panel.plot(repeated[axis].map(places), repeated["tokens_per_second"], ".", **look)
+            panel.plot(repeated[axis].map(places), repeated[DRAWN], ".", **look)
         foot = shift_points(panel.get_xaxis_transform(), panel, x=7 * side)
         lost = bad["status"].groupby(bad[axis].rename("value"))
         ends = [((places[value], 0.03), count_statuses(statuses)) for value, statuses in lost]
@@ -164,7 +184,7 @@ def _draw_launches(panel: Axes, launches: pd.DataFrame, *, axis: str, places: di
 def _place_values(points: pd.DataFrame, axis: str) -> dict[Any, float]:
     """Value -> x: counts on a log scale, since they are swept in powers of two; choices side by side."""
     values = order_values(axis, points[axis])
-    is_count = pd.api.types.is_numeric_dtype(points[axis]) and None not in values
+    is_count = is_number(points[axis]) and None not in values and min(values, default=0) > 0
     return {value: float(np.log2(value)) if is_count else float(index) for index, value in enumerate(values)}
 
 

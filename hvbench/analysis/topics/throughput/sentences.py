@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from hvbench.analysis.contrasts.points import PointContrast, PointFamily, contrast_best
-from hvbench.analysis.frame.metrics import RATE
+from hvbench.analysis.frame.metrics import STEP, STEPS, TOKENS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
 from hvbench.analysis.show.effects import (
-    SPEED,
     describe_price,
     say_effect,
     say_judged,
     say_limit,
     say_range,
     say_rounds,
+    words_of,
 )
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
@@ -28,6 +28,7 @@ from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import (
     asked_rows,
     by_framework,
+    describe_point,
     label_of,
     measured_rows,
     name_point,
@@ -92,32 +93,50 @@ def describe_fastest(run: Run) -> list[Sentence]:
     if was_launched_once(run) or run.was_evaluated or (comparable and not axes):
         return []
     groups = by_framework(measured)
-    lost = {name: sum(pd.isna(row[RATE]) for row in rows) for name, rows in by_framework(asked_rows(run)).items()}
+    lost = {name: sum(pd.isna(row[STEP]) for row in rows) for name, rows in by_framework(asked_rows(run)).items()}
     if comparable:
         return [describe_best(run, measured, name="", lost=sum(lost.values()))]
-    return [describe_best(run, rows, name=label_of(rows[0]), lost=lost[name]) for name, rows in groups.items()]
+    # What is a script's alone needs no name for the whole of it.
+    names = {name: "" if run.is_of_scripts else label_of(rows[0]) for name, rows in groups.items()}
+    return [describe_best(run, rows, name=names[name], lost=lost[name]) for name, rows in groups.items()]
 
 
 def describe_best(run: Run, rows: Sequence[Row], *, name: str, lost: int) -> Sentence:
     """The fastest of `rows`: one framework's (`name` is its label), or all; `lost` points could not be measured."""
     draft, axes = Draft(), run.other_axes
     behind = f"; {draft.count(lost)} more had no launch that ended in ok" if lost else ""
+    speed = run.speed
     if len(rows) == 1:
-        return draft.finish(NAME, f"{label_of(rows[0])} trains at {draft.estimate(rows[0])}{behind}.")
+        return draft.finish(NAME, f"{describe_only(draft, run, rows[0])}{behind}.")
     best = find_best(run, rows)
     subject = draft.label(name_point(best.row, axes))
+    fastest = "trains fastest, at" if speed is TOKENS else "has the shortest step time,"
     if best.is_proven:
-        text = f"{subject} trains fastest, at {draft.estimate(best.row)}: {describe_lead(draft, best, name=lambda row: name_point(row, axes))}"
+        text = f"{subject} {fastest} {draft.speed(best.row, speed, is_named=True)}: {describe_lead(draft, best, name=lambda row: name_other(run, row))}"
         return draft.finish(NAME, f"{text}{behind}.")
     rest = [each for each in best.family.contrasts if not best.is_shown(each)]
-    verb = "trains fastest, at"
+    verb = fastest
     if rest:
         whole = f"{name}'s {draft.count(len(rows))} points" if name else draft.all_of(len(rows), "points")
-        verb = f"has the highest rate of {whole},"
-    text = f"{subject} {verb} {draft.estimate(best.row)}: {describe_rivals(draft, best, name=lambda row: name_point(row, axes))}"
+        verb = f"has the {'highest rate' if speed is TOKENS else 'shortest step time'} of {whole},"
+    text = f"{subject} {verb} {draft.speed(best.row, speed, is_named=True)}: {describe_rivals(draft, best, name=lambda row: name_other(run, row))}"
     is_open = not best.called(Call.FASTER)
     price = describe_price(run, best.family) if any(each.contrast.call is Call.OPEN for each in rest) else None
     return draft.finish(NAME, f"{text}{behind}.", is_open=is_open, price=price)
+
+
+def name_other(run: Run, row: Row) -> str:
+    """A point beside the best; the name of the one script has been said."""
+    return (run.is_of_scripts and describe_point(row, run.other_axes)) or name_point(row, run.other_axes)
+
+
+def describe_only(draft: Draft, run: Run, row: Row) -> str:
+    """`PyTorch trains at 2,213 tokens/s (...)`; of a script what a step takes, and its tokens/s where it says them."""
+    name = draft.label(name_point(row, run.other_axes))
+    if not run.is_of_scripts:
+        return f"{name} trains at {draft.estimate(row)}"
+    rate = f", which is {draft.estimate(row)}" if run.speed is TOKENS else ""
+    return f"{name} takes {draft.speed(row, STEPS)}{rate}"
 
 
 def describe_lead(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> str:
@@ -127,7 +146,7 @@ def describe_lead(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> st
     draft.judged.extend(say_judged(best.family, i, is_best=True) for i in range(len(contrasts)) if i != which)
     rival = draft.label(name(closest.other))
     what = f"the next, {rival}" if len(contrasts) > 1 else rival
-    effect, interval = say_effect(draft, best.family, which, words=SPEED, other=what, is_best=True)
+    effect, interval = say_effect(draft, best.family, which, words=words_of(best.family), other=what, is_best=True)
     text = f"{effect} ({interval})"
     if others := [each for each in contrasts if each is not closest]:
         spread = say_range(draft, others, best.family, is_larger=True, is_best=True)
@@ -148,14 +167,14 @@ def describe_rivals(draft: Draft, best: Best, *, name: Callable[[Row], str]) -> 
     if len(faster) == 1:
         other = draft.label(name(faster[0].other))
         which = contrasts.index(faster[0])
-        effect, interval = say_effect(draft, best.family, which, words=SPEED, other=other, is_best=True)
+        effect, interval = say_effect(draft, best.family, which, words=words_of(best.family), other=other, is_best=True)
         parts.append(f"{effect} ({interval})")
     elif faster:
         spread = say_range(draft, faster, best.family, is_larger=True, is_best=True)
         parts.append(f"faster than {draft.count(len(faster))} of the others, by {spread} ({say_rounds(draft, rounds)})")
     for family, which in best.twins.values():
         other = label_of(family.contrasts[which].other)
-        effect, interval = say_effect(draft, family, which, words=SPEED, other=other)
+        effect, interval = say_effect(draft, family, which, words=words_of(family), other=other)
         parts.append(f"{effect} at the same configuration ({interval})")
     if equal:
         whom = draft.label(name(equal[0].other)) if len(equal) == 1 else draft.count(len(equal))

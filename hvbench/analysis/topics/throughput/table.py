@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from hvbench.analysis.frame.metrics import STEPS
 from hvbench.analysis.frame.quantiles import P95, samples_needed
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import (
@@ -32,10 +33,14 @@ def throughput_table(run: Run) -> Table:
         Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
         Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
     ]
-    notes = (
+    rates = (
         "tokens/s: all ranks' tokens over the elapsed seconds, which are the sum of the slowest rank's step seconds, warm-up left out; over launches: "
-        "geometric mean, Student's t interval on the logarithm. Step times: of that rank; geometric mean of the launches' "
-        f"medians and 95th percentiles. A p95 needs {samples_needed(P95)} timed steps: where a launch has fewer, it is that of the "
+        "geometric mean, Student's t interval on the logarithm. Step times: of that rank; "
+    )
+    if run.speed is STEPS:
+        rates = "Step times: of the rank whose timed steps add up to most, warm-up left out; over launches: "
+    notes = (
+        f"{rates}geometric mean of the launches' medians and 95th percentiles. A p95 needs {samples_needed(P95)} timed steps: where a launch has fewer, it is that of the "
         "steps of all launches of the point, without an interval, and where these are fewer, too, only their number is given. Memory: highest resident set of any rank and launch, a high-water mark without an interval. "
         f"{SPREAD_NOTE}",
     )

@@ -40,4 +40,5 @@ TOPIC = Topic(
     needs=Need(words="nothing", is_met=always),
     tables=throughput_tables,
     plots=plot_swept_axes,
+    question_of_scripts="How long does a step of each configuration take, and how many tokens a second is that?",
 )
