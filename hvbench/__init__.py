@@ -19,7 +19,8 @@ __all__ = ["__version__", "compare", "load", "run_point"]
 def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
     """A run folder as a tidy DataFrame: one row a launch, one column a field of its point or a metric.
 
-    A launch that did not end in `ok` keeps its row and its reason (`status`, `message`), with its metrics missing.
+    A launch that did not end in `ok` keeps its row and its reason (`status`, `message`), with its metrics missing. Of people's own
+    scripts each axis is a column with its braces, such as `{batch}`; what only hvbench's own models have is missing.
 
     Args:
         run: the folder of a run, such as `results/quickstart/20260101T000000Z`.
@@ -41,7 +42,7 @@ def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
         >>> frame.attrs["units"]["tokens_per_second"]
         'tokens/s'
     """
-    from hvbench.analysis.frame.columns import POINT_COLUMNS
+    from hvbench.analysis.frame.columns import columns_of
     from hvbench.analysis.frame.frames import point_frame
     from hvbench.errors import UsageError
     from hvbench.records.store import RunFolder
@@ -52,8 +53,9 @@ def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
     if problems and not skip_unreadable:
         raise UsageError(f"{problems[0]}; leave such records out with skip_unreadable=True")
     frame = point_frame(records)
-    frame.attrs["units"] = {column.name: column.unit for column in POINT_COLUMNS if column.unit}
-    frame.attrs["meanings"] = {column.name: column.meaning for column in POINT_COLUMNS}
+    columns = columns_of(records)
+    frame.attrs["units"] = {column.name: column.unit for column in columns if column.unit}
+    frame.attrs["meanings"] = {column.name: column.meaning for column in columns}
     return frame
 
 

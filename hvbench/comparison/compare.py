@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hvbench.analysis.contrasts.launches import BY_STEPS, log_ratio_of_steps, time_steps
-from hvbench.analysis.frame.axes import AXES, PRESET_SIZES
+from hvbench.analysis.frame.axes import AXES, OF_SCRIPTS, PRESET_SIZES, axes_of, axis_values, plain_name
 from hvbench.analysis.frame.metrics import METRICS, STEP, Metric
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.analysis.stats.ratios import log_ratios, ratio_of_pairs, welch_ratio
@@ -20,16 +20,18 @@ from hvbench.analysis.topics.parity.agreement import LOSS_TOLERANCES, compare_lo
 from hvbench.analysis.topics.parity.losses import find_loss_change
 from hvbench.comparison.calls import call_changes
 from hvbench.comparison.result import Change, Comparison, LaunchSet, Missing, PointComparison
-from hvbench.comparison.sides import LaunchValues, collect_sides, label_points
+from hvbench.comparison.sides import LaunchValues, collect_sides, is_joined, label_points
 from hvbench.records.fingerprint import (
     FOLLOWS_FROM,
     describe_fingerprint,
     describe_own_source,
+    describe_script_source,
     find_differences,
     find_unknown,
     machine_facts,
 )
 from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, Record
+from hvbench.spec.script import ScriptPoint
 
 LaunchPair = tuple[LaunchValues, LaunchValues]
 
@@ -58,13 +60,14 @@ def compare(
     Returns:
         The comparison, the largest clear change first. Without a word for any change where machines or software differ.
     """
-    joined_over = {*ignore, *(PRESET_SIZES if "model" in ignore else ())}
+    joined_over = {*ignore, *(PRESET_SIZES if "model" in ignore else ()), *find_changed_commands(sets)}
     follows = {name for field in joined_over for name in FOLLOWS_FROM.get(field, ())}
     expected = ExpectedDifferences(fields=frozenset(joined_over), facts=frozenset({*treatment, *follows}))
     sides = collect_sides(sets, joined_over=joined_over)
     labels = label_points(sets, joined_over=joined_over)
     reference, *others = sides
     missing: list[Missing] = []
+    is_same_loss = joined_over <= set(OF_SCRIPTS)
     points: list[PointComparison] = []
     for name in others:
         for key in dict.fromkeys([*sides[reference], *sides[name]]):
@@ -72,12 +75,12 @@ def compare(
             missing += find_gaps(labels[key], both)
             good = {arm: [launch for launch in launches if launch.ended is None] for arm, launches in both.items()}
             if all(good.values()):
-                points.append(compare_point(labels[key], good, expected=expected))
+                points.append(compare_point(labels[key], good, expected=expected, has_same_loss=is_same_loss))
     differences = {k: v for point in points for k, v in point.differences.items()}
     called, means = (points, {}) if differences else call_changes(points)
     return Comparison(
         arms=tuple(sides),
-        joined_over=tuple(axis for axis in AXES if axis in ignore),
+        joined_over=list_joined(sets, joined_over=ignore),
         points=tuple(sorted(called, key=lambda point: -point.size)),
         missing=tuple(dict.fromkeys(missing)),
         differences=differences,
@@ -99,12 +102,55 @@ def describe_sides(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
     if len({source for found in sources.values() for source in found}) > 1:
         sides = "; ".join(f"{name}: {', '.join(sorted(found))}" for name, found in sources.items())
         notes.append(f"The sides were run by different versions of hvbench: {sides}.")
+    notes += describe_scripts(sets)
     notes += describe_modes(sets)
     reference, *others = facts.values() if facts else [{}]
     unknown = list(dict.fromkeys(name for other in others for name in find_unknown(reference, other)))
     if unknown:
         notes.append(f"Recorded on one side only, so not compared: {', '.join(unknown)}.")
     return tuple(notes)
+
+
+def find_changed_commands(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
+    """The fields of scripts to join over where each side has one command and they differ: a revision may call its options otherwise."""
+    commands = list_commands(sets)
+    known = {command for found in commands.values() for command in found}
+    is_one_each = all(len(found) == 1 for found in commands.values())
+    return OF_SCRIPTS if is_one_each and len(known) > 1 else ()
+
+
+def list_commands(sets: Sequence[LaunchSet]) -> dict[str, list[str]]:
+    """Side -> the commands of its scripts, in the order of its records; twins have none."""
+    commands: dict[str, dict[str, None]] = {}
+    for launches in sets:
+        for record in launches.records:
+            if isinstance(record.point, ScriptPoint):
+                commands.setdefault(launches.name, {})[record.point.command] = None
+    return {name: list(found) for name, found in commands.items()}
+
+
+def list_joined(sets: Sequence[LaunchSet], *, joined_over: Collection[str]) -> tuple[str, ...]:
+    """The axes of the points that are meant to differ, in table order, by their plain names."""
+    scripts = [record.point for launches in sets for record in launches.records if record.is_script]
+    axes = axes_of([*AXES, *(name for point in scripts for name in axis_values(point))])
+    return tuple(plain_name(axis) for axis in axes if is_joined(axis, joined_over))
+
+
+def describe_scripts(sets: Sequence[LaunchSet]) -> list[str]:
+    """Sentences on sides whose scripts are of different revisions, or have different commands."""
+    sources: dict[str, set[str]] = {}
+    for launches in sets:
+        for record in launches.records:
+            if isinstance(record.point, ScriptPoint) and record.outcome.status == "ok":
+                sources.setdefault(launches.name, set()).add(describe_script_source(record) or "not recorded")
+    notes = []
+    if len({source for found in sources.values() for source in found}) > 1:
+        sides = "; ".join(f"{name}: {', '.join(sorted(found))}" for name, found in sources.items())
+        notes.append(f"The sides ran different revisions of the script: {sides}.")
+    if find_changed_commands(sets):
+        sides = "; ".join(f"{name}: {found[0]}" for name, found in list_commands(sets).items())
+        notes.append(f"The sides' commands differ, and points are joined by their values: {sides}.")
+    return notes
 
 
 def describe_modes(sets: Sequence[LaunchSet]) -> list[str]:
@@ -136,9 +182,12 @@ def find_gaps(label: str, sides: Mapping[str, Sequence[LaunchValues]]) -> list[M
 
 
 def compare_point(
-    label: str, good: Mapping[str, list[LaunchValues]], *, expected: ExpectedDifferences
+    label: str, good: Mapping[str, list[LaunchValues]], *, expected: ExpectedDifferences, has_same_loss: bool
 ) -> PointComparison:
-    """One point on two sides, from its launches that ended in `ok`."""
+    """One point on two sides, from its launches that ended in `ok`.
+
+    `has_same_loss`: both sides train the same, with another command at most.
+    """
     (arm_a, a), (arm_b, b) = good.items()
     pairs = pair_launches(a, b)
     ids = (a[0].record.point_id, b[0].record.point_id)
@@ -151,7 +200,7 @@ def compare_point(
         arm_b=arm_b,
         point_ids=ids,
         changes=tuple(change for change in changes if change),
-        loss=find_loss_change(*records) if ids[0] == ids[1] else None,
+        loss=find_loss_change(*records) if has_same_loss or ids[0] == ids[1] else None,
         differences=compare_fingerprints(*records, expected=expected.facts),
         mismatch=mismatch,
         is_different=is_different,

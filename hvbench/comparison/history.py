@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.analysis.frame.axes import AXES, LEADING_AXES, varying_axes
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import Metric, measure_parts
 from hvbench.analysis.frame.samples import sort_records
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate
 from hvbench.comparison.changes import find_changes
-from hvbench.comparison.sides import describe_point
+from hvbench.comparison.sides import choose_axes, describe_point
+from hvbench.records.fingerprint import name_revision
 from hvbench.records.record import Record
 
 
@@ -25,6 +25,7 @@ class Entry:
     run: str
     created_at: str
     estimate: Estimate
+    revision: str = ""  # of the script that was run
     change: float | None = None  # a step begins here: this level over the one before, 0.05 is 5 % more
 
 
@@ -56,10 +57,15 @@ def trace(runs: Sequence[tuple[str, str, Sequence[Record]]], metric: Metric) -> 
     for name, created_at, records in runs:
         for point_id, values in _values(records, metric).items():
             found.setdefault(point_id, []).append(
-                Entry(run=name, created_at=created_at, estimate=estimate_rate(values))
+                Entry(
+                    run=name,
+                    created_at=created_at,
+                    estimate=estimate_rate(values),
+                    revision=", ".join(dict.fromkeys(filter(None, map(name_revision, records)))),
+                )
             )
         points |= {record.point_id: record.point for record in records}
-    varying = _varying([record for _, _, records in runs for record in records])
+    varying = choose_axes({record.point_id: record.point for _, _, records in runs for record in records}.values())
     return [
         Line(label=describe_point(points[key], varying), entries=mark_changes(found[key], resolution=metric.resolution))
         for key in sorted(found)
@@ -87,11 +93,3 @@ def _values(records: Sequence[Record], metric: Metric) -> Mapping[str, list[floa
         value = columns[index] if columns is not None else measure_parts(record).get(metric.name, math.nan)
         found.setdefault(record.point_id, []).append(float(value))
     return {key: values for key, values in found.items() if all(math.isfinite(value) and value > 0 for value in values)}
-
-
-def _varying(records: Sequence[Record]) -> list[str]:
-    import pandas as pd
-
-    points = {record.point_id: record.point.model_dump() for record in records}
-    varying = varying_axes(pd.DataFrame(points.values(), columns=list(AXES)))
-    return varying or list(LEADING_AXES)

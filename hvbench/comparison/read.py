@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hvbench.analysis.frame.axes import axis_values, is_own, plain_name
 from hvbench.analysis.frame.metrics import METRICS, Metric
 from hvbench.comparison.ab.judge import compare_pairs, is_ab, judge_folder
 from hvbench.comparison.ab.pairs import read_ab
@@ -27,11 +28,6 @@ def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Co
 
     Raises UsageError and MissingData.
     """
-    if by is not None and by not in Point.model_fields:
-        known = list(Point.model_fields)
-        raise UsageError(
-            f"--by {shorten(by)}: no field of a point{did_you_mean(by, known)}; allowed: {', '.join(known)}"
-        )
     sets: list[LaunchSet] = []
     problems: list[str] = []
     for number, text in enumerate(runs, start=1):
@@ -49,11 +45,28 @@ def compare_runs(runs: Sequence[str], *, by: str | None, root: Path) -> tuple[Co
         if len(sets) < 2:
             raise UsageError("one run: name a second one to compare it with, or compare within it with --by framework")
         return compare(sets), problems
-    arms = split_by(sets, by)
+    axis = find_axis(by, sets)
+    arms = split_by(sets, axis)
     values = list(dict.fromkeys(arm.name for arm in arms))
     if len(values) < 2:
         raise UsageError(f"--by {by}: all launches have {by} {', '.join(values)}; nothing to compare")
-    return compare(arms, ignore={by}), problems
+    return compare(arms, ignore={axis}), problems
+
+
+def find_axis(name: str, sets: Sequence[LaunchSet]) -> str:
+    """The axis that is called so, with braces or without where it is a script's own; raises UsageError."""
+    records = [record for launches in sets for record in launches.records]
+    own = dict.fromkeys(axis for record in records for axis in axis_values(record.point) if is_own(axis))
+    of_scripts = {plain_name(axis): axis for axis in own}
+    if name in own or name in of_scripts:
+        return of_scripts.get(name, name)
+    has_twins = any(not record.is_script for record in records)
+    known = [*of_scripts, *(Point.model_fields if has_twins else ("world_size", "seed"))]
+    if name in known:
+        return name
+    raise UsageError(
+        f"--by {shorten(name)}: no field of a point{did_you_mean(name, known)}; allowed: {', '.join(known)}"
+    )
 
 
 def judge_stored(

@@ -6,7 +6,8 @@ Launches are joined by point, or by all fields of the point but those that are m
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.frame.axes import AXES, LEADING_AXES, order_values, varying_axes
+from hvbench.analysis.frame.axes import (
+    LEADING_AXES,
+    OF_SCRIPTS,
+    are_scripts,
+    axes_of,
+    axis_values,
+    is_own,
+    order_values,
+    plain_name,
+    tabulate_points,
+    varying_axes,
+)
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import METRICS, measure_parts
 from hvbench.analysis.frame.samples import LaunchSamples, make_samples, sort_records
@@ -22,6 +34,9 @@ from hvbench.analysis.stats.estimates import describe_end
 from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
+from hvbench.spec.script import ScriptPoint, name_program, show_value
+
+AnyPoint = Point | ScriptPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +62,13 @@ def split_by(sets: Sequence[LaunchSet], axis: str) -> list[LaunchSet]:
     by_value: dict[Any, list[tuple[str, Record]]] = {}
     for launches in sets:
         for record in launches.records:
-            by_value.setdefault(getattr(record.point, axis), []).append((launches.job, record))
+            by_value.setdefault(axis_values(record.point).get(axis), []).append((launches.job, record))
     arms = []
     for value in order_values(axis, by_value):
         for job in dict.fromkeys(job for job, _ in by_value[value]):
             records = [record for owner, record in by_value[value] if owner == job]
-            arms.append(LaunchSet(name=str(value), records=records, job=job))
+            name = show_value(value) if is_own(axis) else str(value)
+            arms.append(LaunchSet(name=name, records=records, job=job))
     return arms
 
 
@@ -96,20 +112,34 @@ def key_of(record: Record, *, joined_over: Collection[str]) -> str:
     """What the two sides of a point have in common."""
     if not joined_over:
         return record.point_id
-    return json.dumps(record.point.model_dump(exclude=set(joined_over)), sort_keys=True)
+    kept = {name: value for name, value in axis_values(record.point).items() if not is_joined(name, joined_over)}
+    return json.dumps(kept, sort_keys=True)
+
+
+def is_joined(axis: str, joined_over: Collection[str]) -> bool:
+    """Whether points are joined over an axis; one of a script may be called by its name alone."""
+    return axis in joined_over or (is_own(axis) and plain_name(axis) in joined_over)
 
 
 def label_points(sets: Sequence[LaunchSet], *, joined_over: Collection[str]) -> dict[str, str]:
     """Key of a point -> the fields in which the points differ, in words; where they differ in none, the leading fields."""
     points = {key_of(record, joined_over=joined_over): record.point for launches in sets for record in launches.records}
-    frame = pd.DataFrame([point.model_dump() for point in points.values()], columns=list(AXES))
-    varying = [axis for axis in varying_axes(frame) if axis not in joined_over]
-    shown = varying or [axis for axis in LEADING_AXES if axis not in joined_over]
+    shown = choose_axes(points.values(), joined_over=joined_over)
     return {key: describe_point(point, shown) for key, point in points.items()}
 
 
-def describe_point(point: Point, axes: Sequence[str]) -> str:
-    """`pytorch b8x4 bf16 compression=fp16`: values that are clear by themselves have no name before them."""
+def choose_axes(points: Iterable[AnyPoint], *, joined_over: Collection[str] = ()) -> list[str]:
+    """The axes that distinguish points; where none does, those that say most: the leading ones, of scripts their own."""
+    frame = tabulate_points(points)
+    varying = [axis for axis in varying_axes(frame) if not is_joined(axis, joined_over)]
+    leading = filter(is_own, axes_of(frame.columns)) if are_scripts(frame) else LEADING_AXES
+    return varying or [axis for axis in leading if not is_joined(axis, joined_over)]
+
+
+def describe_point(point: AnyPoint, axes: Sequence[str]) -> str:
+    """`pytorch b8x4 bf16 compression=fp16`: values that are clear by themselves have no name before them. Of a script `batch=8`."""
+    if isinstance(point, ScriptPoint):
+        return describe_script(point, axes)
     words = []
     for axis in axes:
         value = getattr(point, axis)
@@ -121,3 +151,14 @@ def describe_point(point: Point, axes: Sequence[str]) -> str:
         else:
             words.append(str(value) if axis in ("framework", "model", "precision") else f"{axis}={value}")
     return " ".join(words)
+
+
+def describe_script(point: ScriptPoint, axes: Sequence[str]) -> str:
+    """`batch=8 dtype=bf16`, the command where it is what differs, or the script's name where nothing is."""
+    values = axis_values(point)
+    words = [
+        f"{plain_name(axis)}={shlex.quote(str(values[axis])) if axis in OF_SCRIPTS else show_value(values[axis])}"
+        for axis in axes
+        if axis in values and axis != "framework"
+    ]
+    return " ".join(words) or name_program(point.command)

@@ -2,7 +2,7 @@
 
 Pure. A fact that one of two records does not state, because hvbench did not record it then, is unknown, and not compared;
 a fact of the value None is known: there is no limit, or nothing says so. What follows from the point names no machine, and
-which hvbench ran is what a comparison is for: it is said, and no obstacle.
+which hvbench ran, or which revision of a script, is what a comparison is for: it is said, and no obstacle.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ MACHINE = (*HARDWARE, *SOFTWARE)  # what `fingerprint_id` names
 # Facts that depend on the point: compared between launches of the same point.
 OF_A_POINT = ("devices", "threads", "controller", "data_digest", "memory_limit_bytes", "framework_versions")
 OWN = ("hvbench_version", "hvbench_revision", "hvbench_source_digest")  # said where they differ, never an obstacle
+SCRIPT_FACT = "script"  # of people's own training: {"revision", "is_dirty", "digest"}; likewise said, and no obstacle
 
 # Field of a point -> facts that differ because that field does, where points are compared over it.
 FOLLOWS_FROM = {
@@ -116,13 +117,24 @@ def fingerprint_id(record: Record) -> str:
 
 def describe_script_source(record: Record) -> str | None:
     """Which files of people's own training ran, `4f2c… with changes, files 93ab…`; None where nothing says it."""
-    facts = record.environment.get("script")
+    facts = record.environment.get(SCRIPT_FACT)
     if not isinstance(facts, Mapping) or not facts.get("digest"):
         return None
     revision = (
         f"{facts['revision']}{' with changes' if facts.get('is_dirty') else ''}, " if facts.get("revision") else ""
     )
     return f"{revision}files {facts['digest']}"
+
+
+def name_revision(record: Record) -> str | None:
+    """The revision of people's own training in one word, `4f2c…+changes`, or else the digest of its files."""
+    facts = record.environment.get(SCRIPT_FACT)
+    if not isinstance(facts, Mapping):
+        return None
+    revision = (
+        f"{str(facts['revision'])[:12]}{'+changes' if facts.get('is_dirty') else ''}" if facts.get("revision") else None
+    )
+    return revision or (str(facts["digest"]) if facts.get("digest") else None)
 
 
 def describe_own_source(record: Record) -> str | None:

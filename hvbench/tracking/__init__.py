@@ -18,11 +18,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.frame.axes import axis_values, is_own, plain_name
 from hvbench.analysis.frame.columns import POINT_COLUMNS
 from hvbench.analysis.frame.elapsed import elapsed_after_steps, slowest_rank
 from hvbench.analysis.frame.frames import pad_samples, point_frame
 from hvbench.analysis.frame.samples import evaluations_of, sort_records
 from hvbench.errors import UsageError
+from hvbench.records.fingerprint import name_revision
 from hvbench.records.record import Record
 
 # Tracker -> the libraries that its module needs. The extra of the package and the module have the tracker's name.
@@ -95,7 +97,7 @@ def pair_with_figures(records: Sequence[Record]) -> Iterable[tuple[Record, pd.Se
 def make_run(record: Record, row: pd.Series) -> TrackedRun:
     """The tracker run of a record and its row of `point_frame`; figures that are missing or not finite are left out."""
     start = datetime.fromisoformat(record.started_at).timestamp()
-    settings = {"repeat": record.repeat, **record.point.model_dump()}
+    settings = {"repeat": record.repeat, **list_settings(record)}
     figures = {name: float(row[name]) for name in FIGURES if not pd.isna(row[name]) and math.isfinite(row[name])}
     key = f"{record.suite} {record.key} {record.started_at}"
     return TrackedRun(
@@ -109,6 +111,19 @@ def make_run(record: Record, row: pd.Series) -> TrackedRun:
         start_seconds=start,
         end_seconds=start + record.duration_seconds,
     )
+
+
+def list_settings(record: Record) -> dict[str, str | int | float | bool | None]:
+    """Field of the point -> value; of a script its axes by their names, its command, and its revision."""
+    if not record.is_script:
+        return record.point.model_dump()
+    values = axis_values(record.point) | {"revision": name_revision(record)}
+    plain = {name: plain_name(name) for name in values}
+    # An axis that is called as a field of every script keeps its name, with what it is before it.
+    return {
+        f"axis.{plain[name]}" if is_own(name) and plain[name] in {"repeat", *values} else plain[name]: value
+        for name, value in values.items()
+    }
 
 
 def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
@@ -126,9 +141,7 @@ def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
     timed = seconds[:, record.warmup_steps :] if steps > record.warmup_steps else seconds
     columns: dict[str, list[float | None]] = {"step_seconds": seconds[slowest_rank(timed)].tolist()}
     losses = [rank.loss[:steps] for rank in ranks]
-    columns["loss"] = [
-        None if None in of_step else sum(of_step) / len(of_step) for of_step in zip(*losses, strict=False)
-    ]
+    columns["loss"] = [mean_loss(of_step, is_script=record.is_script) for of_step in zip(*losses, strict=False)]
     columns |= {name: getattr(ranks[0], name)[:steps] for name in STEP_CURVES}
     curves = {
         name: [
@@ -144,3 +157,11 @@ def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:
         if math.isfinite(one.validation_loss)
     ]
     return {name: values for name, values in curves.items() if values}
+
+
+def mean_loss(losses: Sequence[float | None], *, is_script: bool) -> float | None:
+    """Mean over the ranks of one step's losses; None where one is no number, of a script where no rank logged any."""
+    known = [loss for loss in losses if loss is not None]
+    if not known or (len(known) < len(losses) and not is_script):
+        return None
+    return sum(known) / len(known)

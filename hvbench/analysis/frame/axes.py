@@ -65,8 +65,9 @@ def axis_values(point: Point | ScriptPoint) -> dict[str, Any]:
 
 def axes_of(columns: Iterable[str]) -> list[str]:
     """The axes among the columns of a frame, or the keys of its row, in table order: a script's own follow the ranks."""
+    columns = list(columns)
     names = set(columns)
-    scripts = [*(name for name in columns if is_own(name)), *(name for name in OF_SCRIPTS if name in names)]
+    scripts = [*dict.fromkeys(name for name in columns if is_own(name)), *(name for name in OF_SCRIPTS if name in names)]
     if not scripts:
         return [name for name in AXES if name in names]
     first = LEADING_AXES[: LEADING_AXES.index("world_size") + 1]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -385,8 +385,12 @@ POINT_COLUMNS: tuple[Column, ...] = (
 
 
 def columns_of(records: Iterable[Record]) -> tuple[Column, ...]:
-    """POINT_COLUMNS, and behind the ranks the axes of scripts among the launches, each with the kind that its values have."""
+    """POINT_COLUMNS, and behind the ranks the axes of scripts among the launches, each with the kind that its values have.
+
+    In which unit a script states its loss, nobody knows.
+    """
     values: dict[str, list[Any]] = {}
+    records = list(records)
     for record in records:
         for name, value in axis_values(record.point).items() if record.is_script else ():
             if is_own(name) or name in OF_SCRIPTS:
@@ -397,8 +401,11 @@ def columns_of(records: Iterable[Record]) -> tuple[Column, ...]:
         Column(name, kind_of_values(values[name]), "", OF_SCRIPT.get(name, f"the script's own: {plain_name(name)}"))
         for name in sorted(values, key=lambda name: name in OF_SCRIPTS)
     ]
-    place = 1 + [column.name for column in POINT_COLUMNS].index("world_size")
-    return (*POINT_COLUMNS[:place], *own, *POINT_COLUMNS[place:])
+    known = POINT_COLUMNS
+    if all(record.is_script for record in records):
+        known = tuple(replace(column, unit="") if column.unit == "nats/token" else column for column in known)
+    place = 1 + [column.name for column in known].index("world_size")
+    return (*known[:place], *own, *known[place:])
 
 
 def kind_of_values(values: Iterable[Any]) -> str:

@@ -39,6 +39,9 @@ def render_text(lines: Sequence[Line], metric: Metric) -> str:
             )
         header = ["run", "n", f"{metric.title} ({metric.unit})", "95 % interval", "change"]
         align = ["left", "right", "right", "right", "left"]
+        if any(entry.revision for entry in line.entries):
+            rows = [[*row, clean_text(entry.revision)] for row, entry in zip(rows, line.entries, strict=True)]
+            header, align = [*header, "revision"], [*align, "left"]
         blocks.append(clean_text(line.label))
         blocks.append(tabulate(rows, headers=header, tablefmt="simple", colalign=align, disable_numparse=True))
         if len(line.entries) < MIN_RUNS:

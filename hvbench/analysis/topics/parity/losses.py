@@ -16,6 +16,8 @@ import numpy as np
 from hvbench.analysis.topics.parity.agreement import COMPARED_STEPS, LOSS_TOLERANCES
 from hvbench.records.record import Record
 
+LARGEST_TOLERANCE = max(LOSS_TOLERANCES.values())  # of a script, whose precision nobody knows
+MIN_LAUNCHES_OF_SCRIPTS = 2  # of a side: fewer do not say how much its launches differ among themselves
 SPREAD_FACTOR = 2.0  # of the largest difference that launches of one side show among themselves
 
 
@@ -36,16 +38,29 @@ class LossChange:
 
 
 def find_loss_change(a: Sequence[Record], b: Sequence[Record]) -> LossChange | None:
-    """Compare the losses of the first steps of two sides' `ok` launches of one point; None without any on a side."""
-    curves = [[curve for record in side if (curve := first_losses(record)) is not None] for side in (a, b)]
-    if not curves[0] or not curves[1]:
+    """Compare the losses of the first steps of two sides' `ok` launches of one point; None without any on a side.
+
+    Of a script the first steps of which all launches logged a loss, and only where two launches of each side say whether it trains
+    the same each time.
+    """
+    is_script = a[0].is_script
+    read = logged_losses if is_script else first_losses
+    curves = [[curve for record in side if (curve := read(record)) is not None] for side in (a, b)]
+    if min(map(len, curves)) < (MIN_LAUNCHES_OF_SCRIPTS if is_script else 1):
         return None
     steps = min(curve.shape[1] for side in curves for curve in side)
     ranks = min(curve.shape[0] for side in curves for curve in side)
     stacks = [np.stack([curve[:ranks, :steps] for curve in side]) for side in curves]  # (launches, ranks, steps)
+    places = np.arange(steps)
+    if is_script:
+        places = np.flatnonzero(np.isfinite(np.concatenate(stacks)).all(axis=(0, 1)))[:COMPARED_STEPS]
+        if not places.size:
+            return None
+        stacks = [stack[:, :, places] for stack in stacks]
     centres = [np.median(stack, axis=0) for stack in stacks]
     spread = max(float(relative(stack, centre).max()) for stack, centre in zip(stacks, centres, strict=True))
-    allowed = max(LOSS_TOLERANCES[a[0].point.precision], SPREAD_FACTOR * spread)
+    rounding = LARGEST_TOLERANCE if is_script else LOSS_TOLERANCES[a[0].point.precision]
+    allowed = max(rounding, SPREAD_FACTOR * spread)
     by_step = relative(centres[1], centres[0]).max(axis=0)
     outside = np.flatnonzero(by_step > allowed)
     step = int(outside[0]) if outside.size else None
@@ -53,10 +68,26 @@ def find_loss_change(a: Sequence[Record], b: Sequence[Record]) -> LossChange | N
     return LossChange(
         largest=float(by_step.max()),
         allowed=allowed,
-        step=None if step is None else step + 1,
+        step=None if step is None else int(places[step]) + 1,
         loss_a=losses[0],
         loss_b=losses[1],
     )
+
+
+def logged_losses(record: Record) -> np.ndarray | None:
+    """(1, steps): the losses that a script logged, the mean over the ranks that did; NaN where none did, None without any step."""
+    curves = [
+        [np.nan if loss is None else loss for loss in rank.loss]
+        for rank in record.ranks
+        if any(loss is not None for loss in rank.loss)
+    ]
+    if record.outcome.status != "ok" or not curves:
+        return None
+    steps = min(map(len, curves))
+    logged = np.array([curve[:steps] for curve in curves])
+    known = np.isfinite(logged)
+    sums, counts = np.where(known, logged, 0.0).sum(axis=0), known.sum(axis=0)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)[np.newaxis]
 
 
 def first_losses(record: Record) -> np.ndarray | None:
