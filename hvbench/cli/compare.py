@@ -14,7 +14,7 @@ from hvbench.cli.options import RESULTS, write_output
 @click.option(
     "--by",
     metavar="AXIS",
-    help="Compare the values of a point's field, such as framework or precision, within the runs.",
+    help="Compare the values of a point's field, such as framework or precision, or of a script's axis, within the runs.",
 )
 @click.option(
     "--format",

@@ -25,7 +25,7 @@ from hvbench.records.fingerprint import (
     FOLLOWS_FROM,
     describe_fingerprint,
     describe_own_source,
-    describe_script_source,
+    describe_script_revision,
     find_differences,
     find_unknown,
     machine_facts,
@@ -142,7 +142,7 @@ def describe_scripts(sets: Sequence[LaunchSet]) -> list[str]:
     for launches in sets:
         for record in launches.records:
             if isinstance(record.point, ScriptPoint) and record.outcome.status == "ok":
-                sources.setdefault(launches.name, set()).add(describe_script_source(record) or "not recorded")
+                sources.setdefault(launches.name, set()).add(describe_script_revision(record) or "not recorded")
     notes = []
     if len({source for found in sources.values() for source in found}) > 1:
         sides = "; ".join(f"{name}: {', '.join(sorted(found))}" for name, found in sources.items())

@@ -33,10 +33,8 @@ from hvbench.analysis.frame.samples import LaunchSamples, make_samples, sort_rec
 from hvbench.analysis.stats.estimates import describe_end
 from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint
 from hvbench.spec.script import ScriptPoint, name_program, show_value
-
-AnyPoint = Point | ScriptPoint
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,13 +53,16 @@ def list_families(points: Sequence[Point]) -> list[list[tuple[Point, Point]]]:
 
 
 def half_widths_of_rates(records: Iterable[Record]) -> dict[str, float]:
-    """Point id -> half width of the interval of its tokens/s / centre, the widest of the last LOOKS launches' looks."""
-    from hvbench.analysis.frame.frames import point_frame
+    """Point id -> half width of the interval of its tokens/s / centre, the widest of the last LOOKS launches' looks.
 
-    launches = point_frame(records)
-    launches = launches[launches["status"] == "ok"].sort_values("repeat")
+    Of a script that does not say its tokens, the same of its step times, as the report tells them.
+    """
+    from hvbench.analysis.frame.run import Run
+
+    run = Run(list(records))
+    launches = run.points[run.points["status"] == "ok"].sort_values("repeat")
     return {
-        str(name): widest_look(group["tokens_per_second"].astype(float).tolist())
+        str(name): widest_look(group[run.speed.column].astype(float).tolist())
         for name, group in launches.groupby("point_id", sort=False)
     }
 

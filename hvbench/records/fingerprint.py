@@ -115,26 +115,26 @@ def fingerprint_id(record: Record) -> str:
     return hashlib.sha256(json.dumps(machine_facts(record), sort_keys=True).encode()).hexdigest()[:12]
 
 
-def describe_script_source(record: Record) -> str | None:
+def describe_script_revision(record: Record) -> str | None:
     """Which files of people's own training ran, `4f2c… with changes, files 93ab…`; None where nothing says it."""
-    facts = record.environment.get(SCRIPT_FACT)
-    if not isinstance(facts, Mapping) or not facts.get("digest"):
-        return None
-    revision = (
-        f"{facts['revision']}{' with changes' if facts.get('is_dirty') else ''}, " if facts.get("revision") else ""
-    )
-    return f"{revision}files {facts['digest']}"
+    revision, is_dirty, digest = read_script_source(record)
+    words = [f"{revision}{' with changes' if is_dirty else ''}"] if revision else []
+    words += [f"files {digest}"] if digest else []
+    return ", ".join(words) or None
 
 
 def name_revision(record: Record) -> str | None:
-    """The revision of people's own training in one word, `4f2c…+changes`, or else the digest of its files."""
+    """The same in one word: `4f2c…+changes`, or else the digest of the files."""
+    revision, is_dirty, digest = read_script_source(record)
+    return f"{revision}{'+changes' if is_dirty else ''}" if revision else digest
+
+
+def read_script_source(record: Record) -> tuple[str | None, bool, str | None]:
+    """Revision, whether files differ from it, and the digest of the files of people's own training, as far as it is known."""
     facts = record.environment.get(SCRIPT_FACT)
-    if not isinstance(facts, Mapping):
-        return None
-    revision = (
-        f"{str(facts['revision'])[:12]}{'+changes' if facts.get('is_dirty') else ''}" if facts.get("revision") else None
-    )
-    return revision or (str(facts["digest"]) if facts.get("digest") else None)
+    known = facts if isinstance(facts, Mapping) else {}
+    revision, digest = (str(known[name])[:12] if known.get(name) else None for name in ("revision", "digest"))
+    return revision, bool(known.get("is_dirty")), digest
 
 
 def describe_own_source(record: Record) -> str | None:

@@ -21,6 +21,7 @@ from hvbench.analysis.topics.breakdown.table import breakdown_table
 from hvbench.analysis.topics.breakdown.topic import has_breakdown
 from hvbench.frameworks.contract import GradientNorms, StepResult
 from hvbench.records.record import Ablation, Record
+from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
@@ -166,7 +167,7 @@ def test_a_launch_without_ablations_makes_the_points_parts_unknown() -> None:
 def both(**point: Any) -> list[Record]:
     return [
         make_ablated(1.0 + 0.1 * repeat, repeat=repeat, framework=framework, compression=compression, **point)
-        for framework in STYLES
+        for framework in FRAMEWORKS
         for compression in ("none", "fp16")
         for repeat in range(2)
     ]

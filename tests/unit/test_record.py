@@ -41,7 +41,7 @@ def test_floats_keep_every_digit() -> None:
 
 
 def test_the_version_is_part_of_the_record() -> None:
-    assert make_record().model_dump()["schema_version"] == SCHEMA_VERSION == 4
+    assert make_record().model_dump()["schema_version"] == SCHEMA_VERSION == 5
 
 
 def test_the_schema_history_above_the_version_begins_with_it() -> None:
@@ -60,7 +60,7 @@ def test_the_warm_up_is_the_settings_own() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema_version": 5}, {"surprise": 1}, {"repeat": True}, {"duration_seconds": float("nan")}, {"ranks": None}],
+    [{"schema_version": 6}, {"surprise": 1}, {"repeat": True}, {"duration_seconds": float("nan")}, {"ranks": None}],
     ids=lambda change: next(iter(change)),
 )
 def test_what_the_schema_does_not_know_is_refused(change: dict[str, Any]) -> None:

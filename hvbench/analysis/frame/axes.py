@@ -12,7 +12,7 @@ import pandas as pd
 
 from hvbench.registry import SCRIPT
 from hvbench.spec.knob import choices_of, knobs_of, presets_of
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.script import ScriptPoint
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
@@ -47,7 +47,7 @@ def plain_name(axis: str) -> str:
     return axis[1:-1] if is_own(axis) else axis
 
 
-def axis_values(point: Point | ScriptPoint) -> dict[str, Any]:
+def axis_values(point: AnyPoint) -> dict[str, Any]:
     """Axis -> value of one point; a shell only where one is asked for."""
     if not isinstance(point, ScriptPoint):
         return point.model_dump()
@@ -67,7 +67,10 @@ def axes_of(columns: Iterable[str]) -> list[str]:
     """The axes among the columns of a frame, or the keys of its row, in table order: a script's own follow the ranks."""
     columns = list(columns)
     names = set(columns)
-    scripts = [*dict.fromkeys(name for name in columns if is_own(name)), *(name for name in OF_SCRIPTS if name in names)]
+    scripts = [
+        *dict.fromkeys(name for name in columns if is_own(name)),
+        *(name for name in OF_SCRIPTS if name in names),
+    ]
     if not scripts:
         return [name for name in AXES if name in names]
     first = LEADING_AXES[: LEADING_AXES.index("world_size") + 1]
@@ -85,7 +88,7 @@ def are_scripts(points: pd.DataFrame) -> bool:
     return len(points) > 0 and bool((points["framework"] == SCRIPT).all())
 
 
-def tabulate_points(points: Iterable[Point | ScriptPoint]) -> pd.DataFrame:
+def tabulate_points(points: Iterable[AnyPoint]) -> pd.DataFrame:
     """A row a point, with the axes as columns."""
     rows = [axis_values(point) for point in points]
     names = dict.fromkeys(name for row in rows for name in row)

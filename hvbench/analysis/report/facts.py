@@ -15,7 +15,7 @@ from hvbench.analysis.stats.estimates import describe_end, list_rows
 from hvbench.analysis.topics.parity.stamps import verdict_of
 from hvbench.analysis.topics.throughput.pairs import name_script
 from hvbench.analysis.topics.wire import find_large_losses
-from hvbench.records.fingerprint import describe_script_source
+from hvbench.records.fingerprint import describe_script_revision
 from hvbench.records.record import Record
 from hvbench.spec.script import ScriptPoint
 
@@ -89,7 +89,7 @@ def list_scripts(run: Run) -> list[str]:
     found = {}
     for record in run.records:
         if isinstance(record.point, ScriptPoint):
-            source = describe_script_source(record)
+            source = describe_script_revision(record)
             found[name_script(record.point.command) + (f" at {source}" if source else "")] = None
     return list(found)
 

@@ -20,7 +20,7 @@ from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.estimates import estimate_mean, estimate_rate, read_estimate, summary_rows
 from hvbench.analysis.topics.frameworks import contrast_frameworks
 from hvbench.analysis.topics.throughput.pairs import describe_point
-from hvbench.records.fingerprint import describe_own_source, describe_script_source
+from hvbench.records.fingerprint import describe_own_source, describe_script_revision
 from hvbench.records.record import Record
 from hvbench.registry import FRAMEWORKS, SCRIPT
 
@@ -181,7 +181,7 @@ def describe_wall_time(records: Sequence[Record]) -> list[str]:
 def describe_sources(records: Iterable[Record]) -> list[str]:
     """A warning where different versions of hvbench, or of a script, ran the launches: what they share is the machine, not the program."""
     records = list(records)
-    whose = {"versions of hvbench": describe_own_source, "revisions of the script": describe_script_source}
+    whose = {"versions of hvbench": describe_own_source, "revisions of the script": describe_script_revision}
     lines = []
     for what, describe in whose.items():
         found = sorted({source for record in records if (source := describe(record))})

@@ -121,7 +121,8 @@ OF_SCRIPTS = Style(
     colour="#117733",
     page_colour="#117733",
     dark_page_colour="#4fc078",
-    marker="o",
+    marker="p",
+    line=(0, (9, 1)),
 )
 STYLES = {**choose_styles({name: describe_framework(name) for name in FRAMEWORKS}), SCRIPT: OF_SCRIPTS}
 

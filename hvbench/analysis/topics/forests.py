@@ -10,7 +10,8 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.forest import Effect, Forest, Side
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast
-from hvbench.analysis.topics.throughput.pairs import describe_point
+from hvbench.analysis.topics.throughput.pairs import describe_point, label_of
+from hvbench.registry import SCRIPT
 
 
 def side_of(framework: str, *, words: str = "is faster") -> Side:
@@ -64,7 +65,8 @@ def axes_of_rows(run: Run, family: PointFamily) -> list[str]:
 def describe_row(pair: PointContrast, axes: Sequence[str], *, with_framework: bool) -> str:
     """`PyTorch, micro-batch 8, fp32`, or the framework alone, or that there is but one configuration."""
     row = {**pair.one, "is_emulated": bool(pair.one["is_emulated"] or pair.other["is_emulated"])}
-    framework = STYLES[str(pair.one["framework"])].label if with_framework else ""
+    is_named = with_framework and not (pair.one["framework"] == SCRIPT and axes)
+    framework = label_of(pair.one) if is_named else ""
     return ", ".join(filter(None, [framework, describe_point(row, axes)])) or "the one configuration"
 
 

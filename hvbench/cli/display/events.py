@@ -66,6 +66,8 @@ class Events(Display):
         rate = self.ledger.finish(job, record)
         estimate = self.ledger.estimate(job)
         interval = None if estimate is None or estimate.low is None else [estimate.low, estimate.high]
+        steps = self.ledger.steps.get(job.point.point_id, [])
+        step_seconds = steps[-1] if self.ledger.statuses[job.key] == "ok" else None
         outcome = record.outcome.model_dump()
         facts = {
             "done": self.ledger.done,
@@ -73,7 +75,13 @@ class Events(Display):
             "seconds_left": self.ledger.seconds_left(),
         }
         self.emit(
-            "launch", **name_job(job), **outcome, tokens_per_second=rate, tokens_per_second_interval=interval, **facts
+            "launch",
+            **name_job(job),
+            **outcome,
+            tokens_per_second=rate,
+            tokens_per_second_interval=interval,
+            step_seconds=step_seconds,
+            **facts,
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """Where rank 0's worker is; `tokens_per_second` is over its timed steps so far, all ranks' tokens."""
+    """Where rank 0's worker is; `tokens_per_second` is over its timed steps so far, all ranks' tokens; None: nobody says them."""
 
     job: Job
     phase: str
@@ -45,6 +45,7 @@ class Ledger:
         self.ranks = 0
         self.statuses: dict[str, str] = {}  # key of a job -> how it ended
         self.rates: dict[str, list[float]] = {}  # point_id -> tokens per second of its launches that ended in ok
+        self.steps: dict[str, list[float]] = {}  # point_id -> their median seconds of a step
         self.running: dict[str, Now] = {}  # key of a job -> where its rank 0 is; several where frameworks take turns
         self.began = time.monotonic()
         self.settings: MeasureSettings | None = None
@@ -86,16 +87,36 @@ class Ledger:
         self.statuses[job.key] = row["status"]
         if row["status"] != "ok":
             return None
-        rate = float(row["tokens_per_second"])
-        self.rates.setdefault(job.point.point_id, []).append(rate)
-        return rate
+        rate, seconds = row["tokens_per_second"], float(row["step_seconds_median"])
+        self.steps.setdefault(job.point.point_id, []).append(seconds)
+        if rate != rate:  # a script need not say its tokens
+            return None
+        self.rates.setdefault(job.point.point_id, []).append(float(rate))
+        return float(rate)
 
     def estimate(self, job: Job) -> Estimate | None:
-        """Centre and interval over the point's launches so far."""
-        from hvbench.analysis.stats.estimates import estimate_rate
+        """Centre and interval of the tokens per second over the point's launches so far."""
+        return _estimate(self.rates.get(job.point.point_id))
 
-        rates = self.rates.get(job.point.point_id)
-        return estimate_rate(rates) if rates else None
+    def step_estimate(self, job: Job) -> Estimate | None:
+        """The same of their median seconds of a step."""
+        return _estimate(self.steps.get(job.point.point_id))
+
+    def describe_speed(self, job: Job) -> str:
+        """`2,213 tokens/s`, or else `12.3 ms a step`, with the interval where there is one; empty before the point's first launch."""
+        from hvbench.analysis.show.cells import format_number
+
+        rate, steps = self.estimate(job), self.step_estimate(job)
+        found, scale, unit = (rate, 1.0, "tokens/s") if rate else (steps, 1e3, "ms a step")
+        if found is None:
+            return ""
+        centre, *ends = (
+            f"{scale * value:,.0f}" if rate else format_number(scale * value)
+            for value in (found.centre, found.low, found.high)
+            if value is not None
+        )
+        interval = f" ({found.confidence * 100:g} % interval {' to '.join(ends)})" if ends else ""
+        return f"{centre} {unit}{interval}"
 
     @property
     def done(self) -> int:
@@ -115,3 +136,9 @@ class Ledger:
         expected = estimate_sweep_seconds(done, self.settings)
         rest = estimate_sweep_seconds([job for job in self.jobs if job.key not in self.statuses], self.settings)
         return (time.monotonic() - self.began) * rest / expected
+
+
+def _estimate(values: list[float] | None) -> Estimate | None:
+    from hvbench.analysis.stats.estimates import estimate_rate
+
+    return estimate_rate(values) if values else None

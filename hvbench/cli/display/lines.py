@@ -146,10 +146,17 @@ def describe_record(record: Record) -> str:
     from hvbench.analysis.frame.frames import point_frame
 
     row = point_frame([record]).iloc[0]
-    return (
-        f"{row['tokens_per_second']:,.0f} tokens/s  step {row['step_seconds_median'] * 1e3:,.0f} ms  "
-        f"loss {row['final_loss']:.3f}"
-    )
+    rate, loss = row["tokens_per_second"], row["final_loss"]
+    # What a script does not say, it does not show; a twin's loss that is no number is a fact.
+    parts = [f"{rate:,.0f} tokens/s"] if rate == rate else []
+    parts += [f"step {show_milliseconds(row['step_seconds_median'])} ms"]
+    parts += [f"loss {loss:.3f}"] if loss == loss or not record.is_script else []
+    return "  ".join(parts)
+
+
+def show_milliseconds(seconds: float) -> str:
+    """Whole milliseconds, of short steps with decimals."""
+    return f"{seconds * 1e3:,.0f}" if seconds >= 0.01 else f"{seconds * 1e3:.3g}"
 
 
 def format_duration(seconds: float) -> str:

@@ -98,12 +98,8 @@ class Live(Display):
 
     def draw_launch(self, now: Now) -> Text:
         """One line of a launch that is running."""
-        estimate = self.ledger.estimate(now.job)
-        before = ""
-        if estimate is not None:
-            before = f"   before: {estimate.centre:,.0f} tokens/s"
-            if estimate.low is not None and estimate.high is not None:
-                before += f" ({estimate.confidence * 100:g} % interval {estimate.low:,.0f} to {estimate.high:,.0f})"
+        speed = self.ledger.describe_speed(now.job)
+        before = f"   before: {speed}" if speed else ""
         return Text.assemble(
             ("▶ ", MARKS["running"][1]),
             (self.describe_job(now.job), "bold"),
@@ -143,9 +139,9 @@ class Live(Display):
         return MARKS.get(status, BAD_MARK)
 
     def describe_rate(self, job: Job) -> Text:
-        """Tokens per second of a point's launches so far."""
+        """Tokens per second of a point's launches so far, or else the time of their steps."""
         estimate = self.ledger.estimate(job)
         if estimate is None:
-            return Text("")
+            return Text(self.ledger.describe_speed(job), style="dim", no_wrap=True)
         interval = "" if estimate.low is None else f"  {estimate.low:,.0f} to {estimate.high:,.0f}"
         return Text(f"{estimate.centre:>9,.0f} tokens/s{interval}", style="dim", no_wrap=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hvbench.analysis.contrasts.learning import AxisGaps, Gap, compared_axes, contrast_axis
 from hvbench.analysis.contrasts.twins import contrast_frameworks
 from hvbench.analysis.frame.axes import GLOBAL_BATCH, plain_name
@@ -13,7 +15,7 @@ from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Contrast
 from hvbench.analysis.stats.losses import CALLS, SAME_WITHIN, LossContrast
 from hvbench.analysis.topics.convergence.contrast_table import name_choice
 from hvbench.analysis.topics.convergence.twins import is_about_frameworks
-from hvbench.analysis.topics.convergence.words import unit_of
+from hvbench.analysis.topics.convergence.words import name_budget
 from hvbench.analysis.topics.parity.stamps import are_comparable
 
 OF_RULE = {call: of_rule for of_rule, call in CALLS.items()}
@@ -36,14 +38,12 @@ def _draw_axis(run: Run, gaps: AxisGaps) -> Forest | None:
     by_loss = [(gap, gap.loss) for gap in gaps.gaps if gap.loss]
     if by_loss:
         rows = [_of_loss(name_choice(run, gap.one), loss) for gap, loss in by_loss]
-        return _draw_losses(
-            f"contrast_loss_{plain_name(gaps.axis)}",
-            title,
-            f"against {base}",
-            rows,
-            [loss for _, loss in by_loss],
-            unit=unit_of(run).strip() or "in loss",
-        )
+        losses = [loss for _, loss in by_loss]
+        forest = _draw_losses(f"contrast_loss_{plain_name(gaps.axis)}", title, f"against {base}", rows, losses)
+        if not run.is_of_scripts:
+            return forest
+        quantity = f"validation loss after as many {name_budget(run)}, against {base}"
+        return replace(forest, unit="in loss", quantity=quantity)  # in which unit nobody knows
     by_steps = [(gap, gap.steps) for gap in gaps.gaps if gap.steps]
     if not by_steps:
         return None
@@ -74,9 +74,7 @@ def _draw_frameworks(run: Run) -> list[Forest]:
     ]
 
 
-def _draw_losses(
-    name: str, title: str, against: str, rows: list[Effect], losses: list[LossContrast], *, unit: str = NATS.strip()
-) -> Forest:
+def _draw_losses(name: str, title: str, against: str, rows: list[Effect], losses: list[LossContrast]) -> Forest:
     return Forest(
         name=name,
         title=title,
@@ -85,7 +83,7 @@ def _draw_losses(
         right=Side(words=MORE),
         rows=rows,
         equal_within=SAME_WITHIN * min(loss.base for loss in losses),
-        unit=unit,
+        unit=NATS.strip(),
         counted="seed",
     )
 

@@ -16,6 +16,7 @@ from hvbench.analysis.show.panels import STYLES, describe_value
 from hvbench.analysis.show.tables import Table, describe_constants, describe_lost
 from hvbench.analysis.stats.contrasts import Call, Contrast
 from hvbench.analysis.stats.losses import SAME_WITHIN, LossCall, LossContrast
+from hvbench.analysis.topics.convergence.words import name_budget
 
 VERDICTS = {LossCall.LOWER: "lower", LossCall.HIGHER: "higher", LossCall.SAME: "the same", LossCall.OPEN: "open"}
 OF_STEPS = {Call.FASTER: "more", Call.SLOWER: "fewer", Call.EQUAL: "as many", Call.OPEN: "open"}
@@ -83,11 +84,11 @@ def _make_table(run: Run, lines: list[Line]) -> Table:
         title="What was learned, seed by seed",
         constants=describe_constants(run.points, without=("framework",)),
         notes=(
-            "Validation losses after as many tokens as every launch was evaluated for, choice - against, paired by seed: "
-            "n seeds. Launches of one seed are one piece of evidence, whichever framework trained them, and are averaged. "
+            f"Validation losses after as many {name_budget(run)} as every launch was evaluated for, choice - against, paired by seed: "
+            f"n seeds. Launches of one seed are one piece of evidence{'' if run.is_of_scripts else ', whichever framework trained them'}, and are averaged. "
             "A value that switches its axis off is what the others are compared with, all else equal; of any other axis "
             "each value speaks by its best setting, and the best one is what the others are compared with. Intervals are "
-            "corrected for the number of contrasts of an axis, or of the frameworks. Lower and higher: the interval leaves "
+            f"corrected for the number of contrasts of an axis{'' if run.is_of_scripts else ', or of the frameworks'}. Lower and higher: the interval leaves "
             f"out 0, and the estimate is at least {100 * SAME_WITHIN:g} % of the loss; the same: the interval lies within ± "
             f"{100 * SAME_WITHIN:g} % of it. Steps to the target: where the line between two evaluations meets it; only where every "
             "launch of both got there.",

@@ -124,3 +124,8 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
 def unit_of(run: Run) -> str:
     """The unit of a loss, to stand behind a number; in which a script states its loss, nobody knows."""
     return "" if run.is_of_scripts else NATS
+
+
+def name_budget(run: Run) -> str:
+    """What losses are compared after as much of: `tokens`, or `steps` where a script does not say its tokens."""
+    return "tokens" if run.evaluations["tokens"].notna().all() else "steps"
