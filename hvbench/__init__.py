@@ -42,8 +42,8 @@ def load(run: str | Path, *, skip_unreadable: bool = False) -> pd.DataFrame:
         >>> frame.attrs["units"]["tokens_per_second"]
         'tokens/s'
     """
-    from hvbench.analysis.frame.columns import columns_of
     from hvbench.analysis.frame.frames import point_frame
+    from hvbench.analysis.frame.own_columns import columns_of
     from hvbench.errors import UsageError
     from hvbench.records.store import RunFolder
 

@@ -111,5 +111,11 @@ def order_values(name: str, values: Iterable[Any]) -> list[Any]:
     declared = choices_of(Point.model_fields[name]) if name in Point.model_fields else ()
     distinct = {None if pd.isna(value) else value for value in values}
     return sorted(
-        distinct, key=lambda v: (v is None, declared.index(v) if v in declared else 0, v if v is not None else 0)
+        distinct,
+        key=lambda v: (
+            v is None,
+            declared.index(v) if v in declared else 0,
+            isinstance(v, str),  # an axis of a script may have had numbers before it had names
+            v if v is not None else 0,
+        ),
     )

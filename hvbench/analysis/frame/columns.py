@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from hvbench.analysis.frame import memory, shape
-from hvbench.analysis.frame.axes import AXES, OF_SCRIPTS, axis_values, is_own, plain_name
+from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
 from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
-from hvbench.records.record import Record
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.training.flops import hidden_flops_per_token
 
 NOT_REACHED = "not reached"
-OF_SCRIPT = {
-    "command": "of a script, with the names of its axes in braces",
-    "shell": "whether a shell reads that",
-}
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
@@ -382,38 +377,4 @@ POINT_COLUMNS: tuple[Column, ...] = (
            evaluation_seconds_to_target),
 )
 # fmt: on
-
-
-def columns_of(records: Iterable[Record]) -> tuple[Column, ...]:
-    """POINT_COLUMNS, and behind the ranks the axes of scripts among the launches, each with the kind that its values have.
-
-    In which unit a script states its loss, nobody knows.
-    """
-    values: dict[str, list[Any]] = {}
-    records = list(records)
-    for record in records:
-        for name, value in axis_values(record.point).items() if record.is_script else ():
-            if is_own(name) or name in OF_SCRIPTS:
-                values.setdefault(name, []).append(value)
-    if not values:
-        return POINT_COLUMNS
-    own = [
-        Column(name, kind_of_values(values[name]), "", OF_SCRIPT.get(name, f"the script's own: {plain_name(name)}"))
-        for name in sorted(values, key=lambda name: name in OF_SCRIPTS)
-    ]
-    known = POINT_COLUMNS
-    if all(record.is_script for record in records):
-        known = tuple(replace(column, unit="") if column.unit == "nats/token" else column for column in known)
-    place = 1 + [column.name for column in known].index("world_size")
-    return (*known[:place], *own, *known[place:])
-
-
-def kind_of_values(values: Iterable[Any]) -> str:
-    """The key of DTYPES that holds all these values; text where they are of several kinds."""
-    kinds = {type(value) for value in values}
-    if kinds <= {int, float}:
-        return "int" if kinds == {int} else "float"
-    return "bool" if kinds == {bool} else "str"
-
-
 MEASURED_COLUMNS = tuple(column.name for column in POINT_COLUMNS if column.metric)

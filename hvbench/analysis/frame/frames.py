@@ -13,7 +13,8 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import axis_values
 from hvbench.analysis.frame.ceilings import compare_with_machine
-from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column, columns_of
+from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column
+from hvbench.analysis.frame.own_columns import columns_of
 from hvbench.analysis.frame.samples import (
     evaluations_of,
     find_defect,
@@ -55,8 +56,8 @@ def as_text(value: Any) -> str | None:
 def step_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One row per record, rank and step (counted from 1), the steps of incomplete launches included.
 
-    `tokens` are those of all ranks up to the end of the step, missing where a script does not say them; `training_seconds` is this rank's clock then: its steps
-    and its waits for data.
+    `tokens` are those of all ranks up to the end of the step, missing where a script does not say them; `training_seconds`
+    is this rank's clock then: its steps and its waits for data.
     """
     parts = [
         _rank_steps(rank, launch=launch, record=record)
