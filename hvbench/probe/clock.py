@@ -30,12 +30,15 @@ class StepClock:
         now = time.perf_counter() if self._pause_begun is None else self._pause_begun
         return now - self._started - self._paused_seconds
 
-    def begin_step(self) -> None:
-        """A step begins now. The first one has waited for no data: what comes before it is no part of the training."""
+    def begin_step(self, *, at_once: bool = False) -> None:
+        """A step begins now, or, `at_once`, where the last one ended.
+
+        The first one has waited for no data: what comes before it is no part of the training.
+        """
         if self._started is None:
             self._started, self._paused_seconds = time.perf_counter(), 0.0
         else:
-            self._begun = self.training_seconds
+            self._begun = self._ended if at_once else self.training_seconds
         self._evaluated = self._paused_seconds
 
     def end_step(self) -> float:

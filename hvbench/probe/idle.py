@@ -16,6 +16,8 @@ class Training:
     """One training. Outside a launch of hvbench every method does nothing, at the price of a call."""
 
     is_launched = False  # whether hvbench launched this process and measures it
+    is_done = False  # whether as many steps as were asked for have been trained, or enough
+    steps = 0  # that have been trained
 
     def __enter__(self) -> Training:
         return self
@@ -78,11 +80,17 @@ class Training:
     def begin(self, *, until_exit: bool = False) -> None:
         """What entering the `with` does; `until_exit`: the end of the process leaves it, an uncaught exception as a failure."""
 
-    def begin_step(self) -> None:
-        """What entering `step()` does."""
+    def leave(self) -> None:
+        """What leaving the `with` does: raises Measured where the training is done, and notes where it is not."""
+
+    def begin_step(self, *, at_once: bool = False) -> None:
+        """What entering `step()` does; with `at_once` it begins where the last one ended, one behind the last of all, too, which never ends."""
 
     def end_step(self) -> None:
         """What leaving `step()` does."""
+
+    def abandon_step(self) -> None:
+        """What an exception in `step()` does: it is no step."""
 
     def begin_pause(self) -> None:
         """What entering `paused()` does."""

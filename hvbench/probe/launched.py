@@ -77,9 +77,14 @@ class LaunchedTraining(Training):
         One rank of several may be the first whose loss is no number, and would leave the others waiting in an all-reduce: it
         trains to the end with them, and says so then.
         """
-        if self._samples.steps >= self._request.total_steps or self._evaluations.stopped_by:
+        if self.steps >= self._request.total_steps or self._evaluations.stopped_by:
             return True
         return self._samples.nonfinite is not None and self._request.world_size == 1
+
+    @property
+    def steps(self) -> int:
+        """That have been trained."""
+        return self._samples.steps
 
     # What a script calls
 
@@ -122,7 +127,7 @@ class LaunchedTraining(Training):
         if self._may("evaluate", State.BETWEEN, State.STEP):
             seconds, training_seconds = self._clock.end_evaluation()
             values = {"loss": loss, "samples": samples, "accuracy": accuracy}
-            step = self._samples.steps
+            step = self.steps
             self._evaluations.add(step=step, seconds=seconds, training_seconds=training_seconds, values=values)
 
     # Its parts, for callbacks
@@ -148,20 +153,20 @@ class LaunchedTraining(Training):
         if until_exit:
             self._watch_exit()
 
-    def begin_step(self) -> None:
+    def begin_step(self, *, at_once: bool = False) -> None:
         if not self._may("step", State.BETWEEN):
             return
         if self._clock.pauses:
             raise ProbeError("training.step() within training.paused(): the time of a step would be left out")
-        if self.is_done:
+        if self.is_done and not at_once:
             self.leave()
         self._clock.begin_pause()  # what the probe itself does is no training
-        self._enter(self._request.phase_of(self._samples.steps))
-        if not self._turns.is_alone:
+        self._enter(self._request.phase_of(self.steps))
+        if not self._turns.is_alone and not self.is_done:
             self._take_turn()
         self._clock.end_pause()
         synchronize()
-        self._clock.begin_step()
+        self._clock.begin_step(at_once=at_once)
         self._state = State.STEP
 
     def end_step(self) -> None:
@@ -171,7 +176,7 @@ class LaunchedTraining(Training):
         seconds = self._clock.end_step()
         self._state = State.BETWEEN
         self._samples.add_step()
-        if self._samples.steps > self._request.warmup_steps:
+        if self.steps > self._request.warmup_steps:
             self._timed_seconds += seconds
             self._timed_tokens += self._samples.step_tokens[-1] or 0
         if self._pending:
@@ -191,8 +196,8 @@ class LaunchedTraining(Training):
     def end_pause(self) -> None:
         if self._state in (State.BETWEEN, State.STEP):  # else the training has ended within the pause
             if self._clock.pauses == 1:
-                is_before = self._samples.steps == 0 and self._state is State.BETWEEN
-                self._enter(FIRST if is_before else self._request.phase_of(self._samples.steps))
+                is_before = self.steps == 0 and self._state is State.BETWEEN
+                self._enter(FIRST if is_before else self._request.phase_of(self.steps))
             self._clock.end_pause()
 
     # Its end
@@ -248,7 +253,7 @@ class LaunchedTraining(Training):
     def _give_up(self, message: str, *, status: str = "failed", is_echo: bool = False) -> None:
         self._state = State.CLOSED
         failure = {"status": status, "message": message, "is_echo": is_echo}
-        write_failure(self._request.folder, failure, state=self._progress.state | {"step": self._samples.steps})
+        write_failure(self._request.folder, failure, state=self._progress.state | {"step": self.steps})
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -257,7 +262,7 @@ class LaunchedTraining(Training):
         self._turns.__exit__()
 
     def _describe_steps(self) -> str:
-        return f"{self._samples.steps} of the {self._request.total_steps} steps asked for (warmup_steps + steps)"
+        return f"{self.steps} of the {self._request.total_steps} steps asked for (warmup_steps + steps)"
 
     def _watch_exit(self) -> None:
         """Let the end of the process end the training, for nothing else does."""
@@ -275,7 +280,7 @@ class LaunchedTraining(Training):
     def _enter(self, phase: str) -> None:
         self._progress.enter(
             phase,
-            step=self._samples.steps,
+            step=self.steps,
             timed_tokens=self._timed_tokens * self._request.world_size,  # of all ranks, if they have equally many
             timed_seconds=self._timed_seconds,
         )
@@ -316,11 +321,11 @@ class LaunchedTraining(Training):
             self._place.enter_context(self._turns.at(self._request.place, steps=self._request.steps))
             self._is_at_place = True
         self._turns.step()
-        self._progress.clock.enter(self._request.phase_of(self._samples.steps))
+        self._progress.clock.enter(self._request.phase_of(self.steps))
 
     def _note(self, values: dict[str, Any]) -> None:
         """Keep values of the last step, or, before the first, what holds from then on."""
-        steps, before = self._samples.steps, self._samples.step_tokens[-1:]
+        steps, before = self.steps, self._samples.step_tokens[-1:]
         self._samples.note(values)
         if not steps:
             return

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
+import os
 import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +21,9 @@ from hvbench import probe
 from hvbench.probe.idle import Training
 from hvbench.records.record import RankSamples
 from hvbench.spec.settings import MeasureSettings
+from tests import patience
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -68,5 +76,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeFold
         monkeypatch.setattr(probe, "_current", Training())
         return made
 
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     yield make
+    with contextlib.suppress(SystemExit):
+        probe.current().leave()
     faulthandler.unregister(signal.SIGUSR1)
+
+
+def environment_of(made: Folder) -> dict[str, str]:
+    """The environment of a rank's process, which finds the hvbench that is tested."""
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return os.environ | {probe.VARIABLE: str(made.path), "PYTHONPATH": paths}
+
+
+def run(made: Folder, script: str, *, where: Path, **variables: str) -> subprocess.CompletedProcess:
+    """Run a program as hvbench would, in the folder `where`, with more variables in its environment."""
+    path = where / "script.py"
+    path.write_text(textwrap.dedent(script), encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(path)],
+        cwd=where,
+        env=environment_of(made) | variables,
+        capture_output=True,
+        text=True,
+        timeout=patience.SECONDS,
+    )

@@ -26,7 +26,7 @@ from hvbench.probe.clock import StepClock
 from hvbench.probe.samples import LoggedSamples
 from hvbench.records.record import Outcome
 from tests import patience
-from tests.unit.sample_probe import Folder, MakeFolder, folder, make_folder
+from tests.unit.sample_probe import MakeFolder, environment_of, folder, make_folder, run
 
 __all__ = ["folder"]  # a fixture
 
@@ -435,7 +435,7 @@ def test_two_trainings_take_turns(folder: MakeFolder, monkeypatch: pytest.Monkey
     """Each in a thread of its own, at the turn server that `hvbench ab` and sweeps have."""
     order: list[str] = []
 
-    def run(arm: str, training: probe.Training) -> None:
+    def take_steps(arm: str, training: probe.Training) -> None:
         with pytest.raises(Measured):
             while True:
                 with training.step():
@@ -448,7 +448,7 @@ def test_two_trainings_take_turns(folder: MakeFolder, monkeypatch: pytest.Monkey
             made.append(folder(place=0, warmup_steps=2, steps=5))
             training = probe.training()
             training.begin()
-            threads.append(threading.Thread(target=run, args=(arm, training)))
+            threads.append(threading.Thread(target=take_steps, args=(arm, training)))
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -481,16 +481,6 @@ def main():
             with training.step():
                 pass
 """
-
-
-def run(folder: Folder, script: str, *, where: Path) -> subprocess.CompletedProcess:
-    """Run a program as hvbench would."""
-    path = where / "script.py"
-    path.write_text(textwrap.dedent(script))
-    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {probe.VARIABLE: str(folder.path), "PYTHONPATH": paths}
-    command = [sys.executable, str(path)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=patience.SECONDS)
 
 
 def test_children_of_a_training_measure_nothing(tmp_path: Path) -> None:
@@ -542,9 +532,7 @@ if __name__ == "__main__":
 def test_a_training_waits_until_all_have_measured(tmp_path: Path) -> None:
     made = make_folder(tmp_path / "rank", warmup_steps=1, steps=2)
     (made.path / "end").unlink()
-    paths = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {probe.VARIABLE: str(made.path), "PYTHONPATH": paths}
-    with subprocess.Popen([sys.executable, "-c", LOOP + "main()"], env=environment) as process:
+    with subprocess.Popen([sys.executable, "-c", LOOP + "main()"], env=environment_of(made)) as process:
         deadline = time.monotonic() + patience.SECONDS
         while not (made.path / "result-0.json").exists():
             assert time.monotonic() < deadline and process.poll() is None
