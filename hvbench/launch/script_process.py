@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from hvbench.launch.messages import Start
 from hvbench.launch.process import WorkerProcess
@@ -38,10 +39,8 @@ class ScriptProcess(WorkerProcess):
 
     def _environment(self, order: Start) -> dict[str, str]:
         environment = super()._environment(order)
-        if not ({"VIRTUAL_ENV", "CONDA_PREFIX"} & set(environment)) and sys.prefix != sys.base_prefix:
-            # No environment is active: `python` is that of hvbench's own.
-            environment["PATH"] = os.pathsep.join([f"{sys.prefix}/bin", environment.get("PATH", os.defpath)])
-        return environment | {VARIABLE: str(self.folder), "PYTHONUNBUFFERED": "1"}
+        own = {"PATH": path_of_scripts(environment), VARIABLE: str(self.folder), "PYTHONUNBUFFERED": "1"}
+        return environment | own
 
     def _explain_exit(self, returncode: int, tail: str) -> str:
         """Its log's last line where it failed; what it lacks where it ended well and has measured nothing."""
@@ -52,3 +51,10 @@ class ScriptProcess(WorkerProcess):
         lines = [line.strip() for line in tail.splitlines() if line.strip()]
         last = "".join(letter if letter.isprintable() else "?" for letter in lines[-1])[:MAX_LINE] if lines else ""
         return f"exited with code {returncode}{f': {last}' if last else ' and without a word'}"
+
+
+def path_of_scripts(environment: Mapping[str, str]) -> str:
+    """The PATH in which a script's command is looked up: where no environment is active, `python` is that of hvbench's own."""
+    path = environment.get("PATH", os.defpath)
+    is_active = {"VIRTUAL_ENV", "CONDA_PREFIX"} & set(environment) or sys.prefix == sys.base_prefix
+    return path if is_active else os.pathsep.join([f"{sys.prefix}/bin", path])

@@ -17,8 +17,7 @@ import pytest
 
 import hvbench as package
 from hvbench.cli.group import hvbench
-from hvbench.comparison.ab.arms import parse_arm
-from hvbench.comparison.ab.run import require_fixed_fields
+from hvbench.comparison.ab.arms import parse_arm, require_fixed_fields
 from hvbench.plan.jobs import make_plan
 from hvbench.spec.suite import apply_overrides, find_suite, load_suite, parse_suite
 

@@ -1,9 +1,9 @@
 """The two arms of an A/B comparison: what is different in each, and how it is started.
 
 env=PATH           another Python environment (its folder, or its interpreter)
-rev=GIT            another revision of hvbench, in a git worktree that is made for it
+rev=GIT            another revision, in a git worktree that is made for it: of a suite's own script, else of hvbench
 env:NAME=VALUE     an environment variable
-set=KEY=VALUE      a field of the point
+set=KEY=VALUE      a field of the point, or an axis of the script
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hvbench.comparison.ab.worktrees import add_worktree
 from hvbench.errors import LaunchError, UsageError
 from hvbench.spec.choices import split_choices
-from hvbench.spec.fields import PointFields
+from hvbench.spec.fields import Fields, PointFields
 from hvbench.spec.messages import did_you_mean, shorten
-from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.spec.suite import check_axes
+from hvbench.spec.suite import Suite, check_axes
 from hvbench.worker.turns import PROTOCOL
 
 START = "from hvbench.cli import main; main()"
 VARIABLE = re.compile(r"env:(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.ASCII | re.DOTALL)
+TWINS = PointFields()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +56,12 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """An arm that can be started: interpreter, and environment of its processes."""
+    """An arm that can be started: interpreter, environment of its processes, and what its sweeps are called with."""
 
     arm: Arm
     python: Path
     environment: dict[str, str]
+    arguments: tuple[str, ...] = ()  # of `hvbench sweep`
     knows_turns: bool = False
 
     def command(self, arguments: Sequence[str]) -> list[str]:
@@ -67,8 +69,11 @@ class Prepared:
         return [str(self.python), "-P", "-c", START, *arguments]
 
 
-def parse_arm(name: str, texts: Sequence[str]) -> Arm:
-    """What `--a` or `--b` say, one change each; raises UsageError."""
+def parse_arm(name: str, texts: Sequence[str], *, fields: Fields | None = TWINS) -> Arm:
+    """What `--a` or `--b` say, one change each; raises UsageError.
+
+    `fields`: what set= may name; None: that is not known before the arm's own suite is read (`require_fields`).
+    """
     changes: dict[str, Any] = {"variables": (), "overrides": ()}
     for text in texts:
         where = f"--{name} {shorten(text)}"
@@ -83,25 +88,37 @@ def parse_arm(name: str, texts: Sequence[str]) -> Arm:
             if changes["revision"].startswith("-"):
                 raise UsageError(f"{where}: not a revision")
         elif text.startswith("set="):
-            changes["overrides"] += (require_field(text.removeprefix("set="), where=where),)
+            changes["overrides"] += (text.removeprefix("set="),)
         else:
             raise UsageError(f"{where}: must be env=PATH, rev=GIT, env:NAME=VALUE or set=KEY=VALUE")
-    return Arm(name=name, **changes)
+    arm = Arm(name=name, **changes)
+    if fields:
+        require_fields(arm, fields)
+    return arm
 
 
-def require_field(text: str, *, where: str) -> str:
-    """`key=value` of one field of the point with one valid value; raises UsageError."""
-    key, equals, value = text.partition("=")
-    if key in MeasureSettings.model_fields:
-        raise UsageError(f"{where}: {key} is how both arms are measured; set it for both with -s {shorten(text)}")
-    if key not in Point.model_fields:
-        raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, list(Point.model_fields))}")
-    words = split_choices(value, where=where)
-    if not equals or not value or len(words) > 1:
-        raise UsageError(f"{where}: must be set=key=value, one value (with a comma in it: between quotes)")
-    fields = PointFields()
-    check_axes({key: [fields.parse(key, value, where=where)]}, fields, where=where)
-    return text
+def require_fields(arm: Arm, fields: Fields) -> None:
+    """Raise UsageError unless every `set=` of the arm gives a field one valid value."""
+    for text in arm.overrides:
+        where = f"--{arm.name} {shorten(f'set={text}')}"
+        key, equals, value = text.partition("=")
+        if key not in fields.names and key in MeasureSettings.model_fields:
+            raise UsageError(f"{where}: {key} is how both arms are measured; set it for both with -s {shorten(text)}")
+        if key not in fields.names:
+            raise UsageError(f"{where}: unknown key {shorten(key)}{did_you_mean(key, fields.names)}")
+        words = split_choices(value, where=where)
+        if not equals or not value or len(words) > 1:
+            raise UsageError(f"{where}: must be set=key=value, one value (with a comma in it: between quotes)")
+        check_axes({key: [fields.parse(key, value, where=where)]}, fields, where=where)
+
+
+def require_fixed_fields(arms: Sequence[Arm], suite: Suite) -> None:
+    """Raise UsageError where an arm sets a field that the suite sweeps over."""
+    changed = set().union(*(arm.changed_fields for arm in arms))
+    if swept := sorted(changed & set(suite.axes)):
+        raise UsageError(
+            f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
+        )
 
 
 def find_python(path: Path, *, where: str) -> Path:
@@ -113,13 +130,24 @@ def find_python(path: Path, *, where: str) -> Path:
 
 
 def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
-    """Make the worktree of a revision, and see that hvbench starts in the arm; raises UsageError or LaunchError."""
-    environment = {**os.environ, **dict(arm.variables), "HVBENCH_REPORT": "0"}
-    if arm.revision:
-        source = add_worktree(arm.revision, worktrees / arm.name)
-        environment["PYTHONPATH"] = os.pathsep.join([str(source), *filter(None, [environment.get("PYTHONPATH")])])
-    if arm.python:
-        environment["PATH"] = os.pathsep.join([str(arm.python.parent), environment.get("PATH", os.defpath)])
+    """Make the worktree of a revision of hvbench, and see that it starts in the arm; raises UsageError or LaunchError."""
+    if not arm.revision:
+        return start_arm(arm)
+    source = add_worktree(arm.revision, worktrees / arm.name, repository=Path())
+    if not (source / "hvbench" / "__init__.py").is_file():
+        raise UsageError(
+            f"rev={shorten(arm.revision)}: holds no hvbench; for another revision of something else, build an environment: "
+            "env=PATH, or write a suite with a [script]"
+        )
+    return start_arm(arm, python_path=[source])
+
+
+def start_arm(arm: Arm, *, python_path: Sequence[Path] = ()) -> Prepared:
+    """See that hvbench starts in the arm, with these folders first in its PYTHONPATH; raises LaunchError."""
+    environment = environment_of(arm)
+    if python_path:
+        paths = [*map(str, python_path), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
     prepared = Prepared(arm=arm, python=arm.python or Path(sys.executable), environment=environment)
     try:
         answer = subprocess.run(
@@ -138,6 +166,14 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
     return replace(prepared, knows_turns=ask_for_turns(prepared))
 
 
+def environment_of(arm: Arm) -> dict[str, str]:
+    """The environment variables of an arm's processes."""
+    environment = {**os.environ, **dict(arm.variables), "HVBENCH_REPORT": "0"}
+    if arm.python:
+        environment["PATH"] = os.pathsep.join([str(arm.python.parent), environment.get("PATH", os.defpath)])
+    return environment
+
+
 def ask_for_turns(prepared: Prepared) -> bool:
     """Whether the arm's hvbench takes turns as this one does: a revision from before turns has no such module."""
     command = [
@@ -153,38 +189,3 @@ def ask_for_turns(prepared: Prepared) -> bool:
     except (OSError, subprocess.TimeoutExpired):
         return False
     return answer.returncode == 0
-
-
-def add_worktree(revision: str, path: Path) -> Path:
-    """A worktree of the repository here at `revision`, at `path`, made absolute; raises UsageError."""
-    answer = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if answer.returncode:
-        raise UsageError(f"rev={shorten(revision)}: no such revision in the git repository here")
-    made = run_git("worktree", "add", "--force", "--detach", str(path.absolute()), answer.stdout.strip())
-    if made.returncode:
-        raise UsageError(
-            f"rev={shorten(revision)}: no worktree: {(made.stderr.strip().splitlines() or ['git failed'])[-1]}"
-        )
-    if not (path / "hvbench" / "__init__.py").is_file():
-        raise UsageError(
-            f"rev={shorten(revision)}: holds no hvbench; for another revision of something else, build an environment: env=PATH"
-        )
-    return path.absolute()
-
-
-def remove_worktrees(path: Path) -> None:
-    """Remove the worktrees below `path`, and what git remembers of them."""
-    for folder in sorted(path.glob("*")) if path.is_dir() else []:
-        run_git("worktree", "remove", "--force", str(folder.absolute()))
-    if path.is_dir() and not any(path.iterdir()):
-        path.rmdir()
-
-
-def run_git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run git here; raises UsageError when there is none."""
-    try:
-        return subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
-        )
-    except FileNotFoundError:
-        raise UsageError("rev=: git is not installed") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hvbench.analysis.frame.axes import OF_SCRIPTS
 from hvbench.comparison.ab.pairs import AbRun, describe_launching, load_pairs, read_ab, read_controls
 from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.checks import Terms
@@ -27,7 +28,7 @@ def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, lis
     comparison, sets, problems = compare_pairs(run)
     against = f"arm a ({run.arms['a'].get('description', '')})"
     terms = Terms(policy=policy, suite=run.suite, against=against, today=today)
-    controls, notes = read_controls(run, sets), [describe_launching(run)]
+    controls, notes = read_controls(run, sets), [*run.notes, describe_launching(run)]
     judgement = judge_pairs(comparison, terms, pairs=run.pairs, controls=controls, notes=notes)
     return judgement, problems
 
@@ -35,7 +36,8 @@ def judge_run(run: AbRun, *, policy: Policy, today: str) -> tuple[Judgement, lis
 def compare_pairs(run: AbRun) -> tuple[Comparison, list[LaunchSet], list[str]]:
     """Both arms of a run compared, their records, and a line for each unreadable one."""
     sets, problems = load_pairs(run)
-    comparison = compare(sets, ignore=run.changed_fields, treatment=TREATMENT)
+    of_script = OF_SCRIPTS if run.is_script else ()  # another revision may be called otherwise
+    comparison = compare(sets, ignore={*run.changed_fields, *of_script}, treatment=TREATMENT)
     return comparison, sets, problems
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hvbench.comparison.ab.arms import Prepared
@@ -25,16 +25,14 @@ POLL_SECONDS = 0.05
 OnLaunched = Callable[[Launched], None]
 
 
-def launch_pair(
-    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: OnLaunched
-) -> None:
+def launch_pair(run: AbRun, pair: int, arms: Mapping[str, Prepared], *, report: OnLaunched) -> None:
     """Launch both arms of a pair one after the other, in its order; raises LaunchError, StorageError."""
     for arm in run.orders[pair]:
         control = measure_control_seconds()
         begun = time.monotonic()
         # No turns of its own either: an arm of another revision may know none.
         variables = {VARIABLE: ""}
-        process = begin(arms[arm], run.folder(pair, arm), arguments=arguments, variables=variables)
+        process = begin(arms[arm], run.folder(pair, arm), variables=variables)
         (exit_code,) = wait_for({arm: process}).values()
         seconds = time.monotonic() - begun
         if exit_code not in (0, 1) or not has_records(run.folder(pair, arm)):
@@ -53,9 +51,7 @@ def launch_pair(
         report(launched)
 
 
-def launch_in_turns(
-    run: AbRun, pair: int, arms: Mapping[str, Prepared], *, arguments: Sequence[str], report: OnLaunched
-) -> str | None:
+def launch_in_turns(run: AbRun, pair: int, arms: Mapping[str, Prepared], *, report: OnLaunched) -> str | None:
     """Launch both arms of a pair at the same time, taking turns; why it failed, or None. Raises LaunchError, StorageError.
 
     A pair that failed is kept beside the others and not counted: alone, an arm may do what it could not do here.
@@ -72,7 +68,7 @@ def launch_in_turns(
         try:
             for arm in run.orders[pair]:
                 variables = {VARIABLE: server.variable(arm)}
-                processes[arm] = begin(arms[arm], run.folder(pair, arm), arguments=arguments, variables=variables)
+                processes[arm] = begin(arms[arm], run.folder(pair, arm), variables=variables)
         except BaseException:
             stop(processes)
             raise
@@ -116,13 +112,10 @@ def keep_turns(run: AbRun, pair: int, server: TurnServer, *, has_failed: bool) -
         raise StorageError(f"{folder.parent}: cannot be written: {error.strerror}") from None
 
 
-def begin(
-    prepared: Prepared, folder: Path, *, arguments: Sequence[str], variables: Mapping[str, str] | None = None
-) -> subprocess.Popen:
+def begin(prepared: Prepared, folder: Path, *, variables: Mapping[str, str]) -> subprocess.Popen:
     """Start one sweep of one arm into `folder`; raises LaunchError, StorageError."""
-    overrides = [word for text in prepared.arm.overrides for word in ("-s", text)]
-    command = prepared.command(["sweep", *arguments, "--out", str(folder), *overrides, "-s", "repeats=1"])
-    environment = {**prepared.environment, **(variables or {})}
+    command = prepared.command(["sweep", *prepared.arguments, "--out", str(folder), "-s", "repeats=1"])
+    environment = {**prepared.environment, **variables}
     log = log_of(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,10 @@ class AbOptions:
     out: Path | None = None
     command: str = "hvbench ab"  # as it was typed, for ab.json
 
-    def arguments(self, file: Path) -> list[str]:
-        """What `hvbench sweep` is called with in both arms."""
-        overrides = [word for text in self.overrides for word in ("-s", text)]
-        return [str(file.absolute()), *(["--np", str(self.np)] if self.np else []), *overrides]
+    def arguments(self, file: Path, overrides: Sequence[str]) -> tuple[str, ...]:
+        """What `hvbench sweep` is called with, to run the suite in `file` with `overrides`."""
+        words = [word for text in overrides for word in ("-s", text)]
+        return (str(file.absolute()), *(["--np", str(self.np)] if self.np else []), *words)
 
     def run_path(self, root: Path, suite_name: str) -> Path:
         """The folder of the comparison: `out`, or a new one below `root`."""

@@ -3,6 +3,7 @@
 A folder of an `hvbench ab`:
 
     ab.json            the arms, the order, and for each launch its control and how it ended
+    arms/a/SUITE.toml  what arm a of a script runs: its own axes and command, where both arms have them
     pairs/03-a/        run folder of arm a's launch of pair 3 (see hvbench.records.store); 03-a.log: what it printed
     pairs/03-turns.json  whose turn it was, how many steps, for how long; in-turns-03-a: a pair that failed in turns
 """
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from hvbench.analysis.frame.axes import is_own, own_axis
 from hvbench.comparison.ab.arms import Arm
 from hvbench.comparison.ab.control import stolen_share
 from hvbench.comparison.gate.rule import LOOKS
@@ -27,10 +29,12 @@ from hvbench.io.atomic import write_json
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder, read_regular_file
 from hvbench.spec.point import Point
+from hvbench.spec.script import OWN_FIELDS
 
 ARMS = ("a", "b")
 MAX_BYTES = 16_000_000
-SCHEMA_VERSION = 3  # 2: in_turns, apart_because; 3: in turns, control_seconds are of the arm's own turns
+# 2: in_turns, apart_because; 3: in turns, control_seconds are of the arm's own turns; 4: is_script, notes
+SCHEMA_VERSION = 4
 
 
 @dataclass(kw_only=True)
@@ -60,6 +64,8 @@ class AbRun:
     created_at: str
     launches: list[Launched] = field(default_factory=list)
     apart_because: str | None = None  # why pairs were launched one after the other, from the first or later on
+    is_script: bool = False  # people's own training was launched
+    notes: list[str] = field(default_factory=list)  # what the arms do not have in common
 
     def write(self) -> None:
         """Keep the state; raises StorageError."""
@@ -82,8 +88,9 @@ class AbRun:
 
     @property
     def changed_fields(self) -> frozenset[str]:
-        """Fields of the point in which the arms differ."""
-        return frozenset(text.partition("=")[0] for arm in self.arms.values() for text in arm.get("overrides", ()))
+        """Fields of the point in which the arms differ; of a script, axes of its own, in braces."""
+        names = {text.partition("=")[0] for arm in self.arms.values() for text in arm.get("overrides", ())}
+        return frozenset(own_axis(name) if self.is_script and name not in OWN_FIELDS else name for name in names)
 
 
 def plan_orders(seed: int, *, looks: Sequence[int] = LOOKS) -> list[str]:
@@ -132,7 +139,8 @@ def require_plausible(run: AbRun) -> None:
     kinds = [isinstance(run.suite, str), isinstance(run.seed, int), set(run.arms) == set(ARMS), len(run.orders) <= 1000]
     kinds += [order in ("ab", "ba") for order in run.orders]
     kinds += [set(arm.get("overrides", ())) <= set(map(str, arm.get("overrides", ()))) for arm in run.arms.values()]
-    kinds += [field_name in Point.model_fields for field_name in run.changed_fields]
+    kinds += [is_own(name) or name in Point.model_fields for name in run.changed_fields]
+    kinds += [type(run.is_script) is bool, *(isinstance(note, str) for note in run.notes)]
     kinds += [run.apart_because is None or isinstance(run.apart_because, str)]
     for each in run.launches:
         kinds += [

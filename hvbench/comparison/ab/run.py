@@ -7,25 +7,36 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
-from hvbench.comparison.ab.arms import Arm, Prepared, parse_arm, prepare_arm, remove_worktrees
+from hvbench.comparison.ab.arms import (
+    Arm,
+    Prepared,
+    parse_arm,
+    prepare_arm,
+    require_fields,
+    require_fixed_fields,
+    start_arm,
+)
 from hvbench.comparison.ab.judge import judge_run
 from hvbench.comparison.ab.launches import launch_in_turns, launch_pair
 from hvbench.comparison.ab.options import AbOptions
 from hvbench.comparison.ab.pairs import AbRun, Launched, describe_arm, plan_orders
+from hvbench.comparison.ab.scripts import Named, make_arm_suites
+from hvbench.comparison.ab.worktrees import remove_worktrees
 from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.gate.rule import LOOKS
-from hvbench.errors import Interrupted, StorageError, UsageError
-from hvbench.io.atomic import explaining_write_errors
+from hvbench.errors import Interrupted, StorageError
+from hvbench.io.atomic import explaining_write_errors, write_text
 from hvbench.io.folders import OTHER_FOLDER, lock_folder, require_own_folder
 from hvbench.plan.skip import has_gpu
 from hvbench.plan.turns import find_obstacle
-from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite
+from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
+from hvbench.spec.suite_text import write_suite
 
 PrintLine = Callable[[str], None]
 
@@ -54,16 +65,18 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine)
     file = find_suite(options.suite)
     suite = apply_overrides(load_suite(file), options.overrides)
     suite.points()
-    arms = [parse_arm("a", options.a), parse_arm("b", options.b)]
-    require_fixed_fields(arms, suite)
+    arms = [parse_own_arm(name, texts, suite) for name, texts in (("a", options.a), ("b", options.b))]
     run = open_run(options, suite, arms, root=root)
     try:
         with stoppable():
-            prepared = {arm.name: prepare_arm(arm, worktrees=run.path / "worktrees") for arm in arms}
-            run.apart_because = find_reason(suite, prepared, turns=options.turns)
+            prepared, suites = prepare_arms(run, options, Named(file=file, overrides=options.overrides, suite=suite), arms)
+            for note in run.notes:
+                report(note)
+            run.apart_because = find_reason(suites, prepared, turns=options.turns)
             if run.apart_because:
                 report(f"the launches of a pair follow each other: {run.apart_because}")
-            launcher = PairLauncher(run=run, arms=prepared, arguments=options.arguments(file), report=report)
+            run.write()
+            launcher = PairLauncher(run=run, arms=prepared, report=report)
             judgement = launcher.launch(
                 policy, budget_seconds=options.budget_seconds or policy.budget_seconds, all_pairs=options.all_pairs
             )
@@ -77,13 +90,43 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine)
     return judgement
 
 
-def require_fixed_fields(arms: Sequence[Arm], suite: Suite) -> None:
-    """Raise UsageError where an arm sets a field that the suite sweeps over."""
-    changed = set().union(*(arm.changed_fields for arm in arms))
-    if swept := sorted(changed & set(suite.axes)):
-        raise UsageError(
-            f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
-        )
+def parse_own_arm(name: str, texts: Sequence[str], suite: Suite) -> Arm:
+    """An arm of a suite; what `set=` names in another revision of a script, that revision has to say. Raises UsageError."""
+    arm = parse_arm(name, texts, fields=None)
+    if not (suite.script and arm.revision):
+        require_fields(arm, suite.fields)
+        require_fixed_fields([arm], suite)
+    return arm
+
+
+def prepare_arms(
+    run: AbRun, options: AbOptions, named: Named, arms: Sequence[Arm]
+) -> tuple[dict[str, Prepared], list[Suite]]:
+    """Both arms, ready to be launched, and the suite of each; raises UsageError, LaunchError, StorageError."""
+    worktrees = run.path / "worktrees"
+    if named.suite.script is None:
+        prepared = [prepare_arm(arm, worktrees=worktrees) for arm in arms]
+        overrides = {arm.name: (*options.overrides, *arm.overrides) for arm in arms}
+        arguments = {arm.name: options.arguments(named.file, overrides[arm.name]) for arm in arms}
+        suites = [apply_overrides(named.suite, arm.overrides) for arm in arms]
+    else:
+        made = make_arm_suites(named, arms, worktrees=worktrees)
+        run.notes = list(made.notes)
+        prepared = [start_arm(arm, python_path=made.python_paths[arm.name]) for arm in arms]
+        arguments = {name: options.arguments(keep_suite(suite, run, name), ()) for name, suite in made.suites.items()}
+        suites = list(made.suites.values())
+    return {one.arm.name: replace(one, arguments=arguments[one.arm.name]) for one in prepared}, suites
+
+
+def keep_suite(suite: Suite, run: AbRun, arm: str) -> Path:
+    """Write the suite that an arm runs beside its launches; raises UsageError, StorageError."""
+    path = run.path / "arms" / arm / f"{suite.name}.toml"
+    text = write_suite(suite)
+    parse_suite(text, name=suite.name, where=f"arm {arm}: {path}")  # together they may be too much for one file
+    with explaining_write_errors(path, hint=OTHER_FOLDER):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
+    return path
 
 
 def open_run(options: AbOptions, suite: Suite, arms: Sequence[Arm], *, root: Path) -> AbRun:
@@ -94,6 +137,7 @@ def open_run(options: AbOptions, suite: Suite, arms: Sequence[Arm], *, root: Pat
         path=path,
         suite=suite.name,
         arms={arm.name: describe_arm(arm) for arm in arms},
+        is_script=suite.script is not None,
         orders=plan_orders(seed),
         seed=seed,
         command=options.command,
@@ -109,13 +153,13 @@ def open_run(options: AbOptions, suite: Suite, arms: Sequence[Arm], *, root: Pat
     return run
 
 
-def find_reason(suite: Suite, arms: Mapping[str, Prepared], *, turns: bool | None) -> str | None:
-    """Why the launches of a pair cannot take turns, or should not; None when they do."""
+def find_reason(suites: Sequence[Suite], arms: Mapping[str, Prepared], *, turns: bool | None) -> str | None:
+    """Why the launches of a pair cannot take turns, or should not; None when they do. `suites`: of the arms."""
     if turns is False:
         return "asked for by --no-turns"
     if unable := [arm.arm.name for arm in arms.values() if not arm.knows_turns]:
         return f"the hvbench of arm {' and '.join(unable)} does not support turns"
-    points = [point for arm in arms.values() for point in apply_overrides(suite, arm.arm.overrides).points()]
+    points = [point for suite in suites for point in suite.points()]
     shares_gpu = turns is None and has_gpu()
     is_single_host = not os.environ.get("HVBENCH_HOSTS")
     if reason := find_obstacle(points, is_single_host=is_single_host, has_gpu=False):
@@ -130,7 +174,6 @@ class PairLauncher:
 
     run: AbRun
     arms: Mapping[str, Prepared]
-    arguments: Sequence[str]  # of `hvbench sweep`
     report: PrintLine
 
     def launch(self, policy: Policy, *, budget_seconds: float, all_pairs: bool) -> Judgement:
@@ -153,7 +196,7 @@ class PairLauncher:
 
     def launch_pair(self, pair: int) -> None:
         """Launch both arms in turns; one after the other once turns have failed, or where they cannot be taken."""
-        options = {"arguments": self.arguments, "report": lambda launched: self.report(describe_launched(launched))}
+        options = {"report": lambda launched: self.report(describe_launched(launched))}
         if not self.run.apart_because and (reason := launch_in_turns(self.run, pair, self.arms, **options)):
             self.run.apart_because = reason
             self.report(f"from here on the launches of a pair follow each other: {reason}")

@@ -1,0 +1,77 @@
+"""Revisions in git worktrees. Git runs nothing that the repository brings: no hooks, no monitor, no submodules, no LFS."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from hvbench.errors import UsageError
+from hvbench.spec.messages import shorten
+
+QUIET = (
+    "core.hooksPath=/dev/null",  # a checkout would run post-checkout
+    "core.fsmonitor=false",
+    "submodule.recurse=false",
+    "filter.lfs.smudge=",  # files of LFS stay pointers: fetching them is a download
+    "filter.lfs.process=",
+    "filter.lfs.required=false",
+)
+OPTIONS = [word for setting in QUIET for word in ("-c", setting)]
+
+
+def find_repository(folder: Path) -> Path:
+    """The top folder of the git repository that `folder` lies in, links resolved; raises UsageError."""
+    answer = run_git("rev-parse", "--show-toplevel", at=folder)
+    if answer.returncode:
+        raise UsageError(f"rev=: {folder} lies in no git repository: {last_words(answer)}")
+    return Path(answer.stdout.removesuffix("\n")).resolve()
+
+
+def add_worktree(revision: str, path: Path, *, repository: Path) -> Path:
+    """A worktree of the repository at `revision`, at `path`, made absolute; raises UsageError."""
+    answer = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", at=repository)
+    if answer.returncode:
+        where = "here" if repository == Path() else str(repository)
+        raise UsageError(f"rev={shorten(revision)}: no such revision in the git repository {where}")
+    words = ("worktree", "add", "--force", "--detach", str(path.absolute()), answer.stdout.strip())
+    made = run_git(*words, at=repository)
+    if made.returncode:
+        raise UsageError(f"rev={shorten(revision)}: no worktree: {last_words(made)}")
+    return path.absolute()
+
+
+def remove_worktrees(path: Path) -> None:
+    """Remove the worktrees below `path`, and what their repositories remember of them."""
+    for folder in sorted(path.glob("*")) if path.is_dir() else []:
+        common = run_git("rev-parse", "--git-common-dir", at=folder)
+        if common.returncode == 0:
+            removal = ("worktree", "remove", "--force", str(folder.absolute()))
+            run_git(*removal, at=folder / common.stdout.removesuffix("\n"))
+        shutil.rmtree(folder, ignore_errors=True)
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
+
+
+def run_git(*arguments: str, at: Path) -> subprocess.CompletedProcess[str]:
+    """Run git in a folder; raises UsageError when there is none."""
+    # Variables such as GIT_DIR, which git sets for its hooks, name another repository than that of the folder.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        return subprocess.run(
+            ["git", "-C", str(at), *OPTIONS, *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            stdin=subprocess.DEVNULL,
+            env=environment | {"GIT_TERMINAL_PROMPT": "0"},
+        )
+    except FileNotFoundError:
+        raise UsageError("rev=: git is not installed") from None
+
+
+def last_words(answer: subprocess.CompletedProcess[str]) -> str:
+    """Why git failed, in one line: its first line that says `fatal`, or else its last."""
+    lines = [line.strip() for line in answer.stderr.splitlines() if line.strip()] or ["git failed"]
+    return shorten(next((line for line in lines if line.startswith("fatal:")), lines[-1]), limit=200)
