@@ -20,8 +20,8 @@ import pytest
 from hvbench.cli import run as run_command_line
 from hvbench.comparison.ab import control
 from hvbench.comparison.ab.arms import parse_arm, prepare_arm
-from hvbench.comparison.ab.worktrees import remove_worktrees
 from hvbench.comparison.ab.pairs import plan_orders, read_ab
+from hvbench.comparison.ab.worktrees import remove_worktrees
 from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import UsageError
 from hvbench.records.record import SCHEMA_VERSION

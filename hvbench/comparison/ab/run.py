@@ -69,7 +69,9 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine)
     run = open_run(options, suite, arms, root=root)
     try:
         with stoppable():
-            prepared, suites = prepare_arms(run, options, Named(file=file, overrides=options.overrides, suite=suite), arms)
+            prepared, suites = prepare_arms(
+                run, options, Named(file=file, overrides=options.overrides, suite=suite), arms
+            )
             for note in run.notes:
                 report(note)
             run.apart_because = find_reason(suites, prepared, turns=options.turns)

@@ -16,9 +16,8 @@ from hvbench.comparison.ab.arms import Arm, environment_of, require_fields, requ
 from hvbench.comparison.ab.imports import find_python_paths
 from hvbench.comparison.ab.worktrees import add_worktree, find_repository
 from hvbench.errors import UsageError
-from hvbench.spec.labels import describe_values
 from hvbench.spec.messages import shorten
-from hvbench.spec.script import OWN_FIELDS, Script, ScriptPoint, names_in
+from hvbench.spec.script import OWN_FIELDS, Script, ScriptPoint, names_in, show_value
 from hvbench.spec.suite import Suite, apply_overrides, load_suite
 
 MOST = 6  # points that are named one by one
@@ -60,9 +59,6 @@ def make_arm_suites(named: Named, arms: Sequence[Arm], *, worktrees: Path) -> Ar
         except UsageError as error:
             raise UsageError(f"arm {arm.name} ({arm.describe()}): {error}") from None
         notes += note
-    commands = {name: suite.script.command for name, suite in suites.items()}
-    if len(set(commands.values())) > 1:
-        notes.append(f"the commands differ: {'; '.join(f'arm {name}: {text}' for name, text in commands.items())}")
     changed = set().union(*(arm.changed_fields for arm in arms))
     common, rest = find_common(suites, changed=changed)
     return ArmSuites(suites=common, python_paths=paths, notes=(*notes, *rest))
@@ -95,7 +91,9 @@ def choose_suite_of(arm: Arm, named: Named, *, worktrees: Path) -> tuple[Suite, 
     else:
         suite, folder = named.suite, worktree / folder.resolve().relative_to(repository)
         if own:
-            notes = [f"arm {arm.name}: rev={arm.revision} has no {own.relative_to(worktree)}: it runs what this one says"]
+            notes = [
+                f"arm {arm.name}: rev={arm.revision} has no {own.relative_to(worktree)}: it runs what this one says"
+            ]
     require_script(suite, folder, worktree=worktree)
     return replace(suite, measure=named.suite.measure, script=at_folder(suite, folder)), notes
 
@@ -131,9 +129,7 @@ def find_program(command: str) -> str | None:
 # The points
 
 
-def find_common(
-    suites: Mapping[str, Suite], *, changed: Collection[str]
-) -> tuple[dict[str, Suite], list[str]]:
+def find_common(suites: Mapping[str, Suite], *, changed: Collection[str]) -> tuple[dict[str, Suite], list[str]]:
     """The suites of two arms with the points that both have, in the same order, and a line for each arm that has more.
 
     Points are the same if their values are, but for names in `changed`, which an arm sets for itself. What is left of two
@@ -157,9 +153,10 @@ def find_common(
     rest = []
     for name, suite in suites.items():
         more = [joined for point in suite.points() if not is_in(joined := joined_values(point, changed=changed), kept)]
-        other = choices[name_b if name == name_a else name_a]
+        other = name_b if name == name_a else name_a
         if more:
-            rest.append(f"only in arm {name}, so not compared: {describe_more(more, other)}")
+            more_of_it = describe_more(more, choices[name], choices[other])
+            rest.append(f"only in arm {name}, so not compared: {more_of_it}")
     return common, rest
 
 
@@ -219,26 +216,30 @@ def describe_nothing_in_common(name: str, choices: Mapping[str, Mapping[str, lis
         if name not in choices[other]:
             return (
                 f"nothing to compare: only arm {arm} has {{{name}}}; fix it there, for example --{arm} "
-                f"set={name}={show(choices[arm][name][0])}"
+                f"set={describe_values({name: choices[arm][name][0]})}"
             )
-    shown = "; ".join(f"arm {arm}: {', '.join(map(show, found[name]))}" for arm, found in choices.items())
+    shown = "; ".join(f"arm {arm}: {', '.join(map(show_value, found[name]))}" for arm, found in choices.items())
     return f"nothing to compare: the arms have no value of {name} in common; {shown}"
 
 
-def describe_more(more: Sequence[Values], other: Mapping[str, list[Any]]) -> str:
-    """`batch=32`, for all points with a value that the other arm has not; what is left, point by point."""
+def describe_more(
+    more: Sequence[Values], own: Mapping[str, Collection[Any]], other: Mapping[str, Collection[Any]]
+) -> str:
+    """`batch=32`, for all points with a value that the other arm has not; what is left, point by point.
+
+    `own`, `other`: the values of every name in the arm of these points, and in the other one.
+    """
     words: list[str] = []
     left = list(more)
     for name, known in other.items():
-        values = {describe_exactly(point[name]): point[name] for point in more if not is_in(point[name], known)}
-        words += [describe_values({name: value}) for value in values.values()]
+        words += dict.fromkeys(describe_values({name: point[name]}) for point in more if not is_in(point[name], known))
         left = [point for point in left if is_in(point[name], known)]
-    names = [name for name in other if len({describe_exactly(point[name]) for point in more}) > 1 or len(more) == 1]
-    words += [describe_values({name: point[name] for name in names if point[name] is not None}) for point in left[:MOST]]
+    names = [name for name, choices in own.items() if len(choices) > 1]
+    words += [describe_values({name: point[name] for name in names}) for point in left[:MOST]]
     words += [f"{len(left) - MOST} more"] if len(left) > MOST else []
     return ", ".join(words)
 
 
-def show(value: Any) -> str:
-    """A value as text."""
-    return describe_values({"": value})[1:]
+def describe_values(values: Values) -> str:
+    """`batch=8 dtype=bf16`, as a command line has the values."""
+    return " ".join(f"{name}={show_value(value)}" for name, value in values.items())
