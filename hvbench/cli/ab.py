@@ -52,14 +52,21 @@ def ab(policy_path: Path | None, files: VerdictFiles, **choices: Any) -> int:
     \b
     A CHANGE is one of
       env=PATH           another Python environment
-      rev=GIT            another revision of hvbench, in a worktree made for it
+      rev=GIT            another revision, in a worktree made for it: of the script's repository where SUITE
+                         has a [script], else of hvbench
       env:NAME=VALUE     an environment variable
-      set=KEY=VALUE      a field of the point
+      set=KEY=VALUE      a field of the point, or an axis of the script
 
     \b
+    hvbench ab bench/own.toml --a rev=main --b rev=HEAD      two revisions of your own training
+    hvbench ab bench/own.toml --a rev=HEAD                   HEAD, and your files as they are
     hvbench ab smoke --np 2 --a env=.venv --b env=.venv-new
     hvbench ab smoke --np 2 -s compression=none --b set=compression=fp16
     hvbench ab smoke --np 2 --b env:HOROVOD_FUSION_THRESHOLD=0
+
+    A revision that has the suite's file runs its own, with its own command and axes: the points that both arms have
+    are compared, the rest is named. How they are measured is what the file here says. A worktree has what git
+    tracks: data that it does not track needs a path that leads to it from anywhere.
 
     The two launches of a pair live at the same time and take turns, a few steps each, so that both see the same machine;
     on several hosts, with a parameter server, on a GPU (unless --turns is given) or with --no-turns one follows the other.

@@ -114,21 +114,31 @@ def test_one_arm_runs_at_a_time_both_at_the_same_point(start: Start) -> None:
     assert all(order[n : n + 4] in (list("abba"), list("baab")) for n in range(0, len(order) - 4, 4))
 
 
-def test_a_waiting_rank_is_suspended_with_all_its_threads(start: Start) -> None:
-    """A rank that spins in another thread takes no processor time while the other arm has its turn."""
-    spinning = "import threading\ndef spin():\n while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
+def test_a_waiting_rank_is_suspended_with_all_its_threads_and_processes(start: Start) -> None:
+    """A rank that spins in another thread, and in a process that it forked, takes no processor time in the other arm's turn."""
+    spinning = (
+        "import os, threading\nparent, child = os.getpid(), os.fork()\n"
+        "if not child:\n while os.getppid() == parent: pass\n os._exit(0)\n"
+        "print(child, flush=True)\n"
+        "def spin():\n while True: pass\nthreading.Thread(target=spin, daemon=True).start()\n"
+    )
     with TurnServer("ab", limits=TurnLimits(suspend_seconds=600.0)) as server:
         environment = os.environ | {VARIABLE: server.variable("a")}
         words = ["0", "1", "[[0, 2]]", "{}"]
         with subprocess.Popen(
-            [sys.executable, "-c", spinning + RANK, *words], env=environment, stdout=subprocess.PIPE
+            [sys.executable, "-c", spinning + RANK, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # as every worker and script is started
         ) as rank:
+            processes = [rank.pid, int(rank.stdout.readline())]
             with connect(server, "b") as other, other.at(0, steps=2):
                 other.step()
-                wait_until_stopped(rank.pid)
-                used = [used_ticks(rank.pid)]
+                for process in processes:
+                    wait_until_stopped(process)
+                used = [[used_ticks(process) for process in processes]]
                 time.sleep(0.5)
-                used.append(used_ticks(rank.pid))
+                used.append([used_ticks(process) for process in processes])
                 other.step()
             rank.communicate(timeout=patience.SECONDS)
     assert used[1] == used[0]

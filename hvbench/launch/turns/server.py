@@ -1,7 +1,8 @@
 """Serves the turns of launches that live at the same time on a Unix socket: reads what ranks ask, and does what the scheduler decides.
 
 `hvbench.worker.turns` is the other end and has the protocol; `hvbench.launch.turns.scheduler` decides. Processes
-are suspended by SIGSTOP and resumed by SIGCONT, through a pidfd of the process at the other end of a connection.
+are suspended by SIGSTOP and resumed by SIGCONT, through a pidfd of the process at the other end of a connection; with it
+rest those of its process group, if it leads one, as every worker and script does.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class Connection:
 
     socket: socket.socket
     process: int | None  # its pidfd; None: never suspended
+    group: int | None = None  # its process group where it leads one: what loads data for a script rests with it
     arm: str | None = None  # None until it has said so
     rank: int = 0
     received: bytes = b""
@@ -55,9 +57,12 @@ class Connection:
         """Suspend or resume its process, where that is possible and not done yet."""
         if self.process is None or self.is_suspended == is_suspended:
             return
+        number = signal.SIGSTOP if is_suspended else signal.SIGCONT
         with contextlib.suppress(OSError):
-            signal.pidfd_send_signal(self.process, signal.SIGSTOP if is_suspended else signal.SIGCONT)
+            signal.pidfd_send_signal(self.process, number)
             self.is_suspended = is_suspended
+            if self.group is not None:
+                os.killpg(self.group, number)
 
     def answer(self, steps: int | None) -> None:
         """Let it continue."""
@@ -185,11 +190,13 @@ class TurnServer:
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
         pid = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        process = None
+        process = group = None
         if self._limits.suspend_seconds and pid not in (0, os.getpid()):
             with contextlib.suppress(OSError):
                 process = os.pidfd_open(pid)
-        self._selector.register(connection, selectors.EVENT_READ, Connection(socket=connection, process=process))
+                group = pid if os.getpgid(pid) == pid else None
+        rank = Connection(socket=connection, process=process, group=group)
+        self._selector.register(connection, selectors.EVENT_READ, rank)
 
     def _read(self, connection: Connection) -> None:
         """Take in what a rank has sent; whoever is gone, or does not speak the protocol, is disconnected."""
