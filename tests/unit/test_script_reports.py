@@ -16,8 +16,10 @@ from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_fr
 from hvbench.analysis.frame.metrics import STEPS, TOKENS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import find_defect
+from hvbench.analysis.frame.wall import parts_of
 from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.report.contents import list_tables, topics_of
+from hvbench.analysis.report.facts import list_request
 from hvbench.analysis.report.terminal import render_terminal
 from hvbench.analysis.report.write import write_report
 from hvbench.analysis.stats.estimates import summary_rows
@@ -250,3 +252,29 @@ def test_scripts_and_twins_in_one_frame_keep_their_own_columns() -> None:
     assert points.groupby("framework")["model"].count().to_dict() == {"pytorch": 2, "script": 0}
     assert pd.notna(points["tokens_per_second"]).all()
     assert json.dumps(points.columns.tolist())
+
+
+def test_one_seed_of_a_script_says_nothing_of_learning_and_several_do() -> None:
+    one, several = (make_script_run(CASES[case]()) for case in ("evaluates", "seeds"))
+    assert "learned" not in {table.name for table in list_tables(one)}
+    assert "learned" in {table.name for table in list_tables(several)}
+
+
+def test_only_the_settings_that_a_script_has_are_listed() -> None:
+    measure = {"warmup_steps": 3, "steps": 10, "ceilings": True, "noise_every": 0, "target_loss": None}
+    run = make_script_run(make_script_records(), measure=measure)
+    assert list_request(run)["measured"] == "warmup_steps 3, steps 10"
+
+
+def test_the_wall_time_of_a_script_is_spent_on_what_it_says_of_itself() -> None:
+    """Two ranks: the slower one starts in 0.4 s; 13 waits of 1 ms between steps; no phase of a twin's."""
+    record = make_script_record()
+    ranks = [
+        rank.model_copy(update={"phase_seconds": {"script": 0.2 * (rank.rank + 1), "data": 0.05, "ceiling": 9.0}})
+        for rank in record.ranks
+    ]
+    parts = parts_of(record.model_copy(update={"ranks": ranks}))
+    assert parts.keys() == {
+        "timed steps", "first steps", "other warm-up steps", "starting the script", "before the first step", "between steps"
+    }  # fmt: skip
+    assert parts["starting the script"] == pytest.approx(0.4) and parts["between steps"] == pytest.approx(0.013)

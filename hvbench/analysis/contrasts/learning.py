@@ -204,7 +204,9 @@ def mean(values: Iterable[float]) -> float:
 
 
 def compared_axes(run: Run) -> list[str]:
-    """The axes that the question compares, without the seed."""
+    """The axes that the question compares, without the seed; of a script, which trains whatever its seed, only with several seeds."""
+    if run.is_of_scripts and run.points["trained_seed"].nunique() < 2:
+        return []
     return [axis for axis in run.compared_axes if axis in choice_axes(run)]
 
 

@@ -27,6 +27,9 @@ PHASES = {
 }
 
 
+PHASES_OF_SCRIPTS = {"script": "starting the script", "data": "before the first step"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class WallTime:
     """The wall time from the begin of the first launch to the end of the last, and seconds of it by part."""
@@ -88,14 +91,17 @@ def parts_of(record: Record) -> dict[str, float]:
         return {}
     steps = max((rank.step_seconds for rank in ranks), key=sum)  # a launch that failed has ranks of different lengths
     warmup = record.warmup_steps
+    phases = PHASES_OF_SCRIPTS if record.is_script else PHASES
     known = {
         TIMED: float(sum(steps[warmup:])),
         "first steps": float(sum(steps[:1])),
         "other warm-up steps": float(sum(steps[1:warmup])),
         "evaluations": max(sum(one.seconds for one in rank.evaluations) for rank in ranks),
         "gradient noise": max(sum(one.seconds for one in rank.gradient_noise) for rank in ranks),
-        **{name: max(seconds_in(rank, phase) for rank in ranks) for phase, name in PHASES.items()},
+        **{name: max(seconds_in(rank, phase) for rank in ranks) for phase, name in phases.items()},
     }
+    if record.is_script:
+        known["between steps"] = max(sum(rank.data_seconds) for rank in ranks)
     return {name: value for name, value in known.items() if value > 0 and math.isfinite(value)}
 
 

@@ -21,6 +21,10 @@ from hvbench.spec.script import ScriptPoint
 
 MAX_VALUES = 4  # of one field of the environment; more are counted
 MAX_COMMAND = 4000  # characters
+SETTINGS_OF_SCRIPTS = (
+    "warmup_steps", "steps", "repeats", "turns", "seed_per_repeat", "target_loss", "stop_at_target", "patience", "precision_target",
+    "budget_seconds", "timeout_seconds",
+)  # fmt: skip
 TRACED = (
     "Horovod's timeline was recorded in this run, which slows every step.",
     "Read the timelines (timelines/), and do not publish the timings.",
@@ -70,18 +74,26 @@ def list_request(run: Run) -> dict[str, str]:
     """When it was asked and ran, with what settings, and what all points share; only what is known."""
     points, request = run.points, run.request
     started = sorted(points["started_at"]) if len(points) else []
-    measure = request.get("measure")
     facts = {
         "asked at": request.get("created_at"),
         "launches": f"{len(points)}, from {started[0]} to {started[-1]}" if started else "none",
         "hvbench": request.get("hvbench_version"),
         "script": "; ".join(list_scripts(run)),
-        "measured": ", ".join(f"{key} {show_value(value)}" for key, value in measure.items() if value is not None)
-        if isinstance(measure, Mapping)
-        else None,
+        "measured": ", ".join(f"{key} {show_value(value)}" for key, value in list_settings(run).items()),
         "same for all points": join_constants(describe_constants(points)) or None,
     }
     return {name: str(value) for name, value in facts.items() if value}
+
+
+def list_settings(run: Run) -> dict[str, Any]:
+    """How it was measured, as far as it is known; of scripts only what hvbench decides of theirs."""
+    measure = run.request.get("measure")
+    known = measure if isinstance(measure, Mapping) else {}
+    return {
+        key: value
+        for key, value in known.items()
+        if value is not None and (not run.is_of_scripts or key in SETTINGS_OF_SCRIPTS)
+    }
 
 
 def list_scripts(run: Run) -> list[str]:

@@ -52,8 +52,6 @@ def describe_choices(run: Run) -> list[Sentence]:
 
     Both frameworks speak together, since launches of one seed learn the same in either; where they did not, each for itself.
     """
-    if run.is_of_scripts and run.points["trained_seed"].nunique() < 2:
-        return []  # a script trains whatever its seed: what one shows stands in the table
     frameworks = list(dict.fromkeys(run.points["framework"])) if frameworks_apart(run) else [None]
     return [sentence for framework in frameworks for sentence in _describe_choices(run, framework)]
 
