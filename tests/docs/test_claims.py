@@ -66,7 +66,7 @@ def test_no_strategy_differs_from_horovod_once_corrected_for_all_eight() -> None
     assert words in read_words("docs/communication.md")
 
 
-def test_compression_makes_a_difference_on_seven_of_ten_links() -> None:
+def test_compression_makes_a_difference_on_eight_of_ten_links() -> None:
     rows = [row for row in read_table("network", "links") if row["compression"] == "fp16"]
     assert len(rows) == 10
     shown = {
@@ -75,8 +75,8 @@ def test_compression_makes_a_difference_on_seven_of_ten_links() -> None:
         if not float(row["uncompressed_to_compressed_low"]) <= 1 <= float(row["uncompressed_to_compressed_high"])
     }
     slow = {(framework, link, True) for framework in ("pytorch", "tensorflow") for link in (2e8, 4e8, 1e9)}
-    assert shown == slow | {("pytorch", 1e11, False)}
-    words = "seven hold when corrected for all ten: fp16 makes steps shorter up to 1 Gbit/s in both frameworks"
+    assert shown == slow | {("pytorch", 1e11, False), ("tensorflow", 3e9, False)}
+    words = "eight hold when corrected for all ten: fp16 makes steps shorter up to 1 Gbit/s in both frameworks"
     assert words in read_words("docs/communication.md")
 
 
@@ -100,18 +100,17 @@ def test_compressed_steps_of_the_breakdown_are_longer() -> None:
         for _, group in launches.groupby("framework")
     ]
     values = p_values([*steps.values(), *exposed])
-    assert len(values) == 4 and max(adjust_holm(values)) <= 0.04
-    assert "(p at most 0.04 each, corrected for the four)" in words
+    assert len(values) == 4 and max(adjust_holm(values)) <= 0.005
+    assert "(p at most 0.005 each, corrected for the four)" in words
 
 
-@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_launches_that_missed_the_target_are_counted(framework: str) -> None:
+def test_launches_that_missed_the_target_are_counted() -> None:
     launches = load("large_batch")
-    of_one = launches[launches["framework"] == framework]
-    missed = of_one[of_one["steps_to_target"].isna() | (of_one["status"] != "ok")]
+    missed = launches[launches["steps_to_target"].isna() | (launches["status"] != "ok")]
+    assert len(missed) == 6 and set(missed["framework"]) == {"pytorch"}
     batch = missed["micro_batch_size"] * missed["gradient_accumulation_steps"] * missed["world_size"]
     assert set(zip(missed["optimizer"], batch, missed["status"], strict=True)) == {
         ("sgd", 1024, "diverged"),
         ("lamb", 1024, "ok"),
     }
-    assert f"{len(launches) - 4} of {len(launches)} launches reached the target" in read_words("docs/large-batch.md")
+    assert f"{len(launches) - 6} of {len(launches)} launches reached the target" in read_words("docs/large-batch.md")

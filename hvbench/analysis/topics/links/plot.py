@@ -88,8 +88,11 @@ def _draw_model(panel: Any, points: pd.DataFrame, model: LinkModel) -> None:
         span = model.break_even_span(compression) if compression != "none" else None
         if span and math.isfinite(span.centre) and span.centre > 0:
             panel.axvline(span.centre, color=style.colour, linewidth=0.8, linestyle=LINES[compression])
-            if all(math.isfinite(end) and end > 0 for end in (span.low, span.high)):
-                panel.axvspan(span.low, span.high, color=style.colour, alpha=0.12, linewidth=0)
+            if not any(
+                map(math.isnan, (span.low, span.high))
+            ):  # an end beyond all links is at the edge of what is drawn
+                low, high = np.clip([span.low, span.high], links[0], links[-1])
+                panel.axvspan(low, high, color=style.colour, alpha=0.12, linewidth=0)
             panel.annotate(
                 f"{compression}: {show_bandwidth(span.centre)}", (span.centre, 0.98), rotation=90, va="top", ha="right",
                 xycoords=("data", "axes fraction"), fontsize=7,
