@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from functools import cache
 
 import pandas as pd
-import pytest
 
 import hvbench
 from docs.published import REFERENCE, ROOT, compute_tables
