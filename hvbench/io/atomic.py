@@ -1,4 +1,4 @@
-"""Atomic writes: a file that another process may read is written under a temporary name and renamed.
+"""Atomic writes: a file that another process may read is written under a temporary name and renamed (but `overwrite_json`).
 
 Permissions are those that the user's umask leaves a new file. A temporary name says that it is hvbench's, and whose.
 """
@@ -29,6 +29,20 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write `value` as strict JSON (no NaN) atomically."""
     write_text(path, json_text(value), durable=durable)
+
+
+def overwrite_json(path: Path, value: Any) -> None:
+    """Write `value` as strict JSON over what a small file holds: for one that is written often, and read by who takes no harm from half of it.
+
+    A rename over a file makes the file system write it to the disk at once, which takes milliseconds from whatever else runs.
+    """
+    content = json_text(value).encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        os.pwrite(descriptor, content, 0)
+        os.ftruncate(descriptor, len(content))
+    finally:
+        os.close(descriptor)
 
 
 def json_text(value: Any) -> str:

@@ -14,40 +14,40 @@ class StepClock:
     def __init__(self) -> None:
         self.step_seconds: list[float] = []
         self.data_seconds: list[float] = []
-        self._started: float | None = None  # when the first step began
+        self.pauses = 0  # that contain this moment
+        self._origin: float | None = None  # when the first step began, and all pauses since; None: none has begun
         self._begun = 0.0  # the present step, by the clock of training alone
         self._ended = 0.0  # the last step, by the same
-        self._paused_seconds = 0.0  # since the first step began
-        self._pause_begun: float | None = None
-        self.pauses = 0  # that contain this moment
+        self._paused_seconds = 0.0
+        self._pause_begun = 0.0  # of a pause that contains this moment
         self._evaluated = 0.0  # pauses up to the last step's end or to the last evaluation since
 
     @property
     def training_seconds(self) -> float:
         """The clock of training alone since the first step's start: without pauses."""
-        if self._started is None:
+        if self._origin is None:
             return 0.0
-        now = time.perf_counter() if self._pause_begun is None else self._pause_begun
-        return now - self._started - self._paused_seconds
+        return (self._pause_begun if self.pauses else time.perf_counter()) - self._origin
 
     def begin_step(self, *, at_once: bool = False) -> None:
         """A step begins now, or, `at_once`, where the last one ended.
 
         The first one has waited for no data: what comes before it is no part of the training.
         """
-        if self._started is None:
-            self._started, self._paused_seconds = time.perf_counter(), 0.0
+        if self._origin is None:
+            self._origin = time.perf_counter()
         else:
-            self._begun = self._ended if at_once else self.training_seconds
+            self._begun = self._ended if at_once else time.perf_counter() - self._origin
         self._evaluated = self._paused_seconds
 
     def end_step(self) -> float:
         """The step ends now; its seconds."""
         now = self.training_seconds
-        self.step_seconds.append(now - self._begun)
+        seconds = now - self._begun
+        self.step_seconds.append(seconds)
         self.data_seconds.append(self._begun - self._ended)
         self._ended, self._evaluated = now, self._paused_seconds
-        return self.step_seconds[-1]
+        return seconds
 
     def begin_pause(self) -> None:
         """Training rests from now on. Pauses may lie within each other, and within a step."""
@@ -59,8 +59,7 @@ class StepClock:
         """Training goes on, if this was the outermost pause."""
         self.pauses -= 1
         if not self.pauses:
-            self._paused_seconds += time.perf_counter() - self._pause_begun
-            self._pause_begun = None
+            self._leave_out(time.perf_counter() - self._pause_begun)
 
     def end_evaluation(self) -> tuple[float, float]:
         """An evaluation ends now: its seconds, and `training_seconds` when it began.
@@ -69,12 +68,16 @@ class StepClock:
         since the last step, which becomes a pause: nothing of an evaluation is taken for a wait for data.
         """
         seconds = self._all_pauses() - self._evaluated
-        if not seconds and self._started is not None:
+        if not seconds and self._origin is not None:
             seconds = self.training_seconds - self._ended
-            self._paused_seconds += seconds
+            self._leave_out(seconds)
         self._evaluated = self._all_pauses()
         return seconds, self.training_seconds
 
+    def _leave_out(self, seconds: float) -> None:
+        self._paused_seconds += seconds
+        if self._origin is not None:
+            self._origin += seconds
+
     def _all_pauses(self) -> float:
-        present = 0.0 if self._pause_begun is None else time.perf_counter() - self._pause_begun
-        return self._paused_seconds + present
+        return self._paused_seconds + (time.perf_counter() - self._pause_begun if self.pauses else 0.0)

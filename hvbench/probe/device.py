@@ -19,9 +19,14 @@ def synchronize() -> None:
         tensorflow.test.experimental.sync_devices()
 
 
+def is_on_gpu() -> bool:
+    """Whether a framework has begun to use a GPU."""
+    return bool(_torch_on_gpu() or _tensorflow_on_gpu())
+
+
 def device_name() -> str:
     """`cuda` where a framework has begun to use a GPU, else `cpu`."""
-    return "cuda" if _torch_on_gpu() or _tensorflow_on_gpu() else "cpu"
+    return "cuda" if is_on_gpu() else "cpu"
 
 
 def peak_device_memory_bytes() -> int | None:

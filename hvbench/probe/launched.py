@@ -12,6 +12,7 @@ import faulthandler
 import os
 import signal
 import sys
+import time
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from typing import Any
 from hvbench.errors import ProbeError
 from hvbench.io.atomic import write_json
 from hvbench.probe.clock import StepClock
-from hvbench.probe.device import synchronize
+from hvbench.probe.device import is_on_gpu, synchronize
 from hvbench.probe.evaluations import Evaluations
 from hvbench.probe.idle import Measured, Training
 from hvbench.probe.request import read_request
@@ -29,7 +30,7 @@ from hvbench.probe.samples import LoggedSamples, detach
 from hvbench.records.source import read_source
 from hvbench.worker.failure import describe_failure, write_failure
 from hvbench.worker.faults import load_faults
-from hvbench.worker.progress import WAITING, ProgressFile
+from hvbench.worker.progress import INTERVAL_SECONDS, WAITING, ProgressFile
 from hvbench.worker.turns import Turns, join_turns
 
 BEFORE = "script"  # what the process does before its training begins
@@ -64,8 +65,15 @@ class LaunchedTraining(Training):
         self._state = State.NEW
         self._is_measured = False
         self._pending: dict[str, Any] = {}  # logged within the present step
-        self._timed_tokens, self._timed_seconds = 0, 0.0
+        self.steps = 0
+        self._may_be_done = False  # or it is not even asked
+        self._has_gpu = False  # by the end of the warm-up: nothing that costs time is asked in every step
+        self._dense = self._request.warmup_steps + 1  # leading steps before each of which all is looked at
+        self._reported = 0.0  # when progress was last written
+        self._timed_tokens, self._timed_seconds = 0, 0.0  # up to then
+        self._counted = self._request.warmup_steps  # leading steps that are in these, or never will be
         self._turns = Turns()
+        self._takes_turns = False
         self._place = ExitStack()  # at which the turns are taken
         self._is_at_place = False
         self._step, self._pause = Step(self), Pause(self)
@@ -80,11 +88,6 @@ class LaunchedTraining(Training):
         if self.steps >= self._request.total_steps or self._evaluations.stopped_by:
             return True
         return self._samples.nonfinite is not None and self._request.world_size == 1
-
-    @property
-    def steps(self) -> int:
-        """That have been trained."""
-        return self._samples.steps
 
     # What a script calls
 
@@ -113,6 +116,13 @@ class LaunchedTraining(Training):
         loss_scale: Any = None,
         tokens: Any = None,
     ) -> None:
+        if self._state is State.BETWEEN and loss is not None:  # the usual call
+            self._samples.note_loss(detach(loss))
+            loss = None
+            if self._samples.nonfinite is not None:
+                self._may_be_done = True
+        if loss is learning_rate is gradient_norm is loss_scale is tokens is None and self._state is State.BETWEEN:
+            return
         values = {"loss": loss, "learning_rate": learning_rate, "gradient_norm": gradient_norm}
         values |= {"loss_scale": loss_scale, "tokens": tokens}
         given = {name: detach(value) for name, value in values.items() if value is not None}
@@ -129,6 +139,7 @@ class LaunchedTraining(Training):
             values = {"loss": loss, "samples": samples, "accuracy": accuracy}
             step = self.steps
             self._evaluations.add(step=step, seconds=seconds, training_seconds=training_seconds, values=values)
+            self._may_be_done |= self._evaluations.stopped_by is not None
 
     # Its parts, for callbacks
 
@@ -147,6 +158,7 @@ class LaunchedTraining(Training):
             about = {"index": 0, "steps": self._request.total_steps, "job": "script", "point": self._request.key}
             self._progress.enter(FIRST, **about)
             self._turns = join_turns(rank=self._request.rank, world_size=self._request.world_size)
+            self._takes_turns = not self._turns.is_alone
         except BaseException as error:
             self.fail(error)
             raise
@@ -154,31 +166,30 @@ class LaunchedTraining(Training):
             self._watch_exit()
 
     def begin_step(self, *, at_once: bool = False) -> None:
-        if not self._may("step", State.BETWEEN):
+        if self._state is not State.BETWEEN and not self._may("step", State.BETWEEN):
             return
         if self._clock.pauses:
             raise ProbeError("training.step() within training.paused(): the time of a step would be left out")
-        if self.is_done and not at_once:
+        if self._may_be_done and self.is_done and not at_once:
             self.leave()
-        self._clock.begin_pause()  # what the probe itself does is no training
-        self._enter(self._request.phase_of(self.steps))
-        if not self._turns.is_alone and not self.is_done:
-            self._take_turn()
-        self._clock.end_pause()
-        synchronize()
+        if self._takes_turns or self.steps < self._dense or time.monotonic() - self._reported >= INTERVAL_SECONDS:
+            self._prepare_step()
+        if self._has_gpu:
+            synchronize()
         self._clock.begin_step(at_once=at_once)
         self._state = State.STEP
 
     def end_step(self) -> None:
-        if not self._may("end_step", State.STEP):
+        if self._state is not State.STEP and not self._may("end_step", State.STEP):
             return
-        synchronize()
-        seconds = self._clock.end_step()
+        if self._has_gpu:
+            synchronize()
+        self._clock.end_step()
         self._state = State.BETWEEN
         self._samples.add_step()
-        if self.steps > self._request.warmup_steps:
-            self._timed_seconds += seconds
-            self._timed_tokens += self._samples.step_tokens[-1] or 0
+        self.steps += 1
+        if self.steps >= self._request.total_steps:
+            self._may_be_done = True
         if self._pending:
             pending, self._pending = self._pending, {}
             self._note(pending)
@@ -253,7 +264,8 @@ class LaunchedTraining(Training):
     def _give_up(self, message: str, *, status: str = "failed", is_echo: bool = False) -> None:
         self._state = State.CLOSED
         failure = {"status": status, "message": message, "is_echo": is_echo}
-        write_failure(self._request.folder, failure, state=self._progress.state | {"step": self.steps})
+        last = {"step": self.steps, "loss": self._samples.loss[-1] if self.steps else None}
+        write_failure(self._request.folder, failure, state=self._progress.state | last)
         self._forget_turns()
 
     def _forget_turns(self) -> None:
@@ -277,10 +289,25 @@ class LaunchedTraining(Training):
 
     # Inside
 
+    def _prepare_step(self) -> None:
+        """What does not happen before every step: report, look for a GPU, wait for a turn. None of it is training."""
+        self._clock.begin_pause()
+        self._enter(self._request.phase_of(self.steps))
+        if self.steps <= self._request.warmup_steps:
+            self._has_gpu = is_on_gpu()
+        if self._takes_turns and not self.is_done:
+            self._take_turn()
+        self._clock.end_pause()
+
     def _enter(self, phase: str) -> None:
+        self._reported = time.monotonic()
+        begin, self._counted = self._counted, max(self.steps, self._counted)
+        self._timed_seconds += sum(self._clock.step_seconds[begin:])
+        self._timed_tokens += self._samples.count_tokens(after=begin)
         self._progress.enter(
             phase,
             step=self.steps,
+            loss=self._samples.loss[-1] if self.steps else None,
             timed_tokens=self._timed_tokens * self._request.world_size,  # of all ranks, if they have equally many
             timed_seconds=self._timed_seconds,
         )
@@ -321,18 +348,13 @@ class LaunchedTraining(Training):
             self._place.enter_context(self._turns.at(self._request.place, steps=self._request.steps))
             self._is_at_place = True
         self._turns.step()
+        self._takes_turns = not self._turns.is_alone
         self._progress.clock.enter(self._request.phase_of(self.steps))
 
     def _note(self, values: dict[str, Any]) -> None:
         """Keep values of the last step, or, before the first, what holds from then on."""
-        steps, before = self.steps, self._samples.step_tokens[-1:]
         self._samples.note(values)
-        if not steps:
-            return
-        if steps > self._request.warmup_steps and "tokens" in values:
-            self._timed_tokens += self._samples.step_tokens[-1] - (before[0] or 0)
-        if "loss" in values:
-            self._progress.note(loss=self._samples.loss[-1])
+        self._may_be_done |= self._samples.nonfinite is not None
 
 
 class Step:

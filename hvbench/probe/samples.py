@@ -11,6 +11,7 @@ from hvbench.errors import ProbeError
 
 LARGEST = 1e100  # of a number in a record; a loss beyond it has diverged
 MOST_COUNTED = 2**40  # tokens or samples
+OTHERS = ("gradient_norm", "learning_rate", "loss_scale")  # what else is kept if it is logged at every step
 
 
 @dataclass(frozen=True)
@@ -25,58 +26,65 @@ class Nonfinite:
 
 
 class LoggedSamples:
-    """One entry per step in every list; None where nothing, or nothing finite, was logged."""
+    """What was logged of each step; None where nothing, or nothing finite, was. What costs time in every step is kept short."""
 
     def __init__(self, *, tokens_per_step: Any) -> None:
         """Raises ProbeError."""
         self.steps = 0
         self.loss: list[float | None] = []
-        self.gradient_norm: list[float | None] = []
-        self.learning_rate: list[float | None] = []
-        self.loss_scale: list[float | None] = []
         self.step_tokens: list[int | None] = []
         self.nonfinite: Nonfinite | None = None  # the first such loss
-        self._logged = dict.fromkeys(("gradient_norm", "learning_rate", "loss_scale"), -1)  # last step before a gap
+        self._others: dict[str, dict[int, float | None]] = {name: {} for name in OTHERS}  # by step
         self._tokens: int | None = None
         if tokens_per_step is not None:
             self._tokens = to_count("probe.training(tokens_per_step", tokens_per_step)
 
     def add_step(self) -> None:
         """A step has ended; what is logged from now on is of this one."""
-        for values in (self.loss, self.gradient_norm, self.learning_rate, self.loss_scale):
-            values.append(None)
+        self.loss.append(None)
         self.step_tokens.append(self._tokens)
         self.steps += 1
 
+    def note_loss(self, value: Any) -> None:
+        """Keep the loss of the last step, if there is one. Raises ProbeError."""
+        number = value if type(value) is float else to_number("training.log(loss", value)
+        if not self.steps:
+            return
+        if abs(number) < LARGEST:
+            self.loss[-1] = number
+            return
+        self.loss[-1] = None
+        if self.nonfinite is None:
+            self.nonfinite = Nonfinite(number, self.steps - 1)
+
     def note(self, values: dict[str, Any]) -> None:
-        """Keep values of the last step; before the first one, only what holds from then on. Raises ProbeError."""
+        """Keep other values of the last step; before the first one, only what holds from then on. Raises ProbeError."""
         for name, value in values.items():
-            if name == "tokens":
+            if name == "loss":
+                self.note_loss(value)
+            elif name == "tokens":
                 self._tokens = to_count("training.log(tokens", value)
                 if self.steps:
                     self.step_tokens[-1] = self._tokens
             else:
-                self._note(name, to_number(f"training.log({name}", value))
+                number = to_number(f"training.log({name}", value)
+                if self.steps:
+                    self._others[name][self.steps - 1] = finite_or_none(number)
 
-    def _note(self, name: str, number: float) -> None:
-        if not self.steps:
-            return
-        is_finite = abs(number) < LARGEST
-        getattr(self, name)[-1] = number if is_finite else None
-        if name != "loss":
-            if self._logged[name] == self.steps - 2:
-                self._logged[name] += 1
-        elif not is_finite and self.nonfinite is None:
-            self.nonfinite = Nonfinite(number, self.steps - 1)
+    def count_tokens(self, *, after: int) -> int:
+        """Tokens of this rank in all steps after so many; 0 where they are not known."""
+        return sum(tokens or 0 for tokens in self.step_tokens[after:])
 
     def to_json(self) -> dict[str, list[Any]]:
         """Fields of `hvbench.records.record.RankSamples`: what is not known of every step is not listed."""
-        logged = {name: getattr(self, name) if last == self.steps - 1 else [] for name, last in self._logged.items()}
-        for name in ("learning_rate", "loss_scale"):  # which a record holds as finite numbers
-            logged[name] = [] if None in logged[name] else logged[name]
+        listed = {name: [by_step.get(step) for step in range(self.steps)] for name, by_step in self._others.items()}
+        for name, by_step in self._others.items():
+            # A record holds two of them as finite numbers.
+            if len(by_step) < self.steps or (name != "gradient_norm" and None in listed[name]):
+                listed[name] = []
         return {
             "loss": self.loss,
-            **logged,
+            **listed,
             "skipped_steps": [],
             "step_tokens": [] if None in self.step_tokens else self.step_tokens,
         }

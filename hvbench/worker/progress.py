@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hvbench.io.atomic import write_json
+from hvbench.io.atomic import overwrite_json
 from hvbench.records.reading import read_text
 from hvbench.worker.faults import Fault, inject
 
@@ -68,7 +68,7 @@ class ProgressFile:
         self.note(phase=phase, **facts)
         now = time.monotonic()
         if is_new or now - self._written >= INTERVAL_SECONDS:
-            write_json(self.path, self.state, durable=False)
+            overwrite_json(self.path, self.state)
             self._written = now
         if is_new and self.faults:
             inject(self.faults, self.state, directory=self.path.parent)

@@ -17,6 +17,7 @@ import pytest
 
 from hvbench import probe
 from hvbench.errors import HvbenchError
+from hvbench.io.atomic import overwrite_json
 from hvbench.launch.process import _read_failure, _read_progress
 from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.launch.turns.scheduler import TurnLimits
@@ -216,6 +217,17 @@ def test_a_number_of_tokens_may_change_and_is_this_ranks_own(folder: MakeFolder)
         train(tokens_per_step=10, tokens=lambda step: 10 if step < 2 else 7)
     assert made.result["samples"]["step_tokens"] == [10, 10, 7, 7]
     assert made.read("progress.json")["timed_tokens"] == 4 * (10 + 7 + 7), "of all ranks, while they train"
+
+
+def test_progress_is_written_over_whatever_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "progress.json"
+    for phase in ("measure" * 9, "x", "measure"):
+        overwrite_json(path, {"index": 0, "phase": phase})
+        assert _read_progress(tmp_path) == {"index": 0, "phase": phase[:40]}
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="link"):
+        overwrite_json(tmp_path / "link", {})
 
 
 # Its end

@@ -119,18 +119,21 @@ def test_pytorch_with_horovod_schedulers_and_a_scaler(tmp_path: Path) -> None:
 
 
 def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
-    """Epochs of three batches, the last of which is half as large, each with a validation whose loss is averaged over the ranks."""
-    made = make_folder(tmp_path / "rank", warmup_steps=2, steps=5, evaluate_every=1)
+    """Epochs of three batches, the last half as large, each validated; in the second `fit` Keras does not know how many will come."""
+    made = make_folder(tmp_path / "rank", warmup_steps=2, steps=8, evaluate_every=1)
     done = run(
         made,
         """
         import os
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
         import horovod.tensorflow.keras as hvd
-        import keras, numpy as np
+        import atexit
+        import keras, numpy as np, tensorflow as tf
+        from hvbench.probe import device
         from hvbench.probe.keras import ProbeCallback
 
         hvd.init()
+        atexit.register(lambda: print(device._tensorflow_has_gpu == bool(tf.config.get_visible_devices("GPU"))))
 
         class Average(keras.callbacks.Callback):  # Horovod 0.28's own does not know Keras 3
             def on_epoch_end(self, epoch, logs=None):
@@ -140,8 +143,9 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
         model.compile(optimizer=hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), loss="mse", metrics=["accuracy"])
         callbacks = [Average(), ProbeCallback(tokens_per_step=4)]
-        for _ in range(2):
-            model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, callbacks=callbacks, validation_data=(x[:5], y[:5]))
+        ways = {"epochs": 2, "shuffle": False, "verbose": 0, "callbacks": callbacks, "validation_data": (x[:5], y[:5])}
+        model.fit(x, y, batch_size=4, **ways)
+        model.fit(tf.data.Dataset.from_tensor_slices((x, y)).batch(4).filter(lambda *_: True), **ways)
         raise SystemExit("not reached")
         """,
         where=tmp_path,
@@ -150,10 +154,11 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     samples = made.result["samples"]
     batches = [(0 + 1 + 4 + 9) / 4, (16 + 25 + 36 + 49) / 4, (64 + 81) / 2]
-    assert samples["loss"] == pytest.approx([*batches, *batches, batches[0]], rel=1e-5)
-    assert samples["step_tokens"] == [4] * 7
-    assert [(one["step"], one["samples"]) for one in samples["evaluations"]] == [(3, 5), (6, 5)]
-    assert [one["loss"] for one in samples["evaluations"]] == pytest.approx([30 / 5] * 2)
+    assert done.stdout.split() == ["True"]
+    assert samples["loss"] == pytest.approx([*batches, *batches, *batches, batches[0]], rel=1e-5)
+    assert samples["step_tokens"] == [4] * 10
+    assert [(one["step"], one["samples"]) for one in samples["evaluations"]] == [(3, 5), (6, 5), (9, 5)]
+    assert [one["loss"] for one in samples["evaluations"]] == pytest.approx([30 / 5] * 3)
     assert all(one["seconds"] > 0 and one["accuracy"] is not None for one in samples["evaluations"])
     assert {"keras", "tensorflow", "horovod"} <= made.result["environment"]["framework_versions"].keys()
 
