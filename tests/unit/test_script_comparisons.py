@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from hvbench.analysis.topics.parity.losses import find_loss_change
 from hvbench.comparison.baseline import judge_against_baseline, set_baseline
 from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.checks import Terms
@@ -57,6 +59,12 @@ def with_losses(records: Sequence[Record], *, factor: float, from_step: int, eve
         )
         for record in records
     ]
+
+
+def scatter_losses(repeats: int) -> list[Record]:
+    """Launches whose losses differ by 1 % from one repeat to the next."""
+    records = make_script_records(repeats=repeats)
+    return [each for one in records for each in with_losses([one], factor=1 + one.repeat / 100, from_step=1)]
 
 
 def write_run(folder: Path, records: Sequence[Record], *, created_at: str) -> Path:
@@ -115,14 +123,29 @@ def test_a_loss_that_moved_is_named_with_its_step(from_step: int, every: int, st
 
 def test_a_script_that_trains_otherwise_each_time_is_held_against_its_own_spread() -> None:
     """Launches of either side differ by up to 4 %: 1 % between the sides is nothing."""
-    scattered = [
-        each
-        for record in make_script_records(repeats=6)
-        for each in with_losses([record], factor=1 + record.repeat / 100, from_step=1)
-    ]
+    scattered = scatter_losses(6)
     sides = {"a": scattered, "b": with_losses(scattered, factor=1.01, from_step=1)}
     comparison = compare([LaunchSet(name=name, records=records, job="ab") for name, records in sides.items()])
     assert all(point.loss.step is None and point.loss.allowed > 0.03 for point in comparison.points)
+
+
+@pytest.mark.parametrize(("repeats", "is_said"), [(2, False), (5, False), (6, True)])
+def test_few_launches_of_a_script_that_trains_otherwise_each_time_say_nothing(repeats: int, is_said: bool) -> None:
+    """Of two launches a side chance alone would call every fifth script changed."""
+    sides = {"a": scatter_losses(repeats), "b": with_losses(scatter_losses(repeats), factor=2.0, from_step=1)}
+    comparison = compare([LaunchSet(name=name, records=records, job="ab") for name, records in sides.items()])
+    assert all((point.loss is not None and point.loss.step == 1) == is_said for point in comparison.points)
+
+
+def test_chance_is_taken_for_no_change_of_the_loss() -> None:
+    """100 comparisons of equal sides, whose launches' losses are 2 % off, every launch in all steps alike."""
+    random, records = np.random.default_rng(0), make_script_records([{"batch": 8, "dtype": "fp32"}], repeats=6)
+    for _ in range(100):
+        a, b = (
+            [each for one in records for each in with_losses([one], factor=1 + random.normal(0, 0.02), from_step=1)]
+            for _ in "ab"
+        )
+        assert find_loss_change(a, b).step is None
 
 
 def test_one_launch_a_side_says_nothing_of_a_script_s_losses() -> None:

@@ -17,7 +17,8 @@ from hvbench.analysis.topics.parity.agreement import COMPARED_STEPS, LOSS_TOLERA
 from hvbench.records.record import Record
 
 LARGEST_TOLERANCE = max(LOSS_TOLERANCES.values())  # of a script, whose precision nobody knows
-MIN_LAUNCHES_OF_SCRIPTS = 2  # of a side: fewer do not say how much its launches differ among themselves
+MIN_LAUNCHES_OF_SCRIPTS = 2  # of a side: one does not say whether a script trains the same each time
+MIN_LAUNCHES_THAT_DIFFER = 6  # of a side, where it does not: fewer take chance for a change, see docs/measurements.md
 SPREAD_FACTOR = 2.0  # of the largest difference that launches of one side show among themselves
 
 
@@ -40,8 +41,8 @@ class LossChange:
 def find_loss_change(a: Sequence[Record], b: Sequence[Record]) -> LossChange | None:
     """Compare the losses of the first steps of two sides' `ok` launches of one point; None without any on a side.
 
-    Of a script the first steps of which all launches logged a loss, and only where two launches of each side say whether it trains
-    the same each time.
+    Of a script the first steps of which all launches logged a loss, and only where two launches of each side say that it trains
+    the same each time, or six how much it differs.
     """
     is_script = a[0].is_script
     read = logged_losses if is_script else first_losses
@@ -60,6 +61,8 @@ def find_loss_change(a: Sequence[Record], b: Sequence[Record]) -> LossChange | N
     centres = [np.median(stack, axis=0) for stack in stacks]
     spread = max(float(relative(stack, centre).max()) for stack, centre in zip(stacks, centres, strict=True))
     rounding = LARGEST_TOLERANCE if is_script else LOSS_TOLERANCES[a[0].point.precision]
+    if is_script and spread > rounding and min(map(len, curves)) < MIN_LAUNCHES_THAT_DIFFER:
+        return None
     allowed = max(rounding, SPREAD_FACTOR * spread)
     by_step = relative(centres[1], centres[0]).max(axis=0)
     outside = np.flatnonzero(by_step > allowed)
