@@ -19,6 +19,7 @@ from hvbench.analysis.stats.ratios import log_ratios, ratio_of_pairs, welch_rati
 from hvbench.analysis.topics.parity.agreement import LOSS_TOLERANCES, compare_losses
 from hvbench.analysis.topics.parity.losses import find_loss_change
 from hvbench.comparison.calls import call_changes
+from hvbench.comparison.operators import find_grown_operators
 from hvbench.comparison.result import Change, Comparison, LaunchSet, Missing, PointComparison
 from hvbench.comparison.sides import LaunchValues, collect_sides, is_joined, label_points
 from hvbench.records.fingerprint import (
@@ -202,6 +203,7 @@ def compare_point(
         changes=tuple(change for change in changes if change),
         loss=find_loss_change(*records) if has_same_loss or ids[0] == ids[1] else None,
         differences=compare_fingerprints(*records, expected=expected.facts),
+        operators=find_grown_operators(*records),
         mismatch=mismatch,
         is_different=is_different,
     )

@@ -25,6 +25,9 @@ class ScriptRequest(Spec):
     key: str = Field(description="names the launch")
     repeat: int = Field(0, ge=0, description="which launch of the point it is")
     place: int | None = Field(None, description="number of the launch among those that are run in turns")
+    profile: str | None = Field(
+        None, description="folder for what the framework's profiler records after the timed steps; None: nothing"
+    )
 
 
 class JobKind(StrEnum):

@@ -24,6 +24,7 @@ from hvbench.probe.clock import StepClock
 from hvbench.probe.device import is_on_gpu, synchronize
 from hvbench.probe.evaluations import Evaluations
 from hvbench.probe.idle import Measured, Training
+from hvbench.probe.profile import Profile
 from hvbench.probe.request import read_request
 from hvbench.probe.result import Measurement, Start, await_end, describe_result, read_start
 from hvbench.probe.samples import LoggedSamples, detach
@@ -36,6 +37,7 @@ from hvbench.worker.turns import Turns, join_turns
 BEFORE = "script"  # what the process does before its training begins
 FIRST = "data"  # before its first step
 PAUSE = "evaluate"
+PROFILE = "profile"  # after the timed steps
 
 
 class State(enum.Enum):
@@ -44,8 +46,12 @@ class State(enum.Enum):
     NEW = "before `with probe.training()`"
     BETWEEN = "outside of a step"
     STEP = "within a step"
+    PROFILED = "within a step that is profiled"
     CLOSED = "after the end of the training"
     FORKED = "in a child process, which measures nothing"
+
+
+OPEN = (State.BETWEEN, State.STEP, State.PROFILED)
 
 
 class LaunchedTraining(Training):
@@ -77,10 +83,16 @@ class LaunchedTraining(Training):
         self._place = ExitStack()  # at which the turns are taken
         self._is_at_place = False
         self._step, self._pause = Step(self), Pause(self)
+        self._profile = Profile(folder=self._request.profile, rank=self._request.rank)
 
     @property
     def is_done(self) -> bool:
-        """Whether no step is left: all are done, or training has ended early.
+        """Whether no step is left: all are done, profiled ones too, or training has ended early."""
+        return self._is_measured_whole and not self._is_profile_wanted
+
+    @property
+    def _is_measured_whole(self) -> bool:
+        """Whether no further step is a sample.
 
         One rank of several may be the first whose loss is no number, and would leave the others waiting in an all-reduce: it
         trains to the end with them, and says so then.
@@ -89,6 +101,12 @@ class LaunchedTraining(Training):
             return True
         return self._samples.nonfinite is not None and self._request.world_size == 1
 
+    @property
+    def _is_profile_wanted(self) -> bool:
+        """Whether a step is to be profiled; a training that is not finite on one rank goes on with the others."""
+        is_finite = self._samples.nonfinite is None
+        return self._profile.is_wanted and (is_finite or self._request.world_size > 1)
+
     # What a script calls
 
     def __enter__(self) -> Training:
@@ -96,7 +114,9 @@ class LaunchedTraining(Training):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if error is None or (isinstance(error, SystemExit) and not error.code and self.is_done):
+        is_exit = error is None or (isinstance(error, SystemExit) and not error.code)
+        # Steps that are only profiled cannot cost what was measured before them.
+        if error is None or (self._is_measured_whole and (is_exit or self._profile.has_begun)):
             self.leave()
         else:
             self.fail(error)
@@ -116,6 +136,8 @@ class LaunchedTraining(Training):
         loss_scale: Any = None,
         tokens: Any = None,
     ) -> None:
+        if self._may_be_done and self._profile.has_begun and self._state in OPEN:
+            return  # of a step that is no sample
         if self._state is State.BETWEEN and loss is not None:  # the usual call
             self._samples.note_loss(detach(loss))
             loss = None
@@ -134,7 +156,7 @@ class LaunchedTraining(Training):
     def evaluate(self, *, loss: Any, samples: int = 1, accuracy: Any = None) -> None:
         if self._state is State.STEP and not self._clock.pauses:
             raise ProbeError("training.evaluate() within a step: evaluate between steps, in `with training.paused():`")
-        if self._may("evaluate", State.BETWEEN, State.STEP):
+        if self._may("evaluate", *OPEN) and not self._profile.has_begun:
             seconds, training_seconds = self._clock.end_evaluation()
             values = {"loss": loss, "samples": samples, "accuracy": accuracy}
             step = self.steps
@@ -170,8 +192,12 @@ class LaunchedTraining(Training):
             return
         if self._clock.pauses:
             raise ProbeError("training.step() within training.paused(): the time of a step would be left out")
-        if self._may_be_done and self.is_done and not at_once:
-            self.leave()
+        if self._may_be_done:
+            if self.is_done and not at_once:
+                self.leave()
+            if self._is_measured_whole and self._is_profile_wanted:
+                self._begin_profiled_step()
+                return
         if self._takes_turns or self.steps < self._dense or time.monotonic() - self._reported >= INTERVAL_SECONDS:
             self._prepare_step()
         if self._has_gpu:
@@ -180,6 +206,11 @@ class LaunchedTraining(Training):
         self._state = State.STEP
 
     def end_step(self) -> None:
+        if self._state is State.PROFILED:
+            synchronize()
+            self._profile.end_step()
+            self._state = State.BETWEEN
+            return
         if self._state is not State.STEP and not self._may("end_step", State.STEP):
             return
         if self._has_gpu:
@@ -196,16 +227,16 @@ class LaunchedTraining(Training):
 
     def abandon_step(self) -> None:
         """The step has raised an exception: it is none, and its time is that between two others."""
-        if self._state is State.STEP:
+        if self._state in (State.STEP, State.PROFILED):
             self._state, self._pending = State.BETWEEN, {}
 
     def begin_pause(self) -> None:
-        if self._may("paused", State.BETWEEN, State.STEP):
+        if self._may("paused", *OPEN):
             self._clock.begin_pause()
             self._enter(PAUSE)
 
     def end_pause(self) -> None:
-        if self._state in (State.BETWEEN, State.STEP):  # else the training has ended within the pause
+        if self._state in OPEN:  # else the training has ended within the pause
             if self._clock.pauses == 1:
                 is_before = self.steps == 0 and self._state is State.BETWEEN
                 self._enter(FIRST if is_before else self._request.phase_of(self.steps))
@@ -220,7 +251,7 @@ class LaunchedTraining(Training):
         """
         if self._state in (State.CLOSED, State.FORKED):
             return
-        if not self.is_done and self._samples.nonfinite is None:
+        if not self._is_measured_whole and self._samples.nonfinite is None:
             self._give_up(f"trained {self._describe_steps()}")
             return
         try:
@@ -254,6 +285,7 @@ class LaunchedTraining(Training):
             evaluations=self._evaluations,
         )
         result = describe_result(measured)
+        result["samples"] |= {"profile": self._profile.describe(), **(self._profile.peaks or {})}
         self._progress.clock.enter(WAITING)
         self._place.close()  # which waits for the other arms of a comparison
         self._turns.__exit__()
@@ -296,8 +328,19 @@ class LaunchedTraining(Training):
         if self.steps <= self._request.warmup_steps:
             self._has_gpu = is_on_gpu()
         if self._takes_turns and not self.is_done:
-            self._take_turn()
+            self._take_turn(self._request.phase_of(self.steps))
         self._clock.end_pause()
+
+    def _begin_profiled_step(self) -> None:
+        """Wait for a turn, as before any step, and let the profiler record."""
+        self._clock.begin_pause()
+        self._enter(PROFILE)
+        if self._takes_turns:
+            self._take_turn(PROFILE)
+        self._clock.end_pause()
+        synchronize()
+        self._profile.begin_step()
+        self._state = State.PROFILED
 
     def _enter(self, phase: str) -> None:
         self._reported = time.monotonic()
@@ -341,7 +384,7 @@ class LaunchedTraining(Training):
             self._forget_turns()
         self._state = State.FORKED
 
-    def _take_turn(self) -> None:
+    def _take_turn(self, phase: str) -> None:
         """Wait for the other arms of a comparison before the first step, and for a turn before each."""
         self._progress.clock.enter(WAITING)
         if not self._is_at_place:
@@ -349,7 +392,7 @@ class LaunchedTraining(Training):
             self._is_at_place = True
         self._turns.step()
         self._takes_turns = not self._turns.is_alone
-        self._progress.clock.enter(self._request.phase_of(self.steps))
+        self._progress.clock.enter(phase)
 
     def _note(self, values: dict[str, Any]) -> None:
         """Keep values of the last step, or, before the first, what holds from then on."""

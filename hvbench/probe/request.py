@@ -26,6 +26,7 @@ class Request:
     threads: int
     memory_limit_bytes: int | None
     key: str  # of the launch
+    profile: Path | None  # folder for what the framework's profiler records; None: nothing is recorded
     place: int | None  # number of the launch among those that are run in turns
     warmup_steps: int
     steps: int  # timed ones, after the warm-up
@@ -69,6 +70,7 @@ def _make_request(folder: Path, fields: dict[str, Any], job: dict[str, Any], mea
         threads=int(fields["threads"]),
         memory_limit_bytes=None if limit is None else int(limit),
         key=str(job.get("key", "")),
+        profile=Path(job["profile"]) if job.get("profile") else None,
         place=job.get("place"),
         warmup_steps=int(measure["warmup_steps"]),
         steps=int(measure["steps"]),

@@ -19,7 +19,7 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   5   point: of a script, too; model: null there; ranks: no entries in lists of what a script does not log
+#   5   point: of a script, too; model: null there; ranks: no entries in lists of what a script does not log; profile
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -173,6 +173,26 @@ class Ablation(Spec):
     )
 
 
+class OperatorTime(Spec):
+    """What an operator of a framework took in a step, without those that it called, on one rank."""
+
+    count: Real = Field(ge=0, description="calls a step")
+    seconds: Seconds = Field(description="a step, on the host")
+    device_seconds: Seconds = Field(0.0, description="a step, on a GPU")
+
+
+class Profile(Spec):
+    """What the framework's own profiler recorded of a few steps of one rank, after the timed ones."""
+
+    steps: Steps
+    step_seconds: Seconds = Field(description="of these steps, which the profiler makes longer; their mean")
+    operators: dict[Line, OperatorTime] = Field(
+        max_length=2**10, description="those of the longest time, and `outside of operators`"
+    )
+    traces: list[Line] = Field([], max_length=16, description="files that Perfetto opens, relative to the run folder")
+    problem: Line | None = Field(None, description="why something is missing")
+
+
 class RankSamples(Spec):
     """What one rank measured. Lists have one entry per step, warm-up included."""
 
@@ -212,6 +232,7 @@ class RankSamples(Spec):
     )
     ceiling: Ceiling | None = None
     ablation: Ablation | None = Field(None, description="where `measure.ablation_rounds` asked for it")
+    profile: Profile | None = Field(None, description="where `measure.profile_rounds` asked for it")
 
 
 NOT_PROVEN, NOT_COMPARED, PROVEN = VERDICTS = ("not proven", "not compared", "proven")  # the worst first

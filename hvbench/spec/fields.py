@@ -77,6 +77,12 @@ class PointFields:
         self, base: Values, axes: Values, settings: MeasureSettings, *, where: str, fields: Collection[str]
     ) -> None:
         """See `hvbench.spec.effect.require_effect`."""
+        for name, instead in SCRIPTS_ONLY.items():
+            if getattr(settings, name) != MeasureSettings.model_fields[name].default:
+                raise UsageError(
+                    f"{where}: {name} = {shorten(getattr(settings, name))}: only a suite with a [script] has it; hvbench's own "
+                    f"trainings have {instead}"
+                )
         require_effect(base, axes, settings, where=where, fields=fields)
 
     def make_point(self, values: Values, *, where: str) -> Point:
@@ -143,6 +149,9 @@ class ScriptFields:
         return parse_value(key, text, is_text=text[:1] in ("'", '"'), where=where)
 
 
+SCRIPTS_ONLY = {
+    "profile_rounds": "ablation_rounds"
+}  # settings for scripts -> what hvbench's own trainings have instead
 # Settings of a measurement that need hvbench's own training loop.
 TWINS_ONLY = (
     "evaluate_every",

@@ -80,6 +80,10 @@ class MeasureSettings(Spec):
     ablation_rounds: Annotated[
         int, Field(ge=0, le=1_000), Knob(unit="rounds", unmeasurable=_server_is_in_every_step)
     ] = Field(0, description="rounds of steps with parts left out, spread over the timed steps; 0: none")
+    profile_rounds: Annotated[int, Field(ge=0, le=100), Knob(unit="launches")] = Field(
+        0,
+        description="launches of a script in which the framework's own profiler records steps after the timed ones; 0: none",
+    )
     precision_target: Annotated[Annotated[float, Field(gt=0.0, lt=1.0)] | None, Knob(changes_samples=False)] = Field(
         None,
         description="to which frameworks' ratio is to be known, by more rounds (0.03: ± 3 %); tokens/s, where none take turns",

@@ -18,6 +18,8 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.training.pretraining import pretraining_name
 from hvbench.worker.turns import stretch_timeout
 
+PROFILES = "profiles"  # the run's folder of what profilers recorded, by the key of a launch
+
 
 def make_task(
     job: Job,
@@ -57,7 +59,9 @@ def make_task(
     }
     about = {"measure": settings, "key": job.key, "repeat": job.repeat, "place": place}
     if isinstance(point, ScriptPoint):
-        request = ScriptRequest(point=point, **about)
+        is_profiled = job.repeat < settings.profile_rounds
+        profile = str(checkpoints.parent / PROFILES / job.key) if is_profiled else None
+        request = ScriptRequest(point=point, **about, profile=profile)
         return Task(
             job=request.model_dump(),
             command=tuple(point.arguments()),

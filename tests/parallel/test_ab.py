@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,53 @@ def test_one_pair_is_launched_and_is_too_little_for_a_verdict(tmp_path: Path) ->
         assert record["environment"]["horovod_settings"].get("HOROVOD_CYCLE_TIME") == cycle_time
     assert not (tmp_path / "out" / "pairs" / "00-a" / "report.md").exists()  # nobody reads 36 reports
     assert launch(["hvbench", "compare", "out"], folder=tmp_path).returncode == 0
+
+
+SCRIPT = """
+import time
+import numpy as np
+from hvbench import probe
+SLEEP = 0.0
+values = np.random.default_rng(0).random(20_000)
+with probe.training() as training:
+    for step in range(100):
+        with training.step():
+            np.sort(values)
+            time.sleep(SLEEP)
+        training.log(loss=1 / (step + 1))
+"""
+OWN = """
+[script]
+command = "python train.py {n}"
+[axes]
+n = [1]
+[measure]
+warmup_steps = 1
+steps = 4
+"""
+
+
+@pytest.mark.slow
+def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_none(tmp_path: Path) -> None:
+    """A sleep that is many times a step; six pairs are the fewest of a verdict."""
+
+    def commit(name: str, *, sleep: float, values: str) -> None:
+        (tmp_path / "train.py").write_text(SCRIPT.replace("SLEEP = 0.0", f"SLEEP = {sleep}"), encoding="utf-8")
+        (tmp_path / "own.toml").write_text(OWN.replace("[1]", values), encoding="utf-8")
+        for words in (["add", "own.toml", "train.py"], ["commit", "-qm", name], ["tag", name]):
+            subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@y", *words], cwd=tmp_path, check=True)
+
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    commit("old", sleep=0.0, values="[1, 2]")
+    commit("new", sleep=0.5, values="[1]")
+    words = ["hvbench", "ab", "own.toml", "--np", "1", "--seed", "1"]
+    done = launch([*words, "--a", "rev=old", "--b", "rev=new", "--out", "slow"], folder=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "REGRESSION" in done.stdout and "n=1: step time" in done.stdout
+    assert "note: only in arm a, so not compared: n=2" in done.stdout
+    assert "the two launches of each pair took turns" in done.stdout
+    assert "n=1: losses agree" in done.stdout
+    listed = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert len(listed.stdout.splitlines()) == 1 and not (tmp_path / "slow" / "worktrees").exists()
+    done = launch([*words, "--a", "rev=old", "-s", "n=1", "--b", "rev=old", "--budget", "0.1"], folder=tmp_path)
+    assert done.returncode == 3 and "1 pairs; 6 are needed" in done.stdout, done.stderr

@@ -496,7 +496,7 @@ UNITS = r"(seconds|bytes|tokens|samples|steps|flops|cores|ticks)"
 WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 # Numbers that count or place something, or that have no unit; the name says which.
 UNITLESS = {
-    "ablation_rounds", "precision_target", "patience",  # a count of rounds, a fraction, a count of evaluations
+    "ablation_rounds", "profile_rounds", "precision_target", "patience",  # counts of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
     "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "parameters_in_flops",  # how many

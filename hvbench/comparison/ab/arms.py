@@ -62,6 +62,7 @@ class Prepared:
     python: Path
     environment: dict[str, str]
     arguments: tuple[str, ...] = ()  # of `hvbench sweep`
+    profile_rounds: int = 0  # pairs, the first, in which a script is profiled
     knows_turns: bool = False
 
     def command(self, arguments: Sequence[str]) -> list[str]:

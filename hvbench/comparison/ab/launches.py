@@ -32,7 +32,7 @@ def launch_pair(run: AbRun, pair: int, arms: Mapping[str, Prepared], *, report: 
         begun = time.monotonic()
         # No turns of its own either: an arm of another revision may know none.
         variables = {VARIABLE: ""}
-        process = begin(arms[arm], run.folder(pair, arm), variables=variables)
+        process = begin(arms[arm], run, pair, variables=variables)
         (exit_code,) = wait_for({arm: process}).values()
         seconds = time.monotonic() - begun
         if exit_code not in (0, 1) or not has_records(run.folder(pair, arm)):
@@ -68,7 +68,7 @@ def launch_in_turns(run: AbRun, pair: int, arms: Mapping[str, Prepared], *, repo
         try:
             for arm in run.orders[pair]:
                 variables = {VARIABLE: server.variable(arm)}
-                processes[arm] = begin(arms[arm], run.folder(pair, arm), variables=variables)
+                processes[arm] = begin(arms[arm], run, pair, variables=variables)
         except BaseException:
             stop(processes)
             raise
@@ -112,9 +112,13 @@ def keep_turns(run: AbRun, pair: int, server: TurnServer, *, has_failed: bool) -
         raise StorageError(f"{folder.parent}: cannot be written: {error.strerror}") from None
 
 
-def begin(prepared: Prepared, folder: Path, *, variables: Mapping[str, str]) -> subprocess.Popen:
-    """Start one sweep of one arm into `folder`; raises LaunchError, StorageError."""
-    command = prepared.command(["sweep", *prepared.arguments, "--out", str(folder), "-s", "repeats=1"])
+def begin(prepared: Prepared, run: AbRun, pair: int, *, variables: Mapping[str, str]) -> subprocess.Popen:
+    """Start the sweep of one arm of a pair; raises LaunchError, StorageError."""
+    folder = run.folder(pair, prepared.arm.name)
+    # Every pair is a run of one repeat: how many are profiled is counted here.
+    unprofiled = ["-s", "profile_rounds=0"] if pair >= prepared.profile_rounds > 0 else []
+    words = ["sweep", *prepared.arguments, "--out", str(folder), "-s", "repeats=1", *unprofiled]
+    command = prepared.command(words)
     environment = {**prepared.environment, **variables}
     log = log_of(folder)
     try:

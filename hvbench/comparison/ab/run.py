@@ -117,7 +117,9 @@ def prepare_arms(
         prepared = [start_arm(arm, python_path=made.python_paths[arm.name]) for arm in arms]
         arguments = {name: options.arguments(keep_suite(suite, run, name), ()) for name, suite in made.suites.items()}
         suites = list(made.suites.values())
-    return {one.arm.name: replace(one, arguments=arguments[one.arm.name]) for one in prepared}, suites
+    rounds = named.suite.measure.profile_rounds
+    ready = [replace(one, arguments=arguments[one.arm.name], profile_rounds=rounds) for one in prepared]
+    return {one.arm.name: one for one in ready}, suites
 
 
 def keep_suite(suite: Suite, run: AbRun, arm: str) -> Path:

@@ -101,7 +101,7 @@ def choose_figures(comparison: Comparison, terms: Terms) -> tuple[list[FigureOfP
 
 def check_change(point: PointComparison, change: Change, decision: Decision, terms: Terms) -> Check:
     """The check of one metric of one point, from what was decided of it."""
-    origin = describe_origin(point) if decision.call == Kind.REGRESSION else ""
+    origin = describe_origin(point, change.metric) if decision.call == Kind.REGRESSION else ""
     check = Check(
         kind=Kind(decision.call),
         label=point.label,
@@ -151,7 +151,13 @@ def describe_estimate(metric: Metric, decision: Decision) -> str:
     return f"{metric.title} {figures}".replace("%", " %") + f": {decision.reason}"
 
 
-def describe_origin(point: PointComparison) -> str:
+def describe_origin(point: PointComparison, metric: Metric) -> str:
+    """Which part of the step grew most, from the ablation, and which operators, from the profiler, where there are such."""
+    operators = ", ".join(change.describe() for change in point.operators) if metric.is_timing else ""
+    return describe_grown_part(point) + (f"; what grew most: {operators}" if operators else "")
+
+
+def describe_grown_part(point: PointComparison) -> str:
     """Which part of the step grew most, from the ablation, where there is one."""
     parts = [change for change in point.changes if change.metric.name in PARTS]
     grown = {change.metric.title: change.b.centre - change.a.centre for change in parts}
