@@ -50,7 +50,7 @@ import time
 import numpy as np
 from hvbench import probe
 SLEEP = 0.0
-values = np.random.default_rng(0).random(20_000)
+values = np.random.default_rng(0).random(2_000)
 with probe.training() as training:
     for step in range(100):
         with training.step():
@@ -65,7 +65,7 @@ command = "python train.py {n}"
 n = [1]
 [measure]
 warmup_steps = 1
-steps = 4
+steps = 3
 """
 
 
@@ -81,7 +81,7 @@ def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_
 
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     commit("old", sleep=0.0, values="[1, 2]")
-    commit("new", sleep=0.5, values="[1]")
+    commit("new", sleep=0.05, values="[1]")
     words = ["hvbench", "ab", "own.toml", "--np", "1", "--seed", "1"]
     done = launch([*words, "--a", "rev=old", "--b", "rev=new", "--out", "slow"], folder=tmp_path)
     assert done.returncode == 1, done.stderr

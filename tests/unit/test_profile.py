@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 from hvbench import probe
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.markdown import render_report
+from hvbench.analysis.report.page.render import render_page
 from hvbench.comparison.compare import compare
 from hvbench.comparison.gate.checks import describe_origin
 from hvbench.comparison.operators import find_grown_operators
@@ -208,6 +211,20 @@ def test_the_operators_that_grew_most_are_named_with_amounts() -> None:
     said = describe_origin(point, metrics["step_seconds_median"])
     assert said.startswith("; what grew most: aten::copy_ +3.1 ms a step (0.2 → 3.3), aten::item")
     assert describe_origin(point, metrics["peak_rss_bytes"]) == ""
+
+
+def test_a_report_has_the_longest_operators_and_links_of_traces_alone() -> None:
+    values = profiled(make_script_record(), aten__mm=8.0, aten__copy_=0.2).model_dump()
+    good, bad = "profiles/train.r0/rank0-torch.json.gz", "javascript:alert(1)"
+    values["ranks"][0]["profile"]["traces"] = [good, bad, "profiles/../rank0-torch.json.gz", f"/{good}"]
+    values["ranks"][0]["profile"]["operators"]["<b>"] = {"count": 1.0, "seconds": 1.0, "device_seconds": 0.0}
+    run = Run([Record.model_validate(values)])
+    page, markdown = render_page(run, plots=[]), render_report(run, plots={})
+    assert f'<a href="{good}">rank0-torch.json.gz</a>' in page and f"[rank0-torch.json.gz]({good})" in markdown
+    for text in (page, markdown):
+        assert "aten::mm 8 ms" in text and "of a step of 10 ms" in text
+        assert bad not in text and "profiles/.." not in text and f"/{good}" not in text and "<b>" not in text
+    assert "Where the time goes" not in render_report(Run([make_script_record()]), plots={})
 
 
 def test_time_on_a_gpu_has_a_name_of_its_own() -> None:

@@ -16,6 +16,7 @@ from hvbench.analysis.report.facts import (
     read_command,
     read_suite,
 )
+from hvbench.analysis.report.profiles import PERFETTO, list_profiles
 from hvbench.analysis.report.quality import describe_quality
 from hvbench.analysis.show.render import render_markdown
 from hvbench.analysis.show.text import escape_markdown
@@ -37,9 +38,20 @@ def render_report(run: Run, *, plots: Mapping[str, str], beside: Sequence[str] =
         blocks += ["## How sure the figures are", _render_list(sentences, limit=4000)]
     if rest := [_render_plot(name, title) for name, title in plots.items() if name not in beside]:
         blocks += ["## Plots", *rest]
+    blocks += render_profiles(run.records)
     blocks += ["## What failed or was skipped", *render_failures(run)]
     blocks += ["## Environment", *render_environment(run.records)] if run.records else []
     return "\n\n".join(blocks) + "\n"
+
+
+def render_profiles(records: Iterable[Record]) -> list[str]:
+    """The longest operators of every rank that was profiled, with its traces; nothing where none was."""
+    lines = []
+    for profile in list_profiles(records):
+        links = "".join(f" [{trace.rpartition('/')[2]}]({trace})" for trace in profile.traces)
+        lines.append(f"- {escape_markdown(f'{profile.label}: {profile.longest}', limit=1000)}{links}")
+    how = f"Steps after the timed ones, recorded by the framework's profiler; open the traces in {PERFETTO}."
+    return ["## Where the time goes", how, "\n".join(lines)] if lines else []
 
 
 def _render_head(run: Run) -> list[str]:

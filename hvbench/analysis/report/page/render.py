@@ -32,6 +32,7 @@ from hvbench.analysis.report.facts import (
 )
 from hvbench.analysis.report.page.headlines import split_sentence
 from hvbench.analysis.report.page.tables import show_environment, show_failures, show_table
+from hvbench.analysis.report.profiles import list_profiles
 from hvbench.analysis.report.quality import describe_quality
 from hvbench.analysis.show.charts import Chart, Panel, draw_chart
 from hvbench.analysis.show.panels import STYLES
@@ -84,6 +85,10 @@ def render_page(run: Run, *, plots: Sequence[TopicFigures]) -> str:
         cards=list_fastest(run),
         fastest_title=title_fastest(run),
         advice=list_advice(run),
+        profiles=[
+            (clean_text(f"{each.label}: {each.longest}", limit=1000), each.traces)
+            for each in list_profiles(run.records)
+        ],
         failures=show_failures(run),
         environment=show_environment(run),
         style=Markup(style + style_frameworks()),
