@@ -21,6 +21,9 @@ OUT_OF_MEMORY = (
     "bad_alloc", "Cannot allocate memory",
 )  # fmt: skip
 
+TRACEBACK = "Traceback (most recent call last):"
+MAX_WORDS = 300  # characters of a program's last words
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
@@ -67,3 +70,14 @@ def describe_silence(rank: int, stacks: Mapping[int, Stack]) -> str:
     if stack is None or stack.place is None:
         return f"rank {rank} does not say where it is"
     return f"rank {rank} waited for its turn" if stack.is_at_turns else f"rank {rank} was in {stack.place}"
+
+
+def last_words(log: str) -> str:
+    """Why a program ended, as the end of its log has it: the exception of a Python program, or else the last line; printable."""
+    _, mark, after = log.rpartition(TRACEBACK)
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    if mark:  # indented lines are the stack; then comes the exception, whose message may have several lines
+        exception = [line.rstrip() for line in after.splitlines() if line.strip() and not line.startswith(" ")]
+        lines = [" … ".join(dict.fromkeys([exception[0], exception[-1]]))] if exception else lines
+    words = lines[-1].strip()[:MAX_WORDS] if lines else ""
+    return "".join(letter if letter.isprintable() else "?" for letter in words)

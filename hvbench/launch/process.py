@@ -113,9 +113,9 @@ class WorkerProcess:
             log.write(f"\nStacks when the time was up:\n{text}\n" if text else "\nTime was up; no answer to SIGUSR1.\n")
         return text
 
-    def _explain_exit(self, returncode: int, tail: str) -> str:
-        """A line on an exit that left no reason; `tail` is the end of its log."""
-        return f"exited with code {returncode} {UNEXPLAINED}"
+    def _explain_exit(self, returncode: int, tail: str) -> Json:
+        """Status and message of an exit that left no reason; `tail` is the end of its log."""
+        return {"status": FailureStatus.FAILED, "message": f"exited with code {returncode} {UNEXPLAINED}"}
 
     def kill(self) -> None:
         """End the worker's whole process group, and wait for it."""
@@ -156,7 +156,7 @@ class WorkerProcess:
             message = f"killed by {_signal_name(-returncode)}{', out of memory' if was_oom else ''}"
             failure = {"status": FailureStatus.OOM if was_oom else FailureStatus.FAILED, "message": message}
         elif not failure:
-            failure = {"status": FailureStatus.FAILED, "message": self._explain_exit(returncode, tail)}
+            failure = self._explain_exit(returncode, tail)
         progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
         place = {"phase": progress["phase"], "index": progress["index"], "step": progress.get("step") or None}
         place["loss"] = progress.get("loss") if place["step"] else None

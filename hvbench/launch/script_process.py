@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
-from hvbench.launch.messages import Start
-from hvbench.launch.process import WorkerProcess
+from hvbench.launch.diagnosis import OUT_OF_MEMORY, last_words
+from hvbench.launch.messages import Json, Start
+from hvbench.launch.process import UNEXPLAINED, WorkerProcess
 from hvbench.launch.script import END, VARIABLE, find_processes
+from hvbench.launch.task import FailureStatus
 
+FORK_SECONDS = 5.0  # to end what a script has started, and what that starts meanwhile
 END_SECONDS = 5.0  # for a script to leave after its measurement: to close files, to leave its process group
-MAX_LINE = 300  # characters of its log's last line, in a message
 TEACH = (
-    "it never called the probe: put its loop into `with probe.training() as training:` and each step into "
-    "`with training.step():` (from hvbench import probe)"
+    "ended without a measurement: it never called the probe; put its loop into `with probe.training() as training:` and "
+    "each step into `with training.step():` (from hvbench import probe; hvbench has to be installed for the Python that it runs in)"
 )
 
 
@@ -32,9 +35,11 @@ class ScriptProcess(WorkerProcess):
             (self.folder / END).touch()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=END_SECONDS)
-        for process in find_processes(self.folder):
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + FORK_SECONDS
+        while (processes := find_processes(self.folder)) and time.monotonic() < deadline:
+            for process in processes:
+                with contextlib.suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
         super().kill()
 
     def _environment(self, order: Start) -> dict[str, str]:
@@ -42,15 +47,16 @@ class ScriptProcess(WorkerProcess):
         own = {"PATH": path_of_scripts(environment), VARIABLE: str(self.folder), "PYTHONUNBUFFERED": "1"}
         return environment | own
 
-    def _explain_exit(self, returncode: int, tail: str) -> str:
-        """Its log's last line where it failed; what it lacks where it ended well and has measured nothing."""
-        if returncode == 0 and not (self.folder / "pid").exists():
-            return f"ended without a measurement: {TEACH}"
+    def _explain_exit(self, returncode: int, tail: str) -> Json:
+        """What its log ends with where it failed; what it lacks where it ended well and has measured nothing."""
         if returncode == 0:
-            return "exited with code 0 in the middle of its training"
-        lines = [line.strip() for line in tail.splitlines() if line.strip()]
-        last = "".join(letter if letter.isprintable() else "?" for letter in lines[-1])[:MAX_LINE] if lines else ""
-        return f"exited with code {returncode}{f': {last}' if last else ' and without a word'}"
+            has_begun = (self.folder / "pid").exists()
+            message = "exited with code 0 in the middle of its training" if has_begun else TEACH
+            return {"status": FailureStatus.FAILED, "message": message}
+        words = last_words(tail)
+        is_oom = any(text in words for text in (*OUT_OF_MEMORY, "MemoryError"))
+        message = f"exited with code {returncode}{f': {words}' if words else f' {UNEXPLAINED}'}"
+        return {"status": FailureStatus.OOM if is_oom else FailureStatus.FAILED, "message": message}
 
 
 def path_of_scripts(environment: Mapping[str, str]) -> str:

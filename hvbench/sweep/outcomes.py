@@ -71,6 +71,16 @@ def join_outcomes(results: Sequence[dict[str, Any]]) -> Outcome | None:
     return first
 
 
+def find_unequal_steps(ranks: Sequence[RankSamples]) -> Outcome | None:
+    """`failed` where ranks have trained different numbers of steps: they were no steps of one training."""
+    counts = [len(rank.step_seconds) for rank in ranks]
+    if len(set(counts)) < 2:
+        return None
+    fewest, most = counts.index(min(counts)), counts.index(max(counts))
+    message = f"trained {counts[fewest]} steps, rank {most} {counts[most]}: every rank has to train as many"
+    return Outcome(status="failed", rank=fewest, phase="measure", message=message)
+
+
 def find_divergence(point: AnyPoint, ranks: Sequence[RankSamples]) -> Outcome | None:
     """`diverged` if the final loss, averaged over the ranks, is not finite or far above that of a uniform guess.
 

@@ -34,6 +34,7 @@ from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.outcomes import (
     describe_other_hosts,
     find_divergence,
+    find_unequal_steps,
     join_outcomes,
     outcome_of_failure,
     read_samples,
@@ -241,7 +242,8 @@ class Sweep:
         if end.failure:
             outcome = outcome_of_failure(end.failure, run_path=str(self.folder.path))
         else:
-            outcome = garbage or join_outcomes(end.results) or find_divergence(job.point, ranks)
+            ended = garbage or join_outcomes(end.results) or find_unequal_steps(ranks)
+            outcome = ended or find_divergence(job.point, ranks)
         if ranks:
             environment = end.results[0]["environment"] | describe_other_hosts(end.results)
         else:
