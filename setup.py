@@ -15,7 +15,8 @@ PYTORCH = ["torch==2.13.0"]
 TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 # What benchmarks/peers.py compares the twins with. keras-hub itself is not here: it requires tensorflow-text, and that
 # requires `tensorflow`, which pip installs over tensorflow-cpu. benchmarks/README.md installs it without what it requires.
-PEERS = ["transformers==5.23.0", "kagglehub>=1", "regex>=2024.5", "sentencepiece>=0.2"]
+TRANSFORMERS = "transformers==5.23.0"
+PEERS = [TRANSFORMERS, "kagglehub>=1", "regex>=2024.5", "sentencepiece>=0.2"]
 CI = ["junitparser>=4"]  # --junit of hvbench ab and gate
 TUNE = ["optuna>=4"]  # hvbench tune
 PARQUET = ["pyarrow>=16"]
@@ -75,6 +76,8 @@ setup(
             *PARQUET,
             *DOCS,
             *(library for libraries in TRACKERS.values() for library in libraries),
+            TRANSFORMERS,  # with accelerate, for the Trainer of docs/examples
+            "accelerate>=1.15",
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "jsonschema>=4.20",

@@ -13,6 +13,7 @@ from hvbench.records.source import ask_git
 UNTRACKED = (".py", ".pyx", ".cpp", ".cu", ".sh")  # of files that git does not track: outputs and caches are none
 WITHOUT_GIT = (*UNTRACKED, ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini")
 NOT_SOURCE = ("__pycache__", "results", "node_modules", "venv", "env")
+WRITTEN_BY_HVBENCH = frozenset({"run.json", "ab.json"})  # in a folder of results, whatever its name is
 MAX_FILES = 20_000
 BLOCK_BYTES = 2**20
 
@@ -48,6 +49,9 @@ def find_sources(folder: Path, suffixes: tuple[str, ...]) -> Iterator[str]:
     """Paths below `folder` of at most MAX_FILES + 1 files with these suffixes, hidden folders and outputs left out."""
     count = 0
     for base, folders, names in os.walk(folder):
+        if base != str(folder) and WRITTEN_BY_HVBENCH.intersection(names):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if name not in NOT_SOURCE and not name.startswith("."))
         for name in sorted(names):
             if name.endswith(suffixes) and count <= MAX_FILES:

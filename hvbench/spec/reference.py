@@ -9,18 +9,23 @@ from typing import Any
 from hvbench.spec.knob import Spec, groups_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.spec.schema import describe_model
+from hvbench.spec.script import Script
 from hvbench.spec.settings import MeasureSettings
 
 HEADER = ["| field | accepts | default | unit | meaning |", "| :--- | :--- | :--- | :--- | :--- |"]
+OF_SCRIPTS = (
+    "With it, `[point]`, `[axes]` and `[[exclude]]` have the names in the command's braces, `world_size` and `seed`."
+)
 LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
 def render_reference() -> str:
-    """Tables of what `[point]`, `[axes]` and `[[exclude]]` may hold, one a part of the point, and of `[measure]`."""
+    """Tables of what `[point]`, `[axes]` and `[[exclude]]` may hold, one a part of the point, of `[measure]` and of `[script]`."""
     lines = ["", "## `[point]`, `[axes]` and `[[exclude]]`"]
     for title, names in groups_of(Point).items():
         lines += ["", f"### {title}", "", *_table(Point, names)]
     lines += ["", "## `[measure]`", "", *_table(MeasureSettings, MeasureSettings.model_fields)]
+    lines += ["", "## `[script]`", "", *_table(Script, Script.model_fields, missing="required"), "", OF_SCRIPTS]
     return "\n".join(lines) + "\n"
 
 
@@ -38,17 +43,22 @@ def describe_accepted(schema: Mapping[str, Any]) -> str:
     return ", or ".join(words)
 
 
-def describe_default(schema: Mapping[str, Any]) -> str:
-    """The default of a field as TOML writes it; empty where it is left out."""
+def describe_default(schema: Mapping[str, Any], *, missing: str) -> str:
+    """The default of a field as TOML writes it; empty where it is left out, `missing` where there is none."""
     if "default" not in schema:
-        return "from the model"
+        return missing
     return "" if schema["default"] is None else f"`{json.dumps(schema['default'])}`"
 
 
-def _table(model: type[Spec], names: Iterable[str]) -> list[str]:
+def _table(model: type[Spec], names: Iterable[str], *, missing: str = "from the model") -> list[str]:
     fields, knobs = describe_model(model), knobs_of(model)
     rows = [
-        [f"`{name}`", describe_accepted(fields[name]), describe_default(fields[name]), knobs[name].unit]
+        [
+            f"`{name}`",
+            describe_accepted(fields[name]),
+            describe_default(fields[name], missing=missing),
+            knobs[name].unit,
+        ]
         + [fields[name].get("description", "")]
         for name in names
     ]

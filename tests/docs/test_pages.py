@@ -20,6 +20,7 @@ from hvbench.analysis.topics.catalogue import TOPICS
 from hvbench.cli.group import hvbench as command_line
 from hvbench.spec.point import Point
 from hvbench.spec.schema import suite_schema
+from hvbench.spec.script import Script
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import list_suites
 from tests.unit.test_house_rules import FLOW
@@ -44,7 +45,8 @@ def test_every_command_has_its_place_in_the_reference(pages: Path) -> None:
 
 def test_every_field_of_a_suite_is_in_the_reference(pages: Path) -> None:
     text = (pages / "reference" / "suite-file.html").read_text(encoding="utf-8")
-    assert [name for name in [*Point.model_fields, *MeasureSettings.model_fields] if f">{name}<" not in text] == []
+    fields = [*Point.model_fields, *MeasureSettings.model_fields, *Script.model_fields]
+    assert [name for name in fields if f">{name}<" not in text] == []
     assert json.loads((pages / "suite.schema.json").read_text(encoding="utf-8")) == suite_schema()
 
 

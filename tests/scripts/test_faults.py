@@ -151,7 +151,8 @@ def test_ctrl_c_and_time_limits_leave_things_tidy_and_resume_goes_on(ended: Ende
     outcomes = {fault: record.outcome for fault, record in read(run).items()}
     assert (code, outcomes["none"].status) == (1, "ok"), output
     inside, before = outcomes["hangs and daemonises"], outcomes["hangs before"]
-    assert (inside.status, inside.phase, inside.step) == ("timeout", "measure", 3)
+    assert (inside.status, inside.phase) == ("timeout", "measure")
+    assert inside.step in (2, 3), "progress is written every quarter of a second"
     assert inside.message.startswith("not finished after 15 s; rank 0 was in within (faulty.py:")
     assert (before.status, before.phase) == ("timeout", "script")
     assert before.message == (

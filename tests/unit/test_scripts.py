@@ -202,9 +202,13 @@ def git(folder: Path, *words: str) -> str:
 def test_a_digest_is_of_sources_and_not_of_outputs(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("a = 1\n", encoding="utf-8")
     without_git = describe_script_source(tmp_path)
+    (tmp_path / "run" / "records").mkdir(parents=True)
+    for name in ("run/run.json", "run/records/one.json"):
+        (tmp_path / name).write_text("{}", encoding="utf-8")
+    assert describe_script_source(tmp_path) == without_git, "whatever the folder of results is called"
     assert without_git["revision"] is None and without_git["is_dirty"] is None and without_git["digest"]
     git(tmp_path, "init", "-q")
-    git(tmp_path, "add", ".")
+    git(tmp_path, "add", "train.py")
     git(tmp_path, "commit", "-qm", "one")
     first = describe_script_source(tmp_path)
     assert first["revision"] == git(tmp_path, "rev-parse", "HEAD")[:12]
