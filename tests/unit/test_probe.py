@@ -18,12 +18,15 @@ import pytest
 from hvbench import probe
 from hvbench.errors import HvbenchError
 from hvbench.io.atomic import overwrite_json
+from hvbench.launch import script
 from hvbench.launch.process import _read_failure, _read_progress
 from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.launch.turns.scheduler import TurnLimits
 from hvbench.launch.turns.server import TurnServer
 from hvbench.probe import Measured, ProbeError
 from hvbench.probe.clock import StepClock
+from hvbench.probe.launched import BEFORE
+from hvbench.probe.result import END
 from hvbench.probe.samples import LoggedSamples
 from hvbench.records.record import Outcome
 from tests import patience
@@ -64,6 +67,10 @@ def test_help_is_a_tutorial() -> None:
     assert len(lines) <= 25
     for call in ("probe.training(", "training.step(", "training.log(", "training.paused(", "training.evaluate("):
         assert call in probe.__doc__
+
+
+def test_the_launchers_side_and_the_probe_call_things_by_the_same_names() -> None:
+    assert (probe.VARIABLE, END, BEFORE) == (script.VARIABLE, script.END, script.PHASE)
 
 
 # The samples
