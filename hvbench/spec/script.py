@@ -40,7 +40,7 @@ class Script(Spec):
     repository: Text = Field(
         ".", description="folder that it runs in, seen from the suite's file; its revision and files are recorded"
     )
-    shell: bool = Field(False, description="let `sh -c` read the command; values come to it as arguments, not as text")
+    shell: bool = Field(False, description="let a shell read the command; values come to it as arguments, not as text")
 
 
 class ScriptPoint(Spec):

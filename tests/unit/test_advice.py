@@ -183,6 +183,7 @@ def test_an_option_in_a_message_is_one_of_every_command_that_says_it(where: str,
         assert own_options(text) <= options_of(name), f"{where}: {name} has no such option: {text}"
 
 
+OWN = '[script]\ncommand = "python train.py {batch} {dtype}"\n[axes]\nbatch = [8, 16]\ndtype = ["fp32", "bf16"]\n'
 AB = [words for _, words in COMMANDS if words[0] == "ab"]
 
 
@@ -193,10 +194,14 @@ def test_an_example_of_ab_names_arms_that_the_suite_allows(words: list[str]) -> 
     name = values.get("suite")
     if not isinstance(name, str) or "/" in name and not (ROOT / name).exists():
         name = "smoke"
-    suite = load_suite(ROOT / name if name.endswith(".toml") else find_suite(name))
+    is_own = name.endswith(".toml") and not (ROOT / name).exists()  # somebody's own script
+    named = ROOT / name if name.endswith(".toml") else find_suite(name)
+    suite = parse_suite(OWN, name="own", where=name) if is_own else load_suite(named)
     suite = apply_overrides(suite, values.get("overrides") or [])
     arms = [
-        parse_arm(arm, [each for each in values.get(arm) or [] if not each.startswith(("env=", "rev="))])
+        parse_arm(
+            arm, [each for each in values.get(arm) or [] if not each.startswith(("env=", "rev="))], fields=suite.fields
+        )
         for arm in "ab"
     ]
     require_fixed_fields(arms, suite)

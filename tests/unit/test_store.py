@@ -91,10 +91,10 @@ def as_json(**changes: Any) -> bytes:
         (b"\xff\xfe", "not JSON (truncated?)"),
         (b"[" * 100_000, "not JSON (truncated?)"),
         (b"9" * 5000, "holds an integer of 5000 digits; not written by hvbench"),
-        (b"3", "schema_version null; this hvbench reads 4"),
-        (b'{"loss": 3}', "schema_version null; this hvbench reads 4"),
-        (as_json(schema_version=5), "schema_version 5 is newer than this hvbench reads (4): upgrade hvbench"),
-        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 4'),
+        (b"3", "schema_version null; this hvbench reads 5"),
+        (b'{"loss": 3}', "schema_version null; this hvbench reads 5"),
+        (as_json(schema_version=6), "schema_version 6 is newer than this hvbench reads (5): upgrade hvbench"),
+        (as_json(schema_version="1"), 'schema_version "1"; this hvbench reads 5'),
         (b'{"schema_version": 1}', "suite is missing"),
         (as_json(repeat="0"), 'repeat = "0": must be a valid integer'),
         (as_json(duration_seconds=float("nan")), "duration_seconds = NaN: must be a finite number"),
@@ -171,7 +171,7 @@ def test_arbitrary_bytes_give_a_record_or_a_usage_error(tmp_path: Path, content:
 
 def test_run_json_reads_back_as_written(folder: RunFolder) -> None:
     folder.write_run({"suite": "smoke", "jobs": ["a.r0"]})
-    assert folder.read_run() == {"schema_version": 4, "suite": "smoke", "jobs": ["a.r0"]}
+    assert folder.read_run() == {"schema_version": 5, "suite": "smoke", "jobs": ["a.r0"]}
 
 
 @pytest.mark.parametrize(
@@ -179,10 +179,10 @@ def test_run_json_reads_back_as_written(folder: RunFolder) -> None:
     [
         (None, "{folder}: not a run folder (run.json: No such file or directory)"),
         (b"{", "{folder}/run.json: not JSON (truncated?)"),
-        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 4"),
+        (b"[]", "{folder}/run.json: schema_version null; this hvbench reads 5"),
         (
-            b'{"schema_version": 5}',
-            "{folder}/run.json: schema_version 5 is newer than this hvbench reads (4): upgrade hvbench",
+            b'{"schema_version": 6}',
+            "{folder}/run.json: schema_version 6 is newer than this hvbench reads (5): upgrade hvbench",
         ),
     ],
 )

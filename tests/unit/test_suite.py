@@ -116,7 +116,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
     [
         (
             "[pont]",
-            'unknown key "pont" (did you mean "point"?); allowed: question, compares, point, axes, exclude, measure, scale',
+            'unknown key "pont" (did you mean "point"?); allowed: question, compares, script, point, axes, exclude, measure, scale',
         ),
         ("point = 3", "point = 3: must be a table, [point]"),
         ("axes = []", "axes = []: must be a table, [axes]"),

@@ -36,7 +36,7 @@ from click.testing import CliRunner
 from hvbench.analysis.frame.axes import AXES, LEADING_AXES
 from hvbench.analysis.frame.columns import POINT_COLUMNS
 from hvbench.analysis.show.panels import describe_value
-from hvbench.analysis.show.tables import HEADERS
+from hvbench.analysis.show.cells import HEADERS
 from hvbench.cli import hvbench
 from hvbench.plan.jobs import horovod_variables, make_plan, worker_group
 from hvbench.spec.labels import distinguish
