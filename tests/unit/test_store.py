@@ -291,7 +291,7 @@ def test_a_record_of_the_first_schema_is_still_read() -> None:
     for name in ("ablation_rounds", "precision_target", "budget_seconds"):
         del values["measure"][name]
     record = parse_record(json.dumps(values | {"schema_version": 1}).encode(), where="old")
-    assert (record.schema_version, record.point.gemm, record.parity) == (4, "default", None)
+    assert (record.schema_version, record.point.gemm, record.parity) == (5, "default", None)
 
 
 def test_a_ceiling_of_the_third_schema_has_no_readings() -> None:
