@@ -20,6 +20,7 @@ from typing import Any
 
 from hvbench.errors import ProbeError
 from hvbench.io.atomic import write_json
+from hvbench.probe.blocks import Pause, Step
 from hvbench.probe.clock import StepClock
 from hvbench.probe.device import is_on_gpu, synchronize
 from hvbench.probe.evaluations import Evaluations
@@ -398,32 +399,3 @@ class LaunchedTraining(Training):
         """Keep values of the last step, or, before the first, what holds from then on."""
         self._samples.note(values)
         self._may_be_done |= self._samples.nonfinite is not None
-
-
-class Step:
-    """`with training.step():`."""
-
-    def __init__(self, training: LaunchedTraining) -> None:
-        self._training = training
-
-    def __enter__(self) -> None:
-        self._training.begin_step()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._training.end_step()
-        else:
-            self._training.abandon_step()
-
-
-class Pause:
-    """`with training.paused():`."""
-
-    def __init__(self, training: LaunchedTraining) -> None:
-        self._training = training
-
-    def __enter__(self) -> None:
-        self._training.begin_pause()
-
-    def __exit__(self, *_: object) -> None:
-        self._training.end_pause()

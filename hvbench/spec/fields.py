@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from hvbench.errors import UsageError
@@ -16,6 +16,7 @@ from hvbench.spec.script import (
     OWN_FIELDS,
     Script,
     ScriptPoint,
+    check_name,
     check_value,
     make_script_point,
     names_in,
@@ -29,6 +30,9 @@ Values = Mapping[str, Any]
 
 class Fields(Protocol):
     """The keys of one kind of suite. Every method but `value_of` raises UsageError with one line that begins with `where`."""
+
+    def check_names(self, names: Iterable[str], *, where: str) -> None:
+        """Each of them is allowed."""
 
     def check(self, values: Values, *, where: str) -> None:
         """Each key is allowed, and its value possible."""
@@ -63,11 +67,15 @@ class PointFields:
         """The fields of Point."""
         return list(Point.model_fields)
 
-    def check(self, values: Values, *, where: str) -> None:
-        """Each key is a field of Point, and its value one that it may have."""
-        for key in values:
+    def check_names(self, names: Iterable[str], *, where: str) -> None:
+        """Each of them is a field of Point."""
+        for key in names:
             if key not in Point.model_fields:
                 raise UsageError(f"{where}: unknown key {shorten(key)}{self._hint(key)}")
+
+    def check(self, values: Values, *, where: str) -> None:
+        """Each key is a field of Point, and its value one that it may have."""
+        self.check_names(values, where=where)
         validate(Point, values, where=where)
 
     def check_choices(self, name: str, choices: Sequence[Any], *, where: str) -> None:
@@ -112,11 +120,18 @@ class ScriptFields:
         """The names in braces, and what every script has."""
         return list(dict.fromkeys([*names_in(self.script.command), *OWN_FIELDS]))
 
+    def check_names(self, names: Iterable[str], *, where: str) -> None:
+        """Each of them may name an axis, and stands in the command."""
+        names = list(names)
+        for name in names:
+            check_name(name, where=where)
+        require_names(self.script, [*names_in(self.script.command), *names], where=where)
+
     def check(self, values: Values, *, where: str) -> None:
         """Each key may name an axis, and its value may stand in a command."""
+        self.check_names(values, where=where)
         for key, value in values.items():
             check_value(key, value, where=where)
-        require_names(self.script, [*names_in(self.script.command), *values], where=where)
 
     def check_choices(self, name: str, choices: Sequence[Any], *, where: str) -> None:
         """They are of one type."""

@@ -207,10 +207,14 @@ def make_script_point(script: Script, values: Mapping[str, Any], *, where: str) 
     )
 
 
-def check_value(name: str, value: Any, *, where: str) -> None:
-    """Raise UsageError for a name that no axis may have, or a value that no command can take."""
+def check_name(name: str, *, where: str) -> None:
+    """Raise UsageError for a name that no axis may have."""
     if not NAME.fullmatch(name):
         raise UsageError(f"{where}: {shorten(name)}: the name of an axis has letters, digits and _, at most 40")
+
+
+def check_value(name: str, value: Any, *, where: str) -> None:
+    """Raise UsageError for a value that no command can take."""
     fields = {name: value} if name in OWN_FIELDS else {"values": {name: value}}
     try:
         VALUE.validate_python(value, strict=True)

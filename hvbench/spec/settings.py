@@ -39,7 +39,7 @@ class MeasureSettings(Spec):
         3, description="leading steps left out, the first included"
     )
     steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps")] = Field(10, description="timed steps")
-    repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches")] = Field(
+    repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches", changes_samples=False)] = Field(
         1, description="launches with fresh workers, interleaved"
     )
     turns: AutoSwitch = Field(

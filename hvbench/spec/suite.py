@@ -259,10 +259,10 @@ def apply_scale(suite: Suite, name: str) -> Suite:
 
 def check_axes(axes: Mapping[str, Any], fields: Fields, *, where: str) -> None:
     """Raise UsageError unless every axis is a key with a list of distinct, valid values, and the product is small enough."""
+    fields.check_names(axes, where=where)
     count = 1
     for key, choices in axes.items():
         if not isinstance(choices, list):
-            fields.check({key: choices}, where=where)
             raise UsageError(
                 f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]"
             )

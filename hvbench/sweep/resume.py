@@ -35,11 +35,11 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         harmless = {name for name, knob in knobs_of(MeasureSettings).items() if not knob.changes_samples}
         measured = [_without(run["measure"], harmless) for run in (before, now)]
         changes += _compare("measure", *measured)
-    if _launches(before) != _launches(now):
+    if _points(before) != _points(now):
         named = [line for key in ("base", "axes", "exclude") for line in _compare(key, before.get(key), now.get(key))]
         changes += named
         if not changes:
-            new, gone = (len(_launches(a) - _launches(b)) for a, b in ((now, before), (before, now)))
+            new, gone = (len(_points(a) - _points(b)) for a, b in ((now, before), (before, now)))
             changes.append(f"points: {new} new, {gone} gone")
     for key in ("environment", "data", "pretraining", "script"):
         if isinstance(before.get(key), Mapping):
@@ -63,10 +63,10 @@ def require_unchanged(changes: Sequence[str], what: str, *, path: Path, force: b
         )
 
 
-def _launches(run: Mapping[str, Any]) -> set[str]:
-    """Every launch that the suite means, skipped points included."""
+def _points(run: Mapping[str, Any]) -> set[str]:
+    """Every point that the suite means, skipped ones included; more or fewer launches of them are no change."""
     jobs, skipped = run.get("jobs"), run.get("skipped")
-    names = [str(job) for job in jobs] if isinstance(jobs, list) else []
+    names = [str(job).rpartition(".r")[0] for job in jobs] if isinstance(jobs, list) else []
     names += (
         [str(one.get("point_id")) for one in skipped if isinstance(one, Mapping)] if isinstance(skipped, list) else []
     )

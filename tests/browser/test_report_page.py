@@ -135,9 +135,10 @@ def test_the_answer_has_its_contrasts_beside_it_on_the_first_screen_a_row_a_conf
     marks = page.locator("#chart-contrast_tensorflow_pytorch [data-tip]").evaluate_all(
         "(marks) => marks.map((mark) => mark.dataset.tip)"
     )
-    said = [tip.partition(": ")[2].split()[0] for tip in marks]
-    assert said == column(page, "frameworks", "TensorFlow / PyTorch")
-    assert [tip.partition(": ")[0] for tip in marks] == column(page, "frameworks", "precision")
+    said = [(tip.partition(": ")[0], tip.partition(": ")[2].split()[0]) for tip in marks]
+    _mean, *rows = said
+    names, ratios = (column(page, "frameworks", name) for name in ("precision", "TensorFlow / PyTorch"))
+    assert rows == list(zip(names, ratios, strict=True))
 
 
 def test_a_table_sorts_both_ways(real: Path, open_page) -> None:

@@ -162,7 +162,7 @@ def test_an_older_record_is_migrated_version_by_version() -> None:
 
 
 def test_an_older_record_that_nobody_can_migrate_is_told() -> None:
-    with pytest.raises(UsageError, match="^old.json: schema_version 0; this hvbench reads 4$"):
+    with pytest.raises(UsageError, match="^old.json: schema_version 0; this hvbench reads 5$"):
         parse_record(as_version_0(), where="old.json")
 
 
@@ -176,7 +176,7 @@ def test_a_record_that_only_claims_to_be_old_is_told_in_one_line() -> None:
 
 @pytest.mark.parametrize("version", ["true", "1.0", '"1"', "[1]", "-1", "null", "1e999", "NaN"])
 def test_a_version_that_is_no_version_is_told(version: str) -> None:
-    with pytest.raises(UsageError, match="this hvbench reads 4"):
+    with pytest.raises(UsageError, match="this hvbench reads 5"):
         parse_record(b'{"schema_version": ' + version.encode() + b"}", where="x.json")
 
 
