@@ -50,7 +50,7 @@ class Kept:
     copies_clipped: bool = True
     copies_sums: bool = True
     base_bytes: int = 557 * 2**20
-    native_bytes: int = 43 * 2**20  # of the framework's own strategy, beside the base
+    native_bytes: int = 68 * 2**20  # of the framework's own strategy, beside the base
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
 
 
