@@ -29,6 +29,7 @@ from hvbench.spec.suite import Suite, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.outcomes import describe_other_hosts
 from hvbench.sweep.prepare import prepare_sweep
+from hvbench.sweep.resume import find_changes
 from hvbench.sweep.run import Sweep
 from hvbench.sweep.tasks import make_task
 from tests.unit.sample_records import make_rank
@@ -553,3 +554,19 @@ def test_a_record_says_in_what_other_hosts_differ() -> None:
     ]
     assert describe_other_hosts(ranks) == {"other_hosts": {"b": {}, "c": {"cpu_model": "Y"}}}
     assert describe_other_hosts(ranks[:2]) == {}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "repeats", "changes"),
+    [
+        (["a.r0", "b.r0"], 1, []),
+        (["a.r0", "b.r0", "a.r1", "b.r1", "a.r2", "b.r2"], 3, []),  # what a report advises: --resume -s repeats=3
+        (["a.r0", "c.r0"], 1, ["points: 1 new, 1 gone"]),
+        (["a.r0", "b.r0", "c.r0"], 1, ["points: 1 new, 0 gone"]),
+    ],
+)
+def test_more_rounds_are_no_change_of_a_run_and_other_points_are(
+    jobs: list[str], repeats: int, changes: list[str]
+) -> None:
+    before = {"jobs": ["a.r0", "b.r0"], "measure": {"repeats": 1}}
+    assert find_changes(before, {"jobs": jobs, "measure": {"repeats": repeats}}) == changes
