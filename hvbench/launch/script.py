@@ -19,9 +19,8 @@ from hvbench.launch.task import FailureStatus
 
 PHASE = "script"  # what it does before its training begins
 NOT_BEGUN = "has not come to its training (`with probe.training() as training:`)"
-VARIABLE = (
-    "HVBENCH_PROBE"  # the folder, for the probe; and by which its processes are found, whatever session they are in
-)
+# Names the folder, for the probe, and is what its processes are found by, whatever session they are in.
+VARIABLE = "HVBENCH_PROBE"
 END = "end"  # name of the file in the folder that tells the probe that every rank has measured
 
 

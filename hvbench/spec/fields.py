@@ -85,12 +85,7 @@ class PointFields:
         self, base: Values, axes: Values, settings: MeasureSettings, *, where: str, fields: Collection[str]
     ) -> None:
         """See `hvbench.spec.effect.require_effect`."""
-        for name, instead in SCRIPTS_ONLY.items():
-            if getattr(settings, name) != MeasureSettings.model_fields[name].default:
-                raise UsageError(
-                    f"{where}: {name} = {shorten(getattr(settings, name))}: only a suite with a [script] has it; hvbench's own "
-                    f"trainings have {instead}"
-                )
+        refuse_settings(settings, SCRIPTS_ONLY, where=where)
         require_effect(base, axes, settings, where=where, fields=fields)
 
     def make_point(self, values: Values, *, where: str) -> Point:
@@ -145,11 +140,7 @@ class ScriptFields:
         for name, words in find_idle(settings).items():
             if words != EVALUATIONS.in_words:  # a script evaluates when it likes
                 raise UsageError(f"{where}: {describe_idle(name, getattr(settings, name), words)}")
-        for name in TWINS_ONLY:
-            if getattr(settings, name) != MeasureSettings.model_fields[name].default:
-                raise UsageError(
-                    f"{where}: {name} = {shorten(getattr(settings, name))}: only hvbench's own trainings have it, not a [script]"
-                )
+        refuse_settings(settings, dict.fromkeys(TWINS_ONLY, NOT_A_SCRIPTS), where=where)
 
     def make_point(self, values: Values, *, where: str) -> ScriptPoint:
         """A ScriptPoint."""
@@ -164,9 +155,11 @@ class ScriptFields:
         return parse_value(key, text, is_text=text[:1] in ("'", '"'), where=where)
 
 
+# Settings of a measurement that need a script -> what is said where there is none.
 SCRIPTS_ONLY = {
-    "profile_rounds": "ablation_rounds"
-}  # settings for scripts -> what hvbench's own trainings have instead
+    "profile_rounds": "only a suite with a [script] has it; hvbench's own trainings have ablation_rounds",
+}
+NOT_A_SCRIPTS = "only hvbench's own trainings have it, not a [script]"
 # Settings of a measurement that need hvbench's own training loop.
 TWINS_ONLY = (
     "evaluate_every",
@@ -177,6 +170,13 @@ TWINS_ONLY = (
     "force_emulated",
     "fresh_ceilings",
 )
+
+
+def refuse_settings(settings: MeasureSettings, reasons: Mapping[str, str], *, where: str) -> None:
+    """Raise UsageError for a setting that is not at its default, of those that are named with the reason."""
+    for name, reason in reasons.items():
+        if (value := getattr(settings, name)) != MeasureSettings.model_fields[name].default:
+            raise UsageError(f"{where}: {name} = {shorten(value)}: {reason}")
 
 
 def parse_value(key: str, text: str, *, is_text: bool, where: str) -> Any:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from string import Formatter
 from typing import Annotated, Any, ClassVar
@@ -101,7 +101,7 @@ class ScriptPoint(Spec):
         """The words that are executed, every value within one word; the suite has been checked, so that there are some."""
         if self.shell:
             return shell_words(self.command, self.value_of)
-        return [fill(word, self.value_of) for word in shlex.split(self.command)]
+        return [replace_names(word, lambda name: show_value(self.value_of(name))) for word in shlex.split(self.command)]
 
 
 def name_program(command: str) -> str:
@@ -137,18 +137,18 @@ def names_in(command: str) -> list[str]:
     return names
 
 
-def fill(word: str, value_of: Any) -> str:
-    """`word` with its names in braces replaced."""
+def replace_names(text: str, replacement: Callable[[str], str]) -> str:
+    """`text` with each name in braces replaced."""
     return "".join(
-        text + (show_value(value_of(name)) if name is not None else "") for text, name, *_ in Formatter().parse(word)
+        before + (replacement(name) if name is not None else "") for before, name, *_ in Formatter().parse(text)
     )
 
 
-def shell_words(command: str, value_of: Any) -> list[str]:
+def shell_words(command: str, value_of: Callable[[str], Any]) -> list[str]:
     """`sh -c` with the command, in which every name is a positional parameter: no value is read as part of a program."""
     names = list(dict.fromkeys(names_in(command)))
     places = {name: f'"${{{number}}}"' for number, name in enumerate(names, start=1)}
-    text = "".join(text + (places[name] if name is not None else "") for text, name, *_ in Formatter().parse(command))
+    text = replace_names(command, places.__getitem__)
     return ["/bin/sh", "-c", text, "sh", *(show_value(value_of(name)) for name in names)]
 
 
