@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from hvbench.launch.rendezvous import find_ports
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,12 +44,3 @@ def join_variables(slots: Sequence[Any], *, address: str) -> dict[int, dict[str,
         }
         for slot in slots
     }
-
-
-def find_ports(count: int) -> list[int]:
-    """Different ports that are free now."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]

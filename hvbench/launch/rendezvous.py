@@ -1,10 +1,12 @@
-"""The key-value store of a launch, which horovodrun, or hvbench in its place, serves to the ranks."""
+"""How ranks find each other: the key-value store of a launch, which horovodrun, or hvbench in its place, serves; free ports."""
 
 from __future__ import annotations
 
 import os
+import socket
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 REQUEST_SECONDS = 10  # for one answer of the store
 
@@ -26,3 +28,12 @@ def ask_store(path: str, *, method: str = "GET", body: bytes | None = None) -> b
         if error.code == 404:
             return None
         raise
+
+
+def find_ports(count: int) -> list[int]:
+    """Different ports that are free now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("", 0))
+        return [probe.getsockname()[1] for probe in probes]

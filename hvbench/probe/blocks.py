@@ -1,8 +1,23 @@
-"""What a script enters by `with`: a step, and a pause."""
+"""Where a training is, and what a script enters by `with`: a step, and a pause."""
 
 from __future__ import annotations
 
+import enum
 from typing import Protocol
+
+
+class State(enum.Enum):
+    """Where a training is; the value ends an error's message."""
+
+    NEW = "before `with probe.training()`"
+    BETWEEN = "outside of a step"
+    STEP = "within a step"
+    PROFILED = "within a step that is profiled"
+    CLOSED = "after the end of the training"
+    FORKED = "in a child process, which measures nothing"
+
+
+OPEN = (State.BETWEEN, State.STEP, State.PROFILED)
 
 
 class Stepping(Protocol):

@@ -7,7 +7,6 @@ processes of one rank one alone writes there; a child that it forks inherits a t
 from __future__ import annotations
 
 import atexit
-import enum
 import faulthandler
 import os
 import signal
@@ -20,7 +19,7 @@ from typing import Any
 
 from hvbench.errors import ProbeError
 from hvbench.io.atomic import write_json
-from hvbench.probe.blocks import Pause, Step
+from hvbench.probe.blocks import OPEN, Pause, State, Step
 from hvbench.probe.clock import StepClock
 from hvbench.probe.device import is_on_gpu, synchronize
 from hvbench.probe.evaluations import Evaluations
@@ -39,20 +38,6 @@ BEFORE = "script"  # what the process does before its training begins
 FIRST = "data"  # before its first step
 PAUSE = "evaluate"
 PROFILE = "profile"  # after the timed steps
-
-
-class State(enum.Enum):
-    """Where a training is; the value ends an error's message."""
-
-    NEW = "before `with probe.training()`"
-    BETWEEN = "outside of a step"
-    STEP = "within a step"
-    PROFILED = "within a step that is profiled"
-    CLOSED = "after the end of the training"
-    FORKED = "in a child process, which measures nothing"
-
-
-OPEN = (State.BETWEEN, State.STEP, State.PROFILED)
 
 
 class LaunchedTraining(Training):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvbench.launch.script import END
 from hvbench.probe.clock import StepClock
 from hvbench.probe.device import device_name, library_versions, peak_device_memory_bytes
 from hvbench.probe.evaluations import Evaluations
@@ -17,7 +18,6 @@ from hvbench.probe.samples import LoggedSamples
 from hvbench.records.environment import describe_environment, describe_load
 from hvbench.worker.memory import peak_rss_bytes, rss_bytes
 
-END = "end"  # the file by which the agent says that every rank has written its result
 END_SECONDS = 60.0  # to wait for it: a rank that ends earlier may tear down connections that others need
 POLL_SECONDS = 0.02
 

@@ -10,7 +10,8 @@ import horovod.tensorflow as hvd
 import tensorflow as tf
 
 from hvbench.frameworks.parameter_server import ServedRanks
-from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, free_port, publish_address
+from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, publish_address
+from hvbench.launch.rendezvous import find_ports
 from hvbench.spec.exchange import STRATEGIES
 
 # What a collective ends in where another rank's process is gone.
@@ -39,7 +40,7 @@ class NativeRanks:
 
     def __init__(self, *, rank: int, world_size: int) -> None:
         self.world_size = world_size
-        publish_address(f"worker{rank}", port=free_port())
+        publish_address(f"worker{rank}", port=find_ports(1)[0])
         workers = [find_address(f"worker{other}") for other in range(world_size)]
         task = {"type": "worker", "index": rank}
         os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
