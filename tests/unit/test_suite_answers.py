@@ -85,3 +85,10 @@ def test_what_cannot_be_said_has_a_price(name: str) -> None:
     assert re.search(
         r"; a difference of 5 % takes about \d+ more rounds, .*: `hvbench sweep .* repeats=\d+`\.$", text
     ), text
+
+
+def test_ranks_are_faster_and_a_precision_is() -> None:
+    """2 ranks ARE faster; whatever is named in the singular IS."""
+    details = [each.text for each in find_answer(make_run_of("scaling", repeats=5)).details]
+    said = [text for text in details if re.match(r"^\d ranks", text)]
+    assert said and all(re.match(r"^\d ranks are [\d.]+", text) for text in said), details

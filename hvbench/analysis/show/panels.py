@@ -252,6 +252,11 @@ def describe_value(axis: str, value: Any, *, emulated: frozenset[str]) -> str:
     return knob.in_words(text) if knob and knob.in_words else f"{plain_name(axis)} {text}"
 
 
+def is_plural(axis: str, value: Any) -> bool:
+    """Whether the words of a value are a plural: `2 ranks are faster`, everything else `is`."""
+    return axis == "world_size" and value != 1
+
+
 def label_text(text: str) -> str:
     """What the figure's font can surely draw, at a length that a label can bear."""
     return clean_text(text, limit=40).replace("–", "-").encode("ascii", "replace").decode()

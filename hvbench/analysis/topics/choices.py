@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -12,9 +12,9 @@ from hvbench.analysis.frame.axes import KNOBS, is_own, order_values, plain_name
 from hvbench.analysis.frame.metrics import TOKENS
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row, head_axis
-from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, finish_clause, lead
+from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, finish_clause, lead, words_of
 from hvbench.analysis.show.forest import Forest, Side
-from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
+from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions, is_plural
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import is_number
 from hvbench.analysis.stats.contrasts import Call
@@ -111,7 +111,8 @@ def _describe(run: Run, choice: Choice, family: PointFamily, *, where: str) -> S
     one, other = (
         draft.label(describe_value(choice.axis, value, emulated=emulated)) for value in (choice.one, choice.other)
     )
-    sides = Sides(one=one, other=other, things=PAIRS, where=where)
+    words = replace(words_of(family), verb="are") if is_plural(choice.axis, choice.one) else None
+    sides = Sides(one=one, other=other, things=PAIRS, where=where, words=words)
     if is_own(choice.axis) and not is_number(run.points[choice.axis]):  # words of a script have no order of their own
         family, sides = lead(family, sides)
     clause = describe_family(draft, family, sides, unmeasured=0 if where else choice.unmeasured)
