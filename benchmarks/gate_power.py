@@ -33,6 +33,7 @@ from benchmarks.simulated_suites import (  # noqa: E402
     Noise,
     count_verdicts,
     draw_memory,
+    draw_small_memory,
     normal,
     verdicts_one_by_one,
 )
@@ -47,9 +48,13 @@ COUNTS = (1, 4, 8, 20)  # points of a suite
 STUDIED = 0.05  # the spread at which suites of different sizes are compared
 NOISY = 0.20  # a spread at which the margin does not help: noise alone carries estimates beyond it
 CHECKED = 6  # suites of each kind that are judged the long way, too
+PEAKS = (40, 100, 200, 400)  # MiB of a process
+GROWTHS = (0, 4, 8, 12, 16)  # MiB
+QUIET = 0.005  # a spread of step times at which memory alone decides
 MARKS = (
     "spreads",
     "points",
+    "memory",
     "noises",
     "recorded",
 )  # tables in the guide: <!-- spreads, from docs/images/gate_power.json -->
@@ -80,12 +85,12 @@ def slow_down(values: Mapping[str, np.ndarray], slowdown: float, *, points: int)
     return {**values, STEP: step}
 
 
-def decide(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def decide(values: Mapping[str, np.ndarray], **sizes: float) -> dict[str, Any]:
     """Rates of the verdicts; raises AssertionError where the gate, called for one suite, says anything else."""
-    row = count_verdicts(values)
+    row = count_verdicts(values, **sizes)
     first = {name: rows[:CHECKED] for name, rows in values.items()}
-    one_by_one = verdicts_one_by_one(first, count=min(CHECKED, len(values[STEP])))
-    at_once = count_verdicts(first)
+    one_by_one = verdicts_one_by_one(first, count=min(CHECKED, len(values[STEP])), **sizes)
+    at_once = count_verdicts(first, **sizes)
     for call in CALLS:
         share = sum(verdict == call for verdict, _ in one_by_one) / len(one_by_one)
         assert math.isclose(share, at_once[call]), (call, one_by_one, at_once)
@@ -99,6 +104,18 @@ def study(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     rows = {"one": [], "all": decide(slow_down(values, 0.05, points=points))}
     for slowdown in SLOWDOWNS:
         rows["one"].append({"slowdown": slowdown, **decide(slow_down(values, slowdown, points=1))})
+    return rows
+
+
+def study_memory(*, peak_mib: int, decisions: int, seed: int) -> list[dict[str, Any]]:
+    """What the gate says of one point of a process of `peak_mib`, a row a growth of arm b's."""
+    random, shape = np.random.default_rng([seed, peak_mib]), (decisions, 1)
+    rows = []
+    for growth in GROWTHS:
+        sizes = {"peak_bytes": peak_mib * 2.0**20}
+        memory = draw_small_memory(random, shape, growth_bytes=growth * 2.0**20, **sizes)
+        values = {STEP: normal(random, shape) * QUIET, MEMORY: memory}
+        rows.append({"growth_mib": growth, **decide(values, **sizes)})
     return rows
 
 
@@ -143,6 +160,19 @@ def describe_studies(studies: Mapping[str, Any], *, first: str) -> str:
     return "\n".join(lines)
 
 
+def describe_memory(studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """The guide's table of small processes, a row a size."""
+    header = ["peak memory of a process", "equal: false regression", "pass", "pairs"]
+    header += [f"{growth} MiB more: found" for growth in GROWTHS[1:]]
+    lines = [f"| {' | '.join(header)} |", f"|{' ---: |' * len(header)}"]
+    for name, rows in studies.items():
+        equal, *grown = rows
+        cells = [f"{equal['regression'] * 100:.1f} %", f"{equal['pass'] * 100:.1f} %", f"{equal['mean_pairs']:.1f}"]
+        cells += [f"{row['regression'] * 100:.1f} %" for row in grown]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def describe_noises(noises: Mapping[str, Mapping[str, float]]) -> str:
     """The guide's table of false regressions, a row a kind of noise, a column a number of points and spread."""
     columns = list(next(iter(noises.values())))
@@ -171,6 +201,7 @@ def describe(content: Mapping[str, Any]) -> dict[str, str]:
     tables = (
         describe_studies(content["spreads"], first="spread of pairs, 8 points"),
         describe_studies(content["points"], first="points, spread 5 %"),
+        describe_memory(content["memory"]),
         describe_noises(content["noises"]),
         describe_recorded(content["recorded"]),
     )
@@ -236,6 +267,7 @@ def study_everything(recorded: Sequence[Recorded], *, decisions: int, seed: int)
     for count in COUNTS:
         random = np.random.default_rng([seed, count])
         points[str(count)] = study(make_suites(random, points=count, decisions=decisions, spread=STUDIED))
+    memory = {f"{peak} MiB": study_memory(peak_mib=peak, decisions=decisions, seed=seed) for peak in PEAKS}
     noises = {name: study_noise(noise, decisions=decisions, seed=seed) for name, noise in NOISES.items()}
     return {
         "margin": DEFAULT_MARGIN,
@@ -243,6 +275,7 @@ def study_everything(recorded: Sequence[Recorded], *, decisions: int, seed: int)
         "levels": LEVELS,
         "spreads": spreads,
         "points": points,
+        "memory": memory,
         "noises": noises,
         "recorded": count_recorded(recorded),
     }

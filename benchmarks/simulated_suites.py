@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from hvbench.analysis.frame.metrics import METRICS, STEP
+from hvbench.analysis.frame.metrics import HUGE_PAGE_BYTES, METRICS, STEP
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import ratio_of_pairs
 from hvbench.comparison.gate.checks import Terms
@@ -26,6 +26,8 @@ from hvbench.comparison.result import Change, Comparison, PointComparison
 MEMORY = "peak_rss_bytes"
 CENTRES = {STEP: 0.01, MEMORY: 500e6}  # a step of 10 ms and a process of 500 MB: the gate looks at ratios alone
 MEMORY_SPREADS = (0.0007, 0.0003)  # of ln(B/A), as recorded: common to the points of a pair, and of each point
+SMALL_SPREAD_BYTES = 0.15 * 2**20  # of the peak of a process of 39 MiB, as recorded, launch by launch
+HUGE_PAGE_SHARE = 0.25  # of launches, assumed: those that the kernel gives a page of 2 MiB where others have small ones
 BY_NAME = {metric.name: metric for metric in METRICS}
 TERMS = Terms(policy=Policy(), suite="study", against="arm a", today="2026-01-01")
 Noise = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
@@ -103,14 +105,27 @@ def draw_memory(random: np.random.Generator, shape: tuple[int, int]) -> np.ndarr
     return normal(random, (shape[0], 1)) * common + normal(random, shape) * own
 
 
-def make_comparison(values: Mapping[str, np.ndarray]) -> Comparison:
-    """A comparison whose points have these pairs: metric -> (points, pairs) of ln(B/A)."""
+def draw_small_memory(
+    random: np.random.Generator, shape: tuple[int, int], *, peak_bytes: float, growth_bytes: float = 0.0
+) -> np.ndarray:
+    """ln(B/A) of the peak memory of processes of `peak_bytes`, B's larger by `growth_bytes`, (decisions, points, pairs)."""
+
+    def draw(centre: float) -> np.ndarray:
+        own = SMALL_SPREAD_BYTES * normal(random, shape)
+        return centre + own + HUGE_PAGE_BYTES * (random.random(own.shape) < HUGE_PAGE_SHARE)
+
+    return np.log(draw(peak_bytes + growth_bytes) / draw(peak_bytes))
+
+
+def make_comparison(values: Mapping[str, np.ndarray], *, peak_bytes: float = CENTRES[MEMORY]) -> Comparison:
+    """A comparison whose points have these pairs: metric -> (points, pairs) of ln(B/A). `peak_bytes`: of a process."""
     count = len(next(iter(values.values())))
     points = []
     for index in range(count):
         changes = []
         for name, rows in values.items():
-            centre = Estimate(centre=CENTRES[name], low=None, high=None, n=rows.shape[1])
+            typical = (CENTRES | {MEMORY: peak_bytes})[name]
+            centre = Estimate(centre=typical, low=None, high=None, n=rows.shape[1])
             pairs = tuple(map(float, rows[index]))
             change = Change(metric=BY_NAME[name], a=centre, b=centre, ratio=ratio_of_pairs(pairs), worse_by=pairs)
             changes.append(change)
@@ -130,12 +145,15 @@ def make_comparison(values: Mapping[str, np.ndarray]) -> Comparison:
 
 
 def judge_suite(
-    values: Mapping[str, np.ndarray], *, controls: Mapping[str, Sequence[float]] | None = None
+    values: Mapping[str, np.ndarray],
+    *,
+    controls: Mapping[str, Sequence[float]] | None = None,
+    peak_bytes: float = CENTRES[MEMORY],
 ) -> Judgement:
     """The verdict of the gate on one suite, as `hvbench ab` comes to it: look by look, until it is final."""
     most = next(iter(values.values())).shape[1]
     for look in [look for look in LOOKS if look <= most]:
-        comparison = make_comparison({name: rows[:, :look] for name, rows in values.items()})
+        comparison = make_comparison({name: rows[:, :look] for name, rows in values.items()}, peak_bytes=peak_bytes)
         seen = {name: each[:look] for name, each in (controls or {}).items()}
         judgement = judge_pairs(comparison, TERMS, pairs=look, controls=seen)
         if judgement.is_final:
@@ -143,9 +161,9 @@ def judge_suite(
     return judgement
 
 
-def count_verdicts(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def count_verdicts(values: Mapping[str, np.ndarray], *, peak_bytes: float = CENTRES[MEMORY]) -> dict[str, Any]:
     """How often suites end in each verdict, with Wilson's 95 % intervals: metric -> (decisions, points, pairs) of ln(B/A)."""
-    points = make_comparison({name: rows[0] for name, rows in values.items()}).points
+    points = make_comparison({name: rows[0] for name, rows in values.items()}, peak_bytes=peak_bytes).points
     names = list(values)
     series = [make_series(point, point.changes[at], TERMS) for at in range(len(names)) for point in points]
     course = follow(series, np.concatenate([values[name] for name in names], axis=1))
@@ -161,7 +179,10 @@ def count_verdicts(values: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return row
 
 
-def verdicts_one_by_one(values: Mapping[str, np.ndarray], *, count: int) -> list[tuple[str, int]]:
+def verdicts_one_by_one(
+    values: Mapping[str, np.ndarray], *, count: int, peak_bytes: float = CENTRES[MEMORY]
+) -> list[tuple[str, int]]:
     """Verdict and pairs of the first suites, each judged by `judge_suite`."""
-    judged = (judge_suite({name: rows[index] for name, rows in values.items()}) for index in range(count))
+    suites = [{name: rows[index] for name, rows in values.items()} for index in range(count)]
+    judged = [judge_suite(suite, peak_bytes=peak_bytes) for suite in suites]
     return [(str(judgement.verdict), judgement.launches) for judgement in judged]

@@ -140,3 +140,13 @@ def test_a_run_of_two_machines_is_no_baseline(hvbench: Callable[..., Any]) -> No
     mixed = launches(environment=MACHINE)[:4] + launches(environment=MACHINE | {"cpu_model": "Two"})[4:]
     code, _, err = hvbench("baseline", "set", keep("1", mixed))
     assert code == 2 and "2 different machines" in err
+
+
+def test_a_few_pages_of_a_small_process_are_no_suspicion(hvbench: Callable[..., Any]) -> None:
+    """2 MiB of 32 are 6 %: more than the margin's 3 %, and less than any change of memory that counts."""
+    small = 1 / 16  # of 512 MiB
+    hvbench("baseline", "set", keep("1", launches(environment=MACHINE, memory=small)))
+    code, out, _ = hvbench("gate", keep("2", launches(environment=MACHINE, seed=1, memory=small * 17 / 16)))
+    assert code == 0 and out.startswith("PASS"), out
+    code, out, _ = hvbench("gate", keep("3", launches(environment=MACHINE, seed=1, memory=small * 1.5)))
+    assert code == 3 and "peak memory 50.0 % worse" in out

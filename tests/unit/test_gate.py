@@ -15,12 +15,13 @@ from benchmarks.simulated_suites import (
     NOISES,
     count_verdicts,
     draw_memory,
+    draw_small_memory,
     judge_suite,
     verdicts_one_by_one,
 )
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.stats.moderated import invert_trigamma, moderate
-from hvbench.comparison.gate.look import Figure, look_at
+from hvbench.comparison.gate.look import Figure, bounds_of, look_at
 from hvbench.comparison.gate.policy import parse_policy
 from hvbench.comparison.gate.rule import LEVELS, LOOKS, Decision, Series, decide, find_moved, is_final
 
@@ -204,6 +205,35 @@ def test_no_margin_makes_a_change_below_the_resolution_a_regression(
     judgement = judge_suite({MEMORY: np.full((3, 18), 2e-3)})
     memory = [check for check in judgement.checks if check.metric == MEMORY]
     assert {str(check.kind) for check in memory} <= {call, "inconclusive"}
+
+
+@pytest.mark.parametrize("peak_mib", [20, 39, 200, 500])
+@pytest.mark.parametrize("points", [1, 4])
+def test_equal_processes_of_any_size_pass_at_the_first_look(peak_mib: int, points: int) -> None:
+    random, peak = np.random.default_rng([peak_mib, points]), peak_mib * 2.0**20
+    memory = draw_small_memory(random, (200, points), peak_bytes=peak)
+    row = count_verdicts({MEMORY: memory, STEP: np.tile(QUIET, (200, points, 1))}, peak_bytes=peak)
+    assert (row["pass"], row["mean_pairs"]) == (1.0, 6.0)
+    grown = draw_small_memory(random, (200, points), peak_bytes=peak, growth_bytes=max(16 * 2.0**20, 0.08 * peak))
+    row = count_verdicts({MEMORY: grown, STEP: np.tile(QUIET, (200, points, 1))}, peak_bytes=peak)
+    assert (row["regression"], row["mean_pairs"]) == (1.0, 6.0)
+
+
+def test_a_margin_that_is_wider_than_the_policys_says_its_size() -> None:
+    rows = {MEMORY: np.full((1, 6), 0.01), STEP: np.array([QUIET[:6]])}
+    of_memory, of_time = (
+        next(check.text for check in judge_suite(rows, peak_bytes=39 * 2.0**20).checks if check.metric == metric)
+        for metric in (MEMORY, STEP)
+    )
+    assert "the interval lies below the margin, 8 MiB here" in of_memory
+    assert of_time.endswith("the interval lies below the margin")
+
+
+def test_points_of_different_sizes_have_a_mean_of_their_margins() -> None:
+    """A mean of changes, each below its own margin, is below the mean of the margins."""
+    small, large = (Series(worse_by=QUIET, margin=margin, metric=MEMORY) for margin in (0.2, 0.03))
+    limit = bounds_of([small, large])[1][-1]
+    assert limit == pytest.approx((np.log(1.2) + np.log(1.03)) / 2)
 
 
 # Error rates of the gate as it ships

@@ -46,6 +46,32 @@ def test_the_most_particular_margin_counts(metric: str, suite: str, margin: floa
     assert parse_policy(POLICY, where="p").margin_of(metric, suite=suite) == margin
 
 
+MIB = 2.0**20
+
+
+@pytest.mark.parametrize(
+    ("text", "peak_mib", "margin_mib"),
+    [
+        ("", 40, 8.0),  # 3 % would be 1.2 MiB
+        ("", 250, 8.0),
+        ("", 500, 15.0),
+        ("margin = 0.10", 40, 8.0),  # of all metrics: no share of a small process is too small a change to see
+        ("margin = 0.10", 200, 20.0),
+        ("[suites.x]\nmargin = 0.04", 100, 8.0),
+        ("[metrics.peak_rss_bytes]\nmargin = 0.10", 40, 4.0),  # memory's own: as the policy says
+        ("[metrics.peak_rss_bytes]\nmargin = 0.02", 40, 2.0),  # down to what the kernel gives at once
+        ("[suites.x.metrics.peak_rss_bytes]\nmargin = 0.10", 40, 4.0),
+        ("[suites.x]\nmargin = 0.04\n[metrics.peak_rss_bytes]\nmargin = 0.10", 40, 8.0),
+        ("[suites.x.metrics.peak_rss_bytes]\ngate = true\n[metrics.peak_rss_bytes]\nmargin = 0.10", 40, 4.0),
+    ],
+)
+def test_a_margin_of_memory_is_at_least_eight_mebibytes_unless_it_is_memorys_own(
+    text: str, peak_mib: int, margin_mib: float
+) -> None:
+    margin = parse_policy(text, where="p").margin_of("peak_rss_bytes", suite="x", typical=peak_mib * MIB)
+    assert margin * peak_mib == pytest.approx(margin_mib)
+
+
 def test_an_empty_policy_is_the_rule_itself() -> None:
     policy = parse_policy("", where="p")
     assert policy.margin_of("step_seconds_median", suite="x") == 0.03 and not policy.fail_on_baseline

@@ -25,6 +25,7 @@ class Metric:
     is_decisive: bool = False  # a verdict rests on it; the others are only shown
     is_timing: bool = True  # a busy machine moves it
     resolution: float = 1e-6  # in the stored unit: a difference that is smaller is none; a microsecond for times
+    least_change: float = 0.0  # in the stored unit: what is smaller counts for nothing, whatever share it is
     needs: str = ""  # what a launch must have for it
 
 
@@ -32,7 +33,13 @@ HUGE_PAGE_BYTES = float(2**21)  # what the kernel may give or not give at once, 
 STEP = "step_seconds_median"
 RATE = "tokens_per_second"
 PACE = "steps_per_second"  # what speeds are compared by where nobody says how many tokens a step has
-MEMORY = {"is_decisive": True, "is_timing": False, "resolution": HUGE_PAGE_BYTES}
+LEAST_MEMORY_BYTES = 4 * HUGE_PAGE_BYTES  # 3 % of a small process are less than the pages that a launch may get or not
+MEMORY = {
+    "is_decisive": True,
+    "is_timing": False,
+    "resolution": HUGE_PAGE_BYTES,
+    "least_change": LEAST_MEMORY_BYTES,
+}
 METRICS = (
     Metric(STEP, "step median", is_decisive=True),
     Metric("peak_rss_bytes", "peak memory", "MiB", 2**-20, **MEMORY),

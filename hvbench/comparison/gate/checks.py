@@ -26,8 +26,15 @@ class Terms:
     today: str  # ISO 8601
 
     def margin_of(self, change: Change) -> float:
-        """A change of this metric that is smaller is none."""
-        return self.policy.margin_of(change.metric.name, suite=self.suite)
+        """A change of this metric that is smaller is none: a share of what side a has."""
+        return self.policy.margin_of(change.metric.name, suite=self.suite, typical=change.a.centre)
+
+    def describe_margin(self, change: Change) -> str:
+        """The margin in words, and its size where that is more than the policy's share of so small a value."""
+        metric, margin = change.metric, self.margin_of(change)
+        if margin == self.policy.margin_of(metric.name, suite=self.suite):
+            return "the margin"
+        return f"the margin, {margin * change.a.centre * metric.scale:.3g} {metric.unit} here"
 
     def is_flipped(self, change: Change) -> bool:
         """Whether the policy counts the metric in the other direction than the metric itself."""

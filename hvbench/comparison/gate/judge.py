@@ -17,7 +17,7 @@ from hvbench.comparison.gate.checks import (
 )
 from hvbench.comparison.gate.judgement import Check, Judgement, Kind
 from hvbench.comparison.gate.look import LEAST_SPREAD, find_suites
-from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, is_final
+from hvbench.comparison.gate.rule import LOOKS, Decision, Series, decide, describe_call, is_final
 from hvbench.comparison.result import Change, Comparison, PointComparison
 
 MIN_LAUNCHES = 6  # a side; below them there is no verdict against a stored baseline
@@ -110,12 +110,13 @@ def suspect(check: Check) -> Check:
 
 
 def make_series(point: PointComparison, change: Change, terms: Terms) -> Series:
-    """The pairs of one figure, positive where b is worse by the policy; a margin is at least the metric's resolution."""
+    """The pairs of one figure, positive where b is worse by the policy."""
     is_flipped = terms.is_flipped(change)
     resolution = change.metric.resolution / change.a.centre
     return Series(
         worse_by=tuple(-d for d in change.worse_by) if is_flipped else change.worse_by,
-        margin=max(terms.margin_of(change), resolution),
+        margin=terms.margin_of(change),
+        margin_in_words=terms.describe_margin(change),
         metric=change.metric.name,
         is_timing=change.metric.is_timing,
         is_in_mean=not terms.excepts(point, change),
@@ -152,20 +153,21 @@ def decide_once(changes: Sequence[Change], terms: Terms) -> list[Decision]:
     for change, one in zip(changes, oriented, strict=True):
         p_value = None if one.p_value is None else next(adjusted)
         launches = min(change.ratio.n_a, change.ratio.n_b)
-        call, reason = call_once(one, p_value=p_value, launches=launches, margin=terms.margin_of(change))
+        call = call_once(one, p_value=p_value, launches=launches, margin=terms.margin_of(change))
+        reason = f"{launches} launches a side; {MIN_LAUNCHES} are needed"
+        if launches >= MIN_LAUNCHES and p_value is not None:
+            reason = describe_call(call, margin=terms.describe_margin(change), limit=None)
         decisions.append(Decision(call, reason, (), one.estimate, one.low, one.high, p_value))
     return decisions
 
 
-def call_once(one: WorseBy, *, p_value: float | None, launches: int, margin: float) -> tuple[str, str]:
-    """The call of one figure, and the reason for it."""
+def call_once(one: WorseBy, *, p_value: float | None, launches: int, margin: float) -> str:
+    """The call of one figure."""
     if launches < MIN_LAUNCHES or p_value is None:
-        return "inconclusive", f"{launches} launches a side; {MIN_LAUNCHES} are needed"
+        return "inconclusive"
     if p_value <= SINGLE_LOOK / 2 and one.estimate >= margin:
-        return "regression", "the interval lies above 0, and the estimate reaches the margin"
-    if one.high < margin:
-        return "pass", "the interval lies below the margin"
-    return "inconclusive", "the interval reaches beyond the margin"
+        return "regression"
+    return "pass" if one.high < margin else "inconclusive"
 
 
 def sort_checks(checks: Sequence[Check]) -> tuple[Check, ...]:

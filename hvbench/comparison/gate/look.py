@@ -66,7 +66,7 @@ def look_at(figures: Sequence[Figure], worse_by: np.ndarray, *, level: float) ->
     means = [worse_by[..., indices, :].mean(axis=-2, keepdims=True) for indices in suites.values()]
     rows = np.concatenate([worse_by, *means], axis=-2)
     floors = [figure.resolution for figure in figures]
-    floors += [max(figures[index].resolution for index in indices) for indices in suites.values()]
+    floors += [np.mean([figures[index].resolution for index in indices]) for indices in suites.values()]
     variances = np.maximum(rows.var(axis=-1, ddof=1), np.square(floors))
     moderated, freedom = variances.copy(), np.full(variances.shape, pairs - 1.0)
     for metric in dict.fromkeys(figure.metric for figure in figures):
@@ -94,5 +94,5 @@ def bounds_of(figures: Sequence[Figure]) -> tuple[np.ndarray, np.ndarray]:
     in_suites = {index for indices in suites.values() for index in indices}
     margins = [figure.margin for figure in figures]
     limits = [margin * (POINT_LIMIT if index in in_suites else 1.0) for index, margin in enumerate(margins)]
-    of_suites = [min(margins[index] for index in indices) for indices in suites.values()]
-    return np.log1p([*margins, *of_suites]), np.log1p([*limits, *of_suites])
+    of_suites = [np.mean(np.log1p([margins[index] for index in indices])) for indices in suites.values()]
+    return np.append(np.log1p(margins), of_suites), np.append(np.log1p(limits), of_suites)

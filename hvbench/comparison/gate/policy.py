@@ -18,6 +18,7 @@ expires = 2027-03-31
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -86,15 +87,23 @@ class Policy(Spec):
         """Whether the file says something of `metric`."""
         return bool(self._of_metric(metric, suite=suite))
 
-    def margin_of(self, metric: str, *, suite: str) -> float:
-        """The margin of `metric`, the most particular one that is given."""
-        given = [one.margin for one in self._of_metric(metric, suite=suite)]
-        of_suite = self.suites[suite].margin if suite in self.suites else None
-        if suite in self.suites and metric not in self.suites[suite].metrics:
-            given = [of_suite, *given]
-        else:
-            given = [*given[:1], of_suite, *given[1:]]
-        return next((margin for margin in given if margin is not None), self.margin)
+    def margin_of(self, metric: str, *, suite: str, typical: float = math.inf) -> float:
+        """The margin of `metric`, the most particular one that is given.
+
+        One that is not given for this very metric is at least the metric's `least_change`, as a share of the value that is
+        `typical` (in its stored unit), and none is below its `resolution`.
+        """
+        of_suite = self.suites.get(suite, SuitePolicy())
+        given = (
+            (of_suite.metrics.get(metric, MetricPolicy()).margin, True),
+            (of_suite.margin, False),
+            (self.metrics.get(metric, MetricPolicy()).margin, True),
+            (self.margin, False),
+        )
+        margin, is_own = next((margin, is_own) for margin, is_own in given if margin is not None)
+        known = BY_NAME[metric]
+        least = known.resolution if is_own else max(known.least_change, known.resolution)
+        return max(margin, least / typical)
 
     def is_lower_better(self, metric: str, *, suite: str) -> bool:
         """Whether a lower value of `metric` is better."""

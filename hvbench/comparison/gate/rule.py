@@ -33,6 +33,7 @@ class Series(Figure):
     """One metric of one point: ln(B/A) of every pair in order, positive where B is worse."""
 
     worse_by: Sequence[float]
+    margin_in_words: str = "the margin"
 
 
 @dataclass(frozen=True)
@@ -116,20 +117,27 @@ def decide(series: Sequence[Series], *, controls: Mapping[str, Sequence[float]] 
     decisions = []
     for index, row in enumerate(rows):
         call, pairs = CALLS[course.calls[index]], int(course.pairs[index])
-        reason = describe_call(call, has_limit=limits[index] > margins[index], limit=math.expm1(limits[index]))
-        first = series[index if index < len(series) else names[index][0]]
-        if call == "inconclusive" and first.is_timing and (why := moved[LOOKS.index(pairs)]):
+        members = [series[place] for place in names[index] or [index]]
+        limit = math.expm1(limits[index]) if limits[index] > margins[index] else None
+        reason = describe_call(call, margin=join_margins(members), limit=limit)
+        if call == "inconclusive" and members[0].is_timing and (why := moved[LOOKS.index(pairs)]):
             reason = f"the machine moved: {why}"
         ends = [math.expm1(values[index]) for values in (course.mean, course.low, course.high)]
         decisions.append(Decision(call, reason, tuple(row[:pairs].tolist()), *ends, float(course.p_value[index])))
     return decisions
 
 
-def describe_call(call: str, *, has_limit: bool, limit: float) -> str:
-    """Why a figure is called so; `has_limit`: it is a single point of several, which may not reach `limit`."""
-    bound = f"{limit:.1%}, the limit of a single point".replace("%", " %") if has_limit else "the margin"
+def join_margins(series: Sequence[Series]) -> str:
+    """The margin of a figure, or of the mean of several, in words."""
+    words = {each.margin_in_words for each in series}
+    return words.pop() if len(words) == 1 else "the mean of the points' margins"
+
+
+def describe_call(call: str, *, margin: str, limit: float | None) -> str:
+    """Why a figure is called so; `limit`: what a single point of several may not reach, None for any other."""
+    bound = margin if limit is None else f"{limit:.1%}, the limit of a single point".replace("%", " %")
     return {
-        "regression": "the interval lies above 0, and the estimate reaches the margin",
+        "regression": f"the interval lies above 0, and the estimate reaches {margin}",
         "pass": f"the interval lies below {bound}",
         "inconclusive": f"the interval reaches beyond {bound}",
     }[call]
