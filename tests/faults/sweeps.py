@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,10 +113,15 @@ def start_sweep(
     environment: dict[str, str] | None = None,
 ) -> RunningSweep:
     """Start a sweep of the suite `text` into `folder`/run."""
-    mark = uuid.uuid4().hex
     (folder / "chaos.toml").write_text(text)
     before, after = LAUNCHERS[launcher]
     words = [word.format(np=np) for word in (*before, "sweep", "chaos.toml", "--out", "run", *after)] + list(options)
+    return start(words, folder, {"HVBENCH_FAULTS": json.dumps(list(faults))} | (environment or {}))
+
+
+def start(words: Sequence[str], folder: Path, environment: Mapping[str, str]) -> RunningSweep:
+    """Start a command in `folder`; what it launches goes into `folder`/run."""
+    mark = uuid.uuid4().hex
     process = subprocess.Popen(
         words,
         cwd=folder,
@@ -125,10 +130,9 @@ def start_sweep(
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-            "HVBENCH_FAULTS": json.dumps(list(faults)),
             MARK: mark,
         }
-        | (environment or {}),
+        | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

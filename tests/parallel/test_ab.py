@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import patience
+from tests.faults.sweeps import start, wait_until
 from tests.parallel.test_launchers import launch
 
 SUITE = """
@@ -69,6 +71,11 @@ steps = 3
 """
 
 
+def count_worktrees(folder: Path) -> int:
+    listed = subprocess.run(["git", "worktree", "list"], cwd=folder, check=True, capture_output=True, text=True)
+    return len(listed.stdout.splitlines())
+
+
 @pytest.mark.slow
 def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_none(tmp_path: Path) -> None:
     """A sleep that is many times a step; six pairs are the fewest of a verdict."""
@@ -89,7 +96,14 @@ def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_
     assert "note: only in arm a, so not compared: n=2" in done.stdout
     assert "the two launches of each pair took turns" in done.stdout
     assert "n=1: losses agree" in done.stdout
-    listed = subprocess.run(["git", "worktree", "list"], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert len(listed.stdout.splitlines()) == 1 and not (tmp_path / "slow" / "worktrees").exists()
+    assert count_worktrees(tmp_path) == 1 and not (tmp_path / "slow" / "worktrees").exists()
     done = launch([*words, "--a", "rev=old", "-s", "n=1", "--b", "rev=old", "--budget", "0.1"], folder=tmp_path)
     assert done.returncode == 3 and "1 pairs; 6 are needed" in done.stdout, done.stderr
+    broken_off = start([*words, "--b", "rev=new", "--out", "run", "-s", "steps=90"], tmp_path, {})
+    is_training = (broken_off.folder.path / "pairs" / "00-b" / "logs").is_dir
+    wait_until(is_training, seconds=patience.SECONDS, what=broken_off.describe_processes)
+    broken_off.press_ctrl_c()
+    code, output = broken_off.wait()
+    assert code == 130 and "hvbench: stopped by SIGINT; " in output, output
+    broken_off.wait_for_nobody()
+    assert count_worktrees(tmp_path) == 1 and not (broken_off.folder.path / "worktrees").exists()

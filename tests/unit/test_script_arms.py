@@ -14,14 +14,19 @@ import pytest
 
 from hvbench.comparison.ab.arms import Arm, parse_arm
 from hvbench.comparison.ab.imports import ask_python, stand_ins
+from hvbench.comparison.ab.options import AbOptions
 from hvbench.comparison.ab.pairs import AbRun
+from hvbench.comparison.ab.run import run_ab
 from hvbench.comparison.ab.scripts import ArmSuites, Named, find_common, make_arm_suites
-from hvbench.comparison.ab.worktrees import remove_worktrees
+from hvbench.comparison.ab.worktrees import add_worktree, remove_worktree, remove_worktrees
+from hvbench.comparison.gate.policy import Policy
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import make_plan, number_places
 from hvbench.records.source import PACKAGE
 from hvbench.spec.suite import Suite, apply_overrides, load_suite, parse_suite
 from hvbench.spec.suite_text import write_suite
+from tests import patience
+from tests.faults.sweeps import start, wait_until
 
 SUITE = '[script]\ncommand = "python train.py {batch}"\n[axes]\nbatch = [8, 16]\n[measure]\nsteps = 7\n'
 
@@ -164,6 +169,44 @@ def test_git_runs_nothing_of_the_repository(
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "another"))  # as a hook of another repository would have it
     arms_of(a=["rev=old"], b=[])
     assert not marker.exists()
+
+
+def test_a_stop_while_a_worktree_is_made_leaves_nothing(repository: Repository, tmp_path: Path) -> None:
+    """A checkout that hangs in a filter of the user's own: the filter is no child of hvbench, and has to end as well."""
+    repository.commit("old", own=SUITE, train="", **{".gitattributes": "*.py filter=slow\n"})
+    marker = tmp_path / "begun"
+    git(repository.folder, "config", "filter.slow.smudge", f"touch {marker}; sleep 600")
+    comparison = start(["hvbench", "ab", "own.toml", "--a", "rev=old", "--out", "run"], repository.folder, {})
+    wait_until(marker.exists, seconds=patience.SECONDS, what=comparison.describe_processes)
+    comparison.press_ctrl_c()
+    assert comparison.wait() == (130, "hvbench: stopped by SIGINT; no pair was complete\n")
+    comparison.wait_for_nobody()
+    assert len(git(repository.folder, "worktree", "list").splitlines()) == 1
+    assert sorted(path.name for path in comparison.folder.path.iterdir()) == [".lock", "ab.json"]
+
+
+@pytest.mark.parametrize("state", ["locked", "missing"])
+def test_a_worktree_that_git_had_not_finished_is_removed(repository: Repository, tmp_path: Path, state: str) -> None:
+    """As git leaves one when it is killed: an entry that is locked, whose folder may not be there."""
+    repository.commit("old", own=SUITE, train="")
+    worktree = add_worktree("old", tmp_path / "worktrees" / "a", repository=repository.folder)
+    git(repository.folder, "worktree", "lock", "--reason", "initializing", str(worktree))
+    if state == "missing":
+        remove_worktree(worktree, repository=repository.folder)
+    remove_worktrees(tmp_path / "worktrees")
+    assert not (tmp_path / "worktrees").exists()
+    assert len(git(repository.folder, "worktree", "list").splitlines()) == 1
+
+
+def test_a_folder_that_is_not_there_is_one_line(repository: Repository, tmp_path: Path) -> None:
+    repository.commit("old", own=SUITE.replace("[axes]", 'repository = "nowhere"\n[axes]'), train="")
+    options = AbOptions(suite=str(repository.folder / "own.toml"), b=["set=batch=8"], out=tmp_path / "out")
+    with pytest.raises(UsageError) as caught:
+        run_ab(options, Policy(), root=tmp_path, report=print)
+    assert str(caught.value).endswith(
+        f'[script] repository = "nowhere": no folder {repository.folder}/nowhere; it is seen from the suite\'s file'
+    )
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

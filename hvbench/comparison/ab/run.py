@@ -37,6 +37,7 @@ from hvbench.plan.skip import has_gpu
 from hvbench.plan.turns import find_obstacle
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
 from hvbench.spec.suite_text import write_suite
+from hvbench.sweep.prepare import require_script_folder
 
 PrintLine = Callable[[str], None]
 
@@ -65,6 +66,7 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine)
     file = find_suite(options.suite)
     suite = apply_overrides(load_suite(file), options.overrides)
     suite.points()
+    require_script_folder(suite)
     arms = [parse_own_arm(name, texts, suite) for name, texts in (("a", options.a), ("b", options.b))]
     run = open_run(options, suite, arms, root=root)
     try:
@@ -83,9 +85,8 @@ def run_ab(options: AbOptions, policy: Policy, *, root: Path, report: PrintLine)
                 policy, budget_seconds=options.budget_seconds or policy.budget_seconds, all_pairs=options.all_pairs
             )
     except Interrupted as reason:
-        raise Interrupted(
-            f"{reason}; {run.pairs} complete pairs are kept, hvbench gate {run.path} judges them"
-        ) from None
+        kept = f"{run.pairs} complete pairs are kept, hvbench gate {run.path} judges them"
+        raise Interrupted(f"{reason}; {kept if run.pairs else 'no pair was complete'}") from None
     finally:
         remove_worktrees(run.path / "worktrees")
     report(f"pairs: {run.path}")

@@ -69,8 +69,6 @@ def choose_suite_of(arm: Arm, named: Named, *, worktrees: Path) -> tuple[Suite, 
     folder = named.suite.folder
     if not arm.revision:
         return replace(named.suite, script=at_folder(named.suite, folder)), []
-    if not folder.is_dir():
-        raise UsageError(f"{named.suite.where}: [script] repository: no folder {folder}")
     repository = find_repository(folder)
     worktree = add_worktree(arm.revision, worktrees / arm.name, repository=repository).resolve()
     file, notes = named.file.resolve(), []

@@ -1,9 +1,15 @@
-"""Revisions in git worktrees. Git runs nothing that the repository brings: no hooks, no monitor, no submodules, no LFS."""
+"""Revisions in git worktrees. Git runs nothing that the repository brings: no hooks, no monitor, no submodules, no LFS.
+
+A worktree that is broken off while it is being made leaves nothing: git and what it has started are ended first, so that nobody
+writes into a folder that is being removed.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -36,8 +42,13 @@ def add_worktree(revision: str, path: Path, *, repository: Path) -> Path:
         where = "here" if repository == Path() else str(repository)
         raise UsageError(f"rev={shorten(revision)}: no such revision in the git repository {where}")
     words = ("worktree", "add", "--force", "--detach", str(path.absolute()), answer.stdout.strip())
-    made = run_git(*words, at=repository)
+    try:
+        made = run_git(*words, at=repository)
+    except BaseException:
+        remove_worktree(path, repository=repository)
+        raise
     if made.returncode:
+        remove_worktree(path, repository=repository)
         raise UsageError(f"rev={shorten(revision)}: no worktree: {last_words(made)}")
     return path.absolute()
 
@@ -47,28 +58,44 @@ def remove_worktrees(path: Path) -> None:
     for folder in sorted(path.glob("*")) if path.is_dir() else []:
         common = run_git("rev-parse", "--git-common-dir", at=folder)
         if common.returncode == 0:
-            removal = ("worktree", "remove", "--force", str(folder.absolute()))
-            run_git(*removal, at=folder / common.stdout.removesuffix("\n"))
+            remove_worktree(folder, repository=folder / common.stdout.removesuffix("\n"))
         shutil.rmtree(folder, ignore_errors=True)
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
 
 
+def remove_worktree(path: Path, *, repository: Path) -> None:
+    """Remove a worktree, also one that git had not finished and keeps locked."""
+    shutil.rmtree(path, ignore_errors=True)
+    run_git("worktree", "remove", "--force", "--force", str(path.absolute()), at=repository)
+
+
 def run_git(*arguments: str, at: Path) -> subprocess.CompletedProcess[str]:
-    """Run git in a folder; raises UsageError when there is none."""
+    """Run git in a folder; raises UsageError when there is none. Broken off, all that it has started is ended with it."""
     # Variables such as GIT_DIR, which git sets for its hooks, name another repository than that of the folder.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(at), *OPTIONS, *arguments]
     try:
-        return subprocess.run(
-            ["git", "-C", str(at), *OPTIONS, *arguments],
-            capture_output=True,
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="surrogateescape",
-            stdin=subprocess.DEVNULL,
             env=environment | {"GIT_TERMINAL_PROMPT": "0"},
+            start_new_session=True,  # a Ctrl-C comes here first
         )
     except FileNotFoundError:
         raise UsageError("rev=: git is not installed") from None
+    with process:
+        try:
+            out, err = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def last_words(answer: subprocess.CompletedProcess[str]) -> str:
