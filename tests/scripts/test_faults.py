@@ -150,6 +150,8 @@ def test_ctrl_c_and_time_limits_leave_things_tidy_and_resume_goes_on(ended: Ende
     code, output = ended.timed_out
     outcomes = {fault: record.outcome for fault, record in read(run).items()}
     assert (code, outcomes["none"].status) == (1, "ok"), output
+    assert "launches did not end in ok; see " in output and output.rstrip().endswith("logs"), "--no-report"
+    assert not (run.path / "report.html").exists()
     inside, before = outcomes["hangs and daemonises"], outcomes["hangs before"]
     assert (inside.status, inside.phase) == ("timeout", "measure")
     assert inside.step in (2, 3), "progress is written every quarter of a second"

@@ -44,9 +44,11 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         if launch is None:
             return 0
         display = choose_display(outputs.display)
+        has_report = outputs.with_report or bool(outputs.trackers)
         suite = options.apply_to(load())
         folder = options.run_folder(RESULTS, suite.name)
         path = folder.path
+        records = f"records: {path}"
         sweep = prepare_sweep(
             suite,
             folder,
@@ -64,12 +66,11 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         except HvbenchError as error:
             if any(sweep.statuses.values()):
                 is_hurried = isinstance(error, Interrupted)
-                display.show(report_partial_run(path, launch.context, is_hurried=is_hurried), path=path)
+                partial = report_partial_run(path, launch.context, is_hurried=is_hurried) if has_report else records
+                display.show(partial, path=path)
             raise
-    has_report = outputs.with_report or outputs.trackers
-    text = report_measured_run(path, outputs.trackers) if has_report else f"records: {path}"
-    display.show(text, path=path)
-    require_all_ok(sweep, path)
+    display.show(report_measured_run(path, outputs.trackers) if has_report else records, path=path)
+    require_all_ok(sweep, see=path / ("report.html" if has_report else "logs"))
     return 0
 
 
@@ -105,13 +106,13 @@ def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: P
         sweep.run(coordinator, display)
 
 
-def require_all_ok(sweep: Sweep, path: Path) -> None:
-    """Raise PointsFailed, with the outcomes counted, unless every launch ended in `ok`."""
+def require_all_ok(sweep: Sweep, *, see: Path) -> None:
+    """Raise PointsFailed, with the outcomes counted and where to look, unless every launch ended in `ok`."""
     bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         total = sum(sweep.statuses.values())
-        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {path / 'report.html'}")
+        raise PointsFailed(f"{counts} of {total} launches did not end in ok; see {see}")
 
 
 def report_partial_run(path: Path, context: Context, *, is_hurried: bool) -> str:
