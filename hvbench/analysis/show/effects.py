@@ -73,16 +73,6 @@ def words_of(family: PointFamily) -> Words:
     return OF_METRICS.get(family.metric, SPEED)
 
 
-def turn_family(family: PointFamily) -> PointFamily:
-    """The same with `other` / `one`."""
-    return PointFamily(
-        metric=family.metric,
-        contrasts=tuple(each.turned() for each in family.contrasts),
-        mean=family.mean.turned() if family.mean else None,
-        family=family.family,
-    )
-
-
 def main_contrast(family: PointFamily) -> Contrast | None:
     """The one contrast of a family, or the mean over several; None where rounds are too few for a mean."""
     return family.contrasts[0].contrast if len(family.contrasts) == 1 else family.mean
@@ -92,7 +82,7 @@ def lead(family: PointFamily, sides: Sides) -> tuple[PointFamily, Sides]:
     """The family and its sides with the larger one first, for sides that have no order of their own."""
     contrast = main_contrast(family)
     ratio = contrast.ratio if contrast else math.prod(each.contrast.ratio for each in family.contrasts)
-    return (turn_family(family), sides.turned()) if ratio < 1 else (family, sides)
+    return (family.turned(), sides.turned()) if ratio < 1 else (family, sides)
 
 
 def describe_family(draft: Draft, family: PointFamily, sides: Sides, *, unmeasured: int = 0) -> Clause:
@@ -306,13 +296,13 @@ def _describe_some(draft: Draft, family: PointFamily, sides: Sides) -> str:
     up = [each for each in family.contrasts if each.is_faster]
     down = [each for each in family.contrasts if each.is_slower]
     if len(down) > len(up):
-        return _describe_some(draft, turn_family(family), sides.turned())
+        return _describe_some(draft, family.turned(), sides.turned())
     words, count = sides.words, len(family.contrasts)
     draft.judged.extend(
         say_judged(family, i) for i, each in enumerate(family.contrasts) if each.is_faster or each.is_slower
     )
     text = (
-        f"{sides.one} {words.verb} {words.more.split()[0]} than {sides.other}{sides.where} in {draft.count(len(up))} of {draft.count(count)} "
+        f"{sides.one} {words.verb} {words.more} than {sides.other}{sides.where} in {draft.count(len(up))} of {draft.count(count)} "
         f"{sides.things}, by {say_range(draft, up, family, is_larger=True)}"
     )
     if down:
