@@ -37,6 +37,8 @@ def main(directory: Path) -> None:
         try:
             report_failure(directory, error, progress=worker.progress if worker else None)
             sys.stderr.flush()
+            if worker:
+                worker.close()
         finally:
             os._exit(1)
     sys.stdout.flush()

@@ -30,6 +30,7 @@ def run_jobs(worker: Worker) -> None:
         result = run_job(worker, index, job)
         write_json(worker.directory / f"result-{index}.json", result)
     worker.progress.enter("finished")
+    worker.close()
     worker.runtime.shutdown()
 
 

@@ -16,6 +16,8 @@ ROUNDS = 3
 WINDOW_SECONDS = 0.08  # of one reading, or longer for long calls; a call that should end later is not begun
 CALLS = 2.2  # that a window has room for at least: one untimed, one timed
 
+ReadWindow = Callable[[], float]  # FLOP/s of this rank over one window
+
 
 @dataclass(frozen=True, kw_only=True)
 class Readings:
@@ -26,49 +28,48 @@ class Readings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """A call to be repeated, `flops` of it, and how long it should take: the same on every rank."""
+class Call:
+    """A call to be repeated: what it does, waiting for the device included, the FLOPs of that, and how long it should take."""
 
     run: Callable[[], None]
     flops: float
     expected_seconds: float
     overhead_seconds: float  # by which calling makes it longer
 
-    @property
-    def window_seconds(self) -> float:
-        """Of one reading."""
-        return max(WINDOW_SECONDS, CALLS * self.expected_seconds)
+
+def window_seconds(call_seconds: float) -> float:
+    """The length of a window for calls that should take so long."""
+    return max(WINDOW_SECONDS, CALLS * call_seconds)
 
 
-def read_together(runtime: Runtime, work: Work) -> Readings:
-    """Readings of `work`; every rank calls it, with work of the same length."""
+def read_together(runtime: Runtime, read: ReadWindow, *, seconds: float) -> Readings:
+    """Readings of windows of `seconds`; every rank calls it, with work of the same length."""
     readings = Readings()
     for _ in range(ROUNDS):
         if runtime.world_size > 1:
             runtime.barrier()
             if runtime.rank == 0:
-                readings.alone.append(_read_window(runtime, work))
+                readings.alone.append(read())
             else:
-                time.sleep(work.window_seconds)
+                time.sleep(seconds)
         runtime.barrier()
-        readings.together.append(_read_window(runtime, work))
+        readings.together.append(read())
     return readings
 
 
-def _read_window(runtime: Runtime, work: Work) -> float:
+def read_window(call: Call) -> float:
     """FLOP/s over a window: the mean of all calls but the first, which brings the caches and the other ranks to it; at least one."""
-    deadline = time.perf_counter() + work.window_seconds
-    begun = now = _call(runtime, work)
+    deadline = time.perf_counter() + window_seconds(call.expected_seconds)
+    begun = now = _ended(call)
     calls, longest = 0, 0.0
     while not calls or now + longest <= deadline:
-        ended = _call(runtime, work)
+        ended = _ended(call)
         calls, longest, now = calls + 1, max(longest, ended - now), ended
     seconds = (now - begun) / calls
-    return work.flops / max(seconds - work.overhead_seconds, seconds / 2)
+    return call.flops / max(seconds - call.overhead_seconds, seconds / 2)
 
 
-def _call(runtime: Runtime, work: Work) -> float:
+def _ended(call: Call) -> float:
     """Do the work once; when it ended."""
-    work.run()
-    runtime.synchronize()
+    call.run()
     return time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -11,14 +12,18 @@ from typing import Any
 from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
+from hvbench.launch.requests import JobKind
 from hvbench.records.float32 import require_ieee_float32
 from hvbench.records.source import read_source
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
 from hvbench.training.weights import initial_weights
 from hvbench.worker.ceiling import Ceilings
+from hvbench.worker.ceiling_process import CeilingProcess
 from hvbench.worker.faults import load_faults
+from hvbench.worker.local_ceiling import LocalCeilings
 from hvbench.worker.progress import ProgressFile
 from hvbench.worker.turns import Turns, join_turns, keep_to_own_cores
 
@@ -37,6 +42,7 @@ class Worker:
         self.runtime: Runtime | None = None
         self.step_module: ModuleType | None = None  # the twin's `step`; None for an implementation without training
         self.ceilings: Ceilings | None = None
+        self.ceiling_process: CeilingProcess | None = None
         self.turns = Turns()
 
     def load(self) -> None:
@@ -44,20 +50,41 @@ class Worker:
         require_ieee_float32()
         about = self.description
         keep_to_own_cores(local_rank=about.local_rank, local_size=about.world_size)
-        is_reference = about.framework in references.COLLECTIVES
-        module = references if is_reference else load_framework(about.framework, "runtime")
-        self.runtime = module.Runtime(
-            rank=about.rank,
-            world_size=about.world_size,
-            local_rank=about.local_rank,
-            threads=about.threads,
-            device=about.device,
-            strategy=about.strategy,
-        )
-        if not is_reference:
-            self.step_module = load_framework(about.framework, "step")
-            self.ceilings = Ceilings(about.framework, self.runtime, threads=about.threads)
-            self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
+        if about.framework in references.COLLECTIVES:
+            self.runtime = references.Runtime(world_size=about.world_size, strategy=about.strategy, **self._place)
+            return
+        modules = {name: load_framework(about.framework, name) for name in ("runtime", "step", "ceiling")}
+        if asks_for_ceilings(about.jobs) and about.device != "cuda":  # before the framework starts anything
+            self.ceiling_process = CeilingProcess(lambda: self._make_local_ceilings(modules["runtime"]))
+        make = modules["runtime"].Runtime
+        self.runtime = make(world_size=about.world_size, strategy=about.strategy, **self._place)
+        self.step_module = modules["step"]
+        self.ceilings = self._make_ceilings()
+        self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
+
+    def close(self) -> None:
+        """End the process beside this one, if there is one."""
+        process, self.ceiling_process = self.ceiling_process, None
+        if process:
+            process.close()
+
+    def _make_ceilings(self) -> Ceilings:
+        """Measured beside this process on a processor, and in it on a GPU, whose allocator starts a peak anew for each point."""
+        about = self.description
+        if self.runtime.device != "cpu":
+            self.close()
+        local = self.ceiling_process or LocalCeilings(about.framework, self.runtime)
+        return Ceilings(about.framework, self.runtime, threads=about.threads, local=local)
+
+    def _make_local_ceilings(self, module: ModuleType) -> LocalCeilings:
+        """The ceilings of a process that is alone, whatever ranks this one joins."""
+        runtime = module.Runtime(world_size=1, **self._place | {"device": "cpu"})
+        return LocalCeilings(self.description.framework, runtime)
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        about = self.description
+        return {name: getattr(about, name) for name in ("rank", "local_rank", "threads", "device")}
 
     def build_trainer(self, point: Point, weights: Arrays | None = None) -> Trainer:
         """The twin's trainer, from the initial weights that both frameworks share; `weights` replace some of them."""
@@ -101,3 +128,9 @@ def find_text_change(worker: Worker, text: corpus.Corpus, *, digest: str | None)
         "is not the same on all hosts; not trained"
     )
     return {"status": "failed", "rank": rank, "phase": "data", "message": message}
+
+
+def asks_for_ceilings(jobs: Sequence[dict[str, Any]]) -> bool:
+    """Whether any of the jobs, as `generation.json` has them, measures ceilings."""
+    default = MeasureSettings.model_fields["ceilings"].default
+    return any(job["kind"] == JobKind.MEASURE and job["measure"].get("ceilings", default) for job in jobs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,13 @@ import pytest
 
 from hvbench.records.record import Ceiling
 from hvbench.spec.point import Point
-from hvbench.training.products import Product, square
 from hvbench.worker import ceiling, ceiling_cache
-from hvbench.worker.ceiling import CeilingRequest, Ceilings, ModelRates, Peak
-from hvbench.worker.ceiling_cache import KEPT, CeilingCache, describe_question, is_within_scatter
-from hvbench.worker.together import Readings
+from hvbench.worker.ceiling import CeilingRequest, Ceilings
+from hvbench.worker.ceiling_cache import KEPT, CeilingCache, KeptProduct, describe_question, is_within_scatter
+from hvbench.worker.local_ceiling import Found, Work
+from hvbench.worker.together import ReadWindow
 
+PRODUCT = KeptProduct(rows=64, inner=32, columns=128, transposed="right")
 POINT = Point(framework="pytorch", model="small", world_size=2)
 
 
@@ -44,31 +47,32 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache, and a machine whose products all run at 100 GFLOP/s, or at what a launch says."""
     monkeypatch.setenv("HVBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ceiling, "load_framework", lambda framework, module: None)
-    monkeypatch.setattr(
-        Ceilings, "_best_square", lambda self, dtype, gemm: Peak(flops_per_second=9e10, product=square(512))
-    )
-    monkeypatch.setattr(Ceilings, "_memory_bandwidth", lambda self: 1e10)
-    monkeypatch.setattr(Ceilings, "_rounding_seconds_per_element", lambda self, dtype: 1e-9)
     monkeypatch.setattr(Ceilings, "_allreduce", lambda self, point: (1e9, 4096))
     return tmp_path / "cache" / "ceilings"
 
 
 class Launch(Ceilings):
-    """The ceilings of one launch: `searches` counts what it searched for, products run at `rate`."""
+    """The ceilings of one launch: `searches` counts what it searched for, products run at `rate`, in the first reading at another."""
 
-    def __init__(self, *, rate: float = 1e11, ranks: Ranks | None = None, **changes: Any) -> None:
-        super().__init__("pytorch", ranks or Ranks(), **({"threads": 1} | changes))
-        self.rate = rate
-        self.searches = 0
+    def __init__(
+        self, *, rate: float = 1e11, first_rate: float | None = None, ranks: Ranks | None = None, **changes: Any
+    ) -> None:
+        super().__init__("pytorch", ranks or Ranks(), local=self, **({"threads": 1} | changes))
+        self.rate, self.first_rate = rate, first_rate
+        self.searches = self.readings = 0
 
-    def _model_rates(self, point: Point, dtype: str) -> ModelRates:
+    def search(self, point: Point) -> Found:
         self.searches += 1
-        peak = Peak(flops_per_second=1e11, product=Product(rows=64, inner=32, columns=128, transposed="right", count=4))
-        return ModelRates(best=peak, flops=10**9, seconds=0.01)
+        rates = dict.fromkeys(("gemm_flops_per_second", "fp32_gemm_flops_per_second"), 1e11)
+        seconds = dict.fromkeys(("product_seconds", "seconds", "fp32_seconds"), 0.01)
+        return Found(product=PRODUCT, flops=10**9, memory_bandwidth_bytes_per_second=1e10, **rates, **seconds)
 
-    def _read_together(self, peak: Peak, *, dtype: str, gemm: str) -> Readings:
-        assert peak.product.shape == (64, 32, 128) and peak.product.transposed == "right"
-        return Readings(together=[self.rate] * 3, alone=[self.rate] * 3)
+    @contextmanager
+    def reading(self, work: Work) -> Iterator[ReadWindow]:
+        assert work.product == PRODUCT
+        rate = self.rate if self.readings else self.first_rate or self.rate
+        self.readings += 1
+        yield lambda: rate
 
 
 def measure(launch: Launch, point: Point = POINT, **asked: Any) -> Ceiling:
@@ -117,6 +121,14 @@ def test_a_launch_may_ask_for_fresh_ones_which_replace_the_oldest(cache: Path) -
     launch = Launch()
     assert measure(launch, fresh=True).read_at is None and launch.searches
     assert [each["moment"] for each in read_kept(cache)][:2] == moments[1:]
+
+
+def test_a_disturbed_reading_is_read_again_and_nothing_searched_for(cache: Path) -> None:
+    fill(cache)
+    launch = Launch(rate=1.01e11, first_rate=0.5e11)
+    found = measure(launch)
+    assert (launch.searches, launch.readings) == (0, 2)
+    assert found.read_at is not None and found.together_flops_per_second == [1.01e11] * 3
 
 
 @pytest.mark.parametrize("rate", [0.5e11, 2e11])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -98,6 +99,20 @@ def test_plain_lines_say_each_launch_once() -> None:
     assert re.match(r"\[1/4\] pytorch-small-\S+ r0  [\d,]+ tokens/s  step [\d,]+ ms  loss \d\.\d+  ~.* left", lines[3])
     assert re.match(r"\[4/4\] tensorflow-small-\S+ r1  failed on rank 1 in measure: RuntimeError: a reason$", lines[6])
     assert len(lines) == 7 and "\x1b" not in screen.getvalue()
+
+
+@pytest.mark.parametrize("kind", [Display, Live, Events])
+def test_a_launch_that_ended_takes_no_frame(monkeypatch: pytest.MonkeyPatch, kind: type[Display]) -> None:
+    """That takes tens of milliseconds of a core on which the next point is measured."""
+
+    def build(*_: object, **__: object) -> None:
+        raise AssertionError("a frame was built")
+
+    for name in ("DataFrame", "Series"):
+        monkeypatch.setattr(pd, name, build)
+    display = kind()
+    show_on(display)
+    run_through(display)
 
 
 def test_a_long_launch_gives_a_sign_of_life_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

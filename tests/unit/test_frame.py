@@ -13,7 +13,8 @@ from scipy import stats
 from hvbench.analysis.frame import shape
 from hvbench.analysis.frame.axes import order_values, varying_axes
 from hvbench.analysis.frame.columns import MEASURED_COLUMNS, POINT_COLUMNS
-from hvbench.analysis.frame.frames import evaluation_frame, point_frame, step_frame
+from hvbench.analysis.frame.frames import evaluation_frame, launch_row, point_frame, step_frame
+from hvbench.records.record import Outcome
 from hvbench.training.schedule import tokens_of_step
 from tests.unit.sample_records import make_ceiling, make_evaluation, make_quickstart, make_rank, make_record
 
@@ -44,6 +45,16 @@ def test_chosen_metrics_are_the_same_and_the_others_missing() -> None:
     assert list(part.columns) == list(whole.columns)
     assert part["tokens_per_second"].equals(whole["tokens_per_second"]) and part["status"].equals(whole["status"])
     assert part["step_seconds_median"].isna().all()
+
+
+def test_a_launch_s_row_is_that_of_the_frame() -> None:
+    names = ("tokens_per_second", "final_loss", "step_seconds_median")
+    records = make_quickstart()
+    failed = records[0].model_copy(update={"outcome": Outcome(status="failed", message="a reason")})
+    for record in [*records, failed]:
+        row, expected = launch_row(record, metrics=names), point_frame([record]).iloc[0]
+        assert row["status"] == expected["status"]
+        np.testing.assert_equal([row[name] for name in names], [expected[name] for name in names])
 
 
 def test_throughput_is_not_a_mean_of_rates() -> None:

@@ -365,6 +365,7 @@ MAY_CALL = {
         "sys.stdout.flush", "sys.stderr.flush", "os._exit",  # Horovod's own exit would wait for ranks that are gone
     },
     "hvbench.worker.failure": {"traceback.print_exc"},  # into the worker's own log
+    "hvbench.worker.ceiling_process": {"traceback.print_exc", "os._exit"},  # a process beside a worker, into the same log
     "hvbench.launch.session": {"os._exit"},  # the second Ctrl-C
     "hvbench.launch.own_process": {"os._exit"},  # an agent that is gone before its worker has begun
     "hvbench.launch.script": {"os._exit"},  # what could not become the script

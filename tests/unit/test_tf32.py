@@ -20,7 +20,7 @@ from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.memory import estimate_memory
 from hvbench.training.products import Product
-from hvbench.worker import ceiling
+from hvbench.worker import ceiling, local_ceiling, together
 
 
 @pytest.mark.parametrize(
@@ -165,10 +165,14 @@ def test_ceilings_multiply_in_the_points_precision_and_fp32_without_tf32(
 ) -> None:
     gpu = Gpu()
     monkeypatch.setenv("HVBENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(ceiling, "load_framework", lambda framework, module: gpu)
-    monkeypatch.setattr(ceiling.Ceilings, "_memory_bandwidth", lambda self: 1.0)
-    monkeypatch.setattr(ceiling, "SQUARE_SIZES", (512,))
-    monkeypatch.setattr(ceiling, "time", SimpleNamespace(perf_counter=iter(range(10**9)).__next__, time=time.time))
+    for module in (ceiling, local_ceiling):
+        monkeypatch.setattr(module, "load_framework", lambda framework, module: gpu)
+    monkeypatch.setattr(local_ceiling.LocalCeilings, "_memory_bandwidth", lambda self: 1.0)
+    monkeypatch.setattr(local_ceiling, "SQUARE_SIZES", (512,))
+    clock = SimpleNamespace(perf_counter=iter(range(10**9)).__next__, time=time.time)
+    for module in (ceiling, local_ceiling, together):
+        monkeypatch.setattr(module, "time", clock)
     point = Point(framework="pytorch", model="tiny", precision=precision, world_size=1)
-    ceiling.Ceilings("pytorch", gpu, threads=1).measure(point, ceiling.CeilingRequest())
+    local = local_ceiling.LocalCeilings("pytorch", gpu)
+    ceiling.Ceilings("pytorch", gpu, threads=1, local=local).measure(point, ceiling.CeilingRequest())
     assert gpu.products == products and not gpu.is_on

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from hvbench.plan.together import Together, describe_together, measure_together, time_rounds
-from hvbench.worker.together import ROUNDS, Readings, Work, read_together
+from hvbench.worker.together import ROUNDS, Call, Readings, read_together, read_window, window_seconds
 from tests import patience
 
 
@@ -29,9 +29,6 @@ class ThreadRanks:
         self.meeting.wait(timeout=patience.SECONDS)
         self.passed += 1
 
-    def synchronize(self) -> None:
-        """Nothing is queued."""
-
     def work(self, seconds: float = 0.004) -> Callable[[], None]:
         def run() -> None:
             self.called_after.append(self.passed)
@@ -48,8 +45,8 @@ def read(
     readings = [Readings() for _ in ranks]
 
     def serve(rank: ThreadRanks) -> None:
-        work = Work(run=rank.work(), flops=flops, expected_seconds=0.004, overhead_seconds=overhead_seconds)
-        readings[rank.rank] = read_together(rank, work)
+        call = Call(run=rank.work(), flops=flops, expected_seconds=0.004, overhead_seconds=overhead_seconds)
+        readings[rank.rank] = read_together(rank, lambda: read_window(call), seconds=window_seconds(0.004))
 
     threads = [threading.Thread(target=serve, args=(rank,)) for rank in ranks]
     for thread in threads:
@@ -75,10 +72,9 @@ def test_a_rank_without_others_is_never_alone() -> None:
     assert readings.alone == [] and len(readings.together) == ROUNDS
 
 
-@pytest.mark.parametrize(("expected_seconds", "window_seconds"), [(0.001, 0.08), (0.02, 0.08), (0.06, 0.132)])
-def test_a_window_has_room_for_an_untimed_and_a_timed_call(expected_seconds: float, window_seconds: float) -> None:
-    work = Work(run=lambda: None, flops=1.0, expected_seconds=expected_seconds, overhead_seconds=0.0)
-    assert work.window_seconds == pytest.approx(window_seconds)
+@pytest.mark.parametrize(("call_seconds", "seconds"), [(0.001, 0.08), (0.02, 0.08), (0.06, 0.132)])
+def test_a_window_has_room_for_an_untimed_and_a_timed_call(call_seconds: float, seconds: float) -> None:
+    assert window_seconds(call_seconds) == pytest.approx(seconds)
 
 
 def test_a_reading_is_the_work_over_its_time() -> None:

@@ -79,11 +79,11 @@ class Ledger:
 
     def finish(self, job: Job, record: Record) -> float | None:
         """Take in a record; its tokens per second if it has any."""
-        from hvbench.analysis.frame.frames import point_frame
+        from hvbench.analysis.frame.frames import launch_row  # not `point_frame`: others measure meanwhile
 
         self.settings = record.measure
         self.running.pop(job.key, None)
-        row = point_frame([record]).iloc[0]
+        row = launch_row(record, metrics=("tokens_per_second", "step_seconds_median"))
         self.statuses[job.key] = row["status"]
         if row["status"] != "ok":
             return None

@@ -143,9 +143,9 @@ def describe_record(record: Record) -> str:
         where = f" on rank {outcome.rank}" if outcome.rank is not None else ""
         phase = f" in {outcome.phase}" if outcome.phase else ""
         return f"{outcome.status}{where}{phase}: {outcome.reason}"
-    from hvbench.analysis.frame.frames import point_frame
+    from hvbench.analysis.frame.frames import launch_row
 
-    row = point_frame([record]).iloc[0]
+    row = launch_row(record, metrics=("tokens_per_second", "final_loss", "step_seconds_median"))
     rate, loss = row["tokens_per_second"], row["final_loss"]
     # What a script does not say, it does not show; a twin's loss that is no number is a fact.
     parts = [f"{rate:,.0f} tokens/s"] if rate == rate else []
