@@ -9,7 +9,7 @@ line, over a pair of sockets:
     {"ask": "take_up", "about": {…}}      prepare a `local_ceiling.Work`; answer: null
     {"ask": "read"}                       FLOP/s over a window of it
     {"ask": "put_down"}                   forget it; answer: null
-    {"answer": …} or {"error": "…"}
+    {"answer": …} or {"failure": {…}}     what `describe_failure` says
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hvbench.launch.own_process import die_with_parent
+from hvbench.launch.task import FailureStatus
 from hvbench.spec.point import Point
 from hvbench.worker.failure import describe_failure
 from hvbench.worker.local_ceiling import Found, LocalCeilings, Work
@@ -31,7 +32,7 @@ from hvbench.worker.together import ReadWindow
 
 
 class CeilingProcess:
-    """A `LocalCeilings` in a process forked from this one. Asking raises RuntimeError where it failed or is gone."""
+    """A `LocalCeilings` in a process forked from this one. Asking raises RuntimeError where it failed or is gone, MemoryError where there was none."""
 
     def __init__(self, make: Callable[[], LocalCeilings]) -> None:
         """Fork; the new process calls `make`, which starts the framework, when it is first asked."""
@@ -73,8 +74,8 @@ class CeilingProcess:
         if not line:
             raise RuntimeError(f"the process that measures ceilings {describe_exit(self._wait())}")
         answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(answer["error"])
+        if failure := answer.get("failure"):
+            raise (MemoryError if failure["status"] == FailureStatus.OOM else RuntimeError)(failure["message"])
         return answer["answer"]
 
     def _wait(self) -> int:
@@ -123,7 +124,7 @@ def serve(connection: socket.socket, make: Callable[[], LocalCeilings], *, paren
                     answer = {"answer": server.answer(request["ask"], request["about"])}
                 except Exception as error:  # whatever it was, the worker has to learn of it
                     traceback.print_exc()
-                    answer = {"error": describe_failure(error)["message"]}
+                    answer = {"failure": describe_failure(error)}
                 stream.write(json.dumps(answer).encode() + b"\n")
                 stream.flush()
     except BaseException:
