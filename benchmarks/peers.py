@@ -1,6 +1,6 @@
 """Tokens/s of hvbench's GPT beside Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2: is it slow?
 
-    python benchmarks/peers.py                                            about 35 minutes on 2 idle cores
+    python benchmarks/peers.py                                            about 25 minutes on 2 idle cores
     python benchmarks/peers.py --contenders pytorch,huggingface,huggingface+compile --precision fp32
     python benchmarks/peers.py --rounds 12                                goes on where the first one ended
 
