@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 US, PS = 1e-6, 1e-12  # in seconds
+# TensorFlow's operators on the host, `gradients/dense/MatMul:MatMul`, and stages of a tf.data pipeline, `Iterator::Root::Map`. Other
+# events are its executor's, which is a thread that waits while others work: their time would be counted twice.
+OPERATOR = re.compile(r"[^:]*:\w[^:]*|Iterator::.+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +110,18 @@ def read_plane(plane: Any, *, number: int, events: list[dict[str, Any]], found: 
     for line in plane.lines:
         about = {"pid": number, "tid": line.id}
         events.append({"name": "thread_name", "ph": "M", **about, "args": {"name": line.display_name or line.name}})
-        spans = []
+        spans, operators = [], set()
         for event in line.events:
-            name = name_event(plane.event_metadata[event.metadata_id].name)
+            full_name = plane.event_metadata[event.metadata_id].name
+            name = name_event(full_name)
+            if is_device or OPERATOR.fullmatch(full_name):
+                operators.add(name)
             begin = line.timestamp_ns * 1000 + event.offset_ps
             spans.append((begin, event.duration_ps, name))
             events.append({"name": name, "ph": "X", "ts": begin / 1e6, "dur": event.duration_ps / 1e6, **about})
         for name, picoseconds in self_times(spans):
+            if name not in operators:
+                continue
             before = found.get(name, OperatorTime(count=0.0, seconds=0.0))
             seconds = picoseconds * PS
             found[name] = OperatorTime(

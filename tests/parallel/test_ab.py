@@ -77,8 +77,8 @@ def count_worktrees(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_none(tmp_path: Path) -> None:
-    """A sleep that is many times a step; six pairs are the fewest of a verdict."""
+def test_two_revisions_of_a_script_take_turns_and_leave_nothing_behind(tmp_path: Path) -> None:
+    """One pair; tests/scripts/test_examples.py has a verdict, which takes six."""
 
     def commit(name: str, *, sleep: float, values: str) -> None:
         (tmp_path / "train.py").write_text(SCRIPT.replace("SLEEP = 0.0", f"SLEEP = {sleep}"), encoding="utf-8")
@@ -90,15 +90,12 @@ def test_a_revision_of_a_script_that_sleeps_is_a_regression_and_an_equal_one_is_
     commit("old", sleep=0.0, values="[1, 2]")
     commit("new", sleep=0.05, values="[1]")
     words = ["hvbench", "ab", "own.toml", "--np", "1", "--seed", "1"]
-    done = launch([*words, "--a", "rev=old", "--b", "rev=new", "--out", "slow"], folder=tmp_path)
-    assert done.returncode == 1, done.stderr
-    assert "REGRESSION" in done.stdout and "n=1: step time" in done.stdout
+    done = launch([*words, "--a", "rev=old", "--b", "rev=new", "--out", "pair", "--budget", "0.1"], folder=tmp_path)
+    assert done.returncode == 3 and "1 pairs; 6 are needed" in done.stdout, done.stderr
     assert "note: only in arm a, so not compared: n=2" in done.stdout
     assert "the two launches of each pair took turns" in done.stdout
     assert "n=1: losses agree" in done.stdout
-    assert count_worktrees(tmp_path) == 1 and not (tmp_path / "slow" / "worktrees").exists()
-    done = launch([*words, "--a", "rev=old", "-s", "n=1", "--b", "rev=old", "--budget", "0.1"], folder=tmp_path)
-    assert done.returncode == 3 and "1 pairs; 6 are needed" in done.stdout, done.stderr
+    assert count_worktrees(tmp_path) == 1 and not (tmp_path / "pair" / "worktrees").exists()
     broken_off = start([*words, "--b", "rev=new", "--out", "run", "-s", "steps=90"], tmp_path, {})
     is_training = (broken_off.folder.path / "pairs" / "00-b" / "logs").is_dir
     wait_until(is_training, seconds=patience.SECONDS, what=broken_off.describe_processes)
