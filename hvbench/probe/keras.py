@@ -7,7 +7,8 @@
 A step is a batch, from `on_train_batch_begin` to `on_train_batch_end`. With TensorFlow `fit` fetches a batch within its step,
 so there the waits for data are part of steps. What lies between two epochs, validation and checkpoints, is in no step;
 `val_loss` is the loss of the evaluation, averaged over the ranks if a callback before this one averages it in place, as
-Horovod's MetricAverageCallback does (not with Keras 3, which Horovod 0.28's callbacks do not know; its optimizer does).
+Horovod's MetricAverageCallback does (not with Keras 3, which Horovod 0.28's callbacks do not know). Its DistributedOptimizer
+averages no gradients with Keras 3, and says nothing: on several ranks that is refused after the first batch.
 
 Loss: Keras shows the mean of an epoch so far; this callback takes that of each batch from the sums behind it, which are
 float32. Keras' JAX backend keeps these to itself until an epoch ends, so no loss is known there.
@@ -15,6 +16,7 @@ float32. Keras' JAX backend keeps these to itself until an epoch ends, so no los
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -59,6 +61,7 @@ class ProbeCallback(keras.callbacks.Callback):
         self._training.end_step()
         self._is_in_step = False
         if self._training.is_launched:
+            require_averaged(self.model.optimizer, ranks=int(os.environ.get("WORLD_SIZE", "1")))
             self._training.log(loss=self._read_loss())
         if (self.params or {}).get("steps") == batch + 1:
             self._pause()
@@ -107,3 +110,15 @@ class ProbeCallback(keras.callbacks.Callback):
             if metric.name == "loss" and hasattr(metric, "total") and hasattr(metric, "count"):
                 return float(metric.total), float(metric.count)
         return 0.0, 0.0
+
+
+def require_averaged(optimizer: Any, *, ranks: int) -> None:
+    """Raise ProbeError where Horovod's optimizer has updated the weights without the other ranks' gradients.
+
+    It averages in methods that Keras 3 does not call, and notes whether it has.
+    """
+    if ranks > 1 and getattr(optimizer, "_aggregated_gradients", None) is False:
+        raise ProbeError(
+            "hvd.DistributedOptimizer has averaged no gradients, which it does with Keras 2 alone: every rank trains a model of its "
+            "own; average them in the optimizer's apply(), as docs/own-training.md shows"
+        )

@@ -130,7 +130,8 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
         import atexit
         import keras, numpy as np, tensorflow as tf
         from hvbench.probe import device
-        from hvbench.probe.keras import ProbeCallback
+        from hvbench.errors import ProbeError
+        from hvbench.probe.keras import ProbeCallback, require_averaged
 
         hvd.init()
         atexit.register(lambda: print(device._tensorflow_has_gpu == bool(tf.config.get_visible_devices("GPU"))))
@@ -141,7 +142,16 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
 
         x, y = np.arange(10.0)[:, None], np.zeros(10)
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
-        model.compile(optimizer=hvd.DistributedOptimizer(keras.optimizers.SGD(0.0)), loss="mse", metrics=["accuracy"])
+        optimizer = hvd.DistributedOptimizer(keras.optimizers.SGD(0.0))
+        model.compile(optimizer=optimizer, loss="mse", metrics=["accuracy"])
+        model.train_on_batch(x, y)  # on one rank nothing is averaged
+        require_averaged(optimizer, ranks=1)
+        require_averaged(keras.optimizers.SGD(0.0), ranks=2)
+        try:
+            require_averaged(optimizer, ranks=2)
+        except ProbeError as error:
+            print(str(error).partition(",")[0].replace(" ", "-"))
+        model.reset_metrics()
         callbacks = [Average(), ProbeCallback(tokens_per_step=4)]
         ways = {"epochs": 2, "shuffle": False, "verbose": 0, "callbacks": callbacks, "validation_data": (x[:5], y[:5])}
         model.fit(x, y, batch_size=4, **ways)
@@ -154,7 +164,7 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     samples = made.result["samples"]
     batches = [(0 + 1 + 4 + 9) / 4, (16 + 25 + 36 + 49) / 4, (64 + 81) / 2]
-    assert done.stdout.split() == ["True"]
+    assert done.stdout.split() == ["hvd.DistributedOptimizer-has-averaged-no-gradients", "True"]
     assert samples["loss"] == pytest.approx([*batches, *batches, *batches, batches[0]], rel=1e-5)
     assert samples["step_tokens"] == [4] * 10
     assert [(one["step"], one["samples"]) for one in samples["evaluations"]] == [(3, 5), (6, 5), (9, 5)]

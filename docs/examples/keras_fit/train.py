@@ -4,8 +4,8 @@
     horovodrun -np 2 python train.py       # two
     hvbench sweep bench.toml --np 2        # measured, in both ways
 
-It runs without hvbench as well. The callbacks of Horovod 0.28 call functions that Keras 3 does not have any more; the two
-below, and the optimizer, do the same.
+It runs without hvbench as well. Horovod 0.28 is made for Keras 2: with Keras 3 its callbacks fail, and its DistributedOptimizer
+averages no gradients, without a word. The two callbacks below, and the optimizer, do what theirs do.
 """
 
 from __future__ import annotations
