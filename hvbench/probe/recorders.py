@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 US, PS = 1e-6, 1e-12  # in seconds
-# TensorFlow's operators on the host, `gradients/dense/MatMul:MatMul`, and stages of a tf.data pipeline, `Iterator::Root::Map`. Other
-# events are its executor's, which is a thread that waits while others work: their time would be counted twice.
-OPERATOR = re.compile(r"[^:]*:\w[^:]*|Iterator::.+")
+# TensorFlow's operators on the host: `gradients/dense/MatMul:MatMul`. Its other events are of threads that wait while others work,
+# those of its executor and of the stages of tf.data: their time would be counted twice.
+OPERATOR = re.compile(r"[^:]*:\w[^:]*")
 
 
 @dataclass(frozen=True, kw_only=True)
