@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hvbench.records.source import ask_git
+from hvbench.io.git import ask_git
 
 UNTRACKED = (".py", ".pyx", ".cpp", ".cu", ".sh")  # of files that git does not track: outputs and caches are none
 WITHOUT_GIT = (*UNTRACKED, ".toml", ".yaml", ".yml", ".json", ".cfg", ".ini")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import cache
 from pathlib import Path
 
-from hvbench.records.reading import ask
+from hvbench.io.git import ask_git
 
 PACKAGE = Path(__file__).parents[1]
 SUFFIXES = (".py", ".toml", ".jinja", ".css", ".js")  # what a program is made of
 NOT_SOURCE = ("__pycache__", "suites")  # the shipped suites lie beside the package in a checkout
-GIT_SECONDS = 10.0
 
 
 def read_source() -> None:
@@ -44,14 +42,3 @@ def source_revision(package: Path = PACKAGE) -> str | None:
     if not commit:
         return None
     return f"{commit[:12]}+changes" if changes else commit[:12]
-
-
-def ask_git(checkout: Path, *words: str) -> str | None:
-    """What git answers, without white space around it; None where it cannot answer."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    answer = ask(
-        ["git", "-C", str(checkout), *words],
-        timeout_seconds=GIT_SECONDS,
-        environment=environment | {"GIT_OPTIONAL_LOCKS": "0"},
-    )
-    return None if answer is None else answer.strip()

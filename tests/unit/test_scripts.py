@@ -17,7 +17,7 @@ from hvbench.launch.joining import join_variables
 from hvbench.launch.script import VARIABLE, find_processes
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Plan, make_plan
-from hvbench.records.script_source import describe_script_source
+from hvbench.records.script_source import describe_script_source, list_tracked
 from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.script import ScriptPoint
@@ -222,3 +222,23 @@ def test_a_digest_is_of_sources_and_not_of_outputs(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("a = 2\n", encoding="utf-8")
     changed = describe_script_source(tmp_path)
     assert changed["is_dirty"] is True and changed["digest"] != first["digest"]
+
+
+def test_git_runs_nothing_that_a_repository_names_and_takes_any_name_of_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    monitor, ran = tmp_path / "monitor", tmp_path / "ran"
+    monitor.write_text(f"#!/bin/sh\ntouch '{ran}'\n", encoding="utf-8")
+    monitor.chmod(0o755)
+    git(folder, "init", "-q")
+    names = [b" first.py", b"two\nlines.py", b"\xff.py"]
+    for name in names:
+        (folder / os.fsdecode(name)).write_text("a = 1\n", encoding="utf-8")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "one")
+    git(folder, "config", "core.fsmonitor", str(monitor))
+    assert list_tracked(folder) == [os.fsdecode(name) for name in names]
+    assert describe_script_source(folder)["is_dirty"] is False
+    assert not ran.exists()
+    git(folder, "status")
+    assert ran.exists(), "git itself would have run it"

@@ -1,4 +1,4 @@
-"""Revisions in git worktrees. Git runs nothing that the repository brings: no hooks, no monitor, no submodules, no LFS.
+"""Revisions in git worktrees; `hvbench.io.git` says what git must not run.
 
 A worktree that is broken off while it is being made leaves nothing: git and what it has started are ended first, so that nobody
 writes into a folder that is being removed.
@@ -6,30 +6,18 @@ writes into a folder that is being removed.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 from pathlib import Path
 
 from hvbench.errors import UsageError
+from hvbench.io.git import run_git
 from hvbench.spec.messages import shorten
-
-QUIET = (
-    "core.hooksPath=/dev/null",  # a checkout would run post-checkout
-    "core.fsmonitor=false",
-    "submodule.recurse=false",
-    "filter.lfs.smudge=",  # files of LFS stay pointers: fetching them is a download
-    "filter.lfs.process=",
-    "filter.lfs.required=false",
-)
-OPTIONS = [word for setting in QUIET for word in ("-c", setting)]
 
 
 def find_repository(folder: Path) -> Path:
     """The top folder of the git repository that `folder` lies in, links resolved; raises UsageError."""
-    answer = run_git("rev-parse", "--show-toplevel", at=folder)
+    answer = ask("rev-parse", "--show-toplevel", at=folder)
     if answer.returncode:
         raise UsageError(f"rev=: {folder} lies in no git repository: {last_words(answer)}")
     return Path(answer.stdout.removesuffix("\n")).resolve()
@@ -37,13 +25,13 @@ def find_repository(folder: Path) -> Path:
 
 def add_worktree(revision: str, path: Path, *, repository: Path) -> Path:
     """A worktree of the repository at `revision`, at `path`, made absolute; raises UsageError."""
-    answer = run_git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", at=repository)
+    answer = ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}", at=repository)
     if answer.returncode:
         where = "here" if repository == Path() else str(repository)
         raise UsageError(f"rev={shorten(revision)}: no such revision in the git repository {where}")
     words = ("worktree", "add", "--force", "--detach", str(path.absolute()), answer.stdout.strip())
     try:
-        made = run_git(*words, at=repository)
+        made = ask(*words, at=repository)
     except BaseException:
         remove_worktree(path, repository=repository)
         raise
@@ -56,7 +44,7 @@ def add_worktree(revision: str, path: Path, *, repository: Path) -> Path:
 def remove_worktrees(path: Path) -> None:
     """Remove the worktrees below `path`, and what their repositories remember of them."""
     for folder in sorted(path.glob("*")) if path.is_dir() else []:
-        common = run_git("rev-parse", "--git-common-dir", at=folder)
+        common = ask("rev-parse", "--git-common-dir", at=folder)
         if common.returncode == 0:
             remove_worktree(folder, repository=folder / common.stdout.removesuffix("\n"))
         shutil.rmtree(folder, ignore_errors=True)
@@ -67,35 +55,15 @@ def remove_worktrees(path: Path) -> None:
 def remove_worktree(path: Path, *, repository: Path) -> None:
     """Remove a worktree, also one that git had not finished and keeps locked."""
     shutil.rmtree(path, ignore_errors=True)
-    run_git("worktree", "remove", "--force", "--force", str(path.absolute()), at=repository)
+    ask("worktree", "remove", "--force", "--force", str(path.absolute()), at=repository)
 
 
-def run_git(*arguments: str, at: Path) -> subprocess.CompletedProcess[str]:
-    """Run git in a folder; raises UsageError when there is none. Broken off, all that it has started is ended with it."""
-    # Variables such as GIT_DIR, which git sets for its hooks, name another repository than that of the folder.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    command = ["git", "-C", str(at), *OPTIONS, *arguments]
+def ask(*words: str, at: Path) -> subprocess.CompletedProcess[str]:
+    """Run git in a folder; raises UsageError when there is none."""
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="surrogateescape",
-            env=environment | {"GIT_TERMINAL_PROMPT": "0"},
-            start_new_session=True,  # a Ctrl-C comes here first
-        )
+        return run_git(*words, at=at)
     except FileNotFoundError:
         raise UsageError("rev=: git is not installed") from None
-    with process:
-        try:
-            out, err = process.communicate()
-        except BaseException:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def last_words(answer: subprocess.CompletedProcess[str]) -> str:
