@@ -1,12 +1,15 @@
 """What `hvbench.probe` costs a step of 10 ms, and what importing it costs.
 
-    python benchmarks/probe_overhead.py                     about 1 minute on one core, with nothing beside it
-    python benchmarks/probe_overhead.py --blocks 100
+    python benchmarks/probe_overhead.py                     about 3 minutes on one core, with nothing beside it
+    python benchmarks/probe_overhead.py --rounds 6000
 
-One process, one loop of matrix products of the given length. A block takes a few steps of each kind, the kinds in random order: bare; with the
-probe where hvbench launched nothing; and with the probe in a launch, which notes step, loss, tokens and progress. A kind's seconds are those of
-its whole loop; the interval is over the blocks' ratios, on the log scale. The calls by themselves are timed around steps of nothing, where
-the processor's caches hold all of the probe and nothing else. Goal: at most 0.5 % above.
+One process, one loop of matrix products of the given length, of three kinds of step: bare; with the probe where hvbench launched
+nothing; and with the probe in a launch, which notes step, loss, tokens and progress. A round is one step of each kind in a random
+order, then the same in the reverse order, so each kind also follows each; a round gives one ratio of the seconds of its two steps
+of a kind over those of its two bare ones, and the interval is over the rounds, on the log scale. The time of a step is all that
+passes until the next one. Progress is written every so many steps in which a loop of that kind alone would write it. The calls
+by themselves are timed around steps of nothing, where the processor's caches hold all of the probe and nothing else.
+Goal: at most 0.5 % above.
 """
 
 from __future__ import annotations
@@ -44,8 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--step-ms", type=float, default=10.0, help="of a bare step (default: %(default)s)")
-    parser.add_argument("--blocks", type=int, default=80, help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, help="steps of each kind in a block (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3000, help="of two steps of each kind (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the order (default: %(default)s)")
     return parser.parse_args(arguments)
 
@@ -73,32 +75,47 @@ def make_work(step_seconds: float) -> Callable[[], None]:
     return lambda: work(products)
 
 
-def take_steps(training: probe.Training, work: Callable[[], None], *, steps: int) -> float:
-    """Seconds of steps with the probe."""
-    begun = time.perf_counter()
-    for _ in range(steps):
-        with training.step():
-            work()
-        training.log(loss=1.0)
-    return time.perf_counter() - begun
+def take_bare_step(work: Callable[[], None]) -> None:
+    """A step without it."""
+    work()
 
 
-def take_bare_steps(work: Callable[[], None], *, steps: int) -> float:
-    """Seconds of the same steps without it."""
-    begun = time.perf_counter()
-    for _ in range(steps):
+def take_step(training: probe.Training, work: Callable[[], None]) -> None:
+    """A step with the probe."""
+    with training.step():
         work()
-    return time.perf_counter() - begun
+    training.log(loss=1.0)
 
 
-def time_blocks(kinds: dict[str, Callable[[], float]], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Kind of step -> its seconds in every block; within a block the steps of one kind follow each other, the kinds in random order."""
+def time_rounds(kinds: dict[str, Callable[[], None]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Kind of step -> the seconds of its two steps in every round."""
     order = random.Random(options.seed)
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(options.blocks):
-        for name in order.sample(list(kinds), len(kinds)):
-            seconds[name].append(kinds[name]())
+    for _ in range(options.rounds):
+        there = order.sample(list(kinds), len(kinds))
+        taken = dict.fromkeys(kinds, 0.0)
+        for name in (*there, *reversed(there)):
+            begun = time.perf_counter()
+            kinds[name]()
+            taken[name] += time.perf_counter() - begun
+        for name in kinds:
+            seconds[name].append(taken[name])
     return seconds
+
+
+def time_calls(training: probe.Training) -> float:
+    """Seconds of the probe's calls around a step of nothing."""
+    times = []
+    for take in (lambda: take_step(training, idle), lambda: take_bare_step(idle)):
+        begun = time.perf_counter()
+        for _ in range(EMPTY_STEPS):
+            take()
+        times.append(time.perf_counter() - begun)
+    return (times[0] - times[1]) / EMPTY_STEPS
+
+
+def idle() -> None:
+    """A step's work that is none."""
 
 
 def time_import() -> list[float]:
@@ -117,21 +134,17 @@ def main() -> None:
     work = make_work(options.step_ms / 1e3)
     with tempfile.TemporaryDirectory(prefix="hvbench-probe-") as folder, launch(Path(folder)) as launched:
         trainings = {"outside a launch": probe.Training(), "in a launch": launched}
-        kinds: dict[str, Callable[[], float]] = {"bare": lambda: take_bare_steps(work, steps=options.steps)}
+        kinds: dict[str, Callable[[], None]] = {"bare": lambda: take_bare_step(work)}
         for name, training in trainings.items():
-            kinds[name] = lambda training=training: take_steps(training, work, steps=options.steps)
-        for kind in kinds.values():
-            kind()
-        seconds = time_blocks(kinds, options)
-        nothing = take_bare_steps(lambda: None, steps=EMPTY_STEPS)
-        calls = {
-            name: (take_steps(training, lambda: None, steps=EMPTY_STEPS) - nothing) / EMPTY_STEPS
-            for name, training in trainings.items()
-        }
-    bare = statistics.median(seconds["bare"]) / options.steps
-    print(f"{options.blocks} blocks of {options.steps} steps of each kind; a bare step took {bare * 1e3:.2f} ms")
+            kinds[name] = lambda training=training: take_step(training, work)
+        launched.report_seconds *= len(kinds)  # the steps of the others take time, too
+        seconds = time_rounds(kinds, options)
+        calls = {name: time_calls(training) for name, training in trainings.items()}
+    bare = statistics.median(seconds["bare"]) / 2
+    print(f"{options.rounds} rounds of two steps of each kind; a bare step took {bare * 1e3:.2f} ms")
     for name in trainings:
-        ratio = estimate_rate([probed / bare for probed, bare in zip(seconds[name], seconds["bare"], strict=True)])
+        pairs = zip(seconds[name], seconds["bare"], strict=True)
+        ratio = estimate_rate([probed / without for probed, without in pairs])
         goal = "reached" if ratio.high <= GOAL else "missed" if ratio.low > GOAL else "undecided"
         print(
             f"{name}: {ratio.centre:.4f} times as long (95 % interval {ratio.low:.4f} to {ratio.high:.4f}; goal {GOAL}: {goal}); "

@@ -12,15 +12,28 @@ class StepClock:
     """Seconds of steps and of what lies between them, by calls at their ends, at which the device is idle."""
 
     def __init__(self) -> None:
-        self.step_seconds: list[float] = []
-        self.data_seconds: list[float] = []
+        self._marks: list[float] = []  # begin and end of every step in turn, by the clock of training alone
         self.pauses = 0  # that contain this moment
         self._origin: float | None = None  # when the first step began, and all pauses since; None: none has begun
         self._begun = 0.0  # the present step, by the clock of training alone
-        self._ended = 0.0  # the last step, by the same
         self._paused_seconds = 0.0
         self._pause_begun = 0.0  # of a pause that contains this moment
         self._evaluated = 0.0  # pauses up to the last step's end or to the last evaluation since
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Of every step."""
+        return self.step_seconds_after(0)
+
+    @property
+    def data_seconds(self) -> list[float]:
+        """Of the wait before every step."""
+        return [begun - ended for begun, ended in zip(self._marks[::2], [0.0, *self._marks[1::2]], strict=False)]
+
+    def step_seconds_after(self, steps: int) -> list[float]:
+        """Of every step but the first so many."""
+        begun, ended = self._marks[2 * steps :: 2], self._marks[2 * steps + 1 :: 2]
+        return [end - begin for begin, end in zip(begun, ended, strict=True)]
 
     @property
     def training_seconds(self) -> float:
@@ -37,17 +50,15 @@ class StepClock:
         if self._origin is None:
             self._origin = time.perf_counter()
         else:
-            self._begun = self._ended if at_once else time.perf_counter() - self._origin
+            self._begun = self._ended() if at_once else time.perf_counter() - self._origin
         self._evaluated = self._paused_seconds
 
-    def end_step(self) -> float:
-        """The step ends now; its seconds."""
-        now = self.training_seconds
-        seconds = now - self._begun
-        self.step_seconds.append(seconds)
-        self.data_seconds.append(self._begun - self._ended)
-        self._ended, self._evaluated = now, self._paused_seconds
-        return seconds
+    def end_step(self) -> None:
+        """The step ends now. As little is done as can be: after a step of 10 ms the processor's caches hold none of this."""
+        now = (self._pause_begun if self.pauses else time.perf_counter()) - self._origin
+        self._marks.append(self._begun)
+        self._marks.append(now)
+        self._evaluated = self._paused_seconds
 
     def begin_pause(self) -> None:
         """Training rests from now on. Pauses may lie within each other, and within a step."""
@@ -69,10 +80,14 @@ class StepClock:
         """
         seconds = self._all_pauses() - self._evaluated
         if not seconds and self._origin is not None:
-            seconds = self.training_seconds - self._ended
+            seconds = self.training_seconds - self._ended()
             self._leave_out(seconds)
         self._evaluated = self._all_pauses()
         return seconds, self.training_seconds
+
+    def _ended(self) -> float:
+        """When the last step ended, by the clock of training alone."""
+        return self._marks[-1] if self._marks else 0.0
 
     def _leave_out(self, seconds: float) -> None:
         self._paused_seconds += seconds

@@ -44,6 +44,7 @@ class LaunchedTraining(Training):
     """See `hvbench.probe.Training`."""
 
     is_launched = True
+    report_seconds = INTERVAL_SECONDS  # between two reports of progress while steps are taken
 
     def __init__(self, folder: str, *, variable: str, tokens_per_step: Any) -> None:
         """Read what is asked; nothing is written yet. Raises ProbeError."""
@@ -60,6 +61,7 @@ class LaunchedTraining(Training):
         self.steps = 0
         self._may_be_done = False  # or it is not even asked
         self._has_gpu = False  # by the end of the warm-up: nothing that costs time is asked in every step
+        self._total = self._request.total_steps
         self._dense = self._request.warmup_steps + 1  # leading steps before each of which all is looked at
         self._reported = 0.0  # when progress was last written
         self._timed_tokens, self._timed_seconds = 0, 0.0  # up to then
@@ -83,7 +85,7 @@ class LaunchedTraining(Training):
         One rank of several may be the first whose loss is no number, and would leave the others waiting in an all-reduce: it
         trains to the end with them, and says so then.
         """
-        if self.steps >= self._request.total_steps or self._evaluations.stopped_by:
+        if self.steps >= self._total or self._evaluations.stopped_by:
             return True
         return self._samples.nonfinite is not None and self._request.world_size == 1
 
@@ -125,7 +127,7 @@ class LaunchedTraining(Training):
         if self._may_be_done and self._profile.has_begun and self._state in OPEN:
             return  # of a step that is no sample
         if self._state is State.BETWEEN and loss is not None:  # the usual call
-            self._samples.note_loss(detach(loss))
+            self._samples.note_loss(loss if type(loss) is float else detach(loss), steps=self.steps)
             loss = None
             if self._samples.nonfinite is not None:
                 self._may_be_done = True
@@ -184,7 +186,7 @@ class LaunchedTraining(Training):
             if self._is_measured_whole and self._is_profile_wanted:
                 self._begin_profiled_step()
                 return
-        if self._takes_turns or self.steps < self._dense or time.monotonic() - self._reported >= INTERVAL_SECONDS:
+        if self._takes_turns or self.steps < self._dense or time.monotonic() - self._reported >= self.report_seconds:
             self._prepare_step()
         if self._has_gpu:
             synchronize()
@@ -192,20 +194,15 @@ class LaunchedTraining(Training):
         self._state = State.STEP
 
     def end_step(self) -> None:
-        if self._state is State.PROFILED:
-            synchronize()
-            self._profile.end_step()
-            self._state = State.BETWEEN
-            return
-        if self._state is not State.STEP and not self._may("end_step", State.STEP):
+        if self._state is not State.STEP:
+            self._end_profiled_step()
             return
         if self._has_gpu:
             synchronize()
         self._clock.end_step()
         self._state = State.BETWEEN
-        self._samples.add_step()
         self.steps += 1
-        if self.steps >= self._request.total_steps:
+        if self.steps >= self._total:
             self._may_be_done = True
         if self._pending:
             pending, self._pending = self._pending, {}
@@ -282,7 +279,7 @@ class LaunchedTraining(Training):
     def _give_up(self, message: str, *, status: str = "failed", is_echo: bool = False) -> None:
         self._state = State.CLOSED
         failure = {"status": status, "message": message, "is_echo": is_echo}
-        last = {"step": self.steps, "loss": self._samples.loss[-1] if self.steps else None}
+        last = {"step": self.steps, "loss": self._samples.last_loss(self.steps)}
         write_failure(self._request.folder, failure, state=self._progress.state | last)
         self._forget_turns()
 
@@ -328,15 +325,21 @@ class LaunchedTraining(Training):
         self._profile.begin_step()
         self._state = State.PROFILED
 
+    def _end_profiled_step(self) -> None:
+        if self._may("end_step", State.PROFILED):
+            synchronize()
+            self._profile.end_step()
+            self._state = State.BETWEEN
+
     def _enter(self, phase: str) -> None:
         self._reported = time.monotonic()
         begin, self._counted = self._counted, max(self.steps, self._counted)
-        self._timed_seconds += sum(self._clock.step_seconds[begin:])
-        self._timed_tokens += self._samples.count_tokens(after=begin)
+        self._timed_seconds += sum(self._clock.step_seconds_after(begin))
+        self._timed_tokens += sum(tokens or 0 for tokens in self._samples.step_tokens(begin, self.steps))
         self._progress.enter(
             phase,
             step=self.steps,
-            loss=self._samples.loss[-1] if self.steps else None,
+            loss=self._samples.last_loss(self.steps),
             timed_tokens=self._timed_tokens * self._request.world_size,  # of all ranks, if they have equally many
             timed_seconds=self._timed_seconds,
         )
@@ -382,5 +385,5 @@ class LaunchedTraining(Training):
 
     def _note(self, values: dict[str, Any]) -> None:
         """Keep values of the last step, or, before the first, what holds from then on."""
-        self._samples.note(values)
+        self._samples.note(values, steps=self.steps)
         self._may_be_done |= self._samples.nonfinite is not None

@@ -96,7 +96,7 @@ def _describe_samples(measured: Measurement) -> Json:
         "device": device_name(),
         "step_seconds": measured.clock.step_seconds,
         "data_seconds": measured.clock.data_seconds,
-        **measured.samples.to_json(),
+        **measured.samples.to_json(len(measured.clock.step_seconds)),
         "evaluations": measured.evaluations.done,
         "stopped_by": measured.evaluations.stopped_by,
         "data_prepare_seconds": 0.0,  # nobody but the script knows when it prepares what

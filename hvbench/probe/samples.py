@@ -26,67 +26,66 @@ class Nonfinite:
 
 
 class LoggedSamples:
-    """What was logged of each step; None where nothing, or nothing finite, was. What costs time in every step is kept short."""
+    """What was logged, by the number of steps that had been trained then; None where nothing, or nothing finite, was.
+
+    A step costs nothing here before something is logged of it.
+    """
 
     def __init__(self, *, tokens_per_step: Any) -> None:
         """Raises ProbeError."""
-        self.steps = 0
-        self.loss: list[float | None] = []
-        self.step_tokens: list[int | None] = []
+        self.loss: dict[int, float | None] = {}  # by step, counted from 0, as all of these
         self.nonfinite: Nonfinite | None = None  # the first such loss
-        self._others: dict[str, dict[int, float | None]] = {name: {} for name in OTHERS}  # by step
-        self._tokens: int | None = None
+        self._others: dict[str, dict[int, float | None]] = {name: {} for name in OTHERS}
+        self._tokens: dict[int, int] = {}  # from that step on
         if tokens_per_step is not None:
-            self._tokens = to_count("probe.training(tokens_per_step", tokens_per_step)
+            self._tokens[0] = to_count("probe.training(tokens_per_step", tokens_per_step)
 
-    def add_step(self) -> None:
-        """A step has ended; what is logged from now on is of this one."""
-        self.loss.append(None)
-        self.step_tokens.append(self._tokens)
-        self.steps += 1
-
-    def note_loss(self, value: Any) -> None:
-        """Keep the loss of the last step, if there is one. Raises ProbeError."""
+    def note_loss(self, value: Any, *, steps: int) -> None:
+        """Keep the loss of the last of so many steps, if there is one. Raises ProbeError."""
         number = value if type(value) is float else to_number("training.log(loss", value)
-        if not self.steps:
+        if not steps:
             return
         if abs(number) < LARGEST:
-            self.loss[-1] = number
+            self.loss[steps - 1] = number
             return
-        self.loss[-1] = None
+        self.loss[steps - 1] = None
         if self.nonfinite is None:
-            self.nonfinite = Nonfinite(number, self.steps - 1)
+            self.nonfinite = Nonfinite(number, steps - 1)
 
-    def note(self, values: dict[str, Any]) -> None:
+    def note(self, values: dict[str, Any], *, steps: int) -> None:
         """Keep other values of the last step; before the first one, only what holds from then on. Raises ProbeError."""
         for name, value in values.items():
             if name == "loss":
-                self.note_loss(value)
+                self.note_loss(value, steps=steps)
             elif name == "tokens":
-                self._tokens = to_count("training.log(tokens", value)
-                if self.steps:
-                    self.step_tokens[-1] = self._tokens
+                self._tokens[max(0, steps - 1)] = to_count("training.log(tokens", value)
             else:
                 number = to_number(f"training.log({name}", value)
-                if self.steps:
-                    self._others[name][self.steps - 1] = finite_or_none(number)
+                if steps:
+                    self._others[name][steps - 1] = finite_or_none(number)
 
-    def count_tokens(self, *, after: int) -> int:
-        """Tokens of this rank in all steps after so many; 0 where they are not known."""
-        return sum(tokens or 0 for tokens in self.step_tokens[after:])
+    def last_loss(self, steps: int) -> float | None:
+        """Of the last of so many steps."""
+        return self.loss.get(steps - 1)
 
-    def to_json(self) -> dict[str, list[Any]]:
+    def step_tokens(self, begin: int, end: int) -> list[int | None]:
+        """Tokens of this rank in each of the steps from `begin` to before `end`; None where they are not known."""
+        tokens = next((self._tokens[step] for step in reversed(self._tokens) if step <= begin), None)
+        return [tokens := self._tokens.get(step, tokens) for step in range(begin, end)]
+
+    def to_json(self, steps: int) -> dict[str, list[Any]]:
         """Fields of `hvbench.records.record.RankSamples`: what is not known of every step is not listed."""
-        listed = {name: [by_step.get(step) for step in range(self.steps)] for name, by_step in self._others.items()}
+        listed = {name: [by_step.get(step) for step in range(steps)] for name, by_step in self._others.items()}
         for name, by_step in self._others.items():
             # A record holds two of them as finite numbers.
-            if len(by_step) < self.steps or (name != "gradient_norm" and None in listed[name]):
+            if len(by_step) < steps or (name != "gradient_norm" and None in listed[name]):
                 listed[name] = []
+        tokens = self.step_tokens(0, steps)
         return {
-            "loss": self.loss,
+            "loss": [self.loss.get(step) for step in range(steps)],
             **listed,
             "skipped_steps": [],
-            "step_tokens": [] if None in self.step_tokens else self.step_tokens,
+            "step_tokens": [] if None in tokens else tokens,
         }
 
 
