@@ -1,6 +1,6 @@
 """What `hvbench.probe` costs a step of 10 ms, and what importing it costs.
 
-    python benchmarks/probe_overhead.py                     about 3 minutes on one core, with nothing beside it
+    python benchmarks/probe_overhead.py                     about 4 minutes on one core, with nothing beside it
     python benchmarks/probe_overhead.py --rounds 6000
 
 One process, one loop of matrix products of the given length, of three kinds of step: bare; with the probe where hvbench launched

@@ -21,6 +21,15 @@ OUT_OF_MEMORY = (
     "bad_alloc", "Cannot allocate memory",
 )  # fmt: skip
 
+# Substrings of messages by which what joins ranks says that another one is gone, or has not come.
+ANOTHER_RANK_IS_GONE = (
+    "HorovodInternalError", "HorovodAllreduce", "Horovod has been shut down",
+    "Connection closed by peer", "Connection reset by peer", "gloo/transport/tcp/", "gloo/transport/uv/",  # Gloo
+    "ncclRemoteError", "Connection closed by remote peer", "Watchdog caught collective operation timeout",  # NCCL
+    "Did the remote server shutdown or crash", "The client socket has failed to connect", "DistNetworkError",  # torch.distributed
+    "Collective ops is aborted by", "stopped sending heartbeats", "coordination service agent is in error state",  # TensorFlow
+)  # fmt: skip
+
 TRACEBACK = "Traceback (most recent call last):"
 MAX_WORDS = 300  # characters of a program's last words
 
@@ -70,6 +79,11 @@ def describe_silence(rank: int, stacks: Mapping[int, Stack]) -> str:
     if stack is None or stack.place is None:
         return f"rank {rank} does not say where it is"
     return f"rank {rank} waited for its turn" if stack.is_at_turns else f"rank {rank} was in {stack.place}"
+
+
+def is_echo(text: str) -> bool:
+    """Whether a message only says that another rank is gone, whose own failure is the cause."""
+    return any(part in text for part in ANOTHER_RANK_IS_GONE)
 
 
 def last_words(log: str) -> str:

@@ -6,9 +6,7 @@ workers do, write and report the same as any other; only their processes have an
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -37,10 +35,6 @@ class RankOfMpirun(WorkerProcess):
         if returncode is not None and returncode > SIGNALLED:
             returncode = 1 if (self.folder / "failure.json").exists() else SIGNALLED - returncode
         return self._news(returncode)
-
-    def _send_signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int((self.folder / "pid").read_text(encoding="utf-8")), number)
 
 
 class MpirunWorkers:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvbench.launch.context import without_launcher
-from hvbench.launch.diagnosis import OUT_OF_MEMORY
+from hvbench.launch.diagnosis import OUT_OF_MEMORY, is_echo
 from hvbench.launch.messages import (
     Exited,
     Json,
@@ -125,7 +125,9 @@ class WorkerProcess:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _send_signal(self, number: signal.Signals) -> None:
-        self.process.send_signal(number)
+        """Send it to the process that measures: the child of this agent, or a descendant of it."""
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int((self.folder / "pid").read_text(encoding="utf-8")), number)
 
     def _results(self) -> list[Message]:
         messages: list[Message] = []
@@ -154,7 +156,10 @@ class WorkerProcess:
             was_oom = -returncode == signal.SIGKILL and count_oom_kills() > self._oom_kills
             was_oom |= self._has_memory_limit and any(text in tail for text in OUT_OF_MEMORY)
             message = f"killed by {_signal_name(-returncode)}{', out of memory' if was_oom else ''}"
+            # A library that misses another rank may abort (NCCL's watchdog, TensorFlow's coordination service).
+            was_aborted = -returncode == signal.SIGABRT and is_echo(tail)
             failure = {"status": FailureStatus.OOM if was_oom else FailureStatus.FAILED, "message": message}
+            failure["is_echo"] = was_aborted and not was_oom
         elif not failure:
             failure = self._explain_exit(returncode, tail)
         progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}

@@ -1,7 +1,7 @@
-"""Becomes people's own training: `python -m hvbench.launch.script FOLDER` executes the command that FOLDER/generation.json has.
+"""Starts people's own training: `python -m hvbench.launch.script FOLDER` runs the command that FOLDER/generation.json has.
 
-The process that trains is the agent's child itself: it dies with the agent, obeys the memory limit, and its folder is
-that of a worker, in which `hvbench.probe` writes what a worker writes.
+The script dies with its agent, obeys the memory limit, has its cores before its first line, and its folder is that of a worker,
+in which `hvbench.probe` writes what a worker writes. This process stays until the script ends, and ends as it did.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from hvbench.io.atomic import write_json
 from hvbench.launch.messages import WorkerDescription
-from hvbench.launch.own_process import die_with_parent, limit_memory
+from hvbench.launch.own_process import adopt_orphans, die_with_parent, keep_to_own_cores, limit_memory
+from hvbench.launch.supervisor import end_as, supervise
 from hvbench.launch.task import FailureStatus
 
 PHASE = "script"  # what it does before its training begins
@@ -25,12 +27,27 @@ END = "end"  # name of the file in the folder that tells the probe that every ra
 
 
 def main(folder: Path) -> None:
-    """Execute the command in its folder; what cannot be executed is a failure of the launch. Never returns."""
+    """Run the command in its folder, and leave no process of it; what cannot be executed is a failure of the launch. Never returns."""
     about = WorkerDescription.from_json(json.loads((folder / "generation.json").read_text(encoding="utf-8")))
-    die_with_parent(about.agent_pid)
+    die_with_parent(about.agent_pid, signal.SIGTERM)
+    adopt_orphans()
     write_json(folder / "progress.json", {"index": 0, "phase": PHASE, "step": 0}, durable=False)
+    supervisor = os.getpid()
+    script = os.fork()
+    if not script:
+        execute(about, folder, parent=supervisor)
+    end_as(supervise(script))
+
+
+def execute(about: WorkerDescription, folder: Path, *, parent: int) -> None:
+    """Become the script, in a session and process group of its own. Never returns."""
+    os.setsid()
+    die_with_parent(parent)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and whose children would
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.chdir(about.folder)
+        keep_to_own_cores(local_rank=about.local_rank, local_size=about.world_size)
         limit_memory(about.memory_limit_bytes)
         os.execvp(about.command[0], about.command)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a word

@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 
-from hvbench.launch.diagnosis import OUT_OF_MEMORY, last_words
+from hvbench.launch.diagnosis import OUT_OF_MEMORY, TRACEBACK, is_echo, last_words
 from hvbench.launch.messages import Json, Start
 from hvbench.launch.process import UNEXPLAINED, WorkerProcess
 from hvbench.launch.script import END, VARIABLE, find_processes
 from hvbench.launch.task import FailureStatus
 
-FORK_SECONDS = 5.0  # to end what a script has started, and what that starts meanwhile
+SUPERVISOR_SECONDS = 10.0  # for a script's supervisor to end what the script has started
 END_SECONDS = 5.0  # for a script to leave after its measurement: to close files, to leave its process group
 TEACH = (
     "ended without a measurement: it never called the probe; put its loop into `with probe.training() as training:` and "
@@ -35,11 +34,12 @@ class ScriptProcess(WorkerProcess):
             (self.folder / END).touch()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=END_SECONDS)
-        deadline = time.monotonic() + FORK_SECONDS
-        while (processes := find_processes(self.folder)) and time.monotonic() < deadline:
-            for process in processes:
-                with contextlib.suppress(OSError):
-                    os.kill(process, signal.SIGKILL)
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=SUPERVISOR_SECONDS)
+        for process in find_processes(self.folder):  # of a supervisor that was itself killed
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
         super().kill()
 
     def _environment(self, order: Start) -> dict[str, str]:
@@ -56,7 +56,8 @@ class ScriptProcess(WorkerProcess):
         words = last_words(tail)
         is_oom = any(text in words for text in (*OUT_OF_MEMORY, "MemoryError"))
         message = f"exited with code {returncode}{f': {words}' if words else f' {UNEXPLAINED}'}"
-        return {"status": FailureStatus.OOM if is_oom else FailureStatus.FAILED, "message": message}
+        status = FailureStatus.OOM if is_oom else FailureStatus.FAILED
+        return {"status": status, "message": message, "is_echo": not is_oom and is_echo(tail.rpartition(TRACEBACK)[2])}
 
 
 def path_of_scripts(environment: Mapping[str, str]) -> str:

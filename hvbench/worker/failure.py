@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.io.atomic import write_json
+from hvbench.launch import diagnosis
 from hvbench.launch.diagnosis import OUT_OF_MEMORY
 from hvbench.launch.own_process import limit_memory
 from hvbench.launch.task import FailureStatus
 from hvbench.worker.progress import ProgressFile
 
 MAX_LINE = 500  # characters
-
-# Substrings of messages by which Horovod says that another rank is gone.
-ANOTHER_RANK_IS_GONE = ("HorovodAllreduce", "Horovod has been shut down", "Connection closed by peer")
 
 
 def report_failure(directory: Path, error: BaseException, *, progress: ProgressFile | None) -> None:
@@ -46,6 +44,6 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
     if is_oom:  # TensorFlow says it somewhere in the middle
         line = next((part for part in message if any(text in part for text in OUT_OF_MEMORY)), line)
     line = "".join(letter if letter.isprintable() else " " for letter in line)
-    is_echo = type(error).__name__ == "HorovodInternalError" or any(text in str(error) for text in ANOTHER_RANK_IS_GONE)
+    is_echo = diagnosis.is_echo(f"{type(error).__name__}: {error}")
     status = FailureStatus.OOM if is_oom else FailureStatus.FAILED
     return {"status": status.value, "message": line[:MAX_LINE], "is_echo": is_echo and not is_oom}

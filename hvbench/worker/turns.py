@@ -104,17 +104,6 @@ def join_turns(*, rank: int, world_size: int) -> Turns:
     return Turns(connection)
 
 
-def keep_to_own_cores(*, local_rank: int, local_size: int) -> None:
-    """Bind this process, and the threads that it will start, to its share of the host's cores, where turns are taken.
-
-    Ranks that are woken together may find themselves on one core, and a turn is over before the kernel has spread them.
-    """
-    if os.environ.get(VARIABLE):
-        cores = sorted(os.sched_getaffinity(0))
-        begin, end = (len(cores) * rank // local_size for rank in (local_rank, local_rank + 1))
-        os.sched_setaffinity(0, cores[begin : max(end, begin + 1)])
-
-
 def stretch_timeout(seconds: float) -> float:
     """The time limit of a point: in turns of `hvbench ab` it also waits for the other arm, whose limit is the same."""
     return 2 * seconds + 2 * GIVE_UP_SECONDS if os.environ.get(VARIABLE) else seconds

@@ -12,6 +12,7 @@ from typing import Any
 from hvbench.frameworks import load_framework, references
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
+from hvbench.launch.own_process import keep_to_own_cores
 from hvbench.launch.requests import JobKind
 from hvbench.records.float32 import require_ieee_float32
 from hvbench.records.source import read_source
@@ -25,7 +26,7 @@ from hvbench.worker.ceiling_process import CeilingProcess
 from hvbench.worker.faults import load_faults
 from hvbench.worker.local_ceiling import LocalCeilings
 from hvbench.worker.progress import ProgressFile
-from hvbench.worker.turns import Turns, join_turns, keep_to_own_cores
+from hvbench.worker.turns import Turns, join_turns
 
 
 class Worker:

@@ -38,7 +38,8 @@ def before() -> None:
         if os.fork() == 0:
             os.setsid()
             leave_child()
-            os._exit(0)
+            # and one that nothing but its descent tells
+            os.execve(sys.executable, [sys.executable, "-c", f"import time; time.sleep({HOUR})", os.getcwd()], {})
     if FAULT.startswith("prints binary"):
         os.write(1, NOISE)
         os.write(2, NOISE)

@@ -14,7 +14,7 @@ from hvbench.launch.diagnosis import last_words
 from hvbench.records.record import Outcome, Record
 from hvbench.records.store import RunFolder
 from tests import patience
-from tests.faults.sweeps import RunningSweep, start_sweep, wait_until
+from tests.faults.sweeps import RunningSweep, read_command, start_sweep, wait_until
 
 pytestmark = pytest.mark.slow
 FAULTY = Path(__file__).with_name("faulty.py")
@@ -68,8 +68,15 @@ def start(text: str, folder: Path, *options: str) -> RunningSweep:
 def finish(sweep: RunningSweep) -> tuple[int, str]:
     code, output = sweep.wait()
     sweep.wait_for_nobody()
+    assert find_commands(sweep.folder.path.parent) == []
     assert "Traceback" not in output, output
     return code, output
+
+
+def find_commands(folder: Path) -> list[str]:
+    """Command lines that name the folder in which the scripts ran, of processes that were told nothing else of it."""
+    commands = (read_command(int(entry.name)) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return [command for command in commands if command.endswith(f" {folder}")]
 
 
 def read(folder: RunFolder) -> dict[str, Record]:

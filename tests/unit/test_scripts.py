@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +16,9 @@ import pytest
 
 from hvbench.errors import UsageError
 from hvbench.launch.joining import join_variables
+from hvbench.launch.messages import WorkerDescription
 from hvbench.launch.script import VARIABLE, find_processes
+from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Plan, make_plan
 from hvbench.records.script_source import describe_script_source, list_tracked
@@ -23,6 +27,7 @@ from hvbench.spec.schema import suite_schema
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.suite import Suite, apply_overrides, apply_scale, parse_suite
 from hvbench.sweep.tasks import make_task
+from tests import patience
 
 SUITE = """
 question = "Is our fine-tuning still as fast as last week?"
@@ -242,3 +247,74 @@ def test_git_runs_nothing_that_a_repository_names_and_takes_any_name_of_a_file(t
     assert not ran.exists()
     git(folder, "status")
     assert ran.exists(), "git itself would have run it"
+
+
+def make_rank(folder: Path, program: str) -> list[str]:
+    """A rank's folder for a script of Python, as its agent leaves it; the words that start the script."""
+    folder.mkdir()
+    about = WorkerDescription(
+        framework="script", rank=0, world_size=1, local_rank=0, host="here", threads=1, device="cpu", jobs=[],
+        command=[sys.executable, "-c", program, str(folder)], folder=str(folder), agent_pid=os.getpid(),
+    )  # fmt: skip
+    (folder / "generation.json").write_text(json.dumps(vars(about)), encoding="utf-8")
+    return [sys.executable, "-P", "-m", "hvbench.launch.script", str(folder)]
+
+
+DAEMON = """
+import os, subprocess, sys
+hidden = f"import os, time; open({sys.argv[1]!r} + '/daemon', 'w').close(); time.sleep(3600)"
+if os.fork() == 0:
+    os.setsid()
+    subprocess.Popen([sys.executable, "-c", hidden, sys.argv[1]], env={}, start_new_session=True)
+    os._exit(0)
+import time
+while not os.path.exists(sys.argv[1] + "/daemon"):
+    time.sleep(0.01)
+"""
+
+
+def mentions(folder: Path) -> list[str]:
+    """Command lines of processes that name the folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes() if entry.name.isdecimal() else b""
+            if str(folder).encode() in words:
+                found.append(words.decode())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.kill(os.getpid(), 6)", -6),
+        ("open(sys.argv[1] + '/hangs', 'w').close(); time.sleep(3600)", -15),
+    ],
+)
+def test_a_script_s_end_is_the_process_s_and_nothing_of_it_is_left(end: str, code: int, tmp_path: Path) -> None:
+    """Not even a daemon with a session of its own and no environment by which it would be found."""
+    folder = tmp_path / "rank"
+    with subprocess.Popen(make_rank(folder, f"{DAEMON}{end}\n"), start_new_session=True) as process:
+        if code == -15:
+            deadline = time.monotonic() + patience.SECONDS
+            while not (folder / "hangs").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            process.terminate()
+            assert process.wait(timeout=patience.SECONDS) == -9, "the script was killed"
+        else:
+            assert process.wait(timeout=patience.SECONDS) == code
+    assert mentions(folder) == []
+
+
+def test_a_script_has_its_cores_before_its_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a process group of its own, in which what it forks is suspended with it; SIGPIPE is what it is for any program."""
+    monkeypatch.setenv(TURNS, "a:nowhere")
+    program = "import os, signal; print(len(os.sched_getaffinity(0)), os.getpgid(0) == os.getpid() == os.getsid(0))"
+    words = make_rank(tmp_path / "rank", program)
+    about = json.loads((tmp_path / "rank" / "generation.json").read_text(encoding="utf-8"))
+    (tmp_path / "rank" / "generation.json").write_text(json.dumps(about | {"world_size": 64}), encoding="utf-8")
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "1 True\n"

@@ -240,7 +240,7 @@ def test_without_a_turn_server_no_rank_waits(monkeypatch: pytest.MonkeyPatch, tm
 
 def test_ranks_in_turns_share_out_the_cores(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     all_cores = os.sched_getaffinity(0)
-    code = "import sys, os; from hvbench.worker.turns import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
+    code = "import sys, os; from hvbench.launch.own_process import keep_to_own_cores as k; k(local_rank=int(sys.argv[1]), local_size=int(sys.argv[2]))"
 
     def cores(rank: int, size: int) -> set[int]:
         told = subprocess.run(
