@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from hvbench.launch.diagnosis import Stack, read_stack
 from hvbench.launch.messages import Exited, Json, Message, Progress, Result, StackDump
+from hvbench.launch.script import EVALUATES, FINISHED, STOPPED
 from hvbench.launch.task import FailureStatus
 
 
@@ -79,6 +80,23 @@ class Generation:
     def has_ended_before(self, index: int) -> bool:
         """Whether some rank's worker has ended without a result of job `index`."""
         return any(rank in self.ends for rank in self.unfinished(index))
+
+    def split_by_stop(self, index: int) -> tuple[int, int] | None:
+        """(a rank of a script that its own evaluation has ended early, a rank that trains on); None where there are not both."""
+        states = {rank: self._phase_of(rank, index) for rank in self.ranks}
+        stopped = [rank for rank, phase in states.items() if phase == STOPPED or self._has_stopped(rank, index)]
+        done = (None, STOPPED, EVALUATES, FINISHED)
+        going = [rank for rank in self.unfinished(index) if states[rank] not in done]
+        return (stopped[0], going[0]) if stopped and going else None
+
+    def _phase_of(self, rank: int, index: int) -> str | None:
+        seen = self.progress.get(rank)
+        return seen.phase if seen and seen.index == index else None
+
+    def _has_stopped(self, rank: int, index: int) -> bool:
+        """Whether its result says so, which nobody has validated yet."""
+        samples = self.results.get(index, {}).get(rank, {}).get("samples")
+        return isinstance(samples, dict) and bool(samples.get("stopped_by"))
 
     def first_cause(self) -> Exited:
         """The end that explains the others; of equal ones, the lowest rank's."""

@@ -16,15 +16,20 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 
-class ScriptRequest(Spec):
+class LaunchRequest(Spec):
+    """What is asked of a launch, whatever it trains."""
+
+    measure: MeasureSettings
+    key: str = Field("", description="names the launch, and its folder of checkpoints")
+    repeat: int = Field(0, ge=0, description="which launch of the point it is")
+    place: int | None = Field(None, description="number of the launch among those that are run in turns")
+
+
+class ScriptRequest(LaunchRequest):
     """Time the steps of people's own training; `hvbench.probe` reads it in the process that trains."""
 
     kind: Literal["script"] = "script"
     point: ScriptPoint
-    measure: MeasureSettings
-    key: str = Field(description="names the launch")
-    repeat: int = Field(0, ge=0, description="which launch of the point it is")
-    place: int | None = Field(None, description="number of the launch among those that are run in turns")
     profile: str | None = Field(
         None, description="folder for what the framework's profiler records after the timed steps; None: nothing"
     )
@@ -39,15 +44,11 @@ class JobKind(StrEnum):
     ALLREDUCE = "allreduce"
 
 
-class MeasureRequest(Spec):
+class MeasureRequest(LaunchRequest):
     """Train a point and time its steps."""
 
     kind: Literal["measure"] = "measure"
     point: Point
-    measure: MeasureSettings
-    key: str = Field("", description="names the launch, and its folder of checkpoints")
-    repeat: int = Field(0, ge=0, description="which launch of the point it is")
-    place: int | None = Field(None, description="number of the launch among those that are run in turns")
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
     data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")

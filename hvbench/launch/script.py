@@ -21,6 +21,9 @@ from hvbench.launch.task import FailureStatus
 
 PHASE = "script"  # what it does before its training begins
 NOT_BEGUN = "has not come to its training (`with probe.training() as training:`)"
+STOPPED = "stopped early"  # what it is in, in the progress of a rank that a target or its patience has ended, until it has a result
+EVALUATES = "evaluate"  # what it is in during a pause
+FINISHED = "finished"  # it has a result
 # Names the folder, for the probe, and is what its processes are found by, whatever session they are in.
 VARIABLE = "HVBENCH_PROBE"
 END = "end"  # name of the file in the folder that tells the probe that every rank has measured

@@ -24,6 +24,9 @@ from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 STACK_SECONDS = 10.0
 STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
+AGREE_SECONDS = (
+    10.0  # for the other ranks of a script to stop early where one has: after that they wait for it in an all-reduce
+)
 GRACE_SECONDS = 2.0  # the other ranks of a dead one notice within this time; the first cause is then picked among all
 
 
@@ -124,6 +127,7 @@ class WorkerSet:
         self._begun, self._waited_before = time.monotonic(), self.waited_seconds()
         self._counts_from: float | None = None  # when its time limit began; the start has a limit of its own
         self._waited_at_start = 0.0
+        self._split_since: float | None = None  # since when some ranks have stopped early and others train on
 
     def note(self, message: Message) -> None:
         """Take in a report on these workers."""
@@ -151,6 +155,8 @@ class WorkerSet:
             return self._end()
         if generation.has_ended_before(index):
             return self._end(self._explain_end(index))
+        if split := self._explain_split(index):
+            return self._end(split)
         if self._counts_from is None and generation.has_started():
             self._counts_from, self._waited_at_start = time.monotonic(), self.waited_seconds()
         if time.monotonic() < self.ends_at:
@@ -223,6 +229,26 @@ class WorkerSet:
             message=failure.message,
             log=self._keep_log(end),
             **training,
+        )
+
+    def _explain_split(self, index: int) -> Failure | None:
+        """What ends job `index`, a script's, where one rank has stopped early and another trains on, for so long that it is no skew."""
+        split = self.generation.split_by_stop(index) if self.tasks[index].command else None
+        if split is None:
+            self._split_since = None
+            return None
+        self._split_since = self._split_since or time.monotonic()
+        if time.monotonic() - self._split_since < AGREE_SECONDS:
+            return None
+        stopped, rank = split
+        return Failure(
+            status=FailureStatus.FAILED,
+            rank=rank,
+            phase=self.generation.phase(rank),
+            message=f"trains on where rank {stopped} has stopped early: every rank has to give training.evaluate() the same loss, the "
+            "mean over all ranks",
+            log=str(self._log(rank)),
+            **self.generation.training(rank, index),
         )
 
     def _explain_timeout(self, index: int, *, seconds: float) -> Failure:

@@ -19,6 +19,7 @@ from typing import Any
 
 from hvbench.errors import ProbeError
 from hvbench.io.atomic import write_json
+from hvbench.launch.script import EVALUATES, FINISHED, STOPPED
 from hvbench.probe.blocks import OPEN, Pause, State, Step
 from hvbench.probe.clock import StepClock
 from hvbench.probe.device import is_on_gpu, synchronize
@@ -36,7 +37,6 @@ from hvbench.worker.turns import Turns, join_turns
 
 BEFORE = "script"  # what the process does before its training begins
 FIRST = "data"  # before its first step
-PAUSE = "evaluate"
 PROFILE = "profile"  # after the timed steps
 
 
@@ -216,7 +216,7 @@ class LaunchedTraining(Training):
     def begin_pause(self) -> None:
         if self._may("paused", *OPEN):
             self._clock.begin_pause()
-            self._enter(PAUSE)
+            self._enter(EVALUATES)
 
     def end_pause(self) -> None:
         if self._state in OPEN:  # else the training has ended within the pause
@@ -269,12 +269,14 @@ class LaunchedTraining(Training):
         )
         result = describe_result(measured)
         result["samples"] |= {"profile": self._profile.describe(), **(self._profile.peaks or {})}
+        if self._evaluations.stopped_by:
+            self._enter(STOPPED)  # for who starts the ranks: all of them have to, or none
         self._progress.clock.enter(WAITING)
         self._place.close()  # which waits for the other arms of a comparison
         self._turns.__exit__()
         result["samples"]["phase_seconds"] = self._progress.clock.take()
         write_json(self._request.folder / "result-0.json", result)
-        self._enter("finished")
+        self._enter(FINISHED)
 
     def _give_up(self, message: str, *, status: str = "failed", is_echo: bool = False) -> None:
         self._state = State.CLOSED

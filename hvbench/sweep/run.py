@@ -42,7 +42,7 @@ from hvbench.sweep.outcomes import (
 )
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
 from hvbench.sweep.resume import find_changes, require_unchanged
-from hvbench.sweep.tasks import make_task, seeded_point
+from hvbench.sweep.tasks import Shared, make_task, seeded_point
 from hvbench.training.flops import model_facts
 from hvbench.training.pretraining import pretrained_file, pretraining_name
 
@@ -180,20 +180,15 @@ class Sweep:
     def make_tasks(self, jobs: Sequence[Job]) -> list[Task]:
         """The tasks of `jobs`, with the places at which frameworks, or arms of `hvbench ab`, find each other."""
         places = number_places(self.suite.points(), jobs) | self.turns.number_places(jobs)
-        return [
-            make_task(
-                job,
-                self.settings,
-                place=places.get(job.key),
-                side=self.turns.side_of(job.point),
-                memory_limit_bytes=self.options.memory_limit_bytes,
-                checkpoints=self.checkpoints,
-                pretrained=self.pretrained,
-                texts=self.texts,
-                folder=self.suite.folder.resolve() if self.suite.folder else None,
-            )
-            for job in jobs
-        ]
+        shared = Shared(
+            settings=self.settings,
+            memory_limit_bytes=self.options.memory_limit_bytes,
+            checkpoints=self.checkpoints,
+            pretrained=self.pretrained,
+            texts=self.texts,
+            folder=self.suite.folder.resolve() if self.suite.folder else None,
+        )
+        return [make_task(job, shared, place=places.get(job.key), side=self.turns.side_of(job.point)) for job in jobs]
 
     def leave_out_startless(self, jobs: Sequence[Job], observer: Observer) -> list[Job]:
         """The jobs that have what they start from; the others leave a record that says why there is nothing."""

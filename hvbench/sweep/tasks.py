@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from hvbench.launch.requests import MeasureRequest, ScriptRequest
@@ -21,63 +21,70 @@ from hvbench.worker.turns import stretch_timeout
 PROFILES = "profiles"  # the run's folder of what profilers recorded, by the key of a launch
 
 
-def make_task(
-    job: Job,
-    settings: MeasureSettings,
-    *,
-    place: int | None = 0,
-    side: Side | None = None,
-    memory_limit_bytes: int | None = None,
-    checkpoints: Path = Path("checkpoints"),
-    pretrained: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
-    texts: Mapping[str, str] = MappingProxyType({}),
-    folder: Path | None = None,
-) -> Task:
-    """The task that measures one job.
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What a sweep gives to all of its tasks."""
+
+    settings: MeasureSettings
+    memory_limit_bytes: int | None = None  # what one worker may allocate; None: no limit
+    checkpoints: Path = Path("checkpoints")  # one folder of checkpoints a launch, named by its key, and `pretraining`
+    # run.json's `pretraining`: a launch that finds other weights there is not trained
+    pretrained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(
+        default_factory=dict
+    )  # run.json's `data`, digests by `name_text`: nor one that reads another text
+    folder: Path | None = None  # in which a script runs
+
+
+def make_task(job: Job, shared: Shared, *, place: int | None = 0, side: Side | None = None) -> Task:
+    """The task that measures one job, whose point has a resolved `world_size`.
 
     Args:
-        job: the launch; its point has a resolved `world_size`.
-        settings: how it is measured.
+        job: the launch.
+        shared: what it has in common with the others.
         place: its number among the launches that frameworks, or arms of `hvbench ab`, run in turns; None: it takes no turns.
         side: what it shares with the jobs whose workers live at the same time; None: its workers live alone.
-        memory_limit_bytes: what one worker may allocate; None: no limit.
-        checkpoints: the folder that holds one folder of checkpoints per launch, named by its key, and `pretraining`.
-        pretrained: run.json's `pretraining`: a launch that finds other weights there is not trained.
-        texts: run.json's `data`, digests by `name_text`: nor one that reads another text.
-        folder: in which a script runs.
     """
-    point = seeded_point(job, settings)
-    common = {
-        "group": (job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
-        "beside": None if side is None else (job.repeat, side),
-        "framework": job.point.framework,
-        "world_size": job.point.world_size or 1,
-        "device": job.point.device,
-        "timeout_seconds": stretch_timeout(time_limit_seconds(job, settings)),
-        "memory_limit_bytes": memory_limit_bytes,
+    point = seeded_point(job, shared.settings)
+    request, own = (
+        script_request(job, point, shared) if isinstance(point, ScriptPoint) else measure_request(job, point, shared)
+    )
+    return Task(
+        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
+        beside=None if side is None else (job.repeat, side),
+        framework=job.point.framework,
+        world_size=job.point.world_size or 1,
+        device=job.point.device,
+        job=request.model_copy(update={"place": place}).model_dump(),
+        timeout_seconds=stretch_timeout(time_limit_seconds(job, shared.settings)),
+        memory_limit_bytes=shared.memory_limit_bytes,
         **launch_facts(job.point),
-    }
-    about = {"measure": settings, "key": job.key, "repeat": job.repeat, "place": place}
-    if isinstance(point, ScriptPoint):
-        is_profiled = job.repeat < settings.profile_rounds
-        profile = str(checkpoints.parent / PROFILES / job.key) if is_profiled else None
-        request = ScriptRequest(point=point, **about, profile=profile)
-        return Task(
-            job=request.model_dump(),
-            command=tuple(point.arguments()),
-            folder=str(folder),
-            settings={"HVBENCH_SEED": str(point.seed)},
-            **common,
-        )
-    start = pretrained.get(pretraining_name(point), {}) if point.is_pretrained else {}
+        **own,
+    )
+
+
+def script_request(job: Job, point: ScriptPoint, shared: Shared) -> tuple[ScriptRequest, dict[str, Any]]:
+    """What a script's probe is asked, and the fields of a Task by which the script is run."""
+    is_profiled = job.repeat < shared.settings.profile_rounds
+    profile = str(shared.checkpoints.parent / PROFILES / job.key) if is_profiled else None
+    request = ScriptRequest(point=point, measure=shared.settings, key=job.key, repeat=job.repeat, profile=profile)
+    environment = {"HVBENCH_SEED": str(point.seed)}
+    return request, {"command": tuple(point.arguments()), "folder": str(shared.folder), "settings": environment}
+
+
+def measure_request(job: Job, point: Point, shared: Shared) -> tuple[MeasureRequest, dict[str, Any]]:
+    """What workers of an implementation here are asked; no further field of a Task."""
+    start = shared.pretrained.get(pretraining_name(point), {}) if point.is_pretrained else {}
     request = MeasureRequest(
         point=point,
-        **about,
-        checkpoints=str(checkpoints),
-        data_digest=texts.get(name_text(point)),
+        measure=shared.settings,
+        key=job.key,
+        repeat=job.repeat,
+        checkpoints=str(shared.checkpoints),
+        data_digest=shared.texts.get(name_text(point)),
         pretraining_digest=start.get("digest"),
     )
-    return Task(job=request.model_dump(), **common)
+    return request, {}
 
 
 def name_text(point: Point) -> str:

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -72,10 +73,15 @@ def call(words: list[str], folder: Path, **environment: str) -> subprocess.Compl
     )
 
 
-def sweep(folder: Path, *options: str) -> list[Record]:
+ALONE_WORDS = ("hvbench", "sweep", "bench.toml", "--np", "2")
+MPIRUN_WORDS = ("mpirun", "--oversubscribe", "-np", "2", "hvbench", "sweep", "bench.toml")
+AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+
+
+def sweep(folder: Path, *options: str, words: Sequence[str] = ALONE_WORDS) -> list[Record]:
     """Records of the suite in `folder`, of few steps, all ok."""
     chosen = [word for option in ("steps=3", "warmup_steps=2", "repeats=1", *options) for word in ("-s", option)]
-    done = call(["hvbench", "sweep", "bench.toml", "--np", "2", "--out", "run", "--no-report", *chosen], folder)
+    done = call([*words, "--out", "run", "--no-report", *chosen], folder, **AS_ROOT)
     assert done.returncode == 0, done.stdout
     records, problems = RunFolder(folder / "run").read_records()
     assert problems == []
@@ -192,10 +198,10 @@ def test_two_ranks_of_a_trainer_train_what_one_does_with_twice_the_batch(copied:
         assert rank.loss == pytest.approx(of_one.ranks[0].loss, rel=1e-4)
 
 
-def test_ranks_find_each_other_by_tf_config(tmp_path: Path) -> None:
+def test_ranks_find_each_other_by_tf_config_where_mpirun_started_them(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(MIRRORED, encoding="utf-8")
     (tmp_path / "bench.toml").write_text('[script]\ncommand = "python train.py"\n', encoding="utf-8")
-    (record,) = sweep(tmp_path)
+    (record,) = sweep(tmp_path, words=MPIRUN_WORDS)
     assert [rank.loss for rank in record.ranks] == [[2.0] * 5] * 2
 
 

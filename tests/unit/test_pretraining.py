@@ -23,7 +23,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.point import Silence
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
-from hvbench.sweep.tasks import make_task
+from hvbench.sweep.tasks import Shared, make_task
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, save_checkpoint
 from hvbench.training.pretraining import pretrained_file, pretraining_name
 from hvbench.worker.pretrain import load_pretrained
@@ -189,8 +189,14 @@ def test_weights_that_changed_since_a_run_was_begun_are_refused(tmp_path: Path) 
     sweep.pretrain(jobs, Maker(), Silence())
     assert sweep.folder.read_run()["pretraining"] == {name: about}
     job = next(job for job in jobs if job.point.is_pretrained)
-    assert make_task(job, sweep.settings, pretrained=sweep.pretrained).job["pretraining_digest"] == about["digest"]
-    assert make_task(jobs[0], sweep.settings, pretrained=sweep.pretrained).job["pretraining_digest"] is None
+    assert (
+        make_task(job, Shared(settings=sweep.settings, pretrained=sweep.pretrained)).job["pretraining_digest"]
+        == about["digest"]
+    )
+    assert (
+        make_task(jobs[0], Shared(settings=sweep.settings, pretrained=sweep.pretrained)).job["pretraining_digest"]
+        is None
+    )
     path = sweep.checkpoints / pretrained_file(job.point)
     write(PretrainRequest(point=job.point, steps=3, path=str(path)), value=1.0)
     with pytest.raises(UsageError, match="what it starts from has changed since it was begun"):

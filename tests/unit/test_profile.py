@@ -25,7 +25,7 @@ from hvbench.probe.profile import MOST_OPERATORS, OUTSIDE, STEPS, Profile
 from hvbench.probe.recorders import OperatorTime, name_event, read_plane, self_times
 from hvbench.records.record import Record
 from hvbench.spec.suite import parse_suite
-from hvbench.sweep.tasks import make_task
+from hvbench.sweep.tasks import Shared, make_task
 from tests.unit.sample_probe import Folder, MakeFolder, folder
 from tests.unit.sample_scripts import make_script_record
 
@@ -176,7 +176,7 @@ SUITE = '[script]\ncommand = "p"\n[measure]\nrepeats = 3\nprofile_rounds = 2\n'
 def test_the_first_launches_of_a_script_are_profiled() -> None:
     suite = parse_suite(SUITE, name="own", where="own.toml")
     plan = make_plan(suite.points(), suite.measure, world_size=1)
-    tasks = [make_task(job, suite.measure, checkpoints=Path("/run/checkpoints")) for job in plan.jobs]
+    tasks = [make_task(job, Shared(settings=suite.measure, checkpoints=Path("/run/checkpoints"))) for job in plan.jobs]
     key = f"/run/profiles/{plan.jobs[0].point.point_id}"
     assert [task.job["profile"] for task in tasks] == [f"{key}.r0", f"{key}.r1", None]
 

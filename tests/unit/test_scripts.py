@@ -15,9 +15,10 @@ import jsonschema
 import pytest
 
 from hvbench.errors import UsageError
+from hvbench.launch.generation import Generation
 from hvbench.launch.joining import join_variables
-from hvbench.launch.messages import WorkerDescription
-from hvbench.launch.script import VARIABLE, find_processes
+from hvbench.launch.messages import Progress, Result, WorkerDescription
+from hvbench.launch.script import STOPPED, VARIABLE, find_processes
 from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Plan, make_plan
@@ -26,7 +27,7 @@ from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.schema import suite_schema
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.suite import Suite, apply_overrides, apply_scale, parse_suite
-from hvbench.sweep.tasks import make_task
+from hvbench.sweep.tasks import Shared, make_task
 from tests import patience
 
 SUITE = """
@@ -159,10 +160,10 @@ def test_a_task_has_the_command_and_the_seed_of_its_launch() -> None:
         SUITE.replace("repeats = 2", "repeats = 2\nseed_per_repeat = true").replace("{dtype}", "{dtype} {seed}")
     )
     plan = make_plan(suite.points(), suite.measure, world_size=2)
-    task = make_task(plan.jobs[-1], suite.measure, folder=Path("/there"))
+    task = make_task(plan.jobs[-1], Shared(settings=suite.measure, folder=Path("/there")))
     assert task.command == ("python", "train.py", "--batch", "8", "--dtype=fp32", "1")
     assert (task.folder, task.settings, task.world_size) == ("/there", {"HVBENCH_SEED": "1"}, 2)
-    assert len({make_task(job, suite.measure).group for job in plan.jobs}) == len(plan.jobs)
+    assert len({make_task(job, Shared(settings=suite.measure)).group for job in plan.jobs}) == len(plan.jobs)
     assert find_pairs(Plan(jobs=plan.jobs, skipped=[], done=[])) == []  # there is no twin to compare it with
 
 
@@ -318,3 +319,25 @@ def test_a_script_has_its_cores_before_its_first_line(tmp_path: Path, monkeypatc
     about = json.loads((tmp_path / "rank" / "generation.json").read_text(encoding="utf-8"))
     (tmp_path / "rank" / "generation.json").write_text(json.dumps(about | {"world_size": 64}), encoding="utf-8")
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "1 True\n"
+
+
+def test_ranks_that_do_not_stop_together_are_told_apart_from_those_that_do_it_later() -> None:
+    ranks = Generation(number=0, ranks=[0, 1])
+
+    def report(rank: int, phase: str, index: int = 0) -> tuple[int, int] | None:
+        ranks.note(Progress(generation=0, rank=rank, index=index, phase=phase, step=5))
+        return ranks.split_by_stop(0)
+
+    assert report(0, "measure") is None and report(1, "measure") is None
+    assert report(1, STOPPED) == (1, 0), "not by its result: in turns it waits for the others before it has one"
+    assert report(0, "evaluate") is None, "it may come to the same"
+    assert report(0, "measure") == (1, 0)
+    assert report(0, STOPPED) is None
+    assert report(1, "finished") is None
+    report(0, "measure")
+    ranks.note(Result(generation=0, rank=1, index=0, result={"samples": {"stopped_by": "target"}}))
+    assert ranks.split_by_stop(0) == (1, 0)
+    assert ranks.split_by_stop(1) is None and report(0, "measure", index=1) is None
+    ranks.note(Result(generation=0, rank=1, index=0, result={"samples": "garbage"}))
+    report(0, "measure")
+    assert ranks.split_by_stop(0) is None

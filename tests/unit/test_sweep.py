@@ -31,7 +31,7 @@ from hvbench.sweep.outcomes import describe_other_hosts
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.resume import find_changes
 from hvbench.sweep.run import Sweep
-from hvbench.sweep.tasks import make_task
+from hvbench.sweep.tasks import Shared, make_task
 from tests.unit.sample_records import make_rank
 
 pytestmark = pytest.mark.skipif(
@@ -175,7 +175,7 @@ def test_a_folder_that_cannot_be_written_ends_it_too(tmp_path: Path) -> None:
 def test_a_task_carries_the_resolved_point_and_the_settings_to_its_workers() -> None:
     job = Job(point=Point(model="tiny", framework="tensorflow", world_size=2, device="cpu"), repeat=1)
     settings = MeasureSettings(steps=4)
-    task = make_task(job, settings)
+    task = make_task(job, Shared(settings=settings))
     assert (task.framework, task.world_size, task.device) == ("tensorflow", 2, "cpu")
     assert Point.model_validate(task.job["point"]) == job.point
     assert MeasureSettings.model_validate(task.job["measure"]) == settings
@@ -184,14 +184,14 @@ def test_a_task_carries_the_resolved_point_and_the_settings_to_its_workers() -> 
 
 def test_repeats_never_share_workers() -> None:
     point, settings = Point(model="tiny", world_size=2), MeasureSettings()
-    groups = {make_task(Job(point=point, repeat=repeat), settings).group for repeat in range(3)}
+    groups = {make_task(Job(point=point, repeat=repeat), Shared(settings=settings)).group for repeat in range(3)}
     assert len(groups) == 3
 
 
 def test_the_time_limit_is_the_users_or_generous() -> None:
     job = Job(point=Point(model="tiny", world_size=2), repeat=0)
-    assert make_task(job, MeasureSettings(timeout_seconds=7.0)).timeout_seconds == 7.0
-    assert make_task(job, MeasureSettings()).timeout_seconds >= TIMEOUT_FLOOR_SECONDS
+    assert make_task(job, Shared(settings=MeasureSettings(timeout_seconds=7.0))).timeout_seconds == 7.0
+    assert make_task(job, Shared(settings=MeasureSettings())).timeout_seconds >= TIMEOUT_FLOOR_SECONDS
 
 
 # Every end becomes a record

@@ -25,7 +25,7 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
-from hvbench.sweep.tasks import make_task, name_text
+from hvbench.sweep.tasks import Shared, make_task, name_text
 from hvbench.training.corpus import check, prepare
 from hvbench.training.decoding import NotTextError, to_utf8
 from hvbench.training.files import format_bytes
@@ -227,7 +227,7 @@ def test_a_task_carries_the_digest_of_its_own_text() -> None:
         "x, 4096 tokens, iso8859-1",
     ]
     texts = {name_text(point): f"digest {number}" for number, point in enumerate(points[:2])}
-    tasks = [make_task(Job(point=point, repeat=0), MeasureSettings(), texts=texts) for point in points]
+    tasks = [make_task(Job(point=point, repeat=0), Shared(settings=MeasureSettings(), texts=texts)) for point in points]
     found = [MeasureRequest.model_validate(task.job).data_digest for task in tasks]
     assert found == ["digest 0", "digest 1", None]
 
