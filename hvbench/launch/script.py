@@ -19,6 +19,8 @@ from hvbench.launch.own_process import adopt_orphans, die_with_parent, keep_to_o
 from hvbench.launch.supervisor import end_as, supervise
 from hvbench.launch.task import FailureStatus
 
+# Signals that an agent, or Python, ignores, and what they start would, too.
+IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
 PHASE = "script"  # what it does before its training begins
 NOT_BEGUN = "has not come to its training (`with probe.training() as training:`)"
 STOPPED = "stopped early"  # what it is in, in the progress of a rank that a target or its patience has ended, until it has a result
@@ -32,6 +34,7 @@ END = "end"  # name of the file in the folder that tells the probe that every ra
 def main(folder: Path) -> None:
     """Run the command in its folder, and leave no process of it; what cannot be executed is a failure of the launch. Never returns."""
     about = WorkerDescription.from_json(json.loads((folder / "generation.json").read_text(encoding="utf-8")))
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which agents ignore, and what they start with them
     die_with_parent(about.agent_pid, signal.SIGTERM)
     adopt_orphans()
     write_json(folder / "progress.json", {"index": 0, "phase": PHASE, "step": 0}, durable=False)
@@ -46,7 +49,7 @@ def execute(about: WorkerDescription, folder: Path, *, parent: int) -> None:
     """Become the script, in a session and process group of its own. Never returns."""
     os.setsid()
     die_with_parent(parent)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and whose children would
+    for number in IGNORED:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.chdir(about.folder)

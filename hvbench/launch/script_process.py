@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 
 from hvbench.launch.diagnosis import OUT_OF_MEMORY, TRACEBACK, is_echo, last_words
@@ -15,6 +16,7 @@ from hvbench.launch.process import UNEXPLAINED, WorkerProcess
 from hvbench.launch.script import END, VARIABLE, find_processes
 from hvbench.launch.task import FailureStatus
 
+TERM_SECONDS = 0.2  # between two requests
 SUPERVISOR_SECONDS = 10.0  # for a script's supervisor to end what the script has started
 END_SECONDS = 5.0  # for a script to leave after its measurement: to close files, to leave its process group
 TEACH = (
@@ -34,9 +36,11 @@ class ScriptProcess(WorkerProcess):
             (self.folder / END).touch()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=END_SECONDS)
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(timeout=SUPERVISOR_SECONDS)
+        deadline = time.monotonic() + SUPERVISOR_SECONDS
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.process.terminate()  # again and again: one that has just been started does not hear it yet
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=TERM_SECONDS)
         for process in find_processes(self.folder):  # of a supervisor that was itself killed
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)

@@ -314,11 +314,15 @@ def test_a_script_s_end_is_the_process_s_and_nothing_of_it_is_left(end: str, cod
 def test_a_script_has_its_cores_before_its_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a process group of its own, in which what it forks is suspended with it; SIGPIPE is what it is for any program."""
     monkeypatch.setenv(TURNS, "a:nowhere")
-    program = "import os, signal; print(len(os.sched_getaffinity(0)), os.getpgid(0) == os.getpid() == os.getsid(0))"
+    program = (
+        "import os, signal; print(len(os.sched_getaffinity(0)), os.getpgid(0) == os.getpid() == os.getsid(0), "
+        "signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
+    )
     words = make_rank(tmp_path / "rank", program)
     about = json.loads((tmp_path / "rank" / "generation.json").read_text(encoding="utf-8"))
     (tmp_path / "rank" / "generation.json").write_text(json.dumps(about | {"world_size": 64}), encoding="utf-8")
-    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "1 True\n"
+    ignoring = ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh", *words]  # as an agent does
+    assert subprocess.run(ignoring, capture_output=True, text=True, check=True).stdout == "1 True True\n"
 
 
 def test_ranks_that_do_not_stop_together_are_told_apart_from_those_that_do_it_later() -> None:
