@@ -369,6 +369,7 @@ MAY_CALL = {
     "hvbench.launch.session": {"os._exit"},  # the second Ctrl-C
     "hvbench.launch.own_process": {"os._exit"},  # an agent that is gone before its worker has begun
     "hvbench.launch.script": {"os._exit"},  # what could not become the script
+    "hvbench.launch.supervisor": {"os._exit"},  # it ends as its script did
     "hvbench.worker.faults": {"os._exit"},  # one of the faults that tests commit on purpose
 }  # fmt: skip
 
