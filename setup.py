@@ -81,6 +81,7 @@ setup(
             "hypothesis>=6.100",
             "ipykernel>=6.29",
             "jsonschema>=4.20",
+            "lightning>=2.6",
             "nbclient>=0.10",
             "playwright>=1.45",
             "pytest>=8,<9",  # pytest-xdist 3.8 does not group tests under pytest 9

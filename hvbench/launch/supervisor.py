@@ -30,9 +30,8 @@ def supervise(script: int) -> int:
     poll.register(woken, select.POLLIN)
     seconds = POLL_SECONDS
     with contextlib.suppress(OSError):
-        poll.register(
-            os.pidfd_open(script), select.POLLIN
-        )  # and not SIGCHLD, which every turn of the script's would send
+        # and not SIGCHLD, which every turn of the script's would send
+        poll.register(os.pidfd_open(script), select.POLLIN)
         seconds = LOOK_SECONDS
     ended: dict[int, int] = {}
     is_asked = False

@@ -20,10 +20,8 @@ try:
 except ImportError:
     try:
         from pytorch_lightning import Callback
-    except (
-        ImportError
-    ):  # no Trainer, then, that would call it; what imports all modules, as documentation does, imports this one, too
-        Callback = object
+    except ImportError:
+        Callback = object  # no Trainer would call it, but documentation imports all modules
 
 
 class ProbeCallback(Callback):

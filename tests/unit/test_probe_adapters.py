@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 
@@ -173,12 +172,6 @@ def test_fit_of_keras_under_horovod(tmp_path: Path) -> None:
     assert {"keras", "tensorflow", "horovod"} <= made.result["environment"]["framework_versions"].keys()
 
 
-def needs(*packages: str) -> pytest.MarkDecorator:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
-
-
-@needs("transformers", "accelerate")
 def test_the_trainer_of_hugging_face(tmp_path: Path) -> None:
     made = make_folder(tmp_path / "rank", warmup_steps=1, steps=3)
     done = run(
@@ -215,7 +208,6 @@ def test_the_trainer_of_hugging_face(tmp_path: Path) -> None:
     assert [(one["step"], one["samples"], one["loss"]) for one in samples["evaluations"]] == [(2, 5, 1.0), (4, 5, 1.0)]
 
 
-@needs("lightning")
 def test_the_trainer_of_lightning(tmp_path: Path) -> None:
     made = make_folder(tmp_path / "rank", warmup_steps=1, steps=3)
     done = run(
