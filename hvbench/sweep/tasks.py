@@ -30,9 +30,8 @@ class Shared:
     checkpoints: Path = Path("checkpoints")  # one folder of checkpoints a launch, named by its key, and `pretraining`
     # run.json's `pretraining`: a launch that finds other weights there is not trained
     pretrained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(
-        default_factory=dict
-    )  # run.json's `data`, digests by `name_text`: nor one that reads another text
+    # run.json's `data`, digests by `name_text`: nor one that reads another text
+    texts: Mapping[str, str] = field(default_factory=dict)
     folder: Path | None = None  # in which a script runs
 
 
