@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from hvbench.records.record import Record
 
@@ -14,7 +15,7 @@ MOST = 3
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorChange:
-    """Self time of one operator in a step, mean over the profiled launches and ranks of a side."""
+    """Self time of one operator in a step, median over the profiled launches and ranks of a side."""
 
     name: str
     seconds_a: float
@@ -33,7 +34,7 @@ class OperatorChange:
 
 def find_grown_operators(a: Sequence[Record], b: Sequence[Record]) -> tuple[OperatorChange, ...]:
     """The operators that grew most from side a to side b, the largest growth first; none unless both sides were profiled."""
-    sides = [mean_operators(records) for records in (a, b)]
+    sides = [usual_operators(records) for records in (a, b)]
     if not all(sides):
         return ()
     changes = [
@@ -46,13 +47,13 @@ def find_grown_operators(a: Sequence[Record], b: Sequence[Record]) -> tuple[Oper
     return tuple(sorted(grown, key=lambda change: -change.growth_seconds)[:MOST])
 
 
-def mean_operators(records: Sequence[Record]) -> Mapping[str, float]:
-    """Operator -> seconds a step, mean over the profiles of all launches and ranks; time on a GPU has names of its own."""
+def usual_operators(records: Sequence[Record]) -> Mapping[str, float]:
+    """Operator -> seconds a step, median over the profiles of all launches and ranks; time on a GPU has names of its own."""
     profiles = [rank.profile for record in records for rank in record.ranks if rank.profile and rank.profile.operators]
-    sums: dict[str, float] = {}
+    found: dict[str, list[float]] = {}
     for profile in profiles:
         for name, spent in profile.operators.items():
             on_device = {f"{name} on the device": spent.device_seconds} if spent.device_seconds else {}
             for own, seconds in {name: spent.seconds, **on_device}.items():
-                sums[own] = sums.get(own, 0.0) + seconds / len(profiles)
-    return sums
+                found.setdefault(own, []).append(seconds)
+    return {name: median([*seconds, *[0.0] * (len(profiles) - len(seconds))]) for name, seconds in found.items()}

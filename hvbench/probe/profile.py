@@ -7,15 +7,17 @@ own figures alone, for the other ranks take the same steps.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from hvbench.probe.device import peak_device_memory_bytes
-from hvbench.probe.recorders import OperatorTime, Recorder, find_recorders
+from hvbench.probe.recorders import OperatorTime, Recorder, find_recorders, typical_step
 from hvbench.worker.memory import peak_rss_bytes
 
-STEPS = 3
+STEPS = 5
 MOST_OPERATORS = 200  # that a record keeps, those of the longest time
 MAX_NAME = 200  # characters: kernels in C++ have names of thousands
 OUTSIDE = "outside of operators"  # Python, waiting, and what the profiler does not see
@@ -36,7 +38,8 @@ class Profile:
         self._operators: dict[str, OperatorTime] = {}
         self._traces: list[str] = []
         self._problem: str | None = None
-        self._seconds = 0.0
+        self._step = ExitStack()  # as recorders mark it
+        self._seconds: list[float] = []  # of the steps so far
         self._begun = 0.0
 
     @property
@@ -57,44 +60,45 @@ class Profile:
                 "peak_device_memory_bytes": peak_device_memory_bytes(),
             }
             self._start()
+        for recorder in self._recorders:
+            self._step.enter_context(recorder.step())
         self._begun = time.perf_counter()
 
     def end_step(self) -> None:
         """The step ends now, on an idle device."""
-        self._seconds += time.perf_counter() - self._begun
+        self._seconds.append(time.perf_counter() - self._begun)
+        self._step.close()
         self._left -= 1
         if not self._left:
             self.stop()
 
     def stop(self) -> None:
         """End the recording, with as many steps as there were."""
-        steps = STEPS - self._left
+        self._step.close()
         recorders, self._recorders = self._recorders, []
         for recorder in recorders:
             path = self.folder / f"rank{self.rank}-{recorder.name}.json.gz"
             try:
-                found = recorder.stop(path)
+                self._operators |= typical_step(recorder.stop(path))
             except Exception as error:  # of a profiler, in whatever library: it must not end the training
                 self._note(error)
                 continue
-            self._operators |= {name: time_.per_step(max(1, steps)) for name, time_ in found.items()}
             if path.is_file():
                 self._traces.append(f"{self.folder.parent.name}/{self.folder.name}/{path.name}")
 
     def describe(self) -> dict[str, Any] | None:
         """A field of `hvbench.records.record.RankSamples`; None where no step was recorded."""
         self.stop()
-        steps = STEPS - self._left if self.folder else 0
-        if not steps:
+        if not self._seconds:
             return None
-        step_seconds = self._seconds / steps
+        step_seconds = median(self._seconds)
         longest = sorted(self._operators.items(), key=lambda item: -item[1].seconds - item[1].device_seconds)
         operators = {name[:MAX_NAME]: vars(time_) for name, time_ in longest[:MOST_OPERATORS]}
         if self._operators:
             rest = step_seconds - sum(time_.seconds for time_ in self._operators.values())
             operators[OUTSIDE] = {"count": 1.0, "seconds": max(0.0, rest), "device_seconds": 0.0}
         return {
-            "steps": steps,
+            "steps": len(self._seconds),
             "step_seconds": step_seconds,
             "operators": operators,
             "traces": self._traces,

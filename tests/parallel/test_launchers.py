@@ -128,17 +128,20 @@ def test_hvbench_alone_trains_on_one_rank_and_on_two_for_as_long_as_a_clock_on_t
 
 
 def read_wall(folder: Path, record: Record) -> tuple[float, float]:
-    """(seconds from the first rank's first timed step to the last rank's last one; how far a worker's own clock may be off that).
+    """(seconds from the first rank's first timed step to the last rank's last one, without data; how far a worker's own clock may be off).
 
-    Off by as much as ranks began and ended apart; and by what passed between two steps, where a worker reads its clock, which on a
-    busy machine may have been interrupted for milliseconds.
+    Off by as much as ranks began and ended apart; by what passed between the warm-up's end and the step behind it, where a worker reads its
+    clock; and, as waiting for one rank's data is another's step, by half of the most that a rank waited for data. All of them grow on a
+    machine that is busy with other work, by the milliseconds for which it interrupts a worker there.
     """
     ends = [json.loads(path.read_text()) for path in folder.glob(f"{record.point_id}.*.json")]
     assert len(ends) == record.point.world_size
     first = record.warmup_steps
     begun, ended = ([each[step][1] for each in ends] for step in (first - 1, -1))
     interrupted = max(each[first][0] - each[first - 1][1] for each in ends)
-    return max(ended) - min(begun), max(begun) - min(begun) + max(ended) - min(ended) + interrupted
+    data = max(sum(rank.data_seconds[first:]) for rank in record.ranks)
+    apart = max(begun) - min(begun) + max(ended) - min(ended)
+    return max(ended) - min(begun) - data / 2, apart + interrupted + data / 2
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from hvbench.errors import UsageError
 from hvbench.plan.jobs import make_plan
 from hvbench.probe import Measured
 from hvbench.probe.profile import MOST_OPERATORS, OUTSIDE, STEPS, Profile
-from hvbench.probe.recorders import OperatorTime, name_event, read_plane, self_times
+from hvbench.probe.recorders import STEP, Call, Recording, name_event, read_plane, self_times, typical_step
 from hvbench.records.record import Record
 from hvbench.spec.suite import parse_suite
 from hvbench.sweep.tasks import Shared, make_task
@@ -113,7 +113,9 @@ def test_a_profiler_that_fails_is_a_problem_of_the_profile_alone(tmp_path: Path)
 
 def test_time_of_what_lies_within_belongs_to_what_lies_within() -> None:
     spans = [(0, 100, "outer"), (10, 30, "inner"), (15, 5, "innermost"), (50, 50, "inner"), (120, 10, "outer")]
-    assert self_times(spans) == [("outer", 20), ("inner", 25), ("innermost", 5), ("inner", 50), ("outer", 10)]
+    assert self_times(spans) == [
+        (0, 20, "outer"), (10, 25, "inner"), (15, 5, "innermost"), (50, 50, "inner"), (120, 10, "outer"),
+    ]  # fmt: skip
     assert self_times([]) == []
 
 
@@ -147,24 +149,49 @@ def make_plane(name: str, events: list[tuple[str, int, int]]) -> Any:
 
 def test_planes_become_a_trace_and_self_times() -> None:
     events: list[dict[str, Any]] = []
-    found: dict[str, OperatorTime] = {}
-    host = [("a:Add", 0, 4_000_000), ("b:Mul", 1_000_000, 1_000_000), ("a:Add", 5_000_000, 1_000_000)]
+    recording = Recording()
+    host = [
+        (STEP, 0, 7_000_000), ("a:Add", 0, 4_000_000), ("b:Mul", 1_000_000, 1_000_000), ("a:Add", 5_000_000, 1_000_000),
+    ]  # fmt: skip
     waiting = [
         ("KernelAndDeviceFunc::Run", 0, 9_000_000),
         ("EagerExecute: Add", 10_000_000, 10),
         ("FunctionRun", 10_000_100, 1),
     ]
     input_stage = ("Iterator::Root::Prefetch", 10_001_000, 3_000_000)
-    read_plane(make_plane("/host:CPU", host), number=0, events=events, found=found)
-    read_plane(make_plane("/host:CPU", [*waiting, input_stage]), number=0, events=[], found=found)
-    read_plane(make_plane("/device:GPU:0", [("Mul", 0, 2_000_000)]), number=1, events=events, found=found)
-    read_plane(make_plane("Task Environment", [("x", 0, 1)]), number=2, events=events, found=found)
-    assert {name: (one.count, one.seconds, one.device_seconds) for name, one in found.items()} == {
+    read_plane(make_plane("/host:CPU", host), number=0, events=events, recording=recording)
+    read_plane(make_plane("/host:CPU", [*waiting, input_stage]), number=0, events=[], recording=recording)
+    read_plane(make_plane("/device:GPU:0", [("Mul", 0, 2_000_000)]), number=1, events=events, recording=recording)
+    read_plane(make_plane("Task Environment", [("x", 0, 1)]), number=2, events=events, recording=recording)
+    found = {name: (one.count, one.seconds, one.device_seconds) for name, one in typical_step(recording).items()}
+    assert found == {
         "Add": (2, pytest.approx(4e-6), 0.0),
         "Mul": (2, pytest.approx(1e-6), pytest.approx(2e-6)),
     }
     spans = [(event["name"], event["ts"], event["dur"], event["pid"]) for event in events if event["ph"] == "X"]
-    assert spans == [("Add", 0.005, 4.0, 0), ("Mul", 1.005, 1.0, 0), ("Add", 5.005, 1.0, 0), ("Mul", 0.005, 2.0, 1)]
+    assert spans == [
+        (STEP, 0.005, 7.0, 0),
+        ("Add", 0.005, 4.0, 0),
+        ("Mul", 1.005, 1.0, 0),
+        ("Add", 5.005, 1.0, 0),
+        ("Mul", 0.005, 2.0, 1),
+    ]
+
+
+def test_a_disturbed_step_blames_no_operator() -> None:
+    """Five steps of which two were interrupted, in different operators; what is called in one step of five is not of a usual one."""
+    took = {"mm": [1.0, 1.1, 90.0, 0.9, 1.0], "copy": [3.0, 50.0, 3.1, 2.9, 3.0]}
+    calls = [
+        Call(name=name, begin=10 * step + 1, seconds=seconds)
+        for name, of_steps in took.items()
+        for step, seconds in enumerate(of_steps)
+    ]
+    calls += [Call(name="copy", begin=10 * step + 2, seconds=0.5) for step in range(5)]
+    calls += [Call(name="save", begin=3.0, seconds=9.0), Call(name="between", begin=9.5, seconds=1.0)]
+    recording = Recording(calls=calls, steps=[(10.0 * step, 10.0 * step + 9) for step in reversed(range(5))])
+    found = {name: (one.count, one.seconds) for name, one in typical_step(recording).items()}
+    assert found == {"mm": (1, pytest.approx(1.0)), "copy": (2, pytest.approx(3.5))}
+    assert typical_step(Recording(calls=calls)) == {}
 
 
 # Which launches
@@ -232,6 +259,13 @@ def test_a_report_has_the_longest_operators_and_links_of_traces_alone() -> None:
         assert "aten::mm 8 ms" in text and "of a step of 10 ms" in text
         assert bad not in text and "profiles/.." not in text and f"/{good}" not in text and "<script>x" not in text
     assert "Where the time goes" not in render_report(Run([make_script_record()]), plots={})
+
+
+def test_one_disturbed_launch_of_three_blames_no_operator() -> None:
+    record = make_script_record(ranks=1)
+    a = [profiled(record, aten__mm=8.0) for _ in range(3)]
+    b = [profiled(record, aten__mm=mm, aten__copy_=3.0) for mm in (8.0, 90.0, 8.1)]
+    assert [change.name for change in find_grown_operators(a, b)] == ["aten::copy_"]
 
 
 def test_time_on_a_gpu_has_a_name_of_its_own() -> None:
