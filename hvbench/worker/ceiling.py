@@ -33,7 +33,7 @@ from hvbench.worker.ceiling_cache import (
     is_within_scatter,
     renew,
 )
-from hvbench.worker.local_ceiling import BEST_OF, Found, Peak, Work, device_dtype
+from hvbench.worker.local_ceiling import BEST_OF, Answers, Found, Peak, Work, device_dtype, time_run
 from hvbench.worker.together import Readings, ReadWindow, read_together
 
 MAX_READ_SECONDS = 0.06  # of the best product; of one that would take longer a part is read
@@ -71,14 +71,14 @@ class Ceilings:
         self.framework = framework
         self.runtime = runtime
         self.threads = threads
-        self._answers: dict[tuple[Any, ...], Any] = {}
+        self._answers = Answers()  # all ranks run the same points: what one has kept all have kept
 
     def measure(self, point: Point, request: CeilingRequest) -> tuple[dict[str, Any], str | None]:
         """The fields of `record.Ceiling`, and why the point is skipped or None; every rank calls it and comes to the same decision."""
         self.runtime.barrier()
         facts = {"framework": self.framework, "runtime": self.runtime, "threads": self.threads}
         question = describe_question(point, **facts)
-        reading = self._ask_once(lambda: self._look_up(point, question, request), "point", question)
+        reading = self._answers.ask(lambda: self._look_up(point, question, request), "point", question)
         slowness = describe_slowness(
             precision=point.precision,
             flops=reading.flops,
@@ -149,8 +149,8 @@ class Ceilings:
 
         question = ("together", dtype, point.gemm, product)
         if is_again:
-            self._answers.pop(question, None)
-        return self._ask_once(measure, *question)
+            self._answers.forget(*question)
+        return self._answers.ask(measure, *question)
 
     def _share_product(self, product: Product, *, expected_seconds: float) -> tuple[Product, float]:
         """Rank 0's product and what it should take: all ranks ask the same question."""
@@ -176,7 +176,7 @@ class Ceilings:
 
         if not elements:
             return None, 0
-        return self._ask_once(measure, "allreduce", elements, compression), elements * value_bytes
+        return self._answers.ask(measure, "allreduce", elements, compression), elements * value_bytes
 
     def _train_seconds(self, run: Callable[[], None], *, calls: int) -> float:
         """Seconds of an all-reduce among `calls` that follow each other at once, by the rank for which all took longest.
@@ -189,20 +189,7 @@ class Ceilings:
                 run()
 
         run()
-        return self._share_largest(self._seconds(repeat) / calls)
-
-    def _ask_once(self, measure: Callable[[], Any], *question: Any) -> Any:
-        """All ranks run the same points, so what one has kept all have kept."""
-        if question not in self._answers:
-            self._answers[question] = measure()
-        return self._answers[question]
+        return self._share_largest(time_run(self.runtime, repeat) / calls)
 
     def _share_largest(self, value: float) -> float:
         return max(self.runtime.gather(value))
-
-    def _seconds(self, run: Callable[[], None]) -> float:
-        self.runtime.synchronize()
-        begun = time.perf_counter()
-        run()
-        self.runtime.synchronize()
-        return time.perf_counter() - begun

@@ -104,13 +104,30 @@ class Work(Spec):
         return window_seconds(self.call_seconds)
 
 
+class Answers:
+    """What has been measured, each question once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Any, ...], Any] = {}
+
+    def ask(self, measure: Callable[[], Any], *question: Any) -> Any:
+        """What `measure` returned when the question was new."""
+        if question not in self._kept:
+            self._kept[question] = measure()
+        return self._kept[question]
+
+    def forget(self, *question: Any) -> None:
+        """The question is new again."""
+        self._kept.pop(question, None)
+
+
 class LocalCeilings:
     """Measures what this process reaches; what two points have in common is measured once."""
 
     def __init__(self, framework: str, runtime: Runtime) -> None:
         self.twin = load_framework(framework, "ceiling")
         self.runtime = runtime
-        self._answers: dict[tuple[Any, ...], Any] = {}
+        self._answers = Answers()
 
     def search(self, point: Point) -> Found:
         """Everything that one process can find out for `point`."""
@@ -171,7 +188,7 @@ class LocalCeilings:
                     best = Peak(flops_per_second=candidate.flops / seconds, product=candidate)
             return best
 
-        return self._ask_once(measure, "square", dtype, gemm)
+        return self._answers.ask(measure, "square", dtype, gemm)
 
     def _model_rates(self, point: Point, dtype: str) -> ModelRates:
         def measure() -> ModelRates:
@@ -191,7 +208,7 @@ class LocalCeilings:
 
         tokens = point.micro_batch_size * point.sequence_length
         sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.is_classifier)
-        return self._ask_once(measure, "model", dtype, point.gemm, *sizes)
+        return self._answers.ask(measure, "model", dtype, point.gemm, *sizes)
 
     def _product_seconds(
         self, product: Product, *, expected_seconds: float, dtype: str, gemm: str
@@ -199,7 +216,7 @@ class LocalCeilings:
         """Seconds of one such product: the least of a few calls, and the mean of all but the first, which also warms up."""
         repeats = _repeats(expected_seconds)
         with self._prepared(product, repeats=repeats, dtype=dtype, gemm=gemm) as run:
-            seconds = [self._seconds(run) for _ in range(BEST_OF)]
+            seconds = [time_run(self.runtime, run) for _ in range(BEST_OF)]
         least, usual = (self._without_call(value) / repeats for value in (min(seconds), mean(seconds[1:])))
         return least, usual
 
@@ -220,7 +237,7 @@ class LocalCeilings:
             run = self.twin.prepare_rounding(ROUNDED_ELEMENTS, **choices)
             return self._without_call(self._best_seconds(run)) / (PASSES * ROUNDED_ELEMENTS)
 
-        return self._ask_once(measure, "rounding", dtype)
+        return self._answers.ask(measure, "rounding", dtype)
 
     def _memory_bandwidth(self) -> float:
         def measure() -> float:
@@ -234,7 +251,7 @@ class LocalCeilings:
             seconds = max(all_passes - first, all_passes / 2)
             return scaling_bandwidth(size_bytes, seconds=seconds / PASSES)
 
-        return self._ask_once(measure, "bandwidth")
+        return self._answers.ask(measure, "bandwidth")
 
     def _without_call(self, seconds: float) -> float:
         """Seconds of a call without what calling costs, which training pays once a step and not a product."""
@@ -248,23 +265,11 @@ class LocalCeilings:
             nothing = self.twin.prepare_product(square(8), repeats=1, **choices)
             return min(self._best_seconds(nothing) for _ in range(BEST_OF))
 
-        return self._ask_once(measure, "call")
+        return self._answers.ask(measure, "call")
 
     def _best_seconds(self, run: Callable[[], None]) -> float:
         """Least time of a few calls; the first, which also traces and warms up, counts as one of them."""
-        return min(self._seconds(run) for _ in range(BEST_OF))
-
-    def _seconds(self, run: Callable[[], None]) -> float:
-        self.runtime.synchronize()
-        begun = time.perf_counter()
-        run()
-        self.runtime.synchronize()
-        return time.perf_counter() - begun
-
-    def _ask_once(self, measure: Callable[[], Any], *question: Any) -> Any:
-        if question not in self._answers:
-            self._answers[question] = measure()
-        return self._answers[question]
+        return min(time_run(self.runtime, run) for _ in range(BEST_OF))
 
 
 def device_dtype(point: Point, device: str) -> str:
@@ -277,3 +282,12 @@ def device_dtype(point: Point, device: str) -> str:
 def _repeats(expected_seconds: float) -> int:
     """How often one call repeats a product that should take so long."""
     return min(MAX_REPEATS, max(1, math.ceil(CALL_SECONDS / expected_seconds)))
+
+
+def time_run(runtime: Runtime, run: Callable[[], None]) -> float:
+    """Seconds of one call, from an idle device to an idle device."""
+    runtime.synchronize()
+    begun = time.perf_counter()
+    run()
+    runtime.synchronize()
+    return time.perf_counter() - begun
