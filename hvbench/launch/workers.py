@@ -24,9 +24,8 @@ from hvbench.launch.timeline import mend_timeline, timeline_settings
 
 STACK_SECONDS = 10.0
 STOP_SECONDS = 60.0  # an agent that does not answer for so long is gone, host and all
-AGREE_SECONDS = (
-    10.0  # for the other ranks of a script to stop early where one has: after that they wait for it in an all-reduce
-)
+# For the other ranks of a script to stop early where one has: after that they wait for it in an all-reduce.
+AGREE_SECONDS = 10.0
 GRACE_SECONDS = 2.0  # the other ranks of a dead one notice within this time; the first cause is then picked among all
 
 

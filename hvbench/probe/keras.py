@@ -61,7 +61,8 @@ class ProbeCallback(keras.callbacks.Callback):
         self._training.end_step()
         self._is_in_step = False
         if self._training.is_launched:
-            require_averaged(self.model.optimizer, ranks=int(os.environ.get("WORLD_SIZE", "1")))
+            if batch == 0:  # no later one can say more
+                require_averaged(self.model.optimizer, ranks=int(os.environ.get("WORLD_SIZE", "1")))
             self._training.log(loss=self._read_loss())
         if (self.params or {}).get("steps") == batch + 1:
             self._pause()

@@ -69,13 +69,13 @@ class Recording:
 
 def typical_step(recording: Recording) -> dict[str, OperatorTime]:
     """What each operator takes in a step: the median over the recorded steps, which one that was disturbed does not change."""
-    begins = [begin for begin, _ in sorted(recording.steps)]
-    ends = [end for _, end in sorted(recording.steps)]
+    steps = sorted(recording.steps)
+    begins = [begin for begin, _ in steps]
     found: dict[str, list[OperatorTime]] = {}  # of each step
     for call in recording.calls:
         step = bisect_right(begins, call.begin) - 1
-        if step >= 0 and call.begin < ends[step]:
-            of_steps = found.setdefault(call.name, [OperatorTime()] * len(begins))
+        if step >= 0 and call.begin < steps[step][1]:
+            of_steps = found.setdefault(call.name, [OperatorTime()] * len(steps))
             of_steps[step] = of_steps[step].plus(call)
     medians = {name: OperatorTime.median_of(of_steps) for name, of_steps in found.items()}
     return {name: usual for name, usual in medians.items() if usual.count}

@@ -47,7 +47,8 @@ def remove_worktrees(path: Path) -> None:
         common = ask("rev-parse", "--git-common-dir", at=folder)
         if common.returncode == 0:
             remove_worktree(folder, repository=folder / common.stdout.removesuffix("\n"))
-        shutil.rmtree(folder, ignore_errors=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
 
