@@ -44,7 +44,9 @@ class Kept:
     parameter_values: int = 16  # of S W per block, in the parameters' precision
     compute_values: int = 15  # of S W per block, in the precision of matrix products
     attention_values: int = 1  # of S H T per block
-    dropout_values: float = 2  # of S W per block, more with dropout
+    attention_parameter_values: int = 2  # of those, in the attention half of a block
+    attention_compute_values: int = 6
+    dropout_values: float = 2  # of S W per block, more with dropout, one half of it in each half of a block
     dropout_attention_values: float = 3  # of S H T per block, more with dropout
     logits: int = 4  # of S V
     copies_clipped: bool = True
@@ -64,6 +66,7 @@ class Framework:
     distributions: tuple[str, ...] = ()  # packages whose versions belong to a record's environment
     unneeded: tuple[str, ...] = ()  # packages that it imports where they are installed, for features that no twin uses
     native_strategy: str | None = None  # the name of its own data parallelism
+    draws_masks_in_order: bool = False  # a mask of dropout depends on what was drawn before it, not on its place alone
     trace_seconds: float = 0.0  # time of tracing or compiling a point, roughly; for estimates
     look: Look | None = None  # None: a style that no other framework has
     kept: Kept = field(default_factory=Kept)

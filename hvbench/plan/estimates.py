@@ -14,7 +14,7 @@ from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training.flops import model_facts
+from hvbench.training.flops import model_facts, recomputed_flops_per_token
 from hvbench.training.memory import estimate_memory
 from hvbench.training.schedule import tokens_before
 
@@ -44,7 +44,8 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
     facts = model_facts(job.point)
     steps = settings.warmup_steps + settings.steps
     tokens = count_tokens(job.point, settings)
-    seconds = tokens * facts.model_flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
+    flops_per_token = facts.model_flops_per_token + recomputed_flops_per_token(job.point)
+    seconds = tokens * flops_per_token / (measure_gemm_flops_per_second() * STEP_EFFICIENCY)
     if settings.noise_every:
         steps += steps // settings.noise_every + 1
     if settings.ablation_rounds:

@@ -12,6 +12,7 @@ import json
 from hvbench.spec.batch import BatchPart
 from hvbench.spec.data import DataPart
 from hvbench.spec.exchange import ExchangePart
+from hvbench.spec.execution import ExecutionPart
 from hvbench.spec.framework import FrameworkPart
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.model import ModelPart
@@ -30,6 +31,7 @@ class Point(
     SchedulePart,
     OptimizerPart,
     ExchangePart,
+    ExecutionPart,
     NumericsPart,
     BatchPart,
     ObjectivePart,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hvbench.records.record import ModelFacts
+from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
@@ -46,3 +47,22 @@ def hidden_flops_per_token(point: Point) -> int:
     6 L H Q (T + 1): about the half that FlashAttention counts (arXiv:2307.08691, section 4.1).
     """
     return 6 * point.num_layers * point.hidden_size * (point.sequence_length - 1) if point.is_causal else 0
+
+
+def recomputed_flops_per_token(point: Point) -> int:
+    """FLOPs per token of the products that the backward pass computes a second time, as `recompute` asks; 0 for none.
+
+    Of a block forward, per token: 24 W^2 of its linear layers (W = hidden_size) and 4 W T of attention, where 8 W^2 are of
+    attention's own layers. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a block, 2 W^2
+    of attention) but where a mask of dropout is drawn behind it, or where oneDNN's products keep their operands.
+    Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
+    """
+    width, length = point.hidden_size, point.sequence_length
+    layers, last = {"none": (0, 0), "attention": (8 * width**2, 2 * width**2), "block": (24 * width**2, 8 * width**2)}[
+        point.recompute
+    ]
+    if not layers:
+        return 0
+    draws_masks_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
+    repeats_last = draws_masks_in_order or point.gemm != "default"
+    return point.num_layers * (layers + 4 * width * length - (0 if repeats_last else last))

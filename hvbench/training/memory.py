@@ -27,6 +27,10 @@ with dropout), counted again for these twins. Kept per block, in units of S W, w
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
 
+Where a block, or its attention half, is recomputed, a block keeps the residual stream before it (1 of S W, in the parameters'
+precision) in place of what that half keeps: in PyTorch 1 + 6 of the values above, in TensorFlow 2 + 5 and the matrix. While
+it is recomputed, one block has all of them; the logits are gone then, so that only what it needs beyond them is added.
+
 On a CPU the estimate was within 10 % of 34 measured launches, within 5 % of 30 of them; docs/measurements.md has the
 launches. Native bf16, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
@@ -77,17 +81,6 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     is_lower = PRECISIONS[point.precision].is_lower
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
 
-    block_bytes = (
-        tokens * point.hidden_size * (kept.parameter_values * VALUE_BYTES + kept.compute_values * compute_bytes)
-    )
-    matrix_bytes = tokens * point.num_heads * point.sequence_length * kept.attention_values
-    matrix_bytes *= VALUE_BYTES + (compute_bytes if is_lower and is_native else 0)
-    if point.dropout:
-        masks = (
-            kept.dropout_values * point.hidden_size
-            + kept.dropout_attention_values * point.num_heads * point.sequence_length
-        )
-        block_bytes += int(tokens * masks * VALUE_BYTES)
     logits = 0 if point.is_classifier else tokens * point.vocab_size
     logits_bytes = kept.logits * logits * VALUE_BYTES
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
@@ -107,8 +100,36 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         gradient_bytes=parameters * VALUE_BYTES,
         optimizer_state_bytes=state * VALUE_BYTES,
         accumulation_bytes=parameters * VALUE_BYTES if sums else 0,
-        activation_bytes=point.num_layers * (block_bytes + matrix_bytes),
+        activation_bytes=_activation_bytes(point, is_native=is_native, logits_bytes=logits_bytes),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,
         base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0),
     )
+
+
+def _activation_bytes(point: Point, *, is_native: bool, logits_bytes: int) -> int:
+    """What all blocks keep, and what of one of them is computed again beyond the logits, which are gone by then."""
+    kept = KEPT[point.framework]
+    tokens = point.micro_batch_size * point.sequence_length
+    has_halves = PRECISIONS[point.precision].is_lower and is_native
+    compute_bytes = HALF_BYTES if has_halves else VALUE_BYTES
+
+    def half_bytes(parameter_values: int, compute_values: int) -> int:
+        values = tokens * point.hidden_size * (parameter_values * VALUE_BYTES + compute_values * compute_bytes)
+        masks = tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES if point.dropout else 0
+        return values + int(masks)
+
+    matrix = tokens * point.num_heads * point.sequence_length
+    matrix_bytes = matrix * kept.attention_values * (VALUE_BYTES + (compute_bytes if has_halves else 0))
+    matrix_bytes += int(matrix * kept.dropout_attention_values * VALUE_BYTES) if point.dropout else 0
+    attention = half_bytes(kept.attention_parameter_values, kept.attention_compute_values) + matrix_bytes
+    rest = half_bytes(
+        kept.parameter_values - kept.attention_parameter_values, kept.compute_values - kept.attention_compute_values
+    )
+    stream = tokens * point.hidden_size * VALUE_BYTES  # the input of what is recomputed
+    always, again = {
+        "none": (attention + rest, 0),
+        "attention": (stream + rest, attention),
+        "block": (stream, attention + rest),
+    }[point.recompute]
+    return point.num_layers * always + max(0, again - logits_bytes)

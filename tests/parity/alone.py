@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`switches` (of TF32), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `recompute` (losses, gradients and FLOPs with and without), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ OPTIMIZER_KNOBS = {
     "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
+RECOMPUTED = ("none", "block", "attention")
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 LOOKED_AT = 4  # backward passes of a step
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
@@ -260,6 +262,56 @@ def record_masks(twin: Twin) -> Arrays:
     return {f"kept/{place}": np.array(masks) for place, masks in kept.items()}
 
 
+def record_recompute(twin: Twin) -> Arrays:
+    """Loss and gradients of one batch with everything kept and with parts recomputed, dropout on and off; FLOPs of a pass."""
+    arrays = {}
+    for recompute, rate in itertools.product(RECOMPUTED, (0.0, DROPOUT)):
+        point = small_point(twin.framework, num_layers=2, dropout=rate, recompute=recompute)
+        batch = twin.batches(point).train_batch(0)
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+        name = f"{recompute}/{rate}"
+        arrays[f"{name}/loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))
+        arrays |= {f"{name}/gradient/{key}": value for key, value in trainer.allreduce_kept()[0].items()}
+        arrays[f"{name}/forward"] = np.array(trainer.forward(*batch))
+        arrays[f"{name}/evaluation"] = trainer.evaluate(batch[0][0], batch[1][0])
+        arrays[f"{name}/flops"] = np.array(count_flops(twin, trainer, batch))
+    return arrays
+
+
+def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarray]) -> int:
+    """FLOPs of the matrix products of one backward pass, counted in what the framework really runs."""
+    if twin.framework == "pytorch":
+        attention = importlib.import_module("torch.nn.attention")
+        counter = importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+        with counter, attention.sdpa_kernel(attention.SDPBackend.MATH):  # products that a fused kernel hides
+            trainer.backward(batch[0][:1], batch[1][:1], loss_scale=1.0)
+        return counter.get_total_flops()
+    (last,) = trainer._split(batch[0][:1], batch[1][:1])
+    function = trainer._graphs["_averaged_gradients"]
+    graph = function.get_concrete_function(last, trainer._scalar(1.0), with_allreduce=False).graph
+    return sum(map(product_flops, reachable(graph.outputs)))
+
+
+def reachable(outputs: list[Any]) -> list[Any]:
+    """The operations of a graph of TensorFlow whose results `outputs` need."""
+    found, left = {}, [tensor.op for tensor in outputs]
+    while left:
+        operation = left.pop()
+        if operation.name not in found:
+            found[operation.name] = operation
+            left += [tensor.op for tensor in operation.inputs]
+    return list(found.values())
+
+
+def product_flops(operation: Any) -> int:
+    """2 x rows x inner x columns of a matrix product, times those of its batch; 0 for any other operation."""
+    if operation.type not in ("MatMul", "BatchMatMulV2"):
+        return 0
+    shape = operation.inputs[0].shape
+    is_transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
+    return 2 * operation.outputs[0].shape.num_elements() * shape[-2 if is_transposed else -1]
+
+
 def record_overflow(twin: Twin) -> Arrays:
     """Parameters after a skipped step and a sound one, and after the sound one alone."""
     point = configured_point(twin.framework, (1, "fp16", "none"))
@@ -332,6 +384,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "float64.npz", **record_float64(twin))
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))
+    np.savez(folder / "recompute.npz", **record_recompute(twin))
     for objective in ("masked_lm", "classification"):
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))

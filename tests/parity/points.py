@@ -41,6 +41,12 @@ ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # World size, micro-batch, accumulation: the same 64 samples a step.
 SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 8, 4)]
 
+# Choices that change time and memory alone, each at a cut that is traced without it, too.
+EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
+    ((1, 16, 4), {"recompute": "block"}),
+    ((2, 8, 4), {"recompute": "attention"}),
+]
+
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A
 # classifier's loss is a mean over samples, where the others' is one over tokens, and takes 64 of them: over 16, one last
 # bit of the initial weights makes 1.6e-4 of the loss in bf16, in either twin by itself, and 4e-5 over 64. The twins
@@ -88,7 +94,7 @@ def make_point(framework: str, world_size: int, **knobs: Any) -> Point:
     return Point(**{**BASE, "micro_batch_size": micro_batch_size, **knobs}, framework=framework, world_size=world_size)
 
 
-def split_point(framework: str, split: tuple[int, int, int]) -> Point:
+def split_point(framework: str, split: tuple[int, int, int], **knobs: Any) -> Point:
     """The base point with its global batch cut as `split` says."""
     world_size, micro_batch_size, steps = split
     return make_point(
@@ -97,6 +103,7 @@ def split_point(framework: str, split: tuple[int, int, int]) -> Point:
         micro_batch_size=micro_batch_size,
         gradient_accumulation_steps=steps,
         num_layers=FEWER_LAYERS,
+        **knobs,
     )
 
 
@@ -155,6 +162,7 @@ def all_points() -> list[Point]:
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
+        points += [split_point(framework, split, **knobs) for split, knobs in EXECUTIONS]
         for world_size in WORLD_SIZES:
             points.append(warming_point(framework, world_size))
         points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]

@@ -77,6 +77,33 @@ def test_dropout_adds_masks_and_attention_matrices(framework: str, values: float
     assert more == L * S * values * 4
 
 
+@pytest.mark.parametrize(
+    ("framework", "recompute", "kept", "again"),
+    [  # values a token: what each block keeps, and what one of them has while it is recomputed
+        ("pytorch", "block", W, 17 * W),
+        ("pytorch", "attention", (1 + 10) * W, 7 * W),
+        ("tensorflow", "block", W, 26 * W + H * T),
+        ("tensorflow", "attention", (1 + 19) * W, 7 * W + H * T),
+    ],
+)
+def test_recomputation_keeps_the_stream_and_one_block_at_a_time(
+    framework: str, recompute: str, kept: int, again: int
+) -> None:
+    """The logits are gone by then: a block of TensorFlow's is larger than they are, the others are not."""
+    found = estimate(framework, recompute=recompute)
+    assert found.logits_bytes == estimate(framework).logits_bytes
+    assert found.activation_bytes == 4 * S * (L * kept + max(0, again - found.logits_bytes // (4 * S)))
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_recomputed_masks_are_not_kept(framework: str) -> None:
+    """Of attention's half its mask of S W and all that dropout adds to its matrix; of a block everything."""
+    more = {part: estimate(framework, dropout=0.1, recompute=part, num_layers=40).activation_bytes
+            - estimate(framework, recompute=part, num_layers=40).activation_bytes for part in ("attention", "block")}  # fmt: skip
+    mask = {"pytorch": 1 * W, "tensorflow": 0.25 * W}[framework]
+    assert more["block"] < more["attention"] == pytest.approx(4 * S * 40 * mask, rel=0.2)
+
+
 def test_native_bf16_halves_the_operands_of_products_and_adds_rounded_weights() -> None:
     found = estimate("pytorch", precision="bf16", is_native=True)
     assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)

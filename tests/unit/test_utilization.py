@@ -11,12 +11,13 @@ from hvbench.analysis.frame.best import best_by_others
 from hvbench.analysis.frame.ceilings import peak_of
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import NOT_AVAILABLE
 from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.estimates import summarize_launches
 from hvbench.analysis.topics.ceilings import utilization_table
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
-from hvbench.training.flops import hidden_flops_per_token, model_facts
+from hvbench.training.flops import hidden_flops_per_token, model_facts, recomputed_flops_per_token
 from tests.unit.sample_records import make_ceiling, make_rank, make_record
 
 # The FLOPs of attention that a causal mask hides
@@ -70,6 +71,45 @@ def test_the_table_has_both_figures(objective: str) -> None:
     facts = records[0].model
     share = 1 - (6 * 2 * 32 * 31 / facts.model_flops_per_token if objective == "causal_lm" else 0)
     assert discounted == pytest.approx(full * share, rel=1e-3)
+
+
+# What is recomputed
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"),
+    [  # tiny: L = 2, W = 32, T = 32; a token's forward: 24 W^2 = 24,576 in linear layers, 4 W T = 4,096 in attention
+        ({}, 0),
+        ({"recompute": "block"}, 2 * (24_576 + 4_096 - 8_192)),  # but for the last product, 8 W^2
+        ({"recompute": "attention"}, 2 * (8_192 + 4_096 - 2_048)),  # 8 W^2 in its layers, the last 2 W^2
+        ({"recompute": "block", "dropout": 0.1}, 2 * (24_576 + 4_096)),  # the mask behind it is drawn again after it
+        ({"recompute": "block", "gemm": "onednn"}, 2 * (24_576 + 4_096)),
+        ({"recompute": "block", "dropout": 0.1, "framework": "tensorflow"}, 2 * (24_576 + 4_096 - 8_192)),
+        ({"recompute": "block", "objective": "classification"}, 2 * (24_576 + 4_096 - 8_192)),
+    ],
+)
+def test_flops_that_are_computed_twice(fields: dict, more: int) -> None:
+    point = Point(model="tiny", **fields)
+    assert recomputed_flops_per_token(point) == more
+    assert model_facts(point) == model_facts(Point(model="tiny", **{**fields, "recompute": "none"}))
+
+
+def test_hfu_stands_beside_mfu_where_anything_is_recomputed() -> None:
+    records = [
+        launch(rate, peak=1e9, repeat=repeat, recompute=recompute)
+        for recompute, rate in (("none", 1.0), ("block", 0.8))
+        for repeat in range(2)
+    ]
+    table = utilization_table(Run(records))
+    kept, again = (dict(zip(table.header, row, strict=True)) for row in table.cells)
+    assert kept["HFU (%)"] == NOT_AVAILABLE and float(again["MFU (%)"]) == pytest.approx(
+        0.8 * float(kept["MFU (%)"]), rel=1e-2
+    )
+    share = 1 + 40_960 / records[0].model.model_flops_per_token
+    assert float(again["HFU (%)"]) == pytest.approx(float(again["MFU (%)"]) * share, rel=1e-2)
+    assert any(note.startswith("HFU: ") for note in table.notes)
+    usual = utilization_table(Run(records[:2]))
+    assert "HFU (%)" not in usual.header and not any("HFU" in note for note in usual.notes)
 
 
 # The peak

@@ -23,7 +23,7 @@ from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
-from hvbench.training.flops import hidden_flops_per_token
+from hvbench.training.flops import hidden_flops_per_token, recomputed_flops_per_token
 
 NOT_REACHED = "not reached"
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
@@ -79,6 +79,15 @@ def model_flops_utilization_discounted(samples: LaunchSamples) -> float | None:
         return None
     left = facts.model_flops_per_token - hidden_flops_per_token(samples.record.point)
     return utilization * left / facts.model_flops_per_token if left > 0 else None
+
+
+def hardware_flops_utilization(samples: LaunchSamples) -> float | None:
+    """HFU: MFU with the FLOPs of what the backward pass computes a second time; missing where it computes nothing twice."""
+    utilization, facts = model_flops_utilization(samples), samples.record.model
+    if not utilization or facts is None:
+        return None
+    more = recomputed_flops_per_token(samples.record.point)
+    return utilization * (1 + more / facts.model_flops_per_token) if more else None
 
 
 def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
@@ -276,6 +285,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            model_flops_utilization),
     Column("model_flops_utilization_discounted", "float", "1", "the same without what a causal mask hides from attention",
            model_flops_utilization_discounted),
+    Column("hardware_flops_utilization", "float", "1", "HFU: MFU with the FLOPs of what is recomputed; missing where nothing is",
+           hardware_flops_utilization),
     Column("model_flops_utilization_of_machine", "float", "1",
            "model_flops_per_second / the highest gemm_flops_per_second of any framework at this precision on as many "
            "such ranks: of this repeat, chosen by the others"),

@@ -118,6 +118,7 @@ ESTIMATORS: dict[str, Estimator] = {
     "model_flops_per_second": estimate_rate,
     "model_flops_utilization": estimate_rate,
     "model_flops_utilization_discounted": estimate_rate,
+    "hardware_flops_utilization": estimate_rate,
     "model_flops_utilization_of_machine": estimate_rate,
     "gemm_flops_per_second": estimate_rate,
     "model_gemm_flops_per_second": estimate_rate,

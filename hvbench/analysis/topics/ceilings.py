@@ -40,7 +40,7 @@ def measured_ceilings(run: Run) -> bool:
 def utilization_table(run: Run) -> Table:
     """One row per point: model FLOP/s, and their share of the framework's and of the machine's best."""
     own, machine = "model_flops_utilization", "model_flops_utilization_of_machine"
-    discounted = "model_flops_utilization_discounted"
+    discounted, hardware = "model_flops_utilization_discounted", "hardware_flops_utilization"
     columns = [
         Shown("model GFLOP/s", show_estimate("model_flops_per_second", scale=1e-9)),
         Shown(f"{INTERVAL} (GFLOP/s)", show_interval("model_flops_per_second", scale=1e-9)),
@@ -48,6 +48,8 @@ def utilization_table(run: Run) -> Table:
         Shown(f"{INTERVAL} (%)", show_interval(own, scale=100), is_brief=True),
         Shown("MFU, causal mask discounted (%)", show_estimate(discounted, scale=100)),
         Shown(f"{INTERVAL} (discounted)", show_interval(discounted, scale=100)),
+        Shown("HFU (%)", show_estimate(hardware, scale=100), is_brief=True),
+        Shown(f"{INTERVAL} (HFU)", show_interval(hardware, scale=100)),
         Shown("MFU of machine (%)", show_estimate(machine, scale=100), is_brief=True),
         Shown(f"{INTERVAL} (machine)", show_interval(machine, scale=100)),
     ]
@@ -58,7 +60,12 @@ def utilization_table(run: Run) -> Table:
         "framework in this run at this precision, which is chosen by the other repeats and read in the launch's own. The "
         "intervals hold the scatter of the peaks, too. An emulated precision is multiplied in fp32.",
     )
-    metrics = ["model_flops_per_second", own, discounted, machine]
+    if run.points[hardware].notna().any():
+        notes += (
+            "HFU: the same with the FLOPs of the products that the backward pass computes a second time (`recompute`); none "
+            "where nothing is recomputed.",
+        )
+    metrics = ["model_flops_per_second", own, discounted, hardware, machine]
     layout = Layout(name="utilization", title="Utilization", columns=columns, metrics=metrics, notes=notes)
     return build_table(layout, run.points, summary=summary_of(run))
 

@@ -8,12 +8,14 @@ FRAMEWORK = Framework(
     libraries=("torch", "torchvision", "horovod.torch"),
     distributions=("torch",),
     native_strategy="DistributedDataParallel",
+    draws_masks_in_order=True,
     look=Look(
         colour="#D55E00", page_colour="#c75300", dark_page_colour="#f0883e", marker="o", marker_size=7, is_hollow=True,
         line="-", line_width=1.4,
     ),
     kept=Kept(
-        parameter_values=2, compute_values=15, attention_values=0, dropout_values=2, dropout_attention_values=3,
+        parameter_values=2, compute_values=15, attention_parameter_values=1, attention_compute_values=6, attention_values=0,
+        dropout_values=2, dropout_attention_values=3,
         logits=4, copies_clipped=False, copies_sums=False,
         base_bytes=271 * 2**20, native_bytes=68 * 2**20, native_copies=0,  # DistributedDataParallel imports the compiler
     ),

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.execution import recomputed
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
@@ -44,9 +45,7 @@ class Model:
         x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = F.dropout(x, rate)
         for layer in range(self.point.num_layers):
-            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
-            x = x + F.dropout(heads, rate)
-            x = x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
+            x = self._block(x, layer, rate)
         if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
         x = self._round(self._layer_norm(x, "final_norm"))
@@ -65,6 +64,19 @@ class Model:
         flat = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
         losses = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").view(rows, -1)  # 0 where IGNORED
         return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
+
+    def _block(self, x: torch.Tensor, layer: int, rate: float) -> torch.Tensor:
+        """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
+
+        def attend(x: torch.Tensor) -> torch.Tensor:
+            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
+            return x + F.dropout(heads, rate)
+
+        def run(x: torch.Tensor) -> torch.Tensor:
+            x = recomputed(attend)(x) if self.point.recompute == "attention" else attend(x)
+            return x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
+
+        return recomputed(run)(x) if self.point.recompute == "block" else run(x)
 
     def _attention(self, x: torch.Tensor, name: str, rate: float) -> torch.Tensor:
         B, T, W = x.shape

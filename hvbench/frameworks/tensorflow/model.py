@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.tensorflow.execution import recomputed
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
@@ -43,8 +44,7 @@ class Model:
         x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = drop(x)
         for layer in range(self.point.num_layers):
-            x = x + drop(self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop))
-            x = x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
+            x = self._block(x, layer, drop)
         if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier")[:, 0]
         x = self._round(self._layer_norm(x, "final_norm"))
@@ -65,6 +65,21 @@ class Model:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
         counts = tf.reshape(tf.cast(targets != IGNORED, losses.dtype), (rows, -1))
         return tf.reduce_sum(tf.reshape(losses, (rows, -1)) * counts, axis=1) / tf.reduce_sum(counts, axis=1)
+
+    def _block(self, x: tf.Tensor, layer: int, drop: _Dropout) -> tf.Tensor:
+        """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
+        calls = drop.calls
+
+        def attend(x: tf.Tensor) -> tf.Tensor:
+            drop.calls = calls  # the masks of the first time, whenever this runs
+            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop)
+            return x + drop(heads)
+
+        def run(x: tf.Tensor) -> tf.Tensor:
+            x = recomputed(attend)(x) if self.point.recompute == "attention" else attend(x)
+            return x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
+
+        return recomputed(run)(x) if self.point.recompute == "block" else run(x)
 
     def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape

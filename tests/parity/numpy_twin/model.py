@@ -30,6 +30,8 @@ class Model:
             raise ValueError(f"numpy predicts the next token only, not {point.objective}")
         if point.dropout:
             raise ValueError("numpy has no dropout: give dropout=0")
+        if point.recompute != "none":
+            raise ValueError("numpy recomputes nothing: give recompute=none")
         self.point = point
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype

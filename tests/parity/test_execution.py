@@ -1,0 +1,67 @@
+"""What is recomputed changes time and memory alone: losses, gradients and updates stay those of the same training without it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.parity.norms import relative_error
+from hvbench.parity.pairs import compare_points
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.training.flops import recomputed_flops_per_token
+from tests.parity.alone import DROPOUT, RECOMPUTED, small_point
+from tests.parity.points import EXECUTIONS, split_point
+
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+each_execution = pytest.mark.parametrize(("split", "knobs"), EXECUTIONS, ids=str)
+each_rate = pytest.mark.parametrize("rate", [0.0, DROPOUT])
+each_part = pytest.mark.parametrize("recompute", RECOMPUTED[1:])
+
+
+@each_execution
+def test_twins_agree(traced, split, knobs):
+    parity = compare_points(*(traced[split_point(framework, split, **knobs)] for framework in FRAMEWORKS))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+
+
+@each_execution
+@each_framework
+def test_a_twin_agrees_with_itself_without_the_choice(traced, framework, split, knobs):
+    parity = compare_points(traced[split_point(framework, split)], traced[split_point(framework, split, **knobs)])
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+
+
+@each_rate
+@each_part
+@each_framework
+def test_recomputed_activations_are_those_of_the_forward_pass_dropout_included(alone, framework, recompute, rate):
+    """In float64, and on two passes with masks of their own."""
+    numbers = alone[framework, "recompute"]
+    for name in (name for name in numbers if name.startswith(f"{recompute}/{rate}/") and not name.endswith("/flops")):
+        usual = numbers[name.replace(recompute, "none", 1)]
+        assert relative_error(numbers[name], usual) < 1e-12, name
+    assert numbers[f"{recompute}/{rate}/forward"] == pytest.approx(
+        float(numbers[f"{recompute}/{rate}/loss"]), rel=1e-12
+    )
+
+
+@each_framework
+def test_dropout_drops_in_what_is_recomputed(alone, framework):
+    numbers = alone[framework, "recompute"]
+    assert abs(numbers[f"block/{DROPOUT}/loss"] - numbers["block/0.0/loss"]) > 1e-3
+
+
+@each_rate
+@each_part
+@each_framework
+def test_what_is_counted_as_recomputed_is_what_the_framework_multiplies_again(alone, framework, recompute, rate):
+    """To the last operation: also that the last product of a block, whose result nobody reads, is left out."""
+    numbers = alone[framework, "recompute"]
+    more = numbers[f"{recompute}/{rate}/flops"] - numbers[f"none/{rate}/flops"]
+    point: Point = small_point(framework, num_layers=2, dropout=rate, recompute=recompute)
+    assert more == recomputed_flops_per_token(point) * point.micro_batch_size * point.sequence_length > 0
+    assert np.isfinite(more)
