@@ -39,9 +39,6 @@ class Trained(Protocol):
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
         """Build the model of `point` with `weights`, by canonical name."""
 
-    def compile(self) -> None:
-        """Let the framework's compiler have the model's forward and backward pass; of PyTorch's only."""
-
     def count_parameters(self) -> int:
         """Trained numbers, tied ones once."""
 
@@ -74,11 +71,6 @@ class PyTorchTwin(Twin):
     """hvbench in PyTorch."""
 
     framework = "pytorch"
-
-    def compile(self) -> None:
-        import torch
-
-        self.trainer.model.loss = torch.compile(self.trainer.model.loss)
 
 
 class TensorFlowTwin(Twin):
@@ -134,8 +126,6 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
     begun = time.perf_counter()
     cls = getattr(importlib.import_module(contender.implementation.module), contender.implementation.cls)
     trained: Trained = cls(point, initial_weights(point), threads=order["threads"])
-    if contender.variant.is_compiled:
-        trained.compile()
     build_seconds = time.perf_counter() - begun
     samples = Samples(trained, point)
     with join_turns(rank=0, world_size=1) as turns:

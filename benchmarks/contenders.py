@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from hvbench.errors import UsageError
+from hvbench.plan.skip import why_no_compiler
 from hvbench.records.environment import multiplies_natively
 
 
@@ -46,7 +45,6 @@ class Variant:
     of: tuple[str, ...]
     knobs: Mapping[str, str] = field(default_factory=dict)  # of the point
     variables: Mapping[str, str] = field(default_factory=dict)  # of the environment
-    is_compiled: bool = False
     keeps_freed_memory: bool = True
     impossible: Callable[[str, str], str | None] = lambda implementation, precision: None  # why not, in a precision
 
@@ -68,7 +66,12 @@ VARIANTS = {
         knobs=MappingProxyType({"gemm": "onednn"}),
         impossible=_has_no_fp32_products,
     ),
-    "compile": Variant(meaning="torch.compile", of=OF_PYTORCH, is_compiled=True, impossible=_emulates),
+    "compile": Variant(
+        meaning="torch.compile",
+        of=OF_PYTORCH,
+        knobs=MappingProxyType({"compile": "default"}),
+        impossible=_emulates,
+    ),
     "xla": Variant(
         meaning="graphs clustered and compiled by XLA",
         of=OF_TENSORFLOW,
@@ -99,10 +102,7 @@ class Contender:
         """What this machine lacks for it; None: nothing."""
         if missing := [each for each in self.implementation.needs if importlib.util.find_spec(each) is None]:
             return f"needs {missing[0]}: pip install '.[peers]' (benchmarks/README.md has how)"
-        compiler = os.environ.get("CXX", "g++")
-        if self.variant.is_compiled and shutil.which(compiler) is None:
-            return f"needs a C++ compiler, and there is no {compiler}"
-        return None
+        return why_no_compiler("pytorch", "cpu") if "compile" in self.variant.knobs else None
 
 
 def parse_contender(name: str) -> Contender:

@@ -1,6 +1,6 @@
 """GPT-2s in PyTorch to compare with: Hugging Face's, and a plain loop as one would write it first.
 
-bf16 is `torch.autocast`, as their users enable it; `torch.compile` has its defaults.
+bf16 is `torch.autocast`, as their users enable it; `torch.compile` has the mode of the point's `compile`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.execution import MODES
 from hvbench.spec.point import Point
 
 
@@ -41,9 +42,8 @@ class Peer:
             eps=point.epsilon,
             fused=self.fused_optimizer or None,
         )
-
-    def compile(self) -> None:
-        self.module = torch.compile(self.module)
+        if point.compile != "none":
+            self.module = torch.compile(self.module, mode=MODES[point.compile])
 
     def build(self, point: Point) -> nn.Module:
         raise NotImplementedError

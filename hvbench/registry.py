@@ -68,6 +68,7 @@ class Framework:
     native_strategy: str | None = None  # the name of its own data parallelism
     draws_masks_in_order: bool = False  # a mask of dropout depends on what was drawn before it, not on its place alone
     trace_seconds: float = 0.0  # time of tracing or compiling a point, roughly; for estimates
+    compile_seconds: float = 0.0  # of compiling a point, roughly, beside that
     look: Look | None = None  # None: a style that no other framework has
     kept: Kept = field(default_factory=Kept)
 

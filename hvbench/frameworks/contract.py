@@ -2,7 +2,7 @@
 
 Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of nine files with the same public names
 in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`,
-`execution` (what of the model is recomputed), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
+`execution` (what is compiled and recomputed), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
 all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays

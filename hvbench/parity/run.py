@@ -107,6 +107,8 @@ def run_traces(
 def launched_as(point: Point) -> Point:
     """`point`, with the settings of the workers that trace it: without tensor fusion where the order of a sum shows.
 
+    What is compiled shares workers with what is not: a trace holds neither times nor memory.
+
     A ring all-reduce sums in rank order, beginning at another rank for each segment of the buffer, and with three ranks
     and more every partial sum is rounded to the wire's format. In which segment an element lies follows from which
     tensors were ready at the same time: in fp16, one framework's gradients on four ranks differ by 4e-4 from launch to
@@ -115,7 +117,8 @@ def launched_as(point: Point) -> Point:
     wire = WIRE_FORMATS[point.compression]
     is_summed_on_the_wire = STRATEGIES[point.strategy].is_horovod and wire.is_compressed and wire.is_summed_by_horovod
     is_ordered_by_time = is_summed_on_the_wire and (point.world_size or 1) > 2
-    return point.model_copy(update={"fusion_threshold_bytes": 0}) if is_ordered_by_time else point
+    settings = {"compile": "none"} | ({"fusion_threshold_bytes": 0} if is_ordered_by_time else {})
+    return point.model_copy(update=settings)
 
 
 def read_end(point: Point, end: TaskEnd, *, folder: Path) -> TracedPoint:

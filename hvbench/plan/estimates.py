@@ -52,7 +52,9 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
         steps += ABLATION_STEPS * (settings.ablation_rounds + 1)
     if job.point.link_bits_per_second:
         seconds += steps * link_seconds(facts.allreduce_bytes_per_step, job.point)
-    return seconds + POINT_SECONDS + describe_framework(job.point.framework).trace_seconds
+    framework = describe_framework(job.point.framework)
+    seconds += framework.compile_seconds if job.point.compile != "none" else 0.0
+    return seconds + POINT_SECONDS + framework.trace_seconds
 
 
 def count_tokens(point: Point, settings: MeasureSettings) -> float:

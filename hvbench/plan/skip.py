@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.install.stack import find_framework
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
+from hvbench.records.environment import multiplies_natively
 from hvbench.records.float32 import why_tf32_is_off
 from hvbench.records.gpu import least_compute_capability
 from hvbench.registry import FRAMEWORKS, describe_framework
@@ -66,6 +69,8 @@ def describe_site(world_size: int) -> Site:
         no_shaped_links=None if os.environ.get(LINK_VARIABLE) else no_links,
         no_tf32=why_no_tf32(least_compute_capability()),
         no_cuda=why_no_cuda,
+        no_compiler=why_no_compiler,
+        emulates=lambda dtype, device: not multiplies_natively(dtype, device=device),
     )
 
 
@@ -82,9 +87,6 @@ def why_no_tf32(capability: tuple[int, int] | None) -> str | None:
 @cache
 def has_mpi() -> bool:
     """Whether ranks of MPI can be started, without importing it."""
-    from importlib.util import find_spec
-    from shutil import which
-
     installed = os.path.join(os.path.dirname(sys.executable), "mpirun")  # by pip, where no PATH may lead
     return find_spec("mpi4py") is not None and bool(which(installed) or which("mpirun"))
 
@@ -92,8 +94,6 @@ def has_mpi() -> bool:
 @cache
 def is_installed(framework: str) -> bool:
     """Whether the framework can be imported, without importing it."""
-    from importlib.util import find_spec
-
     spec = find_spec(describe_framework(framework).module)
     return spec is not None and spec.origin is not None  # a folder that an uninstalled package left has no origin
 
@@ -105,6 +105,24 @@ def why_no_cuda(framework: str) -> str | None:
     if is_cpu_build(framework):
         return f"device cuda: the {framework} that is installed here is a build for CPUs alone; see hvbench doctor"
     return None
+
+
+def why_no_compiler(framework: str, device: str) -> str | None:
+    """What `framework` lacks here to compile for `device` (cpu or cuda): `needs …`; None: nothing. XLA is part of TensorFlow.
+
+    PyTorch's compiler writes C++ for a CPU and Triton's language for a GPU; Triton compiles a few lines of C.
+    """
+    if framework != "pytorch":
+        return None
+    if device == "cpu":
+        compilers, language = (os.environ.get("CXX") or "g++",), "C++"
+    elif find_spec("triton") is None:
+        return "needs Triton, which comes with PyTorch's builds for GPUs, and it is not installed"
+    else:
+        compilers, language = (os.environ.get("CC") or "gcc", "clang"), "C"
+    if any(which(name) for name in compilers):
+        return None
+    return f"needs a {language} compiler, and there is no {compilers[0]}"
 
 
 def has_gpu() -> bool:

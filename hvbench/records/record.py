@@ -19,7 +19,7 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   5   point: of a script, too; recompute; model: null there; ranks: no entries in lists of what a script does not log; profile
+#   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining

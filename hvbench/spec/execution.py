@@ -1,4 +1,4 @@
-"""How the model's operations run: which activations are computed twice instead of kept."""
+"""How the model's operations run: compiled or one by one, and which activations are computed twice instead of kept."""
 
 from __future__ import annotations
 
@@ -6,11 +6,34 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.knob import Knob, Part
+from hvbench.spec.knob import AnyPoint, Knob, Part, Site
+from hvbench.spec.numerics import PRECISIONS
 
 
 def _recomputed(text: str) -> str:
     return "all activations kept" if text == "none" else f"{text} recomputed"
+
+
+def _compiled(text: str) -> str:
+    return {"none": "not compiled", "default": "compiled"}.get(text, f"compiled, {text}")
+
+
+def _no_such_mode(point: AnyPoint) -> str | None:
+    if point.compile == "max" and point.framework != "pytorch":
+        return "compile max is torch.compile's search for the fastest kernels: XLA has one mode, compile default"
+    return None
+
+
+def _no_compiler(point: AnyPoint, site: Site) -> str | None:
+    if point.compile == "none":
+        return None
+    is_on_gpu = point.device == "cuda" or (point.device == "auto" and site.no_cuda(point.framework) is None)
+    device = "cuda" if is_on_gpu else "cpu"
+    if reason := site.no_compiler(point.framework, device):
+        return f"compile {point.compile} {reason}"
+    if site.emulates(PRECISIONS[point.precision].compute_dtype, device):
+        return f"compile {point.compile}: compilers take out the roundings by which this processor emulates {point.precision}"
+    return None
 
 
 class ExecutionPart(Part):
@@ -18,6 +41,17 @@ class ExecutionPart(Part):
 
     title = "Execution"
 
+    compile: Annotated[
+        Literal["none", "default", "max"],
+        # What a worker's compiler needs of memory, it keeps: of points that are not compiled it would be counted, too.
+        Knob(
+            in_words=_compiled,
+            is_of_launch=True,
+            elsewhere=(("max", "default"),),
+            impossible=_no_such_mode,
+            unavailable=_no_compiler,
+        ),
+    ] = Field("none", description="forward and backward pass by torch.compile or XLA; max: its slowest search")
     recompute: Annotated[Literal["none", "block", "attention"], Knob(in_words=_recomputed)] = Field(
         "none", description="computed again in the backward pass: each whole block, or the attention half of it"
     )

@@ -50,6 +50,9 @@ class Site:
     no_shaped_links: str | None  # why no link may be shaped; None: one may
     no_tf32: str | None = None  # why no GPU multiplies in TF32; None: they do
     no_cuda: Callable[[str], str | None] = lambda framework: None  # why a framework cannot train on a GPU; None: it can
+    # What a framework lacks to compile for a device, after the name of what asks for it; None: nothing.
+    no_compiler: Callable[[str, str], str | None] = lambda framework, device: None
+    emulates: Callable[[str, str], bool] = lambda dtype, device: False  # whether a device does not multiply in a dtype
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,9 @@ class Knob:
     column: int | None = None  # its place among the columns that tables begin with; None: behind them, as fields stand
     is_of_launch: bool = False  # a set of workers cannot change it once it runs
     is_of_one_framework: bool = False  # a choice that the others do not have
+    elsewhere: tuple[
+        tuple[Any, Any], ...
+    ] = ()  # (a value that one framework alone has, what the others have in its place)
     is_of_horovod: bool = False  # means something to Horovod's own strategy only
     variable: str | None = None  # environment variable of Horovod for a value that is not the default
     variable_scale: float = 1.0  # from the field's unit to the variable's

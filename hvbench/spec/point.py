@@ -63,7 +63,7 @@ AnyPoint = Point | ScriptPoint
 
 
 def in_framework(point: AnyPoint, framework: str) -> AnyPoint:
-    """The same training in another framework; a choice that only its own framework has falls back to the default.
+    """The same training in another framework; a choice that only its own framework has becomes what the others have.
 
     A script is written for one, and stays as it is.
     """
@@ -73,7 +73,8 @@ def in_framework(point: AnyPoint, framework: str) -> AnyPoint:
 
 
 def without_own_choices(point: Point) -> Point:
-    """`point` with the defaults of those fields that are choices of its own framework alone."""
+    """`point` with the defaults of those fields, and what stands for those values, that are of its own framework alone."""
     knobs = knobs_of(Point)
     own = {name: Point.model_fields[name].default for name, knob in knobs.items() if knob.is_of_one_framework}
-    return point.model_copy(update=own)
+    values = {name: dict(knob.elsewhere).get(getattr(point, name)) for name, knob in knobs.items() if knob.elsewhere}
+    return point.model_copy(update=own | {name: value for name, value in values.items() if value is not None})

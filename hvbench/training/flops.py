@@ -54,7 +54,8 @@ def recomputed_flops_per_token(point: Point) -> int:
 
     Of a block forward, per token: 24 W^2 of its linear layers (W = hidden_size) and 4 W T of attention, where 8 W^2 are of
     attention's own layers. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a block, 2 W^2
-    of attention) but where a mask of dropout is drawn behind it, or where oneDNN's products keep their operands.
+    of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if oneDNN's
+    products are chosen, which keep their operands when they are done.
     Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
     """
     width, length = point.hidden_size, point.sequence_length
@@ -63,6 +64,6 @@ def recomputed_flops_per_token(point: Point) -> int:
     ]
     if not layers:
         return 0
-    draws_masks_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
-    repeats_last = draws_masks_in_order or point.gemm != "default"
+    is_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
+    repeats_last = point.compile == "none" and (is_in_order or point.gemm != "default")
     return point.num_layers * (layers + 4 * width * length - (0 if repeats_last else last))

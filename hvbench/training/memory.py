@@ -29,7 +29,8 @@ and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept
 
 Where a block, or its attention half, is recomputed, a block keeps the residual stream before it (1 of S W, in the parameters'
 precision) in place of what that half keeps: in PyTorch 1 + 6 of the values above, in TensorFlow 2 + 5 and the matrix. While
-it is recomputed, one block has all of them; the logits are gone then, so that only what it needs beyond them is added.
+it is recomputed, one block has all of them. Where whole blocks are, the gradients of one take as much again, which otherwise
+take the place of what later blocks have freed.
 
 On a CPU the estimate was within 10 % of 34 measured launches, within 5 % of 30 of them; docs/measurements.md has the
 launches. Native bf16, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
@@ -100,15 +101,15 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         gradient_bytes=parameters * VALUE_BYTES,
         optimizer_state_bytes=state * VALUE_BYTES,
         accumulation_bytes=parameters * VALUE_BYTES if sums else 0,
-        activation_bytes=_activation_bytes(point, is_native=is_native, logits_bytes=logits_bytes),
+        activation_bytes=_activation_bytes(point, is_native=is_native),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,
         base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0),
     )
 
 
-def _activation_bytes(point: Point, *, is_native: bool, logits_bytes: int) -> int:
-    """What all blocks keep, and what of one of them is computed again beyond the logits, which are gone by then."""
+def _activation_bytes(point: Point, *, is_native: bool) -> int:
+    """What all blocks keep, and what one of them needs while it is computed again."""
     kept = KEPT[point.framework]
     tokens = point.micro_batch_size * point.sequence_length
     has_halves = PRECISIONS[point.precision].is_lower and is_native
@@ -130,6 +131,6 @@ def _activation_bytes(point: Point, *, is_native: bool, logits_bytes: int) -> in
     always, again = {
         "none": (attention + rest, 0),
         "attention": (stream + rest, attention),
-        "block": (stream, attention + rest),
+        "block": (stream, 2 * (attention + rest)),
     }[point.recompute]
-    return point.num_layers * always + max(0, again - logits_bytes)
+    return point.num_layers * always + again

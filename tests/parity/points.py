@@ -39,12 +39,14 @@ CONFIGURATIONS = [
 SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server"}]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # World size, micro-batch, accumulation: the same 64 samples a step.
-SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 8, 4)]
+SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 16, 2)]
 
 # Choices that change time and memory alone, each at a cut that is traced without it, too.
 EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((1, 16, 4), {"recompute": "block"}),
-    ((2, 8, 4), {"recompute": "attention"}),
+    ((1, 16, 4), {"compile": "default"}),
+    ((2, 16, 2), {"recompute": "attention"}),
+    ((2, 16, 2), {"recompute": "block", "compile": "default"}),
 ]
 
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A

@@ -1,4 +1,4 @@
-"""What is recomputed changes time and memory alone: losses, gradients and updates stay those of the same training without it."""
+"""What is compiled or recomputed changes time and memory alone: losses, gradients and updates stay those of the same training without it."""
 
 from __future__ import annotations
 

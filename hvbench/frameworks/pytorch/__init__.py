@@ -9,6 +9,7 @@ FRAMEWORK = Framework(
     distributions=("torch",),
     native_strategy="DistributedDataParallel",
     draws_masks_in_order=True,
+    compile_seconds=30.0,
     look=Look(
         colour="#D55E00", page_colour="#c75300", dark_page_colour="#f0883e", marker="o", marker_size=7, is_hollow=True,
         line="-", line_width=1.4,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.pytorch.execution import recomputed
+from hvbench.frameworks.pytorch.execution import compiled, recomputed
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
@@ -35,13 +35,36 @@ class Model:
             name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
             for name, value in weights.items()
         }
+        self._compiled_loss = compiled(self._loss, choice=point.compile, device=device)
 
     def logits(self, inputs: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
         """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
+        return self._logits(inputs, self._start_dropout(seed))
+
+    def loss(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
+        return self._compiled_loss(inputs, targets, self._start_dropout(seed))
+
+    def sample_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
+        logits, rows = self.logits(inputs), len(targets)
+        flat = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
+        losses = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").view(rows, -1)  # 0 where IGNORED
+        return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
+
+    def _start_dropout(self, seed: Seed | None) -> float:
+        """The rate of dropout; its masks follow from the seed, without one there is none."""
+        if seed is None:
+            return 0.0
+        torch.manual_seed(seed[0] << 31 | seed[1])
+        return self.point.dropout
+
+    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, rate: float) -> torch.Tensor:
+        logits = self._logits(inputs, rate)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
+
+    def _logits(self, inputs: torch.Tensor, rate: float) -> torch.Tensor:
         p = self.parameters
-        rate = self.point.dropout if seed else 0.0
-        if seed:
-            torch.manual_seed(seed[0] << 31 | seed[1])
         x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = F.dropout(x, rate)
         for layer in range(self.point.num_layers):
@@ -53,18 +76,6 @@ class Model:
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         return self._round(logits).to(self.parameter_dtype)
 
-    def loss(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
-        logits = self.logits(inputs, seed=seed)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
-
-    def sample_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
-        logits, rows = self.logits(inputs), len(targets)
-        flat = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
-        losses = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").view(rows, -1)  # 0 where IGNORED
-        return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
-
     def _block(self, x: torch.Tensor, layer: int, rate: float) -> torch.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
 
@@ -73,10 +84,10 @@ class Model:
             return x + F.dropout(heads, rate)
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            x = recomputed(attend)(x) if self.point.recompute == "attention" else attend(x)
+            x = recomputed(attend, is_random=rate > 0)(x) if self.point.recompute == "attention" else attend(x)
             return x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
 
-        return recomputed(run)(x) if self.point.recompute == "block" else run(x)
+        return recomputed(run, is_random=rate > 0)(x) if self.point.recompute == "block" else run(x)
 
     def _attention(self, x: torch.Tensor, name: str, rate: float) -> torch.Tensor:
         B, T, W = x.shape

@@ -8,6 +8,7 @@ import torch
 
 from hvbench.frameworks.allocator import keep_freed_memory
 from hvbench.frameworks.devices import choose_device
+from hvbench.frameworks.pytorch.execution import forget_compiled
 from hvbench.frameworks.pytorch.ranks import join
 from hvbench.frameworks.tf32 import require_tf32
 
@@ -69,6 +70,7 @@ class Runtime:
         return torch.cuda.max_memory_allocated() if self.device == "cuda" else None
 
     def release(self) -> None:
+        forget_compiled()
         gc.collect()
         if self.device == "cuda":
             torch.cuda.empty_cache()

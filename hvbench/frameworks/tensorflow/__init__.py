@@ -10,6 +10,7 @@ FRAMEWORK = Framework(
     unneeded=("matplotlib", "pandas"),
     native_strategy="MultiWorkerMirroredStrategy",
     trace_seconds=3.0,
+    compile_seconds=5.0,
     look=Look(
         colour="#0072B2", page_colour="#0072b2", dark_page_colour="#56b4e9", marker="s", marker_size=4, is_hollow=False,
         line="--", line_width=0.8,

@@ -76,10 +76,10 @@ class Model:
             return x + drop(heads)
 
         def run(x: tf.Tensor) -> tf.Tensor:
-            x = recomputed(attend)(x) if self.point.recompute == "attention" else attend(x)
+            x = recomputed(attend, is_random=drop.rate > 0)(x) if self.point.recompute == "attention" else attend(x)
             return x + drop(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"))
 
-        return recomputed(run)(x) if self.point.recompute == "block" else run(x)
+        return recomputed(run, is_random=drop.rate > 0)(x) if self.point.recompute == "block" else run(x)
 
     def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
         B, T, W = x.shape

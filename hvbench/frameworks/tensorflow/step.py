@@ -19,6 +19,7 @@ from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
+from hvbench.frameworks.tensorflow.execution import compiled
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
@@ -64,6 +65,9 @@ class Trainer:
         self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
         self.kept: dict[str, tf.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self._graphs: dict[str, Callable[..., Any]] = {}
+        choices = {"choice": point.compile, "device": runtime.device}
+        self._compiled_backward = compiled(self._backward, **choices)
+        self._compiled_forward = compiled(self._forward, **choices)
 
     def train_step(
         self,
@@ -94,7 +98,7 @@ class Trainer:
 
     def _accumulate(self, batch: _Pass, scale: tf.Tensor) -> tf.Tensor:
         """Graph: one backward pass, its gradients added to `sums`; its share of the step's mean loss."""
-        loss, gradients = self._backward(batch, scale)
+        loss, gradients = self._compiled_backward(batch, scale)
         for name, gradient in gradients.items():
             self.sums[name].assign_add(gradient)
         return loss
@@ -111,7 +115,7 @@ class Trainer:
         self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks. Clears `sums`."""
-        loss, gradients = self._backward(batch, scale)
+        loss, gradients = self._compiled_backward(batch, scale)
         gradients = {
             name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
         }
@@ -168,7 +172,7 @@ class Trainer:
     def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         total = tf.zeros((), self.model.parameter_dtype)
         for batch in self._split(inputs, targets):
-            loss, _ = self._run(self._forward, batch)
+            loss, _ = self._run(self._compiled_forward, batch)
             total += loss
         return float(total)
 
@@ -272,7 +276,7 @@ class Trainer:
 
     def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Graph: one backward pass; the norm of its gradients and, after the last pass, of their average over passes and ranks."""
-        _, gradients = self._backward(batch, scale)  # 1 / A of the pass's own gradients
+        _, gradients = self._compiled_backward(batch, scale)  # 1 / A of the pass's own gradients
         scale, count = tf.cast(scale, tf.float64), tf.cast(batch.count, tf.float64)
         norm = global_norm(list(gradients.values())) / scale * count
         averaged = tf.zeros_like(norm)

@@ -32,6 +32,8 @@ class Model:
             raise ValueError("numpy has no dropout: give dropout=0")
         if point.recompute != "none":
             raise ValueError("numpy recomputes nothing: give recompute=none")
+        if point.compile != "none":
+            raise ValueError("numpy has no compiler: give compile=none")
         self.point = point
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype
