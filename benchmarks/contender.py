@@ -10,6 +10,7 @@ import importlib
 import json
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +19,14 @@ import numpy as np
 from benchmarks.contenders import parse_contender
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.contract import Arrays, Runtime
 from hvbench.records.environment import describe_load
 from hvbench.records.float32 import require_ieee_float32
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 from hvbench.training.weights import initial_weights
 from hvbench.worker.memory import peak_rss_bytes
@@ -46,24 +48,33 @@ class Trained(Protocol):
         """One AdamW update with clipping from int32 tokens (batch, sequence); the mean loss before it, in nats."""
 
 
+@cache
+def shared_runtime(framework: str, *, threads: int, device: str) -> Runtime:
+    """The framework in this process, which can be set up once."""
+    module = load_framework(framework, "runtime")
+    return module.Runtime(rank=0, world_size=1, local_rank=0, threads=threads, device=device)
+
+
 class Twin:
     """hvbench's own trainer at world size 1, as its worker builds it."""
 
     framework: str
 
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
-        runtime = load_framework(self.framework, "runtime").Runtime(
-            rank=0, world_size=1, local_rank=0, threads=threads, device="cpu"
-        )
+        precision = PRECISIONS[point.precision]
+        runtime = shared_runtime(self.framework, threads=threads, device=point.device)
+        self.scale = LossScale(enabled=precision.loss_scaling)
         self.trainer = load_framework(self.framework, "step").Trainer(
-            point, weights, precision=PRECISIONS[point.precision], runtime=runtime
+            point, weights, precision=precision, runtime=runtime
         )
 
     def count_parameters(self) -> int:
         return sum(value.size for value in self.trainer.parameters().values())
 
     def train_step(self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float) -> float:
-        result = self.trainer.train_step(inputs[None], targets[None], learning_rate=learning_rate, loss_scale=1.0)
+        batch = inputs[None], targets[None]
+        result = self.trainer.train_step(*batch, learning_rate=learning_rate, loss_scale=self.scale.scale)
+        self.scale.update(skipped=result.skipped)
         return result.loss
 
 
@@ -122,7 +133,7 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
     contender = parse_contender(order["contender"])
     is_memory_kept = contender.variant.keeps_freed_memory and keep_freed_memory()
     load_before = describe_load()
-    point = Point(**order["knobs"] | contender.variant.knobs, framework="pytorch", world_size=1)
+    point = Point(**order["knobs"] | contender.variant.knobs, framework="pytorch", world_size=1, device="cpu")
     begun = time.perf_counter()
     cls = getattr(importlib.import_module(contender.implementation.module), contender.implementation.cls)
     trained: Trained = cls(point, initial_weights(point), threads=order["threads"])

@@ -14,6 +14,7 @@ from torch import nn
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.execution import MODES
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 
 
@@ -24,9 +25,11 @@ class Peer:
 
     def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
         torch.set_num_threads(threads)
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # fp32 is IEEE float32
+        is_tf32 = PRECISIONS[point.precision].uses_tf32  # else fp32 is IEEE float32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = is_tf32
         self.point = point
-        self.module = self.build(point)
+        self.device = point.device
+        self.module = self.build(point).to(self.device)
         self.named = dict(self.module.named_parameters())
         with torch.no_grad():
             for name, value in weights.items():
@@ -43,7 +46,7 @@ class Peer:
             fused=self.fused_optimizer or None,
         )
         if point.compile != "none":
-            self.module = torch.compile(self.module, mode=MODES[point.compile])
+            self.compute_loss = torch.compile(self.compute_loss, mode=MODES[point.compile])
 
     def build(self, point: Point) -> nn.Module:
         raise NotImplementedError
@@ -68,8 +71,9 @@ class Peer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.point.precision == "bf16"):
-            loss = self.compute_loss(torch.from_numpy(inputs).long(), torch.from_numpy(targets).long())
+        tokens, following = (torch.from_numpy(each).long().to(self.device) for each in (inputs, targets))
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.point.precision == "bf16"):
+            loss = self.compute_loss(tokens, following)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.point.max_gradient_norm)
         self.optimizer.step()
@@ -163,7 +167,7 @@ class PlainGPT(nn.Module):
         self.head.weight = self.tokens.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)
         return self.head(self.final_norm(x))

@@ -1,0 +1,113 @@
+"""The benchmark on a GPU: its arithmetic by hand, what it refuses, and a small run of it on a processor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu import CONTENDERS, Case, main, parse_arguments, plan_cases
+from benchmarks.gpu_card import Card
+from benchmarks.gpu_race import knobs_of, parse_name
+from benchmarks.gpu_stream import summarize_stream
+from benchmarks.gpu_tables import rate_rows, to_markdown, wait_rows
+from hvbench.errors import UsageError
+from tests import patience
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_device_is_busy_where_kernels_overlap_and_waits_where_none_runs() -> None:
+    # Two steps: 0-10 and 5-12 overlap, a pause of 8 before `gemm`, one of 2 before `norm`, another of 1 before `gemm`.
+    spans = [(20, 30, "gemm"), (0, 10, "copy"), (5, 12, "add"), (32, 40, "norm"), (41, 45, "gemm")]
+    stream = summarize_stream(spans, steps=2)
+    assert stream.busy_seconds == pytest.approx((12 + 10 + 8 + 4) / 2 * 1e-6)
+    assert stream.kernels == 2.5
+    assert stream.gap_seconds == pytest.approx({"before gemm": 9e-6 / 2, "before norm": 2e-6 / 2})
+    assert summarize_stream([], steps=2).busy_seconds == 0.0
+
+
+def test_a_card_that_is_not_there_has_no_figures() -> None:
+    card = Card("cpu")
+    assert card.energy_joules() is None and set(card.state().values()) == {None}
+
+
+def make_race(**changes: Any) -> dict[str, Any]:
+    """Two rounds of one contender: 1000 tokens in steps of 10 ms, 50 J a round of 10 steps."""
+    case = {"model": "tiny", "precision": "bf16", "sequence_length": 100, "micro_batch_size": 10}
+    turn = {"contender": "pytorch", "parameters": 7, "tokens_per_step": 1000, "warmup_steps": 0, "loss": [1.0] * 10}
+    turn |= {"step_seconds": [0.01] * 10, "cpu_seconds": [0.01] * 10, "joules": 50.0}
+    facts = {"first_step_seconds": 2.0, "first_loss": 5.5, "peak_device_memory_bytes": 3 * 2**30, "build_seconds": 0.1}
+    stream = {"busy_seconds": 0.008, "kernels": 90.0, "gap_seconds": {"before copy": 0.001}}
+    return {
+        "case": case,
+        "model_flops_per_token": 4_000_000,
+        "ceilings": {"gemm_flops_per_second": 1e12},
+        "contenders": {"pytorch": {**facts, "stream": stream}},
+        "failed": {},
+        "launches": [{**case, **turn, "round": number} for number in range(2)],
+        **changes,
+    }
+
+
+def test_utilization_memory_energy_and_waiting_by_hand() -> None:
+    race = make_race(failed={"huggingface": "OutOfMemoryError: too large"})
+    (row,) = rate_rows(race)
+    assert (row["tokens/s"], row["MFU (%)"], row["peak memory (GiB)"]) == ("100,000", "40.0", "3.0")  # 1e5 * 4e6 / 1e12
+    assert row["mJ a token"] == "5.00"  # 100 J for 20 steps of 1000 tokens
+    (wait,) = wait_rows(race)
+    assert (wait["step (ms)"], wait["device waits (%)"], wait["kernels"]) == ("10.00", "20.0", "90")
+    assert wait["longest wait"] == "1.00 ms before copy"
+    assert "OutOfMemoryError: too large" in to_markdown([race], [])
+    assert rate_rows(make_race(launches=[])) == []
+
+
+def test_names_are_settings_and_peers_have_one_of_them() -> None:
+    assert [parse_name(name)[0] for name in CONTENDERS] == [name.partition("+")[0] for name in CONTENDERS]
+    assert knobs_of("pytorch+compile+recompute") == {"compile": "max", "recompute": "block"}
+    for name in ("tensorflow", "huggingface+recompute", "pytorch+", "jax"):
+        with pytest.raises(UsageError, match="allowed: pytorch, huggingface"):
+            parse_name(name)
+
+
+def test_every_model_is_run_in_every_precision_and_peers_have_no_loss_scaling() -> None:
+    cases = plan_cases(parse_arguments([]))
+    assert [case.name for case in cases][:2] == ["gpt2-bf16", "gpt2-medium-bf16"] and len(cases) == 8
+    assert {name for case in cases if case.precision == "fp16" for name in case.contenders} == {
+        name for name in CONTENDERS if name.startswith("pytorch")
+    }
+    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+compile",)).weight == 2 + 1 + 8
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--precision", "fp8"], "--precision fp8: must be one of fp32, tf32"),
+        (["--model", "huge"], "--model huge: must be one of tiny, small"),
+        (["--contenders", "jax"], "unknown contender jax; allowed"),
+        (["--data", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*words, "--device", "cpu", "--out", str(tmp_path)]) in (2, 5)
+    error = capsys.readouterr().err
+    assert line in error and "Traceback" not in error
+
+
+@pytest.mark.slow
+def test_it_runs_on_a_processor(tmp_path: Path) -> None:
+    words = ["--device", "cpu", "--model", "tiny", "--precision", "fp32", "--contenders", "pytorch,plain-torch"]
+    words += ["--rounds", "2", "--turn-seconds", "0.01", "--no-parity", "--out", str(tmp_path)]
+    command = [sys.executable, ROOT / "benchmarks/gpu.py", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience.SECONDS, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "tiny-fp32.json").read_text())
+    assert not found["failed"] and set(found["contenders"]) == {"pytorch", "plain-torch"}
+    assert len(found["launches"]) == 4 and {each["round"] for each in found["launches"]} == {0, 1}
+    first = [facts["first_loss"] for facts in found["contenders"].values()]
+    assert first[0] == pytest.approx(first[1], rel=1e-5)
+    assert (tmp_path / "table.md").read_text() in done.stdout
