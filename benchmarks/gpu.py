@@ -10,7 +10,7 @@ the energy that the card drew. Before that, the same training on the processor a
 After the rounds the device's kernels are recorded: for how much of a step it computes, and what it waits for.
 
 Intervals are over rounds within one process; another process may choose other kernels. NAME+SETTING is a contender with
-`torch.compile` (+compile, tuned) or with its blocks recomputed in the backward pass (+recompute; hvbench's own only).
+`torch.compile` as it is (+compile) or tuned (+max), or with its blocks recomputed in the backward pass (+recompute; hvbench's own only).
 OUT receives `MODEL-PRECISION.json` (raw samples), `checks.json`, `machine.json` and `table.md`, each as soon as there is any.
 """
 
@@ -31,7 +31,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
 
-from benchmarks.gpu_race import Order, parse_name  # noqa: E402
+from benchmarks.gpu_race import Order, knobs_of, parse_name  # noqa: E402
 from benchmarks.gpu_tables import format_table, to_markdown  # noqa: E402
 from benchmarks.peers import at_least, say  # noqa: E402
 from hvbench.comparison.ab.run import stoppable  # noqa: E402
@@ -51,8 +51,7 @@ from hvbench.training import corpus  # noqa: E402
 DEFAULT_OUT = ROOT / "results" / "gpu"
 PEERS = ("huggingface", "plain-torch")
 CONTENDERS = (
-    "pytorch", "pytorch+compile", *PEERS, *(f"{peer}+compile" for peer in PEERS),
-    "pytorch+recompute", "pytorch+compile+recompute",
+    "pytorch", "pytorch+max", *PEERS, *(f"{peer}+max" for peer in PEERS), "pytorch+recompute", "pytorch+max+recompute",
 )  # fmt: skip
 MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
 PARITY_SHARE = 0.15  # of the time, at most
@@ -78,7 +77,7 @@ class Case:
     def weight(self) -> float:
         """Its share of the time: a contender that is compiled takes longer to begin, and a large model longer to compile."""
         size = MODEL_PRESETS[self.model]["num_layers"] / 12
-        return 2 + len(self.contenders) + 4 * size * sum("+compile" in name for name in self.contenders)
+        return 2 + len(self.contenders) + 4 * size * sum("compile" in knobs_of(name) for name in self.contenders)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -154,7 +153,7 @@ def describe_parity(parity: Parity) -> dict[str, Any]:
     row = {"precision": point.precision, "recompute": point.recompute, "compile": point.compile}
     if not parity.is_compared:
         return {**row, "GPU against processor": parity.problem or "nothing was compared", "": "not proven"}
-    most = worst(parity.deviations)
+    most = worst(each for each in parity.deviations if each.tolerance)
     text = f"{most.relative_error:.1e} of {most.tolerance:.0e} ({most.name})"
     return {**row, "GPU against processor": text, "": "same work" if parity.is_proven else "DIFFERS"}
 

@@ -60,10 +60,10 @@ class Order:
 def parse_name(name: str) -> tuple[str, list[str]]:
     """Implementation and settings; UsageError for what there is not."""
     base, *settings = name.split("+")
-    allowed = [*SETTINGS] if base == "pytorch" else ["compile"]
+    allowed = SETTINGS if base == "pytorch" else OF_PEERS
     implementation = IMPLEMENTATIONS.get(base)
     if implementation is None or "torch" not in implementation.needs or not set(settings) <= set(allowed):
-        usual = "pytorch, huggingface, plain-torch, each also +compile, pytorch also +recompute"
+        usual = "pytorch, huggingface, plain-torch, each also +compile or +max, pytorch also +recompute"
         raise UsageError(f"unknown contender {name}; allowed: {usual}")
     return base, settings
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.contenders import OF_PYTORCH
 from benchmarks.ratios import Launch, Question, format_interval, ratio_rows, select, tokens_per_second
 from hvbench.analysis.stats.estimates import estimate_rate
 
@@ -20,18 +21,15 @@ QUESTIONS = (
     Question(
         pairs=tuple(
             (f"pytorch{setting}", f"{peer}{setting}")
-            for setting in ("", "+compile")
+            for setting in ("", "+compile", "+max")
             for peer in ("huggingface", "plain-torch")
         ),
         headings=("twin", "peer"),
     ),
     Question(
         pairs=(
-            ("pytorch+compile", "pytorch"),
-            ("huggingface+compile", "huggingface"),
-            ("plain-torch+compile", "plain-torch"),
-            ("pytorch+recompute", "pytorch"),
-            ("pytorch+compile+recompute", "pytorch+compile"),
+            *((f"{name}+{setting}", name) for name in OF_PYTORCH for setting in ("compile", "max")),
+            *((f"pytorch{setting}+recompute", f"pytorch{setting}") for setting in ("", "+compile", "+max")),
         ),
         headings=("with", "without"),
     ),

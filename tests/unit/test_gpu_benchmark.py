@@ -68,7 +68,7 @@ def test_utilization_memory_energy_and_waiting_by_hand() -> None:
 
 def test_names_are_settings_and_peers_have_one_of_them() -> None:
     assert [parse_name(name)[0] for name in CONTENDERS] == [name.partition("+")[0] for name in CONTENDERS]
-    assert knobs_of("pytorch+compile+recompute") == {"compile": "max", "recompute": "block"}
+    assert knobs_of("pytorch+max+recompute") == {"compile": "max", "recompute": "block"}
     for name in ("tensorflow", "huggingface+recompute", "pytorch+", "jax"):
         with pytest.raises(UsageError, match="allowed: pytorch, huggingface"):
             parse_name(name)
@@ -80,7 +80,7 @@ def test_every_model_is_run_in_every_precision_and_peers_have_no_loss_scaling() 
     assert {name for case in cases if case.precision == "fp16" for name in case.contenders} == {
         name for name in CONTENDERS if name.startswith("pytorch")
     }
-    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+compile",)).weight == 2 + 1 + 8
+    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+max",)).weight == 2 + 1 + 8
 
 
 @pytest.mark.parametrize(
