@@ -34,10 +34,12 @@ from hvbench.training.flops import model_facts
 from hvbench.training.weights import initial_weights
 from hvbench.worker.local_ceiling import LocalCeilings
 
-SETTINGS = {
-    "compile": {"compile": "max"},
+SETTINGS = {  # knobs of the point
+    "compile": {"compile": "default"},
+    "max": {"compile": "max"},
     "recompute": {"recompute": "block"},
-}  # knobs of the point; peers have the first
+}
+OF_PEERS = ("compile", "max")
 WARMUP_STEPS = 3
 LEAST_STEPS = 3  # in a turn
 LINE_LENGTH = 300  # of what is said of a contender that fails
