@@ -121,12 +121,12 @@ def find_changed_commands(sets: Sequence[LaunchSet]) -> tuple[str, ...]:
 
 
 def list_commands(sets: Sequence[LaunchSet]) -> dict[str, list[str]]:
-    """Side -> the commands of its scripts, in the order of its records; twins have none."""
+    """Side -> the commands of its scripts, with the variables that their suite sets, in the order of its records; twins have none."""
     commands: dict[str, dict[str, None]] = {}
     for launches in sets:
         for record in launches.records:
             if isinstance(record.point, ScriptPoint):
-                commands.setdefault(launches.name, {})[record.point.command] = None
+                commands.setdefault(launches.name, {})[record.point.full_command] = None
     return {name: list(found) for name, found in commands.items()}
 
 

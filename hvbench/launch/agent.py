@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Collection
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -111,7 +112,7 @@ class Agent:
             shape_link(order.link_bits_per_second)
             own = ScriptProcess if order.workers[0].command else WorkerProcess
             kind = MpirunWorkers if order.by_mpirun else own
-            complete_order = replace(order, environment=complete(order.environment))
+            complete_order = replace(order, environment=complete(order.environment, own=order.workers[0].environment))
             self.workers[order.generation] = kind(complete_order, scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes
             failure = WorkerFailure(status=FailureStatus.FAILED, message=f"cannot start a worker: {error}")
@@ -135,10 +136,13 @@ class Agent:
         )
 
 
-def complete(environment: dict[str, str]) -> dict[str, str]:
-    """What hvbench sets for a worker, with this host's interface, and with the names of all that: nobody else chose it."""
+def complete(environment: dict[str, str], *, own: Collection[str] = ()) -> dict[str, str]:
+    """What hvbench sets for a worker, with this host's interface, and with the names of all that: nobody else chose it.
+
+    `own`: names of what a script's suite sets for it beside that.
+    """
     chosen = environment | gloo_interface(environment)
-    return chosen | {CHOSEN_VARIABLE: ",".join(sorted(chosen))}
+    return chosen | {CHOSEN_VARIABLE: ",".join(sorted({*chosen, *own}))}
 
 
 def run_agent(context: Context) -> None:

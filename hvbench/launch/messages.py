@@ -6,7 +6,7 @@ the worker's rank: rank 0's agent also reports on the ranks that mpirun started.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
@@ -39,6 +39,7 @@ class WorkerDescription:
     role: Role = Role.RANK
     command: list[str] | None = None  # of a script, which is executed instead of a worker
     folder: str = "."  # in which it is executed
+    environment: dict[str, str] = field(default_factory=dict)  # of that command: variables that its suite sets
     agent_pid: int | None = None  # whose end ends the worker; None: under mpirun, which ends it
 
     @classmethod

@@ -21,6 +21,7 @@ from hvbench.launch.task import FailureStatus
 
 # Signals that an agent, or Python, ignores, and what they start would, too.
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ)
+MODULE = "hvbench.launch.script"  # this one, by which a supervisor is known among processes
 PHASE = "script"  # what it does before its training begins
 NOT_BEGUN = "has not come to its training (`with probe.training() as training:`)"
 STOPPED = "stopped early"  # what it is in, in the progress of a rank that a target or its patience has ended, until it has a result
@@ -55,7 +56,7 @@ def execute(about: WorkerDescription, folder: Path, *, parent: int) -> None:
         os.chdir(about.folder)
         keep_to_own_cores(local_rank=about.local_rank, local_size=about.world_size)
         limit_memory(about.memory_limit_bytes)
-        os.execvp(about.command[0], about.command)
+        os.execvpe(about.command[0], about.command, {**os.environ, **about.environment})
     except (OSError, ValueError) as error:  # ValueError: a zero byte in a word
         what = about.folder if isinstance(error, OSError) and error.filename == about.folder else about.command[0]
         message = f"cannot run {what}: {getattr(error, 'strerror', None) or error}"

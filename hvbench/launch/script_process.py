@@ -15,7 +15,7 @@ from pathlib import Path
 from hvbench.launch.diagnosis import OUT_OF_MEMORY, TRACEBACK, is_echo, last_words
 from hvbench.launch.messages import Json, Start
 from hvbench.launch.process import UNEXPLAINED, WorkerProcess
-from hvbench.launch.script import END, VARIABLE, find_processes
+from hvbench.launch.script import END, MODULE, VARIABLE, find_processes
 from hvbench.launch.task import FailureStatus
 
 TERM_SECONDS = 0.2  # between two requests
@@ -30,7 +30,7 @@ TEACH = (
 class ScriptProcess(WorkerProcess):
     """One rank of a script."""
 
-    module = "hvbench.launch.script"
+    module = MODULE
 
     def kill(self) -> None:
         """Let a script that has measured leave by itself, for a moment; then end it, and whatever it has started."""

@@ -60,6 +60,7 @@ def make_orders(
             jobs=[task.job for task in tasks],
             command=list(first.command) or None,
             folder=first.folder,
+            environment=first.variables,
         )
         orders.append(
             Start(

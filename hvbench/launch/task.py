@@ -57,6 +57,7 @@ class Task:
     servers: int = 0  # processes beside the ranks; only with mpirun
     command: tuple[str, ...] = ()  # what is executed on every rank instead of a worker
     folder: str = "."  # in which it is
+    variables: dict[str, str] = field(default_factory=dict)  # of that command's environment alone
     link_bits_per_second: int | None = None  # what the hosts' links are shaped to while its workers live
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from hvbench.spec.secret_names import SECRETS
+
 # OpenMP, MKL, oneDNN, other BLAS, PyTorch, TensorFlow, XLA, CUDA and its libraries, transports, allocators.
 LIBRARIES = re.compile(
     r"(OMP|KMP|GOMP|MKL|ONEDNN|DNNL|OPENBLAS|BLIS|ATEN|TORCH|TORCHINDUCTOR|PYTORCH|TF|XLA|KERAS|CUDA|CUDNN|CUBLAS|CUBLASLT|NVIDIA"
@@ -21,7 +23,6 @@ NO_SWITCHES = re.compile(
     r"|CUDA_VERSION|CUDNN_VERSION|NCCL_VERSION|PYTORCH_VERSION|TORCH_VERSION",
     re.ASCII,
 )
-SECRETS = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|(^|_)(AUTH|COOKIE|KEY)(_|$)", re.IGNORECASE)
 VISIBLE = "CUDA_VISIBLE_DEVICES"  # empty: none may be seen; of any other an empty value is none
 LOOPBACK = ("NCCL_SOCKET_IFNAME", "lo")  # horovodrun's word for one host, where nothing goes over a network
 CREDENTIALS = re.compile(r"\w+://[^/\s]*@")

@@ -19,7 +19,6 @@ from hvbench.spec.script import (
     check_name,
     check_value,
     make_script_point,
-    names_in,
     require_names,
     require_one_type,
 )
@@ -113,14 +112,14 @@ class ScriptFields:
     @property
     def names(self) -> list[str]:
         """The names in braces, and what every script has."""
-        return list(dict.fromkeys([*names_in(self.script.command), *OWN_FIELDS]))
+        return list(dict.fromkeys([*self.script.names, *OWN_FIELDS]))
 
     def check_names(self, names: Iterable[str], *, where: str) -> None:
         """Each of them may name an axis, and stands in the command."""
         names = list(names)
         for name in names:
             check_name(name, where=where)
-        require_names(self.script, [*names_in(self.script.command), *names], where=where)
+        require_names(self.script, [*self.script.names, *names], where=where)
 
     def check(self, values: Values, *, where: str) -> None:
         """Each key may name an axis, and its value may stand in a command."""

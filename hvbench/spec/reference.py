@@ -14,8 +14,10 @@ from hvbench.spec.settings import MeasureSettings
 
 HEADER = ["| field | accepts | default | unit | meaning |", "| :--- | :--- | :--- | :--- | :--- |"]
 OF_SCRIPTS = (
-    "With it, `[point]`, `[axes]` and `[[exclude]]` have the names in the command's braces, `world_size` and `seed`."
+    "With it, `[point]`, `[axes]` and `[[exclude]]` have the names in braces of the command and of `[script.environment]`, "
+    "`world_size` and `seed`."
 )
+TYPES = {"object": "table"}  # in TOML's words
 LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
@@ -39,7 +41,7 @@ def describe_accepted(schema: Mapping[str, Any]) -> str:
             words.append(", ".join(f"`{json.dumps(value)}`" for value in one.get("enum", [one.get("const")])))
         else:
             bounds = " ".join(f"{word} {one[key]:g}" for key, word in LIMITS.items() if key in one)
-            words.append(f"{one['type']} {bounds}".strip())
+            words.append(f"{TYPES.get(one['type'], one['type'])} {bounds}".strip())
     return ", or ".join(words)
 
 

@@ -14,19 +14,34 @@ from functools import cached_property
 from string import Formatter
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from hvbench.errors import UsageError
 from hvbench.registry import SCRIPT
 from hvbench.spec.batch import RANKS
 from hvbench.spec.knob import Count, Spec, Text
 from hvbench.spec.messages import did_you_mean, shorten, validate
+from hvbench.spec.script_variables import MOST, why_not_set, why_not_value
+from hvbench.spec.script_variables import NAME as VARIABLE
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,39}", re.ASCII)
 MAX_VALUES = 40
 MAX_WORDS = 1000
 Value = bool | Annotated[int, Field(gt=-(2**53), lt=2**53)] | Annotated[float, Field(allow_inf_nan=False)] | Text
 VALUE = TypeAdapter(Value)
+Written = Annotated[  # the value of a variable: a whole number needs no quotes
+    Text,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
 ALLOWED = "must be true, false, a finite number below 2^53, or text of 1 to 4096 characters without control characters"
 OWN_FIELDS = ("world_size", "seed")  # that every script has, whether its command names them or not
 
@@ -41,6 +56,17 @@ class Script(Spec):
         ".", description="folder that it runs in, seen from the suite's file; its revision and files are recorded"
     )
     shell: bool = Field(False, description="let a shell read the command; values come to it as arguments, not as text")
+    environment: dict[str, Written] = Field(
+        {},
+        max_length=MOST,
+        description="`[script.environment]`: variables of its processes, recorded; names of axes in braces here, too",
+    )
+
+    @property
+    def names(self) -> list[str]:
+        """The names in braces, in order: those of the command, then those of its variables."""
+        texts = [self.command, *self.environment.values()]
+        return list(dict.fromkeys(name for text in texts for name in names_in(text)))
 
 
 class ScriptPoint(Spec):
@@ -59,6 +85,9 @@ class ScriptPoint(Spec):
 
     command: Text = Field(description="the suite's, with names in braces")
     shell: bool = False
+    environment: dict[Annotated[str, StringConstraints(pattern=f"^{VARIABLE.pattern}$")], Text] = Field(
+        {}, max_length=MOST, description="variable -> the value that the suite sets, with names in braces"
+    )
     values: dict[Annotated[str, StringConstraints(pattern=f"^{NAME.pattern}$")], Value] = Field(
         {}, max_length=MAX_VALUES, description="name in braces -> its value"
     )
@@ -68,9 +97,10 @@ class ScriptPoint(Spec):
     @model_validator(mode="after")
     def _names_have_values(self) -> ScriptPoint:
         known = {*self.values, *OWN_FIELDS}
-        for name in names_in(self.command):
-            if name not in known:
-                raise ValueError(f"{{{name}}} has no value")
+        for text in (self.command, *self.environment.values()):
+            for name in names_in(text):
+                if name not in known:
+                    raise ValueError(f"{{{name}}} has no value")
         return self
 
     def __hash__(self) -> int:
@@ -101,7 +131,24 @@ class ScriptPoint(Spec):
         """The words that are executed, every value within one word; the suite has been checked, so that there are some."""
         if self.shell:
             return shell_words(self.command, self.value_of)
-        return [replace_names(word, lambda name: show_value(self.value_of(name))) for word in shlex.split(self.command)]
+        return [self._with_values(word) for word in shlex.split(self.command)]
+
+    def variables(self) -> dict[str, str]:
+        """Environment variable -> value, of those that the suite sets."""
+        return {name: self._with_values(text) for name, text in self.environment.items()}
+
+    @property
+    def full_command(self) -> str:
+        """The command behind its variables, as a shell would be given them, with names in braces."""
+        return " ".join([*show_variables(self.environment), self.command])
+
+    def _with_values(self, text: str) -> str:
+        return replace_names(text, lambda name: show_value(self.value_of(name)))
+
+
+def show_variables(environment: Mapping[str, str]) -> list[str]:
+    """`NAME=value` of each, as a shell would be given it."""
+    return [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
 
 
 def name_program(command: str) -> str:
@@ -178,16 +225,32 @@ def check_script(values: Mapping[str, Any], *, where: str) -> Script:
         raise UsageError(f"{where}: [script] command = {shorten(script.command)}: {error}") from None
     if not script.shell and not 0 < len(words) <= MAX_WORDS:
         raise UsageError(f"{where}: [script] command = {shorten(script.command)}: must have 1 to {MAX_WORDS} words")
+    for name, value in script.environment.items():
+        check_variable(name, value, where=where)
     return script
+
+
+def check_variable(name: str, value: str, *, where: str) -> None:
+    """Raise UsageError for a variable of [script.environment] that no script can be given; names in braces are looked up later."""
+    if reason := why_not_set(name):
+        raise UsageError(f"{where}: [script.environment] {shorten(name)}: {reason}")
+    try:
+        is_whole = not names_in(value)
+    except ValueError as error:
+        raise UsageError(f"{where}: [script.environment] {name} = {shorten(value)}: {error}") from None
+    if is_whole and (reason := why_not_value(name, replace_names(value, str))):
+        raise UsageError(f"{where}: [script.environment] {name} = {shorten(value)}: {reason}")
 
 
 def require_names(script: Script, given: Iterable[str], *, where: str) -> None:
     """Raise UsageError where a name in braces has no axis, or an axis no braces."""
-    named, given = names_in(script.command), list(given)
+    named, given = script.names, list(given)
+    of_command = names_in(script.command)
     for name in named:
         if name not in given and name not in OWN_FIELDS:
+            place = "[script] command" if name in of_command else "[script.environment]"
             raise UsageError(
-                f"{where}: [script] command names {{{name}}}{did_you_mean(name, given)}, and there is no such axis; "
+                f"{where}: {place} names {{{name}}}{did_you_mean(name, given)}, and there is no such axis; "
                 f"give it values under [axes], or one under [point]; there are: {', '.join(given) or 'none'}"
             )
     for name in given:
@@ -202,9 +265,12 @@ def make_script_point(script: Script, values: Mapping[str, Any], *, where: str) 
     """The point of one combination of values; raises UsageError."""
     own = {name: value for name, value in values.items() if name in OWN_FIELDS}
     others = {name: value for name, value in values.items() if name not in OWN_FIELDS}
-    return validate(
-        ScriptPoint, {"command": script.command, "shell": script.shell, "values": others, **own}, where=where
-    )
+    given = script.model_dump(include={"command", "shell", "environment"})
+    point = validate(ScriptPoint, {**given, "values": others, **own}, where=where)
+    for name, value in point.variables().items():
+        if reason := why_not_value(name, value):
+            raise UsageError(f"{where}: [script.environment] {name} = {shorten(value)}: {reason}")
+    return point
 
 
 def check_name(name: str, *, where: str) -> None:

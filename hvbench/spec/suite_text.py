@@ -12,8 +12,10 @@ from hvbench.spec.suite import Suite
 def write_suite(suite: Suite) -> str:
     """TOML of a suite without its scales; text in it has no control characters, as every suite's."""
     top = {"question": suite.question, "compares": list(suite.compares)}
+    script = suite.script.model_dump(exclude_defaults=True) if suite.script else {}
     tables = {
-        "script": suite.script.model_dump(exclude_defaults=True) if suite.script else {},
+        "script": {name: value for name, value in script.items() if name != "environment"},
+        "script.environment": script.get("environment", {}),
         "point": suite.base,
         "axes": suite.axes,
         "measure": suite.measure.model_dump(exclude_defaults=True),

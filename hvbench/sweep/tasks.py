@@ -68,7 +68,8 @@ def script_request(job: Job, point: ScriptPoint, shared: Shared) -> tuple[Script
     profile = str(shared.checkpoints.parent / PROFILES / job.key) if is_profiled else None
     request = ScriptRequest(point=point, measure=shared.settings, key=job.key, repeat=job.repeat, profile=profile)
     environment = {"HVBENCH_SEED": str(point.seed)}
-    return request, {"command": tuple(point.arguments()), "folder": str(shared.folder), "settings": environment}
+    own = {"command": tuple(point.arguments()), "variables": point.variables(), "folder": str(shared.folder)}
+    return request, {**own, "settings": environment}
 
 
 def measure_request(job: Job, point: Point, shared: Shared) -> tuple[MeasureRequest, dict[str, Any]]:

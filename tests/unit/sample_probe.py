@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from hvbench import probe
+from hvbench.launch.messages import WorkerDescription
 from hvbench.launch.script_process import place_of_mpi
 from hvbench.probe.idle import Training
 from hvbench.records.record import RankSamples
@@ -102,3 +103,14 @@ def run(made: Folder, script: str, *, where: Path, **variables: str) -> subproce
         text=True,
         timeout=patience.SECONDS,
     )
+
+
+def make_supervised(folder: Path, program: str, **more: Any) -> list[str]:
+    """A rank's folder for a script of Python, as its agent leaves it; the words that start its supervisor, which starts the script."""
+    folder.mkdir()
+    about = WorkerDescription(
+        framework="script", rank=0, world_size=1, local_rank=0, host="here", threads=1, device="cpu", jobs=[],
+        command=[sys.executable, "-c", program, str(folder)], folder=str(folder), agent_pid=os.getpid(), **more,
+    )  # fmt: skip
+    (folder / "generation.json").write_text(json.dumps(vars(about)), encoding="utf-8")
+    return [sys.executable, "-P", "-m", "hvbench.launch.script", str(folder)]

@@ -354,6 +354,15 @@ def test_launches_of_both_arms_have_the_same_places() -> None:
 # What an arm is given
 
 
+def test_variables_that_an_arm_sets_are_not_the_suite_s(
+    repository: Repository, arms_of: Callable[..., ArmSuites]
+) -> None:
+    repository.commit("old", own=f"{SUITE}[script.environment]\nA = 1\nB = 2\n", train="")
+    made = arms_of(a=["rev=old"], b=["rev=old", "env:A=3", "env:C=4"])
+    environments = {name: suite.script.environment for name, suite in made.suites.items()}
+    assert environments == {"a": {"A": "1", "B": "2"}, "b": {"B": "2"}}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -362,6 +371,7 @@ def test_launches_of_both_arms_have_the_same_places() -> None:
         'repository = "/a b"\n[point]\ny = true\nseed = 3\n[axes]\nx = [1e-05, 1e300, 0.1]\nz = ["1", "\\\\n"]\n'
         "[[exclude]]\nx = 0.1\nz = \"1\"\n[measure]\nturns = false\ntimeout_seconds = 2.5\nwarmup_steps = 1\n",
         '[script]\ncommand = "p {x}"\nshell = true\n[axes]\nx = [' + ", ".join(f"{n}.5" for n in range(300)) + "]\n",
+        '[script]\ncommand = "p {x}"\n[script.environment]\nA = 1\nB = "{x} \\"1.2\\""\n[axes]\nx = [1, 2]\n',
         "[point]\nmodel = 'tiny'\n[axes]\nframework = ['pytorch', 'tensorflow']\n",
     ],
 )  # fmt: skip

@@ -14,15 +14,18 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
+from hvbench.analysis.frame.axes import axis_values
 from hvbench.errors import UsageError
+from hvbench.launch.agent import complete
 from hvbench.launch.generation import Generation
 from hvbench.launch.joining import join_variables
-from hvbench.launch.messages import Progress, Result, WorkerDescription
+from hvbench.launch.messages import Progress, Result
 from hvbench.launch.script import STOPPED, VARIABLE, find_processes
 from hvbench.launch.script_process import place_of_mpi
 from hvbench.launch.turns import VARIABLE as TURNS
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Plan, make_plan
+from hvbench.records.environment import CHOSEN_VARIABLE
 from hvbench.records.script_source import describe_script_source, list_tracked
 from hvbench.spec.labels import distinguish, short_name
 from hvbench.spec.schema import suite_schema
@@ -30,6 +33,7 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.suite import Suite, apply_overrides, apply_scale, parse_suite
 from hvbench.sweep.tasks import Shared, make_task
 from tests import patience
+from tests.unit.sample_probe import make_supervised
 
 SUITE = """
 question = "Is our fine-tuning still as fast as last week?"
@@ -133,6 +137,18 @@ def test_no_value_is_read_by_a_shell(value: str, shell: bool, tmp_path: Path) ->
         ('command = "p {a}"\n[axes]\na = ["x\\u0000y"]', "characters without control characters"),
         ('command = "p {a}"\n[axes]\na = [inf]', "a finite number"),
         ('command = "p"\n[axes]\nworld_size = ["two"]', "world_size"),
+        ('command = "p"\nenvironment = "A=1"', "environment"),
+        ('command = "p"\n[script.environment]\nA = 1.5', "[script]: environment.A = 1.5: must be a valid string"),
+        ('command = "p"\n[script.environment]\n"A B" = "x"', 'environment] "A B": the name of a variable has letters, digits and _'),
+        ('command = "p"\n[script.environment]\nRANK = 1', '[script.environment] "RANK": hvbench itself sets it for each rank'),
+        ('command = "p"\n[script.environment]\nHVBENCH_SEED = 1', '"HVBENCH_SEED": hvbench itself sets it for each rank'),
+        ('command = "p"\n[script.environment]\nPYTHONPATH = "src"', '"PYTHONPATH": it decides which code runs; set it where you call'),
+        ('command = "p"\n[script.environment]\nAPI_KEY = "x"', '"API_KEY": suites and records are read by others; set it where you call'),
+        ('command = "p"\n[script.environment]\nOMP_NUM_THREADS = 1', "for another number call hvbench with OMP_NUM_THREADS=N"),
+        ('command = "p"\n[script.environment]\nA = "{b}"', "[script.environment] names {b}, and there is no such axis"),
+        ('command = "p"\n[script.environment]\nA = "{"', '[script.environment] A = "{": '),
+        ('command = "p"\n[script.environment]\nHOROVOD_CYCLE_TIME = "fast"', '"fast": must be a number from 0 to 100000 (milliseconds)'),
+        ('command = "p"\n[script.environment]\nHOROVOD_CYCLE_TIME = "{a}"\n[axes]\na = ["x"]', '"x": must be a number from 0 to 100000'),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(text: str, message: str) -> None:
@@ -140,6 +156,45 @@ def test_a_mistake_is_one_line(text: str, message: str) -> None:
         parse(f"[script]\n{text}\n").points()
     assert message in str(caught.value)
     assert str(caught.value).startswith("own.toml: ") and str(caught.value).isprintable()
+
+
+WITH_VARIABLES = """
+[script]
+command = "python train.py --batch {batch}"
+[script.environment]
+MALLOC_TRIM_THRESHOLD_ = 1073741824
+NCCL_ALGO = "{algorithm}"
+[point]
+batch = 8
+[axes]
+algorithm = ["Ring", "Tree"]
+"""
+
+
+def test_a_suite_sets_variables_for_its_script_and_compares_values_of_them() -> None:
+    suite = parse(WITH_VARIABLES)
+    points = suite.points()
+    assert [point.variables() for point in points] == [
+        {"MALLOC_TRIM_THRESHOLD_": "1073741824", "NCCL_ALGO": algorithm} for algorithm in ("Ring", "Tree")
+    ]
+    assert points[0].arguments() == ["python", "train.py", "--batch", "8"]
+    assert (
+        points[0].full_command
+        == "MALLOC_TRIM_THRESHOLD_=1073741824 NCCL_ALGO='{algorithm}' python train.py --batch {batch}"
+    )
+    other = parse(WITH_VARIABLES.replace("1073741824", "0")).points()
+    assert len({point.point_id for point in [*points, *other]}) == 4, "another setting is another training"
+    task = make_task(make_plan(points, suite.measure, world_size=1).jobs[0], Shared(settings=suite.measure))
+    assert (task.variables, task.settings) == (points[0].variables(), {"HVBENCH_SEED": "0"})
+    assert [find_variables(point) for point in (points[0], parse(SUITE).points()[0])] == [
+        "MALLOC_TRIM_THRESHOLD_=1073741824 NCCL_ALGO='{algorithm}'",
+        None,
+    ]
+
+
+def find_variables(point: ScriptPoint) -> str | None:
+    """What tables say of a point's variables; None where they have no such column for it."""
+    return axis_values(point).get("environment")
 
 
 def test_an_option_for_nothing_is_refused() -> None:
@@ -264,15 +319,14 @@ def test_git_runs_nothing_that_a_repository_names_and_takes_any_name_of_a_file(t
     assert ran.exists(), "git itself would have run it"
 
 
-def make_rank(folder: Path, program: str) -> list[str]:
-    """A rank's folder for a script of Python, as its agent leaves it; the words that start the script."""
-    folder.mkdir()
-    about = WorkerDescription(
-        framework="script", rank=0, world_size=1, local_rank=0, host="here", threads=1, device="cpu", jobs=[],
-        command=[sys.executable, "-c", program, str(folder)], folder=str(folder), agent_pid=os.getpid(),
-    )  # fmt: skip
-    (folder / "generation.json").write_text(json.dumps(vars(about)), encoding="utf-8")
-    return [sys.executable, "-P", "-m", "hvbench.launch.script", str(folder)]
+def test_variables_of_a_suite_are_the_script_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not its supervisor's, which they could break; records know that the suite has set them, and nobody else."""
+    monkeypatch.setenv("OURS", "before")
+    supervisor = "open(f'/proc/{os.getppid()}/environ', 'rb').read().split(b'\\0')"
+    program = f"import os; print(os.environ['OURS'], os.environ['PYTHONHASHSEED'], b'OURS=before' in {supervisor})"
+    words = make_supervised(tmp_path / "rank", program, environment={"OURS": "now", "PYTHONHASHSEED": "7"})
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "now 7 True\n"
+    assert complete({"A": "1"}, own=["OURS"])[CHOSEN_VARIABLE].split(",") == ["A", "OURS"]
 
 
 DAEMON = """
@@ -312,7 +366,7 @@ def mentions(folder: Path) -> list[str]:
 def test_a_script_s_end_is_the_process_s_and_nothing_of_it_is_left(end: str, code: int, tmp_path: Path) -> None:
     """Not even a daemon with a session of its own and no environment by which it would be found."""
     folder = tmp_path / "rank"
-    with subprocess.Popen(make_rank(folder, f"{DAEMON}{end}\n"), start_new_session=True) as process:
+    with subprocess.Popen(make_supervised(folder, f"{DAEMON}{end}\n"), start_new_session=True) as process:
         if code == -15:
             deadline = time.monotonic() + patience.SECONDS
             while not (folder / "hangs").exists():
@@ -332,7 +386,7 @@ def test_a_script_has_its_cores_before_its_first_line(tmp_path: Path, monkeypatc
         "import os, signal; print(len(os.sched_getaffinity(0)), os.getpgid(0) == os.getpid() == os.getsid(0), "
         "signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)"
     )
-    words = make_rank(tmp_path / "rank", program)
+    words = make_supervised(tmp_path / "rank", program)
     about = json.loads((tmp_path / "rank" / "generation.json").read_text(encoding="utf-8"))
     (tmp_path / "rank" / "generation.json").write_text(json.dumps(about | {"world_size": 64}), encoding="utf-8")
     ignoring = ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh", *words]  # as an agent does

@@ -13,7 +13,7 @@ import pandas as pd
 from hvbench.registry import SCRIPT
 from hvbench.spec.knob import choices_of, knobs_of, presets_of
 from hvbench.spec.point import AnyPoint, Point
-from hvbench.spec.script import ScriptPoint
+from hvbench.spec.script import ScriptPoint, show_variables
 
 # Axes in the order in which tables show them and sort by them; the rest of the point's fields follow.
 KNOBS = knobs_of(Point)
@@ -28,7 +28,7 @@ FOLLOWS = {
     name: field for field, presets in presets_of(Point).items() for preset in presets.values() for name in preset
 }
 PRESET_SIZES = tuple(name for name, field in FOLLOWS.items() if field == "model")
-OF_SCRIPTS = ("command", "shell")  # what scripts have beside axes of their own, ranks and a seed
+OF_SCRIPTS = ("command", "environment", "shell")  # what scripts have beside axes of their own, ranks and a seed
 STATED_BY_SCRIPTS = ("framework", "world_size", *OF_SCRIPTS, "seed")
 
 
@@ -48,16 +48,18 @@ def plain_name(axis: str) -> str:
 
 
 def axis_values(point: AnyPoint) -> dict[str, Any]:
-    """Axis -> value of one point; a shell only where one is asked for."""
+    """Axis -> value of one point; variables of a script and a shell only where the suite asks for them."""
     if not isinstance(point, ScriptPoint):
         return point.model_dump()
     own = {own_axis(name): value for name, value in point.values.items()}
+    environment = {"environment": " ".join(show_variables(point.environment))} if point.environment else {}
     shell = {"shell": True} if point.shell else {}
     return {
         "framework": point.framework,
         "world_size": point.world_size,
         **own,
         "command": point.command,
+        **environment,
         **shell,
         "seed": point.seed,
     }

@@ -12,6 +12,7 @@ from hvbench.records.record import Record
 
 OF_SCRIPT = {
     "command": "of a script, with the names of its axes in braces",
+    "environment": "variables that the suite sets for it",
     "shell": "whether a shell reads that",
 }
 

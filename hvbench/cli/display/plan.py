@@ -26,7 +26,7 @@ from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.labels import describe_values, distinguish, short_name, values_of
 from hvbench.spec.point import AnyPoint, Point
-from hvbench.spec.script import ScriptPoint
+from hvbench.spec.script import ScriptPoint, show_variables
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.prepare import require_script_folder
@@ -96,7 +96,9 @@ def describe_command(suite: Suite, plan: Plan) -> list[str]:
     """What a script's first launch executes, as a shell would be given it, and where; nothing of hvbench's own training."""
     if suite.script is None:
         return []
-    return [f"each rank runs, for example, {shlex.join(plan.jobs[0].point.arguments())}", f"in {suite.folder}"]
+    first = plan.jobs[0].point
+    words = " ".join([*show_variables(first.variables()), shlex.join(first.arguments())])
+    return [f"each rank runs, for example, {words}", f"in {suite.folder}"]
 
 
 def expect(jobs: Sequence[Job], settings: MeasureSettings, earlier: Earlier) -> list[Expected]:

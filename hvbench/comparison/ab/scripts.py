@@ -68,7 +68,7 @@ def choose_suite_of(arm: Arm, named: Named, *, worktrees: Path) -> tuple[Suite, 
     """The suite of one arm with what is set for both, measured as the named one, and lines on where it comes from."""
     folder = named.suite.folder
     if not arm.revision:
-        return replace(named.suite, script=at_folder(named.suite, folder)), []
+        return replace(named.suite, script=choose_script(named.suite, folder, arm)), []
     repository = find_repository(folder)
     worktree = add_worktree(arm.revision, worktrees / arm.name, repository=repository).resolve()
     file, notes = named.file.resolve(), []
@@ -93,7 +93,7 @@ def choose_suite_of(arm: Arm, named: Named, *, worktrees: Path) -> tuple[Suite, 
                 f"arm {arm.name}: rev={arm.revision} has no {own.relative_to(worktree)}: it runs what this one says"
             ]
     require_script(suite, folder, worktree=worktree)
-    return replace(suite, measure=named.suite.measure, script=at_folder(suite, folder)), notes
+    return replace(suite, measure=named.suite.measure, script=choose_script(suite, folder, arm)), notes
 
 
 def find_own_packages(arm: Arm, suite: Suite, named: Named, *, worktree: Path) -> list[Path]:
@@ -104,9 +104,11 @@ def find_own_packages(arm: Arm, suite: Suite, named: Named, *, worktree: Path) -
     return find_python_paths(suite.script.command, environment_of(arm), **places)
 
 
-def at_folder(suite: Suite, folder: Path) -> Script:
-    """The [script] of a suite, to run in a folder whatever file it stands in."""
-    return suite.script.model_copy(update={"repository": str(folder.absolute())})
+def choose_script(suite: Suite, folder: Path, arm: Arm) -> Script:
+    """The [script] of a suite, to run in a folder whatever file it stands in, without variables that the arm sets itself."""
+    of_arm = dict(arm.variables)
+    environment = {name: value for name, value in suite.script.environment.items() if name not in of_arm}
+    return suite.script.model_copy(update={"repository": str(folder.absolute()), "environment": environment})
 
 
 def require_script(suite: Suite, folder: Path, *, worktree: Path) -> None:
