@@ -24,6 +24,7 @@ from hvbench.plan.turns import find_obstacle
 from hvbench.spec.point import Point
 from hvbench.worker.turns import Turns, join_turns, stretch_timeout
 from tests import patience
+from tests.unit.sample_probe import make_supervised
 
 # One rank: at each place it takes its steps, writes when each began and ended, and does what it is told at one of them.
 RANK = """
@@ -142,6 +143,73 @@ def test_a_waiting_rank_is_suspended_with_all_its_threads_and_processes(start: S
                 other.step()
             rank.communicate(timeout=patience.SECONDS)
     assert used[1] == used[0]
+
+
+# What a script's rank starts: a process of its own group, a session of its own, and a daemon that nobody waits for; each
+# tells its number, and spins for as long as it is not told to end.
+STARTING = """
+import os
+def spin(name):
+    with open(f"{folder}/{name}.part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(f"{folder}/{name}.part", f"{folder}/{name}")
+    while not os.path.exists(f"{folder}/end"): pass
+    os._exit(0)
+folder = sys.argv.pop(1)
+if not os.fork():
+    os.setpgid(0, 0)
+    spin("group")
+if not os.fork():
+    os.setsid()
+    spin("session")
+if not os.fork():
+    if not os.fork():
+        os.setsid()
+        spin("daemon")
+    os._exit(0)
+still = os.fork()
+if not still:
+    spin("still")
+while not all(os.path.exists(f"{folder}/{name}") for name in ("group", "session", "daemon", "still")): time.sleep(0.01)
+os.kill(still, 19)
+"""
+
+
+HANG = json.dumps({"kind": "hang", "at": [0, 0, 1]})  # so that the script does not end while it is looked at
+
+
+def test_whatever_a_script_has_started_rests_with_it(tmp_path: Path) -> None:
+    """In a group, a session or a family of its own; what the script itself has stopped stays stopped in its turn."""
+    folder = tmp_path / "rank"
+    program = f"import sys, time\nsys.argv[2:] = ['0', '1', '[[0, 2]]', '{HANG}']\n{STARTING}{RANK}"
+    with TurnServer("ab", limits=TurnLimits(suspend_seconds=600.0)) as server:
+        environment = os.environ | {VARIABLE: server.variable("a")}
+        with subprocess.Popen(
+            make_supervised(folder, program), env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        ) as supervisor:
+            try:
+                with connect(server, "b") as other:
+                    inside = other.at(0, steps=2)
+                    inside.__enter__()  # and never left: the script ends no point
+                    other.step()
+                    names = ("group", "session", "daemon", "still")
+                    while not all((folder / name).exists() for name in names):
+                        time.sleep(0.01)
+                    started = [int((folder / name).read_text()) for name in names]
+                    for process in started:
+                        wait_until_stopped(process)
+                    used = [used_ticks(process) for process in started]
+                    time.sleep(0.2)
+                    assert [used_ticks(process) for process in started] == used
+                told = supervisor.stdout.readline()  # of a step in its own turn
+                assert json.loads(told)[:2] == [0, 0]
+                *others, still = started
+                while any(used_ticks(process) <= before for process, before in zip(others, used, strict=False)):
+                    time.sleep(0.01)  # or the test's own time limit ends it
+                assert used_ticks(still) == used[-1]
+            finally:
+                supervisor.terminate()
+            supervisor.communicate(timeout=patience.SECONDS)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 `hvbench.worker.turns` is the other end and has the protocol; `hvbench.launch.turns.scheduler` decides. Processes
 are suspended by SIGSTOP and resumed by SIGCONT, through a pidfd of the process at the other end of a connection; with it
-rest those of its process group, if it leads one, as every worker and script does.
+rest those of its process group, if it leads one, as every worker does, and all that a script has started.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hvbench.io.surroundings import make_socket_folder
+from hvbench.launch.turns.descendants import Descendants, find_supervisor
 from hvbench.launch.turns.scheduler import (
     Answer,
     Decision,
@@ -47,7 +48,8 @@ class Connection:
 
     socket: socket.socket
     process: int | None  # its pidfd; None: never suspended
-    group: int | None = None  # its process group where it leads one: what loads data for a script rests with it
+    group: int | None = None  # its process group where it leads one, and is no script's
+    descendants: Descendants | None = None  # of its supervisor, where it is a script's: its loaders rest with it
     arm: str | None = None  # None until it has said so
     rank: int = 0
     received: bytes = b""
@@ -63,6 +65,8 @@ class Connection:
             self.is_suspended = is_suspended
             if self.group is not None:
                 os.killpg(self.group, number)
+        if self.descendants is not None and self.is_suspended == is_suspended:
+            self.descendants.suspend() if is_suspended else self.descendants.resume()
 
     def answer(self, steps: int | None) -> None:
         """Let it continue."""
@@ -73,6 +77,8 @@ class Connection:
         """Close the connection; the process, if it still lives, runs."""
         self.suspend(False)
         self.socket.close()
+        if self.descendants is not None:
+            self.descendants.close()
         if self.process is not None:
             os.close(self.process)
 
@@ -190,12 +196,14 @@ class TurnServer:
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
         pid = struct.unpack("iii", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-        process = group = None
+        process = group = descendants = None
         if self._limits.suspend_seconds and pid not in (0, os.getpid()):
             with contextlib.suppress(OSError):
                 process = os.pidfd_open(pid)
-                group = pid if os.getpgid(pid) == pid else None
-        rank = Connection(socket=connection, process=process, group=group)
+                supervisor = find_supervisor(pid)
+                descendants = Descendants(supervisor) if supervisor else None
+                group = pid if os.getpgid(pid) == pid and not supervisor else None
+        rank = Connection(socket=connection, process=process, group=group, descendants=descendants)
         self._selector.register(connection, selectors.EVENT_READ, rank)
 
     def _read(self, connection: Connection) -> None:
