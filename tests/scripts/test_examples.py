@@ -25,9 +25,9 @@ from hvbench.records.store import RunFolder
 pytestmark = pytest.mark.slow
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NAMES = ["horovod_pytorch", "keras_fit", "huggingface_trainer"]
-SMALL = {"horovod_pytorch": ["batch=32"], "keras_fit": ["batch=32"], "huggingface_trainer": ["length=32"]}
+SMALL = {"horovod_pytorch": ["batch=256"], "keras_fit": ["batch=32"], "huggingface_trainer": ["length=32"]}
 COUNTED = {
-    "horovod_pytorch": 32,
+    "horovod_pytorch": 256,
     "keras_fit": 32,
     "huggingface_trainer": 8 * 32,
 }  # pictures, or tokens, a rank and step
@@ -103,7 +103,7 @@ def losses_of_both_ranks_in_pytorch(train: ModuleType, monkeypatch: pytest.Monke
     """Rank -> the losses of its samples, step by step, of one model that trains on the samples of both."""
     import torch
 
-    options = argparse.Namespace(batch=32, steps=5, seed=0)
+    options = argparse.Namespace(batch=256, steps=5, seed=0)
     streams = []
     for rank in range(2):
         monkeypatch.setattr(train.hvd, "rank", lambda rank=rank: rank)
@@ -209,7 +209,7 @@ def test_ranks_find_each_other_by_tf_config_where_mpirun_started_them(tmp_path: 
 SLOWER = {
     "horovod_pytorch": (
         "                loss.backward()\n",
-        "                pictures.repeat(2000, 1, 1, 1)\n                loss.backward()\n",
+        "                pictures.repeat(400, 1, 1, 1)\n                loss.backward()\n",
         "aten::copy_",
     ),
     "keras_fit": (
@@ -248,7 +248,7 @@ def test_a_needless_copy_a_step_is_a_regression_that_names_the_operator(name: st
     assert text.count(before) == 1
     script.write_text(text.replace(before, after), encoding="utf-8")
     git(repository, "commit", "-qam", "a needless copy")
-    done = gate(repository, name, "--a", "rev=before", "--b", "rev=main", "-s", "steps=20")
+    done = gate(repository, name, "--a", "rev=before", "--b", "rev=main", "-s", "steps=10", "-s", "warmup_steps=2")
     assert done.returncode == 1, done.stdout
     assert re.search(rf"step time .* worse .* what grew most: {operator} \+", done.stdout), done.stdout
 

@@ -62,6 +62,8 @@ def make_model(width: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(1, width, 3, padding=1),
         nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1),
+        nn.ReLU(),
         nn.Conv2d(width, width, 3, padding=1, stride=2),
         nn.ReLU(),
         nn.Flatten(),
@@ -93,7 +95,7 @@ def evaluate(model: nn.Module, options: argparse.Namespace) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=32, help="pictures a rank and step")
+    parser.add_argument("--batch", type=int, default=256, help="pictures a rank and step")
     parser.add_argument("--width", type=int, default=32, help="channels of the network")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--evaluate-every", type=int, default=20, metavar="STEPS")
