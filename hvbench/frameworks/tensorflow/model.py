@@ -8,11 +8,13 @@ Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.execution import recomputed
@@ -157,7 +159,27 @@ def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -
 # for them.
 
 
-@tf.custom_gradient
+def _with_gradient(
+    function: Callable[..., tuple[tf.Tensor, Callable[[tf.Tensor], object]]],
+) -> Callable[..., tf.Tensor]:
+    """A function from tensors to the result of `function`, whose gradients are those that its second value returns.
+
+    As tf.custom_gradient, which in a graph also passes all arguments on as outputs: each of them gets a gradient of zeros, which is
+    traced and pruned, and what it registers for a trace is never freed.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: tf.Tensor) -> tf.Tensor:
+        tensors = [tf.convert_to_tensor(argument) for argument in arguments]
+        with record.stop_recording():
+            result, backward = function(*tensors)
+        record.record_operation(function.__name__, [result], tensors, lambda d: tf.nest.flatten(backward(d)))
+        return result
+
+    return call
+
+
+@_with_gradient
 def _gelu(x: tf.Tensor):
     """x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)."""
     probability = 0.5 * tf.math.erfc(x * -math.sqrt(0.5))  # Φ(x)
@@ -170,28 +192,30 @@ def _gelu(x: tf.Tensor):
 
 def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """(x - mean) / standard deviation over the last dimension, and the function from its gradient to the gradient of x."""
-    centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + 1e-5)
+    last = tf.constant(-1)  # the same tensor for all sums: each operation less is traced and optimized sooner
+    centred = x - tf.reduce_mean(x, axis=last, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=last, keepdims=True) + 1e-5)
     normal = centred * inverse
 
     def backward(d: tf.Tensor) -> tf.Tensor:
-        mean = tf.reduce_mean(d, axis=-1, keepdims=True)
-        slope = tf.reduce_mean(d * normal, axis=-1, keepdims=True)
+        mean = tf.reduce_mean(d, axis=last, keepdims=True)
+        slope = tf.reduce_mean(d * normal, axis=last, keepdims=True)
         return inverse * (d - mean - normal * slope)
 
     return normal, backward
 
 
-_standardize = tf.custom_gradient(_standard)
+_standardize = _with_gradient(_standard)
 
 
-@tf.custom_gradient
+@_with_gradient
 def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
     """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     normal, standard_backward = _standard(x)
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return standard_backward(dy * gain), tf.reduce_sum(dy * normal, axis=(0, 1)), tf.reduce_sum(dy, axis=(0, 1))
+        rows = tf.constant((0, 1))
+        return standard_backward(dy * gain), tf.reduce_sum(dy * normal, axis=rows), tf.reduce_sum(dy, axis=rows)
 
     return normal * gain + bias, backward
 
@@ -204,7 +228,7 @@ def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.T
     return tf.reshape(y, (B, T, y.shape[-1]))
 
 
-@tf.custom_gradient
+@_with_gradient
 def _product(x: tf.Tensor, weight: tf.Tensor):
     """x [N, in] × weight [in, out]."""
 
@@ -214,7 +238,7 @@ def _product(x: tf.Tensor, weight: tf.Tensor):
     return tf.matmul(x, weight), backward
 
 
-@tf.custom_gradient
+@_with_gradient
 def _transposed_product(x: tf.Tensor, weight: tf.Tensor):
     """x [N, in] × transposed weight [out, in]."""
 
@@ -230,8 +254,10 @@ def _product_over_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     Eigen reads columns here. Where the row length is a large power of two, the values of a column map to few cache sets,
     which halves the speed; such rows are padded first.
     """
-    product = tf.matmul(_pad_rows(a), _pad_rows(b), transpose_a=True)
-    return product[: a.shape[1], : b.shape[1]]
+    padded_a, padded_b = _pad_rows(a), _pad_rows(b)
+    product = tf.matmul(padded_a, padded_b, transpose_a=True)
+    is_padded = padded_a is not a or padded_b is not b
+    return product[: a.shape[1], : b.shape[1]] if is_padded else product
 
 
 def _pad_rows(x: tf.Tensor) -> tf.Tensor:

@@ -212,8 +212,9 @@ def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point) -> Optim
 
 def _exact_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
     """L2 norms in float64 of norms of rows in their dtype, summed as a tree: no tensor is copied to float64."""
-    rows = [tf.math.reduce_euclidean_norm(value, axis=-1) for value in values]
-    return [tf.math.reduce_euclidean_norm(tf.cast(norms, tf.float64)) for norms in rows]
+    last, axes = tf.constant(-1), {0: tf.constant([], tf.int32), 1: tf.constant([0])}  # the same for all values
+    rows = [tf.math.reduce_euclidean_norm(value, axis=last) for value in values]
+    return [tf.math.reduce_euclidean_norm(tf.cast(norms, tf.float64), axis=axes[norms.shape.rank]) for norms in rows]
 
 
 def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

@@ -82,7 +82,7 @@ class Runtime:
 
 
 def _forget_custom_gradients() -> None:
-    """Drop the closures that tf.custom_gradient registers for every trace and never frees; they keep the weights alive.
+    """Drop the closures that tf.recompute_grad registers for every trace and never frees; they keep the weights alive.
 
     Nothing differentiates those graphs again. The registry is private to TensorFlow; a test checks that nothing is left.
     """
