@@ -36,7 +36,7 @@ from hvbench.worker.ceiling_cache import (
 from hvbench.worker.local_ceiling import BEST_OF, Answers, Found, Peak, Work, device_dtype, time_run
 from hvbench.worker.together import Readings, ReadWindow, read_together
 
-MAX_READ_SECONDS = 0.06  # of the best product; of one that would take longer a part is read
+MAX_READ_SECONDS = 0.03  # of the best product; of one that would take longer a part is read
 ALLREDUCE_SECONDS = 0.4
 MAX_CALLS = 100
 ALLREDUCE_MAX_BYTES = 64 * 2**20

@@ -18,7 +18,7 @@ from hvbench.worker import ceiling, ceiling_cache
 from hvbench.worker.ceiling import CeilingRequest, Ceilings
 from hvbench.worker.ceiling_cache import KEPT, CeilingCache, KeptProduct, describe_question, is_within_scatter
 from hvbench.worker.local_ceiling import Found, Work
-from hvbench.worker.together import ReadWindow
+from hvbench.worker.together import ROUNDS, ReadWindow
 
 PRODUCT = KeptProduct(rows=64, inner=32, columns=128, transposed="right")
 POINT = Point(framework="pytorch", model="small", world_size=2)
@@ -103,7 +103,7 @@ def test_three_launches_search_and_later_ones_read_the_best_product_alone(cache:
         launch = Launch(rate=1.02e11)
         found = measure(launch, repeat=repeat)
         assert launch.searches == 0
-        assert found.together_flops_per_second == found.alone_flops_per_second == [1.02e11] * 3  # its own
+        assert found.together_flops_per_second == found.alone_flops_per_second == [1.02e11] * ROUNDS  # its own
         assert found.gemm_shape == [64, 32, 128] and found.memory_bandwidth_bytes_per_second == 1e10
         taken.append(found.read_at)
     assert taken[:3] == taken[3:] and len(set(taken)) == KEPT, "each of the readings in turn"
@@ -128,7 +128,7 @@ def test_a_disturbed_reading_is_read_again_and_nothing_searched_for(cache: Path)
     launch = Launch(rate=1.01e11, first_rate=0.5e11)
     found = measure(launch)
     assert (launch.searches, launch.readings) == (0, 2)
-    assert found.read_at is not None and found.together_flops_per_second == [1.01e11] * 3
+    assert found.read_at is not None and found.together_flops_per_second == [1.01e11] * ROUNDS
 
 
 @pytest.mark.parametrize("rate", [0.5e11, 2e11])
@@ -136,7 +136,10 @@ def test_a_machine_that_is_no_longer_as_it_was_is_read_anew(cache: Path, rate: f
     fill(cache)
     launch = Launch(rate=rate)
     assert measure(launch).read_at is None and launch.searches
-    assert len(read_kept(cache)) == KEPT and read_kept(cache)[-1]["ceiling"]["together_flops_per_second"] == [rate] * 3
+    assert (
+        len(read_kept(cache)) == KEPT
+        and read_kept(cache)[-1]["ceiling"]["together_flops_per_second"] == [rate] * ROUNDS
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,11 +158,11 @@ def test_within_the_scatter_is_four_standard_deviations_or_ten_per_cent(
 ) -> None:
     readings = [
         ceiling_cache.Reading.model_construct(
-            ceiling=Ceiling.model_construct(together_flops_per_second=[1e10 * one] * 3)
+            ceiling=Ceiling.model_construct(together_flops_per_second=[1e10 * one] * ROUNDS)
         )
         for one in kept
     ]
-    assert is_within_scatter([1e10 * rate] * 3, readings) == is_within
+    assert is_within_scatter([1e10 * rate] * ROUNDS, readings) == is_within
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from hvbench.plan.together import Together, describe_together, measure_together, time_rounds
+from hvbench.worker import together
 from hvbench.worker.together import ROUNDS, Call, Readings, read_together, read_window, window_seconds
 from tests import patience
 
@@ -72,9 +74,21 @@ def test_a_rank_without_others_is_never_alone() -> None:
     assert readings.alone == [] and len(readings.together) == ROUNDS
 
 
-@pytest.mark.parametrize(("call_seconds", "seconds"), [(0.001, 0.08), (0.02, 0.08), (0.06, 0.132)])
+@pytest.mark.parametrize(("call_seconds", "seconds"), [(0.001, 0.03), (0.01, 0.03), (0.06, 0.132)])
 def test_a_window_has_room_for_an_untimed_and_a_timed_call(call_seconds: float, seconds: float) -> None:
     assert window_seconds(call_seconds) == pytest.approx(seconds)
+
+
+def test_the_first_and_the_last_call_of_a_window_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of 1, 10, 10 and 5 s in a window of 22 s: a third of 10 s would end behind it."""
+    seconds, clock = [1.0, 10.0, 10.0, 5.0], [0.0]
+    monkeypatch.setattr(together, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def run() -> None:
+        clock[0] += seconds.pop(0)
+
+    assert read_window(Call(run=run, flops=1e6, expected_seconds=10.0, overhead_seconds=0.0)) == pytest.approx(1e5)
+    assert not seconds
 
 
 def test_a_reading_is_the_work_over_its_time() -> None:
