@@ -4,10 +4,10 @@
     python benchmarks/gpu.py --model gpt2 --precision bf16 --minutes 3
     python benchmarks/gpu.py --device cpu --model tiny --contenders pytorch,plain-torch --minutes 1     tries the program out
 
-For each model and precision one process holds all contenders in the device's memory; they take turns of a second, in rounds.
+First everything that is compiled is, several at once, into the compilers' caches; meanwhile the same training on the processor
+and on the device is compared tensor by tensor. Then for each model and precision one process holds all contenders in the device's memory; they take turns of a second, in rounds.
 The table has tokens/s, model FLOPs utilization (of the fastest matrix product measured in the same process), peak memory, and
-the energy that the card drew. Before that, the same training on the processor and on the GPU is compared tensor by tensor.
-After the rounds the device's kernels are recorded: for how much of a step it computes, and what it waits for.
+the energy that the card drew. After the rounds the device's kernels are recorded: for how much of a step it computes, and what it waits for.
 
 Intervals are over rounds within one process; another process may choose other kernels. NAME+SETTING is a contender with
 `torch.compile` as it is (+compile) or tuned (+max), or with its blocks recomputed in the backward pass (+recompute; hvbench's own only).
@@ -17,14 +17,17 @@ OUT receives `MODEL-PRECISION.json` (raw samples), `checks.json`, `machine.json`
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +54,17 @@ from hvbench.training import corpus  # noqa: E402
 DEFAULT_OUT = ROOT / "results" / "gpu"
 PEERS = ("huggingface", "plain-torch")
 CONTENDERS = (
-    "pytorch", "pytorch+max", *PEERS, *(f"{peer}+max" for peer in PEERS), "pytorch+recompute", "pytorch+max+recompute",
+    "pytorch", "pytorch+compile", *PEERS, *(f"{peer}+compile" for peer in PEERS),
+    "pytorch+recompute", "pytorch+compile+recompute",
 )  # fmt: skip
 MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
-PARITY_SHARE = 0.15  # of the time, at most
+COMPILE_SHARE = 0.35  # of the time, at most; processor and device are compared meanwhile
+COMPILERS = 6  # processes that compile at once: all of them hold a model in the device's memory
 PREPARE_SHARE = 0.7  # of a case's time: the rest is for rounds
+POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0  # to end by itself
-CHECKED = ({}, {"recompute": "block"}, {"compile": "max"})
+CHECKED_VOCABULARY = 300
+CHECKED = ({}, {"recompute": "block"}, {"compile": "default"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,10 +81,15 @@ class Case:
         return f"{self.model}-{self.precision}"
 
     @property
+    def is_compiled(self) -> bool:
+        """Whether any contender is."""
+        return any("compile" in knobs_of(name) for name in self.contenders)
+
+    @property
     def weight(self) -> float:
-        """Its share of the time: a contender that is compiled takes longer to begin, and a large model longer to compile."""
+        """Its share of the time: what is compiled takes longer to begin, and the longer the larger the model is."""
         size = MODEL_PRESETS[self.model]["num_layers"] / 12
-        return 2 + len(self.contenders) + 4 * size * sum("compile" in knobs_of(name) for name in self.contenders)
+        return 4 + len(self.contenders) + size * sum("compile" in knobs_of(name) for name in self.contenders)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -131,7 +143,12 @@ def describe_point(case: Case, options: argparse.Namespace) -> dict[str, Any]:
 
 def check_processor(options: argparse.Namespace, *, until: float) -> Iterator[dict[str, Any]]:
     """The same training of `tiny` on the processor and on the device, in each precision and with each setting: one row each."""
-    common = {"model": "tiny", "micro_batch_size": 4, "data": options.data, "framework": "pytorch", "world_size": 1}
+    common = {
+        "model": "tiny",
+        "vocab_size": CHECKED_VOCABULARY,
+        "micro_batch_size": 4,
+    }  # no multiple of what tensor cores read
+    common |= {"data": options.data, "framework": "pytorch", "world_size": 1}
     precisions = [name for name in PRECISIONS if not PRECISIONS[name].uses_tf32]  # a processor has none
     pairs = []
     for precision in precisions:
@@ -158,33 +175,75 @@ def describe_parity(parity: Parity) -> dict[str, Any]:
     return {**row, "GPU against processor": text, "": "same work" if parity.is_proven else "DIFFERS"}
 
 
-def race(case: Case, options: argparse.Namespace, *, seconds: float) -> dict[str, Any] | None:
-    """Run one case in a process of its own for at most so long; what it wrote, or None."""
+def order_race(case: Case, options: argparse.Namespace, *, seconds: float, rounds: int) -> Order:
+    """What a process is to do that may take so long."""
     begun = time.time()
-    order = Order(
+    return Order(
         knobs=describe_point(case, options),
         contenders=list(case.contenders),
-        rounds=options.rounds,
+        rounds=rounds,
         turn_seconds=options.turn_seconds,
         threads=options.threads,
         seed=options.seed,
-        prepare_until=begun + PREPARE_SHARE * seconds,
+        prepare_until=begun + (PREPARE_SHARE if rounds else 1.0) * seconds,
         race_until=begun + seconds,
     )
-    out = options.out / f"{case.name}.json"
-    say(f"{case.name}: {len(case.contenders)} contenders, at most {seconds:.0f} s")
+
+
+@contextlib.contextmanager
+def start(order: Order, out: Path) -> Iterator[subprocess.Popen]:
+    """A process that follows `order`; ended, wherever it is, with the block."""
     with tempfile.TemporaryDirectory(prefix="hvbench-gpu-") as folder:
         order_path = Path(folder) / "order.json"
         order_path.write_text(json.dumps(asdict(order)), encoding="utf-8")
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_race", order_path, out], env=environment)
         try:
-            code = process.wait(timeout=seconds + GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            code = None
+            yield process
         finally:
             process.kill()
             process.wait()
+
+
+def compile_all(
+    cases: Sequence[Case], options: argparse.Namespace, *, until: float, stop: threading.Event
+) -> dict[str, dict[str, float]]:
+    """Compile every contender that is, a few processes at a time; seconds of its first step by case and contender.
+
+    Afterwards the compilers' caches on disk hold what the races need.
+    """
+    single = [replace(case, contenders=(name,)) for case in cases for name in case.contenders]
+    left = sorted((each for each in single if each.is_compiled), key=lambda each: -each.weight)
+    found: dict[str, dict[str, float]] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-gpu-")))
+        running: dict[Case, tuple[subprocess.Popen, Path]] = {}
+        while (left or running) and time.time() < until and not stop.is_set():
+            while left and len(running) < COMPILERS:
+                case = left.pop(0)
+                out = folder / f"{case.name}-{case.contenders[0]}.json"
+                order = order_race(case, options, seconds=until - time.time(), rounds=0)
+                running[case] = stack.enter_context(start(order, out)), out
+            time.sleep(POLL_SECONDS)
+            for case in [each for each, (process, _) in running.items() if process.poll() is not None]:
+                _, out = running.pop(case)
+                facts = json.loads(out.read_text(encoding="utf-8"))["contenders"] if out.exists() else {}
+                for name, each in facts.items():
+                    found.setdefault(case.name, {})[name] = each["first_step_seconds"]
+    for case in (*running, *left):
+        say(f"{case.name}: no time was left to compile {case.contenders[0]}")
+    return found
+
+
+def race(case: Case, options: argparse.Namespace, *, seconds: float) -> dict[str, Any] | None:
+    """Run one case in a process of its own for at most so long; what it wrote, or None."""
+    out = options.out / f"{case.name}.json"
+    say(f"{case.name}: {len(case.contenders)} contenders, at most {seconds:.0f} s")
+    with start(order_race(case, options, seconds=seconds, rounds=options.rounds), out) as process:
+        try:
+            code = process.wait(timeout=seconds + GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
     if code != 0:
         say(f"{case.name}: {'its time was over' if code is None else f'ended with code {code}'}")
     return json.loads(out.read_text(encoding="utf-8")) if out.exists() else None
@@ -201,20 +260,30 @@ def run(options: argparse.Namespace, *, ends: float) -> None:
     for case in cases:  # of an earlier run
         (options.out / f"{case.name}.json").unlink(missing_ok=True)
     write_json(options.out / "machine.json", describe_environment())
-    for vocab_size in {256, *(MODEL_PRESETS[case.model]["vocab_size"] for case in cases)}:
+    for vocab_size in {CHECKED_VOCABULARY, *(MODEL_PRESETS[case.model]["vocab_size"] for case in cases)}:
         corpus.prepare(options.data, vocab_size=vocab_size)  # once, not by every process
     checks: list[dict[str, Any]] = []
     races: list[dict[str, Any]] = []
-    if not options.no_parity:
-        for row in check_processor(options, until=time.time() + PARITY_SHARE * 60 * options.minutes):
-            checks.append(row)
-            write_json(options.out / "checks.json", checks)
+    until, stop = time.time() + COMPILE_SHARE * 60 * options.minutes, threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        compiling = pool.submit(compile_all, cases, options, until=until, stop=stop)
+        try:
+            for row in [] if options.no_parity else check_processor(options, until=until):
+                checks.append(row)
+                write_json(options.out / "checks.json", checks)
+            first_steps = compiling.result()
+        except BaseException:
+            stop.set()
+            raise
+    if checks:
         say(format_table(checks))
     for index, case in enumerate(cases):
         left = cases[index:]
         share = case.weight / sum(each.weight for each in left)
         found = race(case, options, seconds=(ends - time.time()) * share)
         if found:
+            found["compiling_seconds"] = first_steps.get(case.name, {})
+            write_json(options.out / f"{case.name}.json", found)
             races.append(found)
             write_text(options.out / "table.md", to_markdown(races, checks))
     print(to_markdown(races, checks))

@@ -27,6 +27,7 @@ from benchmarks.contenders import IMPLEMENTATIONS
 from benchmarks.gpu_card import Card
 from benchmarks.gpu_stream import profile_stream
 from hvbench.errors import UsageError
+from hvbench.frameworks.contract import Arrays
 from hvbench.io.atomic import write_json
 from hvbench.records.float32 import require_ieee_float32
 from hvbench.spec.point import Point
@@ -78,16 +79,14 @@ def knobs_of(name: str) -> dict[str, str]:
 class Entrant:
     """One contender in memory, warmed up."""
 
-    def __init__(self, name: str, point: Point, *, threads: int) -> None:
+    def __init__(self, name: str, point: Point, weights: Arrays, *, threads: int) -> None:
         base, _ = parse_name(name)
         where = IMPLEMENTATIONS[base]
         own = point.model_copy(update=knobs_of(name))
         self.name = name
         self.memory = DeviceMemory(point.device)
         begun = time.perf_counter()
-        trained = getattr(importlib.import_module(where.module), where.cls)(
-            own, initial_weights(point), threads=threads
-        )
+        trained = getattr(importlib.import_module(where.module), where.cls)(own, weights, threads=threads)
         self.build_seconds = time.perf_counter() - begun
         self.parameters = trained.count_parameters()
         self.samples = Samples(trained, own)
@@ -154,6 +153,7 @@ class Race:
         self.order = order
         self.out = out
         self.point = Point(**order.knobs, framework="pytorch", world_size=1)
+        self.weights = initial_weights(self.point)
         self.card = Card(self.point.device)
         self.failed: dict[str, str] = {}
         self.entrants: list[Entrant] = []
@@ -162,9 +162,13 @@ class Race:
         self.ceilings: dict[str, Any] = {}
 
     def run(self) -> None:
-        """Ceilings, then one contender after the other into memory, then rounds, then what the device waits for."""
+        """Ceilings, then one contender after the other into memory, then rounds, then what the device waits for.
+
+        Without rounds the contenders are built alone, which leaves what is compiled in the compilers' caches.
+        """
         runtime = shared_runtime("pytorch", threads=self.order.threads, device=self.point.device)
-        self.ceilings = LocalCeilings("pytorch", runtime).search(self.point).model_dump(mode="json")
+        if self.order.rounds:
+            self.ceilings = LocalCeilings("pytorch", runtime).search(self.point).model_dump(mode="json")
         for name in self.order.contenders:
             self.enter(name)
             self.keep()
@@ -177,7 +181,7 @@ class Race:
             self.states.append(self.card.state())
             longest = max(longest, time.time() - begun)
             self.keep()
-        if self.point.device == "cuda":
+        if self.point.device == "cuda" and self.launches:
             for entrant in self.entrants:
                 entrant.stream = profile_stream(entrant.samples.take_step)
         self.keep()
@@ -188,7 +192,7 @@ class Race:
             self.failed[name] = "left out: no time was left to build it"
             return
         try:
-            self.entrants.append(Entrant(name, self.point, threads=self.order.threads))
+            self.entrants.append(Entrant(name, self.point, self.weights, threads=self.order.threads))
         except Exception as error:  # memory, a compiler: whatever it is, it is this contender's
             text = " ".join(str(error).split())[:LINE_LENGTH]
             self.failed[name] = f"{type(error).__name__}: {text}"

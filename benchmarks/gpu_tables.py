@@ -82,7 +82,7 @@ def rate_rows(race: Raced) -> list[Row]:
                 "MFU (%)": f"{100 * flops / peak:.1f}",
                 "peak memory (GiB)": "" if memory is None else f"{memory / GIB:.1f}",
                 "mJ a token": format_joules(launches),
-                "first step (s)": f"{facts['first_step_seconds']:.1f}",
+                "compiling (s)": f"{race['compiling_seconds'][name]:.0f}" if name in race["compiling_seconds"] else "",
                 "first loss": f"{facts['first_loss']:.5f}",
             }
         )

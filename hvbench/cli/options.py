@@ -183,8 +183,9 @@ def verdict_options(command: Command) -> Command:
 
 
 def typed_words() -> list[str]:
-    """The command line as it was typed, with the program's name in place of its path, for run.json."""
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]
+    """The command line as it was typed, with the program's name in place of its path, for run.json; `python -m hvbench`, too."""
+    name = Path(sys.argv[0]).name
+    return ["hvbench" if name == "__main__.py" else name, *sys.argv[1:]]
 
 
 def write_output(text: str, out: Path | None) -> None:

@@ -124,7 +124,7 @@ def describe_other_build(stack: Stack) -> str:
     other = [
         f"it was built for {framework.title} {built[framework.name]}, and {framework.version} is installed"
         for framework in stack.frameworks
-        if built.get(framework.name) not in (None, framework.version)
+        if not is_same_version(built.get(framework.name), framework.version)
     ]
     other += [
         f"{' and '.join(providers)} lie over each other"
@@ -134,6 +134,16 @@ def describe_other_build(stack: Stack) -> str:
     if other:
         return "; ".join(other)
     return "another than hvbench builds here, whose edits mend sums of float16"
+
+
+def is_same_version(built: str | None, installed: str) -> bool:
+    """Whether Horovod was built for what is installed, for all that is known.
+
+    A framework says which build it is, `2.11.0+cu130`, where the package that it came in may leave that out.
+    """
+    if built is None or "+" in built and "+" in installed:
+        return built in (None, installed)
+    return built.partition("+")[0] == installed.partition("+")[0]
 
 
 def examine_horovod(stack: Stack) -> Check:

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`switches` (of TF32), `recompute` (losses, gradients and FLOPs with and without), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -278,6 +278,20 @@ def record_recompute(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_padding(twin: Twin) -> Arrays:
+    """Logits and gradients of one batch, with rows of zeros below the output projection and without: `PADDING/NAME`."""
+    arrays = {}
+    for padding in (0, 7):
+        point = small_point(twin.framework)
+        batch = twin.batches(point).train_batch(0)
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+        trainer.model.padding = padding
+        arrays[f"{padding}/logits"] = trainer.logits(batch[0][0])
+        gradients = trainer.gradients(*batch, loss_scale=1.0)
+        arrays |= {f"{padding}/gradient/{name}": value for name, value in gradients.items()}
+    return arrays
+
+
 def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarray]) -> int:
     """FLOPs of the matrix products of one backward pass, counted in what the framework really runs."""
     if twin.framework == "pytorch":
@@ -385,6 +399,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
+    np.savez(folder / "padding.npz", **record_padding(twin))
     for objective in ("masked_lm", "classification"):
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
     np.savez(folder / "overflow.npz", **record_overflow(twin))

@@ -65,3 +65,12 @@ def test_what_is_counted_as_recomputed_is_what_the_framework_multiplies_again(al
     point: Point = small_point(framework, num_layers=2, dropout=rate, recompute=recompute)
     assert more == recomputed_flops_per_token(point) * point.micro_batch_size * point.sequence_length > 0
     assert np.isfinite(more)
+
+
+@each_framework
+def test_rows_of_zeros_below_the_output_projection_change_no_number(alone, framework):
+    numbers = alone[framework, "padding"]
+    usual = {name.partition("/")[2]: value for name, value in numbers.items() if name.startswith("0/")}
+    assert usual["logits"].shape == numbers["7/logits"].shape and usual.keys() > {"logits"}
+    for name, value in usual.items():
+        np.testing.assert_allclose(numbers[f"7/{name}"], value, rtol=1e-12, atol=1e-14, err_msg=name)

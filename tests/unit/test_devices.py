@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from hvbench.cli import run
-from hvbench.frameworks.devices import choose_device
+from hvbench.frameworks.devices import choose_device, missing_rows
 from hvbench.install import detect
 from hvbench.plan import skip
 from hvbench.plan.doctor import examine_gpu
 from hvbench.plan.jobs import make_plan
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.suite import parse_suite
 
 SUITE = """
@@ -130,3 +131,21 @@ def test_a_folder_that_an_uninstalled_package_left_is_no_framework(
         assert not skip.is_installed("leftover")
     finally:
         skip.is_installed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("rows", "precision", "device", "missing"),
+    [
+        (50257, "bf16", "cuda", 47),  # 50,304 are 786 times 64
+        (50257, "fp16", "cuda", 47),
+        (50257, "tf32", "cuda", 47),
+        (50257, "fp32", "cuda", 0),  # no tensor cores
+        (50257, "bf16", "cpu", 0),
+        (4096, "bf16", "cuda", 0),
+        (1, "bf16", "cuda", 63),
+    ],
+)
+def test_matrices_for_tensor_cores_have_a_multiple_of_their_rows(
+    rows: int, precision: str, device: str, missing: int
+) -> None:
+    assert missing_rows(rows, precision=PRECISIONS[precision], device=device) == missing

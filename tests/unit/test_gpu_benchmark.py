@@ -49,6 +49,7 @@ def make_race(**changes: Any) -> dict[str, Any]:
         "ceilings": {"gemm_flops_per_second": 1e12},
         "contenders": {"pytorch": {**facts, "stream": stream}},
         "failed": {},
+        "compiling_seconds": {},
         "launches": [{**case, **turn, "round": number} for number in range(2)],
         **changes,
     }
@@ -80,7 +81,7 @@ def test_every_model_is_run_in_every_precision_and_peers_have_no_loss_scaling() 
     assert {name for case in cases if case.precision == "fp16" for name in case.contenders} == {
         name for name in CONTENDERS if name.startswith("pytorch")
     }
-    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+max",)).weight == 2 + 1 + 8
+    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+max",)).weight == 4 + 1 + 2
 
 
 @pytest.mark.parametrize(

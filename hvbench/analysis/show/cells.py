@@ -83,7 +83,9 @@ def show_interval(metric: str, *, scale: float = 1.0, decimals: int | None = Non
 
 
 def format_percent(share: float) -> str:
-    """A share in per cent: two digits, and whole numbers from 10 on."""
+    """A share in per cent: two digits, whole numbers from 10 on, and no more than that it is over 1,000."""
+    if share > 10:
+        return "over 1,000"
     return f"{100 * share:,.0f}" if share >= 0.1 else f"{100 * share:.2g}"
 
 

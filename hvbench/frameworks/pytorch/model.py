@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.devices import missing_rows
 from hvbench.frameworks.pytorch.execution import compiled, recomputed
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
@@ -31,6 +32,7 @@ class Model:
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        self.padding = missing_rows(point.vocab_size, precision=precision, device=device)  # of the output projection
         self.parameters = {
             name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
             for name, value in weights.items()
@@ -72,8 +74,13 @@ class Model:
         if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
         x = self._round(self._layer_norm(x, "final_norm"))
-        embedding = self._round(p["token_embedding"]).t()  # [W, V]
+        embedding = self._round(p["token_embedding"])  # [V, W]
+        if self.padding:
+            embedding = F.pad(embedding, (0, 0, 0, self.padding))
+        embedding = embedding.t()
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
+        if self.padding:
+            logits = logits[..., : self.point.vocab_size]
         return self._round(logits).to(self.parameter_dtype)
 
     def _block(self, x: torch.Tensor, layer: int, rate: float) -> torch.Tensor:

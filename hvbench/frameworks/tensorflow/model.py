@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow.python.eager import record
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.devices import missing_rows
 from hvbench.frameworks.tensorflow.execution import recomputed
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
@@ -33,6 +34,7 @@ class Model:
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        self.padding = missing_rows(point.vocab_size, precision=precision, device=device)  # of the output projection
         with tf.device("GPU:0" if device == "cuda" else "CPU:0"):
             self.parameters = {
                 name: tf.Variable(value, dtype=self.parameter_dtype, name=name.replace(".", "_"))
@@ -50,7 +52,13 @@ class Model:
         if self.point.is_classifier:
             return self._linear(self._pooled_norm(x, "final_norm"), "classifier")[:, 0]
         x = self._round(self._layer_norm(x, "final_norm"))
-        return self._widen(self._round(_matmul(x, self._round(p["token_embedding"]), transpose=True)))
+        embedding = self._round(p["token_embedding"])  # [V, W]
+        if self.padding:
+            embedding = tf.pad(embedding, ((0, self.padding), (0, 0)))
+        logits = _matmul(x, embedding, transpose=True)
+        if self.padding:
+            logits = logits[..., : self.point.vocab_size]
+        return self._widen(self._round(logits))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
