@@ -44,7 +44,7 @@ from hvbench.launch.session import open_launch, resolve_context  # noqa: E402
 from hvbench.parity.compare import worst  # noqa: E402
 from hvbench.parity.pairs import Parity, check_pairs  # noqa: E402
 from hvbench.plan.skip import why_no_cuda  # noqa: E402
-from hvbench.records.environment import describe_environment  # noqa: E402
+from hvbench.records.environment import describe_environment, usable_cores  # noqa: E402
 from hvbench.spec.messages import validate  # noqa: E402
 from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
 from hvbench.spec.numerics import PRECISIONS  # noqa: E402
@@ -59,9 +59,10 @@ CONTENDERS = (
 )  # fmt: skip
 MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
 COMPILE_SHARE = 0.35  # of the time, at most; processor and device are compared meanwhile
-COMPILERS = 6  # processes that compile at once: all of them hold a model in the device's memory
+COMPILERS = max(1, min(6, usable_cores() // 2))  # processes at once: each holds a model in the device's memory
 PREPARE_SHARE = 0.7  # of a case's time: the rest is for rounds
 POLL_SECONDS = 0.2
+NOT_COMPILED = "left out: no time was left to compile it, or that failed"
 GRACE_SECONDS = 20.0  # to end by itself
 CHECKED_VOCABULARY = 300
 CHECKED = ({}, {"recompute": "block"}, {"compile": "default"})
@@ -196,7 +197,10 @@ def start(order: Order, out: Path) -> Iterator[subprocess.Popen]:
     with tempfile.TemporaryDirectory(prefix="hvbench-gpu-") as folder:
         order_path = Path(folder) / "order.json"
         order_path.write_text(json.dumps(asdict(order)), encoding="utf-8")
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, usable_cores() // COMPILERS)),
+        }
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_race", order_path, out], env=environment)
         try:
             yield process
@@ -280,9 +284,13 @@ def run(options: argparse.Namespace, *, ends: float) -> None:
     for index, case in enumerate(cases):
         left = cases[index:]
         share = case.weight / sum(each.weight for each in left)
-        found = race(case, options, seconds=(ends - time.time()) * share)
+        compiled = first_steps.get(case.name, {})
+        missing = [name for name in case.contenders if "compile" in knobs_of(name) and name not in compiled]
+        ready = replace(case, contenders=tuple(name for name in case.contenders if name not in missing))
+        found = race(ready, options, seconds=(ends - time.time()) * share)
         if found:
-            found["compiling_seconds"] = first_steps.get(case.name, {})
+            found["compiling_seconds"] = compiled
+            found["failed"] |= {name: NOT_COMPILED for name in missing}
             write_json(options.out / f"{case.name}.json", found)
             races.append(found)
             write_text(options.out / "table.md", to_markdown(races, checks))
