@@ -119,9 +119,18 @@ def find_suite(name: str) -> Path:
     if name not in paths:
         known = ", ".join(paths)
         raise UsageError(
-            f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}; known: {known}, or a path ending in .toml"
+            f"no suite named {shorten(name)}{did_you_mean(name, list(paths))}{hint_for_file(name)}; known: {known}, or a path ending in .toml"
         )
     return paths[name]
+
+
+def hint_for_file(name: str) -> str:
+    """What to do with a file that stands where no file can, as the rest of a line; nothing for another word."""
+    if name.endswith(".toml"):
+        return f"; a suite is launched by hvbench sweep {shorten(name)[1:-1]}"
+    if name.endswith((".py", ".sh")):
+        return "; your own training is launched by a suite, a TOML file with a [script] (docs/own-training.md)"
+    return ""
 
 
 def choose_suite(name: str, *, scale: str | None = None, overrides: Iterable[str] = ()) -> Suite:
@@ -315,7 +324,7 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
         key, equals, choices = text.partition("=")
         where = f"{option}{shorten(text)}"
         if not equals or not choices:
-            raise UsageError(f"{where}: must be key=value or key=value,value")
+            raise UsageError(f"{where}: must be key=value or key=value,value{hint_for_file(text)}")
         words = split_choices(choices, where=where)
         refuse_ambiguous_path(key, choices, words, where=where)
         names = suite.fields.names

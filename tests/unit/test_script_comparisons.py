@@ -23,7 +23,7 @@ from hvbench.errors import UsageError
 from hvbench.records.fingerprint import fingerprint_id
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
-from tests.unit.sample_scripts import make_script_record, make_script_records
+from tests.unit.sample_scripts import COMMAND, make_script_record, make_script_records
 
 LATER = {"revision": "bbbb1a9b8d7e", "is_dirty": True, "digest": "cccc44c0d1e2"}
 RENAMED = "python train.py --batch-size {batch} --dtype {dtype}"
@@ -163,6 +163,12 @@ def test_a_revision_with_another_command_is_joined_by_its_values(ignore: tuple[s
     assert not comparison.missing and [point.label for point in comparison.points] == ["batch=16", "batch=8"]
     assert all(point.loss is not None and point.loss.step is None for point in comparison.points)
     assert f"b: {RENAMED}." in comparison.notes[-1]
+
+
+def test_a_revision_that_sets_other_variables_is_joined_by_its_values_and_says_so() -> None:
+    comparison = make_pairs(make_script_records(repeats=6, source=LATER, environment={"A": "x y"}))
+    assert not comparison.missing and [point.label for point in comparison.points] == ["batch=16", "batch=8"]
+    assert comparison.notes[-1].endswith(f"a: {COMMAND}; b: A='x y' {COMMAND}.")
 
 
 def test_an_axis_that_one_side_lacks_is_named() -> None:

@@ -183,6 +183,7 @@ def test_every_topic_speaks_of_a_script_in_its_own_words(case: str, tmp_path: Pa
     run = make_script_run(CASES[case]())
     write_report(tmp_path, run)
     terminal = "\n".join(render_terminal(run))
+    assert terminal.startswith(f"\n{find_answer(run).headlines[0].text}\n"), "the answer comes before its figures"
     page = re.sub(
         r"<(style|script|svg)\b.*?</\1>", "", (tmp_path / "report.html").read_text(encoding="utf-8"), flags=re.S
     )

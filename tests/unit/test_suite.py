@@ -379,6 +379,15 @@ def test_the_suite_itself_is_not_changed() -> None:
     [
         ("precision", '-s "precision": must be key=value or key=value,value'),
         ("precision=", '-s "precision=": must be key=value or key=value,value'),
+        (
+            "a/own.toml",
+            '-s "a/own.toml": must be key=value or key=value,value; a suite is launched by hvbench sweep a/own.toml',
+        ),
+        (
+            "train.py",
+            '-s "train.py": must be key=value or key=value,value; your own training is launched by a suite, a TOML file with a '
+            "[script] (docs/own-training.md)",
+        ),
         ("precision=fp8", "-s \"precision=fp8\": precision = \"fp8\": must be 'fp32', 'tf32', 'bf16' or 'fp16'"),
         ("framework=jax", "-s \"framework=jax\": framework = \"jax\": must be 'pytorch' or 'tensorflow'"),
         ("micro_batch_size=0", '-s "micro_batch_size=0": micro_batch_size = 0: must be greater than or equal to 1'),

@@ -1,8 +1,9 @@
-"""A run -> what the command line prints of it: the brief columns of some topics' tables, and what must be known beside them."""
+"""A run -> what the command line prints of it: the answer, brief columns of some topics' tables, what must be known beside them."""
 
 from __future__ import annotations
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.report.contents import tables_by_topic
 from hvbench.analysis.report.quality import describe_target_precision
 from hvbench.analysis.show.render import render_text
@@ -16,7 +17,7 @@ def render_terminal(run: Run) -> list[str]:
     """The lines to print; none for a run without records."""
     if not run.records:
         return []
-    lines = []
+    lines = [line for sentence in find_answer(run).headlines for line in ("", clean_text(sentence.text, limit=2000))]
     for part in tables_by_topic(run):
         if part.topic.is_in_terminal(run):
             lines += [line for table in part.tables for line in ("", render_text(table))]

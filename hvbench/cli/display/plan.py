@@ -14,7 +14,13 @@ from hvbench.cli.options import RESULTS
 from hvbench.launch.session import resolve_context
 from hvbench.launch.settings import chosen_threads, require_horovod_settings
 from hvbench.plan.earlier import Earlier, Power, expected_seconds, find_earlier, pair_frameworks, power_of
-from hvbench.plan.estimates import describe_shortages, estimate_seconds, estimate_setup_seconds
+from hvbench.plan.estimates import (
+    SCRIPT_SECONDS,
+    SCRIPT_STEP_SECONDS,
+    describe_shortages,
+    estimate_seconds,
+    estimate_setup_seconds,
+)
 from hvbench.plan.jobs import Job, Plan, Skipped, make_plan, require_runnable
 from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import BUDGET_SECONDS
@@ -98,7 +104,8 @@ def describe_command(suite: Suite, plan: Plan) -> list[str]:
         return []
     first = plan.jobs[0].point
     words = " ".join([*show_variables(first.variables()), shlex.join(first.arguments())])
-    return [f"each rank runs, for example, {words}", f"in {suite.folder}"]
+    folder = os.path.normpath(suite.folder)
+    return [f"each rank runs, for example, {words}", "in this folder" if folder == os.curdir else f"in {folder}"]
 
 
 def expect(jobs: Sequence[Job], settings: MeasureSettings, earlier: Earlier) -> list[Expected]:
@@ -265,7 +272,8 @@ def describe_basis(rows: Sequence[Expected], earlier: Earlier) -> str:
     known = sum(row.is_measured for row in rows)
     if not known:
         is_script = isinstance(rows[0].point, ScriptPoint)
-        return "a guess: no run of it is here yet" if is_script else "estimated from the points alone"
+        guess = f"a guess, {SCRIPT_STEP_SECONDS:g} s a step and {SCRIPT_SECONDS:g} s before the first: no run of it is here yet"
+        return guess if is_script else "estimated from the points alone"
     measured = f"by {name_runs(earlier.runs)}"
     return measured if known == len(rows) else f"{count(known, 'point')} {measured}, the others estimated (~)"
 
