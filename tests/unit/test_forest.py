@@ -121,6 +121,7 @@ def test_an_axis_shows_all_dots_and_the_band_and_no_interval_presses_them_togeth
     [
         ((0.94, 1.09), ["−5 %", "equal", "+5 %"]),
         ((0.8, 1.25), ["−20 %", "−10 %", "equal", "+10 %", "+20 %"]),
+        ((0.56, 1.8), ["−40 %", "−20 %", "equal", "+20 %", "+40 %", "+80 %"]),  # +60 % would stand on them
         ((0.18, 5.5), ["0.2×", "0.5×", "equal", "2×", "5×"]),
     ],
 )

@@ -23,6 +23,7 @@ from hvbench.analysis.report.facts import list_request
 from hvbench.analysis.report.terminal import render_terminal
 from hvbench.analysis.report.write import write_report
 from hvbench.analysis.stats.estimates import summary_rows
+from hvbench.analysis.topics.choices import draw_contrasts
 from hvbench.analysis.topics.throughput.sentences import find_best
 from hvbench.cli.display.lines import describe_record
 from hvbench.records.record import Record
@@ -176,6 +177,12 @@ def test_steps_that_are_compared_by_their_time_alone_are_said_to_be() -> None:
     assert not any(
         "tokens_per_step" in sentence.text for sentence in find_answer(make_script_run(CASES["tokens"]())).certainty
     )
+
+
+def test_ranks_are_a_plural_in_a_plot_too() -> None:
+    records = [make_script_record(ranks=ranks, repeat=repeat) for repeat in range(3) for ranks in (1, 2)]
+    (forest,) = draw_contrasts(make_script_run(records))
+    assert (forest.left.words, forest.right.words) == ("1 rank is faster", "2 ranks are faster")
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -33,6 +33,7 @@ LINE = 0.16
 ABOVE = 6  # typographic points from an interval to its label
 LEAST_REACH = 1.5  # an axis shows at least so many times the band
 ROOM = 1.12  # between the outermost dot and the axis' end
+TICK_ROOM = 0.12  # of the axis, from the middle of one tick's label to that of the next
 LONG_INTERVAL = 2.5  # an interval may widen the axis to so many times what the dots need; beyond, it leaves the picture
 
 
@@ -193,7 +194,19 @@ def choose_ticks(low: float, high: float) -> list[float]:
         first, last = math.ceil(100 * (low - 1) / step - 1e-9), math.floor(100 * (high - 1) / step + 1e-9)
         if last - first < 7:
             break
-    return [1 + step * count / 100 for count in range(first, last + 1)]
+    return thin([1 + step * count / 100 for count in range(first, last + 1)], least=TICK_ROOM * math.log(high / low))
+
+
+def thin(places: Sequence[float], *, least: float) -> list[float]:
+    """Those of ascending ratios, 1 among them, whose logarithms are at least so far apart, from 1 outwards: labels stand side by side."""
+    kept = [1.0]
+    for place in reversed([place for place in places if place < 1 - 1e-9]):
+        if math.log(kept[0] / place) >= least:
+            kept.insert(0, place)
+    for place in [place for place in places if place > 1 + 1e-9]:
+        if math.log(place / kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def show_ratio(ratio: float, *, is_factor: bool) -> str:

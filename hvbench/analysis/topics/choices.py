@@ -161,7 +161,10 @@ def draw_contrasts(run: Run) -> list[Forest]:
             name=f"contrast_{plain_name(choice.axis)}{place or ''}",
             title=f"{one} or {other}: which is faster{'' if run.speed is TOKENS else ' per step'}, and by how much?",
             quantity=f"{run.speed.quantity}, {one} / {other}",
-            sides=(Side(words=f"{other} is faster"), Side(words=f"{one} is faster")),
+            sides=tuple(
+                Side(words=f"{words} {'are' if is_plural(choice.axis, value) else 'is'} faster")
+                for words, value in ((other, choice.other), (one, choice.one))
+            ),
         )
         forests.append(forest)
     return forests
