@@ -53,6 +53,7 @@ class Kept:
     copies_sums: bool = True
     base_bytes: int = 557 * 2**20
     native_bytes: int = 68 * 2**20  # of the framework's own strategy, beside the base
+    compiler_bytes: int = 157 * 2**20  # of its compiler, likewise
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
 
 

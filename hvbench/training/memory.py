@@ -13,7 +13,7 @@ N parameters of 4 bytes, in bytes:
     copies                      4 V W (a tied embedding has two gradients before their sum), TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
                                 framework's own strategy
-    base                        interpreter, framework, data, that strategy
+    base                        interpreter, framework, data, that strategy, its compiler
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, section 4.1: 34 S W bytes + 5 S H T per block, in 16 bits
 with dropout), counted again for these twins. Kept per block, in units of S W, where a value has the parameters' precision
@@ -33,7 +33,7 @@ it is recomputed, one block has all of them. Where whole blocks are, the gradien
 take the place of what later blocks have freed.
 
 On a CPU the estimate was within 10 % of 34 measured launches, within 5 % of 30 of them; docs/measurements.md has the
-launches. Native bf16, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
+launches (compiled and recomputed ones as well). Native bf16, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     is_own = STRATEGIES[point.strategy].is_native
     copies_bytes += parameters * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
+    compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(
         parameter_bytes=parameters * VALUE_BYTES,
@@ -104,7 +105,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         activation_bytes=_activation_bytes(point, is_native=is_native),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,
-        base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0),
+        base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0) + compiler_bytes,
     )
 
 

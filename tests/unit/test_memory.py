@@ -105,6 +105,12 @@ def test_recomputed_masks_are_those_of_one_block(framework: str, mask: float, ma
     assert more == {"block": 4 * S * 2 * (2 * mask + matrix), "attention": 4 * S * (L * mask + mask + matrix)}
 
 
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_a_compiler_is_part_of_the_base(framework: str) -> None:
+    more = estimate(framework, compile="default").base_bytes - estimate(framework).base_bytes
+    assert more == KEPT[framework].compiler_bytes > 0
+
+
 def test_native_bf16_halves_the_operands_of_products_and_adds_rounded_weights() -> None:
     found = estimate("pytorch", precision="bf16", is_native=True)
     assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)
