@@ -57,6 +57,7 @@ CONTENDERS = (
     "pytorch", "pytorch+compile", *PEERS, *(f"{peer}+compile" for peer in PEERS),
     "pytorch+recompute", "pytorch+compile+recompute",
 )  # fmt: skip
+IN_EVERY_PRECISION = ("pytorch", "pytorch+compile", "pytorch+recompute")
 MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
 COMPILE_SHARE = 0.35  # of the time, at most; processor and device are compared meanwhile
 COMPILERS = max(1, min(6, usable_cores() // 2))  # processes at once: each holds a model in the device's memory
@@ -98,7 +99,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="gpt2,gpt2-medium", help="by commas (default: %(default)s)")
     parser.add_argument("--precision", default="bf16,tf32,fp16,fp32", help="by commas (default: %(default)s)")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="by commas (default: %(default)s)")
+    parser.add_argument(
+        "--contenders",
+        help=f"by commas (default: {','.join(CONTENDERS)} in the first precision, {','.join(IN_EVERY_PRECISION)} in others)",
+    )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="(default: %(default)s)")
     parser.add_argument("--micro-batch-size", type=at_least(1), help="samples a step (default: 16 of gpt2, else 8)")
     parser.add_argument("--sequence-length", type=at_least(1), help="tokens a sample (default: the model's own)")
@@ -114,19 +118,24 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 
 def plan_cases(options: argparse.Namespace) -> list[Case]:
-    """Model by model, precision by precision; UsageError for what there is not. Peers have no loss scaling: none in fp16."""
-    names = list(dict.fromkeys(options.contenders.split(",")))
-    for name in names:
+    """Model by model, precision by precision, in the order asked for; UsageError for what there is not.
+
+    Peers have no loss scaling: there are none in fp16. Unless `--contenders` names them, all are raced in the first precision
+    and IN_EVERY_PRECISION in the others: what is compiled takes most of the time.
+    """
+    names = list(dict.fromkeys(options.contenders.split(","))) if options.contenders else None
+    for name in names or ():
         parse_name(name)
     cases = []
-    for precision in dict.fromkeys(options.precision.split(",")):
+    for number, precision in enumerate(dict.fromkeys(options.precision.split(","))):
         if precision not in PRECISIONS:
             raise UsageError(f"--precision {precision}: must be one of {', '.join(PRECISIONS)}")
         for model in dict.fromkeys(options.model.split(",")):
             if model not in MODEL_PRESETS:
                 raise UsageError(f"--model {model}: must be one of {', '.join(MODEL_PRESETS)}")
+            asked = names or (IN_EVERY_PRECISION if number else CONTENDERS)
             with_peers = not PRECISIONS[precision].loss_scaling
-            chosen = tuple(name for name in names if with_peers or name.startswith("pytorch"))
+            chosen = tuple(name for name in asked if with_peers or name.startswith("pytorch"))
             cases.append(Case(model=model, precision=precision, contenders=chosen))
     return cases
 
@@ -217,7 +226,7 @@ def compile_all(
     Afterwards the compilers' caches on disk hold what the races need.
     """
     single = [replace(case, contenders=(name,)) for case in cases for name in case.contenders]
-    left = sorted((each for each in single if each.is_compiled), key=lambda each: -each.weight)
+    left = [each for each in single if each.is_compiled]
     found: dict[str, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-gpu-")))

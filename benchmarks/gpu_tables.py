@@ -40,9 +40,7 @@ def to_markdown(races: Sequence[Raced], checks: Sequence[Row]) -> str:
     """All tables: rates and what they cost, the ratios of pairs, what the device waits for, CPU against GPU, what failed."""
     rates = [row for race in races for row in rate_rows(race)]
     waits = [row for race in races for row in wait_rows(race)]
-    failures = [
-        {**case_of(race), "contender": name, "why": why} for race in races for name, why in race["failed"].items()
-    ]
+    failures = [row for race in races for row in failure_rows(race)]
     ratios = [
         [{"model": race["case"]["model"], **row} for race in races for row in ratios_of(race, question)]
         for question in QUESTIONS
@@ -59,6 +57,19 @@ def format_table(rows: Sequence[Row]) -> str:
 def case_of(race: Raced) -> Row:
     """Model and precision."""
     return {name: race["case"][name] for name in ("model", "precision")}
+
+
+def failure_rows(race: Raced) -> list[Row]:
+    """One row a reason: the contenders without figures."""
+    reasons = dict.fromkeys(race["failed"].values())
+    return [
+        {
+            **case_of(race),
+            "without figures": " ".join(n for n, each in race["failed"].items() if each == why),
+            "why": why,
+        }
+        for why in reasons
+    ]
 
 
 def rate_rows(race: Raced) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -76,11 +77,13 @@ def test_names_are_settings_and_peers_have_one_of_them() -> None:
 
 
 def test_every_model_is_run_in_every_precision_and_peers_have_no_loss_scaling() -> None:
-    cases = plan_cases(parse_arguments([]))
+    cases = plan_cases(parse_arguments(["--contenders", ",".join(CONTENDERS)]))
     assert [case.name for case in cases][:2] == ["gpt2-bf16", "gpt2-medium-bf16"] and len(cases) == 8
     assert {name for case in cases if case.precision == "fp16" for name in case.contenders} == {
         name for name in CONTENDERS if name.startswith("pytorch")
     }
+    usual = plan_cases(parse_arguments([]))
+    assert [len(case.contenders) for case in usual] == [8, 8] + [3] * 6  # bf16, then the others
     assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+max",)).weight == 4 + 1 + 2
 
 
@@ -97,6 +100,24 @@ def test_bad_input_is_one_line(words: list[str], line: str, tmp_path: Path, caps
     assert main([*words, "--device", "cpu", "--out", str(tmp_path)]) in (2, 5)
     error = capsys.readouterr().err
     assert line in error and "Traceback" not in error
+
+
+def test_the_published_table_is_what_its_records_say() -> None:
+    folder = ROOT / "results/reference/gpu"
+    races = [json.loads((folder / f"{case.name}.json").read_text()) for case in plan_cases(parse_arguments([]))]
+    checks = json.loads((folder / "checks.json").read_text())
+    assert (folder / "table.md").read_text() == to_markdown(races, checks)
+
+
+def test_figures_in_words_are_those_of_the_published_table() -> None:
+    table = (ROOT / "results/reference/gpu/table.md").read_text()
+    words = (ROOT / "benchmarks/README.md").read_text().partition("## One GPU")[2]
+    ratios = re.findall(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", words)
+    rates = re.findall(r"[\d,]{6,} tokens/s", words)
+    assert len(ratios) == 5 and len(rates) == 2
+    assert all(ratio.replace(" to ", " … ") in table for ratio in ratios)
+    assert all(rate.removesuffix(" tokens/s") in table for rate in rates)
+    assert all(f" {figure} |" in table for figure in ("47.5", "16.0", "11.3", "2.19", "4.55", "11.69"))
 
 
 @pytest.mark.slow
