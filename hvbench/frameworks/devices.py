@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hvbench.spec.numerics import Precision
-
 TENSOR_CORE_MULTIPLE = 64  # of rows and columns, as the kernels for them cut a matrix into tiles
 
 
@@ -22,11 +20,11 @@ def choose_device(asked: str, *, gpus: int, local_rank: int) -> str:
     return "cuda"
 
 
-def missing_rows(rows: int, *, precision: Precision, device: str) -> int:
+def missing_rows(rows: int, *, dtype: str, device: str) -> int:
     """How many rows of zeros a matrix of so many lacks until a GPU's tensor cores multiply by it at their full speed.
 
-    They read rows of a product that begin at multiples of 16 bytes. With the 50,257 tokens of GPT-2 none does, and the logits, a
-    third of its FLOPs, take two thirds of the time of all products.
+    `dtype`: what they multiply in (`hvbench.spec.numerics.Precision.product_dtype`). They want rows of the result to begin at
+    multiples of 16 bytes. With GPT-2's 50,257 tokens none does, and all its products together run at a third of the best one's rate.
     """
-    uses_tensor_cores = precision.is_lower or precision.uses_tf32
-    return -rows % TENSOR_CORE_MULTIPLE if device == "cuda" and uses_tensor_cores else 0
+    uses_tensor_cores = device == "cuda" and dtype not in ("float32", "float64")
+    return -rows % TENSOR_CORE_MULTIPLE if uses_tensor_cores else 0

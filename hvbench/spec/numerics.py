@@ -32,11 +32,17 @@ class Precision:
     uses_tf32: bool = False  # NVIDIA GPUs of TF32_CAPABILITY and later
 
     @property
+    def product_dtype(self) -> str:
+        """What a device multiplies in that can: the compute dtype, or TF32."""
+        return TF32 if self.uses_tf32 else self.compute_dtype
+
+    @property
     def is_lower(self) -> bool:
         """Whether products are computed in fewer bits than parameters have."""
         return self.compute_dtype != self.parameter_dtype
 
 
+TF32 = "tf32"  # beside the dtypes: float32 operands, rounded by the device
 TF32_CAPABILITY = 8  # major number of CUDA's compute capability: Ampere
 
 PRECISIONS = {

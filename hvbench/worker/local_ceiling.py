@@ -19,10 +19,11 @@ from pydantic import Field
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime
+from hvbench.frameworks.devices import missing_rows
 from hvbench.records.environment import multiplies_natively
 from hvbench.records.record import Seconds
 from hvbench.spec.knob import Spec
-from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.numerics import PRECISIONS, TF32
 from hvbench.spec.point import Point
 from hvbench.training.products import (
     Product,
@@ -37,7 +38,6 @@ from hvbench.training.products import (
 from hvbench.worker.ceiling_cache import KeptProduct
 from hvbench.worker.together import Call, ReadWindow, read_window, window_seconds
 
-TF32 = "tf32"  # beside the dtypes: float32 operands, rounded by the device
 PROBE_SIZE = 256  # even a product in scalar loops ends in a tenth of a second
 SQUARE_SIZES = (512, 1024, 2048, 4096, 8192)
 MAX_SQUARE_SECONDS = 0.15  # a square that would take longer is not tried
@@ -193,7 +193,9 @@ class LocalCeilings:
     def _model_rates(self, point: Point, dtype: str) -> ModelRates:
         def measure() -> ModelRates:
             best = self._best_square(dtype, point.gemm)
-            products, peaks, rates = model_products(point), [], []
+            padding = missing_rows(point.vocab_size, dtype=dtype, device=self.runtime.device)
+            padded = point.model_copy(update={"vocab_size": point.vocab_size + padding})
+            products, peaks, rates = model_products(padded), [], []
             for product in products:
                 part = shrink(product, max_flops=MAX_PRODUCT_SECONDS * best.flops_per_second)
                 expected = part.flops / best.flops_per_second
@@ -276,7 +278,7 @@ def device_dtype(point: Point, device: str) -> str:
     """What the device multiplies in; an emulated precision has the very products of fp32, between passes that round."""
     precision = PRECISIONS[point.precision]
     is_native = multiplies_natively(precision.compute_dtype, device=device)
-    return TF32 if precision.uses_tf32 else precision.compute_dtype if is_native else "float32"
+    return precision.product_dtype if is_native else "float32"
 
 
 def _repeats(expected_seconds: float) -> int:

@@ -148,4 +148,5 @@ def test_a_folder_that_an_uninstalled_package_left_is_no_framework(
 def test_matrices_for_tensor_cores_have_a_multiple_of_their_rows(
     rows: int, precision: str, device: str, missing: int
 ) -> None:
-    assert missing_rows(rows, precision=PRECISIONS[precision], device=device) == missing
+    dtype = PRECISIONS[precision].product_dtype
+    assert missing_rows(rows, dtype=dtype, device=device) == missing

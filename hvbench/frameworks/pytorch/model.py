@@ -32,7 +32,8 @@ class Model:
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
-        self.padding = missing_rows(point.vocab_size, precision=precision, device=device)  # of the output projection
+        # Rows of zeros below the output projection.
+        self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
         self.parameters = {
             name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
             for name, value in weights.items()

@@ -34,7 +34,8 @@ class Model:
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
-        self.padding = missing_rows(point.vocab_size, precision=precision, device=device)  # of the output projection
+        # Rows of zeros below the output projection.
+        self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
         with tf.device("GPU:0" if device == "cuda" else "CPU:0"):
             self.parameters = {
                 name: tf.Variable(value, dtype=self.parameter_dtype, name=name.replace(".", "_"))
