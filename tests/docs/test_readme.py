@@ -56,7 +56,9 @@ def test_every_page_with_figures_quotes_them() -> None:
     )
 
 
-KEPT = re.compile(r"(\w+/(records/.+|run|launches|allreduce)|gate/.+|peers/.+)\.json")  # what was measured, and asked
+KEPT = re.compile(
+    r"(\w+/(records/.+|run|launches|allreduce)|(gate|gpu|peers)/.+)\.json"
+)  # what was measured, and asked
 
 
 def test_git_keeps_the_records_and_what_documents_show() -> None:
@@ -76,7 +78,7 @@ def test_git_keeps_the_records_and_what_documents_show() -> None:
     )
     loose = [path for path in kept if not KEPT.fullmatch(str(path.relative_to(REFERENCE))) and path not in shown]
     assert loose == []
-    assert sum(path.stat().st_size for path in kept) < 11e6  # bytes
+    assert sum(path.stat().st_size for path in kept) < 12e6  # bytes: a clone stays small
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
