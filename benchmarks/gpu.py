@@ -35,8 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script, it finds its neighbours and the hvbench beside it
 
 from benchmarks.gpu_race import Order, knobs_of, parse_name  # noqa: E402
-from benchmarks.gpu_tables import format_table, to_markdown  # noqa: E402
+from benchmarks.gpu_tables import to_markdown  # noqa: E402
 from benchmarks.peers import at_least, say  # noqa: E402
+from benchmarks.ratios import format_table  # noqa: E402
+from benchmarks.side_by_side import import_path  # noqa: E402
 from hvbench.comparison.ab.run import stoppable  # noqa: E402
 from hvbench.errors import HvbenchError, Interrupted, UsageError  # noqa: E402
 from hvbench.io.atomic import write_json, write_text  # noqa: E402
@@ -83,15 +85,15 @@ class Case:
         return f"{self.model}-{self.precision}"
 
     @property
-    def is_compiled(self) -> bool:
-        """Whether any contender is."""
-        return any("compile" in knobs_of(name) for name in self.contenders)
+    def compiled(self) -> tuple[str, ...]:
+        """Its contenders that are."""
+        return tuple(name for name in self.contenders if "compile" in knobs_of(name))
 
     @property
     def weight(self) -> float:
         """Its share of the time: what is compiled takes longer to begin, and the longer the larger the model is."""
         size = MODEL_PRESETS[self.model]["num_layers"] / 12
-        return 4 + len(self.contenders) + size * sum("compile" in knobs_of(name) for name in self.contenders)
+        return 4 + len(self.contenders) + size * len(self.compiled)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -207,7 +209,7 @@ def start(order: Order, out: Path) -> Iterator[subprocess.Popen]:
         order_path = Path(folder) / "order.json"
         order_path.write_text(json.dumps(asdict(order)), encoding="utf-8")
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": import_path(),
             "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, usable_cores() // COMPILERS)),
         }
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_race", order_path, out], env=environment)
@@ -225,8 +227,7 @@ def compile_all(
 
     Afterwards the compilers' caches on disk hold what the races need.
     """
-    single = [replace(case, contenders=(name,)) for case in cases for name in case.contenders]
-    left = [each for each in single if each.is_compiled]
+    left = [replace(case, contenders=(name,)) for case in cases for name in case.compiled]
     found: dict[str, dict[str, float]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-gpu-")))
@@ -294,7 +295,7 @@ def run(options: argparse.Namespace, *, ends: float) -> None:
         left = cases[index:]
         share = case.weight / sum(each.weight for each in left)
         compiled = first_steps.get(case.name, {})
-        missing = [name for name in case.contenders if "compile" in knobs_of(name) and name not in compiled]
+        missing = [name for name in case.compiled if name not in compiled]
         ready = replace(case, contenders=tuple(name for name in case.contenders if name not in missing))
         found = race(ready, options, seconds=(ends - time.time()) * share)
         if found:

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.contenders import OF_PYTORCH
-from benchmarks.ratios import Launch, Question, format_interval, ratio_rows, select, tokens_per_second
+from benchmarks.ratios import Launch, Question, Row, format_interval, join_tables, ratio_rows, select, tokens_per_second
 from hvbench.analysis.stats.estimates import estimate_rate
 
 Raced = Mapping[str, Any]  # what `benchmarks.gpu_race` writes
-Row = dict[str, Any]
 
 GIB = 2**30
 
@@ -46,12 +43,7 @@ def to_markdown(races: Sequence[Raced], checks: Sequence[Row]) -> str:
         for question in QUESTIONS
     ]
     tables = [rates, *ratios, waits, checks, failures]
-    return "\n\n".join(format_table(rows) for rows in tables if rows) + "\n"
-
-
-def format_table(rows: Sequence[Row]) -> str:
-    """A Markdown table."""
-    return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")
+    return join_tables(tables)
 
 
 def case_of(race: Raced) -> Row:

@@ -200,9 +200,14 @@ def format_interval(estimate: Estimate, form: str) -> str:
 def to_markdown(launches: Sequence[Launch], contenders: Sequence[str]) -> str:
     """Rates, then a table a question."""
     tables = [rate_rows(launches, contenders), *(ratio_rows(launches, question) for question in QUESTIONS)]
-    texts = [
-        tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")
-        for rows in tables
-        if rows
-    ]
-    return "\n\n".join(texts) + "\n"
+    return join_tables(tables)
+
+
+def join_tables(tables: Sequence[Sequence[Row]]) -> str:
+    """Those of the tables that have rows, in Markdown."""
+    return "\n\n".join(format_table(rows) for rows in tables if rows) + "\n"
+
+
+def format_table(rows: Sequence[Row]) -> str:
+    """A Markdown table."""
+    return tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True, stralign="right")

@@ -65,13 +65,18 @@ def run_round(contenders: Sequence[Contender], work: Work, *, seed: Sequence[int
         return [json.loads(Path(folder, f"{name}.json").read_text(encoding="utf-8")) for name in names]
 
 
+def import_path() -> str:
+    """PYTHONPATH of a process that finds its neighbours and the hvbench beside them first."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def start(contender: Contender, work: Work, *, folder: Path, turn: str) -> subprocess.Popen:
     """Start the process of a contender; `turn` is its HVBENCH_TURNS."""
     order_path = folder / f"{contender.name}.order.json"
     order_path.write_text(json.dumps({"contender": contender.name, **vars(work)}), encoding="utf-8")
     environment = os.environ | {
         "OMP_NUM_THREADS": str(work.threads),
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONPATH": import_path(),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TORCHINDUCTOR_COMPILE_THREADS": "1",  # else processes that nobody suspends
         VARIABLE: turn,
