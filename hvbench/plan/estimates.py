@@ -60,8 +60,8 @@ def estimate_seconds(job: Job, settings: MeasureSettings) -> float:
 def count_tokens(point: Point, settings: MeasureSettings) -> float:
     """Tokens of all ranks that a job computes, in units of training: a forward pass alone costs a third of a token."""
     steps = settings.warmup_steps + settings.steps
-    # Where a checkpoint goes on, the batch's warm-up may be over: the dearest case.
-    first = point.batch_warmup_steps if point.initial_checkpoint else 0
+    # Where a checkpoint goes on, the warm-ups of batch and length may be over: the dearest case.
+    first = max(point.batch_warmup_steps, point.length_warmup_steps) if point.initial_checkpoint else 0
     tokens = tokens_before(point, first + steps) - tokens_before(point, first)
     if settings.noise_every:  # forward and backward once more
         tokens += tokens // steps * (steps // settings.noise_every + 1)

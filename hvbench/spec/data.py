@@ -1,14 +1,14 @@
-"""What the model reads, and where its training starts."""
+"""What the model reads, how it is cut into samples, and where training starts."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from hvbench.spec.knob import AnyPoint, Knob, Part, Text
+from hvbench.spec.knob import AnyPoint, Count, Knob, Part, Text, needs_one_of
 
 MADE_HERE = ("stdlib", "synthetic")  # texts whose encoding is known
 
@@ -29,6 +29,28 @@ def _encoding_is_known(point: AnyPoint) -> str | None:
     return None
 
 
+def _samples_are_of_packages(point: AnyPoint) -> str | None:
+    if point.segmentation != "windows" and point.is_classifier:
+        return f"segmentation {point.segmentation} is for language models: a classifier's samples are pieces of one package"
+    return None
+
+
+def _stride_leaves_gaps(point: AnyPoint) -> str | None:
+    if (point.segmentation_stride or 0) > point.sequence_length:
+        return (
+            f"segmentation_stride {point.segmentation_stride} is longer than sequence_length {point.sequence_length}: "
+            "the tokens between two samples would never be read"
+        )
+    return None
+
+
+def _name_segmentation(text: str) -> str:
+    return {"windows": "windows side by side", "overlap": "windows that overlap"}.get(text, text)
+
+
+OF_OVERLAP = needs_one_of("segmentation", ("overlap",))
+
+
 class DataPart(Part):
     """Text, seed and start."""
 
@@ -38,7 +60,22 @@ class DataPart(Part):
     encoding: Annotated[Annotated[Text, AfterValidator(_canonical_encoding)], Knob(impossible=_encoding_is_known)] = (
         Field("utf-8", description="of files without a byte order mark; files of another one are left out")
     )
+    segmentation: Annotated[
+        Literal["windows", "overlap"], Knob(in_words=_name_segmentation, impossible=_samples_are_of_packages)
+    ] = Field("windows", description="how text is cut into samples: windows side by side, or overlapping ones")
+    segmentation_stride: Annotated[
+        Count | None, Knob(unit="tokens", impossible=_stride_leaves_gaps, needs=(OF_OVERLAP,))
+    ] = Field(
+        None, description="of overlap: tokens from one sample's begin to the next; left out: half of sequence_length"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
     initial_checkpoint: Text | None = Field(
         None, description="path of a checkpoint to go on from; left out: from the seed"
     )
+
+    @property
+    def stride(self) -> int:
+        """Tokens between the begins of two neighbouring training windows."""
+        if self.segmentation != "overlap":
+            return self.sequence_length
+        return self.segmentation_stride or max(1, self.sequence_length // 2)

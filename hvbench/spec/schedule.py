@@ -1,4 +1,4 @@
-"""What changes from step to step: the learning rate, and the size of the batch."""
+"""What changes from step to step: the learning rate, the size of the batch, and the length of its samples."""
 
 from __future__ import annotations
 
@@ -52,6 +52,20 @@ def _no_passes_to_raise(point: AnyPoint) -> str | None:
     return None
 
 
+def _name_length_warmup(text: str) -> str:
+    return "full length from the start" if text == "0" else f"samples that grow over {text} steps"
+
+
+def _too_short_to_grow(point: AnyPoint) -> str | None:
+    if point.length_warmup_steps and point.sequence_length < LENGTH_STAGES:
+        return f"length_warmup_steps: sequence_length {point.sequence_length} is too short to grow; at least {LENGTH_STAGES}"
+    return None
+
+
+# The lengths of a length warm-up, in equal parts of sequence_length, the whole included: few, for each is another shape, for
+# which TensorFlow traces its graphs anew.
+LENGTH_STAGES = 4
+
 OF_SCALING = needs_one_of("lr_scaling", ("linear", "sqrt"))
 OF_AN_END = needs_one_of("schedule", (name for name, schedule in SCHEDULES.items() if schedule.has_end))
 
@@ -82,3 +96,6 @@ class SchedulePart(Part):
     batch_warmup_steps: Annotated[
         int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_no_passes_to_raise, in_words=_name_batch_warmup)
     ] = Field(0, description="steps over which the batch grows, pass by pass, to all its accumulation steps; 0: none")
+    length_warmup_steps: Annotated[
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_too_short_to_grow, in_words=_name_length_warmup)
+    ] = Field(0, description="steps over which samples grow from a quarter of sequence_length, in quarters; 0: none")

@@ -29,6 +29,16 @@ def _nothing_is_averaged(settings: AnySettings, point: AnyPoint) -> str | None:
     return None
 
 
+def _never_reaches_full_length(settings: AnySettings, point: AnyPoint) -> str | None:
+    steps = settings.warmup_steps + settings.steps
+    if point.length_warmup_steps >= steps and not point.initial_checkpoint:
+        return (
+            f"length_warmup_steps {point.length_warmup_steps} leaves none of {steps} steps (warmup_steps and steps) "
+            "at the full sequence_length"
+        )
+    return None
+
+
 EVALUATIONS = needs_set("evaluate_every")
 
 
@@ -38,7 +48,9 @@ class MeasureSettings(Spec):
     warmup_steps: Annotated[int, Field(ge=1, le=10_000), Knob(unit="steps")] = Field(
         3, description="leading steps left out, the first included"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps")] = Field(10, description="timed steps")
+    steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps", unmeasurable=_never_reaches_full_length)] = (
+        Field(10, description="timed steps")
+    )
     repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches", changes_samples=False)] = Field(
         1, description="launches with fresh workers, interleaved"
     )

@@ -200,7 +200,10 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
         losses.append(prepared.loss)
         for point in same:
             corpus.require_enough(
-                prepared, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size
+                prepared,
+                sequence_length=point.sequence_length,
+                global_batch_size=point.global_batch_size,
+                stride=point.stride,
             )
             if point.is_classifier:
                 find_packages(point)

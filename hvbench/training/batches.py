@@ -1,9 +1,9 @@
 """The batches of one rank: one global order of samples, divided among steps, ranks and backward passes.
 
     sample number   i = samples of all steps before + offset,   epoch = i // samples_per_epoch
-    window          order[epoch][i % samples_per_epoch],     sequence_length + 1 tokens at stride sequence_length
+    window          order[epoch][i % samples_per_epoch],     sequence_length + 1 tokens at the point's stride
 
-The order depends only on the text, the sequence length and the seed. So equal global batches, whether 16 x 1, 8 x 2, 4 x 4
+The order depends only on the text, the sequence length, the stride and the seed. So equal global batches, whether 16 x 1, 8 x 2, 4 x 4
 or two ranks of 8, train on the same samples in the same steps, in both frameworks.
 
 Shapes: A accumulation steps, B micro-batch, T sequence length; token arrays are int32 and C-contiguous.
@@ -19,7 +19,7 @@ from hvbench.spec.point import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
 from hvbench.training.evaluation import ValidationBatch, share_of_rank
 from hvbench.training.masking import mask_samples
-from hvbench.training.schedule import accumulation_steps_at, samples_before
+from hvbench.training.schedule import accumulation_steps_at, samples_before, sequence_length_at
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -46,9 +46,11 @@ class Batches:
             raise ValueError(f"rank {rank} of a point with world_size {point.world_size}")
         if corpus.vocab_size > point.vocab_size:
             raise ValueError(f"tokens up to {corpus.vocab_size} for a model of vocab_size {point.vocab_size}")
-        require_enough(corpus, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size)
-        self.samples_per_epoch = count_samples(corpus.train, point.sequence_length)
-        self._validation_samples = count_samples(corpus.validation, point.sequence_length)
+        length = point.sequence_length
+        require_enough(corpus, sequence_length=length, global_batch_size=point.global_batch_size, stride=point.stride)
+        self.samples_per_epoch = count_samples(corpus.train, length, stride=point.stride)
+        # Side by side whatever the stride: in a loss over held-out text every token counts once.
+        self._validation_samples = count_samples(corpus.validation, length)
         self.tokens_digest = corpus.tokens_digest
         self._point = point
         self._rank = rank
@@ -58,7 +60,7 @@ class Batches:
         self._orders: dict[int, np.ndarray] = {}
 
     def train_batch(self, step: int) -> Batch:
-        """Inputs [A, B, T] and targets [A, B, T] of 0-based `step`; A is this step's, which grows in a batch warm-up.
+        """Inputs [A, B, T] and targets [A, B, T] of 0-based `step`; A and T are this step's: both can grow in a warm-up.
 
         Concatenated over ranks, then over A, they are the global batch in its order.
         """
@@ -67,7 +69,8 @@ class Batches:
         samples_per_rank = passes * point.micro_batch_size
         first = samples_before(point, step) + self._rank * samples_per_rank
         numbers = np.arange(first, first + samples_per_rank)
-        inputs, targets = self._gather(self._train, self._windows(first, samples_per_rank), numbers, stream=TRAIN)
+        windows, length = self._windows(first, samples_per_rank), sequence_length_at(point, step)
+        inputs, targets = self._gather(self._train, windows, numbers, stream=TRAIN, length=length)
         cut = (passes, point.micro_batch_size)
         return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
@@ -80,7 +83,8 @@ class Batches:
         for first in range(share.start, share.stop, self._point.micro_batch_size):
             numbers = np.arange(first, first + self._point.micro_batch_size)
             windows = np.minimum(numbers, share.stop - 1)
-            inputs, targets = self._gather(self._validation, windows, windows, stream=VALIDATION)
+            length = self._point.sequence_length
+            inputs, targets = self._gather(self._validation, windows, windows, stream=VALIDATION, length=length)
             count = min(len(windows), share.stop - first)
             yield ValidationBatch(inputs=inputs, targets=targets, samples=count)
 
@@ -104,13 +108,15 @@ class Batches:
             self._orders[epoch] = random.permutation(self.samples_per_epoch)
         return self._orders[epoch]
 
-    def _gather(self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int) -> Batch:
-        """Inputs [samples, T] and targets [samples, T] of `windows` [samples]; `numbers` [samples] are the samples' numbers.
+    def _gather(
+        self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int
+    ) -> Batch:
+        """Inputs [samples, T] and targets [samples, T] of `windows` [samples], T being `length`; `numbers` [samples] are the samples' numbers.
 
         Causal: targets are the inputs one token later. Masked: some inputs are hidden, and only they are targets.
         """
-        length = self._point.sequence_length
-        positions = windows[:, None] * length + np.arange(length + 1)
+        stride = self._point.sequence_length if stream == VALIDATION else self._point.stride
+        positions = windows[:, None] * stride + np.arange(length + 1)
         values = tokens[positions].astype(np.int32)
         if self._point.hides_tokens:
             return mask_samples(values[:, :-1], numbers, point=self._point, stream=stream)

@@ -183,9 +183,12 @@ def count_file_tokens(
         raise DataError(f"the counts of tokens {str(path)!r} cannot be used: {error}; remove that file") from None
 
 
-def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: int) -> None:
-    """Raise DataError unless the training split fills one global batch and the validation split one sample."""
-    samples = count_samples(corpus.train, sequence_length)
+def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: int, stride: int | None = None) -> None:
+    """Raise DataError unless the training split fills one global batch and the validation split one sample.
+
+    `stride`: between training samples; None: their length.
+    """
+    samples = count_samples(corpus.train, sequence_length, stride=stride)
     if samples < global_batch_size:
         raise DataError(
             f"too little text for one batch on every rank: {corpus.source} has {samples} training samples of "
@@ -199,9 +202,13 @@ def require_enough(corpus: Corpus, *, sequence_length: int, global_batch_size: i
         )
 
 
-def count_samples(tokens: np.ndarray, sequence_length: int) -> int:
-    """Number of windows of `sequence_length + 1` tokens at stride `sequence_length`: a window's last token is only a target."""
-    return max(0, (len(tokens) - 1) // sequence_length)
+def count_samples(tokens: np.ndarray, sequence_length: int, *, stride: int | None = None) -> int:
+    """Number of windows of `sequence_length + 1` tokens, a window's last token being only a target.
+
+    `stride`: tokens from one window's begin to the next; None: `sequence_length`, so that every token is a target once.
+    """
+    stride = stride or sequence_length
+    return max(0, (len(tokens) - 1 - sequence_length) // stride + 1)
 
 
 def _describe_settings(vocab_size: int) -> str:

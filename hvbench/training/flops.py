@@ -29,7 +29,7 @@ def model_facts(point: Point) -> ModelFacts:
     parameters_in_flops = parameters - sizes["position_embedding"]
     if point.is_classifier:
         parameters_in_flops -= sizes["token_embedding"] + sizes["classifier.weight"] + sizes["classifier.bias"]
-    attention = 12 * point.num_layers * point.hidden_size * point.sequence_length  # H * Q = hidden_size
+    attention = attention_flops_per_token(point, point.sequence_length)
     communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
     return ModelFacts(
         parameters=parameters,
@@ -40,25 +40,33 @@ def model_facts(point: Point) -> ModelFacts:
     )
 
 
-def hidden_flops_per_token(point: Point) -> int:
+def attention_flops_per_token(point: Point, length: float) -> float:
+    """Of those FLOPs per token the 12 L H Q T of samples of T = `length` tokens."""
+    return 12 * point.num_layers * point.hidden_size * length  # H * Q = hidden_size
+
+
+def hidden_flops_per_token(point: Point, length: float | None = None) -> float:
     """Of those FLOPs per token, what attention can skip because a causal mask hides it: 6 L H Q (T - 1); 0 without one.
 
+    T is `length`, which is shorter than the point's own while samples grow. None: the point's own.
     A position attends to itself and to those before it, on average to (T + 1) / 2 of T, so that of 12 L H Q T there remain
     6 L H Q (T + 1): about the half that FlashAttention counts (arXiv:2307.08691, section 4.1).
     """
-    return 6 * point.num_layers * point.hidden_size * (point.sequence_length - 1) if point.is_causal else 0
+    length = point.sequence_length if length is None else length
+    return 6 * point.num_layers * point.hidden_size * (length - 1) if point.is_causal else 0
 
 
-def recomputed_flops_per_token(point: Point) -> int:
+def recomputed_flops_per_token(point: Point, length: float | None = None) -> float:
     """FLOPs per token of the products that the backward pass computes a second time, as `recompute` asks; 0 for none.
 
+    T is `length`, as above.
     Of a block forward, per token: 24 W^2 of its linear layers (W = hidden_size) and 4 W T of attention, where 8 W^2 are of
     attention's own layers. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a block, 2 W^2
     of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if oneDNN's
     products are chosen, which keep their operands when they are done.
     Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
     """
-    width, length = point.hidden_size, point.sequence_length
+    width, length = point.hidden_size, point.sequence_length if length is None else length
     layers, last = {"none": (0, 0), "attention": (8 * width**2, 2 * width**2), "block": (24 * width**2, 8 * width**2)}[
         point.recompute
     ]

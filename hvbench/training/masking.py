@@ -41,13 +41,14 @@ def mask_samples(
     Args:
         tokens: [samples, T].
         numbers: [samples], each sample's number: the seed of its mask.
-        point: Its seed, sequence length and vocabulary.
+        point: Its seed and vocabulary.
         stream: Another number for each split, so that equal sample numbers have different masks.
 
     Returns:
         Inputs [samples, T] and targets [samples, T], int32; targets are IGNORED where no token was chosen.
     """
-    count, length = chosen_tokens(point.sequence_length), tokens.shape[1]
+    length = tokens.shape[1]
+    count = chosen_tokens(length)
     inputs, targets = tokens.astype(np.int32), np.full(tokens.shape, IGNORED, dtype=np.int32)
     for row, number in enumerate(numbers):
         random = np.random.Generator(np.random.PCG64([point.seed, stream, int(number)]))

@@ -83,9 +83,11 @@ class LabelledBatches(Batches):
         """Inputs [A, B, T] and classes [A, B] of 0-based `step`, int32."""
         return super().train_batch(step)
 
-    def _gather(self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int) -> Batch:
+    def _gather(
+        self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int
+    ) -> Batch:
         side = self.packages.validation if stream == VALIDATION else self.packages.train
-        positions = side.starts[windows][:, None] + np.arange(self._point.sequence_length)
+        positions = side.starts[windows][:, None] + np.arange(length)
         return np.ascontiguousarray(tokens[positions].astype(np.int32)), side.labels[windows]
 
 

@@ -1,4 +1,4 @@
-"""Learning rate and accumulation steps of each step."""
+"""Learning rate, accumulation steps and sequence length of each step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from hvbench.spec.point import Point
+from hvbench.spec.schedule import LENGTH_STAGES
 
 FINAL_FRACTION = 0.1
 
@@ -80,9 +81,34 @@ def samples_before(point: Point, step: int) -> int:
     return passes_before(point, step) * point.micro_batch_size * (point.world_size or 1)
 
 
+def sequence_length_at(point: Point, step: int) -> int:
+    """Tokens of a sample of 0-based `step`: one, two, then three quarters of sequence_length (rounded up), each for a third of
+    `length_warmup_steps`, then all of it.
+
+    A sample that is shorter is the beginning of the one that the step would have at full length (Li et al.,
+    arXiv:2108.06084, section 3), so neither the order of samples nor that of the text depends on the warm-up.
+    """
+    return _stage_length(point, _stage_at(point, step))
+
+
+def _stage_at(point: Point, step: int) -> int:
+    if step >= point.length_warmup_steps:
+        return LENGTH_STAGES - 1
+    return (LENGTH_STAGES - 1) * step // point.length_warmup_steps
+
+
+def _stage_length(point: Point, stage: int) -> int:
+    return -(-point.sequence_length * (stage + 1) // LENGTH_STAGES)
+
+
 def tokens_before(point: Point, step: int) -> int:
-    """Number of training tokens of all ranks in all steps before 0-based `step`."""
-    return samples_before(point, step) * point.sequence_length
+    """Number of training tokens of all ranks in all steps before 0-based `step`, padding included."""
+    last = _stage_at(point, step)
+    # Stage k begins at the first step with (stages - 1) * step // warm-up steps = k.
+    begins = [-(-point.length_warmup_steps * stage // (LENGTH_STAGES - 1)) for stage in range(last + 1)]
+    samples = [samples_before(point, begin) for begin in [*begins, step]]
+    lengths = [_stage_length(point, stage) for stage in range(last + 1)]
+    return sum(length * (samples[i + 1] - samples[i]) for i, length in enumerate(lengths))
 
 
 def tokens_of_step(point: Point, step: int) -> int:

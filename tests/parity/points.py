@@ -50,6 +50,11 @@ EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((2, 16, 2), {"recompute": "block", "compile": "default"}),
 ]
 
+# World size, and how text becomes samples: those that overlap and grow, in one training.
+SEQUENCES: list[tuple[int, dict[str, Any]]] = [
+    (1, {"segmentation": "overlap", "segmentation_stride": 5, "length_warmup_steps": 9}),
+]
+
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A
 # classifier's loss is a mean over samples, where the others' is one over tokens, and takes 64 of them: over 16, one last
 # bit of the initial weights makes 1.6e-4 of the loss in bf16, in either twin by itself, and 4e-5 over 64. The twins
@@ -136,6 +141,11 @@ def warming_point(framework: str, world_size: int) -> Point:
     )
 
 
+def cut_point(framework: str, world_size: int, knobs: dict[str, Any]) -> Point:
+    """The base point with text that is cut into samples in another way."""
+    return make_point(framework, world_size, num_layers=FEWER_LAYERS, **knobs)
+
+
 def exchanged_point(framework: str, choices: dict[str, Any]) -> Point:
     """The base point at world size 2 with another way to exchange gradients."""
     return make_point(framework, 2, **choices)
@@ -170,6 +180,7 @@ def all_points() -> list[Point]:
             points.append(warming_point(framework, world_size))
         points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
+        points += [cut_point(framework, world_size, knobs) for world_size, knobs in SEQUENCES]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())

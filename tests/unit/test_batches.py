@@ -194,3 +194,57 @@ def test_a_rank_outside_the_world_raises_value_error(world_size: int | None, ran
 def test_a_corpus_with_a_larger_vocabulary_raises_value_error() -> None:
     with pytest.raises(ValueError, match="vocab_size 256"):
         Batches(make_point(vocab_size=256, world_size=1), make_corpus(train_samples=64), rank=0)
+
+
+def test_samples_that_grow_are_the_beginnings_of_those_at_full_length() -> None:
+    """Nothing else of the order changes: which sample a step reads does not depend on its length."""
+    corpus = make_corpus(train_samples=60)
+    fields = {"world_size": 1, "micro_batch_size": 4, "gradient_accumulation_steps": 2}
+    full, growing = (Batches(make_point(**fields, length_warmup_steps=steps), corpus, rank=0) for steps in (0, 3))
+    for step, length in enumerate([2, 3, 4, 5, 5]):
+        for whole, part in zip(full.train_batch(step), growing.train_batch(step), strict=True):
+            assert np.array_equal(part, whole[..., :length]) and part.flags.c_contiguous
+    assert next(growing.validation_batches(4)).inputs.shape == (4, LENGTH), "evaluated at full length"
+
+
+def test_masked_samples_that_grow_hide_the_same_share() -> None:
+    point = make_point(
+        objective="masked_lm", sequence_length=40, length_warmup_steps=3, world_size=1, micro_batch_size=2
+    )
+    corpus = make_corpus(train_samples=80, validation_samples=9)
+    batches = Batches(point, corpus, rank=0)
+    hidden = [(batches.train_batch(step)[1] >= 0).sum(axis=-1).ravel().tolist() for step in range(4)]
+    assert hidden == [[2, 2], [3, 3], [4, 4], [6, 6]]  # 15 % of 10, 20, 30, 40 tokens, rounded to even
+
+
+@pytest.mark.parametrize(("stride", "samples"), [(1, 36), (2, 18), (3, 12), (5, 8), (None, 18)])
+def test_windows_overlap_by_the_stride_and_each_is_read_once_an_epoch(stride: int | None, samples: int) -> None:
+    """41 tokens: windows of 6 begin at 0, stride, … up to 35; without a stride at every second token, half of 5."""
+    point = make_point(segmentation="overlap", segmentation_stride=stride, world_size=1, micro_batch_size=1)
+    batches = Batches(point, make_corpus(train_samples=8), rank=0)
+    read = [batches.train_batch(step) for step in range(samples)]
+    assert batches.samples_per_epoch == samples
+    begins = sorted(int(inputs[0, 0, 0]) for inputs, _ in read)
+    assert begins == list(range(0, 36, stride or 2))
+    assert all(np.array_equal(targets, inputs + 1) for inputs, targets in read)
+
+
+def test_windows_at_a_stride_of_their_length_are_those_side_by_side() -> None:
+    corpus = make_corpus(train_samples=40)
+    usual, at_stride = (
+        Batches(make_point(world_size=1, **fields), corpus, rank=0)
+        for fields in ({}, {"segmentation": "overlap", "segmentation_stride": LENGTH})
+    )
+    assert all(
+        np.array_equal(*pair)
+        for step in range(9)
+        for pair in zip(usual.train_batch(step), at_stride.train_batch(step), strict=True)
+    )
+
+
+def test_held_out_text_is_evaluated_once_whatever_the_stride() -> None:
+    corpus = make_corpus(train_samples=40, validation_samples=7)
+    overlapping = make_point(segmentation="overlap", segmentation_stride=1, world_size=1, micro_batch_size=7)
+    (batch,) = Batches(overlapping, corpus, rank=0).validation_batches(100)
+    assert batch.samples == 7
+    assert np.unique(batch.targets).size == 7 * LENGTH

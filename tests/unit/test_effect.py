@@ -40,6 +40,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("epsilon=1e-4", "optimizer adamw or adafactor or lamb", "optimizer=adafactor"),
     ("reference_batch_size=64", "lr_scaling linear or sqrt", "lr_scaling=sqrt"),
     ("schedule_steps=500", "schedule cosine or linear", "schedule=linear"),
+    ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("num_classes=4", "objective classification", "objective=classification"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
 ]  # fmt: skip

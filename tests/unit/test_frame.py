@@ -377,6 +377,20 @@ def test_every_count_of_tokens_knows_the_batch_warm_up(
     assert step_frame([record])["tokens"].max() == evaluation_frame([record])["tokens"].max() == tokens
 
 
+def test_samples_that_grow_count_with_their_own_tokens_and_flops() -> None:
+    """Two of three timed steps at 24 and 32 tokens a sample: attention's FLOPs a token are those of the mean length."""
+    knobs = {"micro_batch_size": 2, "world_size": 1, "length_warmup_steps": 3}
+    tokens = [16, 32, 48, 64, 64]
+    rank = make_rank(step_seconds=[9.0, 1.0, 1.0, 1.0, 1.0], step_tokens=tokens)
+    record, full = (make_record([rank], **knobs | changes) for changes in ({}, {"length_warmup_steps": 0}))
+    row = measure(record)
+    assert row["tokens_per_second"] == pytest.approx((32 + 48 + 64 + 64) / 4)
+    length = (32 * 16 + 48 * 24 + 128 * 32) / 208
+    attention = 12 * record.point.num_layers * record.point.hidden_size
+    less = attention * (32 - length) * row["tokens_per_second"]
+    assert row["model_flops_per_second"] == pytest.approx(measure(full)["model_flops_per_second"] - less)
+
+
 @pytest.mark.parametrize("tokens", [[128, 256, 384, 512, 513], [128, 256, 384, 512], [0, 256, 384, 512, 512]])
 def test_a_record_whose_tokens_cannot_be_is_not_counted(tokens: list[int]) -> None:
     record = warming_record()

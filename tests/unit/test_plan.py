@@ -108,12 +108,37 @@ def test_a_point_may_use_fewer_ranks_than_were_launched() -> None:
         ({"compression": "fp16"}, 1, "one rank has nothing to all-reduce: Horovod skips compression"),
         ({"lr_warmup_steps": 10, "schedule_steps": 10}, 2, "lr_warmup_steps 10 leaves nothing of schedule_steps 10"),
         ({"batch_warmup_steps": 3}, 2, "batch_warmup_steps raises gradient_accumulation_steps, which is 1"),
+        (
+            {"segmentation": "overlap", "segmentation_stride": 33},
+            2,
+            "segmentation_stride 33 is longer than sequence_length 32: the tokens between two samples would never be read",
+        ),
+        (
+            {"segmentation": "overlap", "objective": "classification"},
+            2,
+            "segmentation overlap is for language models: a classifier's samples are pieces of one package",
+        ),
+        (
+            {"length_warmup_steps": 5, "sequence_length": 3},
+            2,
+            "length_warmup_steps: sequence_length 3 is too short to grow; at least 4",
+        ),
     ],
 )
 def test_a_point_that_makes_no_sense_is_skipped_with_its_reason(fields: dict, world_size: int, reason: str) -> None:
     made = plan([Point(model="tiny", **fields), Point(model="tiny")], world_size=world_size)
     assert [skipped.reason for skipped in made.skipped] == [reason]
     assert len(made.jobs) == 1
+
+
+def test_samples_that_grow_reach_their_length() -> None:
+    settings = MeasureSettings(warmup_steps=2, steps=5)
+    made = make_plan([Point(model="tiny", length_warmup_steps=steps) for steps in (6, 7)], settings, world_size=2)
+    assert [job.point.length_warmup_steps for job in made.jobs] == [6]
+    (skipped,) = made.skipped
+    assert skipped.reason == (
+        "length_warmup_steps 7 leaves none of 7 steps (warmup_steps and steps) at the full sequence_length"
+    )
 
 
 @pytest.mark.parametrize("schedule", ["constant", "inverse_sqrt"])
@@ -205,6 +230,8 @@ def test_evaluations_take_time_too() -> None:
         ({"gradient_accumulation_steps": 4, "batch_warmup_steps": 3}, {}, (1 + 2 + 3 + 7 * 4) * 2048),
         ({"gradient_accumulation_steps": 8, "batch_warmup_steps": 200}, {"steps": 169}, 1_361_920),
         ({"gradient_accumulation_steps": 4, "batch_warmup_steps": 3, "initial_checkpoint": "a"}, {}, 10 * 8192),
+        ({"length_warmup_steps": 6}, {}, 2 * 8 * (2 * 32 + 2 * 64 + 2 * 96 + 4 * 128)),
+        ({"length_warmup_steps": 6, "initial_checkpoint": "a"}, {}, 10 * 2048),
         ({}, {"evaluate_every": 4, "evaluate_samples": 32}, 10 * 2048 + 4 * 32 * 128 / 3),  # after 0, 4, 8, 10 steps
         (
             {},

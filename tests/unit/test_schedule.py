@@ -11,6 +11,9 @@ from hvbench.training.schedule import (
     learning_rate_factor,
     passes_before,
     point_learning_rate,
+    sequence_length_at,
+    tokens_before,
+    tokens_of_step,
 )
 
 
@@ -157,3 +160,34 @@ def test_the_rate_follows_the_batch_of_its_own_step() -> None:
     fields = {"micro_batch_size": 8, "schedule": "constant", "lr_warmup_steps": 0, "learning_rate": 1.0}
     point = warming(3, passes=4, lr_scaling="linear", reference_batch_size=16, **fields)
     assert [point_learning_rate(point, step) for step in range(5)] == pytest.approx([1.0, 2.0, 3.0, 4.0, 4.0])
+
+
+# Samples that grow
+
+
+@pytest.mark.parametrize(
+    ("steps", "length", "expected"),
+    [
+        (0, 32, [32, 32]),
+        (3, 32, [8, 16, 24, 32, 32]),
+        (6, 32, [8, 8, 16, 16, 24, 24, 32]),
+        (4, 30, [8, 8, 15, 23, 30]),  # stages 0, 3 / 4, 6 / 4 and 9 / 4, rounded down; quarters of 30, rounded up
+        (1, 5, [2, 5]),
+    ],
+)
+def test_samples_grow_in_quarters(steps: int, length: int, expected: list[int]) -> None:
+    point = Point(model="tiny", sequence_length=length, length_warmup_steps=steps)
+    assert [sequence_length_at(point, step) for step in range(len(expected))] == expected
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 5, 6, 10])
+@pytest.mark.parametrize("passes", [0, 7])
+def test_the_tokens_before_a_step_are_those_of_the_steps_before(steps: int, passes: int) -> None:
+    """With a batch that grows at the same time, too."""
+    point, total = warming(passes, passes=4, length_warmup_steps=steps, sequence_length=30, micro_batch_size=3), 0
+    for step in range(15):
+        assert tokens_before(point, step) == total
+        assert tokens_of_step(point, step) == 2 * 3 * accumulation_steps_at(point, step) * sequence_length_at(
+            point, step
+        )
+        total += tokens_of_step(point, step)

@@ -19,6 +19,7 @@ from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
 from hvbench.analysis.frame.crossing import meet
+from hvbench.analysis.frame.lengths import timed_flops_per_token, timed_length
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
@@ -61,9 +62,9 @@ def tokens_per_second_per_rank(samples: LaunchSamples) -> float | None:
 
 
 def model_flops_per_second(samples: LaunchSamples) -> float | None:
-    """Tokens per second over all ranks x (6 N + 12 L H Q T) (PaLM, arXiv:2204.02311, app. B); of a script nobody knows the model."""
-    model = samples.record.model
-    return tokens_per_second(samples) * model.model_flops_per_token if model else None
+    """Tokens per second over all ranks x the model's FLOPs per token."""
+    flops = timed_flops_per_token(samples)
+    return tokens_per_second(samples) * flops if flops else None
 
 
 def model_flops_utilization(samples: LaunchSamples) -> float | None:
@@ -74,20 +75,20 @@ def model_flops_utilization(samples: LaunchSamples) -> float | None:
 
 def model_flops_utilization_discounted(samples: LaunchSamples) -> float | None:
     """MFU of the FLOPs that are left once attention skips what the causal mask hides; the same without such a mask."""
-    utilization, facts = model_flops_utilization(samples), samples.record.model
-    if not utilization or facts is None:
+    utilization, flops = model_flops_utilization(samples), timed_flops_per_token(samples)
+    if not utilization or not flops:
         return None
-    left = facts.model_flops_per_token - hidden_flops_per_token(samples.record.point)
-    return utilization * left / facts.model_flops_per_token if left > 0 else None
+    left = flops - hidden_flops_per_token(samples.record.point, timed_length(samples))
+    return utilization * left / flops if left > 0 else None
 
 
 def hardware_flops_utilization(samples: LaunchSamples) -> float | None:
     """HFU: MFU with the FLOPs of what the backward pass computes a second time; missing where it computes nothing twice."""
-    utilization, facts = model_flops_utilization(samples), samples.record.model
-    if not utilization or facts is None:
+    utilization, flops = model_flops_utilization(samples), timed_flops_per_token(samples)
+    if not utilization or not flops:
         return None
-    more = recomputed_flops_per_token(samples.record.point)
-    return utilization * (1 + more / facts.model_flops_per_token) if more else None
+    more = recomputed_flops_per_token(samples.record.point, timed_length(samples))
+    return utilization * (1 + more / flops) if more else None
 
 
 def allreduce_busbw_bytes_per_second(samples: LaunchSamples) -> float | None:
@@ -269,7 +270,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: min(rank.threads for rank in s.record.ranks)),
     Column("timed_steps", "int", "steps", "steps after the warm-up",
            lambda s: s.slowest.size),
-    Column("tokens_per_step", "int", "tokens", "over all ranks, once a batch that warms up is all there",
+    Column("tokens_per_step", "int", "tokens", "over all ranks, once batch and length have warmed up",
            tokens_per_step),
     Column("tokens_per_second", "float", "tokens/s", "all ranks' tokens of the timed steps / elapsed_seconds",
            tokens_per_second),

@@ -154,7 +154,8 @@ def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray | None:
         return tokens
     listed, first = record.ranks[0].step_tokens[:steps], record.ranks[0].first_step
     tokens[: len(listed)] = listed
-    for step in range(len(listed), min(steps, record.point.batch_warmup_steps - first)):
+    warm_up = max(record.point.batch_warmup_steps, record.point.length_warmup_steps)
+    for step in range(len(listed), min(steps, warm_up - first)):
         tokens[step] = tokens_of_step(record.point, first + step)
     return tokens
 
