@@ -5,7 +5,8 @@
     python benchmarks/gpu.py --device cpu --model tiny --contenders pytorch,plain-torch --minutes 1     tries the program out
 
 First everything that is compiled is, several at once, into the compilers' caches; meanwhile the same training on the processor
-and on the device is compared tensor by tensor. Then for each model and precision one process holds all contenders in the device's memory; they take turns of a second, in rounds.
+and on the device is compared tensor by tensor. Then for each model and precision, in the order asked for, one process holds all contenders in the device's memory;
+they take turns of half a second, in rounds. What no time is left for is said in the last table.
 The table has tokens/s, model FLOPs utilization (of the fastest matrix product measured in the same process), peak memory, and
 the energy that the card drew. After the rounds the device's kernels are recorded: for how much of a step it computes, and what it waits for.
 
@@ -43,10 +44,12 @@ from hvbench.comparison.ab.run import stoppable  # noqa: E402
 from hvbench.errors import HvbenchError, Interrupted, UsageError  # noqa: E402
 from hvbench.io.atomic import write_json, write_text  # noqa: E402
 from hvbench.launch.session import open_launch, resolve_context  # noqa: E402
+from hvbench.parity import CHECKED_UPDATES  # noqa: E402
 from hvbench.parity.compare import worst  # noqa: E402
 from hvbench.parity.pairs import Parity, check_pairs  # noqa: E402
 from hvbench.plan.skip import why_no_cuda  # noqa: E402
 from hvbench.records.environment import describe_environment, usable_cores  # noqa: E402
+from hvbench.records.gpu import describe_gpu  # noqa: E402
 from hvbench.spec.messages import validate  # noqa: E402
 from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
 from hvbench.spec.numerics import PRECISIONS  # noqa: E402
@@ -61,11 +64,16 @@ CONTENDERS = (
 )  # fmt: skip
 IN_EVERY_PRECISION = ("pytorch", "pytorch+compile", "pytorch+recompute")
 MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
-COMPILE_SHARE = 0.35  # of the time, at most; processor and device are compared meanwhile
-COMPILERS = max(1, min(6, usable_cores() // 2))  # processes at once: each holds a model in the device's memory
-PREPARE_SHARE = 0.7  # of a case's time: the rest is for rounds
+COMPILE_SHARE = 0.4  # of the time, at most; processor and device are compared meanwhile
+MOST_COMPILERS = 8  # processes at once
+COMPILER_BYTES = (
+    12 * 2**30
+)  # of the device's memory that each may need: up to 16 GiB, for the second in which it takes its few steps
+PREPARE_SHARE = 0.75  # of a case's time, at most: the rest is for rounds
+LEAST_SECONDS = 25.0  # of a case: to load everything, and for a round
 POLL_SECONDS = 0.2
 NOT_COMPILED = "left out: no time was left to compile it, or that failed"
+NO_TIME = "left out: no time was left"
 GRACE_SECONDS = 20.0  # to end by itself
 CHECKED_VOCABULARY = 300
 CHECKED = ({}, {"recompute": "block"}, {"compile": "default"})
@@ -89,12 +97,6 @@ class Case:
         """Its contenders that are."""
         return tuple(name for name in self.contenders if "compile" in knobs_of(name))
 
-    @property
-    def weight(self) -> float:
-        """Its share of the time: what is compiled takes longer to begin, and the longer the larger the model is."""
-        size = MODEL_PRESETS[self.model]["num_layers"] / 12
-        return 4 + len(self.contenders) + size * len(self.compiled)
-
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
@@ -109,7 +111,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--micro-batch-size", type=at_least(1), help="samples a step (default: 16 of gpt2, else 8)")
     parser.add_argument("--sequence-length", type=at_least(1), help="tokens a sample (default: the model's own)")
     parser.add_argument("--rounds", type=at_least(1), default=8, help="at most (default: %(default)s)")
-    parser.add_argument("--turn-seconds", type=float, default=1.0, help="of one contender (default: %(default)s)")
+    parser.add_argument("--turn-seconds", type=float, default=0.5, help="of one contender (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=8.0, help="the whole run ends by then (default: %(default)s)")
     parser.add_argument("--threads", type=at_least(1), default=1, help="of each process (default: %(default)s)")
     parser.add_argument("--data", default="stdlib", help="as a point's `data` (default: %(default)s)")
@@ -170,7 +172,7 @@ def check_processor(options: argparse.Namespace, *, until: float) -> Iterator[di
     with tempfile.TemporaryDirectory(prefix="hvbench-gpu-") as folder:
         (Path(folder) / "logs").mkdir()
         with open_launch(resolve_context(1), run_path=Path(folder)) as coordinator:
-            for parity in check_pairs(coordinator, pairs, steps=5):
+            for parity in check_pairs(coordinator, pairs, steps=CHECKED_UPDATES):  # what tolerances are measured over
                 yield describe_parity(parity)
                 if time.time() > until:
                     break
@@ -210,7 +212,7 @@ def start(order: Order, out: Path) -> Iterator[subprocess.Popen]:
         order_path.write_text(json.dumps(asdict(order)), encoding="utf-8")
         environment = os.environ | {
             "PYTHONPATH": import_path(),
-            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, usable_cores() // COMPILERS)),
+            "TORCHINDUCTOR_COMPILE_THREADS": str(max(1, usable_cores() // count_compilers())),
         }
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.gpu_race", order_path, out], env=environment)
         try:
@@ -218,6 +220,12 @@ def start(order: Order, out: Path) -> Iterator[subprocess.Popen]:
         finally:
             process.kill()
             process.wait()
+
+
+def count_compilers() -> int:
+    """How many processes may compile at once."""
+    memory = describe_gpu().get("memory_bytes") or MOST_COMPILERS * COMPILER_BYTES
+    return max(1, min(MOST_COMPILERS, usable_cores() // 2, memory // COMPILER_BYTES))
 
 
 def compile_all(
@@ -233,7 +241,7 @@ def compile_all(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hvbench-gpu-")))
         running: dict[Case, tuple[subprocess.Popen, Path]] = {}
         while (left or running) and time.time() < until and not stop.is_set():
-            while left and len(running) < COMPILERS:
+            while left and len(running) < count_compilers():
                 case = left.pop(0)
                 out = folder / f"{case.name}-{case.contenders[0]}.json"
                 order = order_race(case, options, seconds=until - time.time(), rounds=0)
@@ -261,6 +269,17 @@ def race(case: Case, options: argparse.Namespace, *, seconds: float) -> dict[str
     if code != 0:
         say(f"{case.name}: {'its time was over' if code is None else f'ended with code {code}'}")
     return json.loads(out.read_text(encoding="utf-8")) if out.exists() else None
+
+
+def describe_left_out(case: Case) -> dict[str, Any]:
+    """What `benchmarks.gpu_race` would write of a case for which no time was left."""
+    failed = dict.fromkeys(case.contenders, NO_TIME)
+    return {
+        "case": {"model": case.model, "precision": case.precision},
+        "contenders": {},
+        "failed": failed,
+        "launches": [],
+    }
 
 
 def run(options: argparse.Namespace, *, ends: float) -> None:
@@ -291,19 +310,20 @@ def run(options: argparse.Namespace, *, ends: float) -> None:
             raise
     if checks:
         say(format_table(checks))
-    for index, case in enumerate(cases):
-        left = cases[index:]
-        share = case.weight / sum(each.weight for each in left)
+    for case in cases:
         compiled = first_steps.get(case.name, {})
         missing = [name for name in case.compiled if name not in compiled]
         ready = replace(case, contenders=tuple(name for name in case.contenders if name not in missing))
-        found = race(ready, options, seconds=(ends - time.time()) * share)
-        if found:
-            found["compiling_seconds"] = compiled
-            found["failed"] |= {name: NOT_COMPILED for name in missing}
-            write_json(options.out / f"{case.name}.json", found)
-            races.append(found)
-            write_text(options.out / "table.md", to_markdown(races, checks))
+        seconds = ends - time.time()
+        if seconds < LEAST_SECONDS:
+            found = describe_left_out(case)
+        elif not (found := race(ready, options, seconds=seconds)):
+            continue
+        found["compiling_seconds"] = compiled
+        found["failed"] |= {name: NOT_COMPILED for name in missing}
+        write_json(options.out / f"{case.name}.json", found)
+        races.append(found)
+        write_text(options.out / "table.md", to_markdown(races, checks))
     print(to_markdown(races, checks))
     say(f"records: {options.out}")
 

@@ -24,12 +24,12 @@ import numpy as np
 
 from benchmarks.contender import Samples, shared_runtime
 from benchmarks.contenders import IMPLEMENTATIONS
-from benchmarks.gpu_card import Card
 from benchmarks.gpu_stream import profile_stream
 from hvbench.errors import UsageError
 from hvbench.frameworks.contract import Arrays
 from hvbench.io.atomic import write_json
 from hvbench.records.float32 import require_ieee_float32
+from hvbench.records.nvml import Gpu
 from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
 from hvbench.training.weights import initial_weights
@@ -95,14 +95,14 @@ class Entrant:
         self.peak_device_memory_bytes = self.memory.peak_bytes()
         self.stream: dict[str, Any] | None = None
 
-    def take_turn(self, seconds: float, card: Card) -> dict[str, Any]:
+    def take_turn(self, seconds: float, gpu: Gpu | None) -> dict[str, Any]:
         """Train for about `seconds`; the steps, and the energy that the card drew meanwhile."""
         samples, done = self.samples, len(self.samples.loss)
         steps = max(LEAST_STEPS, math.ceil(seconds / min(samples.step_seconds[1:])))
-        before = card.energy_joules()
+        before = gpu and gpu.energy_joules()
         for _ in range(steps):
             samples.take_step()
-        after = card.energy_joules()
+        after = gpu and gpu.energy_joules()
         return {
             "contender": self.name,
             "warmup_steps": 0,
@@ -154,7 +154,7 @@ class Race:
         self.out = out
         self.point = Point(**order.knobs, framework="pytorch", world_size=1)
         self.weights = initial_weights(self.point)
-        self.card = Card(self.point.device)
+        self.gpu = Gpu() if self.point.device == "cuda" else None
         self.failed: dict[str, str] = {}
         self.entrants: list[Entrant] = []
         self.launches: list[dict[str, Any]] = []
@@ -178,7 +178,7 @@ class Race:
             if begun + longest > self.order.race_until:
                 break
             self.launches += [{**self.case, "round": number, **turn} for turn in self.take_round(number)]
-            self.states.append(self.card.state())
+            self.states += [self.gpu.state()] if self.gpu else []
             longest = max(longest, time.time() - begun)
             self.keep()
         if self.point.device == "cuda" and self.launches:
@@ -202,7 +202,7 @@ class Race:
         """One turn of everybody; the order is drawn anew every second round, which runs it backwards."""
         drawn = np.random.default_rng((self.order.seed, number // 2)).permutation(len(self.entrants))
         for index in drawn if number % 2 == 0 else drawn[::-1]:
-            yield self.entrants[index].take_turn(self.order.turn_seconds, self.card)
+            yield self.entrants[index].take_turn(self.order.turn_seconds, self.gpu)
 
     @property
     def case(self) -> dict[str, Any]:

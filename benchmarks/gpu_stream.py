@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 PROFILED_STEPS = 3
 LONGEST_GAPS = 5
-NAME_LENGTH = 60
+NAME_LENGTH = 40
 
 Span = tuple[float, float, str]  # begin and end in microseconds, and a name
 
@@ -42,15 +43,22 @@ def profile_stream(take_step: Callable[[], None]) -> dict[str, Any]:
 def summarize_stream(spans: Iterable[Span], *, steps: int) -> Stream:
     """What the device did in `steps` steps, from all of its kernels, which may overlap."""
     ordered = sorted(spans)
-    busy, gaps, end = 0.0, Counter(), None
+    busy, gaps, end, last = 0.0, Counter(), None, ""
     for begin, stop, name in ordered:
         if end is not None and begin > end:
-            gaps[f"before {name[:NAME_LENGTH]}"] += begin - end
+            gaps[f"between {last} and {shorten(name)}"] += begin - end
         busy += max(0.0, stop - (begin if end is None else max(begin, end)))
-        end = stop if end is None else max(end, stop)
+        if end is None or stop >= end:
+            end, last = stop, shorten(name)
     scale = 1e-6 / steps
     return Stream(
         busy_seconds=busy * scale,
         kernels=len(ordered) / steps,
         gap_seconds={name: value * scale for name, value in gaps.most_common(LONGEST_GAPS)},
     )
+
+
+def shorten(name: str) -> str:
+    """A kernel's name without its namespaces and templates, which are longer than what tells kernels apart."""
+    plain = re.sub(r"\(anonymous namespace\)::|[a-z_]+::|^void ", "", name)
+    return (plain.partition("(")[0].strip() or name)[:NAME_LENGTH]

@@ -19,7 +19,7 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
-#   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile
+#   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -36,6 +36,7 @@ Whole = Annotated[int, Field(ge=0, lt=2**63)]
 Steps = Annotated[int, Field(ge=0, lt=2**22)]
 Tokens = Annotated[int, Field(ge=0, lt=2**40)]  # times Steps is still below 2**63
 Seconds = Annotated[float, Field(ge=0, lt=1e15)]
+Joules = Annotated[float, Field(ge=0, lt=1e15)]
 Real = Annotated[float, Field(gt=-1e100, lt=1e100)]
 MaybeFinite = Real | None  # None: it was not finite (JSON has no NaN)
 Line = Annotated[str, Field(max_length=4096)]
@@ -173,6 +174,26 @@ class Ablation(Spec):
     )
 
 
+class Energy(Spec):
+    """What a rank's timed steps drew, pauses left out."""
+
+    seconds: Seconds = Field(description="of metering: the timed steps and their waits for batches")
+    gpu_joules: Joules | None = Field(description="its whole GPU; null: nothing measures it")
+    cpu_joules: Joules | None = Field(
+        description="all processor packages of its host, whoever uses them; null: nothing measures it, or local rank 0 does"
+    )
+
+
+class GpuState(Spec):
+    """How a rank's GPU ran at the end of the training, by its driver."""
+
+    sm_clock_mhz: Real | None
+    memory_clock_mhz: Real | None
+    power_watts: Real | None
+    power_limit_watts: Real | None = Field(description="what holds at that moment")
+    temperature_celsius: Real | None
+
+
 class OperatorTime(Spec):
     """What an operator of a framework took in a step, without those that it called, on one rank."""
 
@@ -226,6 +247,8 @@ class RankSamples(Spec):
     peak_rss_bytes: Whole = Field(description="high-water mark; with ablations, of what came before their first round")
     start_rss_bytes: Whole = Field(description="RSS before the point: interpreter, framework, allocator leftovers")
     peak_device_memory_bytes: Whole | None
+    energy: Energy | None = Field(None, description="null: nothing measures any")
+    gpu_state: GpuState | None = Field(None, description="null: no GPU, or nothing says it")
     phase_seconds: Annotated[dict[Line, Seconds], Field(max_length=64)] = Field(
         {},
         description="wall time in each phase (Outcome.phase names them), `start` in a set's first point; turn: waiting for one",

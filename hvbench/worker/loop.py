@@ -29,6 +29,7 @@ from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before, tokens_of_step
 from hvbench.training.stopping import EarlyStopping
+from hvbench.worker.energy import EnergyMeter
 from hvbench.worker.evaluation import evaluate
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
@@ -83,14 +84,19 @@ class Loop:
         batches: Batches,
         runtime: Runtime,
         folder: Path | None = None,
+        meter: EnergyMeter | None = None,
     ) -> None:
-        """Args: `folder` is where rank 0 leaves checkpoints, for all ranks hold the same parameters; None: it leaves none."""
+        """Args: `folder` is where rank 0 leaves checkpoints, for all ranks hold the same parameters; None: it leaves none.
+
+        `meter` is on during the timed steps, and off in pauses.
+        """
         self.point = point
         self.settings = settings
         self.trainer = trainer
         self.batches = batches
         self.runtime = runtime
         self.folder = folder
+        self.meter = meter or EnergyMeter()
         self.samples = SampleLists()
         self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
         self.total_steps = settings.warmup_steps + settings.steps
@@ -126,7 +132,10 @@ class Loop:
     def paused(self) -> Iterator[None]:
         """What runs in here is no training: its time belongs to no step and not to `training_seconds`."""
         begun = time.perf_counter()
+        was_metered = self.meter.end()
         yield
+        if was_metered:
+            self.meter.begin()
         self.paused_seconds += time.perf_counter() - begun
 
     def resume(self, header: CheckpointHeader) -> None:
@@ -159,6 +168,8 @@ class Loop:
         self._started = time.perf_counter()
         self.paused_seconds = 0.0
         self._step_ended = 0.0
+        if not self.settings.warmup_steps:
+            self.meter.begin()
 
     @property
     def training_seconds(self) -> float:
@@ -184,6 +195,7 @@ class Loop:
 
     def finish(self) -> None:
         """Behind the last step: raises Diverged on all ranks where one has diverged since they last met."""
+        self.meter.end()
         self.meet()
 
     def meet(self) -> None:
@@ -227,6 +239,8 @@ class Loop:
         self._check_finite(result)  # behind all that is written down about the step: it may be the last
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
+        if self.step == self.settings.warmup_steps:
+            self.meter.begin()
         if self.timed_steps:
             self.timed_tokens += self.samples.step_tokens[-1]
             self.timed_seconds += step_seconds
@@ -263,11 +277,11 @@ class Loop:
 
     def _measure_noise(self, *, loss_scale: float) -> None:
         """Norms of the gradients of the next batch, before and after averaging."""
-        begun = time.perf_counter()
-        inputs, targets = self.batches.train_batch(self.first_step + self.step)
-        norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
-        seconds = time.perf_counter() - begun
-        self.paused_seconds += seconds
+        with self.paused():
+            begun = time.perf_counter()
+            inputs, targets = self.batches.train_batch(self.first_step + self.step)
+            norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+            seconds = time.perf_counter() - begun
         self.samples.gradient_noise.append(
             {
                 "step": self.step,
@@ -280,15 +294,15 @@ class Loop:
     def _evaluate(self) -> None:
         """Loss and accuracy of this rank's share of the validation samples; every rank stops or none does."""
         self.meet()
-        begun = time.perf_counter()
-        batches = self.batches.validation_batches(self.settings.evaluate_samples)
-        own = evaluate(self.trainer, batches, is_classifier=self.point.is_classifier)
-        # The wait for the slowest rank belongs to no step.
-        losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
-        samples = [int(count) for count in self.runtime.gather(float(own.samples))]
-        ended = time.perf_counter()
-        training_seconds = begun - self._started - self.paused_seconds if self.step else 0.0
-        self.paused_seconds += ended - begun
+        training_seconds = self.training_seconds if self.step else 0.0
+        with self.paused():
+            begun = time.perf_counter()
+            batches = self.batches.validation_batches(self.settings.evaluate_samples)
+            own = evaluate(self.trainer, batches, is_classifier=self.point.is_classifier)
+            # The wait for the slowest rank belongs to no step.
+            losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
+            samples = [int(count) for count in self.runtime.gather(float(own.samples))]
+            ended = time.perf_counter()
         self.samples.evaluations.append(
             {
                 "step": self.step,

@@ -20,6 +20,7 @@ from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.ceiling import CeilingRequest
+from hvbench.worker.energy import make_meter
 from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
 from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
@@ -129,7 +130,8 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     trainer = worker.build_trainer(point, weights)
     trainer = disturb(trainer, worker.progress.faults, point=point.point_id)
     folder = checkpoints / request.key if settings.checkpoint_every else None
-    loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder)
+    meter = make_meter(device=runtime.device, local_rank=worker.description.local_rank)
+    loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder, meter=meter)
     if point.initial_checkpoint:
         checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
         trainer.load_state(dict(checkpoint.arrays))
@@ -190,6 +192,7 @@ def collect_samples(worker: Worker, prepared: Prepared) -> Json:
         **vars(loop.samples),
         **worker.describe_place(),
         **(prepared.ablations.peaks or read_peaks(worker.runtime)),
+        **loop.meter.describe(),
         "first_step": loop.first_step,
         "data_prepare_seconds": prepared.data_prepare_seconds,
         "build_seconds": prepared.build_seconds,

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu import CONTENDERS, Case, main, parse_arguments, plan_cases
-from benchmarks.gpu_card import Card
+from benchmarks.gpu import CONTENDERS, describe_left_out, main, parse_arguments, plan_cases
 from benchmarks.gpu_race import knobs_of, parse_name
-from benchmarks.gpu_stream import summarize_stream
+from benchmarks.gpu_stream import shorten, summarize_stream
 from benchmarks.gpu_tables import rate_rows, to_markdown, wait_rows
 from hvbench.errors import UsageError
 from tests import patience
@@ -28,13 +27,15 @@ def test_the_device_is_busy_where_kernels_overlap_and_waits_where_none_runs() ->
     stream = summarize_stream(spans, steps=2)
     assert stream.busy_seconds == pytest.approx((12 + 10 + 8 + 4) / 2 * 1e-6)
     assert stream.kernels == 2.5
-    assert stream.gap_seconds == pytest.approx({"before gemm": 9e-6 / 2, "before norm": 2e-6 / 2})
+    waits = {"between add and gemm": 8e-6 / 2, "between gemm and norm": 2e-6 / 2, "between norm and gemm": 1e-6 / 2}
+    assert stream.gap_seconds == pytest.approx(waits)
     assert summarize_stream([], steps=2).busy_seconds == 0.0
 
 
-def test_a_card_that_is_not_there_has_no_figures() -> None:
-    card = Card("cpu")
-    assert card.energy_joules() is None and set(card.state().values()) == {None}
+def test_kernels_are_named_without_namespaces() -> None:
+    long = "void at::native::(anonymous namespace)::multi_tensor_apply_kernel<at::native::(anonymous namespace)::Meta<1>, x>(y)"
+    assert shorten(long) == "multi_tensor_apply_kernel<Meta<1>, x>"
+    assert shorten("Memset (Device)") == "Memset" and shorten("(x)") == "(x)"
 
 
 def make_race(**changes: Any) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def make_race(**changes: Any) -> dict[str, Any]:
     turn = {"contender": "pytorch", "parameters": 7, "tokens_per_step": 1000, "warmup_steps": 0, "loss": [1.0] * 10}
     turn |= {"step_seconds": [0.01] * 10, "cpu_seconds": [0.01] * 10, "joules": 50.0}
     facts = {"first_step_seconds": 2.0, "first_loss": 5.5, "peak_device_memory_bytes": 3 * 2**30, "build_seconds": 0.1}
-    stream = {"busy_seconds": 0.008, "kernels": 90.0, "gap_seconds": {"before copy": 0.001}}
+    stream = {"busy_seconds": 0.008, "kernels": 90.0, "gap_seconds": {"between add and copy": 0.001}}
     return {
         "case": case,
         "model_flops_per_token": 4_000_000,
@@ -63,7 +64,7 @@ def test_utilization_memory_energy_and_waiting_by_hand() -> None:
     assert row["mJ a token"] == "5.00"  # 100 J for 20 steps of 1000 tokens
     (wait,) = wait_rows(race)
     assert (wait["step (ms)"], wait["device waits (%)"], wait["kernels"]) == ("10.00", "20.0", "90")
-    assert wait["longest wait"] == "1.00 ms before copy"
+    assert wait["longest wait"] == "1.00 ms between add and copy"
     assert "OutOfMemoryError: too large" in to_markdown([race], [])
     assert rate_rows(make_race(launches=[])) == []
 
@@ -84,7 +85,12 @@ def test_every_model_is_run_in_every_precision_and_peers_have_no_loss_scaling() 
     }
     usual = plan_cases(parse_arguments([]))
     assert [len(case.contenders) for case in usual] == [8, 8] + [3] * 6  # bf16, then the others
-    assert Case(model="gpt2-medium", precision="bf16", contenders=("pytorch+max",)).weight == 4 + 1 + 2
+
+
+def test_a_case_without_time_is_named_in_the_last_table() -> None:
+    (case,) = plan_cases(parse_arguments(["--model", "gpt2", "--precision", "fp32"]))
+    table = to_markdown([make_race(), {**describe_left_out(case), "compiling_seconds": {}}], [])
+    assert re.search(r"gpt2 \| +fp32 \| pytorch .*recompute \| left out: no time was left", table)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.training.batches import Batch
 from hvbench.worker import loop as loops
 from hvbench.worker.ablation import Ablations
+from hvbench.worker.energy import Counter, EnergyMeter
 from hvbench.worker.faults import DivergingTrainer
 from hvbench.worker.loop import FIRST_MEETING, Diverged
 from tests.unit.test_breakdown import Scribe, make_loop, train
@@ -96,6 +97,7 @@ def test_steps_waits_and_pauses_add_up_to_the_time_that_elapsed(
     monkeypatch.setattr(loops, "save_checkpoint", lambda *_: setattr(clock, "now", clock.now + 11.0))
     monkeypatch.setattr(clock, "state", dict)
     loop = make_loop(clock, steps=6, **pauses)
+    loop.meter = EnergyMeter(cpu_counters=[Counter(read=lambda: clock.now)])  # a watt
     loop.folder, read = tmp_path, loop.batches.train_batch
 
     def train_batch(index: int) -> Batch:
@@ -117,6 +119,9 @@ def test_steps_waits_and_pauses_add_up_to_the_time_that_elapsed(
     assert samples.data_seconds == [clock.BATCH] * 7
     assert sum(samples.step_seconds) + sum(samples.data_seconds) == ended
     assert ended + loop.paused_seconds == clock.now - begun
+    loop.finish()
+    metered = sum(samples.step_seconds[1:]) + sum(samples.data_seconds[1:])
+    assert loop.meter.describe()["energy"] == {"seconds": metered, "cpu_joules": metered, "gpu_joules": None}
     assert (loop.timed_seconds, loop.timed_tokens) == (6 * (clock.STEP + clock.BETWEEN), sum(samples.step_tokens[1:]))
 
 

@@ -211,6 +211,24 @@ def peak_device_memory_bytes(samples: LaunchSamples) -> int | None:
     )
 
 
+def joules_per_token(kind: str, samples: LaunchSamples) -> float | None:
+    """Energy of the timed steps over all ranks / their tokens; `kind`: `gpu` (one a rank) or `cpu` (local rank 0 of each host).
+
+    Missing where one of these says none, or where nobody knows the tokens.
+    """
+    ranks = [rank for rank in samples.record.ranks if kind == "gpu" or rank.local_rank == 0]
+    joules = [rank.energy and getattr(rank.energy, f"{kind}_joules") for rank in ranks]
+    if samples.step_tokens is None or None in joules or not joules:
+        return None
+    return sum(joules) / int(samples.step_tokens[samples.record.warmup_steps :].sum())
+
+
+def least_of_gpus(name: str, samples: LaunchSamples) -> float | None:
+    """The least of the ranks' values of one field of their GPUs' states; missing where any does not say it."""
+    values = [rank.gpu_state and getattr(rank.gpu_state, name) for rank in samples.record.ranks]
+    return None if None in values else min(values)
+
+
 def exchange_and_update_seconds_per_token(samples: LaunchSamples) -> float | None:
     """Exposed communication and update of a step / its tokens over all ranks; missing without ablations, or where noise leaves nothing."""
     if not samples.parts or samples.record.model is None:
@@ -343,6 +361,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: memory.estimated_bytes(s.memory_estimate, "peak_bytes")),
     Column("peak_device_memory_bytes", "int", "B", "largest over ranks; missing without a device",
            peak_device_memory_bytes),
+    Column("gpu_joules_per_token", "float", "J/token", "the timed steps' energy of all ranks' GPUs; missing where nothing measures it",
+           partial(joules_per_token, "gpu")),
+    Column("cpu_joules_per_token", "float", "J/token", "the same of all hosts' processor packages, whoever uses them",
+           partial(joules_per_token, "cpu")),
+    Column("gpu_sm_clock_mhz", "float", "MHz", "least of the ranks' GPUs, at the end of the training",
+           partial(least_of_gpus, "sm_clock_mhz")),
+    Column("gpu_power_limit_watts", "float", "W", "the same: what their drivers let them draw",
+           partial(least_of_gpus, "power_limit_watts")),
     Column("skipped_steps", "int", "steps", "updates dropped by fp16 overflow, warm-up included",
            partial(of_twin, lambda s: max(len(rank.skipped_steps) for rank in s.record.ranks))),
     Column("clipped_fraction", "float", "1", "updates with a gradient norm above max_gradient_norm, warm-up included",

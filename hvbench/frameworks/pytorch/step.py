@@ -9,7 +9,6 @@ Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequ
 from __future__ import annotations
 
 import contextlib
-import math
 import weakref
 
 import numpy as np
@@ -70,7 +69,7 @@ class Trainer:
         )
         self.passes += len(inputs)
         gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
-        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
+        return StepResult(loss=loss.item(), gradient_norm=gradient_norm.item(), skipped=skipped)
 
     def _averaged_gradients(
         self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool, first: int = 0
@@ -115,18 +114,19 @@ class Trainer:
 
     def _update(
         self, gradients: dict[str, torch.Tensor], *, learning_rate: float, loss_scale: float
-    ) -> tuple[float, bool]:
+    ) -> tuple[torch.Tensor, bool]:
         """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update).
 
         What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
         """
-        norm = global_norm(list(gradients.values())) / loss_scale
-        gradient_norm = norm.item()
-        if self.can_overflow and not math.isfinite(gradient_norm):
+        gradient_norm = global_norm(list(gradients.values())) / loss_scale
+        if self.can_overflow and not gradient_norm.isfinite():
             return gradient_norm, self.precision.loss_scaling
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
-        if factor != 1.0:
-            torch._foreach_mul_(list(gradients.values()), factor)
+        if (
+            self.device != "cpu" or factor != 1.0
+        ):  # a GPU's is not looked at: the host would wait, and then the GPU for it
+            torch._foreach_mul_(list(gradients.values()), factor.to(self.model.parameter_dtype))
         self.optimizer.update(gradients, learning_rate=learning_rate)
         return gradient_norm, False
 
@@ -242,9 +242,9 @@ class Trainer:
         return torch.from_numpy(tokens).long().to(self.device, non_blocking=True)
 
 
-def clip_factor(gradient_norm: float, *, max_norm: float) -> float:
+def clip_factor(gradient_norm: torch.Tensor, *, max_norm: float) -> torch.Tensor:
     """Factor, at most 1, that brings gradients of global L2 norm `gradient_norm` to at most `max_norm`; 0: no clipping."""
-    return min(1.0, max_norm / (gradient_norm + 1e-6)) if max_norm else 1.0
+    return torch.clamp(max_norm / (gradient_norm + 1e-6), max=1.0) if max_norm else torch.ones_like(gradient_norm)
 
 
 def _wrap(model: Model) -> torch.nn.parallel.DistributedDataParallel:

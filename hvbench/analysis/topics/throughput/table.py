@@ -19,6 +19,12 @@ from hvbench.analysis.show.cells import (
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import summary_of
 
+OF_POWER = ("gpu_joules_per_token", "cpu_joules_per_token", "gpu_sm_clock_mhz", "gpu_power_limit_watts")
+POWER_NOTE = (
+    "Energy: of the timed steps, over all ranks, for each token; of the whole GPUs, and of all processor packages of the hosts whoever else uses them, as "
+    "far as a driver or the kernel measures it. Clock: of the slowest GPU, at the end of the training."
+)
+
 
 def throughput_table(run: Run) -> Table:
     """One row per point: speed, step times, memory, status."""
@@ -32,6 +38,9 @@ def throughput_table(run: Run) -> Table:
         Shown("first step (s)", show_spread("first_step_seconds")),
         Shown("peak memory (MiB)", show_estimate("peak_rss_bytes", scale=2**-20, decimals=0), is_brief=True),
         Shown("peak device memory (MiB)", show_estimate("peak_device_memory_bytes", scale=2**-20, decimals=0)),
+        Shown("GPU (mJ/token)", show_spread("gpu_joules_per_token", scale=1e3)),
+        Shown("processors (mJ/token)", show_spread("cpu_joules_per_token", scale=1e3)),
+        Shown("GPU clock (MHz)", show_estimate("gpu_sm_clock_mhz", decimals=0)),
     ]
     rates = (
         "tokens/s: all ranks' tokens over the elapsed seconds, which are the sum of the slowest rank's step seconds, warm-up left out; over launches: "
@@ -50,6 +59,9 @@ def throughput_table(run: Run) -> Table:
         "first_step_seconds", "data_seconds_median", "peak_rss_bytes", "peak_device_memory_bytes",
         "model_flops_per_second", "model_flops_utilization",
     ]  # fmt: skip
+    if measured := [metric for metric in OF_POWER if run.points[metric].notna().any()]:
+        metrics += measured
+        notes += (POWER_NOTE,)
     layout = Layout(
         name="throughput", title="Throughput", columns=columns, metrics=metrics, notes=notes, extra=("timed_steps",)
     )
