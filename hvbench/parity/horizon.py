@@ -50,15 +50,11 @@ def prove_pairs(
     report(
         f"parity: outside the tolerances after the start in {len(unsettled)}; measuring what rounding alone does there"
     )
-    exceeded: dict[Point, set[str]] = {}
-    for parity in unsettled:
-        for point in parity.points:
-            exceeded.setdefault(point, set()).update(exceeded_kinds(parity))
+    exceeded = {parity.points: exceeded_kinds(parity) for parity in unsettled}
     horizons = find_horizons(coordinator, exceeded, steps=steps, limits=limits, report=report)
-    amplifying = [parity.points for parity in unsettled if horizons.keys() >= set(parity.points)]
-    yield from (parity for parity in unsettled if parity.points not in amplifying)
+    yield from (parity for parity in unsettled if parity.points not in horizons)
     for horizon in HORIZONS:
-        again = [pair for pair in amplifying if min(horizons[point] for point in pair) == horizon]
+        again = [pair for pair in horizons if horizons[pair] == horizon]
         for parity in check_pairs(coordinator, again, steps=horizon, limits=limits, report=report):
             yield replace(parity, horizon=horizon)
 
@@ -79,19 +75,21 @@ def exceeded_kinds(parity: Parity) -> set[str]:
 
 def find_horizons(
     coordinator: Coordinator,
-    exceeded: Mapping[Point, Set[str]],
+    exceeded: Mapping[PointPair, Set[str]],
     *,
     steps: int,
     limits: Limits,
     report: Callable[[str], None],
-) -> dict[Point, int]:
-    """Points of which rounding explains why they exceed tolerances -> their horizon in updates.
+) -> dict[PointPair, int]:
+    """Pairs of which rounding explains, in both points, why they exceed tolerances -> the earlier horizon of the two, in updates.
 
-    `exceeded`: point -> see `find_horizon`.
+    `exceeded`: pair -> see `find_horizon`. A point of several pairs is traced once and judged for each pair by itself: what one
+    pair exceeds for another reason is held against no other.
     """
-    horizons = {}
+    points = list(dict.fromkeys(itertools.chain.from_iterable(exceeded)))
+    found: dict[PointPair, list[int | None]] = {pair: [] for pair in exceeded}
     draws = (None, *range(DRAWS))
-    begun, total = itertools.count(1), len(exceeded) * len(draws)
+    begun, total = itertools.count(1), len(points) * len(draws)
 
     def announce(point: Point) -> None:
         report(f"parity, rounding alone {next(begun)} of {total}: {short_name(point)}")
@@ -99,18 +97,18 @@ def find_horizons(
     with tempfile.TemporaryDirectory(prefix="hvbench-traces-") as folder:
         traces: dict[Point, list[TracedPoint]] = {}
         for new in run_traces(
-            coordinator, exceeded, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws
+            coordinator, points, folder=folder, steps=steps, limits=limits, announce=announce, draws=draws
         ):
             same_point = traces.setdefault(new.point, [])
             same_point.append(new)
             if len(same_point) == len(draws):
                 plain, *moved = traces.pop(new.point)
-                horizon = find_horizon(plain, moved, exceeded[new.point])
-                if horizon:
-                    horizons[new.point] = horizon
+                for pair in exceeded:
+                    if new.point in pair:
+                        found[pair].append(find_horizon(plain, moved, exceeded[pair]))
                 for trace in same_point:
                     forget(trace, folder=Path(folder))
-    return horizons
+    return {pair: min(horizons) for pair, horizons in found.items() if len(horizons) == len(pair) and all(horizons)}
 
 
 def find_horizon(plain: TracedPoint, moved: Sequence[TracedPoint], exceeded: Set[str]) -> int | None:
