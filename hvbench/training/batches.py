@@ -19,12 +19,16 @@ from hvbench.spec.point import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
 from hvbench.training.evaluation import ValidationBatch, share_of_rank
 from hvbench.training.masking import mask_samples
+from hvbench.training.order import Cipher, Table, make_order
 from hvbench.training.schedule import accumulation_steps_at, samples_before, sequence_length_at
 
 Batch = tuple[np.ndarray, np.ndarray]
 
 TRAIN, VALIDATION = 1, 2  # random number streams of the two splits
 ORDERS_KEPT = 2  # permutations in memory: a global batch may span two epochs
+# Text that is mapped from a file counts as this process's memory once it is read: of a long text, what was read is given back.
+LONG_TEXT_BYTES = 256 << 20
+SAMPLES_KEPT = 1024  # the kernel maps 64 KiB at a time: 64 MiB
 
 
 class Batches:
@@ -57,7 +61,9 @@ class Batches:
         self._world_size = point.world_size
         self._train = np.asarray(corpus.train)  # a view that is no memmap: indexing one of those is slow
         self._validation = np.asarray(corpus.validation)
-        self._orders: dict[int, np.ndarray] = {}
+        self._orders: dict[int, Table | Cipher] = {}
+        self._forget_pages = corpus.forget_pages if corpus.train.nbytes > LONG_TEXT_BYTES else None
+        self._samples_read = 0
 
     def train_batch(self, step: int) -> Batch:
         """Inputs [A, B, T] and targets [A, B, T] of 0-based `step`; A and T are this step's: both can grow in a warm-up.
@@ -71,6 +77,10 @@ class Batches:
         numbers = np.arange(first, first + samples_per_rank)
         windows, length = self._windows(first, samples_per_rank), sequence_length_at(point, step)
         inputs, targets = self._gather(self._train, windows, numbers, stream=TRAIN, length=length)
+        self._samples_read += samples_per_rank
+        if self._forget_pages and self._samples_read >= SAMPLES_KEPT:
+            self._forget_pages()
+            self._samples_read = 0
         cut = (passes, point.micro_batch_size)
         return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
 
@@ -99,13 +109,12 @@ class Batches:
             done += len(piece)
         return windows
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The permutation [samples_per_epoch] of all windows in `epoch`, drawn by PCG64 seeded with (seed, epoch)."""
+    def _order(self, epoch: int) -> Table | Cipher:
+        """The permutation [samples_per_epoch] of all windows in `epoch`."""
         if epoch not in self._orders:
             while len(self._orders) >= ORDERS_KEPT:
                 del self._orders[next(iter(self._orders))]  # the oldest
-            random = np.random.Generator(np.random.PCG64([self._point.seed, epoch]))
-            self._orders[epoch] = random.permutation(self.samples_per_epoch)
+            self._orders[epoch] = make_order(self.samples_per_epoch, seed=self._point.seed, epoch=epoch)
         return self._orders[epoch]
 
     def _gather(

@@ -20,7 +20,7 @@ from hvbench.io.cache import cache_root
 from hvbench.io.folders import is_run_folder
 
 MAX_FILES = 200_000
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 40
 
 STDLIB_EXCLUDED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 STDLIB_EXCLUDED_FILES = ("_sysconfigdata", "sitecustomize", "usercustomize")
@@ -174,5 +174,5 @@ def _choose_folders(folder: str, names: Iterable[str], *, left_out: Counter[str]
 def _require_moderate(source: str, *, files: int, size_bytes: int) -> None:
     if files > MAX_FILES or size_bytes > MAX_BYTES:
         raise DataError(
-            f"{source}: too large; allowed: {MAX_FILES:,} files and {MAX_BYTES >> 30} GiB together, choose a part of it"
+            f"{source}: too large; allowed: {MAX_FILES:,} files and {MAX_BYTES >> 40} TiB together, choose a part of it"
         )

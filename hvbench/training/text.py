@@ -2,26 +2,40 @@
 
 A file is text where it has a byte order mark, or the encoding that was asked for, and no NUL; any other one is left out of
 a folder, counted by its reason, and an error where it is the only file. A corpus is the UTF-8 of its files in the order of
-their relative POSIX paths, with nothing between them.
+their relative POSIX paths, with nothing between them. It is read as a stream: of a file, as of a text, only blocks are in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from hvbench.errors import DataError
-from hvbench.training.decoding import UTF8, NotTextError, to_utf8
-from hvbench.training.files import MAX_BYTES, LeftOut, Listing, TextFile, describe_left_out, find_files, format_bytes
+from hvbench.training.decoding import MARK_BYTES, UTF8, NotTextError, find_mark, to_utf8
+from hvbench.training.files import LeftOut, Listing, TextFile, describe_left_out, find_files, format_bytes
 
 VALIDATION_PERCENT = 5
 # Range of the validation share, in percent of the bytes, in which the text is split by file; else it is split by position.
 VALIDATION_PERCENT_RANGE = (1, 20)
 
+_Hash = Any  # of hashlib, which names no type for it
+
 MIN_BYTES = 100  # less cannot be split into two parts that both have text
+BLOCK_BYTES = 1 << 20  # of a file that is read at once
 CHUNK_BYTES = 1 << 16  # the tokeniser sees pieces of at most this, cut after a line's end
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece of one file's text in UTF-8 that belongs to one split."""
+
+    file: int  # its place in the text
+    is_held_out: bool
+    content: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +75,42 @@ def describe_loss(source: str, *, files: int, size_bytes: int, left_out: Iterabl
     return f"{source}: trains on {read}; left out: {describe_left_out(reasons)}{hint}"
 
 
-def _read(file: TextFile, *, encoding: str) -> bytes:
-    """The file's text in UTF-8. Raises NotTextError, and DataError where it cannot be read."""
+def _read(file: TextFile, *, encoding: str) -> Iterator[bytes]:
+    """The file's text in UTF-8, in blocks. Raises NotTextError, and DataError where it cannot be read."""
+    return to_utf8(_read_blocks(file), encoding=encoding)
+
+
+def _read_blocks(file: TextFile) -> Iterator[bytes]:
     try:
         with open(file.path, "rb") as stream:
-            content = stream.read(MAX_BYTES)
+            while block := stream.read(BLOCK_BYTES):
+                yield block
     except OSError as error:
         raise DataError(f"{file.path!r} cannot be read: {error.strerror}") from None
-    return to_utf8(content, encoding=encoding)
+
+
+def _count_bytes(file: TextFile, *, encoding: str) -> int:
+    """Bytes of the file's text in UTF-8, which its digest begins with: those of a file in UTF-8 are known before it is read."""
+    head = next(_read_blocks(file), b"")[:MARK_BYTES]
+    mark, encoding = find_mark(head, encoding=encoding)
+    if encoding == UTF8:
+        return file.size_bytes - len(mark)
+    return sum(map(len, _read(file, encoding=encoding)))
+
+
+def _hash_file(sha256: _Hash, file: TextFile, *, encoding: str) -> tuple[_Hash, int]:
+    """The digest with one more file, and the bytes of its text in UTF-8. Raises NotTextError."""
+    size = _count_bytes(file, encoding=encoding)
+    for _ in range(2):  # its size was looked up before: it may have grown since
+        longer, count = sha256.copy(), 0
+        longer.update(_header(file, size))
+        for block in _read(file, encoding=encoding):
+            longer.update(block)
+            count += len(block)
+        if count == size:
+            break
+        size = count
+    return longer, count
 
 
 def examine(listing: Listing, *, encoding: str = UTF8, settings: str = "") -> Text:
@@ -78,14 +120,13 @@ def examine(listing: Listing, *, encoding: str = UTF8, settings: str = "") -> Te
     refused: dict[str, list[int]] = {}
     for file in listing.files:
         try:
-            content = _read(file, encoding=encoding)
+            longer, size = _hash_file(sha256, file, encoding=encoding)
         except NotTextError as reason:
             refused.setdefault(_in_plural(str(reason)), []).append(file.size_bytes)
             continue
-        if content:
-            sha256.update(_header(file, content))
-            sha256.update(content)
-            kept.append(TextFile(relative=file.relative, path=file.path, size_bytes=len(content)))
+        if size:
+            sha256 = longer
+            kept.append(TextFile(relative=file.relative, path=file.path, size_bytes=size))
     unread = [LeftOut(reason=why, count=len(each), size_bytes=sum(each)) for why, each in sorted(refused.items())]
     text = Text(
         source=listing.source,
@@ -120,10 +161,10 @@ def _in_plural(reason: str) -> str:
     return reason if reason.startswith("not ") else f"with {reason}"
 
 
-def _header(file: TextFile, content: bytes) -> bytes:
+def _header(file: TextFile, size_bytes: int) -> bytes:
     """The bytes before a file's content in the digest: with both lengths, different lists of files never hash the same bytes."""
     path = os.fsencode(file.relative)
-    return b"%d %d\n%b" % (len(path), len(content), path)
+    return b"%d %d\n%b" % (len(path), size_bytes, path)
 
 
 def _split(files: list[TextFile]) -> list[int]:
@@ -150,47 +191,69 @@ def _is_held_out(relative: str) -> bool:
     return value % 100 < VALIDATION_PERCENT
 
 
-def cut_into_chunks(text: Text, *, held_out: bool) -> Iterator[bytes]:
-    """The text of one split in order, in chunks of at most CHUNK_BYTES that end at a line's end where they can.
+def cut_into_chunks(text: Text) -> Iterator[Chunk]:
+    """The text in order, in chunks of at most CHUNK_BYTES that end at a line's end where they can; of a file its training
+    text comes first.
 
     Raises DataError at the end if the text has changed since `examine`.
     """
-    return (chunk for _, chunks in cut_files(text, held_out=held_out) for chunk in chunks)
-
-
-def cut_files(text: Text, *, held_out: bool) -> Iterator[tuple[TextFile, Iterator[bytes]]]:
-    """The same by file: each file with its chunks of that split, which may be none."""
     sha256 = hashlib.sha256(text.settings.encode())
-    for file, train_bytes in zip(text.files, _split(text.files), strict=True):
+    for number, (file, train_bytes) in enumerate(zip(text.files, _split(text.files), strict=True)):
+        sha256.update(_header(file, file.size_bytes))
+        blocks = _hash_on_the_way(_read(file, encoding=text.encoding), sha256)
         try:
-            content = _read(file, encoding=text.encoding)
+            for is_held_out, side in itertools.groupby(_divide(blocks, train_bytes), key=lambda part: part[0]):
+                for content in _cut(part for _, part in side):
+                    yield Chunk(file=number, is_held_out=is_held_out, content=content)
         except NotTextError:
             raise _changed(text) from None
-        sha256.update(_header(file, content))
-        sha256.update(content)
-        while train_bytes < len(content) and _is_inside_character(content[train_bytes]):
-            train_bytes += 1
-        yield file, _cut(content[train_bytes:] if held_out else content[:train_bytes])
     if sha256.hexdigest()[:16] != text.digest:
         raise _changed(text)
+
+
+def _hash_on_the_way(blocks: Iterable[bytes], sha256: _Hash) -> Iterator[bytes]:
+    for block in blocks:
+        sha256.update(block)
+        yield block
+
+
+def _divide(blocks: Iterable[bytes], train_bytes: int) -> Iterator[tuple[bool, bytes]]:
+    """(whether it is validation text, part of a block), in order; the border moves on to the next character's begin."""
+    position, is_held_out = 0, False
+    for block in blocks:
+        border = len(block) if not is_held_out else 0
+        if not is_held_out and position + len(block) > train_bytes:
+            border = max(0, train_bytes - position)
+            while border < len(block) and _is_inside_character(block[border]):
+                border += 1
+            is_held_out = border < len(block)
+        position += len(block)
+        if border:
+            yield False, block[:border]
+        if border < len(block):
+            yield True, block[border:]
 
 
 def _changed(text: Text) -> DataError:
     return DataError(f"{text.source} changed while it was read; start again when nothing writes to it")
 
 
-def _cut(content: bytes) -> Iterator[bytes]:
-    start = 0
-    while len(content) - start > CHUNK_BYTES:
-        end = content.rfind(b"\n", start, start + CHUNK_BYTES) + 1
-        if end == 0:  # no line ends here
-            end = start + CHUNK_BYTES
-            while _is_inside_character(content[end]):
-                end -= 1
-        yield content[start:end]
-        start = end
-    if start < len(content):
-        yield content[start:]
+def _cut(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Chunks of the text that `parts` make up."""
+    content = b""
+    for part in parts:
+        content, start = content + part, 0
+        while len(content) - start > CHUNK_BYTES:
+            end = content.rfind(b"\n", start, start + CHUNK_BYTES) + 1
+            if end == 0:  # no line ends here
+                end = start + CHUNK_BYTES
+                while _is_inside_character(content[end]):
+                    end -= 1
+            yield content[start:end]
+            start = end
+        content = content[start:]
+    if content:
+        yield content
 
 
 def _is_inside_character(byte: int) -> bool:

@@ -68,10 +68,10 @@ def test_a_file_is_text_in_its_marks_encoding_or_in_the_one_asked_for(
     content: bytes, encoding: str, expected: str | NotTextError
 ) -> None:
     if isinstance(expected, str):
-        assert to_utf8(content, encoding=encoding).decode() == expected
+        assert b"".join(to_utf8([content], encoding=encoding)).decode() == expected
     else:
         with pytest.raises(NotTextError, match=f"^{expected}$"):
-            to_utf8(content, encoding=encoding)
+            list(to_utf8([content], encoding=encoding))
 
 
 @pytest.fixture
