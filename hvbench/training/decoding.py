@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import itertools
-import sys
 from collections.abc import Iterable, Iterator
 
 UTF8 = "utf-8"
@@ -21,7 +20,7 @@ MARKS = (
 )
 MARK_BYTES = max(len(mark) for mark, _ in MARKS)
 # Without a mark the order of bytes is this machine's; Python's decoders of a stream would refuse that.
-NATIVE = {name: f"{name}-{'le' if sys.byteorder == 'little' else 'be'}" for name in ("utf-16", "utf-32")}
+NATIVE = {name: f"{name}-{'le' if codecs.BOM_UTF16 == codecs.BOM_UTF16_LE else 'be'}" for name in ("utf-16", "utf-32")}
 HAS_NUL = "NUL bytes"
 
 

@@ -266,7 +266,7 @@ OUTSIDE_WORLD = (
     "multiprocessing", "urllib", "logging", "resource", "ctypes", "platform", "sysconfig", "glob", "random",
 )  # fmt: skip
 READ_FILES_BY_NATURE = {
-    *(f"hvbench.training.{name}" for name in ("corpus", "files", "text", "packages", "checkpoints")),
+    *(f"hvbench.training.{name}" for name in ("corpus", "corpus_cache", "files", "text", "packages", "checkpoints")),
     "hvbench.spec.suite",
 }  # and still have no clock
 

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-TEXT_BYTES = 160 << 20
+TEXT_BYTES = 96 << 20
 ALLOWED_BYTES = (
-    48 << 20
-)  # beyond what the interpreter and numpy need; blocks, chunks and their hashes take about 10 MiB
+    24 << 20
+)  # beyond what the interpreter and numpy need; blocks, chunks and their tokens take about 10 MiB
 
 # Tokenises a text, then reads all of it once; says by how much the peak of its memory rose, and what it found.
 PROGRAM = """
