@@ -26,16 +26,21 @@ SOFTWARE = (
 )  # fmt: skip
 MACHINE = (*HARDWARE, *SOFTWARE)  # what `fingerprint_id` names
 # Facts that depend on the point: compared between launches of the same point.
-OF_A_POINT = ("devices", "threads", "controller", "data_digest", "memory_limit_bytes", "framework_versions")
+OF_A_POINT = ("devices", "threads", "controller", "data_digest", "memory_limit_bytes", "framework_versions", "gemm")
 OWN = ("hvbench_version", "hvbench_revision", "hvbench_source_digest")  # said where they differ, never an obstacle
 SCRIPT_FACT = "script"  # of people's own training: {"revision", "is_dirty", "digest"}; likewise said, and no obstacle
 
 # Field of a point -> facts that differ because that field does, where points are compared over it.
 FOLLOWS_FROM = {
     "framework": ("framework_versions", "devices"),
-    "device": ("devices", "threads", "framework_versions"),
-    "precision": ("framework_versions",),  # which says whether TF32 was on
-    "world_size": ("threads", "controller"),
+    "gemm": ("gemm",),
+    "device": ("devices", "threads", "framework_versions", "gemm"),
+    "precision": ("framework_versions", "gemm"),  # which says whether TF32 was on
+    # Other shapes, which another library may multiply faster.
+    **dict.fromkeys(
+        ("model", "hidden_size", "num_layers", "vocab_size", "sequence_length", "micro_batch_size"), ("gemm",)
+    ),
+    "world_size": ("threads", "controller", "gemm"),
     "controller": ("controller",),
     "strategy": ("controller",),
     "data": ("data_digest",),

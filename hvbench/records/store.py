@@ -48,10 +48,17 @@ RECORD_NAME = re.compile(
     r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
 )
 
+
+def _name_library(record: dict[str, Any]) -> dict[str, Any]:
+    """A record from before `gemm` could be chosen, with the library that there was."""
+    point = record.get("point")
+    return {**record, "point": {"gemm": "default", **point}} if isinstance(point, dict) else record
+
+
 # Schema version -> the function from a record of that version to the next. Every older version keeps its entry.
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-# All fields that versions 2 to 5 added have defaults.
-MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3, 4), lambda record: record)
+# All fields that versions 2 to 5 added have defaults, and but for one they are what there was before.
+MIGRATIONS: dict[int, Migration] = {1: _name_library, **dict.fromkeys((2, 3, 4), lambda record: record)}
 RUN_MIGRATIONS: dict[int, Migration] = dict.fromkeys((1, 2, 3, 4), lambda run: run)
 
 

@@ -84,7 +84,6 @@ class Knob:
     unit: str = ""
     column: int | None = None  # its place among the columns that tables begin with; None: behind them, as fields stand
     is_of_launch: bool = False  # a set of workers cannot change it once it runs
-    is_of_one_framework: bool = False  # a choice that the others do not have
     elsewhere: tuple[
         tuple[Any, Any], ...
     ] = ()  # (a value that one framework alone has, what the others have in its place)
@@ -98,6 +97,8 @@ class Knob:
     searched: tuple[
         Any, ...
     ] = ()  # the values that hvbench tune tries, the default among them; empty: it leaves the field alone
+    # Where a point_id leaves the value out, if not where it is the default: ids from before the default was another.
+    unnamed: Callable[[AnyPoint], bool] | None = None
     unmeasurable: Callable[[AnySettings, AnyPoint], str | None] | None = None  # a setting's: why a point cannot give it
 
 

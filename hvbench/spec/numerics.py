@@ -78,6 +78,10 @@ WIRE_FORMATS = {
 }
 
 
+# What `gemm` may name -> the library that PyTorch then multiplies fp32 matrices with on a CPU.
+GEMM_LIBRARIES = {"default": "MKL", "onednn": "oneDNN"}
+
+
 def _tf32_on_a_cpu(point: AnyPoint) -> str | None:
     if PRECISIONS[point.precision].uses_tf32 and point.device == "cpu":
         return f"precision {point.precision} is a mode of NVIDIA's GPUs, and device is cpu"
@@ -97,10 +101,15 @@ def _nothing_to_compress(point: AnyPoint) -> str | None:
     return None
 
 
-def _no_fp32_products_of_pytorch(point: AnyPoint) -> str | None:
+def has_gemm_choice(point: AnyPoint) -> bool:
+    """Whether libraries differ in the point's products: in PyTorch's of fp32 on a CPU."""
     precision = PRECISIONS[point.precision]
     has_other_products = precision.is_lower or precision.uses_tf32
-    if point.gemm != "default" and (point.framework != "pytorch" or has_other_products or point.device == "cuda"):
+    return point.framework == "pytorch" and not has_other_products and point.device != "cuda"
+
+
+def _no_fp32_products_of_pytorch(point: AnyPoint) -> str | None:
+    if point.gemm == "onednn" and not has_gemm_choice(point):
         return f"gemm {point.gemm} is a choice of PyTorch's fp32 products on a CPU"
     return None
 
@@ -132,8 +141,16 @@ class NumericsPart(Part):
         ),
     ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
     gemm: Annotated[
-        Literal["default", "onednn"], Knob(is_of_one_framework=True, impossible=_no_fp32_products_of_pytorch)
-    ] = Field("default", description="library of PyTorch's fp32 products on a CPU")
+        Literal["auto", *GEMM_LIBRARIES],
+        Knob(
+            elsewhere=(("onednn", "auto"),),
+            impossible=_no_fp32_products_of_pytorch,
+            unnamed=lambda point: point.gemm == "default" or (point.gemm == "auto" and not has_gemm_choice(point)),
+        ),
+    ] = Field(
+        "auto",
+        description="library of PyTorch's fp32 products on a CPU; default: MKL; auto: which is faster with the point's shapes",
+    )
     device: Annotated[Literal["auto", "cpu", "cuda"], Knob(is_of_launch=True, unavailable=_no_cuda)] = Field(
         "auto", description="auto: cuda where the framework sees one"
     )

@@ -44,9 +44,15 @@ class Point(
     def point_id(self) -> str:
         """A file-name-safe name that a person can read, ended by a digest of every field.
 
-        Fields at their default are left out, so that a field that a later version adds renames no point.
+        Fields at their default are left out, so that a field that a later version adds renames no point; a field whose
+        default has changed says itself where it is left out.
         """
-        canonical = json.dumps(self.model_dump(exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+        named = self.model_dump(exclude_defaults=True)
+        for name, knob in knobs_of(Point).items():
+            if knob.unnamed is not None:
+                named.pop(name, None)
+                named |= {} if knob.unnamed(self) else {name: getattr(self, name)}
+        canonical = json.dumps(named, sort_keys=True, separators=(",", ":"))
         digest = hashlib.sha256(canonical.encode()).hexdigest()[:8]
         return (
             f"{self.framework}-{self.model}-b{self.micro_batch_size}x{self.gradient_accumulation_steps}"
@@ -73,8 +79,7 @@ def in_framework(point: AnyPoint, framework: str) -> AnyPoint:
 
 
 def without_own_choices(point: Point) -> Point:
-    """`point` with the defaults of those fields, and what stands for those values, that are of its own framework alone."""
+    """`point` with what the other frameworks have in place of values that its own has alone."""
     knobs = knobs_of(Point)
-    own = {name: Point.model_fields[name].default for name, knob in knobs.items() if knob.is_of_one_framework}
     values = {name: dict(knob.elsewhere).get(getattr(point, name)) for name, knob in knobs.items() if knob.elsewhere}
-    return point.model_copy(update=own | {name: value for name, value in values.items() if value is not None})
+    return point.model_copy(update={name: value for name, value in values.items() if value is not None})

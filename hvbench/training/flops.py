@@ -73,5 +73,5 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
     if not layers:
         return 0
     is_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
-    repeats_last = point.compile == "none" and (is_in_order or point.gemm != "default")
+    repeats_last = point.compile == "none" and (is_in_order or point.gemm == "onednn")
     return point.num_layers * (layers + 4 * width * length - (0 if repeats_last else last))

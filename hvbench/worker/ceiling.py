@@ -49,6 +49,9 @@ class Local(Protocol):
     def search(self, point: Point) -> Found:
         """Everything that one process can find out for `point`."""
 
+    def library_seconds(self, point: Point) -> dict[str, float]:
+        """Library that `gemm` may name -> seconds of the model's products of a micro-batch."""
+
     def reading(self, work: Work) -> AbstractContextManager[ReadWindow]:
         """A function that reads one window of `work`, until the end of the block."""
 

@@ -146,7 +146,7 @@ class CeilingCache:
 def remove_old(folder: Path) -> None:
     """Remove the files of readings that are too old, such as those of earlier versions."""
     oldest = time.time() - MAX_AGE_SECONDS
-    for path in folder.glob("*-rank*.json"):
+    for path in (path for kind in ("*-rank*.json", "*-gemm.json") for path in folder.glob(kind)):
         with contextlib.suppress(OSError):  # another process was faster
             if path.lstat().st_mtime < oldest:
                 path.unlink()

@@ -6,6 +6,7 @@ it: no thread, no allocator and no device context of the framework is copied. Th
 line, over a pair of sockets:
 
     {"ask": "search", "about": {…}}       `local_ceiling.Found` of a point
+    {"ask": "library_seconds", "about": {…}}   seconds of a point's products by each library
     {"ask": "take_up", "about": {…}}      prepare a `local_ceiling.Work`; answer: null
     {"ask": "read"}                       FLOP/s over a window of it
     {"ask": "put_down"}                   forget it; answer: null
@@ -48,6 +49,10 @@ class CeilingProcess:
     def search(self, point: Point) -> Found:
         """See `LocalCeilings.search`."""
         return Found(**self._ask("search", point.model_dump()))
+
+    def library_seconds(self, point: Point) -> dict[str, float]:
+        """See `LocalCeilings.library_seconds`."""
+        return self._ask("library_seconds", point.model_dump())
 
     @contextlib.contextmanager
     def reading(self, work: Work) -> Iterator[ReadWindow]:
@@ -101,6 +106,8 @@ class _Server:
         match question:
             case "search":
                 return self._ceilings.search(Point(**about)).model_dump()
+            case "library_seconds":
+                return self._ceilings.library_seconds(Point(**about))
             case "take_up":
                 self._read = self._held.enter_context(self._ceilings.reading(Work(**about)))
                 return None

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -23,7 +23,7 @@ from hvbench.frameworks.devices import missing_rows
 from hvbench.records.environment import multiplies_natively
 from hvbench.records.record import Seconds
 from hvbench.spec.knob import Spec
-from hvbench.spec.numerics import PRECISIONS, TF32
+from hvbench.spec.numerics import GEMM_LIBRARIES, PRECISIONS, TF32
 from hvbench.spec.point import Point
 from hvbench.training.products import (
     Product,
@@ -149,6 +149,30 @@ class LocalCeilings:
             fp32_seconds=fp32.seconds,
             memory_bandwidth_bytes_per_second=self._memory_bandwidth(),
         )
+
+    def library_seconds(self, point: Point) -> dict[str, float]:
+        """Library -> seconds of the model's fp32 products of a micro-batch: what `gemm` chooses among.
+
+        The libraries take turns at each product, so that what disturbs one disturbs all.
+        """
+        expected_rate = self._best_square("float32", "default").flops_per_second
+        seconds = dict.fromkeys(GEMM_LIBRARIES, 0.0)
+        for product in model_products(point):
+            part = shrink(product, max_flops=MAX_PRODUCT_SECONDS * expected_rate)
+            choices = {
+                "repeats": _repeats(part.flops / expected_rate),
+                "dtype": "float32",
+                "device": self.runtime.device,
+            }
+            runs = {name: self.twin.prepare_product(part, gemm=name, **choices) for name in GEMM_LIBRARIES}
+            readings: dict[str, list[float]] = {name: [] for name in runs}
+            for _ in range(1 + BEST_OF):  # the first warms up
+                for name, run in runs.items():
+                    readings[name].append(time_run(self.runtime, run))
+            for name, values in readings.items():
+                share = product.count * product.flops / (part.flops * choices["repeats"])
+                seconds[name] += share * median(values[1:])
+        return seconds
 
     @contextlib.contextmanager
     def reading(self, work: Work) -> Iterator[ReadWindow]:

@@ -12,6 +12,7 @@ from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.launch.requests import MeasureRequest
 from hvbench.records.environment import describe_environment, describe_load
 from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.numerics import has_gemm_choice
 from hvbench.spec.point import Point
 from hvbench.training.checkpoints import identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
@@ -90,7 +91,7 @@ def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Pre
             force_emulated=request.measure.force_emulated,
             fresh=request.measure.fresh_ceilings,
         )
-        ceiling, slowness = worker.ceilings.measure(request.point, asked)
+        ceiling, slowness = worker.ceilings.measure(worker.with_library(request.point), asked)
     if slowness:
         outcome = {"status": "skipped", "rank": worker.runtime.rank, "phase": "ceiling", "message": slowness}
         return untrained(worker, ceiling, outcome=outcome), None
@@ -218,9 +219,18 @@ def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prep
         "text_bytes_left_out": sum(each.size_bytes for each in text.left_out),
         "text_left_out": describe_left_out(text.left_out) or None,
         **({"pretraining": identify_checkpoint(str(start))} if start else {}),
+        **describe_gemm(worker, point),
         "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,
         "memory_limit_bytes": worker.description.memory_limit_bytes,
     }
+
+
+def describe_gemm(worker: Worker, point: Point) -> Json:
+    """Which library multiplied what `gemm` lets PyTorch choose, and what the libraries took where it was measured."""
+    if not has_gemm_choice(point) or worker.runtime.device != "cpu":
+        return {}
+    choice = worker.choose_gemm(point)
+    return {"gemm": choice.library, **({"gemm_seconds": choice.seconds} if choice.seconds else {})}
 
 
 def untrained(worker: Worker, ceiling: Json | None, *, outcome: Json) -> Json:

@@ -14,9 +14,10 @@ from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
 from hvbench.launch.own_process import keep_to_own_cores
 from hvbench.launch.requests import JobKind
+from hvbench.plan.estimates import ceiling_question
 from hvbench.records.float32 import require_ieee_float32
 from hvbench.records.source import read_source
-from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.numerics import PRECISIONS, has_gemm_choice
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
@@ -24,9 +25,12 @@ from hvbench.training.weights import initial_weights
 from hvbench.worker.ceiling import Ceilings
 from hvbench.worker.ceiling_process import CeilingProcess
 from hvbench.worker.faults import load_faults
+from hvbench.worker.gemm import GemmChoice, choose_gemm, is_open
 from hvbench.worker.local_ceiling import LocalCeilings
 from hvbench.worker.progress import ProgressFile
 from hvbench.worker.turns import Turns, join_turns
+
+OF_A_POINT = (JobKind.MEASURE, JobKind.TRACE, JobKind.PRETRAIN)  # the jobs that train
 
 
 class Worker:
@@ -45,6 +49,7 @@ class Worker:
         self.ceilings: Ceilings | None = None
         self.ceiling_process: CeilingProcess | None = None
         self.turns = Turns()
+        self._gemm_choices: dict[tuple[Any, ...], GemmChoice] = {}
 
     def load(self) -> None:
         """Import the framework and join the other ranks. Raises UsageError where this host changes what fp32 is."""
@@ -55,7 +60,7 @@ class Worker:
             self.runtime = references.Runtime(world_size=about.world_size, strategy=about.strategy, **self._place)
             return
         modules = {name: load_framework(about.framework, name) for name in ("runtime", "step", "ceiling")}
-        if asks_for_ceilings(about.jobs) and about.device != "cuda":  # before the framework starts anything
+        if needs_ceiling_process(about.jobs) and about.device != "cuda":  # before the framework starts anything
             self.ceiling_process = CeilingProcess(lambda: self._make_local_ceilings(modules["runtime"]))
         make = modules["runtime"].Runtime
         self.runtime = make(world_size=about.world_size, strategy=about.strategy, **self._place)
@@ -88,10 +93,26 @@ class Worker:
         return {name: getattr(about, name) for name in ("rank", "local_rank", "threads", "device")}
 
     def build_trainer(self, point: Point, weights: Arrays | None = None) -> Trainer:
-        """The twin's trainer, from the initial weights that both frameworks share; `weights` replace some of them."""
+        """The twin's trainer, from the initial weights that both frameworks share; `weights` replace some of them.
+
+        All ranks call it: they may have to agree on a library of products.
+        """
+        point = self.with_library(point)
         precision = PRECISIONS[point.precision]
         initial = initial_weights(point, dtype=precision.parameter_dtype)
         return self.step_module.Trainer(point, initial | (weights or {}), precision=precision, runtime=self.runtime)
+
+    def choose_gemm(self, point: Point) -> GemmChoice:
+        """The library of the point's products; the first time for these shapes all ranks call it."""
+        asked = (point.gemm, has_gemm_choice(point), *ceiling_question(point))
+        if asked not in self._gemm_choices:
+            choices = {"threads": self.description.threads}
+            self._gemm_choices[asked] = choose_gemm(point, self.runtime, self.ceilings.local, **choices)
+        return self._gemm_choices[asked]
+
+    def with_library(self, point: Point) -> Point:
+        """The point that names the library of its products."""
+        return point.model_copy(update={"gemm": self.choose_gemm(point).library})
 
     def describe_place(self) -> dict[str, Any]:
         """Where this rank runs: fields of `hvbench.records.record.RankSamples`."""
@@ -131,7 +152,10 @@ def find_text_change(worker: Worker, text: corpus.Corpus, *, digest: str | None)
     return {"status": "failed", "rank": rank, "phase": "data", "message": message}
 
 
-def asks_for_ceilings(jobs: Sequence[dict[str, Any]]) -> bool:
-    """Whether any of the jobs, as `generation.json` has them, measures ceilings."""
+def needs_ceiling_process(jobs: Sequence[dict[str, Any]]) -> bool:
+    """Whether any of the jobs, as `generation.json` has them, measures ceilings, or has to choose a library of products."""
     default = MeasureSettings.model_fields["ceilings"].default
-    return any(job["kind"] == JobKind.MEASURE and job["measure"].get("ceilings", default) for job in jobs)
+    measured = [job for job in jobs if job["kind"] == JobKind.MEASURE]
+    if any(job["measure"].get("ceilings", default) for job in measured):
+        return True
+    return any(is_open(Point(**job["point"])) for job in jobs if job["kind"] in OF_A_POINT)

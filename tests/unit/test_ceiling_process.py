@@ -17,7 +17,7 @@ from hvbench.worker.ceiling_cache import KeptProduct
 from hvbench.worker.ceiling_process import CeilingProcess
 from hvbench.worker.local_ceiling import Found, Work
 from hvbench.worker.together import ReadWindow
-from hvbench.worker.worker import asks_for_ceilings
+from hvbench.worker.worker import needs_ceiling_process
 from tests import patience
 
 PRODUCT = KeptProduct(rows=64, inner=32, columns=128, transposed="left")
@@ -25,6 +25,7 @@ FOUND = Found(
     product=PRODUCT, gemm_flops_per_second=1.1e11, fp32_gemm_flops_per_second=1e11, flops=123456789012,
     product_seconds=1.25, seconds=1.5, fp32_seconds=1.375, memory_bandwidth_bytes_per_second=1 / 3e-11,
 )  # fmt: skip
+TINY, SMALL = (Point(framework="pytorch", model=model).model_dump() for model in ("tiny", "small"))
 WORK = Work(product=PRODUCT, expected_seconds=0.25, dtype="bfloat16", gemm="default")
 
 
@@ -35,6 +36,9 @@ class Local:
         if point.model != "tiny":
             raise MemoryError(f"cannot allocate for {point.model}\nand nobody could")
         return FOUND
+
+    def library_seconds(self, point: Point) -> dict[str, float]:
+        return {"default": 1 / 3, "onednn": 0.25} if point.model == "tiny" else {}
 
     @contextmanager
     def reading(self, work: Work) -> Iterator[ReadWindow]:
@@ -51,6 +55,7 @@ def process() -> Iterator[CeilingProcess]:
 
 def test_it_answers_from_a_process_of_its_own(process: CeilingProcess) -> None:
     assert process.search(Point(framework="pytorch", model="tiny")) == FOUND
+    assert process.library_seconds(Point(framework="pytorch", model="tiny")) == {"default": 1 / 3, "onednn": 0.25}
     for _ in range(2):
         with process.reading(WORK) as read:
             assert read() == read() == process._pid != os.getpid()
@@ -113,10 +118,13 @@ def is_running(pid: int) -> bool:
     [
         ([], False),
         ([{"kind": "measure", "measure": {}}], True),
-        ([{"kind": "measure", "measure": {"ceilings": False}}], False),
-        ([{"kind": "trace", "measure": {}}, {"kind": "allreduce"}, {"kind": "pretrain"}], False),
-        ([{"kind": "trace", "measure": {}}, {"kind": "measure", "measure": {"ceilings": True}}], True),
+        ([{"kind": "measure", "measure": {"ceilings": False}, "point": TINY}], False),
+        ([{"kind": "trace", "measure": {}, "point": TINY}, {"kind": "allreduce"}], False),
+        ([{"kind": "pretrain", "point": {**SMALL, "gemm": "default"}}], False),
+        ([{"kind": "pretrain", "point": SMALL}], True),  # to choose a library
+        ([{"kind": "trace", "measure": {}, "point": SMALL}], True),
+        ([{"kind": "trace", "measure": {}, "point": TINY}, {"kind": "measure", "measure": {"ceilings": True}}], True),
     ],
 )
-def test_a_worker_has_one_where_a_job_measures_ceilings(jobs: list[dict], asks: bool) -> None:
-    assert asks_for_ceilings(jobs) == asks
+def test_a_worker_has_one_where_a_job_measures_ceilings_or_chooses_a_library(jobs: list[dict], asks: bool) -> None:
+    assert needs_ceiling_process(jobs) == asks

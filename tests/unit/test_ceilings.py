@@ -183,9 +183,14 @@ def test_more_points_of_a_set_of_workers_make_no_library_faster() -> None:
 
 
 def test_a_slow_library_is_named_with_its_interval_and_a_remedy() -> None:
-    (sentence,) = sentences_of(both())
+    (sentence,) = sentences_of(both(gemm="default"))
     assert sentence.startswith("On 2 ranks PyTorch's fp32 matrix products reach 41 % (95 % interval 3")
     assert sentence.endswith("n = 3) of TensorFlow's rate; on a CPU try gemm=onednn.")
+
+
+def test_where_the_library_was_chosen_by_its_speed_no_other_is_advised() -> None:
+    (sentence,) = sentences_of(both())
+    assert sentence.endswith("of TensorFlow's rate.")
 
 
 def test_what_onednn_reaches_is_told_where_it_was_measured() -> None:

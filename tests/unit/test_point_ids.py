@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 # Suite, and the name of its scale where it is another -> the ids of its points. A suite that changes is written anew here;
 # a change of Point must leave all of them as they are.
 SUITES: dict[str, list[str]] = json.loads(Path(__file__).with_name("point_ids.json").read_text(encoding="utf-8"))
+EARLIER_DEFAULTS = {"gemm": "default"}  # of fields whose default has changed since: ids of before are theirs
 FIELDS = [
     "framework", "model", "num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length", "objective",
     "num_classes", "pretraining", "pretraining_steps", "world_size", "micro_batch_size", "gradient_accumulation_steps",
@@ -30,7 +31,23 @@ def test_a_suites_points_keep_their_ids(name: str) -> None:
     suite_name, _, scale = name.partition(" ")
     suite = load_suite(find_suite(suite_name))
     points = (apply_scale(suite, scale) if scale else suite).points()
-    assert [point.point_id for point in points] == SUITES[name]
+    as_before = [point.model_copy(update=EARLIER_DEFAULTS) for point in points]
+    assert [point.point_id for point in as_before] == SUITES[name]
+
+
+def test_a_default_that_has_changed_names_the_points_that_it_changes_and_no_others() -> None:
+    """Until `gemm` could be chosen, PyTorch multiplied by its own library: that is what those ids mean."""
+    for framework, precision, device, is_another in (
+        ("pytorch", "fp32", "auto", True),
+        ("pytorch", "fp32", "cuda", False),
+        ("pytorch", "bf16", "auto", False),
+        ("tensorflow", "fp32", "auto", False),
+    ):
+        point = Point(framework=framework, precision=precision, device=device)
+        earlier = point.model_copy(update=EARLIER_DEFAULTS)
+        assert (point.point_id != earlier.point_id) == is_another
+    ids = {gemm: Point(framework="pytorch", gemm=gemm).point_id[-8:] for gemm in ("auto", "default", "onednn")}
+    assert len(set(ids.values())) == 3 and (ids["default"], ids["onednn"]) == ("af79328e", "ea8c048c")
 
 
 def test_every_published_record_still_has_the_id_of_its_point() -> None:

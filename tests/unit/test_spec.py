@@ -103,7 +103,8 @@ def test_global_batch_and_tokens_per_step_count_all_ranks() -> None:
 
 def test_the_point_id_is_stable() -> None:
     """A field that is renamed or gets another default changes ids: --resume then runs all of it again."""
-    assert Point().point_id == "pytorch-small-b8x1-fp32-none-af79328e"
+    assert Point(gemm="default").point_id == "pytorch-small-b8x1-fp32-none-af79328e"
+    assert Point().point_id == "pytorch-small-b8x1-fp32-none-ad32ffa2"
 
 
 def test_the_point_id_differs_whenever_a_field_differs() -> None:

@@ -91,7 +91,7 @@ def test_a_resumed_sweep_checks_what_it_still_runs() -> None:
 def test_a_choice_that_one_framework_alone_has_is_compared_with_the_others_default() -> None:
     jobs = [job("pytorch"), job("pytorch", gemm="onednn"), job("tensorflow")]
     pairs = find_pairs(plan(jobs))
-    assert [[point.gemm for point in pair] for pair in pairs] == [["default", "default"], ["onednn", "default"]]
+    assert [[point.gemm for point in pair] for pair in pairs] == [["auto", "auto"], ["onednn", "auto"]]
 
 
 def test_traces_that_would_fill_the_disk_are_made_in_batches() -> None:
@@ -176,7 +176,7 @@ def test_of_several_comparisons_of_a_point_the_red_one_stamps_it() -> None:
     red = comparison(deviation("rank0/logits", 1.0), gemm="onednn")
     for order in ([green, red], [red, green]):
         stamps = {(point.framework, point.gemm): stamp.is_proven for point, stamp in make_stamps(order).items()}
-        assert stamps == {("pytorch", "default"): True, ("pytorch", "onednn"): False, ("tensorflow", "default"): False}
+        assert stamps == {("pytorch", "auto"): True, ("pytorch", "onednn"): False, ("tensorflow", "auto"): False}
 
 
 def test_one_line_sums_it_up() -> None:

@@ -14,7 +14,9 @@ import pandas as pd
 
 from hvbench.analysis.frame.best import best_by_others
 from hvbench.analysis.frame.samples import LaunchSamples
-from hvbench.records.record import Ceiling
+from hvbench.records.record import Ceiling, Record
+from hvbench.spec.numerics import GEMM_LIBRARIES
+from hvbench.spec.point import AnyPoint
 
 # Where these agree, any framework's products are a peak of the machine; where those differ, they are another candidate.
 SAME_RANKS = ("precision", "is_emulated", "world_size", "device", "threads")
@@ -51,6 +53,13 @@ def ranks_together_ratio(samples: LaunchSamples) -> float | None:
     rounds = zip(ceilings[0].alone_flops_per_second, together, strict=False)
     ratios = [sum(rates) / alone for alone, rates in rounds]
     return geometric_mean(ratios) if ratios else None
+
+
+def with_library(record: Record) -> AnyPoint:
+    """The point of a launch that names the library of its products, where `gemm` left the choice to the machine."""
+    library = record.environment.get("gemm")
+    is_known = library in GEMM_LIBRARIES and not record.is_script
+    return record.point.model_copy(update={"gemm": library}) if is_known else record.point
 
 
 def compare_with_machine(rows: Sequence[dict[str, Any]]) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from hvbench.analysis.frame import memory, shape
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
-from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings
+from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings, with_library
 from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.lengths import timed_flops_per_token, timed_length
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
@@ -87,7 +87,7 @@ def hardware_flops_utilization(samples: LaunchSamples) -> float | None:
     utilization, flops = model_flops_utilization(samples), timed_flops_per_token(samples)
     if not utilization or not flops:
         return None
-    more = recomputed_flops_per_token(samples.record.point, timed_length(samples))
+    more = recomputed_flops_per_token(with_library(samples.record), timed_length(samples))
     return utilization * (1 + more / flops) if more else None
 
 

@@ -6,6 +6,7 @@ n counts sets of workers, not points. Where launches carry what an earlier one r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import Estimate, estimate_rate, estimate_ratio, summarize_launches, summary_of
 from hvbench.analysis.topics.topic import Need, Topic, never
+from hvbench.spec.numerics import GEMM_LIBRARIES
 
 # What the ceilings depend on; points that differ in nothing else share them.
 CEILING_AXES = (
@@ -139,7 +141,29 @@ def describe_kept(points: pd.DataFrame) -> list[str]:
 
 def ceiling_advice(run: Run) -> list[str]:
     """What ranks reach together, and libraries that are slow."""
-    return [*describe_ranks_together(run), *describe_slow_libraries(run)]
+    return [*describe_ranks_together(run), *describe_slow_libraries(run), *describe_chosen_libraries(run)]
+
+
+def describe_chosen_libraries(run: Run) -> list[str]:
+    """What `gemm = "auto"` stood for: a sentence for each set of shapes whose libraries were measured."""
+    found: dict[str, None] = {}
+    for record in run.records:
+        chosen, seconds = record.environment.get("gemm"), record.environment.get("gemm_seconds")
+        if record.is_script or record.point.gemm != "auto" or chosen not in GEMM_LIBRARIES or not is_timed(seconds):
+            continue
+        others = [name for name in GEMM_LIBRARIES if name != chosen]
+        times = [f"{GEMM_LIBRARIES[name]} takes {seconds[name] / seconds[chosen]:.2f} times as long" for name in others]
+        found[
+            f"gemm = auto took {GEMM_LIBRARIES[chosen]} for PyTorch's fp32 products: {' and '.join(times)} with their shapes."
+        ] = None
+    return list(found)
+
+
+def is_timed(seconds: object) -> bool:
+    """Whether a record says of every library what it took."""
+    return isinstance(seconds, Mapping) and all(
+        isinstance(seconds.get(name), float) and seconds[name] > 0 for name in GEMM_LIBRARIES
+    )
 
 
 def describe_ranks_together(run: Run) -> list[str]:
@@ -179,6 +203,8 @@ def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     best = _mean_by_workers(launches, "gemm_flops_per_second")
     rates = {key: values.to_numpy(dtype="float64") for key, values in best.groupby(["framework", "gemm"])}
     default = {framework: values for (framework, gemm), values in rates.items() if gemm == "default"}
+    chosen = {framework: values for (framework, gemm), values in rates.items() if gemm == "auto"}
+    default |= chosen
     if len(default) < 2:
         return []
     slow, *_, fast = sorted(default, key=lambda framework: np.log(default[framework]).mean())
@@ -194,7 +220,7 @@ def _compare_libraries(launches: pd.DataFrame) -> list[str]:
     other = rates.get((slow, "onednn"))
     if other is not None:
         return [f"{reached}, and with gemm=onednn {_describe_share(estimate_ratio(other, default[fast]))}."]
-    can_choose = slow == "pytorch" and precision == "fp32"
+    can_choose = slow == "pytorch" and precision == "fp32" and slow not in chosen
     return [f"{reached}; on a CPU try gemm=onednn." if can_choose else f"{reached}."]
 
 
