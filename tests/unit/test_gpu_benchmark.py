@@ -120,10 +120,13 @@ def test_figures_in_words_are_those_of_the_published_table() -> None:
     words = (ROOT / "benchmarks/README.md").read_text().partition("## One GPU")[2]
     ratios = re.findall(r"\d\.\d{3} \(\d\.\d{3} to \d\.\d{3}\)", words)
     rates = re.findall(r"[\d,]{6,} tokens/s", words)
-    assert len(ratios) == 5 and len(rates) == 2
+    assert len(ratios) == 7 and len(rates) == 3
     assert all(ratio.replace(" to ", " … ") in table for ratio in ratios)
     assert all(rate.removesuffix(" tokens/s") in table for rate in rates)
-    assert all(f" {figure} |" in table for figure in ("47.5", "16.0", "11.3", "2.19", "4.55", "11.69"))
+    assert all(
+        f" {figure} |" in table
+        for figure in ("47.5", "43.2", "16.0", "11.3", "8.4", "3.7", "2.24", "1.64", "4.55", "11.69")
+    )
 
 
 @pytest.mark.slow
