@@ -1,8 +1,8 @@
 """The interfaces that both twins implement: all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of nine files with the same public names
+Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of ten files with the same public names
 in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`,
-`execution` (what is compiled and recomputed), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
+`execution` (what is compiled and recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
 all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
@@ -72,6 +72,20 @@ class Runtime(Protocol):
 
     def shutdown(self) -> None:
         """Disconnect from the other ranks."""
+
+
+class Input(Protocol):
+    """The batches of consecutive steps through the framework's own input pipeline, prepared in advance by its workers.
+
+    Its constructor takes `read`, the batch of a step, which workers call in threads or forked processes; `steps`; and `workers`, with 0 of
+    which a batch is read when it is asked for.
+    """
+
+    def train_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """What `read` returns for `step`, which has to be the next one; raises ValueError for another."""
+
+    def close(self) -> None:
+        """End the workers."""
 
 
 class Trainer(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvbench.frameworks.contract import Arrays, Trainer
+from hvbench.frameworks.contract import Arrays, Input, Trainer
 from hvbench.parity.norms import l2_norm_of_row_l1_norms, wire_spacing
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
@@ -33,13 +33,20 @@ def trace_name(point: Point, draw: int | None) -> str:
 
 
 def write_trace(
-    path: Path | None, point: Point, *, trainer: Trainer, batches: Batches, steps: int, is_first: bool
+    path: Path | None,
+    point: Point,
+    *,
+    trainer: Trainer,
+    batches: Batches,
+    steps: int,
+    is_first: bool,
+    reader: Input | None = None,
 ) -> dict[str, str]:
     """Train `steps` updates and store the trace in `path` (npz, unless None); digests of gradients and parameters.
 
     These two are common to all ranks, which the digests show: only the first rank's trace holds them.
     """
-    arrays = record_trace(point, trainer=trainer, batches=batches, steps=steps)
+    arrays = record_trace(point, trainer=trainer, batches=batches, steps=steps, reader=reader)
     gradients = {name: value for name, value in arrays.items() if name.startswith("gradient/")}
     digests = {"gradients": digest(gradients), "parameters": digest(trainer.parameters())}
     if path is not None:
@@ -48,11 +55,15 @@ def write_trace(
     return digests
 
 
-def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int) -> Arrays:
+def record_trace(
+    point: Point, *, trainer: Trainer, batches: Batches, steps: int, reader: Input | None = None
+) -> Arrays:
     """Train `steps` updates; name -> array, as the head of this module says, and two measures of coarseness.
 
     `grid/NAME` is the norm of the steps between neighbouring float32 numbers at a parameter's initial values, and
     `wire/NAME` what rounding on the wire may make of a gradient's largest element: see `hvbench.parity.compare`.
+
+    `reader` hands the steps their batches; None: `batches`, of which the first gradients are taken in any case.
 
     fp16 gradients are taken at the first loss scale that does not overflow, as training itself would take them.
     """
@@ -74,7 +85,7 @@ def record_trace(point: Point, *, trainer: Trainer, batches: Batches, steps: int
     scale, results = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), []
     for step in range(steps):
         rate = point_learning_rate(point, step)
-        inputs, targets = batches.train_batch(step)
+        inputs, targets = (reader or batches).train_batch(step)
         results.append(trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale.scale))
         scale.update(skipped=results[-1].skipped)
     arrays["loss"] = np.array([result.loss for result in results])

@@ -48,6 +48,15 @@ def _name_segmentation(text: str) -> str:
     return {"windows": "windows side by side", "overlap": "windows that overlap"}.get(text, text)
 
 
+def _name_input(text: str) -> str:
+    return {"array": "batches from arrays", "framework": "the framework's own input"}.get(text, text)
+
+
+def _count_workers(text: str) -> str:
+    return f"{text} input worker{'' if text == '1' else 's'}"
+
+
+OF_OWN_INPUT = needs_one_of("input", ("framework",))
 OF_OVERLAP = needs_one_of("segmentation", ("overlap",))
 
 
@@ -68,6 +77,12 @@ class DataPart(Part):
     ] = Field(
         None, description="of overlap: tokens from one sample's begin to the next; left out: half of sequence_length"
     )
+    input: Annotated[Literal["array", "framework"], Knob(in_words=_name_input)] = Field(
+        "array", description="who hands a step its batch: numpy in the step's own thread, or tf.data and DataLoader"
+    )
+    input_workers: Annotated[
+        int, Field(ge=0, le=64), Knob(unit="workers", needs=(OF_OWN_INPUT,), in_words=_count_workers)
+    ] = Field(0, description="threads (tf.data) or processes (DataLoader) that prepare batches in advance; 0: none")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of initial weights and of batch order")
     initial_checkpoint: Text | None = Field(
         None, description="path of a checkpoint to go on from; left out: from the seed"

@@ -111,11 +111,12 @@ class Batches:
 
     def _order(self, epoch: int) -> Table | Cipher:
         """The permutation [samples_per_epoch] of all windows in `epoch`."""
-        if epoch not in self._orders:
-            while len(self._orders) >= ORDERS_KEPT:
-                del self._orders[next(iter(self._orders))]  # the oldest
-            self._orders[epoch] = make_order(self.samples_per_epoch, seed=self._point.seed, epoch=epoch)
-        return self._orders[epoch]
+        order = self._orders.get(epoch)
+        if order is None:
+            order = make_order(self.samples_per_epoch, seed=self._point.seed, epoch=epoch)
+            # A dictionary of its own, not a change of this one: threads of an input pipeline read it, too.
+            self._orders = dict([*self._orders.items(), (epoch, order)][-ORDERS_KEPT:])
+        return order
 
     def _gather(
         self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.frameworks.contract import Runtime, StepResult, Trainer
+from hvbench.frameworks.contract import Input, Runtime, StepResult, Trainer
 from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
@@ -94,6 +94,7 @@ class Loop:
         self.settings = settings
         self.trainer = trainer
         self.batches = batches
+        self.reader: Input | None = None  # hands the steps their batches; None: `batches` itself
         self.runtime = runtime
         self.folder = folder
         self.meter = meter or EnergyMeter()
@@ -115,6 +116,11 @@ class Loop:
     def is_done(self) -> bool:
         """Whether no step is left: all are done, or training has ended early."""
         return self.step >= self.total_steps or self.samples.stopped_by is not None
+
+    @property
+    def steps(self) -> range:
+        """The numbers of its steps in the whole training."""
+        return range(self.first_step, self.first_step + self.total_steps)
 
     @property
     def phase(self) -> str:
@@ -193,6 +199,12 @@ class Loop:
         if self.folder and self._is_due(self.settings.checkpoint_every):
             self._save()
 
+    def close(self) -> None:
+        """End what hands the steps their batches: after this there is no step."""
+        if self.reader:
+            self.reader.close()
+            self.reader = None
+
     def finish(self) -> None:
         """Behind the last step: raises Diverged on all ranks where one has diverged since they last met."""
         self.meter.end()
@@ -221,7 +233,7 @@ class Loop:
             self._measure_noise(loss_scale=scale)
 
         asked = self.training_seconds
-        inputs, targets = self.batches.train_batch(index)
+        inputs, targets = (self.reader or self.batches).train_batch(index)
         self.runtime.synchronize()
         begun = self.training_seconds
         result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)

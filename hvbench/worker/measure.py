@@ -99,7 +99,10 @@ def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Pre
         prepared = prepare(worker, request)
     except TextChangedError as reason:
         return untrained(worker, ceiling, outcome=reason.outcome), None
-    outcome = train(worker, prepared)
+    try:
+        outcome = train(worker, prepared)
+    finally:
+        prepared.loop.close()
     result = {
         "outcome": outcome,
         "environment": describe_measurement(worker, request, prepared),
@@ -137,6 +140,7 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
         trainer.load_state(dict(checkpoint.arrays))
         loop.resume(checkpoint.header)
+    loop.reader = worker.open_input(point, batches, steps=loop.steps)  # its workers begin at once
     ablations = Ablations(loop)
     built = time.perf_counter()
 

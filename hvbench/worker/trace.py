@@ -36,7 +36,14 @@ def trace(worker: Worker, request: TraceRequest) -> dict[str, Any]:
     if folder.is_dir():
         path = folder / f"{parity.trace_name(point, request.draw)}-rank{runtime.rank}.npz"
     steps, is_first = request.measure.steps, runtime.rank == 0
-    digests = parity.write_trace(path, point, trainer=trainer, batches=batches, steps=steps, is_first=is_first)
+    reader = worker.open_input(point, batches, steps=range(steps))
+    try:
+        digests = parity.write_trace(
+            path, point, trainer=trainer, batches=batches, reader=reader, steps=steps, is_first=is_first
+        )
+    finally:
+        if reader:
+            reader.close()
     trainer.close()
     return {
         "outcome": {"status": "ok"},

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from hvbench.frameworks import load_framework, references
-from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.frameworks.contract import Arrays, Input, Runtime, Trainer
 from hvbench.launch.messages import WorkerDescription
 from hvbench.launch.own_process import keep_to_own_cores
 from hvbench.launch.requests import JobKind
@@ -21,6 +21,7 @@ from hvbench.spec.numerics import PRECISIONS, has_gemm_choice
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
+from hvbench.training.batches import Batches
 from hvbench.training.weights import initial_weights
 from hvbench.worker.ceiling import Ceilings
 from hvbench.worker.ceiling_process import CeilingProcess
@@ -113,6 +114,13 @@ class Worker:
     def with_library(self, point: Point) -> Point:
         """The point that names the library of its products."""
         return point.model_copy(update={"gemm": self.choose_gemm(point).library})
+
+    def open_input(self, point: Point, batches: Batches, *, steps: range) -> Input | None:
+        """The framework's own input of the batches of `steps`; None where the point reads `batches` itself."""
+        if point.input == "array":
+            return None
+        module = load_framework(self.description.framework, "input")
+        return module.Input(batches.train_batch, steps=steps, workers=point.input_workers)
 
     def describe_place(self) -> dict[str, Any]:
         """Where this rank runs: fields of `hvbench.records.record.RankSamples`."""

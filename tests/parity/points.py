@@ -54,6 +54,11 @@ EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
 SEQUENCES: list[tuple[int, dict[str, Any]]] = [
     (1, {"segmentation": "overlap", "segmentation_stride": 5, "length_warmup_steps": 9}),
 ]
+# Who hands the steps their batches, at a cut that is traced with arrays, too.
+INPUTS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
+    ((1, 16, 4), {"input": "framework"}),
+    ((2, 16, 2), {"input": "framework", "input_workers": 2}),
+]
 
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A
 # classifier's loss is a mean over samples, where the others' is one over tokens, and takes 64 of them: over 16, one last
@@ -175,7 +180,7 @@ def all_points() -> list[Point]:
     for framework in FRAMEWORKS:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
-        points += [split_point(framework, split, **knobs) for split, knobs in EXECUTIONS]
+        points += [split_point(framework, split, **knobs) for split, knobs in [*EXECUTIONS, *INPUTS]]
         for world_size in WORLD_SIZES:
             points.append(warming_point(framework, world_size))
         points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]

@@ -21,7 +21,7 @@ ALONE = {
     "framework", "model", "num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length", "objective", "world_size",
     "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "lr_scaling",
-    "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "seed", "initial_checkpoint", "recompute",
+    "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
     "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds",
 }  # fmt: skip
@@ -40,6 +40,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("epsilon=1e-4", "optimizer adamw or adafactor or lamb", "optimizer=adafactor"),
     ("reference_batch_size=64", "lr_scaling linear or sqrt", "lr_scaling=sqrt"),
     ("schedule_steps=500", "schedule cosine or linear", "schedule=linear"),
+    ("input_workers=2", "input framework", "input=framework"),
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("num_classes=4", "objective classification", "objective=classification"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),

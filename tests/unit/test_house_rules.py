@@ -145,7 +145,14 @@ MAY_IMPORT = {
         "records.switches",
         "spec",
     ],
-    "hvbench.frameworks": ["registry", "spec", "records.environment", "launch.rendezvous", "training"],
+    "hvbench.frameworks": [
+        "registry",
+        "spec",
+        "records.environment",
+        "launch.rendezvous",
+        "launch.own_process",
+        "training",
+    ],
     "hvbench.analysis": [
         "errors",
         "io",
