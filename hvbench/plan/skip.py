@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,9 +121,10 @@ def why_no_compiler(framework: str, device: str) -> str | None:
         return "needs Triton, which comes with PyTorch's builds for GPUs, and it is not installed"
     else:
         compilers, language = (os.environ.get("CC") or "gcc", "clang"), "C"
-    if any(which(name) for name in compilers):
-        return None
-    return f"needs a {language} compiler, and there is no {compilers[0]}"
+    if not any(which(name) for name in compilers):
+        return f"needs a {language} compiler, and there is no {compilers[0]}"
+    headers = Path(sysconfig.get_path("include")) / "Python.h"  # what is compiled is called from Python
+    return None if headers.exists() else f"needs Python's headers (python3-dev), and there is no {headers}"
 
 
 def has_gpu() -> bool:

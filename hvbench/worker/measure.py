@@ -11,6 +11,7 @@ from typing import Any
 from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.launch.requests import MeasureRequest
 from hvbench.records.environment import describe_environment, describe_load
+from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import has_gemm_choice
 from hvbench.spec.point import Point
@@ -129,6 +130,8 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     read = time.perf_counter()
 
     worker.progress.enter("build")
+    if point.compile != "none":
+        compile_anew(point.framework, worker.directory / "compiled")
     checkpoints = Path(request.checkpoints)
     weights = load_start(request, text)
     trainer = worker.build_trainer(point, weights)
@@ -154,6 +157,15 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         data_prepare_seconds=read - begun,
         build_seconds=built - read,
     )
+
+
+def compile_anew(framework: str, folder: Path) -> None:
+    """Let this process's compiler keep what it compiles in `folder`, and not where an earlier launch has left it, unless the user said where.
+
+    Else the first launch of a point would take a minute for its first step and the next ones seconds: no two of them would be alike.
+    """
+    for name in describe_framework(framework).compiler_caches:
+        os.environ.setdefault(name, str(folder))
 
 
 def load_start(request: MeasureRequest, text: Corpus) -> Arrays | None:

@@ -25,6 +25,8 @@ def make_run_of(name: str, *, repeats: int = 5, noise: float = 0.004) -> Run:
 def seconds_of(point: Point) -> tuple[float, float, float]:
     """(one forward pass, all-reduce, update) in seconds, as if they were known: PyTorch needs 5 % more of all."""
     share = {"fp32": 1.0, "bf16": 0.8, "fp16": 1.3}[point.precision] * (1.05 if point.framework == "pytorch" else 1.0)
+    if point.compile != "none":
+        share *= 0.9 if point.framework == "pytorch" else 1.25
     forward = share * (0.02 + 0.01 * point.micro_batch_size) / 3
     wire = {"none": 0.05, "fp16": 0.07}[point.compression]
     wire += 0.02 * (point.fusion_threshold_bytes == 0)
@@ -64,11 +66,12 @@ def make_launch_of(point: Point, suite: Suite, *, repeat: int, drift: float, noi
             )
         }
     )
+    first = step + (0.0 if point.compile == "none" else {"pytorch": 20.0, "tensorflow": 4.0}[point.framework] * spread)
     losses = [5.0 - 0.1 * i + (0.001 if point.precision != "fp32" else 0.0) for i in range(steps)]
     memory = int(2**20 * (300 + 20 * point.micro_batch_size * (0.7 if point.precision != "fp32" else 1.0)))
     ranks = [
         make_rank(
-            rank, step_seconds=[step] * steps, data_seconds=[0.0] * steps, loss=losses,
+            rank, step_seconds=[first, *[step] * (steps - 1)], data_seconds=[0.0] * steps, loss=losses,
             ablation=ablation if rounds else None, peak_rss_bytes=memory,
         )
         for rank in range(point.world_size)

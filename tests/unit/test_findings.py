@@ -160,6 +160,7 @@ SCENARIOS = {
     "one framework": [make_launch({"framework": "pytorch", "micro_batch_size": b}, repeat=r) for b in (2, 32) for r in range(3)],
     "batch": make_run_of("batch", repeats=3).records,
     "precision": make_run_of("precision", repeats=3).records,
+    "compilation": make_run_of("compilation", repeats=3).records,
     "strategies": make_run_of("strategies", repeats=3, noise=0.1).records,
     "one point": [make_launch({"framework": "pytorch"}, repeat=r) for r in range(3)],
     "same best in both": make_proven(make_steady({("pytorch", "fp32"): 100, ("pytorch", "bf16"): 200, ("tensorflow", "fp32"): 300, ("tensorflow", "bf16"): 500})),

@@ -41,6 +41,11 @@ ANSWERS = {
         r"^Of a step of \d+ ms PyTorch with uncompressed spends 45 % in exposed communication, 24 % in backward, 18 % in optimizer, 12 % in forward "
         rf"\(n = 5, each ± .*of a step of \d+ ms TensorFlow .*; fp16 on the wire is \d+ % slower than uncompressed .*\({INTERVAL}, {N}; "
     ),
+    "compilation": (
+        r"^In PyTorch compiling pays after 1,\d+ to 1,\d+ steps, 3\.\d minutes of training \(95 % interval of each within 1,\d+ to 1,\d+ steps, n = 5\): it costs "
+        rf"2\d\.\d s, then compiled is 1\d % faster than not compiled over the 2 pairs of points \({INTERVAL}, {N}; 11 % in each\); in TensorFlow compiling never "
+        rf"pays: compiled is 20 % slower than not compiled over the 2 pairs of points \({INTERVAL}, {N}; .*\)\.$"
+    ),
     "compression": rf"^fp16 on the wire is [\d.]+ % slower than uncompressed over the 6 pairs of points \({INTERVAL}, {N}; [\d.]+ to [\d.]+ % in each\)\.$",
     "knobs": rf"^Fusion matters most: fusion 128 MiB is \d+ % faster than no fusion over the 6 pairs of points \({INTERVAL}, {N}",
     "precision": (

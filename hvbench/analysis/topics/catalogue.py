@@ -9,6 +9,7 @@ from __future__ import annotations
 from hvbench.analysis.topics import (
     ceilings,
     choices,
+    compilation,
     frameworks,
     growth,
     memory,
@@ -38,6 +39,7 @@ TOPICS: list[Topic] = [
     choices.TOPIC,
     growth.TOPIC,
     precision.TOPIC,
+    compilation.TOPIC,
     convergence.TOPIC,
     targets.TOPIC,
     batch.TOPIC,

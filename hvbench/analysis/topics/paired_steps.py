@@ -68,13 +68,13 @@ def show_ratio(ratio: Contrast | None) -> str:
     )
 
 
-def show_difference(difference: Estimate | None) -> str:
-    """`12.3 (4.5 … 20.1)`, in milliseconds."""
+def show_difference(difference: Estimate | None, *, scale: float = 1e3) -> str:
+    """`12.3 (4.5 … 20.1)`, in milliseconds, or in the unit of another `scale` of seconds."""
     if difference is None:
         return NOT_AVAILABLE
     has_ends = difference.low is not None and difference.high is not None
-    ends = f" ({1e3 * difference.low:.1f} … {1e3 * difference.high:.1f})" if has_ends else f" (n={difference.n})"
-    return f"{1e3 * difference.centre:.1f}{ends}"
+    ends = f" ({scale * difference.low:.1f} … {scale * difference.high:.1f})" if has_ends else f" (n={difference.n})"
+    return f"{scale * difference.centre:.1f}{ends}"
 
 
 def _merge(launches: pd.DataFrame, base: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ FRAMEWORK = Framework(
     native_strategy="DistributedDataParallel",
     draws_masks_in_order=True,
     compile_seconds=30.0,
+    compiler_caches=("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
     look=Look(
         colour="#D55E00", page_colour="#c75300", dark_page_colour="#f0883e", marker="o", marker_size=7, is_hollow=True,
         line="-", line_width=1.4,
