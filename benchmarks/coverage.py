@@ -34,6 +34,7 @@ from hvbench.analysis.stats.estimates import (  # noqa: E402
     estimate_ratio,
     estimate_to_target,
 )
+from hvbench.analysis.stats.quotients import quotient_of_means  # noqa: E402
 from hvbench.analysis.stats.ratios import paired_ratio, welch_ratio  # noqa: E402
 from hvbench.analysis.stats.survival import Observed, estimate_arrival  # noqa: E402
 from hvbench.analysis.topics.batch.noise import Looks, estimate_noise_scale  # noqa: E402
@@ -94,6 +95,12 @@ def over_launches(n: int) -> Iterator[Case]:
         ratio = paired_ratio(a.tolist(), b.tolist())
         return {"": holds(ratio.low, 1.05, ratio.high)}
 
+    def quotient(random: Random) -> Hits:
+        drift = np.exp(0.05 * random.standard_normal(n))
+        cost, saved = drift * (20 + 0.5 * lean(random, n)), drift * 0.01 + 0.001 * lean(random, n)
+        found = quotient_of_means(cost.tolist(), saved.tolist())
+        return {"": holds(found.low, 20 / 0.01, found.high)}
+
     def best(random: Random) -> Hits:
         drift = 0.05 * random.standard_normal(n)
         rates = dict(enumerate(0.5 * np.exp(drift + 0.03 * lean(random, n))))
@@ -113,6 +120,7 @@ def over_launches(n: int) -> Iterator[Case]:
         simulate=unequal,
     )
     yield Case(name="ratio of pairs", function="paired_ratio", setting=f"{n} pairs, drift", simulate=paired)
+    yield Case(name="steps that pay back", function="quotient_of_means", setting=f"{n} pairs, drift", simulate=quotient)
     yield Case(
         name="share of the best of two libraries", function="bound_by_best", setting=f"{n} pairs, drift", simulate=best
     )

@@ -70,7 +70,9 @@ class Framework:
     draws_masks_in_order: bool = False  # a mask of dropout depends on what was drawn before it, not on its place alone
     trace_seconds: float = 0.0  # time of tracing or compiling a point, roughly; for estimates
     compile_seconds: float = 0.0  # of compiling a point, roughly, beside that
-    compiler_caches: tuple[str, ...] = ()  # variables that name the folders in which its compiler keeps what it has compiled
+    compiler_caches: tuple[
+        str, ...
+    ] = ()  # variables that name the folders in which its compiler keeps what it has compiled
     look: Look | None = None  # None: a style that no other framework has
     kept: Kept = field(default_factory=Kept)
 

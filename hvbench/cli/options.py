@@ -82,7 +82,7 @@ def out_option(default: str) -> Callable[[Command], Command]:
 
 def memory_limit_option(command: Command) -> Command:
     """`--memory-limit`."""
-    text = "Memory that one worker may allocate, such as 2GiB; beyond it the point ends in `oom`. Default: no limit."
+    text = "Resident memory that one worker may need, such as 2GiB; beyond it the point ends in `oom`. Default: the suite's, or no limit."
     option = click.option("--memory-limit", "memory_limit_bytes", metavar="SIZE", type=Memory(), help=text)
     return option(command)
 

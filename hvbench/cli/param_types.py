@@ -7,8 +7,7 @@ from typing import Any, get_args
 
 import click
 
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-LEAST_MEMORY_BYTES = 64 * 2**20  # less does not even hold the interpreter
+from hvbench.spec.sizes import UNITS, parse_memory
 
 
 class Memory(click.ParamType):
@@ -17,13 +16,10 @@ class Memory(click.ParamType):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?i?)b?", str(value).strip().lower())
-        if not match or match[2] == "i":
-            self.fail(f"{value!r} is not a size; write for example 2GiB or 512MiB")
-        size = int(float(match[1]) * UNITS[match[2]])
-        if not LEAST_MEMORY_BYTES <= size < 2**62:
-            self.fail(f"{value!r} must be at least 64MiB: the memory of one worker, framework included")
-        return size
+        try:
+            return parse_memory(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r} {error}")
 
 
 class Size(click.ParamType):

@@ -27,9 +27,11 @@ def plan(
     from hvbench.cli.display.fields import describe_fields
     from hvbench.cli.display.plan import describe_plan
     from hvbench.spec.suite import choose_suite
+    from hvbench.sweep.options import SweepOptions
 
     if fields:
         click.echo(describe_fields())
         return
     chosen = choose_suite(suite, scale=scale, overrides=overrides)
-    click.echo(describe_plan(chosen, np=np, memory_limit_bytes=memory_limit_bytes, lists_all=lists_all))
+    chosen = SweepOptions(memory_limit_bytes=memory_limit_bytes).apply_to(chosen)
+    click.echo(describe_plan(chosen, np=np, lists_all=lists_all))

@@ -10,6 +10,7 @@ from hvbench.spec.knob import Spec, groups_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.spec.schema import describe_model
 from hvbench.spec.script import Script
+from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 
 HEADER = ["| field | accepts | default | unit | meaning |", "| :--- | :--- | :--- | :--- | :--- |"]
@@ -17,15 +18,20 @@ OF_SCRIPTS = (
     "With it, `[point]`, `[axes]` and `[[exclude]]` have the names in braces of the command and of `[script.environment]`, "
     "`world_size` and `seed`."
 )
+OF_SEARCHES = (
+    "With it, no other table has the field that is searched. It needs `memory_limit_bytes` in `[measure]`, or `--memory-limit`; on a GPU "
+    "its memory is the limit."
+)
 TYPES = {"object": "table"}  # in TOML's words
 LIMITS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
 
 
 def render_reference() -> str:
-    """Tables of what `[point]`, `[axes]` and `[[exclude]]` may hold, one a part of the point, of `[measure]` and of `[script]`."""
-    lines = ["", "## `[point]`, `[axes]` and `[[exclude]]`"]
+    """Tables of what `[point]` and what makes points may hold, one a part of the point, of `[search]`, `[measure]` and `[script]`."""
+    lines = ["", "## `[point]`, `[axes]`, `[[together]]` and `[[exclude]]`"]
     for title, names in groups_of(Point).items():
         lines += ["", f"### {title}", "", *_table(Point, names)]
+    lines += ["", "## `[search]`", "", *_table(Search, Search.model_fields, missing="required"), "", OF_SEARCHES]
     lines += ["", "## `[measure]`", "", *_table(MeasureSettings, MeasureSettings.model_fields)]
     lines += ["", "## `[script]`", "", *_table(Script, Script.model_fields, missing="required"), "", OF_SCRIPTS]
     return "\n".join(lines) + "\n"

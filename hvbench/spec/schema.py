@@ -8,9 +8,11 @@ from hvbench.spec.fields import TWINS_ONLY
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
 from hvbench.spec.script import NAME, Script
+from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import MAX_EXCLUDES, MAX_QUESTION
 
+TOGETHER = "axes whose values go together: the first of one with the first of the other"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -64,6 +66,15 @@ def describe_script_tables() -> dict[str, Any]:
     return {
         "point": {**free, "additionalProperties": value, "description": "values that all points have"},
         "axes": {**free, "additionalProperties": axis, "description": "the cartesian product, in this order"},
+        "together": {
+            "type": "array",
+            "items": {
+                **free,
+                "additionalProperties": {"type": "array", "minItems": 1, "items": value},
+                "minProperties": 2,
+            },
+            "description": TOGETHER,
+        },
         "exclude": {
             "type": "array",
             "maxItems": MAX_EXCLUDES,
@@ -88,11 +99,24 @@ def describe_tables() -> dict[str, Any]:
             ),
             "description": "the cartesian product, in this order",
         },
+        "together": {
+            "type": "array",
+            "items": {
+                **table({name: {"type": "array", "minItems": 1, "items": one} for name, one in fields.items()}),
+                "minProperties": 2,
+            },
+            "description": TOGETHER,
+        },
         "exclude": {
             "type": "array",
             "maxItems": MAX_EXCLUDES,
             "items": {**table(fields), "minProperties": 1},
             "description": "combinations to drop",
+        },
+        "search": {
+            **table(describe_model(Search)),
+            "required": ["largest"],
+            "description": "what of each point is searched: its largest value whose launches do not run out of memory",
         },
         "measure": {**table(describe_model(MeasureSettings)), "description": "how each point is measured"},
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, AutoSwitch, Count, Knob, Spec, needs_set
+from hvbench.spec.sizes import LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES, parse_memory
 
 
 def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
@@ -39,7 +40,18 @@ def _never_reaches_full_length(settings: AnySettings, point: AnyPoint) -> str | 
     return None
 
 
+def _read_memory(value: Any) -> Any:
+    """A size in words as bytes; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_memory(value)
+    except ValueError as error:
+        raise ValueError(str(error).replace("is not a size", "must be a size in bytes or text", 1)) from None
+
+
 EVALUATIONS = needs_set("evaluate_every")
+MEMORY_SCHEMA = {"anyOf": [{"type": "integer", "minimum": LEAST_MEMORY_BYTES}, {"type": "string"}, {"type": "null"}]}
 
 
 class MeasureSettings(Spec):
@@ -104,6 +116,15 @@ class MeasureSettings(Spec):
         Annotated[float, Field(gt=0.0)] | None,
         Knob(unit="s", changes_samples=False, needs=(needs_set("precision_target"),)),
     ] = Field(None, description="time for those launches; left out: 1800")
+    memory_limit_bytes: Annotated[
+        Annotated[int, Field(ge=LEAST_MEMORY_BYTES, lt=MOST_MEMORY_BYTES)] | None,
+        BeforeValidator(_read_memory),
+        WithJsonSchema(MEMORY_SCHEMA),
+        Knob(unit="bytes", changes_samples=False),
+    ] = Field(
+        None,
+        description='resident memory that one worker may need, such as "2 GiB": beyond it a launch ends in oom; left out: no limit',
+    )
     timeout_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="of one point; left out: from the plan"
     )

@@ -17,12 +17,14 @@ from typing import Any
 
 from hvbench.errors import UsageError
 from hvbench.io.untrusted import read_regular_file, require_shallow
+from hvbench.spec.axes import MAX_POINTS, check_axes, check_exclude, check_together, choose_rows, join_axes, list_rows
 from hvbench.spec.choices import quote_for_shell, split_choices
-from hvbench.spec.fields import Fields, PointFields, ScriptFields, parse_value
+from hvbench.spec.fields import NOT_A_SCRIPTS, Fields, PointFields, ScriptFields, parse_value
 from hvbench.spec.knob import Kind, Spec, kind_of
 from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
 from hvbench.spec.script import Script, ScriptPoint, check_script
+from hvbench.spec.search import Search, check_search
 from hvbench.spec.settings import MeasureSettings
 
 PATHS = ("data", "initial_checkpoint")
@@ -32,17 +34,18 @@ MAX_DOTS_IN_LINE = 200  # reading a dotted key takes time quadratic in its parts
 MAX_DEPTH = 8  # a suite needs three
 MAX_QUESTION = 1000
 MAX_EXCLUDES = 100  # each is held against every point
-MAX_POINTS = 10_000
 MAX_LAUNCHES = 100_000
-TABLES = ("question", "compares", "script", "point", "axes", "exclude", "measure", "scale")
-SCALE_TABLES = ("point", "axes", "exclude", "measure")
+TABLES = ("question", "compares", "script", "point", "axes", "together", "exclude", "search", "measure", "scale")
+SCALE_TABLES = ("point", "axes", "together", "exclude", "measure")
 KINDS = {  # what a value must be, and the words for it
     "question": (str, "text"),
     "compares": (list, "a list of axes"),
     "script": (dict, "a table, [{name}]"),
     "point": (dict, "a table, [{name}]"),
     "axes": (dict, "a table, [{name}]"),
+    "together": (list, "a list of tables, [[{name}]]"),
     "exclude": (list, "a list of tables, [[{name}]]"),
+    "search": (dict, "a table, [{name}]"),
     "measure": (dict, "a table, [{name}]"),
     "scale": (dict, "a table, [{name}]"),
 }
@@ -57,7 +60,11 @@ class Suite:
     base: Mapping[str, Any]
     axes: Mapping[str, list[Any]]
     compares: Sequence[str] = ()  # the axes that the question is about; none named: all of them
+    together: Sequence[
+        Mapping[str, list[Any]]
+    ] = ()  # axes whose values go together: the first with the first, and so on
     exclude: list[Mapping[str, Any]] = field(default_factory=list)
+    search: Search | None = None  # what of each point is searched, instead of being in it
     measure: MeasureSettings
     scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # name -> what it changes, checked
     script: Script | None = None  # what is launched instead of hvbench's own training
@@ -73,17 +80,33 @@ class Suite:
         """The folder that a script runs in."""
         return Path(self.where).parent / Path(self.script.repository).expanduser() if self.script else None
 
+    @property
+    def all_axes(self) -> dict[str, list[Any]]:
+        """Axis -> its values, of those that go together, too."""
+        return join_axes(self.axes, self.together)
+
+    def list_choices(self) -> list[list[dict[str, Any]]]:
+        """For each axis, and for axes that go together, what may be chosen: fields and their values."""
+        return [
+            *([{name: value} for value in values] for name, values in self.axes.items()),
+            *map(list_rows, self.together),
+        ]
+
     def points(self) -> list[Point] | list[ScriptPoint]:
-        """The cartesian product of the axes over the base, without the excluded; raises UsageError."""
-        if math.prod(len(choices) for choices in self.axes.values()) > MAX_POINTS:
+        """The cartesian product of the axes, and of those that go together, over the base, without the excluded; raises UsageError."""
+        choices = self.list_choices()
+        if math.prod(map(len, choices)) > MAX_POINTS:
             raise UsageError(
                 f"{self.where}: more than {MAX_POINTS} combinations; split the question into several suites"
             )
-        if math.prod(len(choices) for choices in self.axes.values()) * self.measure.repeats > MAX_LAUNCHES:
+        if math.prod(map(len, choices)) * self.measure.repeats > MAX_LAUNCHES:
             raise UsageError(
                 f"{self.where}: more than {MAX_LAUNCHES} launches; ask for fewer repeats, or split the question"
             )
-        combinations = [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+        combinations = [
+            {name: value for choice in chosen for name, value in choice.items()}
+            for chosen in itertools.product(*choices)
+        ]
         points = []
         for values in combinations:
             point = self.fields.make_point({**self.base, **values}, where=self.where)
@@ -176,25 +199,33 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         )
     script = check_script(values["script"], where=where) if "script" in values else None
     check_contents(values, fields_of(script), where=where)
+    search = validate(Search, values["search"], where=f"{where}: [search]") if "search" in values else None
+    if search and script:
+        raise UsageError(f"{where}: [search]: {NOT_A_SCRIPTS}")
+    axes = join_axes(values.get("axes", {}), values.get("together", []))
     suite = Suite(
         name=name,
         question=question,
         base=values.get("point", {}),
         axes=values.get("axes", {}),
-        compares=check_compares(values.get("compares", []), axes=values.get("axes", {}), where=where),
+        compares=check_compares(values.get("compares", []), axes=axes, where=where),
+        together=values.get("together", []),
+        search=search,
         exclude=values.get("exclude", []),
         measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
         scales=values.get("scale", {}),
         script=script,
         where=where,
     )
-    suite.fields.require_use(suite.base, suite.axes, suite.measure, where=where, fields={*suite.base, *suite.axes})
+    check_search(search, suite.base, axes, suite.exclude, where=where)
+    suite.fields.require_use(suite.base, axes, suite.measure, where=where, fields={*suite.base, *axes})
     for scale in suite.scales:  # a mistake in one shows when the file is read, not when somebody asks for it
         scaled = apply_scale(suite, scale)
         change = suite.scales[scale]
         fields = {*change.get("point", {}), *change.get("axes", {})}
+        check_search(search, scaled.base, scaled.all_axes, scaled.exclude, where=f"{where}: [scale.{scale}]")
         where_scale = f"{where}: [scale.{scale}]"
-        suite.fields.require_use(scaled.base, scaled.axes, scaled.measure, where=where_scale, fields=fields)
+        suite.fields.require_use(scaled.base, scaled.all_axes, scaled.measure, where=where_scale, fields=fields)
     return suite
 
 
@@ -226,6 +257,7 @@ def check_contents(values: Mapping[str, Any], fields: Fields, *, where: str, pre
     own = {key: value for key, value in base.items() if key not in axes}
     fields.check(own, where=f"{where}: [{prefix}point]")
     check_axes(axes, fields, where=f"{where}: [{prefix}axes]")
+    check_together(values.get("together", []), axes, base, fields, where=where, prefix=prefix)
     for index, excluded in enumerate(exclude):
         check_exclude(excluded, fields, where=f"{where}: [[{prefix}exclude]] number {index + 1}")
 
@@ -261,41 +293,10 @@ def apply_scale(suite: Suite, name: str) -> Suite:
         suite,
         base={**suite.base, **base},
         axes={key: choices for key, choices in {**suite.axes, **axes}.items() if key in axes or key not in base},
+        together=change.get("together", [group for group in suite.together if not {*base, *axes} & {*group}]),
         exclude=change.get("exclude", suite.exclude),
         measure=validate(MeasureSettings, measured, where=f"{suite.where}: [{prefix}measure]"),
     )
-
-
-def check_axes(axes: Mapping[str, Any], fields: Fields, *, where: str) -> None:
-    """Raise UsageError unless every axis is a key with a list of distinct, valid values, and the product is small enough."""
-    fields.check_names(axes, where=where)
-    count = 1
-    for key, choices in axes.items():
-        if not isinstance(choices, list):
-            raise UsageError(
-                f"{where} {key} = {shorten(choices)}: must be a list, for example {key} = [{shorten(choices)}]"
-            )
-        if not choices:
-            raise UsageError(f"{where} {key} = []: an axis needs at least one value")
-        if len(choices) > MAX_POINTS:
-            raise UsageError(f"{where} {key}: more than {MAX_POINTS} values; split the question into several suites")
-        seen = set()
-        for choice in choices:
-            fields.check({key: choice}, where=where)
-            if choice in seen:
-                raise UsageError(f"{where} {key}: {shorten(choice)} is listed twice")
-            seen.add(choice)
-        fields.check_choices(key, choices, where=where)
-        count *= len(choices)
-        if count > MAX_POINTS:
-            raise UsageError(f"{where}: more than {MAX_POINTS} combinations; split the question into several suites")
-
-
-def check_exclude(excluded: Any, fields: Fields, *, where: str) -> None:
-    """An exclusion is a non-empty table of keys with valid values."""
-    if not isinstance(excluded, dict) or not excluded:
-        raise UsageError(f"{where}: {shorten(excluded)}: must be a table with at least one key")
-    fields.check(excluded, where=where)
 
 
 def matches(fields: Fields, point: Point | ScriptPoint, excluded: Mapping[str, Any]) -> bool:
@@ -338,6 +339,10 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             )
         values = [suite.fields.parse(key, word, where=where) for word in words]
         check_axes({key: values}, suite.fields, where=where)
+        if any(key in group for group in suite.together):
+            fixed, together = choose_rows(suite.together, key, values, where=where)
+            suite = replace(suite, base={**suite.base, **fixed}, together=together)
+            continue
         axes = {name: choices for name, choices in suite.axes.items() if name != key}
         if len(values) == 1:
             suite = replace(suite, base={**suite.base, key: values[0]}, axes=axes)
@@ -345,20 +350,22 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             suite = replace(suite, axes={**suite.axes, key: values})
         keys.append(key)
     where = option.strip() or suite.where
-    suite.fields.require_use(suite.base, suite.axes, suite.measure, where=where, fields=keys)
+    suite.fields.require_use(suite.base, suite.all_axes, suite.measure, where=where, fields=keys)
+    check_search(suite.search, suite.base, suite.all_axes, suite.exclude, where=where)
     return suite
 
 
 def setting_tables(suite: Suite) -> dict[str, str]:
     """Key -> the attribute of the suite that it belongs to, of those that are no field of a point."""
     settings = dict.fromkeys(MeasureSettings.model_fields, "measure")
+    settings |= dict.fromkeys(Search.model_fields, "search") if suite.search else {}
     return settings | ({"repository": "script"} if suite.script else {})
 
 
 def override_setting(suite: Suite, table: str, key: str, words: Sequence[str], *, where: str) -> Spec:
     """The table of the suite with another value of one key; raises UsageError."""
     if len(words) > 1:
-        what = "a setting of the measurement" if table == "measure" else "a setting of the script"
+        what = f"a setting of the {'measurement' if table == 'measure' else table}"
         raise UsageError(f"{where}: {key} is {what}, not an axis: give one value")
     current = getattr(suite, table)
     is_text = kind_of(type(current).model_fields[key]) is Kind.TEXT

@@ -18,9 +18,11 @@ def write_suite(suite: Suite) -> str:
         "script.environment": script.get("environment", {}),
         "point": suite.base,
         "axes": suite.axes,
+        "search": suite.search.model_dump(exclude_defaults=True) if suite.search else {},
         "measure": suite.measure.model_dump(exclude_defaults=True),
     }
     blocks = [_lines(top), *(f"[{name}]\n{_lines(table)}" for name, table in tables.items() if table)]
+    blocks += [f"[[together]]\n{_lines(group)}" for group in suite.together]
     blocks += [f"[[exclude]]\n{_lines(excluded)}" for excluded in suite.exclude]
     return "\n".join(block for block in blocks if block)
 

@@ -24,7 +24,7 @@ class SweepOptions:
     timeout_seconds: float | None = None  # of one point; None: the suite's, or from the estimate
     precision_target: float | None = None  # a share, of the ratio of frameworks or of tokens/s; None: the suite's
     budget_seconds: float | None = None  # for the launches that the precision target asks for; None: the suite's
-    memory_limit_bytes: int | None = None  # of one worker; None: no limit
+    memory_limit_bytes: int | None = None  # of one worker; None: the suite's
     checks_parity: bool = True  # compare the frameworks, tensor by tensor, before the first point
     timeline: bool = False  # record Horovod's timeline of every set of workers
 
@@ -34,7 +34,7 @@ class SweepOptions:
         Raises:
             UsageError: a budget without a precision target, neither here nor in the suite.
         """
-        names = ("timeout_seconds", "precision_target", "budget_seconds")
+        names = ("timeout_seconds", "precision_target", "budget_seconds", "memory_limit_bytes")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         chosen = replace(suite, measure=suite.measure.model_copy(update=given))
         if self.budget_seconds is not None and chosen.measure.precision_target is None:

@@ -16,7 +16,8 @@ from hvbench.io.clock import utc_now
 from hvbench.plan.jobs import Plan, make_plan, require_runnable
 from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import extra_keys
-from hvbench.plan.turns import decide_turns, describe_site
+from hvbench.plan.search import Searched, plan_search, plan_tries, require_limit
+from hvbench.plan.turns import Turns, decide_turns, describe_site
 from hvbench.records.environment import describe_environment
 from hvbench.records.script_source import describe_script_source
 from hvbench.records.store import RunFolder
@@ -28,6 +29,7 @@ from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment, require_unchanged
 from hvbench.sweep.run import Sweep
+from hvbench.sweep.search import keep_to_text
 from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
@@ -90,8 +92,17 @@ def _prepare(
         extra=extra_keys(before, repeats=suite.measure.repeats) if before else (),
     )
     require_runnable(plan, where=suite.where)
+    searched: list[Searched] = []
+    if suite.search:
+        require_limit(suite.search, suite.measure, points, where=suite.where)
+        first, searched = plan_search(plan, suite.search, suite.measure, where=suite.where)
+        searched = keep_to_text(searched, suite.search)
+        records = folder.read_records()[0] if before else []
+        plan = plan_tries(searched, suite.search, suite.measure, skipped=first.skipped, records=records)
     runnable = [job.point for job in [*plan.jobs, *plan.done]]
-    turns = decide_turns(runnable, suite.measure, describe_site(is_single_host=is_single_host), where=suite.where)
+    # A search takes no turns: what comes next follows from how the last launch ended.
+    site = describe_site(is_single_host=is_single_host)
+    turns = Turns() if suite.search else decide_turns(runnable, suite.measure, site, where=suite.where)
     plan = replace(plan, jobs=turns.arrange(plan.jobs))
     run = describe_run(suite, plan, world_size=world_size, command=options.command) | {
         "turns": turns.line,
@@ -105,7 +116,8 @@ def _prepare(
             observer.prepare(f"going on although it has changed: {describe_changes(changes)}")
         run = continue_run(before, run, changes=changes)
     check_checkpoints(plan, suite.measure)
-    digests = check_data(plan, observer, is_open=suite.measure.precision_target is not None)
+    is_open = suite.measure.precision_target is not None or suite.search is not None
+    digests = check_data(plan, observer, is_open=is_open)
     known = before.get("data") if before else None
     if isinstance(known, Mapping):
         changes = find_changes({"data": known}, {"data": digests})
@@ -115,7 +127,16 @@ def _prepare(
     if turns.line:
         observer.prepare(turns.line)
     script = run["script"]["source"] if run["script"] else {}
-    return Sweep(suite=suite, folder=folder, plan=plan, options=options, turns=turns, texts=digests, script=script)
+    return Sweep(
+        suite=suite,
+        folder=folder,
+        plan=plan,
+        options=options,
+        turns=turns,
+        texts=digests,
+        script=script,
+        searched=searched,
+    )
 
 
 def require_script_folder(suite: Suite) -> None:
@@ -156,6 +177,8 @@ def describe_run(suite: Suite, plan: Plan, *, world_size: int, command: Sequence
         "world_size": world_size,
         "base": dict(suite.base),
         "axes": dict(suite.axes),
+        "together": [dict(group) for group in suite.together],
+        "search": suite.search.model_dump() if suite.search else None,
         "compares": list(suite.compares),
         "exclude": [dict(excluded) for excluded in suite.exclude],
         "measure": suite.measure.model_dump(),

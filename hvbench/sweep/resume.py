@@ -15,6 +15,7 @@ from hvbench.spec.settings import MeasureSettings
 # What of an environment changes a measurement: neither the names of hosts nor the load of other processes.
 # Which hvbench it is counts: launches of one point by two of them are no repeats.
 ENVIRONMENT_FIELDS = (*MACHINE, "hvbench_version", "hvbench_source_digest")
+ASKED = ("base", "axes", "together", "exclude")  # which points a suite means
 MAX_SHOWN = 8
 
 
@@ -35,8 +36,16 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         harmless = {name for name, knob in knobs_of(MeasureSettings).items() if not knob.changes_samples}
         measured = [_without(run["measure"], harmless) for run in (before, now)]
         changes += _compare("measure", *measured)
-    if _points(before) != _points(now):
-        named = [line for key in ("base", "axes", "exclude") for line in _compare(key, before.get(key), now.get(key))]
+    if before.get("search") or now.get("search"):  # its points follow from what was found so far
+        for key in (*ASKED, "search"):
+            changes += _compare(key, before.get(key), now.get(key))
+        limits = [
+            run["measure"].get("memory_limit_bytes") if isinstance(run.get("measure"), Mapping) else None
+            for run in (before, now)
+        ]
+        changes += _compare("measure.memory_limit_bytes", *limits)
+    elif _points(before) != _points(now):
+        named = [line for key in ASKED for line in _compare(key, before.get(key), now.get(key))]
         changes += named
         if not changes:
             new, gone = (len(_points(a) - _points(b)) for a, b in ((now, before), (before, now)))

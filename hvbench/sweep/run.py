@@ -20,12 +20,14 @@ from hvbench.parity.stamp import stamp_plan
 from hvbench.plan.jobs import Job, Plan, number_places
 from hvbench.plan.precision import Aim, choose_aim
 from hvbench.plan.repeats import BUDGET_SECONDS, next_jobs, units_to_repeat
+from hvbench.plan.search import Searched, describe_search
 from hvbench.plan.turns import Turns, takes_turns_with_other_arm
 from hvbench.records.environment import describe_environment
 from hvbench.records.record import Outcome, ParityStamp, Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
 from hvbench.spec.script import ScriptPoint
+from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.clock import StartTimes
@@ -42,6 +44,7 @@ from hvbench.sweep.outcomes import (
 )
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
 from hvbench.sweep.resume import find_changes, require_unchanged
+from hvbench.sweep.search import default_plan, list_tries
 from hvbench.sweep.tasks import Shared, make_task, seeded_point
 from hvbench.training.flops import model_facts
 from hvbench.training.pretraining import pretrained_file, pretraining_name
@@ -61,6 +64,7 @@ class Sweep:
     script: Mapping[str, Any] = field(default_factory=dict)  # which files a script is, for records; of twins nothing
     texts: Mapping[str, str] = field(default_factory=dict)  # run.json's `data`: the digests of what is read
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
+    searched: Sequence[Searched] = ()  # the configurations of a suite with a [search]
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
 
     @property
@@ -102,16 +106,35 @@ class Sweep:
             StorageError: a record cannot be written.
         """
         if self.options.checks_parity:
-            limits = Limits(timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.options.memory_limit_bytes)
-            self.stamps = stamp_plan(coordinator, self.plan, limits=limits, report=observer.prepare)
+            limits = Limits(
+                timeout_seconds=self.settings.timeout_seconds, memory_bytes=self.settings.memory_limit_bytes
+            )
+            compared = default_plan(self.searched) if self.searched else self.plan
+            self.stamps = stamp_plan(coordinator, compared, limits=limits, report=observer.prepare)
         observer.start(self.plan, list(coordinator.members.values()))
-        self.run_jobs(self.plan.jobs, coordinator, observer)
+        if self.suite.search:
+            self.search(self.suite.search, coordinator, observer)
+        else:
+            self.run_jobs(self.plan.jobs, coordinator, observer)
         deadline = time.monotonic() + self.budget_seconds
         while jobs := self.next_round(rest_seconds=deadline - time.monotonic()):
-            run = self.folder.read_run()
-            self.folder.write_run({**run, "jobs": list(dict.fromkeys([*run["jobs"], *(job.key for job in jobs)]))})
-            observer.extend(jobs, self.aim.describe(self.settings.precision_target))
+            self.announce(jobs, self.aim.describe(self.settings.precision_target), observer)
             self.run_jobs(jobs, coordinator, observer)
+
+    def search(self, search: Search, coordinator: Coordinator, observer: Observer) -> None:
+        """Launch until the largest value of every configuration is known."""
+        announced = {job.key for job in self.plan.jobs}
+        tries = list_tries(self.searched, search, self.settings, read_records=lambda: self.folder.read_records()[0])
+        for job in tries:
+            if job.key not in announced:
+                self.announce([job], f"to find {describe_search(search, self.settings)}", observer)
+            self.run_jobs([job], coordinator, observer)
+
+    def announce(self, jobs: Sequence[Job], reason: str, observer: Observer) -> None:
+        """Note launches that are added to the plan in run.json, and tell the observer why."""
+        run = self.folder.read_run()
+        self.folder.write_run({**run, "jobs": list(dict.fromkeys([*run["jobs"], *(job.key for job in jobs)]))})
+        observer.extend(jobs, reason)
 
     def pretrain(self, jobs: Sequence[Job], coordinator: Coordinator, observer: Observer) -> None:
         """Train what `jobs` start from and no session has trained yet, and note in run.json who trained it.
@@ -125,7 +148,7 @@ class Sweep:
             coordinator,
             [each for each in wanted if each.path not in self.without_start],
             timeout_seconds=self.settings.timeout_seconds,
-            memory_limit_bytes=self.options.memory_limit_bytes,
+            memory_limit_bytes=self.settings.memory_limit_bytes,
             texts=self.texts,
             report=observer.prepare,
         )
@@ -182,7 +205,6 @@ class Sweep:
         places = number_places(self.suite.points(), jobs) | self.turns.number_places(jobs)
         shared = Shared(
             settings=self.settings,
-            memory_limit_bytes=self.options.memory_limit_bytes,
             checkpoints=self.checkpoints,
             pretrained=self.pretrained,
             texts=self.texts,
@@ -223,7 +245,18 @@ class Sweep:
 
     def stamp_of(self, job: Job) -> ParityStamp | None:
         """The parity of the job's point, with the pretrained weights from which all frameworks train that seed."""
-        stamp = self.stamps.get(job.point)
+        point = job.point
+        if self.suite.search:
+            name = self.suite.search.largest
+            point = next(
+                (
+                    each.point
+                    for each in self.searched
+                    if each.with_value(self.suite.search, getattr(point, name)) == point
+                ),
+                point,
+            )
+        stamp = self.stamps.get(point)
         if stamp is None or not job.point.is_pretrained:
             return stamp
         start = self.pretrained.get(pretraining_name(seeded_point(job, self.settings)), {})

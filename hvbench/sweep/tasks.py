@@ -11,7 +11,7 @@ from hvbench.launch.requests import MeasureRequest, ScriptRequest
 from hvbench.launch.task import Task
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
-from hvbench.plan.turns import Side
+from hvbench.plan.turns import Side, configuration_of
 from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
@@ -26,7 +26,6 @@ class Shared:
     """What a sweep gives to all of its tasks."""
 
     settings: MeasureSettings
-    memory_limit_bytes: int | None = None  # what one worker may allocate; None: no limit
     checkpoints: Path = Path("checkpoints")  # one folder of checkpoints a launch, named by its key, and `pretraining`
     # run.json's `pretraining`: a launch that finds other weights there is not trained
     pretrained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -48,15 +47,18 @@ def make_task(job: Job, shared: Shared, *, place: int | None = 0, side: Side | N
     request, own = (
         script_request(job, point, shared) if isinstance(point, ScriptPoint) else measure_request(job, point, shared)
     )
+    # Repeats are separate launches: with fresh workers. So is every point under a limit of memory: what an allocator has kept of the
+    # point before would count against it.
+    alone = () if shared.settings.memory_limit_bytes is None else (configuration_of(job.point).point_id,)
     return Task(
-        group=(job.repeat, worker_group(job.point)),  # repeats are separate launches: with fresh workers
-        beside=None if side is None else (job.repeat, side),
+        group=(job.repeat, worker_group(job.point), *alone),
+        beside=None if side is None else (job.repeat, side, *alone),
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,
         job=request.model_copy(update={"place": place}).model_dump(),
         timeout_seconds=stretch_timeout(time_limit_seconds(job, shared.settings)),
-        memory_limit_bytes=shared.memory_limit_bytes,
+        memory_limit_bytes=shared.settings.memory_limit_bytes,
         **launch_facts(job.point),
         **own,
     )

@@ -38,6 +38,7 @@ launches (compiled and recomputed ones as well). Native bf16, fp16, GPUs, dropou
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass, fields
 
@@ -135,3 +136,12 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
         "block": (stream, 2 * (attention + rest)),
     }[point.recompute]
     return point.num_layers * always + again
+
+
+def estimate_largest(point: Point, name: str, *, limit_bytes: int, is_native: bool, at_most: int) -> int:
+    """The largest value of the field `name`, from 1 to `at_most`, with which `point` is estimated to stay within the limit; 0: none is."""
+
+    def stays_within(value: int) -> bool:
+        return estimate_memory(point.model_copy(update={name: value}), is_native=is_native).peak_bytes <= limit_bytes
+
+    return bisect.bisect_left(range(1, at_most + 1), True, key=lambda value: not stays_within(value))

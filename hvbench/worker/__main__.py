@@ -10,9 +10,10 @@ from pathlib import Path
 
 from hvbench.frameworks.parameter_server import serve_points
 from hvbench.launch.messages import Role
-from hvbench.launch.own_process import die_with_parent, limit_memory
+from hvbench.launch.own_process import die_with_parent
 from hvbench.worker.failure import report_failure
 from hvbench.worker.jobs import run_jobs
+from hvbench.worker.memory import cap_memory
 from hvbench.worker.worker import Worker
 
 
@@ -25,7 +26,7 @@ def main(directory: Path) -> None:
     try:
         worker = Worker(directory)
         die_with_parent(worker.description.agent_pid)
-        limit_memory(worker.description.memory_limit_bytes)
+        cap_memory(worker.description.memory_limit_bytes)
         (directory / "pid").write_text(str(os.getpid()), encoding="utf-8")
         with (directory / "stack.txt").open("w", encoding="utf-8") as stack:
             faulthandler.register(signal.SIGUSR1, file=stack)

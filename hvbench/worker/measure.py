@@ -25,11 +25,13 @@ from hvbench.worker.ceiling import CeilingRequest
 from hvbench.worker.energy import make_meter
 from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
-from hvbench.worker.memory import read_peaks, reset_peak_rss, rss_bytes
+from hvbench.worker.memory import read_peaks, require_within, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
 from hvbench.worker.progress import WAITING
 from hvbench.worker.wire import describe_losses, look_at_wire
 from hvbench.worker.worker import Worker, find_text_change, load_text
+
+PEAK_STEPS = 2  # after which a training has had its peak of memory: it is looked at then, and at the end
 
 Json = dict[str, Any]
 
@@ -177,8 +179,11 @@ def load_start(request: MeasureRequest, text: Corpus) -> Arrays | None:
 
 
 def train(worker: Worker, prepared: Prepared) -> Json:
-    """Take every step of the loop, and the rounds of ablations between them; the outcome, `ok` or `diverged`."""
-    loop, progress = prepared.loop, worker.progress
+    """Take every step of the loop, and the rounds of ablations between them; the outcome, `ok` or `diverged`.
+
+    Raises MemoryError where the process has more resident memory than its limit.
+    """
+    loop, progress, limit_bytes = prepared.loop, worker.progress, worker.description.memory_limit_bytes
     progress.enter("evaluate" if loop.settings.evaluate_every else "first_step", steps=loop.total_steps)
     try:
         loop.start()
@@ -189,9 +194,12 @@ def train(worker: Worker, prepared: Prepared) -> Json:
                 worker.turns.step()
                 progress.clock.enter(loop.phase)
             loop.advance()
+            if loop.step <= PEAK_STEPS:
+                require_within(limit_bytes)
             progress.note(loss=loop.samples.loss[-1], timed_tokens=loop.timed_tokens, timed_seconds=loop.timed_seconds)
             prepared.ablations.interrupt(enter=progress.enter)
         loop.finish()
+        require_within(limit_bytes)
     except Diverged as reason:
         return describe_divergence(reason, phase=loop.phase)
     return {"status": "ok"}

@@ -23,7 +23,7 @@ ALONE = {
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "lr_scaling",
     "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
-    "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds",
+    "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds", "memory_limit_bytes",
 }  # fmt: skip
 CASES = [  # a field that is set, what it needs, and what gives it that
     ("evaluate_samples=32", "evaluate_every", "evaluate_every=5"),

@@ -116,7 +116,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
     [
         (
             "[pont]",
-            'unknown key "pont" (did you mean "point"?); allowed: question, compares, script, point, axes, exclude, measure, scale',
+            'unknown key "pont" (did you mean "point"?); allowed: question, compares, script, point, axes, together, exclude, search, measure, scale',
         ),
         ("point = 3", "point = 3: must be a table, [point]"),
         ("axes = []", "axes = []: must be a table, [axes]"),
@@ -556,3 +556,56 @@ def test_an_unknown_scale_is_told_with_the_known_ones() -> None:
         apply_scale(parse(SCALED), "bgi")
     with pytest.raises(UsageError, match='no scale "big": it has none'):
         apply_scale(parse(""), "big")
+
+
+# Axes that go together
+
+TOGETHER = """
+question = "?"
+[point]
+model = "tiny"
+[axes]
+framework = ["pytorch", "tensorflow"]
+[[together]]
+sequence_length = [16, 32, 64]
+micro_batch_size = [4, 2, 1]
+"""
+
+
+def shapes(suite: Suite) -> list[tuple[int, int]]:
+    return list(dict.fromkeys((point.sequence_length, point.micro_batch_size) for point in suite.points()))
+
+
+def test_axes_that_go_together_are_no_product() -> None:
+    suite = parse(TOGETHER)
+    assert shapes(suite) == [(16, 4), (32, 2), (64, 1)] and len(suite.points()) == 6
+    assert suite.all_axes.keys() == {"framework", "sequence_length", "micro_batch_size"}
+    assert parse(f'compares = ["sequence_length"]\n{TOGETHER}').compares == ["sequence_length"]
+
+
+def test_choosing_values_of_one_axis_keeps_what_goes_with_them() -> None:
+    assert shapes(apply_overrides(parse(TOGETHER), ["sequence_length=64"])) == [(64, 1)]
+    assert shapes(apply_overrides(parse(TOGETHER), ["micro_batch_size=4,1"])) == [(16, 4), (64, 1)]
+    assert refuse_override("sequence_length=48", suite=TOGETHER) == (
+        '-s "sequence_length=48": sequence_length goes together with micro_batch_size in this suite: 48 is none of 16, 32, 64'
+    )
+    scaled = parse(TOGETHER + "[scale.one.point]\nsequence_length = 8\n")
+    assert shapes(apply_scale(scaled, "one")) == [(8, 8)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[4, 2, 1]", "[4, 2]", "its axes must have as many values as each other: sequence_length 3, micro_batch_size 2"),
+        ("[4, 2, 1]", "4", "micro_batch_size = 4: must be a list of values"),
+        ("[4, 2, 1]", "[]", "micro_batch_size = []: must be a list of values"),
+        ("[4, 2, 1]", "[4, 2, 0]", "micro_batch_size = 0: must be greater than or equal to 1"),
+        ("micro_batch_size", "micro_batch", 'unknown key "micro_batch"'),
+        ("micro_batch_size = [4, 2, 1]", "", "{'sequence_length': [16, 32, 64]}: must be a table of two axes or more, whose values go together"),
+        ("[axes]", "[axes]\nmicro_batch_size = [1]", "sets micro_batch_size, and [axes] does, too"),
+        ('model = "tiny"', "micro_batch_size = 1", "sets micro_batch_size, and [point] does, too"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_what_goes_together_is_told_in_one_line(old: str, new: str, message: str) -> None:
+    said = refuse(TOGETHER.replace(old, new, 1))
+    assert said.startswith("[[together]] number 1") and message in said

@@ -12,6 +12,7 @@ from hvbench.analysis.topics import (
     compilation,
     frameworks,
     growth,
+    largest,
     memory,
     noise,
     once,
@@ -33,6 +34,7 @@ from hvbench.analysis.topics.topic import Topic
 
 TOPICS: list[Topic] = [
     throughput.FASTEST,
+    largest.TOPIC,
     once.TOPIC,
     frameworks.TOPIC,
     throughput.TOPIC,

@@ -69,7 +69,9 @@ def _find_compiled(run: Run) -> list[Compiled]:
     ratios = step_ratios(run, {str(one["point_id"]): (one["point_id"], other["point_id"]) for one, other in pairs})
     found = []
     for one, other in pairs:
-        a, b = (points[points["point_id"] == row["point_id"]].set_index("repeat")[[FIRST, STEP]] for row in (one, other))
+        a, b = (
+            points[points["point_id"] == row["point_id"]].set_index("repeat")[[FIRST, STEP]] for row in (one, other)
+        )
         both = a.merge(b, left_index=True, right_index=True, suffixes=("", "_base")).astype(float)
         ratio = ratios.get(str(one["point_id"]))
         if ratio is None or both.empty:
@@ -185,7 +187,10 @@ def _raw(each: Compiled) -> dict[str, Any]:
     steps = each.steps if each.pays else None
     return (
         {**{name: each.one[name] for name in AXES}, "point_id": each.one["point_id"], "rounds": each.steps.n}
-        | {"base_first_step_seconds": each.base_first_seconds.centre, "base_step_seconds": each.base_step_seconds.centre}
+        | {
+            "base_first_step_seconds": each.base_first_seconds.centre,
+            "base_step_seconds": each.base_step_seconds.centre,
+        }
         | spread_columns(FIRST, *_three(each.first_seconds))
         | spread_columns("compile_seconds", *_three(each.extra_seconds))
         | spread_columns(STEP, *_three(each.step_seconds))
@@ -243,7 +248,9 @@ def by_framework_pairs(choice: Choice) -> dict[str, list[tuple[Row, Row]]]:
 def _describe(
     draft: Draft, run: Run, choice: Choice, framework: str, family: PointFamily, mine: Sequence[Compiled]
 ) -> Said:
-    one, other = (draft.label(describe_value(AXIS, value, emulated=frozenset())) for value in (choice.one, choice.other))
+    one, other = (
+        draft.label(describe_value(AXIS, value, emulated=frozenset())) for value in (choice.one, choice.other)
+    )
     where = f"in {title_of(run, framework)}"
     clause = describe_family(draft, family, Sides(one=one, other=other, things=PAIRS))
     paying = [each for each in mine if each.pays and each.extra_seconds.centre > 0]

@@ -16,8 +16,8 @@ NAME = "once"
 
 
 def is_about_speed(run: Run) -> bool:
-    """Whether the run's question is about speed; of learning one launch can say something."""
-    return not run.was_evaluated
+    """Whether the run's question is about speed; of learning, and of what fits, one launch can say something."""
+    return not run.was_evaluated and not run.request.get("search")
 
 
 def describe_once(run: Run) -> list[Sentence]:

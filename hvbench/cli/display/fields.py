@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from hvbench.spec.knob import presets_of
 from hvbench.spec.point import Point
+from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 
 
 def describe_fields() -> str:
     """Every field of a point and every measurement setting: name, default, meaning."""
     lines = []
-    for title, model in (("[point] and [axes]", Point), ("[measure]", MeasureSettings)):
+    for title, model in (
+        ("[point], [axes] and [[together]]", Point),
+        ("[search]", Search),
+        ("[measure]", MeasureSettings),
+    ):
         lines.append(title)
         for name, field in model.model_fields.items():
-            default = "from model" if field.is_required() else str(field.default)
+            needed = "from model" if model is Point else "needed"
+            default = needed if field.is_required() else str(field.default)
             lines.append(f"  {name:28} {default:12} {field.description}")
         if model is Point:
             for optimizer, preset in presets_of(Point)["optimizer"].items():

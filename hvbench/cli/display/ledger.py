@@ -62,6 +62,7 @@ class Ledger:
     def extend(self, jobs: Sequence[Job]) -> None:
         """Launches were added to the plan."""
         self.jobs = [*self.jobs, *jobs]
+        self.suffixes = distinguish(job.point for job in [*self.done_before, *self.jobs])
 
     def name(self, point: Point) -> str:
         """A point in one glance."""

@@ -90,7 +90,7 @@ class Display:
     def extend(self, jobs: Sequence[Job], reason: str) -> None:
         """More launches than planned."""
         self.ledger.extend(jobs)
-        self.say(f"{reason}: {len(jobs)} more launches{describe_rest(self.ledger)}")
+        self.say(f"{reason}: {len(jobs)} more launch{'es' * (len(jobs) != 1)}{describe_rest(self.ledger)}")
 
     def describe_job(self, job: Job) -> str:
         """A launch in one glance."""

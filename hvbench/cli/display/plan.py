@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from hvbench.plan.jobs import Job, Plan, Skipped, make_plan, require_runnable
 from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.risks import describe_wire_risks
+from hvbench.plan.search import TRIES, describe_search, plan_search, require_limit
 from hvbench.plan.together import describe_together
 from hvbench.plan.turns import Turns, decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
@@ -54,9 +55,7 @@ class Expected:
     is_measured: bool
 
 
-def describe_plan(
-    suite: Suite, *, np: int | None, memory_limit_bytes: int | None = None, lists_all: bool = False
-) -> str:
+def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> str:
     """A row a point with launches and time, skipped points by reason, what may not fit, time in all, what it will tell.
 
     Raises DataError for a text that cannot be read, and UsageError where no point can run, as a sweep does.
@@ -69,28 +68,37 @@ def describe_plan(
     losses = list(filter(None, (text.check(source, encoding=encoding) for source, encoding in texts)))
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
+    if suite.search:
+        require_limit(suite.search, suite.measure, points, where=suite.where)
+        plan, _ = plan_search(plan, suite.search, suite.measure, where=suite.where)
     site = describe_site(is_single_host=context.is_single_host)
-    turns = decide_turns([job.point for job in plan.jobs], suite.measure, site, where=suite.where)
+    asked = [] if suite.search else [job.point for job in plan.jobs]
+    turns = decide_turns(asked, suite.measure, site, where=suite.where)
     in_turns = {job.point.point_id: turns.side_of(job.point) is not None for job in plan.jobs}
     earlier = find_earlier(plan.jobs, root=RESULTS, suite=suite.name, in_turns=in_turns)
     expected = expect(plan.jobs, suite.measure, earlier)
+    if suite.search:
+        expected = [replace(row, launches=TRIES - 1 + suite.measure.repeats, is_measured=False) for row in expected]
     pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
     parts = [
         [f"{suite.name}: {suite.question}"],
         losses,
         describe_command(suite, plan),
+        describe_searched(suite),
         [*show_table(expected, lists_all=lists_all), *show_constants(plan, suite)],
         describe_skipped(plan.skipped),
         [
             f"pretraining {each.name}, about {format_duration(each.seconds)}, by {each.point.framework}"
             for each in pretrainings
         ],
-        list_warnings(plan, memory_limit_bytes=memory_limit_bytes),
+        list_warnings(plan, memory_limit_bytes=suite.measure.memory_limit_bytes),
         describe_ranks(plan, np=context.size) if context.is_single_host else [],
         [turns.line] if turns.line else [],
-        describe_power(suite.measure, plan, earlier),
+        [] if suite.search else describe_power(suite.measure, plan, earlier),
         [
-            describe_total(suite.measure, plan, np=context.size),
+            describe_total(suite.measure, plan, np=context.size)
+            if suite.search is None
+            else describe_tries(plan, expected),
             describe_time(suite.measure, plan, expected, pretrainings=pretrainings, earlier=earlier)
             + describe_aim(suite.measure, plan, turns),
         ],
@@ -192,7 +200,7 @@ def show_constants(plan: Plan, suite: Suite) -> list[str]:
     points = list(dict.fromkeys(job.point for job in plan.jobs))
     varying = set(varying_fields(points))
     values = values_of(points[0])
-    named = [name for name in values if name in {*suite.base, *suite.axes, "world_size"}]
+    named = [name for name in values if name in {*suite.base, *suite.all_axes, "world_size"}]
     same = {name: values[name] for name in named if name not in varying}
     return [f"the same for all: {describe_values(same)}"] if same and len(points) > 1 else []
 
@@ -240,6 +248,21 @@ def describe_total(settings: MeasureSettings, plan: Plan, *, np: int) -> str:
         f"{count(len(plan.jobs), 'launch', 'launches')} of points ({settings.repeats} each) on {count(np, 'rank')}, "
         f"{len(plan.skipped)} skipped; {settings.warmup_steps} warm-up and {settings.steps} timed steps each"
     )
+
+
+def describe_searched(suite: Suite) -> list[str]:
+    """What is searched, and what the table shows of it; nothing of another suite."""
+    if suite.search is None:
+        return []
+    return [
+        f"searched: {describe_search(suite.search, suite.measure)}, from the value that the estimate of memory says"
+    ]
+
+
+def describe_tries(plan: Plan, rows: Sequence[Expected]) -> str:
+    """How many launches a search takes, about."""
+    launches = sum(row.launches for row in rows)
+    return f"about {count(launches, 'launch', 'launches')} for {count(len(rows), 'configuration')}, {len(plan.skipped)} skipped"
 
 
 def describe_time(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from hvbench.cli.display.choose import choose_display
@@ -45,7 +45,10 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
             return 0
         display = choose_display(outputs.display)
         has_report = outputs.with_report or bool(outputs.trackers)
-        suite = options.apply_to(load())
+        loaded = load()
+        # Where a suite asks what fits, running out of memory is an answer.
+        answers = {"oom"} if loaded.search or loaded.measure.memory_limit_bytes is not None else set()
+        suite = options.apply_to(loaded)
         folder = options.run_folder(RESULTS, suite.name)
         path = folder.path
         records = f"records: {path}"
@@ -58,7 +61,7 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
             is_single_host=launch.context.is_single_host,
         )
         host = {"memory_bytes": usable_memory_bytes(), "is_single_host": launch.context.is_single_host}
-        shortages = describe_shortages(sweep.plan.jobs, limit_bytes=options.memory_limit_bytes, **host)
+        shortages = describe_shortages(sweep.plan.jobs, limit_bytes=suite.measure.memory_limit_bytes, **host)
         for line in (*shortages, *describe_wire_risks(sweep.plan.jobs)):
             display.warn(line)
         try:
@@ -70,7 +73,7 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
                 display.show(partial, path=path)
             raise
     display.show(report_measured_run(path, outputs.trackers) if has_report else records, path=path)
-    require_all_ok(sweep, see=path / ("report.html" if has_report else "logs"))
+    require_all_ok(sweep, see=path / ("report.html" if has_report else "logs"), answers=answers)
     return 0
 
 
@@ -106,9 +109,9 @@ def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: P
         sweep.run(coordinator, display)
 
 
-def require_all_ok(sweep: Sweep, *, see: Path) -> None:
-    """Raise PointsFailed, with the outcomes counted and where to look, unless every launch ended in `ok`."""
-    bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped")}
+def require_all_ok(sweep: Sweep, *, see: Path, answers: Collection[str] = ()) -> None:
+    """Raise PointsFailed, with the outcomes counted and where to look, unless every launch ended in `ok`, or in one of `answers`."""
+    bad = {status: count for status, count in sweep.statuses.items() if status not in ("ok", "skipped", *answers)}
     if bad:
         counts = ", ".join(f"{count} {status}" for status, count in sorted(bad.items()))
         total = sum(sweep.statuses.values())

@@ -19,11 +19,12 @@ from typing import Any
 
 from hvbench.comparison.ab.worktrees import add_worktree
 from hvbench.errors import LaunchError, UsageError
+from hvbench.spec.axes import check_axes
 from hvbench.spec.choices import split_choices
 from hvbench.spec.fields import Fields, PointFields
 from hvbench.spec.messages import did_you_mean, shorten
 from hvbench.spec.settings import MeasureSettings
-from hvbench.spec.suite import Suite, check_axes
+from hvbench.spec.suite import Suite
 from hvbench.worker.turns import PROTOCOL
 
 START = "from hvbench.cli import main; main()"
@@ -116,7 +117,7 @@ def require_fields(arm: Arm, fields: Fields) -> None:
 def require_fixed_fields(arms: Sequence[Arm], suite: Suite) -> None:
     """Raise UsageError where an arm sets a field that the suite sweeps over."""
     changed = set().union(*(arm.changed_fields for arm in arms))
-    if swept := sorted(changed & set(suite.axes)):
+    if swept := sorted(changed & set(suite.all_axes)):
         raise UsageError(
             f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
         )

@@ -162,7 +162,7 @@ def find_common(suites: Mapping[str, Suite], *, changed: Collection[str]) -> tup
 
 def choices_of(suite: Suite, *, changed: Collection[str]) -> dict[str, list[Any]]:
     """Name -> the values that the points of a suite have of it, without names in `changed`."""
-    given = {**{name: [value] for name, value in {**DEFAULTS, **suite.base}.items()}, **suite.axes}
+    given = {**{name: [value] for name, value in {**DEFAULTS, **suite.base}.items()}, **suite.all_axes}
     return {name: choices for name, choices in given.items() if name not in changed}
 
 
