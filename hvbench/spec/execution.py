@@ -14,6 +14,10 @@ def _recomputed(text: str) -> str:
     return "all activations kept" if text == "none" else f"{text} recomputed"
 
 
+def _attended(text: str) -> str:
+    return f"{text} attention"
+
+
 def _compiled(text: str) -> str:
     return {"none": "not compiled", "default": "compiled"}.get(text, f"compiled, {text}")
 
@@ -54,4 +58,8 @@ class ExecutionPart(Part):
     ] = Field("none", description="forward and backward pass by torch.compile or XLA; max: its slowest search")
     recompute: Annotated[Literal["none", "block", "attention"], Knob(in_words=_recomputed)] = Field(
         "none", description="computed again in the backward pass: each whole block, or the attention half of it"
+    )
+    attention: Annotated[Literal["fused", "plain"], Knob(in_words=_attended)] = Field(
+        "fused",
+        description="fused keeps no matrix of all pairs of tokens, its memory grows with the length; plain: the textbook",
     )

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`switches` (of TF32), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -48,6 +48,7 @@ OPTIMIZER_KNOBS = {
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
 RECOMPUTED = ("none", "block", "attention")
+ATTENTION_LENGTHS = (700, 1100)  # strips of TensorFlow's: three that are traced one by one, a loop over five
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 LOOKED_AT = 4  # backward passes of a step
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
@@ -278,6 +279,30 @@ def record_recompute(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_attention(twin: Twin) -> Arrays:
+    """Losses and gradients with fused attention and with the textbook's; with dropout the losses beside the point as well."""
+    arrays = {}
+    choices = itertools.product(("fused", "plain"), ("causal_lm", "masked_lm"), (0.0, DROPOUT), ATTENTION_LENGTHS)
+    for attention, objective, rate, length in choices:
+        if rate and (attention, objective) != ("fused", "causal_lm"):
+            continue
+        sizes = {"sequence_length": length, "micro_batch_size": 1, "gradient_accumulation_steps": 1}
+        point = small_point(twin.framework, attention=attention, objective=objective, dropout=rate, **sizes)
+        batch, trainer = twin.batches(point).train_batch(0), twin.trainer(point, lively_weights(point), precision=FP64)
+        name = f"{attention}/{objective}/{rate}/{length}"
+        arrays[f"{name}/loss"] = np.array(trainer.backward(*batch, loss_scale=1.0))
+        gradients = trainer.allreduce_kept()[0]
+        arrays |= {f"{name}/gradient/{key}": value for key, value in gradients.items()}
+        if rate:
+            state, direction = trainer.state(), random_direction(gradients, seed=0)
+            for sign in (-1, 1):
+                moved = {f"parameters/{key}": value * sign * FINITE_STEP for key, value in direction.items()}
+                trainer.load_state({key: value + moved.get(key, 0) for key, value in state.items()})
+                arrays[f"{name}/beside/{sign}"] = np.array(trainer.backward(*batch, loss_scale=1.0))
+            arrays[f"{name}/slope"] = np.array(sum(np.sum(gradients[key] * direction[key]) for key in direction))
+    return arrays
+
+
 def record_padding(twin: Twin) -> Arrays:
     """Logits and gradients of one batch, with rows of zeros below the output projection and without: `PADDING/NAME`."""
     arrays = {}
@@ -398,6 +423,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "float64.npz", **record_float64(twin))
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))
+    np.savez(folder / "attention.npz", **record_attention(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))
     for objective in ("masked_lm", "classification"):

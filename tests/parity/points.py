@@ -44,6 +44,7 @@ SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 16, 2)]
 # Choices that change time and memory alone, each at a cut that is traced without it, too. What is compiled is the same graph at
 # either world size, which PyTorch's compiler keeps in its cache.
 EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
+    ((1, 16, 4), {"attention": "plain"}),
     ((1, 16, 4), {"recompute": "block"}),
     ((1, 16, 4), {"recompute": "block", "compile": "default"}),
     ((2, 16, 2), {"recompute": "attention"}),
@@ -59,6 +60,15 @@ INPUTS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((1, 16, 4), {"input": "framework"}),
     ((2, 16, 2), {"input": "framework", "input_workers": 2}),
 ]
+# Attention in several strips, which is longer than one of TensorFlow's, and as in the textbook.
+LONG: dict[str, Any] = {
+    "model": "small",
+    "num_layers": FEWER_LAYERS,
+    "sequence_length": 300,
+    "micro_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+}
+LONG_EXECUTIONS: list[dict[str, Any]] = [{}, {"attention": "plain"}]
 
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A
 # classifier's loss is a mean over samples, where the others' is one over tokens, and takes 64 of them: over 16, one last
@@ -118,6 +128,11 @@ def split_point(framework: str, split: tuple[int, int, int], **knobs: Any) -> Po
         num_layers=FEWER_LAYERS,
         **knobs,
     )
+
+
+def long_point(framework: str, **knobs: Any) -> Point:
+    """A longer sequence on each of two ranks."""
+    return make_point(framework, 2, **{**LONG, **knobs})
 
 
 def configured_point(framework: str, configuration: tuple[int, str, str]) -> Point:
@@ -181,6 +196,7 @@ def all_points() -> list[Point]:
         points += [configured_point(framework, configuration) for configuration in CONFIGURATIONS]
         points += [split_point(framework, split) for split in SPLITS]
         points += [split_point(framework, split, **knobs) for split, knobs in [*EXECUTIONS, *INPUTS]]
+        points += [long_point(framework, **knobs) for knobs in LONG_EXECUTIONS]
         for world_size in WORLD_SIZES:
             points.append(warming_point(framework, world_size))
         points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]

@@ -1,4 +1,4 @@
-"""What is compiled or recomputed changes time and memory alone: losses, gradients and updates stay those of the same training without it."""
+"""What is compiled, recomputed or cut changes time and memory alone: losses, gradients and updates stay those of the same training without it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.training.flops import recomputed_flops_per_token
-from tests.parity.alone import DROPOUT, RECOMPUTED, small_point
-from tests.parity.points import EXECUTIONS, split_point
+from tests.parity.alone import ATTENTION_LENGTHS, DROPOUT, FINITE_STEP, RECOMPUTED, small_point
+from tests.parity.points import EXECUTIONS, LONG_EXECUTIONS, long_point, split_point
 
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
 each_execution = pytest.mark.parametrize(("split", "knobs"), EXECUTIONS, ids=str)
@@ -33,6 +33,44 @@ def test_a_twin_agrees_with_itself_without_the_choice(traced, framework, split, 
     parity = compare_points(traced[split_point(framework, split)], traced[split_point(framework, split, **knobs)])
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+
+
+@pytest.mark.parametrize("knobs", LONG_EXECUTIONS, ids=str)
+def test_twins_agree_on_a_longer_sequence(traced, knobs):
+    parity = compare_points(*(traced[long_point(framework, **knobs)] for framework in FRAMEWORKS))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+
+
+@pytest.mark.parametrize("knobs", LONG_EXECUTIONS[1:], ids=str)
+@each_framework
+def test_a_twin_agrees_with_itself_on_a_longer_sequence(traced, framework, knobs):
+    parity = compare_points(traced[long_point(framework)], traced[long_point(framework, **knobs)])
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+
+
+@pytest.mark.parametrize("length", ATTENTION_LENGTHS)
+@pytest.mark.parametrize("objective", ["causal_lm", "masked_lm"])
+@each_framework
+def test_fused_attention_is_that_of_the_textbook_at_any_length(alone, framework, objective, length):
+    """In float64; the last strip is shorter than the others."""
+    numbers, name = alone[framework, "attention"], f"{objective}/0.0/{length}"
+    fused = {key: value for key, value in numbers.items() if key.startswith(f"fused/{name}/")}
+    assert len(fused) > 15
+    for key, value in fused.items():
+        assert relative_error(value, numbers[key.replace("fused", "plain", 1)]) < 1e-12, key
+
+
+@pytest.mark.parametrize("length", ATTENTION_LENGTHS)
+@each_framework
+def test_gradients_with_dropout_are_those_of_the_loss_with_the_same_masks(alone, framework, length):
+    """Against finite differences in float64: the backward pass of a strip draws its mask again."""
+    numbers, name = alone[framework, "attention"], f"fused/causal_lm/{DROPOUT}/{length}"
+    slope = (numbers[f"{name}/beside/1"] - numbers[f"{name}/beside/-1"]) / (2 * FINITE_STEP)
+    assert slope == pytest.approx(float(numbers[f"{name}/slope"]), rel=1e-6)
+    assert abs(numbers[f"{name}/loss"] - numbers[f"fused/causal_lm/0.0/{length}/loss"]) > 1e-3, "it drops"
 
 
 @each_rate

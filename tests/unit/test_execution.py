@@ -113,6 +113,7 @@ def test_values_in_words_and_in_a_suite() -> None:
     words = {
         ("compile", "none"): "not compiled", ("compile", "default"): "compiled", ("compile", "max"): "compiled, max",
         ("recompute", "none"): "all activations kept", ("recompute", "attention"): "attention recomputed",
+        ("attention", "plain"): "plain attention",
     }  # fmt: skip
     assert {key: describe_value(*key, emulated=frozenset()) for key in words} == words
     suite = parse_suite(

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
+from hvbench.frameworks.pytorch.attention import attention
 from hvbench.frameworks.pytorch.execution import compiled, recomputed
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
@@ -103,8 +104,7 @@ class Model:
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
         # Not q, k, v = qkv[0], …: the gradient of every index is a tensor of qkv's size, mostly zeros.
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, H, T, Q]
-        is_causal = self.point.is_causal
-        heads = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, dropout_p=rate)  # [B, H, T, Q]
+        heads = attention(q, k, v, point=self.point, rate=rate, seed=None)  # [B, H, T, Q]
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

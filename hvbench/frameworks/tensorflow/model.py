@@ -8,17 +8,15 @@ Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import record
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
-from hvbench.frameworks.tensorflow.execution import recomputed
+from hvbench.frameworks.tensorflow.attention import attention
+from hvbench.frameworks.tensorflow.execution import _with_gradient, recomputed
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
@@ -97,14 +95,8 @@ class Model:
         H = self.point.num_heads
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, H, T, Q]
-        scores = self._widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(W // H)  # [B, H, T, T]
-        if self.point.is_causal:
-            future = np.triu(np.full((T, T), -np.inf), k=1)
-            scores += tf.constant(future, self.parameter_dtype)
-        attention = tf.nn.softmax(scores)
-        if self.is_native:  # else probabilities stay unrounded, as in PyTorch's fused kernel
-            attention = self._round(attention)
-        heads = tf.transpose(tf.matmul(drop(attention), v), (0, 2, 1, 3))  # [B, T, H, Q]
+        heads = attention(q, k, v, point=self.point, rate=drop.rate, seed=drop.next_seed())
+        heads = tf.transpose(heads, (0, 2, 1, 3))  # [B, T, H, Q]
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -148,10 +140,15 @@ class _Dropout:
         self.calls = 0
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        seed = self.next_seed()
+        return x if seed is None else tf.nn.experimental.stateless_dropout(x, self.rate, seed=seed)
+
+    def next_seed(self) -> tf.Tensor | None:
+        """The seed [2] of another mask; None where nothing is dropped."""
         if not self.rate:
-            return x
+            return None
         self.calls += 1
-        return tf.nn.experimental.stateless_dropout(x, self.rate, seed=self.seed + (0, self.calls))
+        return self.seed + (0, self.calls)
 
 
 def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -> tf.Tensor:
@@ -166,26 +163,6 @@ def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -
 
 # GELU and layer norm with their gradients written out, which saves passes over memory: TensorFlow has no fused CPU kernels
 # for them.
-
-
-def _with_gradient(
-    function: Callable[..., tuple[tf.Tensor, Callable[[tf.Tensor], object]]],
-) -> Callable[..., tf.Tensor]:
-    """A function from tensors to the result of `function`, whose gradients are those that its second value returns.
-
-    As tf.custom_gradient, which in a graph also passes all arguments on as outputs: each of them gets a gradient of zeros, which is
-    traced and pruned, and what it registers for a trace is never freed.
-    """
-
-    @functools.wraps(function)
-    def call(*arguments: tf.Tensor) -> tf.Tensor:
-        tensors = [tf.convert_to_tensor(argument) for argument in arguments]
-        with record.stop_recording():
-            result, backward = function(*tensors)
-        record.record_operation(function.__name__, [result], tensors, lambda d: tf.nest.flatten(backward(d)))
-        return result
-
-    return call
 
 
 @_with_gradient
