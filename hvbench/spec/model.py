@@ -45,4 +45,6 @@ class ModelPart(Part):
     vocab_size: Annotated[int, Field(ge=256, le=1_000_000), Knob(unit="tokens")] = Field(
         description="256: raw bytes; more: a trained BPE"
     )
-    sequence_length: Annotated[Count, Knob(unit="tokens")] = Field(description="tokens per sample")
+    sequence_length: Annotated[Count, Knob(in_words="{} tokens a sequence".format, unit="tokens")] = Field(
+        description="tokens per sample"
+    )

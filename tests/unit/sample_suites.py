@@ -27,7 +27,9 @@ def seconds_of(point: Point) -> tuple[float, float, float]:
     share = {"fp32": 1.0, "bf16": 0.8, "fp16": 1.3}[point.precision] * (1.05 if point.framework == "pytorch" else 1.0)
     if point.compile != "none":
         share *= 0.9 if point.framework == "pytorch" else 1.25
-    forward = share * (0.02 + 0.01 * point.micro_batch_size) / 3
+    share *= 1.0 if point.recompute == "none" else 1.3
+    share *= 1.0 + max(0, point.sequence_length - 128) / (8192 if point.attention == "fused" else 4096)
+    forward = share * (0.02 + 0.01 * point.micro_batch_size * max(1.0, point.sequence_length / 128)) / 3
     wire = {"none": 0.05, "fp16": 0.07}[point.compression]
     wire += 0.02 * (point.fusion_threshold_bytes == 0)
     wire *= {"native": 0.8, "parameter_server": 2.0, "parameter_server_async": 1.5, "local": 0.0}.get(point.strategy, 1)
@@ -46,6 +48,7 @@ def make_runs_of(suite: Suite, *, repeats: int = 5, noise: float = 0.004) -> Run
                 fixed = point.model_copy(update={"world_size": world})
                 records.append(make_launch_of(fixed, suite, repeat=repeat, drift=drift, noise=noise))
     request = {"suite": suite.name, "question": suite.question, "compares": list(suite.compares), "command": COMMAND}
+    request |= {"together": [dict(group) for group in suite.together]}
     return Run(records, request)
 
 
@@ -69,6 +72,12 @@ def make_launch_of(point: Point, suite: Suite, *, repeat: int, drift: float, noi
     first = step + (0.0 if point.compile == "none" else {"pytorch": 20.0, "tensorflow": 4.0}[point.framework] * spread)
     losses = [5.0 - 0.1 * i + (0.001 if point.precision != "fp32" else 0.0) for i in range(steps)]
     memory = int(2**20 * (300 + 20 * point.micro_batch_size * (0.7 if point.precision != "fp32" else 1.0)))
+    fields = point.model_dump()
+    if limit := suite.measure.memory_limit_bytes:
+        matrix = (3000 if point.attention == "plain" else 100) * point.sequence_length / 8192
+        memory = int(2**20 * (600 + matrix * (1.0 if point.recompute == "none" else 0.3)))
+        if memory > limit:
+            return limited(make_record([], repeat=repeat, status="oom", **fields), limit)
     ranks = [
         make_rank(
             rank, step_seconds=[first, *[step] * (steps - 1)], data_seconds=[0.0] * steps, loss=losses,
@@ -76,5 +85,10 @@ def make_launch_of(point: Point, suite: Suite, *, repeat: int, drift: float, noi
         )
         for rank in range(point.world_size)
     ]  # fmt: skip
-    fields = point.model_dump()
-    return make_record(ranks, repeat=repeat, warmup_steps=suite.measure.warmup_steps, parity=make_stamp(), **fields)
+    record = make_record(ranks, repeat=repeat, warmup_steps=suite.measure.warmup_steps, parity=make_stamp(), **fields)
+    return limited(record, limit)
+
+
+def limited(record: Record, limit_bytes: int | None) -> Record:
+    """The same launch under a limit of memory."""
+    return record.model_copy(update={"measure": record.measure.model_copy(update={"memory_limit_bytes": limit_bytes})})

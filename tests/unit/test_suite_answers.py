@@ -9,7 +9,10 @@ import pytest
 
 from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.show.sentences import Sentence
-from tests.unit.sample_suites import make_run_of
+from hvbench.analysis.topics.lengths import length_table, plot_lengths
+from hvbench.analysis.topics.throughput.plot import plot_swept_axes
+from hvbench.spec.suite import apply_overrides, load_suite
+from tests.unit.sample_suites import SUITES, make_run_of, make_runs_of
 
 N = r"5 rounds"
 INTERVAL = r"95 % interval -?[\d.]+ to -?[\d.]+ %"
@@ -48,6 +51,10 @@ ANSWERS = {
     ),
     "compression": rf"^fp16 on the wire is [\d.]+ % slower than uncompressed over the 6 pairs of points \({INTERVAL}, {N}; [\d.]+ to [\d.]+ % in each\)\.$",
     "knobs": rf"^Fusion matters most: fusion 128 MiB is \d+ % faster than no fusion over the 6 pairs of points \({INTERVAL}, {N}",
+    "long_sequences": (
+        r"^Under 1\.25 GiB a worker fused attention fits sequences at least 4 to 16 times as long as plain attention \(8,192 instead of 512 tokens in PyTorch, "
+        rf"8,192 instead of 512 tokens in TensorFlow\), and it is [\d.]+ % faster \({INTERVAL}, {N}; .* in each\)\.$"
+    ),
     "precision": (
         rf"^bf16.* is 2[\d.]+ % faster than fp32 over the 4 pairs of points \({INTERVAL}, {N}; .*\); it needs [\d.]+ % less memory "
         rf"\({INTERVAL}, {N}; .*\); its training loss at the end is within 0\.\d+ % of fp32's; fp16.* is 2[\d.]+ % slower than fp32 .*{N}.*\.$"
@@ -70,7 +77,7 @@ def test_the_first_sentence_answers_the_suite_s_question(name: str) -> None:
     assert not said.is_open
 
 
-@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"breakdown"}))
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"breakdown", "long_sequences"}))
 def test_one_launch_a_point_names_the_price(name: str) -> None:
     text = first_sentence(name, 1).text
     assert re.search(
@@ -81,14 +88,14 @@ def test_one_launch_a_point_names_the_price(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"smoke", "breakdown", "batch"}))
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"smoke", "breakdown", "batch", "long_sequences"}))
 def test_what_cannot_be_said_has_a_price(name: str) -> None:
     """Rounds that scatter by as much as the choices differ."""
     run = make_run_of(name, repeats=3, noise=1.0)
     text = find_answer(run).headlines[0].text
     assert "cannot say" in text or name == "scaling", text
     assert re.search(
-        r"; a difference of 5 % takes about \d+ more rounds, .*: `hvbench sweep .* repeats=\d+`\.$", text
+        r"; a difference of (5|20|50) % takes about \d+ more rounds, .*: `hvbench sweep .* repeats=\d+`\.$", text
     ), text
 
 
@@ -97,3 +104,33 @@ def test_ranks_are_faster_and_a_precision_is() -> None:
     details = [each.text for each in find_answer(make_run_of("scaling", repeats=5)).details]
     said = [text for text in details if re.match(r"^\d ranks", text)]
     assert said and all(re.match(r"^\d ranks are [\d.]+", text) for text in said), details
+
+
+def test_a_suite_of_lengths_says_what_each_choice_fits_and_costs() -> None:
+    run = make_run_of("long_sequences", repeats=5)
+    found = find_answer(run)
+    said = [each.text for each in (*found.headlines, *found.details) if each.topic == "lengths"]
+    assert re.search(
+        r"block recomputed fits sequences 4 times as long as all activations kept \(2,048 instead of 512 tokens in PyTorch, 2,048 instead of 512 tokens in "
+        rf"TensorFlow\), and it is 2[\d.]+ % slower \({INTERVAL}, {N}; ", said[1]
+    ), said  # fmt: skip
+    table = length_table(run)
+    column = table.header.index("longest (tokens)")
+    assert {(row[1], row[2]): row[column : column + 2] for row in table.cells} == {
+        ("none", "fused"): ["8,192", "–"], ("block", "fused"): ["8,192", "–"], ("none", "plain"): ["512", "2,048"], ("block", "plain"): ["2,048", "8,192"],
+    }  # fmt: skip
+    figures = plot_lengths(run) | plot_swept_axes(run)
+    assert {"memory_by_sequence_length", "loss_by_sequence_length", "throughput_by_sequence_length"} <= set(figures)
+    assert {
+        panel.get_xlabel() for figure in figures.values() for panel in figure.axes if "sequence" in panel.get_xlabel()
+    } == {"sequence length (tokens)"}
+    assert "throughput_by_micro_batch_size" not in figures, "which goes together with the length"
+
+
+def test_where_the_length_alone_varies_the_longest_of_each_framework_is_said() -> None:
+    suite = apply_overrides(load_suite(SUITES / "long_sequences.toml"), ["attention=plain", "recompute=none"])
+    said = find_answer(make_runs_of(suite, repeats=3)).headlines[0].text
+    assert (
+        said
+        == "Under 1.25 GiB a worker sequences of 512 tokens fit in PyTorch, 2,048 do not; 512 tokens fit in TensorFlow, 2,048 do not."
+    )

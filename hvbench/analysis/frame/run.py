@@ -63,8 +63,16 @@ class Run:
 
     @property
     def other_axes(self) -> list[str]:
-        """The same without the framework, which has a colour or a column of its own."""
-        return [axis for axis in self.varying_axes if axis != "framework"]
+        """The same without the framework, which has a colour or a column of its own, and without what goes together with another axis."""
+        bound = {name for names in self.bound_axes.values() for name in names}
+        return [axis for axis in self.varying_axes if axis != "framework" and axis not in bound]
+
+    @cached_property
+    def bound_axes(self) -> dict[str, list[str]]:
+        """Axis -> those whose values go together with its own, as the suite says; of those that go together the first is named."""
+        groups = self.request.get("together")
+        groups = [list(group) for group in groups if isinstance(group, Mapping)] if isinstance(groups, list) else []
+        return {names[0]: names[1:] for names in groups if len(names) > 1}
 
     @cached_property
     def compared_axes(self) -> list[str]:

@@ -53,8 +53,9 @@ def list_choices(run: Run, axes: Sequence[str]) -> list[Choice]:
         if pd.api.types.is_numeric_dtype(summary_of(run)[axis]):
             others = others[-1:]
         for other in (value for value in others if value is not None and first is not None):
-            pairs = pair_values(measured, axis, other, first)
-            lost = count_unmeasured(asked, axis, other, first)
+            bound = run.bound_axes.get(axis, ())
+            pairs = pair_values(measured, axis, other, first, bound=bound)
+            lost = count_unmeasured(asked, axis, other, first, bound=bound)
             if pairs:
                 found.append(Choice(axis=axis, one=other, other=first, pairs=pairs, unmeasured=lost))
     return found

@@ -34,18 +34,19 @@ UPDATE = Words(
     verb="spends", more="more on all-reduce and update per token", less="less on all-reduce and update per token",
     times="times as much on all-reduce and update per token as",
 )  # fmt: skip
+OTHER_NUMBERS = ("world_size", "link_bits_per_second", "sequence_length")  # of which other topics speak
 OF_OVERHEAD = (0.5, 0.2, 0.05)  # a whole pass more or less changes it by half and more
 OVERHEAD = "exchange_and_update_seconds_per_token"
 
 
 def swept_number(run: Run) -> str | None:
-    """The axis of numbers that the question compares, if it is one: a batch, passes, a length."""
+    """The axis of numbers that the question compares, if it is one: a batch, passes."""
     if run.was_evaluated or len(run.compared_axes) != 1:
         return None
     axis = run.compared_axes[0]
     if is_own(axis) and (not run.names_axes or run.speed is STEPS):
         return None  # a number that may mean anything, or a larger step that may do more
-    is_swept = is_number(summary_of(run)[axis]) and axis not in ("world_size", "link_bits_per_second")
+    is_swept = is_number(summary_of(run)[axis]) and axis not in OTHER_NUMBERS
     values = order_values(axis, [row[axis] for row in measured_rows(run)])
     return axis if is_swept and len(values) > 1 and None not in values else None
 
@@ -64,7 +65,7 @@ def describe_growth(run: Run) -> list[Sentence]:
     values = order_values(axis, [row[axis] for row in measured])
     first, last = values[0], values[-1]
     smallest, largest = (draft.label(_in_words(axis, value)) for value in (first, last))
-    pairs = pair_values(measured, axis, last, first)
+    pairs = pair_values(measured, axis, last, first, bound=run.bound_axes.get(axis, ()))
     if not pairs:
         return []
     sides = Sides(one=largest, other=smallest, things=PAIRS)
@@ -94,7 +95,7 @@ def _describe_rises(draft: Draft, run: Run, axis: str, values: list[object]) -> 
     steps = [
         (value, pair)
         for before, value in pairwise(values)
-        for pair in pair_values(measured_rows(run), axis, value, before)
+        for pair in pair_values(measured_rows(run), axis, value, before, bound=run.bound_axes.get(axis, ()))
     ]
     family = contrast_points(run, [pair for _, pair in steps])
     up_to: dict[object, list[str]] = {}

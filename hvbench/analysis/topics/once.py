@@ -16,8 +16,13 @@ NAME = "once"
 
 
 def is_about_speed(run: Run) -> bool:
-    """Whether the run's question is about speed; of learning, and of what fits, one launch can say something."""
-    return not run.was_evaluated and not run.request.get("search")
+    """Whether the run's question is about speed; of learning one launch can say something."""
+    return not run.was_evaluated
+
+
+def is_to_compare(run: Run) -> bool:
+    """Whether one launch of every point was meant to compare them: a search tries points to find one."""
+    return was_launched_once(run) and not run.request.get("search")
 
 
 def describe_once(run: Run) -> list[Sentence]:
@@ -48,7 +53,7 @@ def _say_speed(draft: Draft, speed: Speed, row: Row) -> str:
 TOPIC = Topic(
     name="One launch a point",
     question="Did everything run, and what would it take to compare the points?",
-    needs=Need(words="one launch that ended in ok of each point", is_met=was_launched_once),
+    needs=Need(words="one launch that ended in ok of each point", is_met=is_to_compare),
     sentences=describe_once,
     precedence=25,
     answers=is_about_speed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -34,18 +34,23 @@ def by_framework(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return found
 
 
-def pair_values(rows: Sequence[Row], axis: str, one: object, other: object) -> list[tuple[Row, Row]]:
-    """The rows that differ in nothing but `axis`, as pairs (with `one`, with `other`), in table order."""
-    return [pair for pair in _pair(rows, axis, one, other) if not any(pd.isna(row[STEP]) for row in pair)]
+def pair_values(
+    rows: Sequence[Row], axis: str, one: object, other: object, *, bound: Collection[str] = ()
+) -> list[tuple[Row, Row]]:
+    """The rows that differ in nothing but `axis`, and in what is `bound` to it, as pairs (with `one`, with `other`), in table order."""
+    pairs = _pair(rows, axis, one, other, bound=bound)
+    return [pair for pair in pairs if not any(pd.isna(row[STEP]) for row in pair)]
 
 
-def count_unmeasured(rows: Sequence[Row], axis: str, one: object, other: object) -> int:
+def count_unmeasured(rows: Sequence[Row], axis: str, one: object, other: object, *, bound: Collection[str] = ()) -> int:
     """How many such pairs of tried points cannot be compared, for one has no speed."""
-    return sum(any(pd.isna(row[STEP]) for row in pair) for pair in _pair(rows, axis, one, other))
+    return sum(any(pd.isna(row[STEP]) for row in pair) for pair in _pair(rows, axis, one, other, bound=bound))
 
 
-def _pair(rows: Sequence[Row], axis: str, one: object, other: object) -> list[tuple[Row, Row]]:
-    names = [name for name in axes_of(rows[0]) if name != axis] if rows else []
+def _pair(
+    rows: Sequence[Row], axis: str, one: object, other: object, *, bound: Collection[str]
+) -> list[tuple[Row, Row]]:
+    names = [name for name in axes_of(rows[0]) if name != axis and name not in bound] if rows else []
     found: dict[tuple, dict[object, Row]] = {}
     for row in rows:
         if row[axis] in (one, other):

@@ -47,6 +47,7 @@ from hvbench.analysis.stats.estimates import summary_of
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "micro_batch_size": ("Does throughput rise with the micro-batch?", "micro-batch (samples)"),
+    "sequence_length": ("What do longer sequences do to throughput?", "sequence length (tokens)"),
     "gradient_accumulation_steps": ("What does gradient accumulation buy?", "accumulation (backward passes)"),
     "precision": ("What does lower precision buy?", "precision"),
     "compression": ("Does compressing the all-reduce pay?", "compression"),
@@ -83,9 +84,16 @@ def plot_axes(run: Run, axes: Sequence[str]) -> dict[str, Figure]:
 
 def plot_throughput(run: Run, axis: str) -> Figure:
     """Tokens per second of all ranks, or the time of a step, against `axis`, a panel per combination of other axes that has several values."""
-    speed = run.speed
-    points, summary = _scale_speeds(run.points_with(speed.column), speed), _scale_speeds(_pick_columns(run), speed)
-    question, x_label = describe_axis(axis)
+    return plot_figure(run, axis, run.speed, question=describe_axis(axis)[0])
+
+
+def plot_figure(run: Run, axis: str, speed: Speed, *, question: str) -> Figure:
+    """The same of any figure of a launch; `question` is the plot's."""
+    points, summary = (
+        _scale_speeds(run.points_with(speed.column), speed),
+        _scale_speeds(_pick_columns(run, speed), speed),
+    )
+    x_label = describe_axis(axis)[1]
     places = _place_values(points, axis)
     gap = float(min(np.diff(sorted(places.values())), default=1.0))
     frameworks = list_frameworks(points)
@@ -111,7 +119,8 @@ def plot_throughput(run: Run, axis: str) -> Figure:
             panel.set_xticks([places[value] for value in ticked], labels)
             panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if repeated else ""
+        has_bars = repeated and bool(summary[f"{DRAWN}_low"].notna().any())
+        bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if has_bars else ""
         figure.suptitle(f"{question}\n{_count_launches(summary)}{bars}{note}")
         _limit_rates(figure, [panel for panel, _ in panels], points[DRAWN], summary)
         figure.supylabel(speed.title)
@@ -135,9 +144,9 @@ def _limit_rates(figure: Figure, panels: Sequence[Axes], rates: pd.Series, summa
     limit_values(figure, panels, shown, top=max(highest, min(highest_bar, 1.5 * highest)))
 
 
-def _pick_columns(run: Run) -> pd.DataFrame:
+def _pick_columns(run: Run, speed: Speed) -> pd.DataFrame:
     """What is drawn of the summary: the axes that vary, the speed and its interval."""
-    figures = [f"{run.speed.column}{end}" for end in ENDS]
+    figures = [f"{speed.column}{end}" for end in ENDS]
     return summary_of(run)[list(dict.fromkeys([*run.varying_axes, "framework", "launches_ok", *figures]))].copy()
 
 
