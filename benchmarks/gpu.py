@@ -62,8 +62,8 @@ CONTENDERS = (
     "pytorch", "pytorch+compile", *PEERS, *(f"{peer}+compile" for peer in PEERS),
     "pytorch+recompute", "pytorch+compile+recompute",
 )  # fmt: skip
-IN_EVERY_PRECISION = ("pytorch", "pytorch+compile", "pytorch+recompute")
-MICRO_BATCH_SIZES = {"gpt2": 16, "gpt2-medium": 8}
+IN_EVERY_PRECISION = ("pytorch", "pytorch+recompute")
+MICRO_BATCH_SIZES = {"gpt2": 32, "gpt2-medium": 16}  # eager, 34 and 27 GiB
 COMPILE_SHARE = 0.4  # of the time, at most; processor and device are compared meanwhile
 MOST_COMPILERS = 8  # processes at once
 COMPILER_BYTES = (
@@ -108,9 +108,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help=f"by commas (default: {','.join(CONTENDERS)} in the first precision, {','.join(IN_EVERY_PRECISION)} in others)",
     )
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="(default: %(default)s)")
-    parser.add_argument("--micro-batch-size", type=at_least(1), help="samples a step (default: 16 of gpt2, else 8)")
+    parser.add_argument(
+        "--micro-batch-size", type=at_least(1), help="samples a step (default: 32 of gpt2, 16 of gpt2-medium, else 8)"
+    )
     parser.add_argument("--sequence-length", type=at_least(1), help="tokens a sample (default: the model's own)")
-    parser.add_argument("--rounds", type=at_least(1), default=8, help="at most (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=6, help="at most (default: %(default)s)")
     parser.add_argument("--turn-seconds", type=float, default=0.5, help="of one contender (default: %(default)s)")
     parser.add_argument("--minutes", type=float, default=8.0, help="the whole run ends by then (default: %(default)s)")
     parser.add_argument("--threads", type=at_least(1), default=1, help="of each process (default: %(default)s)")

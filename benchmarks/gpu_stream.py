@@ -10,6 +10,7 @@ from typing import Any
 
 PROFILED_STEPS = 3
 LONGEST_GAPS = 5
+LONGEST_KERNELS = 20
 NAME_LENGTH = 40
 
 Span = tuple[float, float, str]  # begin and end in microseconds, and a name
@@ -21,6 +22,7 @@ class Stream:
 
     busy_seconds: float  # a step, at least one kernel or copy runs
     kernels: float  # a step, copies included
+    kernel_seconds: dict[str, float]  # a step: kernel -> how long, the longest only; kernels may overlap
     gap_seconds: dict[str, float]  # a step: what the device waited for -> how long, the longest only
 
 
@@ -43,10 +45,11 @@ def profile_stream(take_step: Callable[[], None]) -> dict[str, Any]:
 def summarize_stream(spans: Iterable[Span], *, steps: int) -> Stream:
     """What the device did in `steps` steps, from all of its kernels, which may overlap."""
     ordered = sorted(spans)
-    busy, gaps, end, last = 0.0, Counter(), None, ""
+    busy, gaps, times, end, last = 0.0, Counter(), Counter(), None, ""
     for begin, stop, name in ordered:
         if end is not None and begin > end:
             gaps[f"between {last} and {shorten(name)}"] += begin - end
+        times[shorten(name)] += stop - begin
         busy += max(0.0, stop - (begin if end is None else max(begin, end)))
         if end is None or stop >= end:
             end, last = stop, shorten(name)
@@ -54,6 +57,7 @@ def summarize_stream(spans: Iterable[Span], *, steps: int) -> Stream:
     return Stream(
         busy_seconds=busy * scale,
         kernels=len(ordered) / steps,
+        kernel_seconds={name: value * scale for name, value in times.most_common(LONGEST_KERNELS)},
         gap_seconds={name: value * scale for name, value in gaps.most_common(LONGEST_GAPS)},
     )
 

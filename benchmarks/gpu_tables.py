@@ -78,6 +78,7 @@ def rate_rows(race: Raced) -> list[Row]:
         rows.append(
             {
                 **case_of(race),
+                "samples a step": race["case"]["micro_batch_size"],
                 "contender": name,
                 "n": rate.n,
                 "tokens/s": f"{rate.centre:,.0f}",

@@ -69,6 +69,8 @@ class Trainer:
         )
         self.passes += len(inputs)
         gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
+        gradients.clear()
+        self._forget_gradients()  # now, while a GPU still computes; a step begins with what it would wait for
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm.item(), skipped=skipped)
 
     def _averaged_gradients(
@@ -80,8 +82,7 @@ class Trainer:
         """
         inputs, targets = self._tokens(inputs), self._tokens(targets)
         gradient_accumulation_steps = len(inputs)
-        for parameter in self.model.parameters.values():
-            parameter.grad = None
+        self._forget_gradients()
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index in range(gradient_accumulation_steps):
             # Only the last pass yields final sums, so only they are sent, while it still runs.
@@ -94,6 +95,10 @@ class Trainer:
             total += loss.detach()
         averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
         return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.model.parameters.values():
+            parameter.grad = None
 
     def _pass_loss(
         self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None, is_sent: bool
