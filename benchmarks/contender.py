@@ -10,26 +10,24 @@ import importlib
 import json
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.contenders import parse_contender
-from hvbench.frameworks import load_framework
+from benchmarks.contenders import TWINS, parse_contender
+from benchmarks.twins import choose_library
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.contract import Arrays, Runtime
+from hvbench.frameworks.contract import Arrays
 from hvbench.records.environment import describe_load
 from hvbench.records.float32 import require_ieee_float32
-from hvbench.spec.numerics import PRECISIONS
+from hvbench.records.record import finite_or_none
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
-from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 from hvbench.training.weights import initial_weights
-from hvbench.worker.memory import peak_rss_bytes
+from hvbench.worker.memory import peak_rss_bytes, reset_peak_rss, rss_bytes
 from hvbench.worker.turns import Turns, join_turns
 
 LEAST_TIMED_STEPS = 2  # of a contender that is so slow that its seconds are over before
@@ -45,49 +43,10 @@ class Trained(Protocol):
         """Trained numbers, tied ones once."""
 
     def train_step(self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float) -> float:
-        """One AdamW update with clipping from int32 tokens (batch, sequence); the mean loss before it, in nats."""
+        """One AdamW update with clipping from int32 tokens (batch, sequence); the mean loss before it, in nats.
 
-
-@cache
-def shared_runtime(framework: str, *, threads: int, device: str) -> Runtime:
-    """The framework in this process, which can be set up once."""
-    module = load_framework(framework, "runtime")
-    return module.Runtime(rank=0, world_size=1, local_rank=0, threads=threads, device=device)
-
-
-class Twin:
-    """hvbench's own trainer at world size 1, as its worker builds it."""
-
-    framework: str
-
-    def __init__(self, point: Point, weights: Arrays, *, threads: int) -> None:
-        precision = PRECISIONS[point.precision]
-        runtime = shared_runtime(self.framework, threads=threads, device=point.device)
-        self.scale = LossScale(enabled=precision.loss_scaling)
-        self.trainer = load_framework(self.framework, "step").Trainer(
-            point, weights, precision=precision, runtime=runtime
-        )
-
-    def count_parameters(self) -> int:
-        return sum(value.size for value in self.trainer.parameters().values())
-
-    def train_step(self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float) -> float:
-        batch = inputs[None], targets[None]
-        result = self.trainer.train_step(*batch, learning_rate=learning_rate, loss_scale=self.scale.scale)
-        self.scale.update(skipped=result.skipped)
-        return result.loss
-
-
-class PyTorchTwin(Twin):
-    """hvbench in PyTorch."""
-
-    framework = "pytorch"
-
-
-class TensorFlowTwin(Twin):
-    """hvbench in TensorFlow."""
-
-    framework = "tensorflow"
+        NaN where nothing is trained.
+        """
 
 
 class Samples:
@@ -134,8 +93,19 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
     is_memory_kept = contender.variant.keeps_freed_memory and keep_freed_memory()
     load_before = describe_load()
     point = Point(**order["knobs"] | contender.variant.knobs, framework="pytorch", world_size=1, device="cpu")
+    for module in contender.implementation.loads:
+        importlib.import_module(module)
+    choice = None
+    if contender.base in TWINS:
+        choice = choose_library(
+            contender.base, point.model_copy(update={"framework": contender.base}), threads=order["threads"]
+        )
+        point = point.model_copy(update={"gemm": choice.library})
+    module, name = contender.place
+    cls = getattr(importlib.import_module(module), name)
+    reset_peak_rss()
+    base_rss_bytes = rss_bytes()
     begun = time.perf_counter()
-    cls = getattr(importlib.import_module(contender.implementation.module), contender.implementation.cls)
     trained: Trained = cls(point, initial_weights(point), threads=order["threads"])
     build_seconds = time.perf_counter() - begun
     samples = Samples(trained, point)
@@ -143,6 +113,7 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
         train(samples, order, turns)
     return {
         "contender": order["contender"],
+        "model": point.model,
         "precision": point.precision,
         "sequence_length": point.sequence_length,
         "parameters": trained.count_parameters(),
@@ -151,7 +122,9 @@ def run_order(order: dict[str, Any]) -> dict[str, Any]:
         "build_seconds": build_seconds,
         "step_seconds": samples.step_seconds,
         "cpu_seconds": samples.cpu_seconds,  # of all threads: what a busy machine changes less
-        "loss": samples.loss,
+        "loss": [finite_or_none(value) for value in samples.loss],
+        "gemm": choice.library if choice else None,
+        "base_rss_bytes": base_rss_bytes,
         "peak_rss_bytes": peak_rss_bytes(),
         "keeps_freed_memory": is_memory_kept,
         "load_before": load_before,

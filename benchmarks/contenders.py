@@ -22,18 +22,31 @@ class Implementation:
     module: str
     cls: str
     needs: tuple[str, ...]  # modules that it imports
+    loads: tuple[str, ...]  # modules whose memory is no model's: imported before what a model takes is counted
 
 
 # Imported in a process of their own only.
 IMPLEMENTATIONS = {
-    "pytorch": Implementation(module="benchmarks.contender", cls="PyTorchTwin", needs=("torch",)),
-    "huggingface": Implementation(module="benchmarks.peers_pytorch", cls="HuggingFace", needs=("torch", "transformers")),
-    "plain-torch": Implementation(module="benchmarks.peers_pytorch", cls="PlainTorch", needs=("torch",)),
-    "tensorflow": Implementation(module="benchmarks.contender", cls="TensorFlowTwin", needs=("tensorflow",)),
-    "keras-hub": Implementation(module="benchmarks.peers_tensorflow", cls="KerasHub", needs=("tensorflow", "keras_hub")),
+    "pytorch": Implementation(
+        module="benchmarks.twins", cls="PyTorchTwin", needs=("torch",), loads=("hvbench.frameworks.pytorch.step",)
+    ),
+    "huggingface": Implementation(
+        module="benchmarks.peers_pytorch", cls="HuggingFace", needs=("torch", "transformers"),
+        loads=("torch._dynamo", "torch.optim", "transformers.models.gpt2.modeling_gpt2"),
+    ),
+    "plain-torch": Implementation(
+        module="benchmarks.peers_pytorch", cls="PlainTorch", needs=("torch",), loads=("torch._dynamo", "torch.optim")
+    ),
+    "tensorflow": Implementation(
+        module="benchmarks.twins", cls="TensorFlowTwin", needs=("tensorflow",), loads=("hvbench.frameworks.tensorflow.step",)
+    ),
+    "keras-hub": Implementation(
+        module="benchmarks.peers_tensorflow", cls="KerasHub", needs=("tensorflow", "keras_hub"), loads=("benchmarks.peers_tensorflow",)
+    ),
 }  # fmt: skip
 OF_PYTORCH = ("pytorch", "huggingface", "plain-torch")
 OF_TENSORFLOW = ("tensorflow", "keras-hub")
+TWINS = ("pytorch", "tensorflow")
 PEERS = ("huggingface", "plain-torch", "keras-hub")  # the implementations here set the allocator themselves
 
 
@@ -46,6 +59,7 @@ class Variant:
     knobs: Mapping[str, str] = field(default_factory=dict)  # of the point
     variables: Mapping[str, str] = field(default_factory=dict)  # of the environment
     keeps_freed_memory: bool = True
+    modules: Mapping[str, str] = field(default_factory=dict)  # implementation -> where its class `Floor` is, instead
     impossible: Callable[[str, str], str | None] = lambda implementation, precision: None  # why not, in a precision
 
 
@@ -80,6 +94,11 @@ VARIANTS = {
     "malloc": Variant(
         meaning="the allocator of the C library as it is: freed memory goes back", of=PEERS, keeps_freed_memory=False
     ),
+    "floor": Variant(
+        meaning="no training: the products and the attention of its step alone",
+        of=TWINS,
+        modules=MappingProxyType({name: f"benchmarks.floor_{name}" for name in TWINS}),
+    ),
     "again": Variant(meaning="the same once more: what it differs by is chance", of=tuple(IMPLEMENTATIONS)),
 }
 PLAIN = Variant(meaning="as it is", of=tuple(IMPLEMENTATIONS))
@@ -97,6 +116,12 @@ class Contender:
     def base(self) -> str:
         """The name of its implementation."""
         return self.name.partition("+")[0]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Module and name of the class that trains."""
+        module = self.variant.modules.get(self.base)
+        return (module, "Floor") if module else (self.implementation.module, self.implementation.cls)
 
     def why_missing(self) -> str | None:
         """What this machine lacks for it; None: nothing."""

@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contender import Samples, shared_runtime
+from benchmarks.contender import Samples
 from benchmarks.contenders import IMPLEMENTATIONS
 from benchmarks.gpu_stream import profile_stream
+from benchmarks.twins import shared_runtime
 from hvbench.errors import UsageError
 from hvbench.frameworks.contract import Arrays
 from hvbench.io.atomic import write_json

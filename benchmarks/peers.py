@@ -1,12 +1,13 @@
 """Tokens/s of hvbench's GPT beside Hugging Face's GPT-2, a plain torch loop and keras-hub's GPT-2: is it slow?
 
-    python benchmarks/peers.py                                            about 25 minutes on 2 idle cores
-    python benchmarks/peers.py --contenders pytorch,huggingface,huggingface+compile --precision fp32
+    python benchmarks/peers.py                                            about 30 minutes on 2 idle cores
+    python benchmarks/peers.py --contenders pytorch,huggingface,huggingface+compile --precision fp32 --shapes 128x8
     python benchmarks/peers.py --rounds 12                                goes on where the first one ended
 
 All train the same shape from the same weights on the same tokens, with AdamW and clipping, on as many threads. A round
 launches every contender once, each as a fresh process; all of them live at the same time and take turns, step by step.
-The rule by which hvbench calls anything faster judges the rounds.
+The rule by which hvbench calls anything faster judges the rounds. Beside speed stand memory, and the floor of each
+implementation here: its own matrix products and attention alone.
 
 NAME+SETTING is a contender with one setting that it has not as it is:
 
@@ -42,17 +43,18 @@ from hvbench.spec.point import Point  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 
 DEFAULT_OUT = ROOT / "results" / "peers"
-USUAL = [name for name in all_names() if not name.endswith(("+again", "+xla"))]
+USUAL = [name for name in all_names() if not name.endswith(("+again", "+xla", "+onednn", "+malloc"))]
 PRECISIONS = ("fp32", "bf16")
 PARTS = ("threads", "warmup_steps", "steps", "seconds")  # of the work, as they are asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Race:
-    """What is run in one precision."""
+    """What is run in one precision at one length."""
 
     contenders: list[Contender]
     work: Work
+    length: int
     rounds: Rounds
 
 
@@ -63,14 +65,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         description=__doc__.format(variants=variants), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--contenders", default=",".join(USUAL), help="which, by commas (default: %(default)s)")
-    parser.add_argument("--rounds", type=at_least(1), default=8, help="of fresh processes (default: %(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=4, help="of fresh processes (default: %(default)s)")
     parser.add_argument("--precision", default="fp32,bf16", help="by commas (default: %(default)s)")
     parser.add_argument("--model", default="small", choices=sorted(MODEL_PRESETS), help="sizes (default: %(default)s)")
-    parser.add_argument("--sequence-length", type=at_least(1), help="tokens a sample (default: the model's own)")
-    parser.add_argument("--micro-batch-size", type=at_least(1), default=8, help="samples a step (default: %(default)s)")
+    parser.add_argument(
+        "--shapes", type=shapes, default=shapes("128x8,2048x1"),
+        help="TOKENSxSAMPLES of a step, by commas, each length once (default: 128x8,2048x1)",
+    )  # fmt: skip
     parser.add_argument("--threads", type=at_least(1), default=1, help="of each process (default: %(default)s)")
     parser.add_argument(
-        "--warmup-steps", type=at_least(1), default=3, help="left out of each launch (default: %(default)s)"
+        "--warmup-steps", type=at_least(1), default=2, help="left out of each launch (default: %(default)s)"
     )
     parser.add_argument(
         "--steps", type=at_least(1), default=8, help="timed steps a launch, at most (default: %(default)s)"
@@ -97,6 +101,19 @@ def at_least(least: int) -> Callable[[str], int]:
     return number
 
 
+def shapes(text: str) -> dict[int, int]:
+    """`128x8,2048x1` -> sequence length -> samples a step, for argparse."""
+    found = {}
+    for part in text.split(","):
+        length, times, samples = part.partition("x")
+        if not (times and length.isdecimal() and samples.isdecimal() and int(length) and int(samples)):
+            raise argparse.ArgumentTypeError(f"{part}: must be TOKENSxSAMPLES, such as 128x8")
+        if int(length) in found:
+            raise argparse.ArgumentTypeError(f"{text}: the length {length} comes up twice")
+        found[int(length)] = int(samples)
+    return found
+
+
 def choose_contenders(names: Sequence[str], *, precision: str) -> list[Contender]:
     """Those of `names` that there are in this precision; a line for each that there is not. UsageError: one cannot run here."""
     chosen = []
@@ -110,40 +127,43 @@ def choose_contenders(names: Sequence[str], *, precision: str) -> list[Contender
     return chosen
 
 
-def describe_point(options: argparse.Namespace, *, precision: str) -> dict[str, Any]:
+def describe_point(options: argparse.Namespace, *, precision: str, length: int) -> dict[str, Any]:
     """The knobs of the point that all train; UsageError for a value that there is not."""
-    knobs = {"model": options.model, "micro_batch_size": options.micro_batch_size, "data": options.data}
-    knobs |= {"seed": options.seed, "schedule": "constant", "precision": precision}
-    if options.sequence_length:
-        knobs["sequence_length"] = options.sequence_length
+    knobs = {"model": options.model, "sequence_length": length, "micro_batch_size": options.shapes[length]}
+    knobs |= {"data": options.data, "seed": options.seed, "schedule": "constant", "precision": precision}
     validate(Point, knobs, where="peers.py")  # a wrong value is found before anything is started
     return knobs
 
 
 def plan_races(options: argparse.Namespace) -> list[Race]:
-    """One race a precision, with the rounds that it has already. UsageError for what cannot be run."""
+    """One race a precision and length, with the rounds that it has already. UsageError for what cannot be run."""
     races = []
     for precision in dict.fromkeys(options.precision.split(",")):
         if precision not in PRECISIONS:
             raise UsageError(f"--precision {precision}: must be {' or '.join(PRECISIONS)}, which the peers have, too")
-        knobs = describe_point(options, precision=precision)
+        knobs = {length: describe_point(options, precision=precision, length=length) for length in options.shapes}
         contenders = choose_contenders(options.contenders.split(","), precision=precision)
         parts = {name: getattr(options, name) for name in PARTS}
-        asked = {**knobs, **parts, "contenders": [contender.name for contender in contenders]}
+        shared = {name: getattr(options, name) for name in ("model", "data", "seed")}
+        shapes = [f"{length}x{samples}" for length, samples in options.shapes.items()]
+        asked = {**shared, **parts, "shapes": shapes, "contenders": [contender.name for contender in contenders]}
         rounds = Rounds(options.out / precision, asked, anew=options.anew)
-        races.append(Race(contenders=contenders, work=Work(knobs=knobs, **parts), rounds=rounds))
+        races += [
+            Race(contenders=contenders, work=Work(knobs=knobs[length], **parts), rounds=rounds, length=length)
+            for length in options.shapes
+        ]
     return races
 
 
 def run_races(races: Sequence[Race], *, rounds: int, seed: int) -> None:
-    """Run the rounds that are missing, the first of every precision, then the second, …; each is kept when it is complete."""
-    missing = [(number, race) for number in range(rounds) for race in races if race.rounds.count <= number]
+    """Run the rounds that are missing, the first of every race, then the second, …; each is kept when it is complete."""
+    missing = [(number, race) for number in range(rounds) for race in races if race.rounds.count(race.length) <= number]
     begun = time.monotonic()
     for done, (number, race) in enumerate(missing, start=1):
         race.rounds.add(run_round(race.contenders, race.work, seed=(seed, number)))
         seconds = (time.monotonic() - begun) / done
         left = f"about {math.ceil(seconds * (len(missing) - done) / 60)} min left" if done < len(missing) else "done"
-        what = f"{race.work.knobs['precision']}, {len(race.contenders)} contenders in turns"
+        what = f"{race.work.knobs['precision']}, {race.length} tokens, {len(race.contenders)} contenders in turns"
         say(f"round {number + 1}/{rounds}  {what}  {seconds:.0f} s a round, {left}")
 
 
@@ -169,12 +189,12 @@ def main(arguments: list[str] | None = None) -> int:
     except HvbenchError as error:
         say(f"Error: {error}")
         code = error.exit_code
-    for race in races:
-        if race.rounds.count:
-            print(race.rounds.table)
-            for line in describe_price(race.rounds.launches):
+    for rounds in {id(race.rounds): race.rounds for race in races}.values():
+        if rounds.launches:
+            print(rounds.table)
+            for line in describe_price(rounds.launches):
                 print(f"{line}\n")
-            say(f"records: {race.rounds.folder}")
+            say(f"records: {rounds.folder}")
     return code
 
 

@@ -34,10 +34,9 @@ class Rounds:
         """The file of raw samples."""
         return self.folder / "launches.json"
 
-    @property
-    def count(self) -> int:
-        """How many rounds are complete."""
-        return len({launch["round"] for launch in self.launches})
+    def count(self, length: int) -> int:
+        """How many rounds of a sequence length are complete."""
+        return len({launch["round"] for launch in self.launches if launch["sequence_length"] == length})
 
     @property
     def table(self) -> str:
@@ -45,8 +44,9 @@ class Rounds:
         return to_markdown(self.launches, self.asked["contenders"])
 
     def add(self, launches: Sequence[Launch]) -> None:
-        """Keep one more round; ValueError where the contenders' work was not equal, StorageError where it cannot be written."""
-        self.launches += [{**launch, "round": self.count} for launch in launches]
+        """Keep one more round of a length; ValueError where the contenders' work was not equal, StorageError where it cannot be written."""
+        number = self.count(launches[0]["sequence_length"])
+        self.launches += [{**launch, "round": number} for launch in launches]
         check_equal_work(self.launches)
         facts = {"in_turns": True, "environment": self.environment, "packages": self.packages}
         try:

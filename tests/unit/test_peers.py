@@ -18,11 +18,14 @@ from benchmarks.ratios import (
     QUESTIONS,
     check_equal_work,
     describe_price,
+    find_bar,
     judge,
-    judge_goal,
+    judge_bar,
     log_speeds,
+    memory_rows,
     rate_rows,
     ratio_rows,
+    split_by_length,
     tokens_per_second,
 )
 from benchmarks.rounds import Rounds
@@ -32,7 +35,7 @@ from hvbench.errors import LaunchError, UsageError
 from tests import patience
 
 ROOT = Path(__file__).parents[2]
-TWINS, SETTINGS = QUESTIONS
+TWINS, FLOORS, SETTINGS = QUESTIONS
 
 
 def make_launch(contender: str, *, number: int, step_seconds: float, **changes: object) -> dict:
@@ -49,6 +52,8 @@ def make_launch(contender: str, *, number: int, step_seconds: float, **changes: 
         "step_seconds": seconds,
         "cpu_seconds": [value / 2 for value in seconds],
         "loss": [5.5, 5.4, 5.3, 5.2],
+        "base_rss_bytes": 300 * 2**20,
+        "peak_rss_bytes": 500 * 2**20,
         **changes,
     }
 
@@ -90,7 +95,7 @@ def test_the_rule_says_what_is_faster_and_what_more_rounds_would_tell() -> None:
     assert [contrast.call for contrast in family.contrasts] == [Call.FASTER, Call.OPEN]
     assert [row["is"] for row in ratio_rows(make_rounds(seconds), TWINS)] == ["faster", "cannot be said"]
     (line,) = describe_price(make_rounds(seconds))
-    assert line.startswith("fp32, twin or peer: a difference of 5 % takes about ") and "--rounds" in line
+    assert line.startswith("fp32, 128 tokens, twin or peer: a difference of 5 % takes about ") and "--rounds" in line
     del seconds["plain-torch"]
     assert describe_price(make_rounds(seconds)) == []
     assert judge(make_rounds(seconds), SETTINGS) is None and ratio_rows(make_rounds(seconds), SETTINGS) == []
@@ -111,10 +116,52 @@ def test_every_published_row_has_n_and_an_interval() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "verdict"),
-    [(1.21, 1.4, "reached"), (1.1, 1.19, "missed"), (1.1, 1.3, "undecided"), (None, None, "n=1")],
-)
-def test_a_goal_is_judged_by_the_whole_interval(low: float | None, high: float | None, verdict: str) -> None:
-    assert judge_goal(Contrast(ratio=1.2, low=low, high=high, rounds=3, p_value=None, call=Call.OPEN)) == verdict
+    [
+        (1.11, 1.4, "1.1: reached"), (1.0, 1.09, "1.1: missed"), (1.0, 1.2, "1.1: undecided"), (None, None, "1.1: n=1"),
+    ],
+)  # fmt: skip
+def test_a_bar_is_judged_by_the_whole_interval(low: float | None, high: float | None, verdict: str) -> None:
+    contrast = Contrast(ratio=1.2, low=low, high=high, rounds=3, p_value=None, call=Call.OPEN)
+    assert judge_bar(contrast, 1.1) == verdict and judge_bar(contrast, None) == ""
+
+
+def test_bars_are_of_a_model_a_length_and_a_twin() -> None:
+    launch = make_launch("pytorch", number=0, step_seconds=1.0)
+    assert find_bar(launch, ("pytorch", "huggingface")) == find_bar(launch, ("pytorch", "plain-torch+compile")) == 1.1
+    assert find_bar(launch, ("pytorch+compile", "plain-torch+compile")) is None
+    assert find_bar(launch | {"sequence_length": 2048}, ("tensorflow", "keras-hub")) == 1.3
+    assert find_bar(launch | {"sequence_length": 512}, ("tensorflow", "keras-hub")) is None
+    assert find_bar(launch | {"sequence_length": 512}, ("tensorflow", "tensorflow+floor")) == pytest.approx(
+        0.893, abs=1e-3
+    )
+    assert find_bar(launch | {"model": "tiny"}, ("tensorflow", "keras-hub")) is None
+
+
+def test_lengths_are_judged_by_themselves_and_share_their_tables() -> None:
+    seconds = {"tensorflow": [1.0, 1.01, 0.99], "keras-hub": [1.5, 1.52, 1.49], "tensorflow+floor": [0.95, 0.96, 0.94]}
+    short = make_rounds(seconds)
+    peak = {"peak_rss_bytes": 900 * 2**20, "tokens_per_step": 2048}
+    long = [
+        {**each, "sequence_length": 2048, "tokens_per_step": 2048, **(peak if each["contender"] == "keras-hub" else {})}
+        for each in make_rounds({**seconds, "keras-hub": [3.0, 3.03, 2.97]})
+    ]
+    for each in short + long:
+        if each["contender"] == "tensorflow+floor":
+            each["loss"] = [None] * 4  # nothing is trained
+    check_equal_work(short + long)
+    rows = ratio_rows(short + long, TWINS)
+    assert [(row["sequence_length"], row["twin/peer"][:5], row["bar"]) for row in rows] == [
+        (128, "1.503", "1.15: reached"), (2048, "3.000", "1.3: reached"),
+    ]  # fmt: skip
+    assert [row["bar"] for row in ratio_rows(short + long, FLOORS)] == ["0.893: reached"] * 2
+    memory = memory_rows(short + long)
+    assert [(row["peak, twin/peer"], row["growth, twin/peer"], row["bar"]) for row in memory] == [
+        ("1.00", "1.00", ""), ("0.56", "0.33", "at most 0.5: missed"),
+    ]  # fmt: skip
+    rates = rate_rows(short + long, list(seconds))
+    assert [row["peak (MiB)"] for row in rates] == ["500", "500", "", "500", "900", ""]
+    assert [row["growth (MiB)"] for row in rates] == ["200", "200", "", "200", "600", ""]
+    assert rates[2]["first loss"] == "" and rates[0]["first loss"] == "5.50000"
 
 
 @pytest.mark.parametrize("changes", [{"parameters": 999}, {"tokens_per_step": 59}])
@@ -134,9 +181,9 @@ def test_every_contender_has_a_question_and_every_question_its_contenders() -> N
     for name in all_names():
         contender = parse_contender(name)
         assert contender.name == name and IMPLEMENTATIONS[contender.base] is contender.implementation
-    assert set(USUAL) == {name for name in asked if not name.endswith(("+again", "+xla"))}
-    # Whatever is compared with a peer has that peer's setting, too.
-    assert all(twin.partition("+")[1:] == peer.partition("+")[1:] for twin, peer in TWINS.pairs)
+    assert set(USUAL) < asked and {name for pair in FLOORS.pairs for name in pair} < set(USUAL)
+    # Whatever is compared with a peer has that peer's setting, too, or is as it is: the best of its peers counts.
+    assert all(twin.partition("+")[2] in ("", peer.partition("+")[2]) for twin, peer in TWINS.pairs)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +219,12 @@ def test_rounds_are_kept_and_continued(tmp_path: Path) -> None:
     rounds = Rounds(tmp_path / "fp32", asked)
     for number in range(2):
         rounds.add([make_launch(name, number=9, step_seconds=1.0) for name in asked["contenders"]])
-        assert rounds.count == number + 1
+        assert rounds.count(128) == number + 1
     again = Rounds(tmp_path / "fp32", asked)
-    assert again.count == 2 and again.launches == rounds.launches
+    assert again.count(128) == 2 and again.count(2048) == 0 and again.launches == rounds.launches
     assert {each["round"] for each in again.launches} == {0, 1}
     assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") == again.table
-    assert Rounds(tmp_path / "fp32", asked, anew=True).count == 0
+    assert Rounds(tmp_path / "fp32", asked, anew=True).count(128) == 0
     with pytest.raises(UsageError, match="rounds of steps 3, not 4; name another --out, or replace them with --anew"):
         Rounds(tmp_path / "fp32", {**asked, "steps": 4})
 
@@ -218,7 +265,7 @@ def test_a_contender_that_fails_ends_the_round_with_its_own_words() -> None:
     [
         (("--contenders", "pytorch,jax"), "Error: unknown contender jax; allowed: pytorch, huggingface"),
         (("--precision", "fp16"), "Error: --precision fp16: must be fp32 or bf16"),
-        (("--micro-batch-size", "3000000"), "Error: peers.py: micro_batch_size = 3000000"),
+        (("--shapes", "128x3000000"), "Error: peers.py: micro_batch_size = 3000000"),
     ],
 )
 def test_a_wrong_command_line_starts_nothing(
@@ -229,22 +276,32 @@ def test_a_wrong_command_line_starts_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("text", ["128", "128x", "x8", "0x8", "128x8,", "128x8,128x4"])
+def test_a_shape_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--shapes", text])
+    assert "argument --shapes: " in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_twin_and_plain_torch_do_the_same_work_in_turns(tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "benchmarks" / "peers.py")]
     done = subprocess.run(
-        [*program, "--contenders", "pytorch,plain-torch,plain-torch+malloc", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
+        [*program, "--contenders", "pytorch,plain-torch,plain-torch+malloc,pytorch+floor", "--shapes", "32x8,48x2", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
         "--model", "tiny", "--precision", "fp32", "--out", str(tmp_path)],
         capture_output=True, text=True, timeout=patience.SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") in done.stdout
     launches = json.loads((tmp_path / "fp32" / "launches.json").read_text(encoding="utf-8"))["launches"]
-    assert len(launches) == 6
+    assert len(launches) == 16
+    trained = [each for each in launches if each["contender"] != "pytorch+floor"]
+    assert {loss for each in launches if each not in trained for loss in each["loss"]} == {None}
     assert {len(each["step_seconds"]) for each in launches} == {3}
     assert {each["contender"]: each["keeps_freed_memory"] for each in launches} == {
-        "pytorch": True, "plain-torch": True, "plain-torch+malloc": False,
+        "pytorch": True, "plain-torch": True, "plain-torch+malloc": False, "pytorch+floor": True,
     }  # fmt: skip
-    for losses in zip(*(each["loss"] for each in launches), strict=True):  # the same weights, tokens and updates
-        assert losses == pytest.approx([losses[0]] * 6, rel=1e-5)
+    for same in split_by_length(trained):
+        for losses in zip(*(each["loss"] for each in same), strict=True):  # the same weights, tokens and updates
+            assert losses == pytest.approx([losses[0]] * 6, rel=1e-5)
