@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hvbench.frameworks.pytorch.attention import attention
 
 from benchmarks.twins import shared_runtime
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.attention import attention
 from hvbench.frameworks.pytorch.ceiling import prepare_product
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.spec.numerics import PRECISIONS

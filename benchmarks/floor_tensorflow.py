@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-from hvbench.frameworks.tensorflow.attention import attention
 
 from benchmarks.twins import shared_runtime
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.tensorflow.attention import attention
 from hvbench.frameworks.tensorflow.ceiling import prepare_product
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.spec.numerics import PRECISIONS
