@@ -16,7 +16,7 @@ from hvbench.frameworks.ranks import Ranks
 from hvbench.spec.exchange import REDUCTIONS
 from hvbench.spec.numerics import WIRE_FORMATS
 
-POLL_SECONDS = 50e-6  # sleeping for less takes as long
+_POLL_SECONDS = 50e-6  # sleeping for less takes as long
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
@@ -128,5 +128,5 @@ def make_allreduce(
 def _wait(handle: int) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """What `hvd.synchronize` returns, without its busy waiting: on a core that ranks share it takes the time of those that are waited for."""
     while not hvd.poll(handle):
-        time.sleep(POLL_SECONDS)
+        time.sleep(_POLL_SECONDS)
     return hvd.synchronize(handle)
