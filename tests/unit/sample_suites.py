@@ -74,7 +74,7 @@ def make_launch_of(point: Point, suite: Suite, *, repeat: int, drift: float, noi
     memory = int(2**20 * (300 + 20 * point.micro_batch_size * (0.7 if point.precision != "fp32" else 1.0)))
     fields = point.model_dump()
     if limit := suite.measure.memory_limit_bytes:
-        matrix = (3000 if point.attention == "plain" else 100) * point.sequence_length / 8192
+        matrix = (6000 if point.attention == "plain" else 100) * point.sequence_length / 8192
         memory = int(2**20 * (600 + matrix * (1.0 if point.recompute == "none" else 0.3)))
         if memory > limit:
             return limited(make_record([], repeat=repeat, status="oom", **fields), limit)

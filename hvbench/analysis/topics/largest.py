@@ -23,6 +23,7 @@ from hvbench.analysis.show.panels import (
     list_frameworks,
     place_beside,
     shift_points,
+    wrap_label,
 )
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, show_axes
@@ -148,7 +149,8 @@ def largest_table(run: Run) -> Table:
         constants={"limit of a worker": limit} | describe_constants(run.points, without=("framework", name)),
         notes=(
             "Found by bisection; every launch had workers of its own, and one that ran out of memory decides. Limit and peak are of resident memory, of "
-            "any rank; the estimate is that of hvbench plan, from the point alone. n launches of the largest; of one there is no interval. "
+            "any rank; the estimate is that of hvbench plan, from the point alone. Peaks of one point scatter from launch to launch, by a tenth "
+            "where an allocator leaves gaps, and what is found with them. n launches of the largest; of one there is no interval. "
             f"Parity was checked with the default of the {FIELDS[name]}.",
         ),
         data=pd.DataFrame([_raw(each, name) for each in found]),
@@ -215,7 +217,8 @@ def plot_search(run: Run) -> dict[str, Figure]:
                 panel.plot([place], [each.estimate], marker="_", markersize=14, **look)
         panel.set_xticks(range(len(labels)), list(labels.values()), fontsize=8)
         panel.set_xlim(-0.6, len(labels) - 0.4)
-        panel.set_ylim(bottom=0)
+        highest = max(value for each in found for value in (*each.found.outcomes, each.estimate or 0))
+        panel.set_ylim(0, 1.08 * highest)  # marks that are shifted do not count by themselves
         panel.grid(axis="x", visible=False)
         figure.supylabel(f"{FIELDS[name]} ({'samples' if name == 'micro_batch_size' else 'tokens'})")
         limit = next((f" under {show_memory(each.limit_bytes)} a worker" for each in found if each.limit_bytes), "")
@@ -235,7 +238,7 @@ def _key(each: Largest, axes: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _label(each: Largest, axes: Sequence[str], emulated: frozenset[str]) -> str:
-    return "\n".join(describe_value(axis, each.values[axis], emulated=emulated) for axis in axes)
+    return "\n".join(wrap_label(describe_value(axis, each.values[axis], emulated=emulated)) for axis in axes)
 
 
 # The sentence

@@ -159,7 +159,7 @@ def describe_lengths(run: Run) -> list[Sentence]:
     """Of every other choice: how much longer sequences fit in the same memory with it, and for how much more time."""
     axes = [axis for axis in run.other_axes if axis != AXIS]
     said = [sentence for axis in axes for sentence in _describe_axis(run, axis)]
-    if not axes and (sentence := _describe_reach(run)):
+    if not said and asks_about_lengths(run) and (sentence := _describe_reach(run)):
         return [sentence]
     return sorted(said, key=lambda sentence: -sentence.strength)
 
@@ -241,10 +241,15 @@ def _say_longer(draft: Draft, run: Run, one: str, other: str, longer: Sequence[L
 
 
 def _describe_reach(run: Run) -> Sentence | None:
-    """Where nothing but the length varies: how long sequences may be in each framework."""
+    """Where nothing fits longer sequences than something else: how long they may be in each framework, with the best choice of the others."""
     draft, parts = Draft(), []
     limit = memory_limit(run)
+    best: dict[object, Reach] = {}
     for each in find_reaches(run):
+        best[each.values["framework"]] = max(
+            best.get(each.values["framework"], each), each, key=lambda reach: reach.tokens
+        )
+    for each in best.values():
         name = STYLES[str(each.values["framework"])].label
         if each.longest is None:
             parts.append(f"none fits in {name}")

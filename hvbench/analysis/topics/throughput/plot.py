@@ -118,7 +118,7 @@ def plot_figure(run: Run, axis: str, speed: Speed, *, question: str) -> Figure:
             ]
             panel.set_xticks([places[value] for value in ticked], labels)
             panel.set_xlim(min(places.values()) - 0.45 * gap, max(places.values()) + 0.45 * gap)
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            panel.yaxis.set_major_formatter(FuncFormatter(_show_tick))
         has_bars = repeated and bool(summary[f"{DRAWN}_low"].notna().any())
         bars = f"; bars: {CONFIDENCE * 100:g} % interval over launches" if has_bars else ""
         figure.suptitle(f"{question}\n{_count_launches(summary)}{bars}{note}")
@@ -129,6 +129,11 @@ def plot_figure(run: Run, axis: str, speed: Speed, *, question: str) -> Figure:
             extra.append(legend_mark("did not end in ok", marker="x"))
         add_legend(figure, frameworks if axis != "framework" else [], extra)
     return figure
+
+
+def _show_tick(value: float, _: object) -> str:
+    """`2,500`, or `6.95` where values are small."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.4g}"
 
 
 def _limit_rates(figure: Figure, panels: Sequence[Axes], rates: pd.Series, summary: pd.DataFrame) -> None:
