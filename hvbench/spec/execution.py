@@ -8,6 +8,7 @@ from pydantic import Field
 
 from hvbench.spec.knob import AnyPoint, Knob, Part, Site
 from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.objective import OF_TOKENS
 
 
 def _recomputed(text: str) -> str:
@@ -20,6 +21,17 @@ def _attended(text: str) -> str:
 
 def _compiled(text: str) -> str:
     return {"none": "not compiled", "default": "compiled"}.get(text, f"compiled, {text}")
+
+
+def _chunked(text: str) -> str:
+    return "logits whole" if text == "0" else f"logits of {text} tokens at a time"
+
+
+def _more_than_a_micro_batch(point: AnyPoint) -> str | None:
+    tokens = point.micro_batch_size * point.sequence_length
+    if (point.loss_chunk_tokens or 0) > tokens:
+        return f"loss_chunk_tokens {point.loss_chunk_tokens} is more than the {tokens} tokens of a micro-batch"
+    return None
 
 
 def _no_such_mode(point: AnyPoint) -> str | None:
@@ -63,3 +75,7 @@ class ExecutionPart(Part):
         "fused",
         description="fused keeps no matrix of all pairs of tokens, its memory grows with the length; plain: the textbook",
     )
+    loss_chunk_tokens: Annotated[
+        Annotated[int, Field(ge=0, le=1_000_000)] | None,
+        Knob(in_words=_chunked, unit="tokens", impossible=_more_than_a_micro_batch, needs=(OF_TOKENS,)),
+    ] = Field(None, description="tokens that have logits at a time; 0: all of a micro-batch; left out: 1,024 on a CPU")

@@ -34,6 +34,7 @@ def _pretraining_for_no_classifier(point: AnyPoint) -> str | None:
 
 
 OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.is_classification))
+OF_TOKENS = needs_one_of("objective", LANGUAGE_MODELS)
 OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
 
 

@@ -7,8 +7,10 @@ N parameters of 4 bytes, in bytes:
     parameters, gradients       4 N each
     optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
     accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
-    activations                 per block c S W values kept for the backward pass, and a S H T of the attention matrix
-    logits                      4 l S V: logits, their softmax and their gradients
+    activations                 per block c S W values kept for the backward pass, and a S H T of the attention matrix; once
+                                what a strip of fused attention needs
+    logits                      4 l S V: logits, their softmax and their gradients; of a chunk of tokens where they are chunked,
+                                and 4 V W for the embedding's gradient, which waits for the next chunk's
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
     copies                      4 V W (a tied embedding has two gradients before their sum), TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
@@ -20,9 +22,10 @@ with dropout), counted again for these twins. Kept per block, in units of S W, w
 + the precision of matrix products:
 
     PyTorch     2 + 15: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed), GELU's input and
-                output 8. Its attention is fused and keeps no matrix (a = 0).
+                output 8. Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
     TensorFlow  16 + 10: inputs of both norms and their scales 4, inside GELU 12 + outputs of the norms 2, q k v 3,
-                heads 1, GELU's output 4. Attention keeps its matrix, and a rounded copy in lower precision (a = 1).
+                heads 1, GELU's output 4. Plain attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does
+                fused attention of one strip, of R = 256 rows. Longer sequences need 16 H R T values a sample, for one block.
 
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
@@ -46,6 +49,7 @@ from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
+from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
 from hvbench.training.weights import parameter_shapes
 
@@ -83,12 +87,13 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     is_lower = PRECISIONS[point.precision].is_lower
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
 
-    logits = 0 if point.is_classifier else tokens * point.vocab_size
-    logits_bytes = kept.logits * logits * VALUE_BYTES
+    chunk = min(loss_chunk(point, device="cpu"), tokens)
+    logits = 0 if point.is_classifier else (chunk or tokens) * point.vocab_size
+    logits_bytes = (kept.chunk_logits if chunk else kept.logits) * logits * VALUE_BYTES
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
         logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
-    copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES
+    copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES * (2 if chunk and chunk < tokens else 1)
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     wire = WIRE_FORMATS[point.compression]
@@ -125,6 +130,14 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
     matrix = tokens * point.num_heads * point.sequence_length
     matrix_bytes = matrix * kept.attention_values * (VALUE_BYTES + (compute_bytes if has_halves else 0))
     matrix_bytes += int(matrix * kept.dropout_attention_values * VALUE_BYTES) if point.dropout else 0
+    once = 0
+    if point.attention == "fused":
+        rows, length = kept.strip_rows, point.sequence_length
+        if not rows:  # a kernel, which dropout does without
+            matrix_bytes = int(matrix * kept.dropout_attention_values * VALUE_BYTES) if point.dropout else 0
+        elif length > rows:
+            matrix_bytes = 0
+            once = kept.strip_values * point.micro_batch_size * point.num_heads * rows * length * VALUE_BYTES
     attention = half_bytes(kept.attention_parameter_values, kept.attention_compute_values) + matrix_bytes
     rest = half_bytes(
         kept.parameter_values - kept.attention_parameter_values, kept.compute_values - kept.attention_compute_values
@@ -135,7 +148,7 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
         "attention": (stream + rest, attention),
         "block": (stream, 2 * (attention + rest)),
     }[point.recompute]
-    return point.num_layers * always + again
+    return point.num_layers * always + again + once
 
 
 def estimate_largest(point: Point, name: str, *, limit_bytes: int, is_native: bool, at_most: int) -> int:

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -317,6 +317,20 @@ def record_padding(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_chunks(twin: Twin) -> Arrays:
+    """Loss, gradients and evaluation of one batch with all logits at once and in chunks, rows of zeros below: `CHUNK/OBJECTIVE/NAME`."""
+    arrays = {}
+    for chunk, objective in itertools.product((0, 5), ("causal_lm", "masked_lm")):
+        point = small_point(twin.framework, objective=objective, loss_chunk_tokens=chunk)
+        batch = twin.batches(point).train_batch(0)
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+        trainer.model.padding, name = 7, f"{chunk}/{objective}"
+        arrays[f"{name}/loss"] = np.array(trainer.backward(*batch, loss_scale=8.0))
+        arrays |= {f"{name}/gradient/{key}": value for key, value in trainer.allreduce_kept()[0].items()}
+        arrays[f"{name}/evaluation"] = trainer.evaluate(batch[0][0], batch[1][0])
+    return arrays
+
+
 def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarray]) -> int:
     """FLOPs of the matrix products of one backward pass, counted in what the framework really runs."""
     if twin.framework == "pytorch":
@@ -425,6 +439,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "dropout.npz", **record_dropout(twin))
     np.savez(folder / "attention.npz", **record_attention(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
+    np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))
     for objective in ("masked_lm", "classification"):
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))

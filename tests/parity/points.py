@@ -44,7 +44,8 @@ SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 16, 2)]
 # Choices that change time and memory alone, each at a cut that is traced without it, too. What is compiled is the same graph at
 # either world size, which PyTorch's compiler keeps in its cache.
 EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
-    ((1, 16, 4), {"attention": "plain"}),
+    ((1, 16, 4), {"attention": "plain", "loss_chunk_tokens": 0}),
+    ((2, 16, 2), {"loss_chunk_tokens": 96}),
     ((1, 16, 4), {"recompute": "block"}),
     ((1, 16, 4), {"recompute": "block", "compile": "default"}),
     ((2, 16, 2), {"recompute": "attention"}),
@@ -60,7 +61,7 @@ INPUTS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
     ((1, 16, 4), {"input": "framework"}),
     ((2, 16, 2), {"input": "framework", "input_workers": 2}),
 ]
-# Attention in several strips, which is longer than one of TensorFlow's, and as in the textbook.
+# Attention in several strips, since this is longer than one of TensorFlow's, and logits in chunks; then both as in the textbook.
 LONG: dict[str, Any] = {
     "model": "small",
     "num_layers": FEWER_LAYERS,
@@ -68,7 +69,7 @@ LONG: dict[str, Any] = {
     "micro_batch_size": 1,
     "gradient_accumulation_steps": 1,
 }
-LONG_EXECUTIONS: list[dict[str, Any]] = [{}, {"attention": "plain"}]
+LONG_EXECUTIONS: list[dict[str, Any]] = [{"loss_chunk_tokens": 128}, {"attention": "plain", "loss_chunk_tokens": 0}]
 
 # What the other objectives are traced at: loss, attention and what reads the last layer are the only differences. A
 # classifier's loss is a mean over samples, where the others' is one over tokens, and takes 64 of them: over 16, one last

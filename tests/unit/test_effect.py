@@ -44,6 +44,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("input_workers=2", "input framework", "input=framework"),
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("num_classes=4", "objective classification", "objective=classification"),
+    ("loss_chunk_tokens=64", "objective causal_lm or masked_lm", "objective=masked_lm"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
 ]  # fmt: skip
 WITHOUT = {
@@ -52,6 +53,7 @@ WITHOUT = {
     "beta2": "optimizer=sgd",
     "epsilon": "optimizer=sgd",
     "schedule_steps": "schedule=constant",
+    "loss_chunk_tokens": "objective=classification",
 }
 
 

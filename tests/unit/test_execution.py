@@ -17,6 +17,7 @@ from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.point import Point, in_framework
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import parse_suite
+from hvbench.training.loss_chunks import CHUNK_TOKENS, loss_chunk
 
 
 def reason(**fields: Any) -> str | None:
@@ -96,6 +97,22 @@ def test_workers_that_compile_train_nothing_else_but_traces_share_them() -> None
     assert worker_group(plain) == worker_group(Point(world_size=1, recompute="block"))
 
 
+def test_a_chunk_larger_than_a_micro_batch_is_skipped_with_one_line() -> None:
+    line = "loss_chunk_tokens 257 is more than the 256 tokens of a micro-batch"  # 8 x 32
+    assert reason(loss_chunk_tokens=257) == line
+    assert reason(loss_chunk_tokens=256) is reason(loss_chunk_tokens=0) is reason() is None, "one that is left out fits"
+
+
+def test_logits_are_chunked_where_that_was_measured_or_asked_for() -> None:
+    chunks = {"cpu": loss_chunk(Point(), device="cpu"), "cuda": loss_chunk(Point(), device="cuda")}
+    assert chunks == {"cpu": CHUNK_TOKENS, "cuda": 0}
+    assert (
+        loss_chunk(Point(compile="default"), device="cpu") == loss_chunk(Point(loss_chunk_tokens=0), device="cpu") == 0
+    )
+    assert loss_chunk(Point(objective="classification"), device="cpu") == 0
+    assert loss_chunk(Point(loss_chunk_tokens=64, compile="default"), device="cuda") == 64
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_estimates_of_time_know_both(framework: str) -> None:
     def seconds(**fields: Any) -> float:
@@ -114,6 +131,7 @@ def test_values_in_words_and_in_a_suite() -> None:
         ("compile", "none"): "not compiled", ("compile", "default"): "compiled", ("compile", "max"): "compiled, max",
         ("recompute", "none"): "all activations kept", ("recompute", "attention"): "attention recomputed",
         ("attention", "plain"): "plain attention",
+        ("loss_chunk_tokens", 0): "logits whole", ("loss_chunk_tokens", 96): "logits of 96 tokens at a time",
     }  # fmt: skip
     assert {key: describe_value(*key, emulated=frozenset()) for key in words} == words
     suite = parse_suite(

@@ -9,6 +9,7 @@ import pytest
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.topics.memory import memory_table
+from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.point import Point
 from hvbench.training.memory import KEPT, estimate_memory
@@ -58,7 +59,7 @@ def test_optimizer_state_is_that_of_the_paper(framework: str, fields: dict, valu
 def test_activations_of_pytorch() -> None:
     found = estimate("pytorch")
     assert found.activation_bytes == L * 17 * S * W * 4
-    assert found.logits_bytes == 4 * S * V * 4
+    assert found.logits_bytes == S * V * 4  # fewer tokens than a chunk
     assert found.copies_bytes == V * W * 4  # the tied embedding's second gradient
 
 
@@ -67,6 +68,25 @@ def test_activations_of_tensorflow_hold_the_attention_matrix() -> None:
     assert found.activation_bytes == L * (26 * S * W + S * H * T) * 4
     assert found.logits_bytes == 3 * S * V * 4
     assert found.copies_bytes == V * W * 4 + 4 * PARAMETERS  # the clipped gradients
+
+
+@pytest.mark.parametrize(("framework", "whole", "chunked"), [("pytorch", 4, 1), ("tensorflow", 3, 3)])
+def test_logits_are_those_of_a_chunk_and_the_embedding_has_one_gradient_more(framework, whole, chunked) -> None:
+    found = {chunk: estimate(framework, loss_chunk_tokens=chunk) for chunk in (0, 48)}
+    assert found[0].logits_bytes == whole * S * V * 4
+    assert found[48].logits_bytes == chunked * 48 * V * 4
+    assert found[48].copies_bytes - found[0].copies_bytes == V * W * 4
+
+
+@pytest.mark.parametrize(("framework", "strip"), [("pytorch", 0), ("tensorflow", 16 * H * 256)])
+def test_attention_keeps_its_matrix_where_it_is_plain_and_one_strip_where_it_is_fused(framework, strip) -> None:
+    long, samples = 2048, 4
+    tokens = samples * long
+    fused = estimate(framework, sequence_length=long).activation_bytes
+    plain = estimate(framework, sequence_length=long, attention="plain").activation_bytes
+    assert plain - fused == 4 * tokens * (L * H * long - strip)
+    twice = estimate(framework, sequence_length=2 * long).activation_bytes
+    assert twice == 2 * fused, "linear in the length"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +135,7 @@ def test_native_bf16_halves_the_operands_of_products_and_adds_rounded_weights() 
     found = estimate("pytorch", precision="bf16", is_native=True)
     assert found.activation_bytes == L * S * W * (2 * 4 + 15 * 2)
     assert found.copies_bytes == V * W * 4 + 2 * PARAMETERS
-    assert found.logits_bytes == 4 * S * V * 4 + 2 * S * V
+    assert found.logits_bytes == S * V * 4 + 2 * S * V
 
 
 def test_emulated_bf16_keeps_fp32_operands_and_adds_rounded_weights_in_fp32() -> None:
@@ -136,9 +156,7 @@ def test_compression_adds_the_gradients_in_the_wire_format() -> None:
 
 def test_the_peak_is_the_sum_of_its_parts() -> None:
     found = estimate("pytorch")
-    assert (
-        found.peak_bytes == 16 * PARAMETERS + L * 17 * S * W * 4 + 16 * S * V + V * W * 4 + KEPT["pytorch"].base_bytes
-    )
+    assert found.peak_bytes == 16 * PARAMETERS + L * 17 * S * W * 4 + 4 * S * V + V * W * 4 + KEPT["pytorch"].base_bytes
 
 
 def test_twice_the_micro_batch_is_twice_the_activations_and_nothing_else() -> None:
@@ -183,8 +201,19 @@ def test_the_table_shows_the_error_of_the_estimate() -> None:
 
 # Until when a framework's workers imported what they do not need, and its bytes: pandas and matplotlib, PyTorch's compiler.
 UNNEEDED = {"tensorflow": ("2026-11-23T04", 88 * 2**20), "pytorch": ("2026-11-26T23:40", 68 * 2**20)}
+# Until when all logits of a micro-batch were there at once.
+WHOLE_LOGITS_UNTIL = "2026-11-27T18:30"
 # Until when ceilings were measured in the worker that trained, and what TensorFlow's allocator for oneDNN kept of them.
 POOL_UNTIL, POOL_BYTES = "2026-11-27T12", {"tensorflow": 3 * SCALED_BYTES["cpu"], "pytorch": 0}
+
+
+def estimate_whole_logits(record: Record) -> int:
+    """What the estimate lacks of a record's peak where its logits were not chunked."""
+    whole = record.point.model_copy(update={"loss_chunk_tokens": 0})
+    return (
+        estimate_memory(whole, is_native=False).logits_bytes
+        - estimate_memory(record.point, is_native=False).logits_bytes
+    )
 
 
 @pytest.mark.parametrize("folder", REFERENCES, ids=lambda path: path.name)
@@ -194,8 +223,10 @@ def test_the_estimate_is_near_what_the_committed_runs_measured(folder: Path) -> 
     points = point_frame(records).dropna(subset=["estimated_peak_bytes"])
     assert len(points)
     began = max(record.started_at for record in records)
+    whole = [estimate_whole_logits(record) if began < WHOLE_LOGITS_UNTIL else 0 for record in records]
+    more = dict(zip((record.point.point_id for record in records), whole, strict=True))
     unneeded = {name: size if began < until else 0 for name, (until, size) in UNNEEDED.items()}
-    estimate = points["estimated_peak_bytes"] + points["framework"].map(unneeded)
+    estimate = points["estimated_peak_bytes"] + points["framework"].map(unneeded) + points["point_id"].map(more)
     has_pool = points["ceilings_read_at"].isna() & (began < POOL_UNTIL)
     pool = points["framework"].map(POOL_BYTES).where(has_pool, 0)
     least, most = estimate / points["peak_rss_bytes"], (estimate + pool) / points["peak_rss_bytes"]

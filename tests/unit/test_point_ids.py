@@ -18,7 +18,7 @@ EARLIER_DEFAULTS = {"gemm": "default"}  # of fields whose default has changed si
 FIELDS = [
     "framework", "model", "num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length", "objective",
     "num_classes", "pretraining", "pretraining_steps", "world_size", "micro_batch_size", "gradient_accumulation_steps",
-    "precision", "compression", "gemm", "device", "compile", "recompute", "attention", "strategy", "reduction", "controller", "fusion_threshold_bytes",
+    "precision", "compression", "gemm", "device", "compile", "recompute", "attention", "loss_chunk_tokens", "strategy", "reduction", "controller", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate",
     "lr_scaling", "reference_batch_size", "schedule", "lr_warmup_steps", "schedule_steps", "batch_warmup_steps",
     "momentum", "trust_coefficient", "beta1", "beta2", "epsilon", "weight_decay", "max_gradient_norm", "dropout", "data",

@@ -16,9 +16,9 @@ FRAMEWORK = Framework(
         line="-", line_width=1.4,
     ),
     kept=Kept(
-        parameter_values=2, compute_values=15, attention_parameter_values=1, attention_compute_values=6, attention_values=0,
-        dropout_values=2, dropout_attention_values=3,
-        logits=4, copies_clipped=False, copies_sums=False,
+        parameter_values=2, compute_values=15, attention_parameter_values=1, attention_compute_values=6, attention_values=1,
+        strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,
+        logits=4, chunk_logits=1, copies_clipped=False, copies_sums=False,
         base_bytes=271 * 2**20, native_bytes=68 * 2**20, compiler_bytes=157 * 2**20, native_copies=0,  # DistributedDataParallel imports the compiler
     ),
 )  # fmt: skip

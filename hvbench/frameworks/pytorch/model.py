@@ -22,6 +22,7 @@ from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
+from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.masking import IGNORED
 
 
@@ -35,6 +36,7 @@ class Model:
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
         # Rows of zeros below the output projection.
         self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
+        self.loss_chunk = loss_chunk(point, device=device)
         self.parameters = {
             name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
             for name, value in weights.items()
@@ -51,9 +53,11 @@ class Model:
 
     def sample_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
-        logits, rows = self.logits(inputs), len(targets)
-        flat = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
-        losses = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").view(rows, -1)  # 0 where IGNORED
+        x, rows, flat = self._features(inputs, 0.0), len(targets), targets.reshape(-1)
+        chunk = self.loss_chunk or len(flat)
+        parts = zip(x.flatten(end_dim=-2).split(chunk), flat.split(chunk), strict=True)
+        losses = [F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts]
+        losses = torch.cat(losses).view(rows, -1)  # 0 where IGNORED
         return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
 
     def _start_dropout(self, seed: Seed | None) -> float:
@@ -64,26 +68,39 @@ class Model:
         return self.point.dropout
 
     def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, rate: float) -> torch.Tensor:
-        logits = self._logits(inputs, rate)
-        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORED)
+        x, targets = self._features(inputs, rate), targets.reshape(-1)
+        if not self.loss_chunk:
+            return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
+        return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), targets, self)
 
     def _logits(self, inputs: torch.Tensor, rate: float) -> torch.Tensor:
+        return self._project(self._features(inputs, rate))
+
+    def _features(self, inputs: torch.Tensor, rate: float) -> torch.Tensor:
+        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
         p = self.parameters
         x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
         x = F.dropout(x, rate)
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, rate)
         if self.point.is_classifier:
-            return self._linear(self._pooled_norm(x, "final_norm"), "classifier").to(self.parameter_dtype)
-        x = self._round(self._layer_norm(x, "final_norm"))
-        embedding = self._round(p["token_embedding"])  # [V, W]
-        if self.padding:
-            embedding = F.pad(embedding, (0, 0, 0, self.padding))
-        embedding = embedding.t()
+            return self._pooled_norm(x, "final_norm")
+        return self._round(self._layer_norm(x, "final_norm"))
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""
+        if self.point.is_classifier:
+            return self._linear(x, "classifier").to(self.parameter_dtype)
+        embedding = self._output_embedding().t()
         logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
         if self.padding:
             logits = logits[..., : self.point.vocab_size]
         return self._round(logits).to(self.parameter_dtype)
+
+    def _output_embedding(self) -> torch.Tensor:
+        """The token embedding [V, W] as it is multiplied: rounded, and with the rows of zeros."""
+        embedding = self._round(self.parameters["token_embedding"])
+        return F.pad(embedding, (0, 0, 0, self.padding)) if self.padding else embedding
 
     def _block(self, x: torch.Tensor, layer: int, rate: float) -> torch.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
@@ -134,6 +151,49 @@ class Model:
         """Cast to the compute dtype; where the processor cannot multiply in it, rounded to it in the parameters' dtype."""
         rounded = x.to(self.compute_dtype)
         return rounded if self.is_native else rounded.to(self.parameter_dtype)
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Mean cross-entropy of x [N, W] × transposed embedding [V, W] against targets [N] that are not IGNORED.
+
+    Logits exist for a chunk of tokens at a time. Its gradients are computed at once, softmax less one-hot in the place of the
+    logits, and wait to be multiplied by the gradient of the loss: nothing is computed twice, and nothing of V values a token kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, embedding: torch.Tensor, targets: torch.Tensor, model: Model
+    ) -> torch.Tensor:
+        gemm, wide, vocabulary = model.point.gemm, model.parameter_dtype, model.point.vocab_size
+        counts = targets != IGNORED
+        total = torch.zeros((), dtype=wide, device=x.device)
+        d_x, d_embedding = torch.empty_like(x), None
+        for start in range(0, len(x), model.loss_chunk):
+            rows = slice(start, start + model.loss_chunk)
+            counted, chosen = counts[rows, None], targets[rows, None].clamp(min=0)
+            product = multiply(x[rows], embedding, transposed="right", gemm=gemm)
+            logits = model._round(product).to(wide)
+            if vocabulary < len(embedding):
+                logits[:, vocabulary:] = -torch.inf
+            logits -= logits.amax(dim=1, keepdim=True)
+            at_target = logits.gather(1, chosen)
+            sums = logits.exp_().sum(dim=1, keepdim=True)
+            total += ((sums.log() - at_target) * counted).sum()
+            logits *= counted / sums
+            logits.scatter_add_(1, chosen, -counted.to(wide))
+            d_logits = model._round(logits)
+            d_x[rows] = multiply(d_logits, embedding, transposed="none", gemm=gemm)
+            more = multiply(d_logits, x[rows], transposed="left", gemm=gemm)
+            d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
+        ctx.save_for_backward(d_x, d_embedding)
+        ctx.count = counts.sum()
+        return total / ctx.count
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
+        d_x, d_embedding = ctx.saved_tensors
+        factor = gradient / ctx.count
+        return (d_x * factor).to(d_x.dtype), (d_embedding * factor).to(d_x.dtype), None, None
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:

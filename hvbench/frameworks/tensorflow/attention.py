@@ -11,15 +11,16 @@ Shapes: B micro-batch, H heads, T sequence length, Q head size; R rows of a stri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from hvbench.frameworks.tensorflow import FRAMEWORK
 from hvbench.frameworks.tensorflow.execution import _with_gradient
 from hvbench.spec.point import Point
 
-_ROWS = 256  # docs/measurements.md has strips of other sizes
+_ROWS = FRAMEWORK.kept.strip_rows  # docs/measurements.md has strips of other sizes
 _UNROLLED = 4  # strips, at most, that are traced one by one: 8 % faster than a loop, which is traced once
 
 
@@ -101,7 +102,7 @@ class _Strips:
                 return (d_k[:, :, :start], d_v[:, :, :start]), (d_q, d_k[:, :, start:], d_v[:, :, start:])
 
             zeros = tf.zeros_like(k), tf.zeros_like(v)
-            sums, results = self._run(strip, zeros, results=(q, k, v) if self.is_causal else (q,), is_reversed=True)
+            sums, results = self._run(strip, zeros, results=(q, k, v) if self.is_causal else (q,))
             return results if self.is_causal else (*results, *sums)
 
         return result, backward
@@ -162,24 +163,22 @@ class _Strips:
         return d_q if factor != 1.0 else d_q * _scale(q), tf.matmul(d_scores, q, transpose_a=True), d_v
 
     def _run(
-        self, strip: Callable, carried: tuple, *, results: Sequence[tf.Tensor], is_reversed: bool = False
+        self, strip: Callable, carried: tuple, *, results: Sequence[tf.Tensor]
     ) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]:
-        """What the last strip carries on, and what all of them yield, joined along T to the shapes of `results`.
+        """What the first strip carries on, and what all of them yield, joined along T to the shapes of `results`.
 
-        One after the other: a graph would run them all at once, as far as memory goes.
+        One after the other, from the last: a graph would run them all at once, and a heap would grow with strips that grow.
         """
-        numbers: Iterable[int] = reversed(range(self.count)) if is_reversed else range(self.count)
         if self.is_unrolled:
             yielded: list[Sequence[tf.Tensor]] = []
-            for number in numbers:
+            for number in reversed(range(self.count)):
                 with tf.control_dependencies(yielded[-1] if yielded else []):
                     carried, parts = strip(number, *carried)
                 yielded.append(parts)
-            yielded = yielded[::-1] if is_reversed else yielded
-            return carried, [tf.concat(parts, axis=2) for parts in zip(*yielded, strict=True)]
+            return carried, [tf.concat(parts[::-1], axis=2) for parts in zip(*yielded, strict=True)]
 
         def body(step: tf.Tensor, carried: Sequence[tf.Tensor], arrays: Sequence[tf.TensorArray]):
-            number = self.count - 1 - step if is_reversed else step
+            number = self.count - 1 - step
             carried, parts = strip(number, *carried)
             rows_first = (tf.transpose(part, (2, 0, 1, 3)) for part in parts)
             return step + 1, carried, [a.write(number, x) for a, x in zip(arrays, rows_first, strict=True)]

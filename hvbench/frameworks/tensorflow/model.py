@@ -21,6 +21,7 @@ from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
+from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.masking import IGNORED
 
 
@@ -34,6 +35,7 @@ class Model:
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
         # Rows of zeros below the output projection.
         self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
+        self.loss_chunk = loss_chunk(point, device=device)
         with tf.device("GPU:0" if device == "cuda" else "CPU:0"):
             self.parameters = {
                 name: tf.Variable(value, dtype=self.parameter_dtype, name=name.replace(".", "_"))
@@ -42,26 +44,15 @@ class Model:
 
     def logits(self, inputs: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
-        p = self.parameters
-        drop = _Dropout(self.point.dropout, seed)
-        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
-        x = drop(x)
-        for layer in range(self.point.num_layers):
-            x = self._block(x, layer, drop)
-        if self.point.is_classifier:
-            return self._linear(self._pooled_norm(x, "final_norm"), "classifier")[:, 0]
-        x = self._round(self._layer_norm(x, "final_norm"))
-        embedding = self._round(p["token_embedding"])  # [V, W]
-        if self.padding:
-            embedding = tf.pad(embedding, ((0, self.padding), (0, 0)))
-        logits = _matmul(x, embedding, transpose=True)
-        if self.padding:
-            logits = logits[..., : self.point.vocab_size]
-        return self._widen(self._round(logits))
+        return self._project(self._features(inputs, seed))
 
     def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
-        logits = self.logits(inputs, seed=seed)
+        x = self._features(inputs, seed)
+        if self.loss_chunk:
+            chunked = _with_gradient(self._chunked_cross_entropy)
+            return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)))
+        logits = self._project(x)
         if not self.point.hides_tokens:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
@@ -70,10 +61,80 @@ class Model:
 
     def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
-        logits, rows = self.logits(inputs), targets.shape[0]
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
-        counts = tf.reshape(tf.cast(targets != IGNORED, losses.dtype), (rows, -1))
-        return tf.reduce_sum(tf.reshape(losses, (rows, -1)) * counts, axis=1) / tf.reduce_sum(counts, axis=1)
+        x, rows, flat = self._features(inputs, None), targets.shape[0], tf.reshape(targets, (-1,))
+        losses: list[tf.Tensor] = []
+        for start, end in self._chunks(flat.shape[0]):
+            with tf.control_dependencies(losses[-1:]):  # one after the other, as memory should be used
+                logits = self._project(_rows(x)[None, start:end] if self.loss_chunk else x)
+                logits = tf.reshape(logits, (end - start, -1))
+                chosen = tf.maximum(flat[start:end], 0)
+                losses.append(tf.nn.sparse_softmax_cross_entropy_with_logits(chosen, logits))
+        counts = tf.reshape(tf.cast(targets != IGNORED, losses[0].dtype), (rows, -1))
+        losses_of_rows = tf.reshape(tf.concat(losses, axis=0), (rows, -1))
+        return tf.reduce_sum(losses_of_rows * counts, axis=1) / tf.reduce_sum(counts, axis=1)
+
+    def _features(self, inputs: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, 1, W]."""
+        p = self.parameters
+        drop = _Dropout(self.point.dropout, seed)
+        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
+        x = drop(x)
+        for layer in range(self.point.num_layers):
+            x = self._block(x, layer, drop)
+        if self.point.is_classifier:
+            return self._pooled_norm(x, "final_norm")
+        return self._round(self._layer_norm(x, "final_norm"))
+
+    def _project(self, x: tf.Tensor) -> tf.Tensor:
+        """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""
+        if self.point.is_classifier:
+            return self._linear(x, "classifier")[:, 0]
+        logits = _matmul(x, self._output_embedding(), transpose=True)
+        if self.padding:
+            logits = logits[..., : self.point.vocab_size]
+        return self._widen(self._round(logits))
+
+    def _output_embedding(self) -> tf.Tensor:
+        """The token embedding [V, W] as it is multiplied: rounded, and with the rows of zeros."""
+        embedding = self._round(self.parameters["token_embedding"])
+        return tf.pad(embedding, ((0, self.padding), (0, 0))) if self.padding else embedding
+
+    def _chunks(self, tokens: int) -> list[tuple[int, int]]:
+        """The first token of each chunk, and the one after its last."""
+        size = self.loss_chunk or tokens
+        return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+
+    def _chunked_cross_entropy(self, x: tf.Tensor, embedding: tf.Tensor, targets: tf.Tensor):
+        """Mean cross-entropy of x [N, W] × transposed embedding [V, W] against targets [N] that are not IGNORED, and its gradient.
+
+        Logits exist for a chunk of tokens at a time. Its gradients are computed at once, softmax less one-hot, and wait to be
+        multiplied by the gradient of the loss: nothing is computed twice, and nothing of V values a token kept.
+        """
+        vocabulary = self.point.vocab_size
+        counts = tf.cast(targets != IGNORED, self.parameter_dtype)
+        total, d_embedding = tf.zeros((), self.parameter_dtype), None
+        parts: list[tf.Tensor] = []
+        for start, end in self._chunks(x.shape[0]):
+            with tf.control_dependencies([parts[-1], d_embedding] if parts else []):  # one after the other
+                rows, chosen = x[start:end], tf.maximum(targets[start:end], 0)
+                logits = self._widen(self._round(tf.matmul(rows, embedding, transpose_b=True)[:, :vocabulary]))
+                losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=chosen)
+                if self.point.hides_tokens:
+                    losses, d_logits = losses * counts[start:end], d_logits * counts[start:end, None]
+                total += tf.reduce_sum(losses)
+                d_logits = self._round(d_logits)
+                if self.padding:
+                    d_logits = tf.pad(d_logits, ((0, 0), (0, self.padding)))
+                parts.append(tf.matmul(d_logits, embedding))
+                more = self._widen(_product_over_rows(d_logits, rows))
+                d_embedding = more if d_embedding is None else d_embedding + more
+        d_x, count = tf.concat(parts, axis=0), tf.reduce_sum(counts)
+
+        def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
+            factor = gradient / count
+            return tf.cast(self._widen(d_x) * factor, x.dtype), tf.cast(d_embedding * factor, embedding.dtype), None
+
+        return total / count, backward
 
     def _block(self, x: tf.Tensor, layer: int, drop: _Dropout) -> tf.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
@@ -204,6 +265,11 @@ def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
         return standard_backward(dy * gain), tf.reduce_sum(dy * normal, axis=rows), tf.reduce_sum(dy, axis=rows)
 
     return normal * gain + bias, backward
+
+
+def _rows(x: tf.Tensor) -> tf.Tensor:
+    """[B, T, W] -> [B · T, W]."""
+    return tf.reshape(x, (-1, x.shape[-1]))
 
 
 def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
