@@ -288,14 +288,14 @@ def test_a_shape_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixtur
 def test_twin_and_plain_torch_do_the_same_work_in_turns(tmp_path: Path) -> None:
     program = [sys.executable, str(ROOT / "benchmarks" / "peers.py")]
     done = subprocess.run(
-        [*program, "--contenders", "pytorch,plain-torch,plain-torch+malloc,pytorch+floor", "--shapes", "32x8,48x2", "--rounds", "2", "--steps", "2", "--warmup-steps", "1",
+        [*program, "--contenders", "pytorch,plain-torch,plain-torch+malloc,pytorch+floor", "--shapes", "32x8,48x2", "--rounds", "1", "--steps", "2", "--warmup-steps", "1",
         "--model", "tiny", "--precision", "fp32", "--out", str(tmp_path)],
         capture_output=True, text=True, timeout=patience.SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fp32" / "table.md").read_text(encoding="utf-8") in done.stdout
     launches = json.loads((tmp_path / "fp32" / "launches.json").read_text(encoding="utf-8"))["launches"]
-    assert len(launches) == 16
+    assert len(launches) == 8
     trained = [each for each in launches if each["contender"] != "pytorch+floor"]
     assert {loss for each in launches if each not in trained for loss in each["loss"]} == {None}
     assert {len(each["step_seconds"]) for each in launches} == {3}
@@ -304,4 +304,4 @@ def test_twin_and_plain_torch_do_the_same_work_in_turns(tmp_path: Path) -> None:
     }  # fmt: skip
     for same in split_by_length(trained):
         for losses in zip(*(each["loss"] for each in same), strict=True):  # the same weights, tokens and updates
-            assert losses == pytest.approx([losses[0]] * 6, rel=1e-5)
+            assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
