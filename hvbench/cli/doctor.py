@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
+from hvbench.cli.options import env_option
+
 
 @click.command()
+@env_option
 def doctor() -> int:
     """Show what is installed and built, cores and memory, what each framework can do here, and what is missing."""
     from hvbench.plan.doctor import examine

@@ -51,9 +51,29 @@ def hosts_option(command: Command) -> Command:
     )
 
 
+def env_option(command: Command) -> Command:
+    """`--env FRAMEWORK=FOLDER`: kept for every launch of this process; UsageError for what cannot be one."""
+
+    def keep(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> None:
+        if values:
+            from hvbench.launch.environments import add_environment
+
+            for value in values:
+                add_environment(value)
+
+    text = (
+        "Environment in which a framework's workers start, such as tensorflow=/opt/tf, with Horovod, numpy and pydantic in it. May be "
+        "repeated. Default: [environments] of ~/.config/hvbench/settings.toml, else this one."
+    )
+    option = click.option(
+        "--env", multiple=True, metavar="FRAMEWORK=FOLDER", expose_value=False, callback=keep, help=text
+    )
+    return option(command)
+
+
 def launch_options(command: Command) -> Command:
-    """`--np` and `-H`."""
-    return np_option(hosts_option(command))
+    """`--np`, `-H` and `--env`."""
+    return np_option(hosts_option(env_option(command)))
 
 
 # Which points

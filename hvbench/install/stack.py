@@ -17,6 +17,7 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FRAMEWORKS = {  # hvbench's name: (its title, its package, the distributions that may provide the package)
     "pytorch": ("PyTorch", "torch", ("torch",)),
@@ -112,6 +113,28 @@ def detect() -> Stack:
         cmake=_version(_first_line(_which("cmake"), "--version")),
         cpu_features=find_cpu_features(),
         horovod=find_horovod(),
+    )
+
+
+def read_stack(facts: dict[str, Any]) -> Stack:
+    """A Stack from its fields as JSON values, as another interpreter wrote them (`dataclasses.asdict`)."""
+
+    def read(kind: type[Any], paths: tuple[str, ...] = ()) -> Any:
+        fields = facts[kind.__name__.lower()]
+        return fields and kind(**fields | {name: Path(fields[name]) for name in paths})
+
+    return Stack(
+        **facts
+        | {
+            "prefix": Path(facts["prefix"]),
+            "frameworks": tuple(Framework(**each) for each in facts["frameworks"]),
+            "mpi": read(Mpi, ("compiler",)),
+            "cuda": read(Cuda, ("home",)),
+            "nccl": read(Nccl, ("include", "library")),
+            "compiler": read(Compiler),
+            "cpu_features": tuple(facts["cpu_features"]),
+            "horovod": read(Horovod),
+        }
     )
 
 

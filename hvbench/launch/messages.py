@@ -40,6 +40,7 @@ class WorkerDescription:
     command: list[str] | None = None  # of a script, which is executed instead of a worker
     folder: str = "."  # in which it is executed
     environment: dict[str, str] = field(default_factory=dict)  # of that command: variables that its suite sets
+    python: str | None = None  # the interpreter of another environment; None: that of the agent
     agent_pid: int | None = None  # whose end ends the worker; None: under mpirun, which ends it
 
     @classmethod

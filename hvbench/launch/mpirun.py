@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvbench.launch.messages import Exited, Message, Role, Start, WorkerDescription
-from hvbench.launch.process import UNEXPLAINED, WorkerProcess, log_path, worker_environment
+from hvbench.launch.process import UNEXPLAINED, WorkerProcess, log_path, order_environment
 
 # More ranks than cores are allowed, as without MPI, and the ranks' threads move freely between the cores.
 OPTIONS = ("--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--tag-output")
@@ -51,14 +51,15 @@ class MpirunWorkers:
             RankOfMpirun(worker, folder=folder / f"rank{number}", log=log, generation=self.generation)
             for number, worker in enumerate(order.workers)
         ]
-        mpirun = Path(sys.executable).with_name("mpirun")
+        python = order.workers[0].python or sys.executable
+        mpirun = Path(python).with_name("mpirun")
         words = [str(mpirun) if mpirun.exists() else "mpirun", *OPTIONS, "-np", str(len(self.ranks))]
-        words += [sys.executable, "-P", "-m", "hvbench.worker", str(folder)]
+        words += [python, "-P", "-m", "hvbench.worker", str(folder)]
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 # The kernel ends mpirun with its agent, and the ranks with mpirun.
                 [sys.executable, "-P", "-m", "hvbench.launch.tether", str(os.getpid()), *words],
-                env=without_allocation(worker_environment(order.environment)),
+                env=without_allocation(order_environment(order, scratch=scratch)),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hvbench.launch.context import without_launcher
 from hvbench.launch.diagnosis import OUT_OF_MEMORY, is_echo
+from hvbench.launch.environments import link_source, variables_for
 from hvbench.launch.messages import (
     Exited,
     Json,
@@ -48,6 +49,7 @@ class WorkerProcess:
         self.rank = worker.rank
         self.folder = scratch / f"generation-{self.generation}"
         self.log = log_path(order, scratch)
+        self.scratch = scratch
         self._prepare(replace(worker, agent_pid=os.getpid()))
         self._start(order)
 
@@ -68,7 +70,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 # -P: a file random.py in the folder where hvbench is called must not become a module
-                [sys.executable, "-P", "-m", self.module, str(self.folder)],
+                [order.workers[0].python or sys.executable, "-P", "-m", self.module, str(self.folder)],
                 env=self._environment(order),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -77,7 +79,7 @@ class WorkerProcess:
             )
 
     def _environment(self, order: Start) -> dict[str, str]:
-        return worker_environment(order.environment)
+        return order_environment(order, scratch=self.scratch)
 
     def news(self) -> list[Message]:
         """What has happened since the last call: results first, then progress, then the worker's end."""
@@ -178,6 +180,12 @@ class WorkerProcess:
 def worker_environment(changes: dict[str, str]) -> dict[str, str]:
     """This process's environment without what its launcher said of it and what is not set, and with `changes`."""
     return without_empty_settings(without_launcher(os.environ)) | changes
+
+
+def order_environment(order: Start, *, scratch: Path) -> dict[str, str]:
+    """The environment of what `order` starts; another interpreter finds hvbench in a folder below `scratch`."""
+    variables, python = worker_environment(order.environment), order.workers[0].python
+    return variables_for(Path(python), source=link_source(scratch), environment=variables) if python else variables
 
 
 def count_oom_kills() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hvbench.launch.environments import find_environment, variables_of_worker
 from hvbench.launch.joining import join_variables
 from hvbench.launch.messages import Role, Start, WorkerDescription
 from hvbench.launch.placement import Member, threads_per_worker, worker_settings
@@ -40,6 +41,8 @@ def make_orders(
     first = tasks[0]
     variables = {**outlast_suspension(rendezvous.environment), **rendezvous.environment}
     joining = join_variables(slots, address=rendezvous.address) if first.command else {}
+    environment = find_environment(first.framework)
+    variables |= variables_of_worker(first.framework)
     orders = []
     for slot in slots:
         # A share of the launch, not of the point: a rank's cores do not grow when the point does not use all ranks.
@@ -61,6 +64,7 @@ def make_orders(
             command=list(first.command) or None,
             folder=first.folder,
             environment=first.variables,
+            python=str(environment.python) if environment else None,
         )
         orders.append(
             Start(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hvbench.install import Stack, decide, detect, missing_prerequisites
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.install.stack import find_providers
 from hvbench.io.cache import cache_root
+from hvbench.launch.environments import WITHOUT_HOROVOD, Environment, find_environment
 from hvbench.plan.skip import has_gpu, is_installed, why_no_cuda
 from hvbench.plan.together import describe_together
 from hvbench.records.environment import (
@@ -38,10 +39,12 @@ class Check:
 def examine() -> list[Check]:
     """Look at everything that a sweep needs, without importing a framework; takes about a second."""
     stack = detect()
+    own = {name: find_environment(name, needs=WITHOUT_HOROVOD) for name in FRAMEWORKS}
     return [
         *examine_machine(),
         *examine_ranks(),
-        *(examine_framework(stack, name) for name in FRAMEWORKS),
+        *(examine_framework(stack, name) for name in FRAMEWORKS if not own[name]),
+        *(check for each in own.values() if each for check in examine_environment(each)),
         examine_horovod(stack),
         examine_mpi(stack),
         examine_gpu(stack),
@@ -103,6 +106,21 @@ def examine_framework(stack: Stack, name: str) -> Check:
             subject=name, fact=f"{found.version}, but Horovod was built without it", is_good=False, remedy=remedy
         )
     return Check(subject=name, fact=f"{found.version}, {devices}; trains in fp32, bf16, fp16")
+
+
+def examine_environment(environment: Environment) -> list[Check]:
+    """A framework in an environment of its own, and the Horovod there."""
+    stack, name = environment.stack, environment.framework
+    found = next((each for each in stack.frameworks if each.name == name), None)
+    build = "" if found is None else f"{found.version}, {'cpu and cuda builds' if found.cuda else 'cpu build'}; "
+    horovod = examine_horovod(stack)
+    remedy = horovod.remedy and horovod.remedy.replace(
+        "install-horovod", f"install-horovod --env {name}={environment.folder}"
+    )
+    return [
+        Check(subject=name, fact=f"{build}in an environment of its own, {environment.folder}"),
+        replace(horovod, fact=f"of {name}: {horovod.fact}", remedy=remedy),
+    ]
 
 
 def describe_overwritten(name: str, providers: Mapping[str, str]) -> Check:

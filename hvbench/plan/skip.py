@@ -12,6 +12,7 @@ from shutil import which
 
 from hvbench.install.stack import FRAMEWORKS as BUILT_FOR
 from hvbench.install.stack import find_framework
+from hvbench.launch.environments import find_environment
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.records.environment import multiplies_natively
 from hvbench.records.float32 import why_tf32_is_off
@@ -94,7 +95,9 @@ def has_mpi() -> bool:
 
 @cache
 def is_installed(framework: str) -> bool:
-    """Whether the framework can be imported, without importing it."""
+    """Whether the framework can be imported, without importing it, in the environment of its workers. Raises UsageError where that cannot train."""
+    if find_environment(framework):
+        return True
     spec = find_spec(describe_framework(framework).module)
     return spec is not None and spec.origin is not None  # a folder that an uninstalled package left has no origin
 
@@ -117,7 +120,7 @@ def why_no_compiler(framework: str, device: str) -> str | None:
         return None
     if device == "cpu":
         compilers, language = (os.environ.get("CXX") or "g++",), "C++"
-    elif find_spec("triton") is None:
+    elif lacks_triton(framework):
         return "needs Triton, which comes with PyTorch's builds for GPUs, and it is not installed"
     else:
         compilers, language = (os.environ.get("CC") or "gcc", "clang"), "C"
@@ -138,5 +141,12 @@ def is_cpu_build(framework: str) -> bool:
     """Whether the installed framework was built without CUDA; False where that is not known."""
     if framework not in BUILT_FOR or (DEVICES / AMD_NODE).exists():  # AMD's build of PyTorch has another name for it
         return False
-    found = find_framework(framework)
-    return found is not None and not found.cuda
+    environment = find_environment(framework)
+    known = environment.stack.frameworks if environment else filter(None, [find_framework(framework)])
+    return any(found.name == framework and not found.cuda for found in known)
+
+
+def lacks_triton(framework: str) -> bool:
+    """Whether the compiler of GPU kernels is not installed beside the framework."""
+    environment = find_environment(framework)
+    return "triton" in environment.missing if environment else find_spec("triton") is None

@@ -28,6 +28,10 @@ ROOT = Path("/")  # of the files that the kernel shows
 
 GIVEN_CORES = len(os.sched_getaffinity(0))  # read at import, before hvbench pins a rank to its share of the cores
 
+ENVIRONMENT_VARIABLE = (
+    "HVBENCH_ENVIRONMENT"  # in a worker that was started in an environment of its framework's own: its folder
+)
+
 # Names, separated by commas, of the variables that hvbench itself gave to a worker, from its point and its launch.
 CHOSEN_VARIABLE = "HVBENCH_CHOSEN"
 
@@ -75,8 +79,9 @@ def native_fact(dtype: str) -> str:
 
 def describe_environment() -> dict[str, Any]:
     """Hardware, software and settings of this host as JSON values; a fact that cannot be read is None."""
-    limits = read_limits()
+    limits, own = read_limits(), os.environ.get(ENVIRONMENT_VARIABLE)
     return {
+        **({"python_environment": own} if own else {}),
         "hvbench_version": hvbench.__version__,
         "hvbench_revision": source_revision(),
         "hvbench_source_digest": source_digest(),

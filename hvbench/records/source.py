@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hvbench.io.git import ask_git
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]  # a worker in another environment finds it by a link
 SUFFIXES = (".py", ".toml", ".jinja", ".css", ".js")  # what a program is made of
 NOT_SOURCE = ("__pycache__", "suites")  # the shipped suites lie beside the package in a checkout
 

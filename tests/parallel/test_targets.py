@@ -13,6 +13,7 @@ from hvbench.analysis.frame.frames import evaluation_frame, point_frame
 from hvbench.analysis.topics.batch.noise import read_looks
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
+from tests.environments import make_environment
 
 SCRIPTS = Path(sys.executable).parent
 
@@ -43,12 +44,14 @@ ceilings = false
 @pytest.mark.slow
 def test_both_twins_stop_at_the_target_and_measure_the_same_noise(tmp_path: Path) -> None:
     (tmp_path / "suite.toml").write_text(SUITE)
-    words = ["hvbench", "sweep", "suite.toml", "--np", "2", "--out", "run", "--no-parity"]
+    own = make_environment(tmp_path / "own")  # of TensorFlow's workers
+    words = ["hvbench", "sweep", "suite.toml", "--np", "2", "--out", "run", "--no-parity", "--env", f"tensorflow={own}"]
     environment = os.environ | {"PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr
     records, problems = RunFolder(tmp_path / "run").read_records()
     assert problems == [] and [record.point.framework for record in records] == list(FRAMEWORKS)
+    assert [record.environment.get("python_environment") for record in records] == [None, str(own)]
     points, evaluations = point_frame(records), evaluation_frame(records)
     assert points["status"].tolist() == ["ok", "ok"]
     assert points["target"].tolist() == ["reached"] * 2 and points["stopped_by"].tolist() == ["target"] * 2

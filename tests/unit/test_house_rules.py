@@ -138,11 +138,14 @@ MAY_IMPORT = {
     "hvbench.install": ["errors", "io.cache", "records.limits"],
     "hvbench.launch": [
         "errors",
+        "install.stack",  # of an environment that a framework has of its own
         "io.atomic",
         "io.surroundings",
+        "io.untrusted",
         "records.environment",
         "records.float32",
         "records.switches",
+        "registry",
         "spec",
     ],
     "hvbench.frameworks": [

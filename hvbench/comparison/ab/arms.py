@@ -19,6 +19,7 @@ from typing import Any
 
 from hvbench.comparison.ab.worktrees import add_worktree
 from hvbench.errors import LaunchError, UsageError
+from hvbench.launch.environments import find_python
 from hvbench.spec.axes import check_axes
 from hvbench.spec.choices import split_choices
 from hvbench.spec.fields import Fields, PointFields
@@ -121,14 +122,6 @@ def require_fixed_fields(arms: Sequence[Arm], suite: Suite) -> None:
         raise UsageError(
             f"set={swept[0]}=…: {swept[0]} is an axis of {suite.name}; fix it for both arms with -s {swept[0]}=VALUE first"
         )
-
-
-def find_python(path: Path, *, where: str) -> Path:
-    """The interpreter of an environment, its links kept: they say which environment it is. Raises UsageError."""
-    for candidate in (path / "bin" / "python", path):
-        if candidate.is_file() and os.access(candidate, os.X_OK):
-            return candidate.absolute()
-    raise UsageError(f"{where}: no Python environment there (no bin/python that can be run)")
 
 
 def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
