@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from hvbench.frameworks.ranks import Ranks
+from hvbench.training.layout import Batch, Layout
 
 Arrays = dict[str, np.ndarray]
 
@@ -77,12 +78,12 @@ class Runtime(Protocol):
 class Input(Protocol):
     """The batches of consecutive steps through the framework's own input pipeline, prepared in advance by its workers.
 
-    Its constructor takes `read`, the batch of a step, which workers call in threads or forked processes; `steps`; and `workers`, with 0 of
-    which a batch is read when it is asked for.
+    Its constructor takes `batches`, which workers read in threads or forked processes; `steps`; and `workers`, with 0 of which a batch is
+    read when it is asked for.
     """
 
-    def train_batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """What `read` returns for `step`, which has to be the next one; raises ValueError for another."""
+    def train_batch(self, step: int) -> Batch:
+        """The batch of `step`, which has to be the next one; raises ValueError for another."""
 
     def close(self) -> None:
         """End the workers."""
@@ -95,6 +96,7 @@ class Trainer(Protocol):
         self,
         inputs: np.ndarray,
         targets: np.ndarray,
+        layout: Layout | None = None,
         *,
         learning_rate: float,
         loss_scale: float,
@@ -105,6 +107,8 @@ class Trainer(Protocol):
         Args:
             inputs: Tokens [A, B, T] of this rank.
             targets: Tokens [A, B, T], or classes [A, B].
+            layout: Where documents lie in the rows; None: a row is one piece of text. The loss is then the mean over the targets
+                of all passes and ranks: a pass counts by its weight.
             learning_rate: Of this update.
             loss_scale: Factor on the loss before the backward passes, divided out again before clipping.
             with_allreduce: False: each rank updates with its own gradients; everything else is the same.
@@ -113,10 +117,12 @@ class Trainer(Protocol):
             Loss, gradient norm, and whether an fp16 overflow dropped the update.
         """
 
-    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         """Forward passes alone of [A, B, T], activations kept as for backward passes; the mean loss. No state changes."""
 
-    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+    def backward(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> float:
         """Forward and backward passes of [A, B, T], no all-reduce, no update; the mean loss. Keeps the gradients."""
 
     def allreduce_alone(self) -> None:
@@ -125,18 +131,29 @@ class Trainer(Protocol):
     def allreduce_kept(self) -> tuple[Arrays, Arrays]:
         """This rank's gradients that the last `backward` kept, and their averages over the ranks, compression included."""
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """Loss [B] of each sample of tokens [B, T], the mean over its targets, without an update and without dropout."""
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
+        """Loss [B] of each sample of tokens [B, T], the mean over its targets, without an update and without dropout.
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+        `starts` [B, T] of `Layout`, where rows hold documents.
+        """
+
+    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         """Logits [B, T, V] of tokens [B, T], or [B, classes], in the parameters' dtype (float32)."""
 
     def gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None = None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> Arrays:
         """Canonical name -> gradient of [A, B, T], averaged over accumulation steps and ranks, still times `loss_scale`."""
 
-    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+    def gradient_norms(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> GradientNorms:
         """Norms of the gradients of a step's batch [A, B, T], with the dropout masks of the next step; no state changes."""
 
     def rewind(self, passes: int) -> None:

@@ -67,15 +67,15 @@ def record_trace(
 
     fp16 gradients are taken at the first loss scale that does not overflow, as training itself would take them.
     """
-    inputs, targets = batches.train_batch(0)
+    inputs, targets, *layouts = first = batches.train_batch(0)
     samples = max(1, MAX_LOGITS // (point.sequence_length * point.vocab_size))
-    arrays = {"logits": trainer.logits(inputs[0])[:samples]}
+    arrays = {"logits": trainer.logits(inputs[0], *(layout.starts[0] for layout in layouts))[:samples]}
     scale, overflows = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), 0
-    gradients = trainer.gradients(inputs, targets, loss_scale=scale.scale)
+    gradients = trainer.gradients(*first, loss_scale=scale.scale)
     while scale.enabled and scale.scale > 1.0 and not all(np.isfinite(value).all() for value in gradients.values()):
         scale.update(skipped=True)
         overflows += 1
-        gradients = trainer.gradients(inputs, targets, loss_scale=scale.scale)
+        gradients = trainer.gradients(*first, loss_scale=scale.scale)
     arrays["overflows"] = np.array(overflows)
     arrays |= {f"gradient/{name}": value / scale.scale for name, value in gradients.items()}
 
@@ -85,8 +85,8 @@ def record_trace(
     scale, results = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), []
     for step in range(steps):
         rate = point_learning_rate(point, step)
-        inputs, targets = (reader or batches).train_batch(step)
-        results.append(trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale.scale))
+        batch = (reader or batches).train_batch(step)
+        results.append(trainer.train_step(*batch, learning_rate=rate, loss_scale=scale.scale))
         scale.update(skipped=results[-1].skipped)
     arrays["loss"] = np.array([result.loss for result in results])
     arrays["gradient_norm"] = np.array([result.gradient_norm for result in results])

@@ -93,6 +93,9 @@ class Evaluation(Spec):
     samples: Tokens
     seconds: Seconds
     training_seconds: Seconds = Field(description="clock of training alone since the first step's start")
+    targets: Tokens | None = Field(
+        None, description="tokens that the loss is a mean over; left out: as many in each sample"
+    )
     accuracy: MaybeFinite = Field(None, description="share of samples whose class was named first; classification only")
 
 

@@ -29,6 +29,12 @@ def _encoding_is_known(point: AnyPoint) -> str | None:
     return None
 
 
+def _no_documents(point: AnyPoint) -> str | None:
+    if point.separates_documents and point.data == "synthetic":
+        return "segmentation documents: synthetic text has no files"
+    return _samples_are_of_packages(point)
+
+
 def _samples_are_of_packages(point: AnyPoint) -> str | None:
     if point.segmentation != "windows" and point.is_classifier:
         return f"segmentation {point.segmentation} is for language models: a classifier's samples are pieces of one package"
@@ -57,6 +63,13 @@ def _count_workers(text: str) -> str:
 
 
 OF_OWN_INPUT = needs_one_of("input", ("framework",))
+
+
+def _name_packing(text: str) -> str:
+    return {"True": "packed documents", "False": "padded documents"}.get(text, text)
+
+
+OF_DOCUMENTS = needs_one_of("segmentation", ("documents",))
 OF_OVERLAP = needs_one_of("segmentation", ("overlap",))
 
 
@@ -70,12 +83,18 @@ class DataPart(Part):
         Field("utf-8", description="of files without a byte order mark; files of another one are left out")
     )
     segmentation: Annotated[
-        Literal["windows", "overlap"], Knob(in_words=_name_segmentation, impossible=_samples_are_of_packages)
-    ] = Field("windows", description="how text is cut into samples: windows side by side, or overlapping ones")
+        Literal["windows", "overlap", "documents"], Knob(in_words=_name_segmentation, impossible=_no_documents)
+    ] = Field(
+        "windows",
+        description="how text is cut into samples: windows side by side, overlapping ones, or rows of whole files",
+    )
     segmentation_stride: Annotated[
         Count | None, Knob(unit="tokens", impossible=_stride_leaves_gaps, needs=(OF_OVERLAP,))
     ] = Field(
         None, description="of overlap: tokens from one sample's begin to the next; left out: half of sequence_length"
+    )
+    packing: Annotated[bool, Knob(needs=(OF_DOCUMENTS,), in_words=_name_packing)] = Field(
+        True, description="of documents: several in a row, which do not see each other; false: one a row, and padding"
     )
     input: Annotated[Literal["array", "framework"], Knob(in_words=_name_input)] = Field(
         "array", description="who hands a step its batch: numpy in the step's own thread, or tf.data and DataLoader"
@@ -87,6 +106,11 @@ class DataPart(Part):
     initial_checkpoint: Text | None = Field(
         None, description="path of a checkpoint to go on from; left out: from the seed"
     )
+
+    @property
+    def separates_documents(self) -> bool:
+        """Whether a row holds documents, padding behind them, instead of a window of the text."""
+        return self.segmentation == "documents"
 
     @property
     def stride(self) -> int:

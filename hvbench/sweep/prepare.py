@@ -33,6 +33,7 @@ from hvbench.sweep.search import keep_to_text
 from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
+from hvbench.training.documents import cut_documents
 from hvbench.training.packages import find_packages
 
 
@@ -222,6 +223,9 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
         digests[name] = prepared.digest
         losses.append(prepared.loss)
         for point in same:
+            if point.separates_documents:
+                cut_documents(point)
+                continue
             corpus.require_enough(
                 prepared,
                 sequence_length=point.sequence_length,

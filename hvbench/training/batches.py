@@ -18,11 +18,10 @@ import numpy as np
 from hvbench.spec.point import Point
 from hvbench.training.corpus import Corpus, count_samples, require_enough
 from hvbench.training.evaluation import ValidationBatch, share_of_rank
+from hvbench.training.layout import Batch
 from hvbench.training.masking import mask_samples
 from hvbench.training.order import Cipher, Table, make_order
-from hvbench.training.schedule import accumulation_steps_at, samples_before, sequence_length_at
-
-Batch = tuple[np.ndarray, np.ndarray]
+from hvbench.training.schedule import accumulation_steps_at, samples_before, sequence_length_at, tokens_of_step
 
 TRAIN, VALIDATION = 1, 2  # random number streams of the two splits
 ORDERS_KEPT = 2  # permutations in memory: a global batch may span two epochs
@@ -33,6 +32,8 @@ SAMPLES_KEPT = 1024  # the kernel maps 64 KiB at a time: 64 MiB
 
 class Batches:
     """One rank's share of the batches of a point whose `world_size` is known."""
+
+    dtypes = ("int32", "int32")  # of the arrays of a batch, in the order of `hvbench.training.layout.to_arrays`
 
     def __init__(self, point: Point, corpus: Corpus, *, rank: int) -> None:
         """Check that `corpus` fits `point`; nothing is permuted before it is needed.
@@ -50,13 +51,9 @@ class Batches:
             raise ValueError(f"rank {rank} of a point with world_size {point.world_size}")
         if corpus.vocab_size > point.vocab_size:
             raise ValueError(f"tokens up to {corpus.vocab_size} for a model of vocab_size {point.vocab_size}")
-        length = point.sequence_length
-        require_enough(corpus, sequence_length=length, global_batch_size=point.global_batch_size, stride=point.stride)
-        self.samples_per_epoch = count_samples(corpus.train, length, stride=point.stride)
-        # Side by side whatever the stride: in a loss over held-out text every token counts once.
-        self._validation_samples = count_samples(corpus.validation, length)
         self.tokens_digest = corpus.tokens_digest
         self._point = point
+        self.samples_per_epoch, self._validation_samples = self._count_samples(corpus)
         self._rank = rank
         self._world_size = point.world_size
         self._train = np.asarray(corpus.train)  # a view that is no memmap: indexing one of those is slow
@@ -73,16 +70,19 @@ class Batches:
         point = self._point
         passes = accumulation_steps_at(point, step)
         samples_per_rank = passes * point.micro_batch_size
-        first = samples_before(point, step) + self._rank * samples_per_rank
+        first = self._samples_of(step)[0] + self._rank * samples_per_rank
         numbers = np.arange(first, first + samples_per_rank)
         windows, length = self._windows(first, samples_per_rank), sequence_length_at(point, step)
-        inputs, targets = self._gather(self._train, windows, numbers, stream=TRAIN, length=length)
+        arrays = self._gather(self._train, windows, numbers, stream=TRAIN, length=length)
         self._samples_read += samples_per_rank
         if self._forget_pages and self._samples_read >= SAMPLES_KEPT:
             self._forget_pages()
             self._samples_read = 0
-        cut = (passes, point.micro_batch_size)
-        return inputs.reshape(*cut, *inputs.shape[1:]), targets.reshape(*cut, *targets.shape[1:])
+        return tuple(array.reshape(passes, point.micro_batch_size, *array.shape[1:]) for array in arrays)
+
+    def tokens_of_step(self, step: int) -> int:
+        """Tokens that all ranks train on in 0-based `step`."""
+        return tokens_of_step(self._point, step)
 
     def validation_batches(self, samples: int) -> Iterator[ValidationBatch]:
         """This rank's share of the first `samples` validation windows, or of all: over all ranks, every window once.
@@ -94,9 +94,21 @@ class Batches:
             numbers = np.arange(first, first + self._point.micro_batch_size)
             windows = np.minimum(numbers, share.stop - 1)
             length = self._point.sequence_length
-            inputs, targets = self._gather(self._validation, windows, windows, stream=VALIDATION, length=length)
+            arrays = self._gather(self._validation, windows, windows, stream=VALIDATION, length=length)
             count = min(len(windows), share.stop - first)
-            yield ValidationBatch(inputs=inputs, targets=targets, samples=count)
+            yield ValidationBatch(*arrays, samples=count)
+
+    def _count_samples(self, corpus: Corpus) -> tuple[int, int]:
+        """Samples of an epoch, and of the held-out text; raises DataError where there are too few."""
+        point, length = self._point, self._point.sequence_length
+        require_enough(corpus, sequence_length=length, global_batch_size=point.global_batch_size, stride=point.stride)
+        # Side by side whatever the stride: in a loss over held-out text every token counts once.
+        return count_samples(corpus.train, length, stride=point.stride), count_samples(corpus.validation, length)
+
+    def _samples_of(self, step: int) -> tuple[int, int]:
+        """The number of the first sample of all ranks in a step, and how many they are."""
+        first = samples_before(self._point, step)
+        return first, samples_before(self._point, step + 1) - first
 
     def _windows(self, first: int, count: int) -> np.ndarray:
         """Window numbers [count] of the samples from `first` on in the global order."""
@@ -120,7 +132,7 @@ class Batches:
 
     def _gather(
         self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int
-    ) -> Batch:
+    ) -> tuple[np.ndarray, ...]:
         """Inputs [samples, T] and targets [samples, T] of `windows` [samples], T being `length`; `numbers` [samples] are the samples' numbers.
 
         Causal: targets are the inputs one token later. Masked: some inputs are hidden, and only they are targets.

@@ -1,20 +1,20 @@
 """The validation set: which samples each rank evaluates, and the mean over all of them.
 
-Every sample counts once and equally, whatever the micro-batch and the number of ranks. A mean over samples is one over
-targets, too: all samples of an objective have equally many (T tokens, a fixed share of them where tokens are hidden, or
-one class).
+Every target counts once and equally, whatever the micro-batch and the number of ranks. A mean over samples is one over
+targets: all samples of an objective have equally many (T tokens, a fixed share of them where tokens are hidden, or
+one class). Only rows of documents have not, and count by their targets.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ValidationBatch:
     """A micro-batch of validation samples; a last one that is not full repeats samples, which do not count.
 
@@ -23,7 +23,8 @@ class ValidationBatch:
 
     inputs: np.ndarray  # [B, T]
     targets: np.ndarray  # [B, T], or classes [B]
-    samples: int  # leading rows that count
+    starts: np.ndarray | None = None  # [B, T], of `hvbench.training.layout.Layout`, where rows hold documents
+    samples: int = field(kw_only=True)  # leading rows that count
 
 
 def share_of_rank(samples: int, *, rank: int, world_size: int) -> range:

@@ -34,7 +34,7 @@ def chosen_tokens(sequence_length: int) -> int:
 
 
 def mask_samples(
-    tokens: np.ndarray, numbers: np.ndarray, *, point: Point, stream: int
+    tokens: np.ndarray, numbers: np.ndarray, *, point: Point, stream: int, counts: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masked inputs and targets of samples.
 
@@ -42,16 +42,17 @@ def mask_samples(
         tokens: [samples, T].
         numbers: [samples], each sample's number: the seed of its mask.
         point: Its seed and vocabulary.
+        counts: [samples], how many leading tokens of each are no padding; None: all.
         stream: Another number for each split, so that equal sample numbers have different masks.
 
     Returns:
         Inputs [samples, T] and targets [samples, T], int32; targets are IGNORED where no token was chosen.
     """
-    length = tokens.shape[1]
-    count = chosen_tokens(length)
     inputs, targets = tokens.astype(np.int32), np.full(tokens.shape, IGNORED, dtype=np.int32)
     for row, number in enumerate(numbers):
         random = np.random.Generator(np.random.PCG64([point.seed, stream, int(number)]))
+        length = tokens.shape[1] if counts is None else int(counts[row])
+        count = chosen_tokens(length)
         places = random.permutation(length)[:count]
         targets[row, places] = tokens[row, places]
         kind = random.random(count)

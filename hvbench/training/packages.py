@@ -14,8 +14,10 @@ import numpy as np
 
 from hvbench.errors import DataError
 from hvbench.spec.point import Point
-from hvbench.training.batches import VALIDATION, Batch, Batches
+from hvbench.training.batches import VALIDATION, Batches
 from hvbench.training.corpus import Corpus, count_file_tokens
+from hvbench.training.documents import DocumentBatches
+from hvbench.training.layout import Batch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +87,7 @@ class LabelledBatches(Batches):
 
     def _gather(
         self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int
-    ) -> Batch:
+    ) -> tuple[np.ndarray, ...]:
         side = self.packages.validation if stream == VALIDATION else self.packages.train
         positions = side.starts[windows][:, None] + np.arange(length)
         return np.ascontiguousarray(tokens[positions].astype(np.int32)), side.labels[windows]
@@ -95,6 +97,8 @@ def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None 
     """One rank's batches of the point's objective. Raises DataError for a text that is too small."""
     if point.is_classifier:
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
+    if point.separates_documents:
+        return DocumentBatches(point, corpus, rank=rank, cache=cache)
     return Batches(point, corpus, rank=rank)
 
 

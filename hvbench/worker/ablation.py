@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from hvbench.frameworks.contract import StepResult
 from hvbench.records.record import Ablation
-from hvbench.training.batches import Batch
+from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.worker.loop import Loop
 from hvbench.worker.memory import read_peaks

@@ -9,27 +9,37 @@ import numpy as np
 
 from hvbench.frameworks.contract import Trainer
 from hvbench.training.evaluation import ValidationBatch
+from hvbench.training.masking import IGNORED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Means over one rank's samples; None where it has none, and for the accuracy of a language model."""
+    """Means over one rank's targets; None where it has none, and for the accuracy of a language model."""
 
     loss: float | None
     accuracy: float | None
     samples: int
+    targets: int | None  # None: as many in each sample
 
 
 def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, is_classifier: bool) -> Evaluated:
-    """Means over the samples of `batches`, each of which counts once; sums are float64."""
-    losses, hits = [np.zeros(0)], [np.zeros(0)]
+    """Means over the targets of `batches`, each of which counts once; sums are float64."""
+    losses, hits, targets = [np.zeros(0)], [np.zeros(0)], []
     for batch in batches:
-        losses.append(trainer.evaluate(batch.inputs, batch.targets)[: batch.samples].astype(np.float64))
+        arrays = [batch.inputs, batch.targets, *([] if batch.starts is None else [batch.starts])]
+        losses.append(trainer.evaluate(*arrays)[: batch.samples].astype(np.float64))
+        if batch.starts is not None:
+            targets.append((batch.targets[: batch.samples] != IGNORED).sum(axis=1))
         if is_classifier:
             is_hit = trainer.logits(batch.inputs).argmax(axis=-1) == batch.targets
             hits.append(is_hit[: batch.samples].astype(np.float64))
     of_samples = np.concatenate(losses)
     accuracy = float(np.concatenate(hits).mean()) if is_classifier and of_samples.size else None
+    counts = np.concatenate(targets) if targets else None
+    loss = float(np.average(of_samples, weights=counts)) if of_samples.size else None
     return Evaluated(
-        loss=float(of_samples.mean()) if of_samples.size else None, accuracy=accuracy, samples=int(of_samples.size)
+        loss=loss,
+        accuracy=accuracy,
+        samples=int(of_samples.size),
+        targets=None if counts is None else int(counts.sum()),
     )

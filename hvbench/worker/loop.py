@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hvbench.frameworks.contract import Input, Runtime, StepResult, Trainer
 from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
@@ -26,8 +24,9 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, name_checkpoint, save_checkpoint
 from hvbench.training.evaluation import mean_over_ranks
+from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.schedule import point_learning_rate, samples_before, tokens_of_step
+from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping
 from hvbench.worker.energy import EnergyMeter
 from hvbench.worker.evaluation import evaluate
@@ -233,10 +232,10 @@ class Loop:
             self._measure_noise(loss_scale=scale)
 
         asked = self.training_seconds
-        inputs, targets = (self.reader or self.batches).train_batch(index)
+        batch = (self.reader or self.batches).train_batch(index)
         self.runtime.synchronize()
         begun = self.training_seconds
-        result = self.trainer.train_step(inputs, targets, learning_rate=rate, loss_scale=scale)
+        result = self.trainer.train_step(*batch, learning_rate=rate, loss_scale=scale)
         self.runtime.synchronize()
         ended = self.training_seconds
 
@@ -244,10 +243,10 @@ class Loop:
         self._step_ended = ended
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(step_seconds)
-        self.samples.step_tokens.append(tokens_of_step(self.point, index))
+        self.samples.step_tokens.append(self.batches.tokens_of_step(index))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
-            self._find_overflow(inputs, targets, loss_scale=scale)
+            self._find_overflow(batch, loss_scale=scale)
         self._check_finite(result)  # behind all that is written down about the step: it may be the last
         self.loss_scale.update(skipped=result.skipped)
         self.step += 1
@@ -278,12 +277,12 @@ class Loop:
             raise divergence
         self.divergence = divergence
 
-    def _find_overflow(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> None:
+    def _find_overflow(self, batch: Batch, *, loss_scale: float) -> None:
         """Note whether this rank's own gradients overflowed, or only their sum on the wire; no parameter has moved."""
         with self.paused():
-            self.trainer.rewind(len(inputs))  # with the step's own dropout masks
-            norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
-            self.trainer.rewind(-len(inputs))
+            self.trainer.rewind(len(batch[0]))  # with the step's own dropout masks
+            norms = self.trainer.gradient_norms(*batch, loss_scale=loss_scale)
+            self.trainer.rewind(-len(batch[0]))
         is_own = not all(map(math.isfinite, norms.micro_batches))
         self.samples.overflows.append({"step": self.step, "loss_scale": loss_scale, "is_own": is_own})
 
@@ -291,8 +290,8 @@ class Loop:
         """Norms of the gradients of the next batch, before and after averaging."""
         with self.paused():
             begun = time.perf_counter()
-            inputs, targets = self.batches.train_batch(self.first_step + self.step)
-            norms = self.trainer.gradient_norms(inputs, targets, loss_scale=loss_scale)
+            batch = self.batches.train_batch(self.first_step + self.step)
+            norms = self.trainer.gradient_norms(*batch, loss_scale=loss_scale)
             seconds = time.perf_counter() - begun
         self.samples.gradient_noise.append(
             {
@@ -313,7 +312,9 @@ class Loop:
             own = evaluate(self.trainer, batches, is_classifier=self.point.is_classifier)
             # The wait for the slowest rank belongs to no step.
             losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
-            samples = [int(count) for count in self.runtime.gather(float(own.samples))]
+            counts = [
+                int(count) for count in self.runtime.gather(float(own.samples if own.targets is None else own.targets))
+            ]
             ended = time.perf_counter()
         self.samples.evaluations.append(
             {
@@ -323,9 +324,10 @@ class Loop:
                 "seconds": ended - begun,
                 "training_seconds": training_seconds,
                 "accuracy": own.accuracy,
+                "targets": own.targets,
             }
         )
-        reason = self._stopping.judge(mean_over_ranks(losses, samples=samples))
+        reason = self._stopping.judge(mean_over_ranks(losses, samples=counts))
         # At least one step has been timed, and one is left: the last evaluation ends nothing early.
         if self.settings.warmup_steps < self.step < self.total_steps:
             self.samples.stopped_by = reason

@@ -10,6 +10,7 @@ import numpy as np
 from hvbench.launch.task import FailureStatus
 from hvbench.records.record import finite_or_none
 from hvbench.spec.point import Point
+from hvbench.training.layout import Batch
 from hvbench.training.wire import count_losses, is_watched
 from hvbench.worker.failure import describe_failure
 from hvbench.worker.loop import Loop
@@ -28,10 +29,10 @@ def look_at_wire(worker: Worker, loop: Loop) -> list[dict[str, Any]]:
     if not is_watched(loop.point) or not samples.loss:
         return []
     worker.progress.enter(PHASE)
-    inputs, targets = loop.batches.train_batch(loop.first_step + len(samples.loss) - 1)
+    batch = loop.batches.train_batch(loop.first_step + len(samples.loss) - 1)
     scale = loop.loss_scale.scale
-    loop.trainer.rewind(len(inputs))
-    if 0.0 in runtime.gather(float(fits(loop, inputs, targets, scale=scale))):
+    loop.trainer.rewind(len(batch[0]))
+    if 0.0 in runtime.gather(float(fits(loop, batch, scale=scale))):
         return []
     own, averages = loop.trainer.allreduce_kept()
     is_finite = all(np.isfinite(value).all() for value in own.values())
@@ -40,10 +41,10 @@ def look_at_wire(worker: Worker, loop: Loop) -> list[dict[str, Any]]:
     return [{**vars(losses), **norms, "step": loop.step, "loss_scale": scale}]
 
 
-def fits(loop: Loop, inputs: np.ndarray, targets: np.ndarray, *, scale: float) -> bool:
+def fits(loop: Loop, batch: Batch, *, scale: float) -> bool:
     """Compute the gradients; False where memory runs out, which costs a launch that has been measured nothing."""
     try:
-        loop.trainer.backward(inputs, targets, loss_scale=scale)
+        loop.trainer.backward(*batch, loss_scale=scale)
     except Exception as error:  # each framework has its own for that
         if describe_failure(error)["status"] != FailureStatus.OOM.value:
             raise

@@ -120,7 +120,7 @@ class Worker:
         if point.input == "array":
             return None
         module = load_framework(self.description.framework, "input")
-        return module.Input(batches.train_batch, steps=steps, workers=point.input_workers)
+        return module.Input(batches, steps=steps, workers=point.input_workers)
 
     def describe_place(self) -> dict[str, Any]:
         """Where this rank runs: fields of `hvbench.records.record.RankSamples`."""

@@ -41,6 +41,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("epsilon=1e-4", "optimizer adamw or adafactor or lamb", "optimizer=adafactor"),
     ("reference_batch_size=64", "lr_scaling linear or sqrt", "lr_scaling=sqrt"),
     ("schedule_steps=500", "schedule cosine or linear", "schedule=linear"),
+    ("packing=false", "segmentation documents", "segmentation=documents"),
     ("input_workers=2", "input framework", "input=framework"),
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("num_classes=4", "objective classification", "objective=classification"),

@@ -26,10 +26,13 @@ Input = load_framework(sys.argv[1], "input").Input
 def children():
     return [int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()]
 
-def read(step):
-    if step == 7:
-        raise OSError("the disk is gone")
-    return np.full((2, 1, 3), step, np.int32), np.full((2, 1, 3), -step, np.int32)
+class Batches:
+    dtypes = ("int32", "int32")
+
+    def train_batch(self, step):
+        if step == 7:
+            raise OSError("the disk is gone")
+        return np.full((2, 1, 3), step, np.int32), np.full((2, 1, 3), -step, np.int32)
 
 def attempt(call):
     try:
@@ -39,7 +42,7 @@ def attempt(call):
 
 found = {}
 for workers in (0, 2):
-    reader = Input(read, steps=range(3, 20), workers=workers)
+    reader = Input(Batches(), steps=range(3, 20), workers=workers)
     batches = [reader.train_batch(step) for step in (3, 4, 5)]
     found[workers] = {
         "read": [[int(inputs[0, 0, 0]), int(targets[1, 0, 2])] for inputs, targets in batches],
@@ -49,12 +52,12 @@ for workers in (0, 2):
     }
     reader.close()
     found[workers]["left"] = len(children())
-    reader = Input(read, steps=range(6, 20), workers=workers)
+    reader = Input(Batches(), steps=range(6, 20), workers=workers)
     reader.train_batch(6)
     found[workers]["failure"] = attempt(lambda: reader.train_batch(7))
     reader.close()
     found[workers]["left_after_failure"] = len(children())
-reader = Input(read, steps=range(8, 20), workers=2)
+reader = Input(Batches(), steps=range(8, 20), workers=2)
 reader.train_batch(8)
 print(json.dumps(found | {"running": children()}), flush=True)
 time.sleep(600)

@@ -119,6 +119,11 @@ def test_a_point_may_use_fewer_ranks_than_were_launched() -> None:
             "segmentation overlap is for language models: a classifier's samples are pieces of one package",
         ),
         (
+            {"segmentation": "documents", "data": "synthetic"},
+            2,
+            "segmentation documents: synthetic text has no files",
+        ),
+        (
             {"length_warmup_steps": 5, "sequence_length": 3},
             2,
             "length_warmup_steps: sequence_length 3 is too short to grow; at least 4",

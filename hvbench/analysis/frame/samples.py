@@ -126,13 +126,13 @@ def evaluations_of(record: Record) -> list[Evaluated]:
     merged = []
     for step in sorted(set.intersection(*map(set, by_rank))) if by_rank else []:
         parts = [evaluations[step] for evaluations in by_rank]
-        samples = [part.samples for part in parts]
-        accuracy = mean_over_ranks([part.accuracy for part in parts], samples=samples)
+        counts = [part.samples if part.targets is None else part.targets for part in parts]
+        accuracy = mean_over_ranks([part.accuracy for part in parts], samples=counts)
         merged.append(
             Evaluated(
                 step=step,
-                validation_loss=mean_over_ranks([part.loss for part in parts], samples=samples),
-                samples=sum(samples),
+                validation_loss=mean_over_ranks([part.loss for part in parts], samples=counts),
+                samples=sum(part.samples for part in parts),
                 evaluation_seconds=max(part.seconds for part in parts),
                 training_seconds=max(part.training_seconds for part in parts),
                 accuracy=None if math.isnan(accuracy) else accuracy,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from hvbench.launch.own_process import die_with_parent
-from hvbench.training.batches import Batch
+from hvbench.training.batches import Batches
+from hvbench.training.layout import Batch, from_arrays, to_arrays
 
 PREFETCHED = 2  # batches a worker prepares in advance: the library's default
 
@@ -19,9 +19,9 @@ PREFETCHED = 2  # batches a worker prepares in advance: the library's default
 class Input:
     """See `hvbench.frameworks.contract.Input`."""
 
-    def __init__(self, read: Callable[[int], Batch], *, steps: range, workers: int) -> None:
+    def __init__(self, batches: Batches, *, steps: range, workers: int) -> None:
         loader = DataLoader(
-            _Steps(read),
+            _Steps(batches),
             batch_size=None,  # a batch is made whole
             sampler=steps,
             num_workers=workers,
@@ -31,27 +31,27 @@ class Input:
             generator=torch.Generator(),  # or it would draw its seed from that of dropout
         )
         self._steps = iter(steps)
-        self._batches: Any = iter(loader)
+        self._loaded: Any = iter(loader)
 
     def train_batch(self, step: int) -> Batch:
         if (expected := next(self._steps, None)) != step:
             raise ValueError(f"step {step} was asked for, the input is at step {expected}")
-        return tuple(tensor.numpy() for tensor in next(self._batches))
+        return from_arrays([tensor.numpy() for tensor in next(self._loaded)])
 
     def close(self) -> None:
-        if end_workers := getattr(self._batches, "_shutdown_workers", None):
+        if end_workers := getattr(self._loaded, "_shutdown_workers", None):
             end_workers()  # not by its destructor alone: the traceback of an error keeps the iterator alive
-        self._batches = None
+        self._loaded = None
 
 
 class _Steps(Dataset):
-    """Step -> its batch."""
+    """Step -> the arrays of its batch."""
 
-    def __init__(self, read: Callable[[int], Batch]) -> None:
-        self.read = read
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, ...]:
-        return tuple(torch.from_numpy(array) for array in self.read(step))
+        return tuple(torch.from_numpy(array) for array in to_arrays(self.batches.train_batch(step)))
 
 
 def _end_with(parent: int, number: int) -> None:

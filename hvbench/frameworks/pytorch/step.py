@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed, dropout_seed
+from hvbench.training.layout import Layout
 
 
 class Trainer:
@@ -57,15 +59,16 @@ class Trainer:
         self,
         inputs: np.ndarray,
         targets: np.ndarray,
+        layout: Layout | None = None,
         *,
         learning_rate: float,
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
         if self.server and with_allreduce:
-            return self._train_on_server(inputs, targets, learning_rate=learning_rate, loss_scale=loss_scale)
+            return self._train_on_server(inputs, targets, layout, learning_rate=learning_rate, loss_scale=loss_scale)
         loss, gradients = self._averaged_gradients(
-            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+            inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
         gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
@@ -74,22 +77,29 @@ class Trainer:
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm.item(), skipped=skipped)
 
     def _averaged_gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool, first: int = 0
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool,
+        first: int = 0,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks.
 
         `first` is the number of the first of these passes in its step, which decides on their dropout masks.
         """
-        inputs, targets = self._tokens(inputs), self._tokens(targets)
-        gradient_accumulation_steps = len(inputs)
+        passes = self._split(inputs, targets, layout)
+        gradient_accumulation_steps = len(passes)
         self._forget_gradients()
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
-        for index in range(gradient_accumulation_steps):
+        for index, (weight, *batch) in enumerate(passes):
             # Only the last pass yields final sums, so only they are sent, while it still runs.
             is_sent = with_allreduce and index == gradient_accumulation_steps - 1
             self.sends_gradients = is_sent and self.ddp is None
             seed = self._dropout_seed(first + index)
-            loss = self._pass_loss(inputs[index], targets[index], seed=seed, is_sent=is_sent)
+            loss = self._pass_loss(*batch, seed=seed, is_sent=is_sent) * weight
             loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
             total += loss.detach()
@@ -101,16 +111,22 @@ class Trainer:
             parameter.grad = None
 
     def _pass_loss(
-        self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None, is_sent: bool
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        starts: torch.Tensor | None,
+        *,
+        seed: Seed | None,
+        is_sent: bool,
     ) -> torch.Tensor:
         """Mean loss of tokens [B, T]; `is_sent`: its backward pass ends in the all-reduce.
 
         DistributedDataParallel decides on that all-reduce in its forward pass.
         """
         if self.ddp is None:
-            return self.model.loss(inputs, targets, seed=seed)
+            return self.model.loss(inputs, targets, starts=starts, seed=seed)
         with contextlib.nullcontext() if is_sent else self.ddp.no_sync():
-            return self.ddp(inputs, targets, seed=seed)
+            return self.ddp(inputs, targets, starts, seed=seed)
 
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         """Called by autograd as soon as a parameter's gradient is complete: its all-reduce overlaps the passes left."""
@@ -135,17 +151,18 @@ class Trainer:
         self.optimizer.update(gradients, learning_rate=learning_rate)
         return gradient_norm, False
 
-    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         # Gradients stay enabled: autograd records its graph and keeps activations, as in a step.
-        inputs, targets = self._tokens(inputs), self._tokens(targets)
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
-        for index in range(len(inputs)):
-            loss = self.model.loss(inputs[index], targets[index], seed=self._dropout_seed(index))
+        for index, (weight, *batch) in enumerate(self._split(inputs, targets, layout)):
+            loss = self.model.loss(batch[0], batch[1], starts=batch[2], seed=self._dropout_seed(index)) * weight
             total += loss.detach() / len(inputs)
         return total.item()
 
-    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
-        loss, self.kept = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+    def backward(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> float:
+        loss, self.kept = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
         return loss.item()
 
     def allreduce_alone(self) -> None:
@@ -165,32 +182,43 @@ class Trainer:
         averages = self.allreduce.finish()
         return own, self._to_numpy({name: averages[name] for name in self.kept})
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         with torch.no_grad():
-            return self.model.sample_losses(self._tokens(inputs), self._tokens(targets)).cpu().numpy()
+            tensors = self._tokens(inputs), self._tokens(targets)
+            return self.model.sample_losses(*tensors, starts=self._starts(starts)).cpu().numpy()
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         with torch.no_grad():
-            return self.model.logits(self._tokens(inputs)).cpu().numpy()
+            return self.model.logits(self._tokens(inputs), starts=self._starts(starts)).cpu().numpy()
 
     def gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None = None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> Arrays:
         _, gradients = self._averaged_gradients(
-            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
+            inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
         )
         arrays = self._to_numpy(gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
-    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+    def gradient_norms(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> GradientNorms:
         norms, sums, count = [], {}, len(inputs)
         for index in range(count):
-            batch = inputs[index : index + 1], targets[index : index + 1]
+            one = slice(index, index + 1)
+            batch = inputs[one], targets[one], layout and layout.part(one)
             scale = (
                 loss_scale / count
             )  # as in a step, where a pass is 1 / A of the loss: fp16 overflows at the same scale
             _, gradients = self._averaged_gradients(*batch, loss_scale=scale, with_allreduce=False, first=index)
-            norms.append(global_norm(list(gradients.values())).item() / loss_scale * count)
+            weight = float(layout.weights[index]) if layout else 1.0
+            norms.append(global_norm(list(gradients.values())).item() / loss_scale * count / weight)
             if sums:
                 torch._foreach_add_(list(sums.values()), list(gradients.values()))
             sums = sums or gradients
@@ -224,10 +252,16 @@ class Trainer:
             self.server.leave()
 
     def _train_on_server(
-        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None,
+        *,
+        learning_rate: float,
+        loss_scale: float,
     ) -> StepResult:
         """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
-        loss, gradients = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+        loss, gradients = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
         self.passes += len(inputs)
         values, gradient_norm, skipped = self.server.update(
             self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
@@ -236,6 +270,19 @@ class Trainer:
             for name, value in values.items():
                 self.model.parameters[name].copy_(torch.from_numpy(value))
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
+
+    def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[tuple[Any, ...]]:
+        """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None."""
+        tensors = zip(self._tokens(inputs), self._tokens(targets), strict=True)
+        if layout is None:
+            return [(1.0, *pair, None) for pair in tensors]
+        return [
+            (float(weight), *pair, starts)
+            for weight, pair, starts in zip(layout.weights, tensors, self._starts(layout.starts), strict=True)
+        ]
+
+    def _starts(self, starts: np.ndarray | None) -> torch.Tensor | None:
+        return None if starts is None else self._tokens(starts)
 
     def _to_numpy(self, tensors: dict[str, torch.Tensor]) -> Arrays:
         return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
@@ -266,5 +313,7 @@ class _Loss(torch.nn.Module):
         for name, parameter in model.parameters.items():
             self.register_parameter(name.replace(".", "_"), parameter)
 
-    def forward(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None) -> torch.Tensor:
-        return self.model_loss(inputs, targets, seed=seed)
+    def forward(
+        self, inputs: torch.Tensor, targets: torch.Tensor, starts: torch.Tensor | None, *, seed: Seed | None
+    ) -> torch.Tensor:
+        return self.model_loss(inputs, targets, starts=starts, seed=seed)

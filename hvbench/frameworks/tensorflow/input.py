@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from hvbench.training.batches import Batch
+from hvbench.training.batches import Batches
+from hvbench.training.layout import Batch, from_arrays, to_arrays
 
 PREFETCHED = 2  # batches a worker prepares in advance, as in PyTorch: the one that it works on, and one more
 
@@ -16,25 +16,25 @@ PREFETCHED = 2  # batches a worker prepares in advance, as in PyTorch: the one t
 class Input:
     """See `hvbench.frameworks.contract.Input`."""
 
-    def __init__(self, read: Callable[[int], Batch], *, steps: range, workers: int) -> None:
+    def __init__(self, batches: Batches, *, steps: range, workers: int) -> None:
         def load(step: tf.Tensor) -> list[tf.Tensor]:
-            return tf.numpy_function(lambda number: list(read(int(number))), [step], [tf.int32, tf.int32])
+            return tf.numpy_function(lambda number: to_arrays(batches.train_batch(int(number))), [step], batches.dtypes)
 
         with tf.device("CPU:0"):
             dataset = tf.data.Dataset.range(steps.start, steps.stop)
             dataset = dataset.map(load, num_parallel_calls=workers or None, deterministic=True)
             if workers:
                 dataset = dataset.prefetch((PREFETCHED - 1) * workers)
-            self._batches: Any = iter(dataset.with_options(_make_options(workers)))
+            self._loaded: Any = iter(dataset.with_options(_make_options(workers)))
         self._steps = iter(steps)
 
     def train_batch(self, step: int) -> Batch:
         if (expected := next(self._steps, None)) != step:
             raise ValueError(f"step {step} was asked for, the input is at step {expected}")
-        return tuple(np.asarray(tensor) for tensor in next(self._batches))
+        return from_arrays([np.asarray(tensor) for tensor in next(self._loaded)])
 
     def close(self) -> None:
-        self._batches = None  # the iterator's threads end with it
+        self._loaded = None  # the iterator's threads end with it
 
 
 def _make_options(workers: int) -> tf.data.Options:

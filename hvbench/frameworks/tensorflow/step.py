@@ -27,6 +27,7 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import dropout_seed
+from hvbench.training.layout import Layout
 
 # Operations whose results a backward pass reads although no forward pass computes them: weights and constants.
 _NOT_COMPUTED = ("ReadVariableOp", "Placeholder", "Const")
@@ -37,7 +38,10 @@ class _Pass(NamedTuple):
 
     inputs: tf.Tensor  # [B, T]
     targets: tf.Tensor  # [B, T], or classes [B]
-    count: tf.Tensor  # A of its step: the pass contributes 1 / A of the step's mean loss
+    starts: tf.Tensor  # [B, T], where documents begin; [0] where rows hold none
+    count: (
+        tf.Tensor
+    )  # A of its step: the pass contributes 1 / A of the step's mean loss; over its weight, where it has one
     seed: tf.Tensor  # [2], of its dropout
 
 
@@ -73,15 +77,16 @@ class Trainer:
         self,
         inputs: np.ndarray,
         targets: np.ndarray,
+        layout: Layout | None = None,
         *,
         learning_rate: float,
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> StepResult:
         if self.server and with_allreduce:
-            return self._train_on_server(inputs, targets, learning_rate=learning_rate, loss_scale=loss_scale)
+            return self._train_on_server(inputs, targets, layout, learning_rate=learning_rate, loss_scale=loss_scale)
         scale = self._scalar(loss_scale)
-        *earlier, last = self._split(inputs, targets)
+        *earlier, last = self._split(inputs, targets, layout)
         loss = self._accumulate_all(earlier, scale)
         last_loss, gradient_norm, skipped = self._run(
             self._finish_step, last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
@@ -137,7 +142,9 @@ class Trainer:
         return loss, dict(zip(parameters, dense, strict=True))
 
     def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
-        loss = self.model.loss(batch.inputs, batch.targets, seed=batch.seed if self.point.dropout else None)
+        starts = batch.starts if self.point.separates_documents else None
+        seed = batch.seed if self.point.dropout else None
+        loss = self.model.loss(batch.inputs, batch.targets, starts=starts, seed=seed)
         return loss / batch.count
 
     def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -169,15 +176,17 @@ class Trainer:
         skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(self.precision.loss_scaling))
         return gradient_norm, skipped
 
-    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         total = tf.zeros((), self.model.parameter_dtype)
-        for batch in self._split(inputs, targets):
+        for batch in self._split(inputs, targets, layout):
             loss, _ = self._run(self._compiled_forward, batch)
             total += loss
         return float(total)
 
-    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
-        loss, self.kept = self._gradients_of_rank(inputs, targets, loss_scale=loss_scale)
+    def backward(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> float:
+        loss, self.kept = self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)
         return float(loss)
 
     def allreduce_alone(self) -> None:
@@ -192,28 +201,38 @@ class Trainer:
             return own, self.server.average(own)
         return own, self._to_numpy(self._run(self._allreduce_kept, *self.kept.values()))
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return self._run(self._sample_losses, inputs, targets).numpy()
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
+        documents = () if starts is None else (starts,)
+        return self._run(self._sample_losses, inputs, targets, *documents).numpy()
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         with tf.device(self.device):
-            return self.model.logits(tf.convert_to_tensor(inputs)).numpy()
+            starts = None if starts is None else tf.convert_to_tensor(starts)
+            return self.model.logits(tf.convert_to_tensor(inputs), starts=starts).numpy()
 
     def gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None = None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> Arrays:
         scale = self._scalar(loss_scale)
         with tf.device(self.device):
-            *earlier, last = self._split(inputs, targets)
+            *earlier, last = self._split(inputs, targets, layout)
             for batch in earlier:
                 self._accumulate(batch, scale)
             _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
         arrays = self._to_numpy(gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
-    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+    def gradient_norms(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> GradientNorms:
         norms, scale = [], self._scalar(loss_scale)
-        for index, batch in enumerate(self._split(inputs, targets)):
+        for index, batch in enumerate(self._split(inputs, targets, layout)):
             norm, averaged = self._run(self._norms, batch, scale, is_last=index == len(inputs) - 1)
             norms.append(float(norm))
         return GradientNorms(micro_batches=norms, averaged=float(averaged))
@@ -241,10 +260,16 @@ class Trainer:
             self.server.leave()
 
     def _train_on_server(
-        self, inputs: np.ndarray, targets: np.ndarray, *, learning_rate: float, loss_scale: float
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None,
+        *,
+        learning_rate: float,
+        loss_scale: float,
     ) -> StepResult:
         """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
-        loss, gradients = self._gradients_of_rank(inputs, targets, loss_scale=loss_scale)
+        loss, gradients = self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)
         self.passes += len(inputs)
         values, gradient_norm, skipped = self.server.update(
             self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
@@ -254,24 +279,27 @@ class Trainer:
         return StepResult(loss=float(loss), gradient_norm=gradient_norm, skipped=skipped)
 
     def _gradients_of_rank(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None, *, loss_scale: float
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T] of this rank alone."""
         scale = self._scalar(loss_scale)
-        *earlier, last = self._split(inputs, targets)
+        *earlier, last = self._split(inputs, targets, layout)
         loss = self._accumulate_all(earlier, scale)
         last_loss, gradients = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
         return loss + last_loss, gradients
 
-    def _split(self, inputs: np.ndarray, targets: np.ndarray) -> list[_Pass]:
+    def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[_Pass]:
         """The passes of one step, from tokens [A, B, T]."""
-        count = self._scalar(len(inputs))
+        if layout is None:
+            starts, counts = [()] * len(inputs), [self._scalar(len(inputs))] * len(inputs)
+        else:
+            starts, counts = layout.starts, [self._scalar(len(inputs) / weight) for weight in layout.weights]
         seeds = [
             dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index) for index in range(len(inputs))
         ]
         return [
-            _Pass(tf.convert_to_tensor(tokens), tf.convert_to_tensor(target), count, tf.constant(seed or (0, 0)))
-            for tokens, target, seed in zip(inputs, targets, seeds, strict=True)
+            _Pass(*map(tf.convert_to_tensor, arrays), tf.constant(start, tf.int32), count, tf.constant(seed or (0, 0)))
+            for *arrays, start, count, seed in zip(inputs, targets, starts, counts, seeds, strict=True)
         ]
 
     def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
@@ -309,9 +337,9 @@ class Trainer:
         read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
         return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]
 
-    def _sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def _sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, starts: tf.Tensor | None = None) -> tf.Tensor:
         """Graph: the loss of each sample, without dropout."""
-        return self.model.sample_losses(inputs, targets)
+        return self.model.sample_losses(inputs, targets, starts=starts)
 
     def _run(self, function: Callable[..., Any], *arguments: np.ndarray | tf.Tensor | _Pass, **choices: bool) -> Any:
         """Results of `function` as a graph, which is traced at its first call and once for each value of `choices`."""
