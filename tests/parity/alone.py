@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
 `rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -26,6 +26,8 @@ from hvbench.spec.numerics import PRECISIONS, Precision
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.layout import Layout
+from hvbench.training.masking import IGNORED
 from hvbench.training.packages import make_batches
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -47,6 +49,7 @@ OPTIMIZER_KNOBS = {
     "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
 }
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
+DOCUMENT_LENGTHS = (12, 300)  # one strip of TensorFlow's attention, and two
 RECOMPUTED = ("none", "block", "attention")
 ATTENTION_LENGTHS = (700, 1100)  # strips of TensorFlow's: three that are traced one by one, a loop over five
 MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
@@ -279,6 +282,56 @@ def record_recompute(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_documents(twin: Twin) -> Arrays:
+    """Two documents and padding in a row; the first with another token; each alone; the gradients of both ways."""
+    arrays = {}
+    for attention, length in itertools.product(("fused", "plain"), DOCUMENT_LENGTHS):
+        knobs = {"attention": attention, "sequence_length": length, "segmentation": "documents", "micro_batch_size": 1}
+        point = small_point(twin.framework, gradient_accumulation_steps=2, **knobs)
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+        tokens = np.random.default_rng(2).integers(256, size=length + 1).astype(np.int32)
+        sizes = length // 3, length // 2
+        rows = [
+            lay_out([(tokens[:-1], tokens[1:], *sizes[:1]), (tokens[::-1][1:], tokens[::-1][:-1], *sizes[1:])], length)
+        ]
+        rows += [
+            lay_out([rows_of], length)
+            for rows_of in ((tokens[:-1], tokens[1:], sizes[0]), (tokens[::-1][1:], tokens[::-1][:-1], sizes[1]))
+        ]
+        packed, first, second = rows
+        changed = packed[0].copy()
+        changed[0, 1] ^= 1
+        name = f"{attention}/{length}"
+        arrays[f"{name}/packed"] = trainer.logits(packed[0], packed[2])
+        arrays[f"{name}/changed"] = trainer.logits(changed, packed[2])
+        for label, row in (("first", first), ("second", second)):
+            arrays[f"{name}/{label}"] = trainer.logits(row[0], row[2])
+        arrays[f"{name}/losses"] = np.concatenate([trainer.evaluate(*row) for row in rows])
+        counts = np.array(sizes) / np.mean(sizes)
+        alone = [np.stack(parts) for parts in zip(first, second, strict=True)]
+        for label, (inputs, targets, starts), weights in (
+            ("packed", [part[None] for part in packed], np.ones(1)),
+            ("alone", alone, counts),
+        ):
+            found = trainer.gradients(inputs, targets, Layout(starts=starts, weights=weights), loss_scale=1.0)
+            arrays |= {f"{name}/{label}/gradient/{key}": value for key, value in found.items()}
+    return arrays
+
+
+def lay_out(
+    documents: list[tuple[np.ndarray, np.ndarray, int]], length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A row [1, length] of documents (inputs, targets, positions) and padding: inputs, targets, and where each begins."""
+    inputs, starts = np.zeros((1, length), np.int32), np.zeros((1, length), np.int32)
+    targets, end = np.full((1, length), IGNORED, np.int32), 0
+    for tokens, next_tokens, count in documents:
+        place = slice(end, end + count)
+        inputs[0, place], targets[0, place], starts[0, place] = tokens[:count], next_tokens[:count], end
+        end += count
+    starts[0, end:] = end
+    return inputs, targets, starts
+
+
 def record_attention(twin: Twin) -> Arrays:
     """Losses and gradients with fused attention and with the textbook's; with dropout the losses beside the point as well."""
     arrays = {}
@@ -438,6 +491,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "optimizers.npz", **record_optimizers(twin))
     np.savez(folder / "dropout.npz", **record_dropout(twin))
     np.savez(folder / "attention.npz", **record_attention(twin))
+    np.savez(folder / "documents.npz", **record_documents(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
     np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))

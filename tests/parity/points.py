@@ -55,6 +55,18 @@ EXECUTIONS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [
 # World size, and how text becomes samples: those that overlap and grow, in one training.
 SEQUENCES: list[tuple[int, dict[str, Any]]] = [
     (1, {"segmentation": "overlap", "segmentation_stride": 5, "length_warmup_steps": 9}),
+    (
+        1,
+        {
+            "segmentation": "documents",
+            "sequence_length": 300,
+            "attention": "plain",
+            "input": "framework",
+            "input_workers": 1,
+        },
+    ),
+    (2, {"segmentation": "documents", "sequence_length": 300, "packing": False}),
+    (1, {"segmentation": "documents", "objective": "masked_lm", "precision": "bf16", "length_warmup_steps": 9}),
 ]
 # Who hands the steps their batches, at a cut that is traced with arrays, too.
 INPUTS: list[tuple[tuple[int, int, int], dict[str, Any]]] = [

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hvbench.parity.norms import relative_error
 from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
+from tests.parity.alone import DOCUMENT_LENGTHS
 from tests.parity.points import INPUTS, SEQUENCES, cut_point, split_point
 
 
@@ -26,3 +28,45 @@ def test_the_frameworks_own_input_hands_over_the_same_batches_in_the_same_order(
     for rank in usual:
         assert usual[rank].keys() == own[rank].keys()
         assert [name for name in usual[rank] if not np.array_equal(usual[rank][name], own[rank][name])] == []
+
+
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+each_attention = pytest.mark.parametrize("attention", ["fused", "plain"])
+each_length = pytest.mark.parametrize("length", DOCUMENT_LENGTHS)
+
+
+@each_length
+@each_attention
+@each_framework
+def test_a_token_of_one_document_changes_no_logit_of_another(alone, framework, attention, length):
+    """In float64, and to the last bit: also of the padding behind both."""
+    numbers, end = alone[framework, "documents"], length // 3
+    before, after = (numbers[f"{attention}/{length}/{name}"][0] for name in ("packed", "changed"))
+    assert np.array_equal(before[end:], after[end:])
+    assert np.array_equal(before[:1], after[:1]), "nor of what comes before it in its own"
+    assert (np.abs(before[1:end] - after[1:end]).max(axis=-1) > 1e-6).all()
+
+
+@each_length
+@each_attention
+@each_framework
+def test_a_document_is_the_same_alone_in_a_row_and_packed_with_another(alone, framework, attention, length):
+    """Its logits, the loss over both, and the gradients, with padded tokens out of every mean."""
+    numbers, sizes = alone[framework, "documents"], (length // 3, length // 2)
+    of = {
+        key.removeprefix(f"{attention}/{length}/"): value
+        for key, value in numbers.items()
+        if key.startswith(f"{attention}/{length}/")
+    }
+    begin = sizes[0]
+    assert relative_error(of["first"][0, :begin], of["packed"][0, :begin]) < 1e-13
+    assert relative_error(of["second"][0, : sizes[1]], of["packed"][0, begin : begin + sizes[1]]) < 1e-13
+    both, *each = of["losses"]
+    assert both == pytest.approx(np.average(each, weights=sizes), rel=1e-12)
+    gradients = [name.removeprefix("packed/") for name in of if name.startswith("packed/gradient/")]
+    assert len(gradients) > 10
+    for name in gradients:
+        assert (
+            relative_error(of[f"alone/{name}"], of[f"packed/{name}"]) < 1e-11
+            or np.abs(of[f"packed/{name}"]).max() < 1e-12
+        ), name

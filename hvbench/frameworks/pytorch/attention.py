@@ -19,19 +19,38 @@ _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
+def visible(starts: torch.Tensor, *, point: Point, dtype: torch.dtype) -> torch.Tensor:
+    """What `attention` takes of documents that begin at `starts` [B, T], once for all layers: 0 where a position sees another, else
+    -inf, [B, 1, T, T], in the dtype of queries.
+    """
+    sees = starts[:, :, None] == starts[:, None, :]
+    if point.is_causal:
+        sees = sees.tril()
+    return torch.zeros(sees.shape, dtype=dtype, device=starts.device).masked_fill(~sees, -math.inf)[:, None]
+
+
 def attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, point: Point, rate: float, seed: Seed | None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    point: Point,
+    rate: float,
+    seed: Seed | None,
+    documents: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """softmax(q kᵀ / √Q) v: queries, keys and values [B, H, T, Q] -> [B, H, T, Q]; the point has the algorithm and the mask.
 
-    Probabilities are dropped at `rate`. `seed` is for TensorFlow: PyTorch draws all masks of a pass from one generator, in order.
+    `documents` is `visible` of them; None: a row is one. Probabilities are dropped at `rate`. `seed` is for TensorFlow: PyTorch
+    draws all masks of a pass from one generator, in order.
     """
     if point.attention == "plain":
-        return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate)
+        return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate, documents=documents)
     is_short = q.shape[2] <= _SHORT and q.element_size() < 4 and q.device.type == "cpu"
-    if is_short and not rate and point.compile == "none":
+    if is_short and documents is None and not rate and point.compile == "none":
         return _ShortAttention.apply(q, k, v, point.is_causal)
-    return F.scaled_dot_product_attention(q, k, v, is_causal=point.is_causal, dropout_p=rate)
+    is_causal = point.is_causal and documents is None
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=documents, is_causal=is_causal, dropout_p=rate)
 
 
 class _ShortAttention(torch.autograd.Function):
@@ -57,12 +76,20 @@ class _ShortAttention(torch.autograd.Function):
 
 
 def _plain_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, is_causal: bool, rate: float
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    is_causal: bool,
+    rate: float,
+    documents: torch.Tensor | None,
 ) -> torch.Tensor:
     T, Q = q.shape[2:]
     scores = q @ k.transpose(2, 3)  # [B, H, T, T]
     scores = (scores.float() if scores.element_size() < 4 else scores) / math.sqrt(Q)
-    if is_causal:
+    if documents is not None:
+        scores = scores + documents.to(scores.dtype)
+    elif is_causal:
         scores = scores + torch.full((T, T), -math.inf, dtype=scores.dtype, device=scores.device).triu(1)
     probabilities = F.softmax(scores, dim=-1).to(q.dtype)
     return F.dropout(probabilities, rate) @ v

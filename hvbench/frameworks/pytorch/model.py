@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
-from hvbench.frameworks.pytorch.attention import attention
+from hvbench.frameworks.pytorch.attention import attention, visible
 from hvbench.frameworks.pytorch.execution import compiled, recomputed
 from hvbench.frameworks.pytorch.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
@@ -43,17 +43,31 @@ class Model:
         }
         self._compiled_loss = compiled(self._loss, choice=point.compile, device=device)
 
-    def logits(self, inputs: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
-        return self._logits(inputs, self._start_dropout(seed))
+    def logits(
+        self, inputs: torch.Tensor, *, starts: torch.Tensor | None = None, seed: Seed | None = None
+    ) -> torch.Tensor:
+        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
 
-    def loss(self, inputs: torch.Tensor, targets: torch.Tensor, *, seed: Seed | None = None) -> torch.Tensor:
+        `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
+        """
+        return self._logits(inputs, starts, self._start_dropout(seed))
+
+    def loss(
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        starts: torch.Tensor | None = None,
+        seed: Seed | None = None,
+    ) -> torch.Tensor:
         """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
-        return self._compiled_loss(inputs, targets, self._start_dropout(seed))
+        return self._compiled_loss(inputs, targets, starts, self._start_dropout(seed))
 
-    def sample_losses(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def sample_losses(
+        self, inputs: torch.Tensor, targets: torch.Tensor, *, starts: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
-        x, rows, flat = self._features(inputs, 0.0), len(targets), targets.reshape(-1)
+        x, rows, flat = self._features(inputs, starts, 0.0), len(targets), targets.reshape(-1)
         chunk = self.loss_chunk or len(flat)
         parts = zip(x.flatten(end_dim=-2).split(chunk), flat.split(chunk), strict=True)
         losses = [F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts]
@@ -67,22 +81,26 @@ class Model:
         torch.manual_seed(seed[0] << 31 | seed[1])
         return self.point.dropout
 
-    def _loss(self, inputs: torch.Tensor, targets: torch.Tensor, rate: float) -> torch.Tensor:
-        x, targets = self._features(inputs, rate), targets.reshape(-1)
+    def _loss(
+        self, inputs: torch.Tensor, targets: torch.Tensor, starts: torch.Tensor | None, rate: float
+    ) -> torch.Tensor:
+        x, targets = self._features(inputs, starts, rate), targets.reshape(-1)
         if not self.loss_chunk:
             return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
         return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), targets, self)
 
-    def _logits(self, inputs: torch.Tensor, rate: float) -> torch.Tensor:
-        return self._project(self._features(inputs, rate))
+    def _logits(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
+        return self._project(self._features(inputs, starts, rate))
 
-    def _features(self, inputs: torch.Tensor, rate: float) -> torch.Tensor:
+    def _features(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
         p = self.parameters
-        x = F.embedding(inputs, p["token_embedding"]) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
+        x = F.embedding(inputs, p["token_embedding"]) + self._positions(inputs, starts)  # [B, T, W]
         x = F.dropout(x, rate)
+        dtype = self.compute_dtype if self.is_native else self.parameter_dtype
+        documents = None if starts is None else visible(starts, point=self.point, dtype=dtype)
         for layer in range(self.point.num_layers):
-            x = self._block(x, layer, rate)
+            x = self._block(x, layer, rate, documents)
         if self.point.is_classifier:
             return self._pooled_norm(x, "final_norm")
         return self._round(self._layer_norm(x, "final_norm"))
@@ -102,11 +120,19 @@ class Model:
         embedding = self._round(self.parameters["token_embedding"])
         return F.pad(embedding, (0, 0, 0, self.padding)) if self.padding else embedding
 
-    def _block(self, x: torch.Tensor, layer: int, rate: float) -> torch.Tensor:
+    def _positions(self, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+        """The learned positions [T, W], or those that begin anew with each document [B, T, W]."""
+        T, embedding = inputs.shape[1], self.parameters["position_embedding"]
+        if starts is None:
+            return embedding[:T]
+        return F.embedding(torch.arange(T, device=inputs.device) - starts, embedding)
+
+    def _block(self, x: torch.Tensor, layer: int, rate: float, documents: torch.Tensor | None) -> torch.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
 
         def attend(x: torch.Tensor) -> torch.Tensor:
-            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", rate)
+            normal = self._layer_norm(x, f"block{layer}.norm1")
+            heads = self._attention(normal, f"block{layer}.attention", rate, documents)
             return x + F.dropout(heads, rate)
 
         def run(x: torch.Tensor) -> torch.Tensor:
@@ -115,13 +141,14 @@ class Model:
 
         return recomputed(run, is_random=rate > 0)(x) if self.point.recompute == "block" else run(x)
 
-    def _attention(self, x: torch.Tensor, name: str, rate: float) -> torch.Tensor:
+    def _attention(self, x: torch.Tensor, name: str, rate: float, documents: torch.Tensor | None) -> torch.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
         # Not q, k, v = qkv[0], …: the gradient of every index is a tensor of qkv's size, mostly zeros.
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, H, T, Q]
-        heads = attention(q, k, v, point=self.point, rate=rate, seed=None)  # [B, H, T, Q]
+        choices = {"point": self.point, "rate": rate, "seed": None, "documents": documents}
+        heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:

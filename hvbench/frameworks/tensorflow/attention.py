@@ -24,27 +24,51 @@ _ROWS = FRAMEWORK.kept.strip_rows  # docs/measurements.md has strips of other si
 _UNROLLED = 4  # strips, at most, that are traced one by one: 8 % faster than a loop, which is traced once
 
 
+def visible(starts: tf.Tensor, *, point: Point, dtype: tf.DType) -> tf.Tensor:
+    """What `attention` takes of documents that begin at `starts` [B, T]: these, of which each strip makes a mask of its own."""
+    return starts
+
+
 def attention(
-    q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, *, point: Point, rate: float, seed: tf.Tensor | None
+    q: tf.Tensor,
+    k: tf.Tensor,
+    v: tf.Tensor,
+    *,
+    point: Point,
+    rate: float,
+    seed: tf.Tensor | None,
+    documents: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """softmax(q kᵀ / √Q) v: queries, keys and values [B, H, T, Q] -> [B, H, T, Q]; the point has the algorithm and the mask.
 
-    Probabilities are rounded to the dtype of q, k and v, and dropped at `rate` with masks that follow from `seed` [2]. Operands
+    `documents` is `visible` of them; None: a row is one. Probabilities are rounded to the dtype of q, k and v, and dropped at `rate` with masks that follow from `seed` [2]. Operands
     of an emulated precision have the parameters' dtype: probabilities stay unrounded there, as in PyTorch's fused kernel.
     """
     if point.attention == "plain":
-        return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate, seed=seed)
-    strips = _Strips(q.shape[2], is_causal=point.is_causal, rate=rate, seed=seed, is_compiled=point.compile != "none")
+        return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate, seed=seed, documents=documents)
+    is_compiled = point.compile != "none"
+    strips = _Strips(
+        q.shape[2], is_causal=point.is_causal, rate=rate, seed=seed, documents=documents, is_compiled=is_compiled
+    )
     return _with_gradient(strips.attend if strips.count > 1 else strips.attend_at_once)(q, k, v)
 
 
 def _plain_attention(
-    q: tf.Tensor, k: tf.Tensor, v: tf.Tensor, *, is_causal: bool, rate: float, seed: tf.Tensor | None
+    q: tf.Tensor,
+    k: tf.Tensor,
+    v: tf.Tensor,
+    *,
+    is_causal: bool,
+    rate: float,
+    seed: tf.Tensor | None,
+    documents: tf.Tensor | None,
 ) -> tf.Tensor:
     T, Q = q.shape[2:]
     scores = _widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(Q)  # [B, H, T, T]
     if is_causal:
         scores += tf.constant(np.triu(np.full((T, T), -np.inf), k=1), scores.dtype)
+    if documents is not None:
+        scores += _hide_others(documents, documents, dtype=scores.dtype)
     probabilities = tf.cast(tf.nn.softmax(scores), q.dtype)
     if rate:
         probabilities = tf.nn.experimental.stateless_dropout(probabilities, rate, seed=seed)
@@ -54,13 +78,23 @@ def _plain_attention(
 class _Strips:
     """Attention over T positions in strips of rows, with its gradient written out."""
 
-    def __init__(self, length: int, *, is_causal: bool, rate: float, seed: tf.Tensor | None, is_compiled: bool) -> None:
+    def __init__(
+        self,
+        length: int,
+        *,
+        is_causal: bool,
+        rate: float,
+        seed: tf.Tensor | None,
+        documents: tf.Tensor | None,
+        is_compiled: bool,
+    ) -> None:
         self.length = length
         self.rows = min(_ROWS, length)
         self.count = math.ceil(length / self.rows)
         self.is_causal = is_causal
         self.rate = rate
         self.seed = seed
+        self.documents = documents
         self.is_unrolled = self.count <= _UNROLLED or is_compiled  # XLA wants shapes that are known
 
     def attend_at_once(self, q: tf.Tensor, k: tf.Tensor, v: tf.Tensor):
@@ -127,6 +161,9 @@ class _Strips:
             mask = tf.constant(np.where(hidden, -np.inf, 0.0), scores.dtype)
             rows, keys = (tf.shape(scores)[2], tf.shape(scores)[3]) if self.count > 1 else scores.shape[2:]
             scores += mask[self.rows - rows :, self.length - keys :]
+        if self.documents is not None:
+            start, end, keys = self._bounds(number)
+            scores += _hide_others(self.documents[:, start:end], self.documents[:, :keys], dtype=scores.dtype)
         probabilities = tf.nn.softmax(scores)
         dropped = tf.cast(probabilities, q.dtype)
         if self.rate:
@@ -201,6 +238,12 @@ class _Strips:
         )
         joined = [tf.ensure_shape(array.concat(), (T, B, H, Q)) for array in arrays]
         return carried, [tf.transpose(x, (1, 2, 0, 3)) for x in joined]
+
+
+def _hide_others(rows: tf.Tensor, columns: tf.Tensor, *, dtype: tf.DType) -> tf.Tensor:
+    """0 where a row [B, R] and a column [B, E] are of documents that begin at the same place, else -inf: [B, 1, R, E]."""
+    is_same = rows[:, :, None] == columns[:, None, :]
+    return tf.where(is_same, tf.constant(0.0, dtype), tf.constant(-math.inf, dtype))[:, None]
 
 
 def _scale(q: tf.Tensor) -> tf.Tensor:

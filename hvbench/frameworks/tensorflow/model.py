@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
-from hvbench.frameworks.tensorflow.attention import attention
+from hvbench.frameworks.tensorflow.attention import attention, visible
 from hvbench.frameworks.tensorflow.execution import _with_gradient, recomputed
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
@@ -42,26 +42,36 @@ class Model:
                 for name, value in weights.items()
             }
 
-    def logits(self, inputs: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given."""
-        return self._project(self._features(inputs, seed))
+    def logits(self, inputs: tf.Tensor, *, starts: tf.Tensor | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
 
-    def loss(self, inputs: tf.Tensor, targets: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
+        """
+        return self._project(self._features(inputs, starts, seed))
+
+    def loss(
+        self,
+        inputs: tf.Tensor,
+        targets: tf.Tensor,
+        *,
+        starts: tf.Tensor | None = None,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
-        x = self._features(inputs, seed)
+        x = self._features(inputs, starts, seed)
         if self.loss_chunk:
             chunked = _with_gradient(self._chunked_cross_entropy)
             return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)))
         logits = self._project(x)
-        if not self.point.hides_tokens:
+        if not self.point.hides_tokens and starts is None:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
         counts = tf.cast(targets != IGNORED, losses.dtype)
         return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
 
-    def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+    def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, *, starts: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
-        x, rows, flat = self._features(inputs, None), targets.shape[0], tf.reshape(targets, (-1,))
+        x, rows, flat = self._features(inputs, starts, None), targets.shape[0], tf.reshape(targets, (-1,))
         losses: list[tf.Tensor] = []
         for start, end in self._chunks(flat.shape[0]):
             with tf.control_dependencies(losses[-1:]):  # one after the other, as memory should be used
@@ -73,14 +83,15 @@ class Model:
         losses_of_rows = tf.reshape(tf.concat(losses, axis=0), (rows, -1))
         return tf.reduce_sum(losses_of_rows * counts, axis=1) / tf.reduce_sum(counts, axis=1)
 
-    def _features(self, inputs: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+    def _features(self, inputs: tf.Tensor, starts: tf.Tensor | None, seed: tf.Tensor | None) -> tf.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, 1, W]."""
         p = self.parameters
         drop = _Dropout(self.point.dropout, seed)
-        x = tf.gather(p["token_embedding"], inputs) + p["position_embedding"][: inputs.shape[1]]  # [B, T, W]
+        x = tf.gather(p["token_embedding"], inputs) + self._positions(inputs, starts)  # [B, T, W]
         x = drop(x)
+        documents = None if starts is None else visible(starts, point=self.point, dtype=self.compute_dtype)
         for layer in range(self.point.num_layers):
-            x = self._block(x, layer, drop)
+            x = self._block(x, layer, drop, documents)
         if self.point.is_classifier:
             return self._pooled_norm(x, "final_norm")
         return self._round(self._layer_norm(x, "final_norm"))
@@ -119,7 +130,7 @@ class Model:
                 rows, chosen = x[start:end], tf.maximum(targets[start:end], 0)
                 logits = self._widen(self._round(tf.matmul(rows, embedding, transpose_b=True)[:, :vocabulary]))
                 losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=chosen)
-                if self.point.hides_tokens:
+                if self.point.hides_tokens or self.point.separates_documents:
                     losses, d_logits = losses * counts[start:end], d_logits * counts[start:end, None]
                 total += tf.reduce_sum(losses)
                 d_logits = self._round(d_logits)
@@ -136,13 +147,21 @@ class Model:
 
         return total / count, backward
 
-    def _block(self, x: tf.Tensor, layer: int, drop: _Dropout) -> tf.Tensor:
+    def _positions(self, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+        """The learned positions [T, W], or those that begin anew with each document [B, T, W]."""
+        T, embedding = inputs.shape[1], self.parameters["position_embedding"]
+        if starts is None:
+            return embedding[:T]
+        return tf.gather(embedding, tf.range(T) - starts)
+
+    def _block(self, x: tf.Tensor, layer: int, drop: _Dropout, documents: tf.Tensor | None) -> tf.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
         calls = drop.calls
 
         def attend(x: tf.Tensor) -> tf.Tensor:
             drop.calls = calls  # the masks of the first time, whenever this runs
-            heads = self._attention(self._layer_norm(x, f"block{layer}.norm1"), f"block{layer}.attention", drop)
+            normal = self._layer_norm(x, f"block{layer}.norm1")
+            heads = self._attention(normal, f"block{layer}.attention", drop, documents)
             return x + drop(heads)
 
         def run(x: tf.Tensor) -> tf.Tensor:
@@ -151,12 +170,13 @@ class Model:
 
         return recomputed(run, is_random=drop.rate > 0)(x) if self.point.recompute == "block" else run(x)
 
-    def _attention(self, x: tf.Tensor, name: str, drop: _Dropout) -> tf.Tensor:
+    def _attention(self, x: tf.Tensor, name: str, drop: _Dropout, documents: tf.Tensor | None) -> tf.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
         qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, H, T, Q]
-        heads = attention(q, k, v, point=self.point, rate=drop.rate, seed=drop.next_seed())
+        choices = {"point": self.point, "rate": drop.rate, "seed": drop.next_seed(), "documents": documents}
+        heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         heads = tf.transpose(heads, (0, 2, 1, 3))  # [B, T, H, Q]
         return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
 
