@@ -80,7 +80,7 @@ def make_launch_of(point: Point, suite: Suite, *, repeat: int, drift: float, noi
             return limited(make_record([], repeat=repeat, status="oom", **fields), limit)
     ranks = [
         make_rank(
-            rank, step_seconds=[first, *[step] * (steps - 1)], data_seconds=[0.0] * steps, loss=losses,
+            rank, step_seconds=[first, *[step] * (steps - 1)], data_seconds=[0.0002 * spread] * steps, loss=losses,
             ablation=ablation if rounds else None, peak_rss_bytes=memory,
         )
         for rank in range(point.world_size)

@@ -50,6 +50,12 @@ ANSWERS = {
         rf"pays: compiled is 20 % slower than not compiled over the 2 pairs of points \({INTERVAL}, {N}; .*\)\.$"
     ),
     "compression": rf"^fp16 on the wire is [\d.]+ % slower than uncompressed over the 6 pairs of points \({INTERVAL}, {N}; [\d.]+ to [\d.]+ % in each\)\.$",
+    "input": (
+        r"^A step in PyTorch waits [\d.]+ ms \([\d.]+ % of all; 95 % interval [\d.]+ to [\d.]+, n = 5\) for batches from arrays, "
+        r"[\d.]+ ms \(.*n = 5\) for its own input with no workers, [\d.]+ ms \(.*n = 5\) for its own input with 2 workers; a step in TensorFlow waits "
+        rf".*; in the rest of the step, the framework's own input and batches from arrays are within 3 % of each other over both frameworks .*{INTERVAL}, {N}\); "
+        rf"2 input workers and 0 input workers are within 3 % of each other .*{INTERVAL}, {N}\)\.$"
+    ),
     "knobs": rf"^Fusion matters most: fusion 128 MiB is \d+ % faster than no fusion over the 6 pairs of points \({INTERVAL}, {N}",
     "long_sequences": (
         r"^Under 2 GiB a worker fused attention fits sequences at least 4 to 16 times as long as plain attention \(8,192 instead of 512 tokens in PyTorch, "
