@@ -276,7 +276,10 @@ OUTSIDE_WORLD = (
     "multiprocessing", "urllib", "logging", "resource", "ctypes", "platform", "sysconfig", "glob", "random",
 )  # fmt: skip
 READ_FILES_BY_NATURE = {
-    *(f"hvbench.training.{name}" for name in ("corpus", "corpus_cache", "files", "text", "packages", "checkpoints")),
+    *(
+        f"hvbench.training.{name}"
+        for name in ("corpus", "corpus_cache", "documents", "files", "text", "packages", "checkpoints")
+    ),
     "hvbench.spec.suite",
 }  # and still have no clock
 
