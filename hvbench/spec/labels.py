@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hvbench.spec.point import AnyPoint
 from hvbench.spec.script import ScriptPoint
+
+MICRO_BATCH = re.compile(r"-b\d+x")  # in a short name
 
 
 def short_name(point: AnyPoint) -> str:
@@ -23,15 +26,16 @@ def distinguish(points: Iterable[AnyPoint]) -> dict[AnyPoint, str]:
     """What has to be added to the short name of each of `points` to distinguish it from the others.
 
     Returns:
-        Point -> ` FIELD=VALUE …`, the fewest fields in their order that split points of the same short name; mostly empty.
+        Point -> ` FIELD=VALUE …`, the fewest fields in their order that split points of the same short name, or of names that
+        differ in the micro-batch alone: a search tries another one of each configuration. Mostly empty.
     """
     by_name: dict[str, list[AnyPoint]] = {}
     for point in dict.fromkeys(points):
-        by_name.setdefault(short_name(point), []).append(point)
+        by_name.setdefault(_any_batch_name(point), []).append(point)
     additions = {}
     for same_name in by_name.values():
         names, groups = [], [same_name]
-        for name in values_of(same_name[0]):
+        for name in _unnamed_fields(same_name[0]):
             smaller = [part for group in groups for part in _split(group, name)]
             if len(smaller) > len(groups):
                 names.append(name)
@@ -40,6 +44,16 @@ def distinguish(points: Iterable[AnyPoint]) -> dict[AnyPoint, str]:
             values = describe_values({name: values_of(point).get(name) for name in names})
             additions[point] = f" {values}" if values else ""
     return additions
+
+
+def _any_batch_name(point: AnyPoint) -> str:
+    """The short name without the micro-batch, of a script the whole of it."""
+    name = short_name(point)
+    return name if isinstance(point, ScriptPoint) else MICRO_BATCH.sub("-", name)
+
+
+def _unnamed_fields(point: AnyPoint) -> list[str]:
+    return [name for name in values_of(point) if name != "micro_batch_size" or isinstance(point, ScriptPoint)]
 
 
 def values_of(point: AnyPoint) -> dict[str, Any]:

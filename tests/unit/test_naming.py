@@ -45,6 +45,14 @@ def test_a_point_that_is_the_only_one_of_its_name_needs_nothing() -> None:
     }
 
 
+def test_points_of_different_micro_batches_name_what_else_differs() -> None:
+    """A search tries other micro-batches of each configuration, and no short name twice."""
+    points = [
+        Point(model="tiny", micro_batch_size=size, recompute=what) for size, what in ((34, "none"), (47, "block"))
+    ]
+    assert [distinguish(points)[point] for point in points] == [" recompute=none", " recompute=block"]
+
+
 def test_every_point_of_every_suite_has_a_name_of_its_own() -> None:
     for path in sorted(Path(__file__).parents[2].glob("suites/*.toml")):
         points = [point.model_copy(update={"world_size": 2}) for point in load_suite(path).points()]

@@ -12,6 +12,7 @@ import pytest
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.topics.largest import find_largest, largest_table, plot_search
+from hvbench.analysis.topics.parity.stamps import UNPROVEN, are_comparable, verdict_of
 from hvbench.cli.display.plan import describe_plan
 from hvbench.errors import UsageError
 from hvbench.launch.coordinator import OnProgress
@@ -26,6 +27,7 @@ from hvbench.spec.suite import apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
+from tests.unit.sample_records import make_stamp
 from tests.unit.test_sweep import Witness, ended, ignore, result
 
 pytestmark = pytest.mark.skipif(
@@ -231,7 +233,11 @@ def test_every_configuration_is_searched_and_the_report_says_what_was_found(tmp_
     assert [row[:2] for row in table.cells] == [list(name) for name in LARGEST]
     assert table.header[3:5] == ("largest micro-batch", "next that does not fit")
     assert set(plot_search(run)) == {"largest"}
-    first = find_answer(run).headlines[0].text
+    answer = find_answer(run)
+    assert "failures" not in {each.topic for each in (*answer.headlines, *answer.details)}, (
+        "what did not fit is an answer"
+    )
+    first = answer.headlines[0].text
     assert (
         first.startswith("Under 1 GiB a worker the largest micro-batch is 1,9")
         and " in PyTorch (block recomputed) and 1," in first
@@ -240,6 +246,15 @@ def test_every_configuration_is_searched_and_the_report_says_what_was_found(tmp_
         "block recomputed fits 2.1" in first
         and " times as much as all activations kept; the estimate from the point alone is " in first
     )
+
+
+def test_frameworks_are_compared_by_the_stamps_of_the_default(tmp_path: Path) -> None:
+    records, _ = run_search(tmp_path / "run")
+    request = RunFolder(tmp_path / "run").read_run()
+    unchecked = verdict_of(Run(records, request))
+    assert unchecked is not None and unchecked.title == UNPROVEN and "of 2 of 2 configurations" in unchecked.text
+    stamped = [record.model_copy(update={"parity": make_stamp()}) for record in records]
+    assert are_comparable(Run(stamped, request))
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tmp_path: Path) -> None:

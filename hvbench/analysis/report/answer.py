@@ -14,8 +14,9 @@ from hvbench.analysis.report.contents import topics_of
 from hvbench.analysis.show.effects import say_judged
 from hvbench.analysis.show.sentences import Answer, Draft, Sentence
 from hvbench.analysis.topics.frameworks import contrast_frameworks
-from hvbench.analysis.topics.questions import was_launched_once
+from hvbench.analysis.topics.questions import searched_field, was_launched_once
 from hvbench.analysis.topics.throughput.pairs import measured_rows
+from hvbench.spec.search import DOES_NOT_FIT
 
 MAX_HEADLINES = 3
 NO_RECORDS = "No launch has left a record yet, so there is nothing to say."
@@ -90,9 +91,10 @@ def _describe_rule(draft: Draft, known: str) -> Sentence:
 
 
 def describe_failures(run: Run) -> list[Sentence]:
-    """How many launches did not end in ok, and how."""
+    """How many launches did not end in ok, and how; of a search, launches that did not fit are part of the answer."""
     points = run.points
-    bad = points.loc[points["status"] != "ok", "status"]
+    answers = ("ok", DOES_NOT_FIT) if searched_field(run) else ("ok",)
+    bad = points.loc[~points["status"].isin(answers), "status"]
     if bad.empty:
         return []
     draft = Draft()

@@ -28,6 +28,7 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, show_axes
 from hvbench.analysis.stats.estimates import summary_rows
+from hvbench.analysis.topics.questions import searched_field
 from hvbench.analysis.topics.topic import Need, Topic
 from hvbench.records.environment import native_fact
 from hvbench.records.record import Record
@@ -61,13 +62,6 @@ class Largest:
     def is_open(self) -> bool:
         """Whether nothing larger was tried that did not fit."""
         return self.found.too_large is None
-
-
-def searched_field(run: Run) -> str | None:
-    """The field whose largest value was searched; None in a run that searched nothing."""
-    search = run.request.get("search")
-    name = search.get("largest") if isinstance(search, Mapping) else None
-    return name if name in FIELDS else None
 
 
 def was_searched(run: Run) -> bool:

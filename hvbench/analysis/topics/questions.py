@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import get_args
+
 from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
+from hvbench.spec.search import Search
 
 
 def asks_about(run: Run, axis: str) -> bool:
@@ -25,6 +29,13 @@ def asks_about_choices(run: Run) -> bool:
     if asks_for_the_fastest(run):
         return False
     return not run.was_evaluated and bool(run.other_axes) and (run.names_axes or len(run.other_axes) == 1)
+
+
+def searched_field(run: Run) -> str | None:
+    """The field whose largest value was searched; None in a run that searched nothing."""
+    search = run.request.get("search")
+    name = search.get("largest") if isinstance(search, Mapping) else None
+    return name if name in get_args(Search.model_fields["largest"].annotation) else None
 
 
 def was_launched_once(run: Run) -> bool:

@@ -72,9 +72,9 @@ def check_agreement(records: Iterable[Record]) -> Agreement | None:
     return Agreement(pairs=pairs, unpaired=unpaired, largest=largest) if pairs else None
 
 
-def describe_configuration(record: Record) -> str:
-    """Everything of a point but its framework, and but the choices that only one framework has."""
-    return json.dumps(record.point.model_dump(exclude={"framework", "gemm"}), sort_keys=True)
+def describe_configuration(record: Record, *, without: str | None = None) -> str:
+    """Everything of a point but its framework, the choices that only one framework has, and the field `without`."""
+    return json.dumps(record.point.model_dump(exclude={"framework", "gemm", without or "framework"}), sort_keys=True)
 
 
 def find_explosion(a: Sequence[float | None], b: Sequence[float | None]) -> float:

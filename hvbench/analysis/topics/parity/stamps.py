@@ -1,7 +1,8 @@
 """The stamps of the parity check before a sweep, and the losses of its launches -> whether the frameworks did the same work.
 
 A configuration is compared when launches of it ended in `ok` in more than one framework. It is proven when every such
-launch has a stamp, all of them are green, and the losses of the measured steps agree.
+launch has a stamp, all of them are green, and the losses of the measured steps agree. Where a largest value was searched, each
+framework has values of its own, and the stamps are of the field's default.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.panels import describe_value, emulated_precisions
 from hvbench.analysis.show.text import clean_text
 from hvbench.analysis.topics.parity.agreement import check_agreement, describe_configuration
+from hvbench.analysis.topics.questions import searched_field
 from hvbench.records.record import NOT_COMPARED, NOT_PROVEN, PROVEN, VERDICTS, ParityStamp, Record
 
 MAX_NAMED = 5  # configurations that are named one by one
@@ -53,11 +55,12 @@ class Verdict:
 def list_configurations(run: Run) -> list[ConfigurationParity]:
     """Every configuration with launches that ended in `ok` in more than one framework."""
     points = run.points_of(is_comparable)
-    hidden = ("framework", "gemm")  # gemm is a choice that one framework has
+    searched = searched_field(run)
+    hidden = ("framework", "gemm", searched)  # gemm is a choice that one framework has
     axes, emulated = [axis for axis in varying_axes(points) if axis not in hidden], emulated_precisions(points)
     groups: dict[str, list[Record]] = {}
     for record in filter(is_comparable, run.records):
-        groups.setdefault(describe_configuration(record), []).append(record)
+        groups.setdefault(describe_configuration(record, without=searched), []).append(record)
     found = []
     for same in groups.values():
         if len({record.point.framework for record in same}) > 1:
