@@ -65,6 +65,8 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
     of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if oneDNN's
     products are chosen, which keep their operands when they are done.
     Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
+    Not counted are the scores that fused attention computes again in its backward pass, up to 2 W T a block: no choice of a point's,
+    they are FLOPs of the kernel and not of the training, as FlashAttention-2 has it (arXiv:2307.08691, sections 4.1 and 4.2).
     """
     width, length = point.hidden_size, point.sequence_length if length is None else length
     layers, last = {"none": (0, 0), "attention": (8 * width**2, 2 * width**2), "block": (24 * width**2, 8 * width**2)}[

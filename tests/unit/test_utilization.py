@@ -94,6 +94,19 @@ def test_flops_that_are_computed_twice(fields: dict, more: int) -> None:
     assert model_facts(point) == model_facts(Point(model="tiny", **{**fields, "recompute": "none"}))
 
 
+@pytest.mark.parametrize("recompute", ["none", "block", "attention"])
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_what_a_fused_attention_computes_again_by_itself_is_not_counted(framework: str, recompute: str) -> None:
+    """Of a point it is the same work, however many tokens long and in however many strips: MFU and HFU compare the algorithms."""
+    fused, plain = (
+        Point(model="tiny", framework=framework, recompute=recompute, attention=attention, sequence_length=2048)
+        for attention in ("fused", "plain")
+    )
+    assert recomputed_flops_per_token(fused) == recomputed_flops_per_token(plain)
+    assert (recomputed_flops_per_token(fused) == 0) == (recompute == "none")
+    assert model_facts(fused) == model_facts(plain)
+
+
 def test_hfu_stands_beside_mfu_where_anything_is_recomputed() -> None:
     records = [
         launch(rate, peak=1e9, repeat=repeat, recompute=recompute)
