@@ -45,7 +45,7 @@ class Kept:
     compute_values: int = 15  # of S W per block, in the precision of matrix products
     attention_values: int = 1  # of S H T per block, of plain attention
     strip_rows: int = 256  # R of fused attention, which keeps them of one strip alone; 0: a kernel that keeps none
-    strip_values: int = 16  # of H R T per sample, once, while a strip is computed
+    strip_values: int = 5  # of H R T per sample, once, while a strip is computed
     attention_parameter_values: int = 2  # of those, in the attention half of a block
     attention_compute_values: int = 6
     dropout_values: float = 2  # of S W per block, more with dropout, one half of it in each half of a block
@@ -54,7 +54,7 @@ class Kept:
     chunk_logits: int = 3  # of C V, in chunks of C tokens
     copies_clipped: bool = True
     copies_sums: bool = True
-    base_bytes: int = 557 * 2**20
+    base_bytes: int = 597 * 2**20
     native_bytes: int = 68 * 2**20  # of the framework's own strategy, beside the base
     compiler_bytes: int = 157 * 2**20  # of its compiler, likewise
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers

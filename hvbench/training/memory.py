@@ -25,7 +25,7 @@ with dropout), counted again for these twins. Kept per block, in units of S W, w
                 output 8. Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
     TensorFlow  16 + 10: inputs of both norms and their scales 4, inside GELU 12 + outputs of the norms 2, q k v 3,
                 heads 1, GELU's output 4. Plain attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does
-                fused attention of one strip, of R = 256 rows. Longer sequences need 16 H R T values a sample, for one block.
+                fused attention of one strip, of R = 256 rows. Longer sequences need 5 H R T values a sample, for one block.
 
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).

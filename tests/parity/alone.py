@@ -392,7 +392,7 @@ def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarra
         with counter, attention.sdpa_kernel(attention.SDPBackend.MATH):  # products that a fused kernel hides
             trainer.backward(batch[0][:1], batch[1][:1], loss_scale=1.0)
         return counter.get_total_flops()
-    (last,) = trainer._split(batch[0][:1], batch[1][:1])
+    (last,) = trainer._split(batch[0][:1], batch[1][:1], None)
     function = trainer._graphs["_averaged_gradients"]
     graph = function.get_concrete_function(last, trainer._scalar(1.0), with_allreduce=False).graph
     return sum(map(product_flops, reachable(graph.outputs)))

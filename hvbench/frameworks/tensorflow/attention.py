@@ -120,7 +120,8 @@ class _Strips:
         _, (result,) = self._run(strip, (), results=(q,))
 
         def backward(d: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            scaled, factor = _scaled(q)
+            with tf.control_dependencies([d]):  # else a graph computes probabilities again as soon as it has q
+                scaled, factor = _scaled(tf.identity(q))
 
             def strip(number: int | tf.Tensor, d_k: tf.Tensor, d_v: tf.Tensor):
                 """From the sums over later strips to those that this strip adds to; what no earlier one attends to is a result."""
@@ -156,11 +157,14 @@ class _Strips:
         if factor != 1.0:
             scores *= factor
         if self.is_causal:
-            # The last R of E columns are the strip's own rows. One constant, that of the last strip, serves all of them.
-            hidden = np.arange(self.length) > np.arange(self.rows)[:, None] + (self.length - self.rows)
-            mask = tf.constant(np.where(hidden, -np.inf, 0.0), scores.dtype)
-            rows, keys = (tf.shape(scores)[2], tf.shape(scores)[3]) if self.count > 1 else scores.shape[2:]
-            scores += mask[self.rows - rows :, self.length - keys :]
+            # The last R of E columns are the strip's own rows.
+            if self.count == 1:
+                hidden = tf.constant(np.triu(np.full((self.length, self.length), -np.inf), k=1), scores.dtype)
+            else:  # computed: a constant of [R, T] would be in every layer's graphs, forward and backward
+                rows, keys = tf.shape(scores)[2], tf.shape(scores)[3]
+                is_hidden = tf.range(keys) > tf.range(rows)[:, None] + (keys - rows)
+                hidden = tf.where(is_hidden, tf.constant(-np.inf, scores.dtype), tf.constant(0, scores.dtype))
+            scores += hidden
         if self.documents is not None:
             start, end, keys = self._bounds(number)
             scores += _hide_others(self.documents[:, start:end], self.documents[:, :keys], dtype=scores.dtype)
