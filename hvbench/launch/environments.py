@@ -109,7 +109,9 @@ def _look_into(framework: str, folder: Path, needs: tuple[str, ...]) -> Environm
         raise UsageError(f"{where}: {python} is no Python that runs") from None
     own = ".".join(map(str, sys.version_info[:2]))
     if version.split(".")[:2] != own.split("."):
-        raise UsageError(f"{where}: Python {version}, and hvbench runs in {own}: make it with python{own} -m venv")
+        raise UsageError(
+            f"{where}: Python {version}, but {own} is what it is called from: make it with python{own} -m venv"
+        )
     if module in missing:
         raise UsageError(f"{where}: {module} is not installed there: {python} -m pip install {module}")
     if lacking := [name for name in needs if name in missing and name != "horovod"]:

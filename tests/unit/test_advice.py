@@ -33,6 +33,9 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "launch/task.py": ("sweep", "run", "tune", "allreduce"),  # the others leave its advice out
     "launch/session.py": LAUNCHING,
     "launch/host_list.py": LAUNCHING,
+    "launch/environments.py": (*LAUNCHING, "doctor", "install-horovod"),
+    "plan/doctor.py": ("install-horovod",),
+    "plan/search.py": ("sweep", "plan"),
     "launch/submit.py": ("submit",),
     "sweep/prepare.py": ("sweep", "run", "tune"),
     "sweep/resume.py": ("sweep", "run", "tune"),
@@ -49,6 +52,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "comparison/ab/launches.py": ("ab",),
     "comparison/read.py": ("compare",),
     "spec/schema.py": ("sweep", "plan"),
+    "spec/reference.py": ("sweep", "plan"),
     "tracking/__init__.py": ("sweep", "run", "report"),
     "cli/launches/allreduce.py": ("allreduce",),
     "cli/launches/parity.py": ("parity",),
@@ -118,6 +122,7 @@ def options_of(name: str) -> set[str]:
 
 def own_options(text: str) -> set[str]:
     """The options in a message that are not those of another program that it names."""
+    text = re.sub(r" -m (pip|venv)\b", "", text)
     return set(OPTION.findall(re.sub(r"(horovodrun|mpirun|srun|ssh|pip( [a-z]+)?)( -[\w-]+)+", "", text)))
 
 
