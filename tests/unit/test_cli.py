@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,7 +164,7 @@ def test_a_plan_of_any_shipped_suite_has_something_to_run(hvbench_in: Hvbench, m
     monkeypatch.setenv(LINK_VARIABLE, "eth0")  # as in a lab, for the suite `network`; planning shapes nothing
     for line in hvbench_in("suites").out.splitlines():
         out = hvbench_in("plan", line.split()[0], "--np", "2").out
-        assert " launches of points (" in out and "\n0 launches" not in out, out
+        assert re.search(r"\d launches (of points \(|for \d+ configurations)", out) and "\n0 launches" not in out, out
 
 
 def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def answer(proposal):
 points = [Point(model="tiny", world_size=2, toy_samples=toys) for toys in (None, 1, 2, 3, 13)]
 overridden = apply_overrides(parse_suite("", name="toy", where="toy"), ["toy_samples=1,2", "loud=true"]).points()
 print(json.dumps({
-    "without": Point().point_id,
+    "without": Point(gemm="default").point_id,
     "ids": len({point.point_id for point in points}),
     "help": run("plan", "--fields"),
     "schema": suite_schema()["anyOf"][0]["properties"]["point"]["properties"]["toy_samples"],

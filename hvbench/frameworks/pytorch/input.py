@@ -13,7 +13,7 @@ from hvbench.launch.own_process import die_with_parent
 from hvbench.training.batches import Batches
 from hvbench.training.layout import Batch, from_arrays, to_arrays
 
-PREFETCHED = 2  # batches a worker prepares in advance: the library's default
+_PREFETCHED = 2  # batches a worker prepares in advance: the library's default
 
 
 class Input:
@@ -25,7 +25,7 @@ class Input:
             batch_size=None,  # a batch is made whole
             sampler=steps,
             num_workers=workers,
-            prefetch_factor=PREFETCHED if workers else None,
+            prefetch_factor=_PREFETCHED if workers else None,
             multiprocessing_context="fork" if workers else None,  # what is mapped stays mapped; nothing is pickled
             worker_init_fn=partial(_end_with, os.getpid()),
             generator=torch.Generator(),  # or it would draw its seed from that of dropout

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hvbench.training.batches import Batches
 from hvbench.training.layout import Batch, from_arrays, to_arrays
 
-PREFETCHED = 2  # batches a worker prepares in advance, as in PyTorch: the one that it works on, and one more
+_PREFETCHED = 2  # batches a worker prepares in advance, as in PyTorch: the one that it works on, and one more
 
 
 class Input:
@@ -24,7 +24,7 @@ class Input:
             dataset = tf.data.Dataset.range(steps.start, steps.stop)
             dataset = dataset.map(load, num_parallel_calls=workers or None, deterministic=True)
             if workers:
-                dataset = dataset.prefetch((PREFETCHED - 1) * workers)
+                dataset = dataset.prefetch((_PREFETCHED - 1) * workers)
             self._loaded: Any = iter(dataset.with_options(_make_options(workers)))
         self._steps = iter(steps)
 

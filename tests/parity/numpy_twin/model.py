@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from hvbench.frameworks.numpy.attention import attention
 from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 
 from hvbench.frameworks.contract import Arrays
@@ -32,6 +33,8 @@ class Model:
             raise ValueError("numpy has no dropout: give dropout=0")
         if point.recompute != "none":
             raise ValueError("numpy recomputes nothing: give recompute=none")
+        if point.segmentation == "documents":
+            raise ValueError("numpy has no mask for documents: give segmentation=windows")
         if point.compile != "none":
             raise ValueError("numpy has no compiler: give compile=none")
         self.point = point
@@ -40,12 +43,17 @@ class Model:
         self.is_rounded = precision.compute_dtype != precision.parameter_dtype
         self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
 
-    def logits(self, inputs: np.ndarray, *, seed: Seed | None = None) -> np.ndarray:
+    def logits(self, inputs: np.ndarray, *, starts: np.ndarray | None = None, seed: Seed | None = None) -> np.ndarray:
         """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; without dropout there is no seed."""
         return self._decode(inputs)[0]
 
     def loss(
-        self, inputs: np.ndarray, targets: np.ndarray, *, seed: Seed | None = None
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        *,
+        starts: np.ndarray | None = None,
+        seed: Seed | None = None,
     ) -> tuple[float, Callable[[float], Arrays]]:
         """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats; and factor -> gradients of its multiple."""
         logits, decode_backward = self._decode(inputs)
@@ -65,7 +73,7 @@ class Model:
 
         return loss, backward
 
-    def sample_losses(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def sample_losses(self, inputs: np.ndarray, targets: np.ndarray, *, starts: np.ndarray | None = None) -> np.ndarray:
         """Mean cross-entropy (B) of each sample."""
         return np.array([self.loss(inputs[i : i + 1], targets[i : i + 1])[0] for i in range(len(inputs))])
 
@@ -102,19 +110,13 @@ class Model:
         H = self.point.num_heads
         qkv, qkv_backward = self._linear(x, f"{name}.qkv")
         q, k, v = qkv.reshape(B, T, 3, H, W // H).transpose(2, 0, 3, 1, 4)  # each (B, H, T, Q)
-        scale = 1 / math.sqrt(W // H)
-        future = np.triu(np.full((T, T), -np.inf, self.parameter_dtype), k=1)
-        scores = q @ k.swapaxes(-1, -2) * scale + future  # (B, H, T, T)
-        scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        attention = scores / scores.sum(axis=-1, keepdims=True)
-        heads = (attention @ v).transpose(0, 2, 1, 3).reshape(B, T, W)
+        heads, attention_backward = attention(q, k, v, point=self.point, rate=0.0, seed=None)
+        heads = heads.transpose(0, 2, 1, 3).reshape(B, T, W)
         out, out_backward = self._linear(heads, f"{name}.out")
 
         def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
             d_heads = out_backward(d, gradients).reshape(B, T, H, W // H).transpose(0, 2, 1, 3)
-            d_attention = d_heads @ v.swapaxes(-1, -2)
-            d_scores = attention * (d_attention - (d_attention * attention).sum(axis=-1, keepdims=True)) * scale
-            parts = (d_scores @ k, d_scores.swapaxes(-1, -2) @ q, attention.swapaxes(-1, -2) @ d_heads)
+            parts = attention_backward(d_heads)
             return qkv_backward(np.stack(parts).transpose(1, 3, 0, 2, 4).reshape(B, T, 3 * W), gradients)
 
         return out, backward

@@ -13,6 +13,7 @@ from hvbench.frameworks.numpy.runtime import Runtime
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
+from hvbench.training.layout import Layout
 
 
 class Trainer:
@@ -31,6 +32,7 @@ class Trainer:
         self,
         inputs: np.ndarray,
         targets: np.ndarray,
+        layout: Layout | None = None,
         *,
         learning_rate: float,
         loss_scale: float,
@@ -48,10 +50,12 @@ class Trainer:
             self.optimizer.update(final, learning_rate=learning_rate)
         return StepResult(loss=loss, gradient_norm=gradient_norm, skipped=skipped)
 
-    def forward(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+    def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         return sum(self.model.loss(*batch)[0] for batch in zip(inputs, targets, strict=True)) / len(inputs)
 
-    def backward(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> float:
+    def backward(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> float:
         loss, self.kept = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
         return loss
 
@@ -61,18 +65,26 @@ class Trainer:
     def allreduce_kept(self) -> tuple[Arrays, Arrays]:
         return self.kept, self._average(self.kept)
 
-    def evaluate(self, inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         return self.model.sample_losses(inputs, targets)
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:
+    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         return self.model.logits(inputs)
 
     def gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool = True
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None = None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool = True,
     ) -> Arrays:
         return self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)[1]
 
-    def gradient_norms(self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float) -> GradientNorms:
+    def gradient_norms(
+        self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
+    ) -> GradientNorms:
         norms = []
         for index in range(len(inputs)):
             batch = inputs[index : index + 1], targets[index : index + 1]
