@@ -1,7 +1,7 @@
 """The interfaces that both twins implement: all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of ten files with the same public names
-in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`,
+Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of eleven files with the same public names
+in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`, `attention`,
 `execution` (what is compiled and recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
 all-reduces alone, for `hvbench.worker.ceiling` to time).
 

@@ -76,9 +76,8 @@ def choose_library(seconds: dict[str, float]) -> str:
 
 
 def _describe_question(point: Point, runtime: Runtime, *, threads: int) -> str:
-    machine = {name: value for name, value in describe_machine().items() if name != "hvbench_source_digest"}
-    of_horovod = ("horovod_settings", "controller")
-    machine = {name: value for name, value in machine.items() if name not in of_horovod}
+    no_matter = ("hvbench_source_digest", "horovod_settings", "controller")
+    machine = {name: value for name, value in describe_machine().items() if name not in no_matter}
     facts: list[Any] = [machine, runtime.versions(), threads, ceiling_question(point)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -144,9 +144,8 @@ class Trainer:
         if self.can_overflow and not gradient_norm.isfinite():
             return gradient_norm, self.precision.loss_scaling
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
-        if (
-            self.device != "cpu" or factor != 1.0
-        ):  # a GPU's is not looked at: the host would wait, and then the GPU for it
+        # A GPU's factor is not looked at: the host would wait, and then the GPU for it.
+        if self.device != "cpu" or factor != 1.0:
             torch._foreach_mul_(list(gradients.values()), factor.to(self.model.parameter_dtype))
         self.optimizer.update(gradients, learning_rate=learning_rate)
         return gradient_norm, False

@@ -39,9 +39,8 @@ class _Pass(NamedTuple):
     inputs: tf.Tensor  # [B, T]
     targets: tf.Tensor  # [B, T], or classes [B]
     starts: tf.Tensor  # [B, T], where documents begin; [0] where rows hold none
-    count: (
-        tf.Tensor
-    )  # A of its step: the pass contributes 1 / A of the step's mean loss; over its weight, where it has one
+    # A of its step, over the pass's weight where it has one: the pass contributes 1 / A of the step's mean loss.
+    count: tf.Tensor
     seed: tf.Tensor  # [2], of its dropout
 
 
