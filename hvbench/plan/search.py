@@ -16,7 +16,7 @@ from hvbench.plan.skip import why_no_cuda
 from hvbench.records.environment import multiplies_natively
 from hvbench.records.record import Record
 from hvbench.spec.numerics import PRECISIONS
-from hvbench.spec.point import Point
+from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.search import DOES_NOT_FIT, FITS, Found, Search
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.sizes import show_memory
@@ -70,6 +70,10 @@ class Searched:
         """The point of one try."""
         return self.point.model_copy(update={search.largest: value})
 
+    def has_try(self, search: Search, point: AnyPoint) -> bool:
+        """Whether `point` is one of this configuration, whatever it has of what is searched."""
+        return isinstance(point, Point) and self.with_value(search, getattr(point, search.largest)) == point
+
 
 def require_limit(search: Search, measure: MeasureSettings, points: Iterable[Point], *, where: str) -> None:
     """Raise UsageError where the search of a point on a processor would have no end but that of the host's memory, or has another aim, too."""
@@ -116,7 +120,7 @@ def plan_tries(
     """What is left to do first, a launch of each configuration that is not known, and what is done, by the records."""
     jobs, done = [], []
     for each in searched:
-        same = [record for record in records if is_try_of(each, search, record)]
+        same = [record for record in records if each.has_try(search, record.point)]
         tried = next_try(
             read_found(same, search),
             start=each.start,
@@ -157,13 +161,6 @@ def _estimate(point: Point, search: Search, *, limit_bytes: int, at_most: int) -
 def is_on_gpu(point: Point) -> bool:
     """Whether a point trains on a GPU of this host, whose memory is the limit."""
     return point.device == "cuda" or (point.device == "auto" and why_no_cuda(point.framework) is None)
-
-
-def is_try_of(searched: Searched, search: Search, record: Record) -> bool:
-    """Whether a launch was one of this configuration."""
-    if not isinstance(record.point, Point):
-        return False
-    return record.point.model_copy(update={search.largest: getattr(searched.point, search.largest)}) == searched.point
 
 
 def says_something(record: Record) -> bool:

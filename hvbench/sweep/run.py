@@ -246,16 +246,8 @@ class Sweep:
     def stamp_of(self, job: Job) -> ParityStamp | None:
         """The parity of the job's point, with the pretrained weights from which all frameworks train that seed."""
         point = job.point
-        if self.suite.search:
-            name = self.suite.search.largest
-            point = next(
-                (
-                    each.point
-                    for each in self.searched
-                    if each.with_value(self.suite.search, getattr(point, name)) == point
-                ),
-                point,
-            )
+        if search := self.suite.search:
+            point = next((each.point for each in self.searched if each.has_try(search, point)), point)
         stamp = self.stamps.get(point)
         if stamp is None or not job.point.is_pretrained:
             return stamp
