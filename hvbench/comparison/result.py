@@ -12,7 +12,7 @@ from hvbench.analysis.stats.contrasts import Contrast
 from hvbench.analysis.stats.estimates import Estimate
 from hvbench.analysis.stats.ratios import Ratio
 from hvbench.analysis.topics.parity.losses import LossChange
-from hvbench.comparison.operators import OperatorChange
+from hvbench.comparison.operators import OperatorGrowth
 from hvbench.records.record import Record
 
 Launched = tuple[str, int]  # job and repeat of a launch
@@ -67,7 +67,7 @@ class PointComparison:
     changes: tuple[Change, ...]
     loss: LossChange | None  # None: the sides are different points, or left no losses
     differences: Mapping[str, tuple[Any, Any]]  # of the fingerprint
-    operators: tuple[OperatorChange, ...] = ()  # that grew most, where both sides were profiled
+    operators: OperatorGrowth = OperatorGrowth()  # that grew most, where both sides were profiled
     mismatch: str | None = None  # why the sides did not do the same work, so that their speeds must not be compared
     is_different: bool = False  # with a mismatch: their work was seen to differ; else nothing shows that it is the same
 

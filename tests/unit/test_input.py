@@ -16,15 +16,15 @@ from hvbench.plan.skip import is_installed
 from hvbench.registry import FRAMEWORKS
 
 PROGRAM = """
-import json, os, sys, threading, time
-from pathlib import Path
+import json, time, sys
 import numpy as np
+import psutil
 from hvbench.frameworks import load_framework
 
 Input = load_framework(sys.argv[1], "input").Input
 
 def children():
-    return [int(child) for task in Path("/proc/self/task").iterdir() for child in (task / "children").read_text().split()]
+    return [child.pid for child in psutil.Process().children()]
 
 class Batches:
     dtypes = ("int32", "int32")

@@ -230,11 +230,11 @@ def profiled(record: Record, **milliseconds: float) -> Record:
 def test_the_operators_that_grew_most_are_named_with_amounts() -> None:
     a = [make_script_record(repeat=repeat) for repeat in range(2)]
     b = [make_script_record(repeat=repeat, slower=1.5) for repeat in range(2)]
-    assert find_grown_operators(a, b) == ()
+    assert find_grown_operators(a, b).changes == ()
     one = profiled(a[0], aten__copy_=0.2, aten__mm=8.0, aten__add=0.1)
     other = profiled(b[0], aten__copy_=3.3, aten__mm=7.0, aten__add=0.11, aten__item=0.9)
-    assert find_grown_operators([one, a[1]], b) == ()
-    grown = find_grown_operators([one, a[1]], [other, b[1]])
+    assert find_grown_operators([one, a[1]], b).changes == ()
+    grown = find_grown_operators([one, a[1]], [other, b[1]]).changes
     assert [change.describe() for change in grown] == [
         "aten::copy_ +3.1 ms a step (0.2 → 3.3)",
         "aten::item +0.9 ms a step (0 → 0.9)",
@@ -265,12 +265,33 @@ def test_one_disturbed_launch_of_three_blames_no_operator() -> None:
     record = make_script_record(ranks=1)
     a = [profiled(record, aten__mm=8.0) for _ in range(3)]
     b = [profiled(record, aten__mm=mm, aten__copy_=3.0) for mm in (8.0, 90.0, 8.1)]
-    assert [change.name for change in find_grown_operators(a, b)] == ["aten::copy_"]
+    assert [change.name for change in find_grown_operators(a, b).changes] == ["aten::copy_"]
+
+
+def test_what_slows_all_operators_while_they_are_profiled_is_blamed_on_none() -> None:
+    """Figures of a machine that was busy while side b was profiled: without the copy, all there takes about three times as long."""
+    usual = {"aten__convolution_backward": 46.0, "aten__mkldnn_convolution": 27.0, "aten__relu": 3.0, "aten__sum": 1.0}
+    busy = {"aten__convolution_backward": 150.0, "aten__mkldnn_convolution": 79.0, "aten__relu": 9.0, "aten__sum": 3.1}
+    record = make_script_record(ranks=1)
+    a = [profiled(record, **usual, aten__copy_=2.1)]
+    alike = find_grown_operators(a, [profiled(record, **busy, aten__copy_=6.3)])
+    assert alike.factor == pytest.approx(3.0)
+    assert all(change.growth_seconds < 0.1 * change.b.seconds for change in alike.changes)
+    grown = find_grown_operators(a, [profiled(record, **busy, aten__copy_=68.0)])
+    assert grown.changes[0].name == "aten::copy_"
+    assert grown.describe().startswith("what grew most: aten::copy_ +66 ms a step (2.1 → 68)")
+    assert grown.describe().endswith(
+        "(all operators took about 3.1 times as long while they were profiled, which is allowed for)"
+    )
+    only = find_grown_operators(
+        a, [profiled(record, **{name: 2 * time for name, time in usual.items()}, aten__copy_=4.2)]
+    )
+    assert only.describe() == "all operators took about 2 times as long while they were profiled"
 
 
 def test_time_on_a_gpu_has_a_name_of_its_own() -> None:
     a, b = (profiled(make_script_record(ranks=1), aten__mm=1.0) for _ in range(2))
     values = b.model_dump()
     values["ranks"][0]["profile"]["operators"]["aten::mm"]["device_seconds"] = 5e-3
-    (change,) = find_grown_operators([a], [Record.model_validate(values)])
+    (change,) = find_grown_operators([a], [Record.model_validate(values)]).changes
     assert (change.name, change.growth_seconds) == ("aten::mm on the device", 5e-3)

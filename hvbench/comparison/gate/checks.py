@@ -160,8 +160,8 @@ def describe_estimate(metric: Metric, decision: Decision) -> str:
 
 def describe_origin(point: PointComparison, metric: Metric) -> str:
     """Which part of the step grew most, from the ablation, and which operators, from the profiler, where there are such."""
-    operators = ", ".join(change.describe() for change in point.operators) if metric.is_timing else ""
-    return describe_grown_part(point) + (f"; what grew most: {operators}" if operators else "")
+    operators = point.operators.describe() if metric.is_timing else ""
+    return describe_grown_part(point) + (f"; {operators}" if operators else "")
 
 
 def describe_grown_part(point: PointComparison) -> str:
