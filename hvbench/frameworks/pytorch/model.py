@@ -25,6 +25,9 @@ from hvbench.training.dropout import Seed
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.masking import IGNORED
 
+_CACHED_BYTES = 1 << 20  # of logits, over which a processor goes several times: the cache of a core holds them
+_LEAST_ROWS = 8
+
 
 class Model:
     """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
@@ -191,26 +194,16 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, embedding: torch.Tensor, targets: torch.Tensor, model: Model
     ) -> torch.Tensor:
-        gemm, wide, vocabulary = model.point.gemm, model.parameter_dtype, model.point.vocab_size
+        gemm, wide = model.point.gemm, model.parameter_dtype
         counts = targets != IGNORED
         total = torch.zeros((), dtype=wide, device=x.device)
         d_x, d_embedding = torch.empty_like(x), None
         for start in range(0, len(x), model.loss_chunk):
             rows = slice(start, start + model.loss_chunk)
-            counted, chosen = counts[rows, None], targets[rows, None].clamp(min=0)
-            product = multiply(x[rows], embedding, transposed="right", gemm=gemm)
-            logits = model._round(product).to(wide)
-            if vocabulary < len(embedding):
-                logits[:, vocabulary:] = -torch.inf
-            logits -= logits.amax(dim=1, keepdim=True)
-            at_target = logits.gather(1, chosen)
-            sums = logits.exp_().sum(dim=1, keepdim=True)
-            total += ((sums.log() - at_target) * counted).sum()
-            logits *= counted / sums
-            logits.scatter_add_(1, chosen, -counted.to(wide))
-            d_logits = model._round(logits)
-            d_x[rows] = multiply(d_logits, embedding, transposed="none", gemm=gemm)
-            more = multiply(d_logits, x[rows], transposed="left", gemm=gemm)
+            logits = multiply(x[rows], embedding, transposed="right", gemm=gemm)
+            total += _cross_entropy(logits, targets[rows, None], counts[rows, None], model)
+            d_x[rows] = multiply(logits, embedding, transposed="none", gemm=gemm)
+            more = multiply(logits, x[rows], transposed="left", gemm=gemm)
             d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
         ctx.save_for_backward(d_x, d_embedding)
         ctx.count = counts.sum()
@@ -221,6 +214,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         d_x, d_embedding = ctx.saved_tensors
         factor = gradient / ctx.count
         return (d_x * factor).to(d_x.dtype), (d_embedding * factor).to(d_x.dtype), None, None
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, model: Model) -> torch.Tensor:
+    """The summed cross-entropy of logits [N, V] against targets [N, 1] that `counts`; their gradients take the logits' place."""
+    total = torch.zeros((), dtype=model.parameter_dtype, device=logits.device)
+    row_bytes = logits.shape[1] * total.element_size()
+    at_once = max(_LEAST_ROWS, _CACHED_BYTES // row_bytes) if logits.device.type == "cpu" else len(logits)
+    for part, chosen, counted in zip(
+        *(each.split(at_once) for each in (logits, targets.clamp(min=0), counts)), strict=True
+    ):
+        values = model._round(part).to(model.parameter_dtype)
+        values[:, model.point.vocab_size :] = -torch.inf
+        values -= values.amax(dim=1, keepdim=True)
+        at_target = values.gather(1, chosen)
+        sums = values.exp_().sum(dim=1, keepdim=True)
+        total += ((sums.log() - at_target) * counted).sum()
+        values *= counted / sums
+        values.scatter_add_(1, chosen, -counted.to(values.dtype))
+        part.copy_(model._round(values))
+    return total
 
 
 def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -189,7 +190,7 @@ class Adafactor(Optimizer):
 
 
 def measure_norms(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """L2 norm of each of `values`, rounded to its dtype; squares are summed in float64."""
+    """L2 norm of each of `values`, rounded to its dtype; squares of the rows' norms are summed in float64."""
     return [norm.to(value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
 
 
@@ -210,6 +211,11 @@ def make_optimizer(parameters: dict[str, torch.nn.Parameter], *, point: Point) -
     return OPTIMIZERS[point.optimizer](parameters, point)
 
 
-def _exact_norms(values: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """L2 norms in float64: PyTorch's float32 sum of millions of values on a CPU is off by up to 1e-4."""
+def _exact_norms(values: list[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """L2 norms in float64: PyTorch's float32 sum of millions of values on a CPU is off by up to 1e-4.
+
+    Of norms of rows in their dtype, where an operation in float64 would make a copy of each tensor first.
+    """
+    if values and values[0].device.type == "cpu":
+        values = [torch.linalg.vector_norm(value, dim=-1).double() for value in values]
     return torch._foreach_norm(values, dtype=torch.float64)

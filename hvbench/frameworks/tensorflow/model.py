@@ -99,8 +99,9 @@ class Model:
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""
         if self.point.is_classifier:
-            return self._linear(x, "classifier")[:, 0]
-        logits = _matmul(x, self._output_embedding(), transpose=True)
+            return self._widen(self._linear(x, "classifier"))[:, 0]
+        logits = _multiply_by_rows(_rows(x), self._output_embedding())
+        logits = tf.reshape(logits, (*x.shape[:2], logits.shape[-1]))
         if self.padding:
             logits = logits[..., : self.point.vocab_size]
         return self._widen(self._round(logits))
@@ -129,7 +130,7 @@ class Model:
             with tf.control_dependencies([parts[-1], d_embedding] if parts else []):  # one after the other
                 rows, chosen = x[start:end], tf.maximum(targets[start:end], 0)
                 logits = self._widen(self._round(tf.matmul(rows, embedding, transpose_b=True)[:, :vocabulary]))
-                losses, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(features=logits, labels=chosen)
+                losses, d_logits = _cross_entropy(logits, chosen)
                 if self.point.hides_tokens or self.point.separates_documents:
                     losses, d_logits = losses * counts[start:end], d_logits * counts[start:end, None]
                 total += tf.reduce_sum(losses)
@@ -173,22 +174,39 @@ class Model:
     def _attention(self, x: tf.Tensor, name: str, drop: _Dropout, documents: tf.Tensor | None) -> tf.Tensor:
         B, T, W = x.shape
         H = self.point.num_heads
-        qkv = tf.reshape(self._round(self._linear(x, f"{name}.qkv")), (B, T, 3, H, W // H))
+        qkv = tf.reshape(self._linear(x, f"{name}.qkv"), (B, T, 3, H, W // H))
         q, k, v = tf.unstack(tf.transpose(qkv, (2, 0, 3, 1, 4)))  # each [B, H, T, Q]
         choices = {"point": self.point, "rate": drop.rate, "seed": drop.next_seed(), "documents": documents}
         heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         heads = tf.transpose(heads, (0, 2, 1, 3))  # [B, T, H, Q]
-        return self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out")
+        return self._widen(self._linear(tf.reshape(heads, (B, T, W)), f"{name}.out"))
 
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
-        return self._linear(_gelu(self._linear(x, f"{name}.up")), f"{name}.down")
+        # GELU is computed in the parameters' dtype: TensorFlow would round after every elementwise operation, where PyTorch's
+        # fused kernel rounds once.
+        up = _gelu(self._widen(self._linear(x, f"{name}.up")))
+        return self._widen(self._linear(up, f"{name}.down"))
 
     def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
+        """x [B, T, in] -> [B, T, out] in the compute dtype."""
+        B, T, _ = x.shape
         weight = self._round(self.parameters[f"{name}.weight"])  # [in, out]
         bias = self._widen(self._round(self.parameters[f"{name}.bias"]))
-        # Bias and GELU are computed in the parameters' dtype: TensorFlow would round after every elementwise operation
-        # and sum the bias gradient in the compute dtype, where PyTorch's fused kernels round once.
-        return self._widen(self._round(tf.nn.bias_add(self._widen(_matmul(self._round(x), weight)), bias)))
+        y = _with_gradient(self._affine)(_rows(self._round(x)), weight, bias)
+        return tf.reshape(y, (B, T, y.shape[-1]))
+
+    def _affine(self, x: tf.Tensor, weight: tf.Tensor, bias: tf.Tensor):
+        """x [N, in] × weight [in, out] + bias [out], and its gradient.
+
+        The bias is added, and its gradient summed, in the parameters' dtype, for the same reason as GELU.
+        """
+
+        def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            dy = self._round(dy)
+            d_bias = tf.raw_ops.BiasAddGrad(out_backprop=self._widen(dy))
+            return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy), d_bias
+
+        return self._round(tf.nn.bias_add(self._widen(tf.matmul(x, weight)), bias)), backward
 
     def _layer_norm(self, x: tf.Tensor, name: str) -> tf.Tensor:
         gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
@@ -249,12 +267,27 @@ def multiply(left: tf.Tensor, right: tf.Tensor, *, transposed: str, gemm: str) -
 @_with_gradient
 def _gelu(x: tf.Tensor):
     """x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)."""
-    probability = 0.5 * tf.math.erfc(x * -math.sqrt(0.5))  # Φ(x)
+    scaled = x * -math.sqrt(0.5)
+    probability = 0.5 * tf.math.erfc(scaled)  # Φ(x)
 
     def backward(dy: tf.Tensor) -> tf.Tensor:
-        return dy * (probability + x * tf.exp(tf.square(x) * -0.5) * math.sqrt(0.5 / math.pi))
+        # Φ(x) + x exp(-x²/2) / √(2π), in as few passes over memory as there are: x is -√2 scaled, and the factor is in the exponent.
+        return dy * (probability - scaled * tf.exp(-0.5 * math.log(math.pi) - tf.square(scaled)))
 
     return x * probability, backward
+
+
+def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Losses [N] of logits [N, V] against targets [N], and their gradients [N, V]: what TensorFlow's own operation yields.
+
+    That takes 2.7 times as long, of which the softmax is a small part here (docs/measurements.md). The logarithm of a row's sum is that
+    of its largest probability, which no other can make vanish.
+    """
+    places = tf.stack([tf.range(tf.shape(targets)[0]), targets], axis=1)
+    probabilities = tf.nn.softmax(logits)
+    log_sums = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(probabilities, axis=1))
+    ones = tf.ones_like(targets, logits.dtype)
+    return log_sums - tf.gather_nd(logits, places), tf.tensor_scatter_nd_sub(probabilities, places, ones)
 
 
 def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -292,27 +325,9 @@ def _rows(x: tf.Tensor) -> tf.Tensor:
     return tf.reshape(x, (-1, x.shape[-1]))
 
 
-def _matmul(x: tf.Tensor, weight: tf.Tensor, *, transpose: bool = False) -> tf.Tensor:
-    """x [B, T, in] × weight [in, out] as one two-dimensional product, which oneDNN runs faster than a batched one."""
-    B, T, width = x.shape
-    product = _transposed_product if transpose else _product
-    y = product(tf.reshape(x, (B * T, width)), tf.convert_to_tensor(weight))
-    return tf.reshape(y, (B, T, y.shape[-1]))
-
-
 @_with_gradient
-def _product(x: tf.Tensor, weight: tf.Tensor):
-    """x [N, in] × weight [in, out]."""
-
-    def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy)
-
-    return tf.matmul(x, weight), backward
-
-
-@_with_gradient
-def _transposed_product(x: tf.Tensor, weight: tf.Tensor):
-    """x [N, in] × transposed weight [out, in]."""
+def _multiply_by_rows(x: tf.Tensor, weight: tf.Tensor):
+    """x [N, in] × transposed weight [out, in]; two-dimensional, as all products, which oneDNN runs faster than batched ones."""
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.matmul(dy, weight), _product_over_rows(dy, x)
@@ -333,7 +348,10 @@ def _product_over_rows(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 
 
 def _pad_rows(x: tf.Tensor) -> tf.Tensor:
-    """Matrix x with one cache line of zeros after each row where rows have 4096 · 2^n bytes; else x."""
+    """Matrix x with one cache line of zeros after each row where rows have 4096 · 2^n bytes; else x.
+
+    In 16 bits oneDNN does not profit from it.
+    """
     row_bytes = x.shape[1] * x.dtype.size
-    maps_to_few_sets = row_bytes >= 4096 and row_bytes & (row_bytes - 1) == 0
+    maps_to_few_sets = row_bytes >= 4096 and row_bytes & (row_bytes - 1) == 0 and x.dtype.size >= 4
     return tf.pad(x, ((0, 0), (0, 64 // x.dtype.size))) if maps_to_few_sets else x
