@@ -5,16 +5,18 @@ Every try is a launch with workers of its own, for what an allocator keeps of on
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from hvbench.errors import DataError
 from hvbench.plan.jobs import Job, Plan
 from hvbench.plan.search import Searched, plan_tries, says_something
 from hvbench.records.record import Record
-from hvbench.spec.point import Point
 from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training import corpus
+from hvbench.training.packages import make_batches
 
 
 def list_tries(
@@ -37,19 +39,27 @@ def list_tries(
 
 def keep_to_text(searched: Sequence[Searched], search: Search) -> list[Searched]:
     """The configurations with no value beyond those for which their text is long enough. Raises DataError where not even 1 is."""
-    most: dict[Point, int] = {}
+    kept = []
     for each in searched:
-        point = each.with_value(search, 1)
-        text = corpus.prepare(point.data, vocab_size=point.vocab_size, encoding=point.encoding)
-        corpus.require_enough(text, sequence_length=point.sequence_length, global_batch_size=point.global_batch_size)
-        if search.largest == "sequence_length":
-            most[each.point] = min((len(text.train) - 1) // point.global_batch_size, len(text.validation) - 1)
-        else:
-            most[each.point] = corpus.count_samples(text.train, point.sequence_length) // point.global_batch_size
-    return [
-        replace(each, start=min(each.start, most[each.point]), at_most=min(each.at_most, most[each.point]))
-        for each in searched
-    ]
+        most = count_from_text(each, search)
+        kept.append(replace(each, start=min(each.start, most), at_most=most))
+    return kept
+
+
+def count_from_text(searched: Searched, search: Search) -> int:
+    """The largest value, up to `at_most`, of which the text fills a batch however it is cut. Raises DataError where not even 1 is."""
+    point = searched.with_value(search, 1)
+    text = corpus.prepare(point.data, vocab_size=point.vocab_size, encoding=point.encoding)
+    make_batches(point, text, rank=0)
+
+    def is_too_large(value: int) -> bool:
+        try:
+            make_batches(searched.with_value(search, value), text, rank=0)
+        except DataError:
+            return True
+        return False
+
+    return bisect.bisect_left(range(1, searched.at_most + 1), True, key=is_too_large)
 
 
 def default_plan(searched: Sequence[Searched]) -> Plan:

@@ -14,19 +14,23 @@ from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.topics.largest import find_largest, largest_table, plot_search
 from hvbench.analysis.topics.parity.stamps import UNPROVEN, are_comparable, verdict_of
 from hvbench.cli.display.plan import describe_plan
-from hvbench.errors import UsageError
+from hvbench.errors import DataError, UsageError
 from hvbench.launch.coordinator import OnProgress
 from hvbench.launch.task import Failure, FailureStatus, Task, TaskEnd
-from hvbench.plan.search import next_try
+from hvbench.plan.search import Searched, next_try
 from hvbench.plan.skip import is_installed
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
-from hvbench.spec.search import DOES_NOT_FIT, FITS, Found
+from hvbench.spec.point import Point
+from hvbench.spec.search import DOES_NOT_FIT, FITS, Found, Search
 from hvbench.spec.suite import apply_overrides, parse_suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
+from hvbench.sweep.search import keep_to_text
+from hvbench.training import corpus
+from hvbench.training.packages import make_batches
 from tests.unit.sample_records import make_stamp
 from tests.unit.test_sweep import Witness, ended, ignore, result
 
@@ -301,3 +305,48 @@ def test_a_configuration_that_fails_otherwise_is_given_up_and_the_others_go_on(t
     assert machine.tried.count(("pytorch", "", 0)) == 2
     assert sweep.statuses["failed"] == 2 and sweep.statuses["ok"] >= 2
     assert [job.point.framework for job in prepare(tmp_path / "run", resume=True).plan.jobs] == ["pytorch"] * 2
+
+
+# Where the text ends
+
+
+CUT = [
+    {"segmentation": "windows"},
+    {"segmentation": "overlap", "segmentation_stride": 2},
+    {"segmentation": "documents"},
+    {"segmentation": "documents", "packing": False},
+]
+
+
+@pytest.mark.parametrize("largest", ["micro_batch_size", "sequence_length"])
+@pytest.mark.parametrize("cut", CUT, ids=lambda cut: " ".join(map(str, cut.values())))
+def test_no_value_is_tried_for_which_the_text_is_too_short_however_it_is_cut(
+    tmp_path: Path, cut: dict[str, Any], largest: str
+) -> None:
+    for number in range(90):
+        (tmp_path / f"{number:02}.txt").write_text("a line of words that ends somewhere\n"[: 9 + number % 25] * 2)
+    fields = {
+        "model": "tiny",
+        "data": str(tmp_path),
+        "world_size": 2,
+        "sequence_length": 8,
+        "micro_batch_size": 1,
+        **cut,
+    }
+    search, point = Search(largest=largest), Point(**fields)
+    (kept,) = keep_to_text([Searched(point=point, start=10_000, at_most=10_000)], search)
+    text = corpus.prepare(str(tmp_path), vocab_size=256)
+    assert kept.start == kept.at_most > 1
+    make_batches(kept.with_value(search, kept.at_most), text, rank=0)
+    if largest == "sequence_length" and not cut.get("packing", True):
+        assert kept.at_most == 10_000  # a row a document, with as much padding as it takes
+        return
+    with pytest.raises(DataError):
+        make_batches(kept.with_value(search, kept.at_most + 1), text, rank=0)
+
+
+def test_a_search_in_a_text_without_one_batch_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("a few words " * 20)
+    point = Point(model="tiny", data=str(tmp_path), world_size=2, sequence_length=64)
+    with pytest.raises(DataError, match="too little text"):
+        keep_to_text([Searched(point=point, start=8, at_most=64)], Search(largest="micro_batch_size"))
