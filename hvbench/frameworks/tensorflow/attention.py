@@ -41,15 +41,14 @@ def attention(
 ) -> tf.Tensor:
     """softmax(q kᵀ / √Q) v: queries, keys and values [B, H, T, Q] -> [B, H, T, Q]; the point has the algorithm and the mask.
 
-    `documents` is `visible` of them; None: a row is one. Probabilities are rounded to the dtype of q, k and v, and dropped at `rate` with masks that follow from `seed` [2]. Operands
-    of an emulated precision have the parameters' dtype: probabilities stay unrounded there, as in PyTorch's fused kernel.
+    `documents` is `visible` of them; None: a row is one. Probabilities are rounded to the dtype of q, k and v, and dropped at
+    `rate` with masks that follow from `seed` [2]. Operands of an emulated precision have the parameters' dtype: probabilities stay
+    unrounded there, as in PyTorch's fused kernel.
     """
     if point.attention == "plain":
         return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate, seed=seed, documents=documents)
     is_compiled = point.compile != "none"
-    strips = _Strips(
-        q.shape[2], is_causal=point.is_causal, rate=rate, seed=seed, documents=documents, is_compiled=is_compiled
-    )
+    strips = _Strips(q, is_causal=point.is_causal, rate=rate, seed=seed, documents=documents, is_compiled=is_compiled)
     return _with_gradient(strips.attend if strips.count > 1 else strips.attend_at_once)(q, k, v)
 
 
@@ -76,11 +75,11 @@ def _plain_attention(
 
 
 class _Strips:
-    """Attention over T positions in strips of rows, with its gradient written out."""
+    """Attention of queries [B, H, T, Q] in strips of rows, with its gradient written out."""
 
     def __init__(
         self,
-        length: int,
+        q: tf.Tensor,
         *,
         is_causal: bool,
         rate: float,
@@ -88,9 +87,13 @@ class _Strips:
         documents: tf.Tensor | None,
         is_compiled: bool,
     ) -> None:
-        self.length = length
-        self.rows = min(_ROWS, length)
-        self.count = math.ceil(length / self.rows)
+        self.length = q.shape[2]
+        self.rows = min(_ROWS, self.length)
+        self.count = math.ceil(self.length / self.rows)
+        # 1 / √Q is a factor of queries where that rounds no value to fewer bits than the scores have, else of the scores.
+        scale = 1 / math.sqrt(q.shape[3])
+        is_exact = q.dtype.size >= 4 or math.log2(scale).is_integer()
+        self.query_factor, self.score_factor = (scale, 1.0) if is_exact else (1.0, scale)
         self.is_causal = is_causal
         self.rate = rate
         self.seed = seed
@@ -99,29 +102,29 @@ class _Strips:
 
     def attend_at_once(self, q: tf.Tensor, k: tf.Tensor, v: tf.Tensor):
         """The attention of one strip, and the function from its gradient to those of q, k and v."""
-        q, factor = _scaled(q)
-        probabilities, dropped = self._probabilities(q, k, 0, factor)
+        q = _times(q, self.query_factor)
+        probabilities, dropped = self._probabilities(q, k, 0)
         result = tf.matmul(dropped, v)
 
         def backward(d: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            return self._gradients(q, k, v, result, d, probabilities, dropped, factor)
+            return self._gradients(q, k, v, result, d, probabilities, dropped)
 
         return result, backward
 
     def attend(self, q: tf.Tensor, k: tf.Tensor, v: tf.Tensor):
         """The same in several strips, of which nothing else is kept than q, k, v and the result."""
-        scaled, factor = _scaled(q)
+        scaled = _times(q, self.query_factor)
 
         def strip(number: int | tf.Tensor):
             start, end, keys = self._bounds(number)
-            _, dropped = self._probabilities(scaled[:, :, start:end], k[:, :, :keys], number, factor)
+            _, dropped = self._probabilities(scaled[:, :, start:end], k[:, :, :keys], number)
             return (), (tf.matmul(dropped, v[:, :, :keys]),)
 
         _, (result,) = self._run(strip, (), results=(q,))
 
         def backward(d: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             with tf.control_dependencies([d]):  # else a graph computes probabilities again as soon as it has q
-                scaled, factor = _scaled(tf.identity(q))
+                scaled = _times(tf.identity(q), self.query_factor)
 
             def strip(number: int | tf.Tensor, d_k: tf.Tensor, d_v: tf.Tensor):
                 """From the sums over later strips to those that this strip adds to; what no earlier one attends to is a result."""
@@ -129,8 +132,8 @@ class _Strips:
                 rows = (x[:, :, start:end] for x in (scaled, result, d))
                 queries, heads, d_heads = rows
                 columns = k[:, :, :keys], v[:, :, :keys]
-                probabilities, dropped = self._probabilities(queries, columns[0], number, factor)
-                d_q, more_k, more_v = self._gradients(queries, *columns, heads, d_heads, probabilities, dropped, factor)
+                probabilities, dropped = self._probabilities(queries, columns[0], number)
+                d_q, more_k, more_v = self._gradients(queries, *columns, heads, d_heads, probabilities, dropped)
                 d_k, d_v = d_k + more_k, d_v + more_v
                 if not self.is_causal:
                     return (d_k, d_v), (d_q,)
@@ -149,13 +152,9 @@ class _Strips:
         end = least(start + self.rows, self.length)
         return start, end, end if self.is_causal else self.length
 
-    def _probabilities(
-        self, q: tf.Tensor, k: tf.Tensor, number: int | tf.Tensor, factor: float
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """softmax(factor q kᵀ) [B, H, R, E] of a strip in the parameters' dtype; and rounded and dropped, as it is multiplied."""
-        scores = _widen(tf.matmul(q, k, transpose_b=True))
-        if factor != 1.0:
-            scores *= factor
+    def _probabilities(self, q: tf.Tensor, k: tf.Tensor, number: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """softmax(q kᵀ) [B, H, R, E] of a strip, scaled, in the parameters' dtype; and rounded and dropped, as it is multiplied."""
+        scores = _times(_widen(tf.matmul(q, k, transpose_b=True)), self.score_factor)
         if self.is_causal:
             # The last R of E columns are the strip's own rows.
             if self.count == 1:
@@ -184,7 +183,6 @@ class _Strips:
         d: tf.Tensor,
         probabilities: tf.Tensor,
         dropped: tf.Tensor,
-        factor: float,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Gradients of a strip's queries, of its keys and of its values, from d, that of its result.
 
@@ -197,11 +195,9 @@ class _Strips:
             d_scores = _widen(dropped) * d_dropped - probabilities * row_sums
         else:
             d_scores = probabilities * (d_dropped - row_sums)
-        if factor != 1.0:
-            d_scores *= factor
-        d_scores = tf.cast(d_scores, q.dtype)
-        d_q = tf.matmul(d_scores, k)
-        return d_q if factor != 1.0 else d_q * _scale(q), tf.matmul(d_scores, q, transpose_a=True), d_v
+        d_scores = tf.cast(_times(d_scores, self.score_factor), q.dtype)
+        d_q = _times(tf.matmul(d_scores, k), self.query_factor)
+        return d_q, tf.matmul(d_scores, q, transpose_a=True), d_v
 
     def _run(
         self, strip: Callable, carried: tuple, *, results: Sequence[tf.Tensor]
@@ -250,15 +246,8 @@ def _hide_others(rows: tf.Tensor, columns: tf.Tensor, *, dtype: tf.DType) -> tf.
     return tf.where(is_same, tf.constant(0.0, dtype), tf.constant(-math.inf, dtype))[:, None]
 
 
-def _scale(q: tf.Tensor) -> tf.Tensor:
-    return tf.constant(1 / math.sqrt(q.shape[-1]), q.dtype)
-
-
-def _scaled(q: tf.Tensor) -> tuple[tf.Tensor, float]:
-    """q / √Q and 1, where that rounds no value to fewer bits than the scores have; else q, and the factor 1 / √Q of the scores."""
-    scale = 1 / math.sqrt(q.shape[-1])
-    is_exact = q.dtype.size >= 4 or math.log2(scale).is_integer()
-    return (q * _scale(q), 1.0) if is_exact else (q, scale)
+def _times(x: tf.Tensor, factor: float) -> tf.Tensor:
+    return x if factor == 1.0 else x * tf.constant(factor, x.dtype)
 
 
 def _widen(x: tf.Tensor) -> tf.Tensor:
