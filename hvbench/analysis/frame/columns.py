@@ -6,7 +6,6 @@ A new metric is one function of a launch's samples and one line there.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.analysis.frame import memory, shape
+from hvbench.analysis.frame import memory, shape, targets
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings, with_library
-from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.lengths import timed_flops_per_token, timed_length
 from hvbench.analysis.frame.quantiles import P95, samples_needed, tail_quantile
 from hvbench.analysis.frame.samples import LaunchSamples
@@ -26,7 +24,6 @@ from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.training.flops import hidden_flops_per_token, recomputed_flops_per_token
 
-NOT_REACHED = "not reached"
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
 
@@ -43,11 +40,6 @@ def tokens_per_step(samples: LaunchSamples) -> int | None:
         return samples.record.model.tokens_per_step
     timed = None if samples.step_tokens is None else samples.step_tokens[samples.record.warmup_steps :]
     return int(timed[0]) if timed is not None and (timed == timed[0]).all() else None
-
-
-def tokens_until(samples: LaunchSamples, step: int) -> int | None:
-    """Tokens over all ranks of the first steps, up to `step` of them."""
-    return None if samples.step_tokens is None else int(samples.step_tokens[:step].sum())
 
 
 def elapsed_seconds(samples: LaunchSamples) -> float:
@@ -118,7 +110,7 @@ def final_validation_loss(samples: LaunchSamples) -> float | None:
 
 def evaluated_tokens(samples: LaunchSamples) -> int | None:
     """Tokens over all ranks, from the start to the last evaluation."""
-    return tokens_until(samples, samples.evaluations[-1].step) if samples.evaluations else None
+    return targets.tokens_until(samples, samples.evaluations[-1].step) if samples.evaluations else None
 
 
 def loss_digest(samples: LaunchSamples) -> str | None:
@@ -126,71 +118,6 @@ def loss_digest(samples: LaunchSamples) -> str | None:
     if samples.record.is_script and not np.isfinite(samples.loss).any():
         return None
     return hashlib.sha256(np.ascontiguousarray(samples.loss, dtype="<f8").tobytes()).hexdigest()[:12]
-
-
-def target(samples: LaunchSamples) -> str | None:
-    """`reached`, `not reached`, or missing where no target was set or nothing was evaluated."""
-    if samples.record.measure.target_loss is None or not samples.evaluations:
-        return None
-    return "reached" if samples.reached else NOT_REACHED
-
-
-def steps_at_target(samples: LaunchSamples) -> float | None:
-    """Steps at which the line between the two evaluations around the target meets it; missing where it was not reached."""
-    if samples.reached is None:
-        return None
-    steps, losses = zip(*((one.step, one.validation_loss) for one in samples.evaluations), strict=True)
-    return meet(steps, losses, samples.record.measure.target_loss)
-
-
-def tokens_to_target(samples: LaunchSamples) -> int | None:
-    """Tokens over all ranks, from the start to the first evaluation at or under the target."""
-    return tokens_until(samples, samples.reached.step) if samples.reached else None
-
-
-def seconds_after_first_step_to_target(samples: LaunchSamples) -> float | None:
-    """Training seconds to the target without the first step, in which a framework traces or compiles."""
-    return _after_first_step(samples, samples.reached.training_seconds) if samples.reached else None
-
-
-def seconds_after_first_step_before_target(samples: LaunchSamples) -> float | None:
-    """The same at the evaluation before that."""
-    seconds = seconds_before_target(samples)
-    return None if seconds is None else _after_first_step(samples, seconds)
-
-
-def _after_first_step(samples: LaunchSamples, training_seconds: float) -> float:
-    return max(0.0, training_seconds - float(samples.step_seconds[:, 0].max()))
-
-
-def steps_before_target(samples: LaunchSamples) -> int | None:
-    """Steps at the evaluation before the one that reached the target; 0 where there is none. In between the loss got there."""
-    if samples.reached is None:
-        return None
-    return samples.before_reached.step if samples.before_reached else 0
-
-
-def tokens_before_target(samples: LaunchSamples) -> int | None:
-    """The same in tokens over all ranks."""
-    steps = steps_before_target(samples)
-    return None if steps is None else tokens_until(samples, steps)
-
-
-def seconds_before_target(samples: LaunchSamples) -> float | None:
-    """The same in seconds of training, slowest rank."""
-    if samples.reached is None:
-        return None
-    return samples.before_reached.training_seconds if samples.before_reached else 0.0
-
-
-def evaluation_seconds_to_target(samples: LaunchSamples) -> float | None:
-    """What the evaluations up to the target cost; not part of `seconds_to_target`."""
-    return evaluation_seconds(samples, until=samples.reached.step) if samples.reached else None
-
-
-def evaluation_seconds(samples: LaunchSamples, *, until: float = math.inf) -> float:
-    """What the evaluations after at most `until` steps took: the largest of the ranks' own sums, as of steps."""
-    return max(sum(one.seconds for one in rank.evaluations if one.step <= until) for rank in samples.record.ranks)
 
 
 def clipped_fraction(samples: LaunchSamples) -> float | None:
@@ -382,27 +309,27 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("final_validation_accuracy", "float", "1", "the same, share of samples whose class was named",
            lambda s: s.at_end.accuracy if s.at_end else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
-           evaluation_seconds),
+           targets.evaluation_seconds),
     Column("target", "str", "", "`reached`, or `not reached` as by all that ended otherwise than in `ok`; missing where none was set",
-           target),
+           targets.target),
     Column("steps_to_target", "int", "steps", "missing when not reached",
            lambda s: s.reached.step if s.reached else None),
     Column("tokens_to_target", "int", "tokens", "all ranks; missing when not reached",
-           tokens_to_target),
+           targets.tokens_to_target),
     Column("seconds_to_target", "float", "s", "training alone, slowest rank; missing when not reached",
            lambda s: s.reached.training_seconds if s.reached else None),
     Column("steps_before_target", "int", "steps", "at the evaluation before that, which missed the target; 0: there is none",
-           steps_before_target),
+           targets.steps_before_target),
     Column("steps_at_target", "float", "steps", "in between, where the line through both evaluations' losses meets the target",
-           steps_at_target),
+           targets.steps_at_target),
     Column("tokens_before_target", "int", "tokens", "the same, all ranks",
-           tokens_before_target),
+           targets.tokens_before_target),
     Column("seconds_before_target", "float", "s", "the same, training alone, slowest rank",
-           seconds_before_target),
+           targets.seconds_before_target),
     Column("seconds_after_first_step_to_target", "float", "s", "seconds_to_target without the first step: tracing, compiling",
-           seconds_after_first_step_to_target),
+           targets.seconds_after_first_step_to_target),
     Column("seconds_after_first_step_before_target", "float", "s", "the same at the evaluation before",
-           seconds_after_first_step_before_target),
+           targets.seconds_after_first_step_before_target),
     Column("evaluated_steps", "int", "steps", "at the last evaluation",
            lambda s: s.evaluations[-1].step if s.evaluations else None),
     Column("evaluated_tokens", "int", "tokens", "the same, all ranks",
@@ -412,7 +339,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
     Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
            lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
     Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
-           evaluation_seconds_to_target),
+           targets.evaluation_seconds_to_target),
 )
 # fmt: on
 MEASURED_COLUMNS = tuple(column.name for column in POINT_COLUMNS if column.metric)

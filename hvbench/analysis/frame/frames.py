@@ -14,7 +14,7 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import axis_values
 from hvbench.analysis.frame.ceilings import compare_with_machine
-from hvbench.analysis.frame.columns import DTYPES, NOT_REACHED, POINT_COLUMNS, Column
+from hvbench.analysis.frame.columns import DTYPES, POINT_COLUMNS, Column
 from hvbench.analysis.frame.own_columns import columns_of
 from hvbench.analysis.frame.samples import (
     evaluations_of,
@@ -24,6 +24,7 @@ from hvbench.analysis.frame.samples import (
     sort_records,
     tokens_of_steps,
 )
+from hvbench.analysis.frame.targets import NOT_REACHED
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.script import show_value
 

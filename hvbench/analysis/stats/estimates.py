@@ -20,9 +20,9 @@ from scipy import stats as scipy_stats
 from hvbench.analysis.frame.axes import axes_of, order_values
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import PEAK_COLUMNS, kind_of_ranks, read_peaks
-from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.quantiles import P95, tail_quantile
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.frame.targets import NOT_REACHED
 from hvbench.analysis.stats.best import bound_by_best
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.analysis.stats.seeds import BEFORE_TARGET, OF_SEEDS, TO_TARGET, average_by, is_by_seed

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from hvbench.analysis.frame.axes import stated_axes
-from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.frame.targets import NOT_REACHED
 from hvbench.analysis.show.cells import INTERVAL, ONE_SEED, format_number
 from hvbench.analysis.show.panels import (
     STYLES,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hvbench.analysis.frame.columns import NOT_REACHED
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.frame.targets import NOT_REACHED
 from hvbench.analysis.show.cells import Row, show_value
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.stats.estimates import Estimate, read_estimate, summary_rows
