@@ -286,8 +286,9 @@ def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf
     places = tf.stack([tf.range(tf.shape(targets)[0]), targets], axis=1)
     probabilities = tf.nn.softmax(logits)
     log_sums = tf.reduce_max(logits, axis=1) - tf.math.log(tf.reduce_max(probabilities, axis=1))
-    ones = tf.ones_like(targets, logits.dtype)
-    return log_sums - tf.gather_nd(logits, places), tf.tensor_scatter_nd_sub(probabilities, places, ones)
+    losses, ones = log_sums - tf.gather_nd(logits, places), tf.ones_like(targets, logits.dtype)
+    with tf.control_dependencies([losses]):  # then nothing else reads the probabilities, and gradients take their place
+        return losses, tf.tensor_scatter_nd_sub(probabilities, places, ones)
 
 
 def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
