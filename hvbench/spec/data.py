@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -62,6 +62,15 @@ def _count_workers(text: str) -> str:
     return f"{text} input worker{'' if text == '1' else 's'}"
 
 
+def _starts_twice(point: AnyPoint) -> str | None:
+    if point.initial_weights and (point.initial_checkpoint or point.is_pretrained):
+        other = "pretraining" if point.is_pretrained else "initial_checkpoint"
+        return f"initial_weights and {other} both say where training starts: set one of them"
+    if point.initial_weights and point.hides_tokens:
+        return f"initial_weights are of a causal language model, which {point.objective} would show what comes after"
+    return None
+
+
 OF_OWN_INPUT = needs_one_of("input", ("framework",))
 
 
@@ -106,6 +115,19 @@ class DataPart(Part):
     initial_checkpoint: Text | None = Field(
         None, description="path of a checkpoint to go on from; left out: from the seed"
     )
+    initial_weights: Annotated[Text | None, Knob(impossible=_starts_twice)] = Field(
+        None, description="a GPT-2's folder from Hugging Face (safetensors) to start from, its tokenizer included"
+    )
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The file of the tokenizer that reads the text; None: bytes, or a BPE of hvbench's own."""
+        return f"{self.initial_weights}/tokenizer.json" if self.initial_weights else None
+
+    @property
+    def tokenization(self) -> dict[str, Any]:
+        """Everything but the text that its tokens depend on: arguments of `hvbench.training.corpus.prepare`."""
+        return {"vocab_size": self.vocab_size, "encoding": self.encoding, "tokenizer": self.tokenizer}
 
     @property
     def separates_documents(self) -> bool:

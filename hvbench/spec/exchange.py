@@ -69,9 +69,8 @@ def _strategy_does_not_fit(point: AnyPoint) -> str | None:
         return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
     if changed and not strategy.is_horovod:
         return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
-    if strategy.is_served and (
-        not OPTIMIZERS[point.optimizer].is_known_to_server or point.initial_checkpoint or point.is_pretrained
-    ):
+    starts_elsewhere = point.initial_checkpoint or point.initial_weights or point.is_pretrained
+    if strategy.is_served and (not OPTIMIZERS[point.optimizer].is_known_to_server or starts_elsewhere):
         known = " or ".join(name for name, optimizer in OPTIMIZERS.items() if optimizer.is_known_to_server)
         return f"{point.strategy}: the server updates by {known}, and from the seed"
     return None

@@ -28,6 +28,10 @@ def _heads_do_not_divide_width(point: AnyPoint) -> str | None:
     return None
 
 
+def _name_activation(text: str) -> str:
+    return {"gelu": "exact GELU", "gelu_tanh": "GELU by its tanh form"}.get(text, text)
+
+
 class ModelPart(Part):
     """A preset of sizes, and the sizes, each of which may be set by hand."""
 
@@ -47,4 +51,7 @@ class ModelPart(Part):
     )
     sequence_length: Annotated[Count, Knob(in_words="{} tokens a sequence".format, unit="tokens")] = Field(
         description="tokens per sample"
+    )
+    activation: Annotated[Literal["gelu", "gelu_tanh"], Knob(in_words=_name_activation)] = Field(
+        "gelu", description="of the MLP: exact GELU, or its tanh form, which published GPT-2 weights are for"
     )

@@ -78,5 +78,7 @@ class ObjectivePart(Part):
     @property
     def is_causal(self) -> bool:
         """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        if self.initial_weights:  # of a causal language model
+            return True
         learned = (self.objective, self.pretraining) if self.is_pretrained else (self.objective,)
         return any(OBJECTIVES[name].is_causal for name in learned)

@@ -27,7 +27,7 @@ from hvbench.spec.script import Script, ScriptPoint, check_script
 from hvbench.spec.search import Search, check_search
 from hvbench.spec.settings import MeasureSettings
 
-PATHS = ("data", "initial_checkpoint")
+PATHS = ("data", "initial_checkpoint", "initial_weights")
 KIND = "a suite is a short TOML file"
 MAX_FILE_BYTES = 65_536  # a real suite has a hundredth of this
 MAX_DOTS_IN_LINE = 200  # reading a dotted key takes time quadratic in its parts

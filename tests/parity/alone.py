@@ -48,6 +48,11 @@ OPTIMIZER_KNOBS = {
     "lamb": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
     "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
 }
+ACTIVATIONS = {
+    "causal_lm": "gelu",
+    "masked_lm": "gelu_tanh",
+    "classification": "gelu",
+}  # of what is recorded in float64
 DROPOUT, WRONG_DROPOUT = 0.3, 0.5
 DOCUMENT_LENGTHS = (12, 300)  # one strip of TensorFlow's attention, and two
 RECOMPUTED = ("none", "block", "attention")
@@ -496,7 +501,8 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))
     for objective in ("masked_lm", "classification"):
-        np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, objective=objective))
+        knobs = {"objective": objective, "activation": ACTIVATIONS[objective]}
+        np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, **knobs))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
     for dtype, objective in ROUNDED:
         np.savez(folder / f"rounded_{dtype}_{objective}.npz", **trace_rounded(twin, dtype, objective))

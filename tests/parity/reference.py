@@ -1,6 +1,6 @@
 """The model and its update in plain numpy float64, written from the papers and not from the twins.
 
-GPT-2 (pre-norm decoder, tied embeddings, exact GELU, arXiv:1606.08415), layer norm (arXiv:1607.06450), AdamW
+GPT-2 (pre-norm decoder, tied embeddings, GELU, exact or by its tanh form, arXiv:1606.08415), layer norm (arXiv:1607.06450), AdamW
 (arXiv:1711.05101, algorithm 2), loops where they are clearer than broadcasting.
 """
 
@@ -16,7 +16,13 @@ erf = np.vectorize(math.erf)
 
 
 def reference_logits(
-    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool = True
+    weights: Arrays,
+    inputs: np.ndarray,
+    *,
+    num_layers: int,
+    num_heads: int,
+    is_causal: bool = True,
+    activation: str = "gelu",
 ) -> np.ndarray:
     """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier."""
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
@@ -26,19 +32,22 @@ def reference_logits(
             _layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal
         )
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
-        x = x + (0.5 * up * (1 + erf(up / math.sqrt(2)))) @ w["mlp.down.weight"] + w["mlp.down.bias"]
+        curve = (
+            erf(up / math.sqrt(2)) if activation == "gelu" else np.tanh((2 / np.pi) ** 0.5 * (up + 0.044715 * up**3))
+        )
+        x = x + (0.5 * up * (1 + curve)) @ w["mlp.down.weight"] + w["mlp.down.bias"]
     x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])
     if "classifier.weight" in weights:
         return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
     return x @ weights["token_embedding"].T
 
 
-def reference_loss(
-    weights: Arrays, inputs: np.ndarray, targets: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool = True
-) -> float:
-    """Mean of -log p(target) over all targets that are not negative, for tokens (accumulation steps, batch, time)."""
-    tokens = inputs.reshape(-1, inputs.shape[-1])
-    logits = reference_logits(weights, tokens, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
+def reference_loss(weights: Arrays, inputs: np.ndarray, targets: np.ndarray, **how: int | bool | str) -> float:
+    """Mean of -log p(target) over all targets that are not negative, for tokens (accumulation steps, batch, time).
+
+    `how`: as `reference_logits` takes it.
+    """
+    logits = reference_logits(weights, inputs.reshape(-1, inputs.shape[-1]), **how)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     asked = targets.reshape(logits.shape[:-1])
     chosen = np.take_along_axis(probabilities, np.maximum(asked, 0)[..., None], axis=-1)[..., 0]

@@ -9,7 +9,15 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.parity.norms import relative_error
 from hvbench.registry import FRAMEWORKS
 from hvbench.training.weights import is_decayed
-from tests.parity.alone import DIRECTIONS, FINITE_STEP, UPDATE_KNOBS, lively_weights, random_direction, small_point
+from tests.parity.alone import (
+    ACTIVATIONS,
+    DIRECTIONS,
+    FINITE_STEP,
+    UPDATE_KNOBS,
+    lively_weights,
+    random_direction,
+    small_point,
+)
 from tests.parity.reference import reference_logits, reference_loss, reference_updates
 
 pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -29,7 +37,8 @@ def numbers_of(alone, framework: str, objective: str) -> tuple[Arrays, Arrays, d
     """What a twin recorded of an objective, the weights that it had, and how the reference is to compute it."""
     is_causal = objective == "causal_lm"
     numbers = alone[framework, "float64" if is_causal else f"float64_{objective}"]
-    return numbers, lively_weights(small_point(framework, objective=objective)), SIZES | {"is_causal": is_causal}
+    how = SIZES | {"is_causal": is_causal, "activation": ACTIVATIONS[objective]}
+    return numbers, lively_weights(small_point(framework, objective=objective)), how
 
 
 @each_objective

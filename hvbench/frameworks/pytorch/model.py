@@ -155,7 +155,8 @@ class Model:
         return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
     def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        return self._linear(F.gelu(self._linear(x, f"{name}.up")), f"{name}.down")
+        form = "tanh" if self.point.activation == "gelu_tanh" else "none"
+        return self._linear(F.gelu(self._linear(x, f"{name}.up"), approximate=form), f"{name}.down")
 
     def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight = self._round(self.parameters[f"{name}.weight"])  # [in, out]

@@ -184,7 +184,8 @@ class Model:
     def _mlp(self, x: tf.Tensor, name: str) -> tf.Tensor:
         # GELU is computed in the parameters' dtype: TensorFlow would round after every elementwise operation, where PyTorch's
         # fused kernel rounds once.
-        up = _gelu(self._widen(self._linear(x, f"{name}.up")))
+        gelu = _gelu_tanh if self.point.activation == "gelu_tanh" else _gelu
+        up = gelu(self._widen(self._linear(x, f"{name}.up")))
         return self._widen(self._linear(up, f"{name}.down"))
 
     def _linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
@@ -275,6 +276,19 @@ def _gelu(x: tf.Tensor):
         return dy * (probability - scaled * tf.exp(-0.5 * math.log(math.pi) - tf.square(scaled)))
 
     return x * probability, backward
+
+
+@_with_gradient
+def _gelu_tanh(x: tf.Tensor):
+    """x (1 + tanh(u)) / 2 = x σ(2u) with u = √(2/π) (x + 0.044715 x³) (Hendrycks & Gimpel, arXiv:1606.08415, section 2)."""
+    scale, square = 2.0 * math.sqrt(2.0 / math.pi), tf.square(x)
+    gate = tf.sigmoid(x * (scale + (scale * 0.044715) * square))
+
+    def backward(dy: tf.Tensor) -> tf.Tensor:
+        slope = x * (scale + (scale * 3 * 0.044715) * square)  # x · d(2u)/dx
+        return dy * (gate + gate * (1.0 - gate) * slope)
+
+    return x * gate, backward
 
 
 def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

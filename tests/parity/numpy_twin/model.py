@@ -123,12 +123,19 @@ class Model:
 
     def _mlp(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         up, up_backward = self._linear(x, f"{name}.up")
-        # x Φ(x), exact (Hendrycks & Gimpel, arXiv:1606.08415)
-        probability = (0.5 + 0.5 * _erf(up * math.sqrt(0.5)).astype(np.float64)).astype(self.parameter_dtype)
+        # x Φ(x), exact or with Φ by tanh (Hendrycks & Gimpel, arXiv:1606.08415)
+        is_exact = self.point.activation == "gelu"
+        bent = math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)
+        curve = _erf(up * math.sqrt(0.5)).astype(np.float64) if is_exact else np.tanh(bent.astype(np.float64))
+        probability = (0.5 + 0.5 * curve).astype(self.parameter_dtype)
         down, down_backward = self._linear(up * probability, f"{name}.down")
 
         def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
-            density = np.exp(np.square(up) * -0.5) * math.sqrt(0.5 / math.pi)
+            if is_exact:
+                density = np.exp(np.square(up) * -0.5) * math.sqrt(0.5 / math.pi)
+            else:
+                slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * np.square(up))
+                density = 2 * probability * (1 - probability) * slope
             return up_backward(down_backward(d, gradients) * (probability + up * density), gradients)
 
         return down, backward
