@@ -12,6 +12,7 @@ from hvbench.cli.allreduce import allreduce
 from hvbench.cli.baseline import baseline
 from hvbench.cli.compare import compare
 from hvbench.cli.doctor import doctor
+from hvbench.cli.export import export
 from hvbench.cli.gate import gate
 from hvbench.cli.history import history
 from hvbench.cli.install_horovod import install_horovod
@@ -36,6 +37,7 @@ The flow:
   hvbench allreduce --np 2              all-reduces by themselves, by message size and path
   hvbench predict results/…/…           what more ranks or another link would make of it
   hvbench report results/…/…            tables, plots and report again, from the records
+  hvbench export smoke@latest POINT FOLDER         a trained model, as transformers loads it
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
   hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
   hvbench gate smoke@latest             the same question to a stored run (hvbench baseline), with an exit code
@@ -52,6 +54,7 @@ COMMANDS = (
     baseline,
     compare,
     doctor,
+    export,
     gate,
     history,
     install_horovod,

@@ -52,6 +52,9 @@ class MeasureRequest(LaunchRequest):
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
     data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")
+    weights_digest: str | None = Field(
+        None, description="of the tensors in the point's initial_weights; None: not known"
+    )
 
 
 class PretrainRequest(Spec):

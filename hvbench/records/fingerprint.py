@@ -26,7 +26,16 @@ SOFTWARE = (
 )  # fmt: skip
 MACHINE = (*HARDWARE, *SOFTWARE)  # what `fingerprint_id` names
 # Facts that depend on the point: compared between launches of the same point.
-OF_A_POINT = ("devices", "threads", "controller", "data_digest", "memory_limit_bytes", "framework_versions", "gemm")
+OF_A_POINT = (
+    "devices",
+    "threads",
+    "controller",
+    "data_digest",
+    "initial_weights",
+    "memory_limit_bytes",
+    "framework_versions",
+    "gemm",
+)
 OWN = ("hvbench_version", "hvbench_revision", "hvbench_source_digest")  # said where they differ, never an obstacle
 SCRIPT_FACT = "script"  # of people's own training: {"revision", "is_dirty", "digest"}; likewise said, and no obstacle
 
@@ -44,6 +53,7 @@ FOLLOWS_FROM = {
     "controller": ("controller",),
     "strategy": ("controller",),
     "data": ("data_digest",),
+    "initial_weights": ("data_digest", "initial_weights"),  # whose tokenizer reads the text
 }
 
 # What hvbench sets for every worker; records say which variables it was (`chosen_settings`), those of earlier versions not.

@@ -34,6 +34,7 @@ from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
 from hvbench.training.documents import cut_documents
+from hvbench.training.huggingface.start import check_weights, identify_weights
 from hvbench.training.packages import find_packages
 
 
@@ -118,13 +119,17 @@ def _prepare(
         run = continue_run(before, run, changes=changes)
     check_checkpoints(plan, suite.measure)
     is_open = suite.measure.precision_target is not None or suite.search is not None
-    digests = check_data(plan, observer, is_open=is_open)
-    known = before.get("data") if before else None
-    if isinstance(known, Mapping):
-        changes = find_changes({"data": known}, {"data": digests})
-        require_unchanged(changes, "its text ", path=folder.path, force=options.force)
-        digests = {**known, **digests}
-    folder.write_run({**run, "data": digests})
+    read = {
+        "initial_weights": check_initial_weights(plan, observer, is_open=is_open),
+        "data": check_data(plan, observer, is_open=is_open),
+    }
+    for key, what in (("initial_weights", "what it starts from "), ("data", "its text ")):
+        known = before.get(key) if before else None
+        if isinstance(known, Mapping):
+            changes = find_changes({key: known}, {key: read[key]})
+            require_unchanged(changes, what, path=folder.path, force=options.force)
+            read[key] = {**known, **read[key]}
+    folder.write_run({**run, **{key: found for key, found in read.items() if found or key == "data"}})
     if turns.line:
         observer.prepare(turns.line)
     script = run["script"]["source"] if run["script"] else {}
@@ -134,7 +139,8 @@ def _prepare(
         plan=plan,
         options=options,
         turns=turns,
-        texts=digests,
+        texts=read["data"],
+        weights=read["initial_weights"],
         script=script,
         searched=searched,
     )
@@ -204,22 +210,37 @@ def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
             check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
 
 
+def check_initial_weights(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, dict[str, str]]:
+    """Compare every folder of weights with the points that start from it; folder -> digests. Raises DataError."""
+    found: dict[str, dict[str, str]] = {}
+    lines = []
+    for point in needed_points(plan, is_open=is_open):
+        if point.initial_weights:
+            lines.append(check_weights(point))
+            found.setdefault(point.initial_weights, {}).update(identify_weights(point))
+    for line in dict.fromkeys(lines):  # once for all frameworks
+        observer.prepare(line)
+    return found
+
+
+def needed_points(plan: Plan, *, is_open: bool) -> list[Point]:
+    """The points of hvbench's own training that are launched; `is_open`: also those whose launches may be repeated."""
+    jobs = [*plan.jobs, *(plan.done if is_open else [])]
+    return list(dict.fromkeys(job.point for job in jobs if isinstance(job.point, Point)))
+
+
 def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs; raises DataError.
 
     `is_open`: recorded launches may be repeated, so their texts are needed too. The observer is told what is left out of
     a text. Returns the digest of each text by its name (`hvbench.sweep.tasks.name_text`).
     """
-    jobs = [*plan.jobs, *(plan.done if is_open else [])]
-    points = [job.point for job in jobs if isinstance(job.point, Point)]
     digests, losses = {}, []
     by_text: dict[str, list[Point]] = {}
-    for point in points:
+    for point in needed_points(plan, is_open=is_open):
         by_text.setdefault(name_text(point), []).append(point)
     for name, same in by_text.items():
-        prepared = corpus.prepare(
-            same[0].data, vocab_size=same[0].vocab_size, encoding=same[0].encoding, report=observer.prepare
-        )
+        prepared = corpus.prepare(same[0].data, **same[0].tokenization, report=observer.prepare)
         digests[name] = prepared.digest
         losses.append(prepared.loss)
         for point in same:

@@ -50,7 +50,7 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if not changes:
             new, gone = (len(_points(a) - _points(b)) for a, b in ((now, before), (before, now)))
             changes.append(f"points: {new} new, {gone} gone")
-    for key in ("environment", "data", "pretraining", "script"):
+    for key in ("environment", "data", "initial_weights", "pretraining", "script"):
         if isinstance(before.get(key), Mapping):
             common = {field: value for field, value in (now.get(key) or {}).items() if field in before[key]}
             changes += _compare(key, {field: before[key][field] for field in common}, common)

@@ -63,6 +63,7 @@ class Sweep:
     turns: Turns = field(default_factory=Turns)  # which frameworks' workers live at the same time
     script: Mapping[str, Any] = field(default_factory=dict)  # which files a script is, for records; of twins nothing
     texts: Mapping[str, str] = field(default_factory=dict)  # run.json's `data`: the digests of what is read
+    weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # run.json's `initial_weights`
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
     searched: Sequence[Searched] = ()  # the configurations of a suite with a [search]
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
@@ -208,6 +209,7 @@ class Sweep:
             checkpoints=self.checkpoints,
             pretrained=self.pretrained,
             texts=self.texts,
+            weights=self.weights,
             folder=self.suite.folder.resolve() if self.suite.folder else None,
         )
         return [make_task(job, shared, place=places.get(job.key), side=self.turns.side_of(job.point)) for job in jobs]

@@ -49,7 +49,7 @@ def keep_to_text(searched: Sequence[Searched], search: Search) -> list[Searched]
 def count_from_text(searched: Searched, search: Search) -> int:
     """The largest value, up to `at_most`, of which the text fills a batch however it is cut. Raises DataError where not even 1 is."""
     point = searched.with_value(search, 1)
-    text = corpus.prepare(point.data, vocab_size=point.vocab_size, encoding=point.encoding)
+    text = corpus.prepare(point.data, **point.tokenization)
     make_batches(point, text, rank=0)
 
     def is_too_large(value: int) -> bool:

@@ -31,6 +31,9 @@ class Shared:
     pretrained: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     # run.json's `data`, digests by `name_text`: nor one that reads another text
     texts: Mapping[str, str] = field(default_factory=dict)
+    weights: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict
+    )  # run.json's `initial_weights`, by their folder
     folder: Path | None = None  # in which a script runs
 
 
@@ -85,6 +88,7 @@ def measure_request(job: Job, point: Point, shared: Shared) -> tuple[MeasureRequ
         checkpoints=str(shared.checkpoints),
         data_digest=shared.texts.get(name_text(point)),
         pretraining_digest=start.get("digest"),
+        weights_digest=shared.weights.get(point.initial_weights or "", {}).get("digest"),
     )
     return request, {}
 
@@ -92,7 +96,8 @@ def measure_request(job: Job, point: Point, shared: Shared) -> tuple[MeasureRequ
 def name_text(point: Point) -> str:
     """What run.json calls the text of a point, with all that its digest depends on."""
     encoding = "" if point.encoding == Point.model_fields["encoding"].default else f", {point.encoding}"
-    return f"{point.data}, {point.vocab_size} tokens{encoding}"
+    tokenizer = f", {point.tokenizer}" if point.tokenizer else ""
+    return f"{point.data}, {point.vocab_size} tokens{encoding}{tokenizer}"
 
 
 def seeded_point(job: Job, settings: MeasureSettings) -> AnyPoint:

@@ -93,6 +93,14 @@ def check_checkpoint(path: str, point: Point) -> CheckpointHeader:
         return header
 
 
+def read_parameters(path: str, point: Point) -> dict[str, np.ndarray]:
+    """Canonical name -> value of the parameters in a checkpoint of `point`, wherever its training was. Raises UsageError."""
+    with _open(path) as file:
+        _read_header(file, path)
+        require_shapes(_read_shapes(file), point, where=path)
+        return {name: file.get_tensor(f"{PARAMETERS}{name}") for name in parameter_shapes(point)}
+
+
 def identify_checkpoint(path: str) -> dict[str, str | int]:
     """Which framework wrote a checkpoint, after how many steps from which seed, and the digest of the file. Raises UsageError."""
     with _open(path) as file:
@@ -106,6 +114,18 @@ def require_fitting(
     header: CheckpointHeader, shapes: Mapping[str, Any], point: Point, *, where: str, tokens_digest: str | None = None
 ) -> None:
     """Raise UsageError unless the model sizes, optimizer, global batch, seed and text are those of `point`."""
+    require_shapes(shapes, point, where=where)
+    wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
+    wanted["samples"] = samples_before(point, header.step)  # differs after another batch warm-up
+    if tokens_digest is not None:
+        wanted["tokens_digest"] = tokens_digest
+    for name, value in wanted.items():
+        if getattr(header, name) != value:
+            raise UsageError(f"{where}: {name} was {shorten(getattr(header, name))}, the point has {shorten(value)}")
+
+
+def require_shapes(shapes: Mapping[str, Any], point: Point, *, where: str) -> None:
+    """Raise UsageError unless the parameters are those of `point`'s model."""
     expected = {f"{PARAMETERS}{name}": shape for name, shape in parameter_shapes(point).items()}
     found = {name: tuple(shape) for name, shape in shapes.items() if name.startswith(PARAMETERS)}
     for name in sorted(expected.keys() | found.keys()):
@@ -114,13 +134,6 @@ def require_fitting(
                 f"{where}: {shorten(name)} has shape {shorten(found.get(name))}, the point's has {expected.get(name)}; "
                 "set the same model sizes"
             )
-    wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
-    wanted["samples"] = samples_before(point, header.step)  # differs after another batch warm-up
-    if tokens_digest is not None:
-        wanted["tokens_digest"] = tokens_digest
-    for name, value in wanted.items():
-        if getattr(header, name) != value:
-            raise UsageError(f"{where}: {name} was {shorten(getattr(header, name))}, the point has {shorten(value)}")
 
 
 def _open(path: str) -> Any:

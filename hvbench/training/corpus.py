@@ -8,8 +8,8 @@
 - a path (`~` is expanded; write `./stdlib` for a file of that name): a text file, or a folder with all text files
   below it (`text` and `files` say what counts as text).
 
-With a vocabulary of 256 the tokens are the raw bytes; a larger one is a byte-level BPE trained on the training split. No
-token spans two files. The same text and settings give the same `digest` on every machine.
+With a vocabulary of 256 the tokens are the raw bytes; a larger one is a byte-level BPE trained on the training split; a
+pretrained model reads text with its own tokenizer. No token spans two files. The same text and settings give the same `digest` on every machine.
 
 Importing this module loads neither numpy nor tokenizers, so a launcher can `check` a path before it starts anything.
 """
@@ -27,6 +27,7 @@ from hvbench.errors import DataError
 from hvbench.io.cache import cache_root
 from hvbench.training.corpus_cache import (
     BYTE_VOCABULARY,
+    VOCABULARY,
     VOCABULARY_SAMPLE_BYTES,
     FileTokens,
     Report,
@@ -39,8 +40,9 @@ from hvbench.training.corpus_cache import (
 from hvbench.training.decoding import UTF8
 from hvbench.training.files import LeftOut, find_files
 from hvbench.training.text import VALIDATION_PERCENT, Text, check, describe_loss, examine
+from hvbench.training.tokenizer_file import identify_tokenizer
 
-__all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "require_enough"]
+__all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "read_vocabulary", "require_enough"]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +91,7 @@ def prepare(
     *,
     vocab_size: int,
     encoding: str = UTF8,
+    tokenizer: str | None = None,
     cache: Path | None = None,
     report: Report = lambda line: None,
 ) -> Corpus:
@@ -100,6 +103,7 @@ def prepare(
         data: `"stdlib"`, `"synthetic"`, or the path of a text file or folder.
         vocab_size: 256 for bytes, more for a BPE.
         encoding: Of files without a byte order mark.
+        tokenizer: Path of a tokenizer.json; None: bytes or a BPE, by `vocab_size`.
         cache: Its folder; None: $HVBENCH_CACHE, else $XDG_CACHE_HOME/hvbench, else ~/.cache/hvbench.
         report: Called with a line of text before each thing that takes seconds.
 
@@ -113,7 +117,7 @@ def prepare(
         raise DataError(f"vocab_size = {vocab_size}: must be at least {BYTE_VOCABULARY}, one token per byte value")
     if data == "synthetic":
         return _draw_synthetic(vocab_size)
-    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size))
+    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
     entry = _entry_of(text, vocab_size=vocab_size, cache=cache)
     folder = entry.parent
     corpus = _load(entry, text, vocab_size=vocab_size)
@@ -124,7 +128,7 @@ def prepare(
         with locked(folder / f"{entry.name}.lock", report):
             corpus = _load(entry, text, vocab_size=vocab_size)  # another process may have built it meanwhile
             if corpus is None:
-                build(entry, text, vocab_size=vocab_size, report=report)
+                build(entry, text, vocab_size=vocab_size, tokenizer_file=tokenizer, report=report)
                 corpus = _load(entry, text, vocab_size=vocab_size)
     except OSError as error:
         raise DataError(
@@ -137,11 +141,11 @@ def prepare(
 
 
 def count_file_tokens(
-    data: str, *, vocab_size: int, encoding: str = UTF8, cache: Path | None = None
+    data: str, *, vocab_size: int, encoding: str = UTF8, tokenizer: str | None = None, cache: Path | None = None
 ) -> list[FileTokens]:
     """(relative path, training tokens, validation tokens) of every file, in the order of the corpus' tokens. Raises DataError."""
-    prepared = prepare(data, vocab_size=vocab_size, encoding=encoding, cache=cache)
-    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size))
+    prepared = prepare(data, vocab_size=vocab_size, encoding=encoding, tokenizer=tokenizer, cache=cache)
+    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
     entry = _entry_of(text, vocab_size=vocab_size, cache=cache)
     try:
         files = read_file_tokens(entry, text, vocab_size=vocab_size)
@@ -150,6 +154,21 @@ def count_file_tokens(
     if [sum(each[side] for each in files) for side in (1, 2)] != [len(prepared.train), len(prepared.validation)]:
         raise DataError(f"{text.source}: its files have other tokens than its corpus; it changed meanwhile")
     return files
+
+
+def read_vocabulary(
+    data: str, *, vocab_size: int, encoding: str = UTF8, tokenizer: str | None = None, cache: Path | None = None
+) -> str | None:
+    """The tokenizer.json of the BPE, or of the given tokenizer, that reads `data`; None for bytes and synthetic tokens. Raises DataError."""
+    if data == "synthetic" or (tokenizer is None and vocab_size == BYTE_VOCABULARY):
+        return None
+    prepare(data, vocab_size=vocab_size, encoding=encoding, tokenizer=tokenizer, cache=cache)
+    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
+    path = _entry_of(text, vocab_size=vocab_size, cache=cache) / VOCABULARY
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}; remove that folder") from None
 
 
 def _entry_of(text: Text, *, vocab_size: int, cache: Path | None) -> Path:
@@ -184,14 +203,17 @@ def count_samples(tokens: np.ndarray, sequence_length: int, *, stride: int | Non
     return max(0, (len(tokens) - 1 - sequence_length) // stride + 1)
 
 
-def _describe_settings(vocab_size: int) -> str:
-    """Everything besides the text that determines the tokens, as JSON; part of the digest."""
+def _describe_settings(vocab_size: int, tokenizer: str | None) -> str:
+    """Everything besides the text that determines the tokens, as JSON; part of the digest. Raises DataError."""
+    kind = "bytes" if vocab_size == BYTE_VOCABULARY else f"bpe of {VOCABULARY_SAMPLE_BYTES} bytes"
+    if tokenizer is not None:
+        kind = f"tokenizer.json of digest {identify_tokenizer(tokenizer)}"
     return json.dumps(
         {
             "format": FORMAT,
             "validation_percent": VALIDATION_PERCENT,
             "vocab_size": vocab_size,
-            "tokeniser": "bytes" if vocab_size == BYTE_VOCABULARY else f"bpe of {VOCABULARY_SAMPLE_BYTES} bytes",
+            "tokeniser": kind,
         }
     )
 

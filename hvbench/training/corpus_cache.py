@@ -1,7 +1,7 @@
 """The cache of tokenised texts: a text is tokenised once, in a stream, and its tokens are mapped from then on.
 
 An entry is a folder, `DIGEST-VOCABULARY`: `train.bin` and `validation.bin` with the tokens, `meta.json` with their hashes, `files.json`
-with the tokens of each file, `vocabulary.json` with a BPE. However long the text, only blocks of it are in memory.
+with the tokens of each file, `vocabulary.json` with a BPE or the tokenizer that was given. However long the text, only blocks of it are in memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvbench.training.text import Chunk, Text, cut_into_chunks
+from hvbench.training.tokenizer_file import load_tokenizer
 
 if TYPE_CHECKING:
     import numpy as np
     from tokenizers import Tokenizer
 
 BYTE_VOCABULARY = 256
+VOCABULARY = "vocabulary.json"  # of an entry whose tokens are not bytes
 CHUNKS_PER_BATCH = 64  # chunks that are encoded in parallel; bounds the encoder's memory
 MAX_WORD_BYTES = 64  # longer words are cut: training a BPE on them would take minutes
 VOCABULARY_SAMPLE_BYTES = 1 << 22  # the BPE's training sample, taken evenly from the training split
@@ -58,20 +60,25 @@ def locked(path: Path, report: Report) -> Iterator[None]:
         yield
 
 
-def build(entry: Path, text: Text, *, vocab_size: int, report: Report) -> None:
-    """Write the cache entry to a temporary folder and rename it, so that a reader never sees an incomplete one."""
+def build(entry: Path, text: Text, *, vocab_size: int, tokenizer_file: str | None = None, report: Report) -> None:
+    """Write the cache entry to a temporary folder and rename it, so that a reader never sees an incomplete one.
+
+    `tokenizer_file`: a tokenizer.json; None: the text has its own tokens, bytes or a BPE.
+    """
     # One name per host: leftovers of a killed process are removed here, and hosts that share the folder over a file
     # system without shared locks do not write into each other's.
     building = entry.with_name(f"{entry.name}.building-{socket.gethostname()}")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        tokenizer = None
-        if vocab_size > BYTE_VOCABULARY:
-            megabytes = text.size_bytes / 1e6
+        tokenizer, megabytes = None, text.size_bytes / 1e6
+        if tokenizer_file is not None:
+            tokenizer = load_tokenizer(tokenizer_file, vocab_size=vocab_size)
+        elif vocab_size > BYTE_VOCABULARY:
             report(f"training a BPE vocabulary of {vocab_size} on {megabytes:.1f} MB of text, once")
             tokenizer = _train_vocabulary(text, vocab_size=vocab_size)
-            (building / "vocabulary.json").write_text(tokenizer.to_str(), encoding="utf-8")
+        if tokenizer:
+            (building / VOCABULARY).write_text(tokenizer.to_str(), encoding="utf-8")
             report(f"tokenising {megabytes:.1f} MB of text, once")
         hashes, files = _write_tokens(building, text, tokenizer=tokenizer, vocab_size=vocab_size)
         meta = {"vocabulary_size": tokenizer.get_vocab_size() if tokenizer else BYTE_VOCABULARY, **hashes}
@@ -117,10 +124,10 @@ def read_file_tokens(entry: Path, text: Text, *, vocab_size: int) -> list[FileTo
         files = json.loads(path.read_text(encoding="utf-8"))
         return [(str(name), int(train), int(held_out)) for name, train, held_out in files]
     tokenizer = None
-    if vocab_size > BYTE_VOCABULARY:
+    if (entry / VOCABULARY).exists():
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(entry / "vocabulary.json"))
+        tokenizer = Tokenizer.from_file(str(entry / VOCABULARY))
     counts = _Counts(text)
     for batch in batched(cut_into_chunks(text), CHUNKS_PER_BATCH):
         counts.add(batch, encode(batch, tokenizer=tokenizer))

@@ -153,7 +153,7 @@ def cut_documents(point: Point, *, cache: Path | None = None) -> tuple[Rows, Row
     """The rows of both splits. Raises DataError where the text has too few of them."""
     if point.data == "synthetic":
         raise DataError('data = "synthetic": random tokens are no documents; set data to "stdlib", a file or a folder')
-    files = count_file_tokens(point.data, vocab_size=point.vocab_size, encoding=point.encoding, cache=cache)
+    files = count_file_tokens(point.data, **point.tokenization, cache=cache)
     cut = {"length": point.sequence_length, "packing": point.packing}
     train, validation = (Rows([file[side] for file in files], **cut) for side in (1, 2))
     if len(train) < point.global_batch_size:

@@ -44,7 +44,7 @@ def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
     """
     if point.data == "synthetic":
         raise DataError('data = "synthetic": random tokens come from no package; set data to "stdlib" or a folder')
-    files = count_file_tokens(point.data, vocab_size=point.vocab_size, encoding=point.encoding, cache=cache)
+    files = count_file_tokens(point.data, **point.tokenization, cache=cache)
     sizes: dict[str, int] = {}
     for name, train_tokens, _ in files:
         folder, slash, _ = name.partition("/")

@@ -18,6 +18,7 @@ from hvbench.spec.point import Point
 from hvbench.training.checkpoints import identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
 from hvbench.training.files import describe_left_out
+from hvbench.training.huggingface.start import identify_weights, load_weights
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file
 from hvbench.worker.ablation import Ablations
@@ -29,7 +30,7 @@ from hvbench.worker.memory import read_peaks, require_within, reset_peak_rss, rs
 from hvbench.worker.pretrain import load_pretrained
 from hvbench.worker.progress import WAITING
 from hvbench.worker.wire import describe_losses, look_at_wire
-from hvbench.worker.worker import Worker, find_text_change, load_text
+from hvbench.worker.worker import Worker, find_change, find_text_change, load_text
 
 PEAK_STEPS = 2  # after which a training has had its peak of memory: it is looked at then, and at the end
 
@@ -50,8 +51,8 @@ class Prepared:
     build_seconds: float
 
 
-class TextChangedError(Exception):
-    """A rank reads another text than the run was begun with; all ranks raise it."""
+class InputChangedError(Exception):
+    """A rank reads another text, or other initial weights, than the run was begun with; all ranks raise it."""
 
     def __init__(self, outcome: Json) -> None:
         super().__init__(outcome["message"])
@@ -100,7 +101,7 @@ def measure_in_turns(worker: Worker, request: MeasureRequest) -> tuple[Json, Pre
         return untrained(worker, ceiling, outcome=outcome), None
     try:
         prepared = prepare(worker, request)
-    except TextChangedError as reason:
+    except InputChangedError as reason:
         return untrained(worker, ceiling, outcome=reason.outcome), None
     try:
         outcome = train(worker, prepared)
@@ -127,7 +128,11 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     begun = time.perf_counter()
     text = load_text(point)
     if change := find_text_change(worker, text, digest=request.data_digest):
-        raise TextChangedError(change)
+        raise InputChangedError(change)
+    if point.initial_weights:
+        found = {"found": identify_weights(point)["digest"], "digest": request.weights_digest}
+        if change := find_change(worker, f"the weights in {point.initial_weights}", **found):
+            raise InputChangedError(change)
     batches = make_batches(point, text, rank=runtime.rank)
     read = time.perf_counter()
 
@@ -171,7 +176,9 @@ def compile_anew(framework: str, folder: Path) -> None:
 
 
 def load_start(request: MeasureRequest, text: Corpus) -> Arrays | None:
-    """The pretrained weights that a point starts from; None where it starts from its seed."""
+    """The weights that a point starts from, of a folder or of its pretraining; None where it starts from its seed."""
+    if request.point.initial_weights:
+        return load_weights(request.point)
     if not request.point.is_pretrained:
         return None
     where = {"checkpoints": Path(request.checkpoints), "digest": request.pretraining_digest}
@@ -242,6 +249,7 @@ def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prep
         "text_files_left_out": sum(each.count for each in text.left_out),
         "text_bytes_left_out": sum(each.size_bytes for each in text.left_out),
         "text_left_out": describe_left_out(text.left_out) or None,
+        **({"initial_weights": identify_weights(point)} if point.initial_weights else {}),
         **({"pretraining": identify_checkpoint(str(start))} if start else {}),
         **describe_gemm(worker, point),
         "controller": os.environ.get("HOROVOD_CONTROLLER") if uses_horovod(point) else None,

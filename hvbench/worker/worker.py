@@ -135,26 +135,31 @@ class Worker:
 
 
 @cache
-def _load(data: str, vocab_size: int, encoding: str) -> corpus.Corpus:
-    return corpus.prepare(data, vocab_size=vocab_size, encoding=encoding)
+def _load(data: str, **tokenization: Any) -> corpus.Corpus:
+    return corpus.prepare(data, **tokenization)
 
 
 def load_text(point: Point) -> corpus.Corpus:
     """The tokens of the point's text, read once per worker."""
-    return _load(point.data, point.vocab_size, point.encoding)
+    return _load(point.data, **point.tokenization)
 
 
 def find_text_change(worker: Worker, text: corpus.Corpus, *, digest: str | None) -> dict[str, Any] | None:
     """The outcome where any rank reads another text than the run was begun with, of that `digest` (None: not known)."""
+    return find_change(worker, text.source, found=text.digest, digest=digest)
+
+
+def find_change(worker: Worker, source: str, *, found: str, digest: str | None) -> dict[str, Any] | None:
+    """The outcome where any rank has `found` another digest of `source` than the run was begun with."""
     if digest is None:
         return None
-    has_changed = worker.runtime.gather(float(text.digest != digest))
+    has_changed = worker.runtime.gather(float(found != digest))
     if not any(has_changed):
         return None
-    rank = worker.runtime.rank if text.digest != digest else has_changed.index(1.0)
-    what = f"digest {text.digest}" if text.digest != digest else "another digest"
+    rank = worker.runtime.rank if found != digest else has_changed.index(1.0)
+    what = f"digest {found}" if found != digest else "another digest"
     message = (
-        f"{text.source}: rank {rank} reads {what}, run.json says {digest}: it has changed since the run was begun, or "
+        f"{source}: rank {rank} reads {what}, run.json says {digest}: it has changed since the run was begun, or "
         "is not the same on all hosts; not trained"
     )
     return {"status": "failed", "rank": rank, "phase": "data", "message": message}

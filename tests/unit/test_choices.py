@@ -104,7 +104,7 @@ def test_what_cannot_be_read_is_one_line(override: str, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["data", "initial_checkpoint"])
+@pytest.mark.parametrize("key", ["data", "initial_checkpoint", "initial_weights"])
 def test_a_file_with_a_comma_is_not_taken_for_two(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("x,y", "x", "y"):

@@ -22,7 +22,7 @@ ALONE = {
     "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "lr_scaling",
     "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
-    "attention",
+    "attention", "activation",
     "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
     "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds", "memory_limit_bytes",
 }  # fmt: skip

@@ -278,7 +278,18 @@ OUTSIDE_WORLD = (
 READ_FILES_BY_NATURE = {
     *(
         f"hvbench.training.{name}"
-        for name in ("corpus", "corpus_cache", "documents", "files", "text", "packages", "checkpoints")
+        for name in (
+            "corpus",
+            "corpus_cache",
+            "documents",
+            "files",
+            "text",
+            "packages",
+            "checkpoints",
+            "tokenizer_file",
+            "huggingface.export",
+            "huggingface.folder",
+        )  # fmt: skip
     ),
     "hvbench.spec.suite",
 }  # and still have no clock

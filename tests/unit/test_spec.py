@@ -119,6 +119,7 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "lr_scaling": "sqrt", "reference_batch_size": 32, "batch_warmup_steps": 5, "momentum": 0.8,
         "trust_coefficient": 0.01, "dropout": 0.1, "recompute": "block", "compile": "default", "attention": "plain", "loss_chunk_tokens": 0,
         "segmentation": "overlap", "segmentation_stride": 5, "packing": False, "input": "framework", "input_workers": 2, "length_warmup_steps": 5,
+        "activation": "gelu_tanh", "initial_weights": "a",
         "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,
         "cycle_time_seconds": 2e-3, "autotune": True, "gradient_predivide": 2.0, "link_bits_per_second": 10**9,
     }  # fmt: skip
