@@ -1,0 +1,238 @@
+"""GPT-2s that transformers writes start both twins, and what hvbench exports is what transformers loads.
+
+One sweep on one rank trains both twins from such a folder; the logits of transformers' own model are the judge throughout.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hvbench.cli import run as run_command_line
+from hvbench.parity.norms import relative_error
+from hvbench.records.store import RunFolder
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.training import corpus
+from hvbench.training.checkpoints import read_parameters
+from hvbench.training.huggingface.start import identify_weights, load_weights
+from hvbench.training.packages import make_batches
+from tests import patience
+
+pytestmark = pytest.mark.slow
+
+STEPS, LENGTH, VOCABULARY = 4, 24, 300
+SIZES = {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": VOCABULARY, "sequence_length": LENGTH}
+FOLDERS = {"whole": "gelu_tanh", "shards_float16": "gelu_tanh", "bfloat16": "gelu_tanh", "exact": "gelu"}
+ERROR = {"pytorch": 1e-5, "tensorflow": 1e-5}
+
+SUITE = """
+[point]
+initial_weights = "whole"
+data = "text.txt"
+activation = "gelu_tanh"
+micro_batch_size = 4
+gemm = "default"
+{sizes}
+[axes]
+framework = ["pytorch", "tensorflow"]
+[measure]
+warmup_steps = 1
+steps = {steps}
+checkpoint_every = 2
+ceilings = false
+"""
+
+# Logits of a twin: of every folder, and after every checkpoint.
+TWIN = """
+import sys
+import numpy as np
+from hvbench.frameworks import load_framework
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+
+framework, source, target = sys.argv[1:]
+asked = dict(np.load(source))
+tokens, runtime = asked.pop("tokens"), load_framework(framework, "runtime").Runtime(
+    rank=0, world_size=1, local_rank=0, threads=1, device="cpu"
+)
+step, models = load_framework(framework, "step"), {}
+for name, value in asked.items():
+    key, _, parameter = name.partition("|")
+    models.setdefault(key, {})[parameter] = value
+found = {}
+for key, weights in models.items():
+    point = Point.model_validate_json(str(weights.pop("point")))
+    found[key] = step.Trainer(point, weights, precision=PRECISIONS["fp32"], runtime=runtime).logits(tokens)
+np.savez(target, **found)
+"""
+
+
+def make_folder(
+    path: Path, text: Path, *, activation: str, dtype: str = "float32", max_shard_size: str = "5GB"
+) -> None:
+    """A GPT-2 that transformers writes, with a tokenizer of the text; no value is zero."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(0)
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2 * LENGTH, "vocab_size": VOCABULARY}
+    tokens = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
+    name = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[activation]
+    model = GPT2LMHeadModel(GPT2Config(activation_function=name, **sizes, **tokens))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.to(getattr(torch, dtype)).save_pretrained(path, max_shard_size=max_shard_size)
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train([str(text)], vocab_size=VOCABULARY, special_tokens=["<|endoftext|>"], show_progress=False)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer._tokenizer).save_pretrained(path)
+
+
+def reference_logits(path: Path, tokens: np.ndarray) -> np.ndarray:
+    """What transformers' own model makes of a folder, in float32."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
+    model, about = GPT2LMHeadModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    assert not about["missing_keys"] and not about["unexpected_keys"] and not about["mismatched_keys"]
+    with torch.no_grad():
+        return model.eval()(torch.from_numpy(tokens).long()).logits.numpy()
+
+
+def twin_logits(folder: Path, framework: str, asked: Mapping[str, Any], tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """Key -> logits of the twin with these weights; `asked`: key -> (point, weights)."""
+    arrays = {f"{key}|{name}": value for key, (_, weights) in asked.items() for name, value in weights.items()}
+    points = {f"{key}|point": np.array(point.model_dump_json()) for key, (point, _) in asked.items()}
+    np.savez(folder / f"{framework}-asked.npz", tokens=tokens, **arrays, **points)
+    words = [sys.executable, "-c", TWIN, framework, f"{framework}-asked.npz", f"{framework}.npz"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=patience.SECONDS)
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(folder / f"{framework}.npz"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four GPT-2s, the run that started from one of them, and its two exports."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    text = folder / "text.txt"
+    text.write_text(Path(json.__file__).with_name("decoder.py").read_text() * 3)
+    make_folder(folder / "whole", text, activation="gelu_tanh")
+    make_folder(folder / "shards_float16", text, activation="gelu_tanh", dtype="float16", max_shard_size="30KB")
+    make_folder(folder / "bfloat16", text, activation="gelu_tanh", dtype="bfloat16")
+    make_folder(folder / "exact", text, activation="gelu")
+    sizes = "\n".join(f"{name} = {value}" for name, value in SIZES.items())
+    (folder / "tuned.toml").write_text(SUITE.format(sizes=sizes, steps=STEPS - 1))
+    words = [
+        sys.executable,
+        "-m",
+        "hvbench",
+        "sweep",
+        "tuned.toml",
+        "--np",
+        "1",
+        "--out",
+        "tuned",
+        "--no-parity",
+        "--no-report",
+    ]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=patience.SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "initial_weights: 28 tensors from whole, the first 24 of its 48 positions" in done.stdout + done.stderr
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        for framework in FRAMEWORKS:
+            assert run_command_line(["export", "tuned", framework, f"{framework}-export"]) == 0
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(whole: Path) -> np.ndarray:
+    return np.random.default_rng(3).integers(VOCABULARY, size=(3, LENGTH), dtype=np.int32)
+
+
+def point_of(whole: Path, name: str) -> Point:
+    return Point(
+        **SIZES,
+        activation=FOLDERS[name],
+        initial_weights=str(whole / name),
+        data=str(whole / "text.txt"),
+        gemm="default",
+    )
+
+
+def records_of(whole: Path) -> dict[str, Any]:
+    records, problems = RunFolder(whole / "tuned").read_records()
+    assert problems == [] and {record.outcome.status for record in records} == {"ok"}
+    return {record.point.framework: record for record in records}
+
+
+@pytest.fixture(scope="module")
+def logits(whole: Path, tokens: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Framework -> the twin's logits by folder, and after the last step of its training."""
+    found = {}
+    for framework, record in records_of(whole).items():
+        asked = {name: (point_of(whole, name), load_weights(point_of(whole, name))) for name in FOLDERS}
+        path = whole / "tuned" / "checkpoints" / record.key / f"step-{STEPS:07d}.safetensors"
+        asked["trained"] = (record.point, read_parameters(str(path), record.point))
+        found[framework] = twin_logits(whole, framework, asked, tokens)
+    return found
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_twin_has_the_logits_of_the_model_that_it_started_from(
+    whole, tokens, logits, framework: str, name: str
+) -> None:
+    expected = reference_logits(whole / name, tokens)
+    assert np.abs(expected).max() > 1
+    assert relative_error(logits[framework][name], expected) < ERROR[framework]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_launch_trains_from_the_folder_on_tokens_of_its_tokenizer(whole, framework: str, monkeypatch) -> None:
+    monkeypatch.chdir(whole)
+    record = records_of(whole)[framework]
+    text = corpus.prepare(record.point.data, **record.point.tokenization)
+    inputs, targets = make_batches(record.point, text, rank=0).train_batch(0)
+    logits = reference_logits(whole / "whole", inputs[0]).astype(np.float64)
+    log_sums = np.log(np.exp(logits).sum(axis=-1))
+    losses = log_sums - np.take_along_axis(logits, targets[0][..., None], axis=-1)[..., 0]
+    assert record.ranks[0].loss[0] == pytest.approx(losses.mean(), rel=1e-5)
+    assert record.environment["initial_weights"] == identify_weights(record.point)
+    assert record.environment["tokens_digest"] == text.tokens_digest
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_transformers_loads_what_is_exported_and_it_is_what_was_trained(whole, tokens, logits, framework: str) -> None:
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder, mine = whole / f"{framework}-export", logits[framework]
+    assert relative_error(reference_logits(folder, tokens), mine["trained"]) < ERROR[framework]
+    assert relative_error(mine["trained"], mine["whole"]) > 1e-3, "it has learned something"
+    about = AutoConfig.from_pretrained(folder)
+    assert (about.n_positions, about.activation_function) == (LENGTH, "gelu_new")
+    old, new = (AutoTokenizer.from_pretrained(each) for each in (whole / "whole", folder))
+    assert new("def scan_once(x):").input_ids == old("def scan_once(x):").input_ids
+
+
+def test_an_exported_folder_is_where_training_may_start(whole, tokens) -> None:
+    point = point_of(whole, "whole").model_copy(update={"initial_weights": str(whole / "pytorch-export")})
+    record = records_of(whole)["pytorch"]
+    path = whole / "tuned" / "checkpoints" / record.key / f"step-{STEPS:07d}.safetensors"
+    expected, found = read_parameters(str(path), record.point), load_weights(point)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert PRECISIONS["fp32"].parameter_dtype == str(found["token_embedding"].dtype)
