@@ -240,7 +240,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an index that is none": (lambda folder: (folder / INDEX).write_text("{}"), "has no weight_map"),
     "a missing shard": (index_entry("c.safetensors"), 'names "c.safetensors", which is not in the folder'),
     "another folder's shard": (index_entry("../a.safetensors"), "must be a .safetensors file of this folder"),
-    "another shard": (index_entry("b.safetensors"), "is not in b.safetensors, where the index says it is"),
+    "another shard": (index_entry("a.safetensors"), "is not in a.safetensors, where the index says it is"),
 }  # fmt: skip
 
 
@@ -267,7 +267,7 @@ def test_a_folder_that_does_not_fit_is_one_line(folder: Path, case: str) -> None
     ids=str,
 )
 def test_what_no_point_can_be(fields: dict[str, str], reason: str) -> None:
-    assert reason in reason_to_skip(make_point(Path("a"), **fields), world_size=2)
+    assert reason in reason_to_skip(make_point(Path("a"), world_size=2, **fields), world_size=2)
 
 
 # The text is read with the folder's tokenizer
@@ -316,25 +316,24 @@ def test_tokens_are_those_of_the_folders_tokenizer(folder: Path, text: str, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (
-            None,
-            "tokenizer.json: cannot be read: No such file or directory; a text is read with the tokenizer of its model",
-        ),
-        ("{}", "tokenizer.json: not a tokenizer"),
-        (make_byte_tokenizer, "tokenizer.json: has tokens up to number 255, vocab_size is 250"),
+        (None, "cannot be read: No such file or directory; a text is read with the tokenizer of its model"),
+        ("{}", "not a tokenizer"),
+        (300, "has tokens up to number 299, vocab_size is 280"),
     ],
     ids=["missing", "none", "too large"],
 )
 def test_a_tokenizer_that_does_not_fit_is_one_line(
-    folder: Path, text: str, tmp_path: Path, content, message: str
+    folder: Path, text: str, tmp_path: Path, content: str | int | None, message: str
 ) -> None:
     (folder / "tokenizer.json").unlink()
-    if content:
-        (folder / "tokenizer.json").write_text(content if isinstance(content, str) else content())
-    settings = make_point(folder, data=text).tokenization | {"vocab_size": 250}
-    with pytest.raises(DataError, match="tokenizer.json") as caught:
+    if isinstance(content, int):
+        write_tokenizer(folder, text, tokens=content)
+    elif content:
+        (folder / "tokenizer.json").write_text(content)
+    settings = make_point(folder, data=text, vocab_size=280).tokenization
+    with pytest.raises(DataError) as caught:
         corpus.prepare(text, **settings, cache=tmp_path / "cache")
-    assert str(caught.value).isprintable() and message in str(caught.value)
+    assert str(caught.value).isprintable() and f"tokenizer.json: {message}" in str(caught.value)
 
 
 # A run says what it started from, and goes on with nothing else

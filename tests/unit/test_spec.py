@@ -70,7 +70,7 @@ def test_every_field_belongs_to_one_part() -> None:
 def test_every_part_is_a_frozen_model_by_itself() -> None:
     batch = BatchPart(micro_batch_size=4, gradient_accumulation_steps=2, world_size=3)
     assert batch.global_batch_size == 24
-    assert ModelPart(model="tiny").model_dump() == {"model": "tiny", **MODEL_PRESETS["tiny"]}
+    assert ModelPart(model="tiny").model_dump() == {"model": "tiny", "activation": "gelu", **MODEL_PRESETS["tiny"]}
     with pytest.raises(ValidationError):
         batch.micro_batch_size = 1
 

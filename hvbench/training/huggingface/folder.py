@@ -22,6 +22,7 @@ from hvbench.io.untrusted import load_json, read_regular_file
 from hvbench.spec.messages import shorten
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+MAX_PATH = 300  # characters of it in a message
 MAX_CONFIG_BYTES, MAX_INDEX_BYTES, MAX_DEPTH = 1 << 20, 1 << 26, 12
 DTYPES = ("F32", "F16", "BF16")
 OTHER_FORMATS = ("*.bin", "*.bin.index.json", "*.pt", "*.pth", "*.ckpt*", "*.h5", "*.msgpack", "*.gguf")
@@ -70,7 +71,9 @@ def open_folder(path: str) -> WeightsFolder:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder on this host"
-        raise DataError(f"initial_weights = {shorten(path)}: {what}; it is one with {CONFIG} and {WEIGHTS}")
+        raise DataError(
+            f"initial_weights = {shorten(path, limit=MAX_PATH)}: {what}; it is one with {CONFIG} and {WEIGHTS}"
+        )
     config = _read_json(folder / CONFIG, max_bytes=MAX_CONFIG_BYTES)
     files, index = _find_files(folder)
     tensors: dict[str, Tensor] = {}
@@ -92,7 +95,9 @@ def identify_folder(path: str) -> str:
         stamps = [(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         return _digest(tuple(stamps))
     except OSError as error:
-        raise DataError(f"initial_weights = {shorten(path)}: cannot be read: {error.strerror}") from None
+        raise DataError(
+            f"initial_weights = {shorten(path, limit=MAX_PATH)}: cannot be read: {error.strerror}"
+        ) from None
 
 
 @cache

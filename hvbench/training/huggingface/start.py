@@ -12,7 +12,15 @@ from hvbench.errors import DataError
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.training.huggingface.families import FAMILIES, Family, family_of
-from hvbench.training.huggingface.folder import CONFIG, DTYPES, Tensor, WeightsFolder, identify_folder, open_folder
+from hvbench.training.huggingface.folder import (
+    CONFIG,
+    DTYPES,
+    MAX_PATH,
+    Tensor,
+    WeightsFolder,
+    identify_folder,
+    open_folder,
+)
 from hvbench.training.tokenizer_file import identify_tokenizer
 
 
@@ -46,7 +54,7 @@ def identify_weights(point: Point) -> dict[str, str]:
 def require_fitting(folder: WeightsFolder, point: Point) -> dict[str, Tensor]:
     """Parameter -> its tensor. Raises DataError where the folder is not of the point's model."""
     family = family_of(point)
-    where = f"initial_weights = {shorten(folder.where)}"
+    where = f"initial_weights = {shorten(folder.where, limit=MAX_PATH)}"
     found = folder.config.get("model_type")
     if found != family.model_type:
         known = ", ".join(FAMILIES)
