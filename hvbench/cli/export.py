@@ -28,7 +28,7 @@ def export(
     characters. The run needs checkpoints: train with -s checkpoint_every=STEPS.
 
     \b
-    hvbench run model=tiny steps=19 checkpoint_every=20 --np 2 --out trained
+    hvbench run model=tiny steps=20 checkpoint_every=10 --np 2 --out trained
     hvbench export trained pytorch-tiny my-gpt2
     python -c "import transformers; transformers.AutoModelForCausalLM.from_pretrained('my-gpt2')"
 

@@ -284,7 +284,7 @@ class ParityStamp(Spec):
     worst_tolerance: Real | None
     problem: Line | None = Field(None, description="why nothing could be compared")
     start: Line | None = Field(
-        None, description="digest of the pretrained checkpoint that this launch and its counterpart's both start from"
+        None, description="digest of the pretrained weights that this launch and its counterpart's both start from"
     )
 
     @property

@@ -246,11 +246,13 @@ class Sweep:
         self.statuses[record.outcome.status] = self.statuses.get(record.outcome.status, 0) + 1
 
     def stamp_of(self, job: Job) -> ParityStamp | None:
-        """The parity of the job's point, with the pretrained weights from which all frameworks train that seed."""
+        """The parity of the job's point, with the weights from which all frameworks train that seed, where they are no seed's."""
         point = job.point
         if search := self.suite.search:
             point = next((each.point for each in self.searched if each.has_try(search, point)), point)
         stamp = self.stamps.get(point)
+        if stamp is not None and job.point.initial_weights:
+            return stamp.model_copy(update={"start": self.weights[job.point.initial_weights]["digest"]})
         if stamp is None or not job.point.is_pretrained:
             return stamp
         start = self.pretrained.get(pretraining_name(seeded_point(job, self.settings)), {})
