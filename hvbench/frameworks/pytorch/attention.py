@@ -88,10 +88,10 @@ def _plain_attention(
 ) -> torch.Tensor:
     T, Q = q.shape[2:]
     scores = q @ k.transpose(2, 3)  # [B, H, T, T]
-    scores = (scores.float() if scores.element_size() < 4 else scores) / math.sqrt(Q)
+    scores = (scores.float() if scores.element_size() < 4 else scores).div_(math.sqrt(Q))
     if documents is not None:
-        scores = scores + documents.to(scores.dtype)
+        scores += documents.to(scores.dtype)
     elif is_causal:
-        scores = scores + torch.full((T, T), -math.inf, dtype=scores.dtype, device=scores.device).triu(1)
+        scores += torch.full((T, T), -math.inf, dtype=scores.dtype, device=scores.device).triu(1)
     probabilities = F.softmax(scores, dim=-1).to(q.dtype)
     return F.dropout(probabilities, rate) @ v
