@@ -68,7 +68,7 @@ def find_trained(run: Path, wanted: Wanted) -> Trained:
     left = {repeat: (record, steps) for repeat, (record, steps) in left.items() if steps}
     if not left:
         raise MissingData(
-            f"{run}: no launch of {chosen[0].point_id} left a checkpoint; train with -s checkpoint_every=STEPS"
+            f"{run}: no launch of {chosen[0].point_id} left a checkpoint; train with checkpoint_every = STEPS"
         )
     repeat = min(left) if wanted.repeat is None else wanted.repeat
     if repeat not in left:

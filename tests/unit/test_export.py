@@ -118,7 +118,7 @@ def test_what_lies_in_a_folder_stays_unless_force_is_given(run: Path, capsys: py
 @pytest.mark.parametrize(
     ("fields", "words", "code", "message"),
     [
-        ({"learning_rate": 0.5}, [], 5, "left a checkpoint; train with -s checkpoint_every=STEPS"),
+        ({"learning_rate": 0.5}, [], 5, "left a checkpoint; train with checkpoint_every = STEPS"),
         ({"framework": "pytorch"}, ["--repeat", "7"], 5, "repeat 7 of pytorch-tiny"),
         ({"framework": "pytorch"}, ["--step", "7"], 5, "left no checkpoint after step 7; there are of [5, 10]"),
         ({"objective": "classification"}, [], 2, "classifies by the mean over all positions"),
