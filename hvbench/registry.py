@@ -7,6 +7,7 @@ may set `FRAMEWORK = Framework(…)` and imports nothing but this module; every 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -38,16 +39,27 @@ class Look:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeptBlock:
+    """What a block of a family of models keeps for its backward pass: in the parameters' precision, in that of products."""
+
+    attention: tuple[int, int]  # of S W, in the attention half
+    mlp_input: tuple[int, int]  # of S W, in the other half
+    mlp: tuple[int, int]  # of S M, inside the MLP
+
+
+@dataclass(frozen=True, kw_only=True)
 class Kept:
     """Memory that a framework needs, in the units of `hvbench.training.memory`; defaults are the larger of the twins' values."""
 
-    parameter_values: int = 16  # of S W per block, in the parameters' precision
-    compute_values: int = 15  # of S W per block, in the precision of matrix products
+    blocks: Mapping[str, KeptBlock] = field(  # by family
+        default_factory=lambda: {
+            "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(3, 2)),
+            "llama": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(4, 1)),
+        }
+    )
     attention_values: int = 1  # of S H T per block, of plain attention
     strip_rows: int = 256  # R of fused attention, which keeps them of one strip alone; 0: a kernel that keeps none
     strip_values: int = 5  # of H R T per sample, once, while a strip is computed
-    attention_parameter_values: int = 2  # of those, in the attention half of a block
-    attention_compute_values: int = 6
     dropout_values: float = 2  # of S W per block, more with dropout, one half of it in each half of a block
     dropout_attention_values: float = 3  # of S H T per block, more with dropout
     logits: int = 4  # of S V

@@ -1,9 +1,10 @@
 """The interfaces that both twins implement: all that the rest of hvbench knows of a framework.
 
-Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of eleven files with the same public names
-in the same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model`, `attention`,
-`execution` (what is compiled and recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself), `ceiling` (matrix products, memory passes and
-all-reduces alone, for `hvbench.worker.ceiling` to time).
+Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of the same files, with the same public names in the
+same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model` (forward pass and loss),
+`layers` (what multiplies), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
+recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
+`ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
 are int32. Targets are tokens of the shape of the inputs; for a classifier, classes without the last dimension.

@@ -16,6 +16,7 @@ from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts, recomputed_flops_per_token
 from hvbench.training.memory import estimate_memory
+from hvbench.training.products import product_question
 from hvbench.training.schedule import tokens_before
 
 STEP_EFFICIENCY = 0.35  # of the rate of plain matrix products, what a whole training step reaches
@@ -108,8 +109,7 @@ def link_seconds(payload_bytes: int, point: Point) -> float:
 
 def ceiling_question(point: Point) -> tuple[object, ...]:
     """The values of a point on which its ceilings depend; workers measure the ceilings of points that agree in them once."""
-    sizes = (point.num_layers, point.hidden_size, point.vocab_size, point.micro_batch_size * point.sequence_length)
-    return (point.precision, point.gemm, point.is_classifier, *sizes)
+    return (point.precision, point.gemm, *product_question(point))
 
 
 @cache

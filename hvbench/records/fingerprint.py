@@ -47,7 +47,19 @@ FOLLOWS_FROM = {
     "precision": ("framework_versions", "gemm"),  # which says whether TF32 was on
     # Other shapes, which another library may multiply faster.
     **dict.fromkeys(
-        ("model", "hidden_size", "num_layers", "vocab_size", "sequence_length", "micro_batch_size"), ("gemm",)
+        (
+            "model",
+            "family",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "num_kv_heads",
+            "mlp_size",
+            "vocab_size",
+            "sequence_length",
+            "micro_batch_size",
+        ),
+        ("gemm",),
     ),
     "world_size": ("threads", "controller", "gemm"),
     "controller": ("controller",),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hvbench.errors import UsageError
-from hvbench.spec.knob import Spec, knobs_of
+from hvbench.spec.knob import Spec, knobs_of, presets_of
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -50,7 +50,15 @@ def require_effect(
     defaults = {name: field.default for name, field in Point.model_fields.items()}
 
     def choices(name: str) -> Sequence[Any]:
-        return axes.get(name) or [base.get(name, defaults[name])]
+        if name in axes or name in base:
+            return axes.get(name) or [base[name]]
+        preset = [
+            presets.get(str(value), {}).get(name, defaults[name])
+            for field, presets in presets_of(Point).items()
+            if any(name in values for values in presets.values())
+            for value in choices(field)
+        ]
+        return preset or [defaults[name]]
 
     for name in fields:
         values = [value for value in choices(name) if value != defaults[name]]

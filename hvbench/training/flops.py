@@ -9,16 +9,17 @@ from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
-from hvbench.training.weights import parameter_shapes
+from hvbench.training.weights import block_layers, parameter_shapes
 
 
 def model_facts(point: Point) -> ModelFacts:
     """Parameters, FLOPs per token and all-reduce payload in bytes of a point whose `world_size` is known.
 
     FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
-    masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of size Q and T tokens. N is the number of
-    parameters without the learned positions; the token embedding counts once, because it is also the output projection.
-    For a classifier neither the embedding counts, which is only a lookup, nor the projection, which runs once a sample.
+    masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of queries of size Q and T tokens. N is the
+    number of parameters without learned positions; the token embedding counts once where it is also the output projection, and not at
+    all, as a lookup, where that is a matrix of its own. For a classifier neither the embedding counts nor the projection, which runs
+    once a sample.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
     sizes = {
@@ -26,9 +27,11 @@ def model_facts(point: Point) -> ModelFacts:
     }
     block = sum(size for name, size in sizes.items() if name.startswith("block0."))
     parameters = sum(sizes.values()) + (point.num_layers - 1) * block
-    parameters_in_flops = parameters - sizes["position_embedding"]
+    parameters_in_flops = parameters - sizes.get("position_embedding", 0)
     if point.is_classifier:
         parameters_in_flops -= sizes["token_embedding"] + sizes["classifier.weight"] + sizes["classifier.bias"]
+    elif not point.tied_embeddings:
+        parameters_in_flops -= sizes["token_embedding"]
     attention = attention_flops_per_token(point, point.sequence_length)
     communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
     return ModelFacts(
@@ -60,20 +63,23 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
     """FLOPs per token of the products that the backward pass computes a second time, as `recompute` asks; 0 for none.
 
     T is `length`, as above.
-    Of a block forward, per token: 24 W^2 of its linear layers (W = hidden_size) and 4 W T of attention, where 8 W^2 are of
-    attention's own layers. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a block, 2 W^2
-    of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if oneDNN's
-    products are chosen, which keep their operands when they are done.
+    Of a block forward, per token: 2 for each value of its linear layers' weights (of GPT-2 24 W^2, W = hidden_size, where 8 W^2 are of
+    attention's own layers) and 4 W T of attention. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a
+    block of GPT-2, 2 W^2 of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if
+    oneDNN's products are chosen, which keep their operands when they are done.
     Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
     Not counted are the scores that fused attention computes again in its backward pass, up to 2 W T a block: no choice of a point's,
     they are FLOPs of the kernel and not of the training, as FlashAttention-2 has it (arXiv:2307.08691, sections 4.1 and 4.2).
     """
     width, length = point.hidden_size, point.sequence_length if length is None else length
-    layers, last = {"none": (0, 0), "attention": (8 * width**2, 2 * width**2), "block": (24 * width**2, 8 * width**2)}[
-        point.recompute
-    ]
-    if not layers:
+    of_layer = {name: 2 * inputs * outputs for name, (inputs, outputs) in block_layers(point).items()}
+    again = {
+        "none": [],
+        "attention": [flops for name, flops in of_layer.items() if name.startswith("attention.")],
+        "block": list(of_layer.values()),
+    }[point.recompute]
+    if not again:
         return 0
     is_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
     repeats_last = point.compile == "none" and (is_in_order or point.gemm == "onednn")
-    return point.num_layers * (layers + 4 * width * length - (0 if repeats_last else last))
+    return point.num_layers * (sum(again) + 4 * width * length - (0 if repeats_last else again[-1]))

@@ -1,37 +1,40 @@
 """Estimate of the peak memory of one rank, from its point alone.
 
 Everything that is allocated at some time of a step is added up as if at the same time: too high in principle, too low by
-what allocators keep. For S = micro-batch x sequence tokens, hidden size W, H heads, sequence length T, vocabulary V, and
-N parameters of 4 bytes, in bytes:
+what allocators keep. For S = micro-batch x sequence tokens, hidden size W, width M of the MLP, H heads, sequence length T, vocabulary
+V, and N parameters of 4 bytes, in bytes:
 
     parameters, gradients       4 N each
     optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
     accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
-    activations                 per block c S W values kept for the backward pass, and a S H T of the attention matrix; once
-                                what a strip of fused attention needs
+    activations                 per block c S W + m S M values kept for the backward pass, and a S H T of the attention matrix;
+                                once what a strip of fused attention needs
     logits                      4 l S V: logits, their softmax and their gradients; of a chunk of tokens where they are chunked,
                                 and 4 V W for the embedding's gradient, which waits for the next chunk's
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
-    copies                      4 V W (a tied embedding has two gradients before their sum), TensorFlow's clipped gradients
+    copies                      4 V W (a tied embedding has two gradients before their sum), not untied; TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
                                 framework's own strategy
     base                        interpreter, framework, data, that strategy, its compiler
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, section 4.1: 34 S W bytes + 5 S H T per block, in 16 bits
-with dropout), counted again for these twins. Kept per block, in units of S W, where a value has the parameters' precision
-+ the precision of matrix products:
+with dropout), counted again for these twins. Kept per block, where a value has the parameters' precision + the precision of matrix
+products, c of S W and m of S M, with M = 4 W in GPT-2:
 
-    PyTorch     2 + 15: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed), GELU's input and
-                output 8. Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
-    TensorFlow  16 + 10: inputs of both norms and their scales 4, inside GELU 12 + outputs of the norms 2, q k v 3,
-                heads 1, GELU's output 4. Plain attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does
-                fused attention of one strip, of R = 256 rows. Longer sequences need 5 H R T values a sample, for one block.
+    PyTorch     GPT-2: c = 2 + 7: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed); m = 0 + 2, GELU's
+                input and output. Llama: c = 4 + 7, the inputs of norms and what they are divided by as well; m = 3 + 1: gate, its
+                SiLU, up + their product. Keys and values that several heads share are repeated for each of them.
+                Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
+    TensorFlow  GPT-2: c = 4 + 6: inputs of both norms and their scales + outputs of the norms 2, q k v 3, heads 1; m = 3 + 1: inside
+                GELU + its output. Llama: c = 4 + 6, likewise; m = 4 + 1: gate, its sigmoid and SiLU, up + their product. Plain
+                attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does fused attention of one strip, of
+                R = 256 rows. Longer sequences need 5 H R T values a sample, for one block.
 
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
 
 Where a block, or its attention half, is recomputed, a block keeps the residual stream before it (1 of S W, in the parameters'
-precision) in place of what that half keeps: in PyTorch 1 + 6 of the values above, in TensorFlow 2 + 5 and the matrix. While
+precision) in place of what that half keeps: of GPT-2's values above in PyTorch 1 + 6, in TensorFlow 2 + 5 and the matrix. While
 it is recomputed, one block has all of them. Where whole blocks are, the gradients of one take as much again, which otherwise
 take the place of what later blocks have freed.
 
@@ -94,7 +97,8 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
         logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
-    copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES * (2 if chunk and chunk < tokens else 1)
+    of_embedding = (1 if point.tied_embeddings else 0) + (1 if chunk and chunk < tokens else 0)
+    copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES * of_embedding
     copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     wire = WIRE_FORMATS[point.compression]
@@ -119,14 +123,14 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
 def _activation_bytes(point: Point, *, is_native: bool) -> int:
     """What all blocks keep, and what one of them needs while it is computed again."""
     kept = KEPT[point.framework]
+    block = kept.blocks[point.family]
     tokens = point.micro_batch_size * point.sequence_length
     has_halves = PRECISIONS[point.precision].is_lower and is_native
     compute_bytes = HALF_BYTES if has_halves else VALUE_BYTES
 
-    def half_bytes(parameter_values: int, compute_values: int) -> int:
-        values = tokens * point.hidden_size * (parameter_values * VALUE_BYTES + compute_values * compute_bytes)
-        masks = tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES if point.dropout else 0
-        return values + int(masks)
+    def value_bytes(width: int, values: tuple[int, int]) -> int:
+        in_parameters, in_products = values
+        return tokens * width * (in_parameters * VALUE_BYTES + in_products * compute_bytes)
 
     length, rows = point.sequence_length, kept.strip_rows
     matrix = tokens * point.num_heads * length
@@ -140,10 +144,9 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
         probabilities = matrix * kept.attention_values * (VALUE_BYTES + (compute_bytes if has_halves else 0))
         matrix_bytes = probabilities if is_kept else 0
         matrix_bytes += int(matrix * kept.dropout_attention_values * VALUE_BYTES) if point.dropout else 0
-    attention = half_bytes(kept.attention_parameter_values, kept.attention_compute_values) + matrix_bytes
-    rest = half_bytes(
-        kept.parameter_values - kept.attention_parameter_values, kept.compute_values - kept.attention_compute_values
-    )
+    masks = int(tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES) if point.dropout else 0
+    attention = value_bytes(point.hidden_size, block.attention) + masks + matrix_bytes
+    rest = value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.mlp_width, block.mlp) + masks
     stream = tokens * point.hidden_size * VALUE_BYTES  # the input of what is recomputed
     always, again = {
         "none": (attention + rest, 0),

@@ -1,6 +1,6 @@
 """The matrix products of a training step: their shapes and FLOPs, and bandwidths and rates from measured times.
 
-These are the two-dimensional products, which do nearly all the work: four linear layers per block and the logits, each
+These are the two-dimensional products, which do nearly all the work: the linear layers of each block and the logits, each
 with one forward and two backward products. Attention's batched products and all other operations are left out.
 """
 
@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
+from hvbench.training.weights import block_layers
 
 # A precision that takes more than this many times as long as fp32 is skipped, unless forced.
 MAX_SLOWDOWN = 20.0
@@ -43,21 +45,21 @@ def square(size: int) -> Product:
 
 
 def linear_layers(point: Point) -> list[tuple[int, int, int]]:
-    """(inputs, outputs, count) of the linear layers qkv, out, up and down of all blocks, then of the logits."""
-    width, layers = point.hidden_size, point.num_layers
-    blocks = [
-        (width, 3 * width, layers),
-        (width, width, layers),
-        (width, 4 * width, layers),
-        (4 * width, width, layers),
-    ]
-    return [*blocks, (width, point.vocab_size, 1)]
+    """(inputs, outputs, count) of the linear layers of all blocks, in the order of one of them, then of the logits."""
+    blocks = [(inputs, outputs, point.num_layers) for inputs, outputs in block_layers(point).values()]
+    return [*blocks, (point.hidden_size, point.vocab_size, 1)]
+
+
+def product_question(point: Point) -> tuple[object, ...]:
+    """The values of a point on which the shapes of its products depend, and what else is rounded with them."""
+    tokens = point.micro_batch_size * point.sequence_length
+    return (point.is_classifier, point.family, tokens, *linear_layers(point))
 
 
 def model_products(point: Point) -> list[Product]:
     """All products of one micro-batch: for each layer the forward product, the input's gradient, the weight's gradient.
 
-    Weights are stored as [inputs, outputs]; the logits' weight is the token embedding, stored as [outputs, inputs].
+    Weights are stored as [inputs, outputs]; the logits' weight is an embedding of tokens, stored as [outputs, inputs].
     """
     products, tokens = [], point.micro_batch_size * point.sequence_length
     *blocks, (width, vocabulary, _) = linear_layers(point)
@@ -98,11 +100,14 @@ def total_seconds(products: Sequence[Product], flops_per_second: Sequence[float]
 def rounded_elements(point: Point) -> int:
     """Number of values that an emulated precision rounds in the layers of one micro-batch.
 
-    For each layer: input, weight, bias and output in the forward pass, and their gradients in the backward pass.
+    For each layer: input, weight, bias and output in the forward pass, and their gradients in the backward pass; queries and keys once
+    more where positions rotate them.
     """
-    tokens = point.micro_batch_size * point.sequence_length
+    tokens, family = point.micro_batch_size * point.sequence_length, FAMILIES[point.family]
     *blocks, (width, vocabulary, _) = linear_layers(point)
-    elements = sum(count * (tokens * (i + o) + i * o + o) for i, o, count in blocks)
+    elements = sum(count * (tokens * (i + o) + i * o + (o if family.has_biases else 0)) for i, o, count in blocks)
+    if not family.learns_positions:
+        elements += point.num_layers * tokens * (width + point.kv_heads * width // point.num_heads)
     if point.is_classifier:
         return 2 * elements
     return 2 * (elements + tokens * (width + vocabulary) + width * vocabulary)

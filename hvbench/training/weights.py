@@ -1,8 +1,8 @@
 """Canonical parameter names, their shapes, and the initial weights that both twins start from.
 
-Linear weights are stored as [in, out], embeddings as [rows, hidden size]. Initialisation is GPT-2's (Radford et al., 2019,
-section 2.3): N(0, 0.02), the two projections into the residual stream scaled by 1/sqrt(2 L) for L blocks, biases 0,
-layer-norm gains 1.
+Linear weights are stored as [in, out], embeddings as [rows, hidden size]. Queries, keys and values of a block are one matrix, in
+this order. Initialisation is GPT-2's (Radford et al., 2019, section 2.3), in every family: N(0, 0.02), the two projections into the
+residual stream scaled by 1/sqrt(2 L) for L blocks, biases 0, gains 1.
 """
 
 from __future__ import annotations
@@ -12,45 +12,74 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 
 Shape = tuple[int, ...]
 
 
+def block_layers(point: Point) -> dict[str, tuple[int, int]]:
+    """Name below a block -> (inputs, outputs) of its linear layers, in the order of the forward pass."""
+    width, mlp = point.hidden_size, point.mlp_width
+    head = width // point.num_heads
+    gate = {"mlp.gate": (width, mlp)} if FAMILIES[point.family].is_gated else {}
+    return {
+        "attention.qkv": (width, width + 2 * point.kv_heads * head),
+        "attention.out": (width, width),
+        **gate,
+        "mlp.up": (width, mlp),
+        "mlp.down": (mlp, width),
+    }
+
+
 def parameter_shapes(point: Point) -> dict[str, Shape]:
-    """Canonical name -> shape, in the order of the forward pass. The token embedding is also the output projection (tied).
+    """Canonical name -> shape, in the order of the forward pass. A tied token embedding is also the output projection.
 
     A classifier has another projection, the last entry, so that all others have the same names and initial values.
     """
-    width = point.hidden_size
-    shapes: dict[str, Shape] = {
-        "token_embedding": (point.vocab_size, width),
-        "position_embedding": (point.sequence_length, width),
-    }
-    for layer in range(point.num_layers):
-        shapes |= {
-            f"block{layer}.norm1.gain": (width,),
-            f"block{layer}.norm1.bias": (width,),
-            f"block{layer}.attention.qkv.weight": (width, 3 * width),
-            f"block{layer}.attention.qkv.bias": (3 * width,),
-            f"block{layer}.attention.out.weight": (width, width),
-            f"block{layer}.attention.out.bias": (width,),
-            f"block{layer}.norm2.gain": (width,),
-            f"block{layer}.norm2.bias": (width,),
-            f"block{layer}.mlp.up.weight": (width, 4 * width),
-            f"block{layer}.mlp.up.bias": (4 * width,),
-            f"block{layer}.mlp.down.weight": (4 * width, width),
-            f"block{layer}.mlp.down.bias": (width,),
-        }
-    shapes |= {"final_norm.gain": (width,), "final_norm.bias": (width,)}
+    width, family = point.hidden_size, FAMILIES[point.family]
+    layers = block_layers(point)
+
+    def norm(name: str) -> dict[str, Shape]:
+        return {f"{name}.gain": (width,)} | ({f"{name}.bias": (width,)} if family.has_biases else {})
+
+    def linear(block: str, name: str) -> dict[str, Shape]:
+        inputs, outputs = layers[name]
+        bias = {f"{block}.{name}.bias": (outputs,)} if family.has_biases else {}
+        return {f"{block}.{name}.weight": (inputs, outputs)} | bias
+
+    shapes: dict[str, Shape] = {"token_embedding": (point.vocab_size, width)}
+    if family.learns_positions:
+        shapes["position_embedding"] = (point.sequence_length, width)
+    for block in (f"block{layer}" for layer in range(point.num_layers)):
+        for half, before in (("attention", "norm1"), ("mlp", "norm2")):
+            shapes |= norm(f"{block}.{before}")
+            for name in layers:
+                shapes |= linear(block, name) if name.startswith(f"{half}.") else {}
+    shapes |= norm("final_norm")
     if point.is_classifier:
         shapes |= {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
+    elif not point.tied_embeddings:
+        shapes["output_embedding"] = (point.vocab_size, width)
     return shapes
 
 
+def constants(point: Point) -> dict[str, np.ndarray]:
+    """Name -> float64 value of what a model computes with and does not learn.
+
+    `rotary` [2, T, Q/2], where positions are not learned: cosines and sines of the angles p theta^(-2 i / Q) by which position p turns
+    pair i of a head's Q values (Su et al., arXiv:2104.09864, section 3.2.2).
+    """
+    if FAMILIES[point.family].learns_positions:
+        return {}
+    size = point.hidden_size // point.num_heads
+    angles = np.arange(point.sequence_length)[:, None] * point.rope_theta ** (-np.arange(0, size, 2) / size)
+    return {"rotary": np.stack([np.cos(angles), np.sin(angles)])}
+
+
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies: to weight matrices and the token embedding, not to biases, gains or positions."""
-    return name.endswith(".weight") or name == "token_embedding"
+    """Whether weight decay applies: to weight matrices and embeddings of tokens, not to biases, gains or positions."""
+    return name.endswith(".weight") or name in ("token_embedding", "output_embedding")
 
 
 def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.ndarray]:

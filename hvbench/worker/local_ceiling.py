@@ -28,6 +28,7 @@ from hvbench.spec.point import Point
 from hvbench.training.products import (
     Product,
     model_products,
+    product_question,
     rounded_elements,
     scaling_bandwidth,
     shrink,
@@ -232,9 +233,7 @@ class LocalCeilings:
                 seconds=total_seconds(products, rates),
             )
 
-        tokens = point.micro_batch_size * point.sequence_length
-        sizes = (point.num_layers, point.hidden_size, point.vocab_size, tokens, point.is_classifier)
-        return self._answers.ask(measure, "model", dtype, point.gemm, *sizes)
+        return self._answers.ask(measure, "model", dtype, point.gemm, *product_question(point))
 
     def _product_seconds(
         self, product: Product, *, expected_seconds: float, dtype: str, gemm: str

@@ -2,9 +2,9 @@
 
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
-(the same without updates), `optimizers` (updates of each),
+(the same without updates), `float64_FAMILY…` (nor losses beside the point), `optimizers` (updates of each),
 `switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
-`rounded_DTYPE_OBJECTIVE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
+`rounded_DTYPE_CASE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.parity.trace import record_trace
+from hvbench.spec.model import MODEL_PRESETS
 from hvbench.spec.numerics import PRECISIONS, Precision
 from hvbench.spec.point import Point
 from hvbench.training import corpus
@@ -63,8 +64,19 @@ LOOKED_AT = 4  # backward passes of a step
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
-# Compute dtypes and objectives whose places of rounding are compared.
-ROUNDED = [("bfloat16", "causal_lm"), ("float16", "causal_lm"), ("bfloat16", "classification")]
+# Families, by the name of their file, that are held against the formulas of their papers in float64.
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {"family": "llama", "num_kv_heads": 1, "tied_embeddings": False},
+    "llama_masked_lm": {"family": "llama", "objective": "masked_lm"},
+    "llama_classification": {"family": "llama", "num_kv_heads": 1, "objective": "classification"},
+}
+# Compute dtypes, and objectives or models, whose places of rounding are compared.
+ROUNDED = [
+    ("bfloat16", "causal_lm"),
+    ("float16", "causal_lm"),
+    ("bfloat16", "classification"),
+    ("bfloat16", "llama-tiny"),
+]
 
 
 @functools.cache
@@ -122,8 +134,8 @@ def random_direction(weights: Arrays, seed: int) -> Arrays:
     return {name: value / length for name, value in direction.items()}
 
 
-def record_float64(twin: Twin, **knobs: str) -> Arrays:
-    """Everything of one small point in float64."""
+def record_float64(twin: Twin, *, directions: int = DIRECTIONS, **knobs: Any) -> Arrays:
+    """Everything of one small point in float64, with the losses beside it in so many directions."""
     point = small_point(twin.framework, **knobs)
     weights = lively_weights(point)
     inputs, targets = twin.batches(point).train_batch(0)
@@ -140,7 +152,7 @@ def record_float64(twin: Twin, **knobs: str) -> Arrays:
         ),
         **{f"gradient/{name}": value for name, value in gradients.items()},
     }
-    for number in range(DIRECTIONS):
+    for number in range(directions):
         direction = random_direction(weights, seed=number)
         for sign in (-1, 1):
             moved = {name: value + sign * FINITE_STEP * direction[name] for name, value in weights.items()}
@@ -475,16 +487,16 @@ def trace_undivided(twin: Twin) -> Arrays:
     return record_trace(point, trainer=trainer, batches=twin.batches(point), steps=STEPS)
 
 
-def trace_rounded(twin: Twin, dtype: str, objective: str, *, rounds_biases: bool = True) -> Arrays:
+def trace_rounded(twin: Twin, dtype: str, case: str, *, rounds_biases: bool = True) -> Arrays:
     """A trace whose products are rounded to `dtype`, emulated on any processor, and all else is float64."""
-    point = make_point(twin.framework, 1, objective=objective)
+    point = make_point(twin.framework, 1, **{"model" if case in MODEL_PRESETS else "objective": case})
     precision = Precision(parameter_dtype="float64", compute_dtype=dtype, loss_scaling=False)
     weights = initial_weights(point, dtype="float64")
     trainer = twin.step.Trainer(point, weights, precision=precision, runtime=twin.runtime)
     trainer.model.is_native = False
     if not rounds_biases:
-        sound = trainer.model._round
-        trainer.model._round = lambda x: x if len(x.shape) == 1 else sound(x)
+        sound = trainer.model.round
+        trainer.model.round = lambda x: x if len(x.shape) == 1 else sound(x)
     return record_trace(point, trainer=trainer, batches=twin.batches(point), steps=STEPS)
 
 
@@ -503,9 +515,11 @@ def main(framework: str, folder: Path) -> None:
     for objective in ("masked_lm", "classification"):
         knobs = {"objective": objective, "activation": ACTIVATIONS[objective]}
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, **knobs))
+    for name, knobs in FAMILIES.items():
+        np.savez(folder / f"float64_{name}.npz", **record_float64(twin, directions=0, **knobs))
     np.savez(folder / "overflow.npz", **record_overflow(twin))
-    for dtype, objective in ROUNDED:
-        np.savez(folder / f"rounded_{dtype}_{objective}.npz", **trace_rounded(twin, dtype, objective))
+    for dtype, case in ROUNDED:
+        np.savez(folder / f"rounded_{dtype}_{case}.npz", **trace_rounded(twin, dtype, case))
     if framework == BROKEN:
         unrounded = trace_rounded(twin, *ROUNDED[0], rounds_biases=False)
         np.savez(folder / "unrounded_biases.npz", **unrounded)

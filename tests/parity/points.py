@@ -103,6 +103,14 @@ OTHER_OBJECTIVES = [
 ]
 CLASSIFIED_MICRO_BATCH_SIZE = {1: 32, 2: 16}  # by world size
 
+# World size, and a model of another family: shared keys, tied and untied, both precisions, documents.
+FAMILIES: list[tuple[int, dict[str, Any]]] = [
+    (1, {"model": "llama-tiny", "precision": "bf16", "tied_embeddings": False}),
+    (2, {"model": "llama-tiny"}),
+    (2, {"model": "llama-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (1, {"model": "llama-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "tied_embeddings": False}),
+]
+
 # The twin of which broken versions are compared with the sound other one.
 BROKEN = "pytorch"
 
@@ -224,6 +232,7 @@ def all_points() -> list[Point]:
         points += [optimizer_point(framework, optimizer, world_size) for optimizer, world_size in OPTIMIZER_WORLDS]
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
         points += [cut_point(framework, world_size, knobs) for world_size, knobs in SEQUENCES]
+        points += [make_point(framework, world_size, **knobs) for world_size, knobs in FAMILIES]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())

@@ -1,6 +1,7 @@
 """The model and its update in plain numpy float64, written from the papers and not from the twins.
 
-GPT-2 (pre-norm decoder, tied embeddings, GELU, exact or by its tanh form, arXiv:1606.08415), layer norm (arXiv:1607.06450), AdamW
+GPT-2 (pre-norm decoder, tied embeddings, GELU, exact or by its tanh form, arXiv:1606.08415), layer norm (arXiv:1607.06450); Llama (RMS norm,
+arXiv:1910.07467; rotary positions, arXiv:2104.09864, eq. 15; SwiGLU, arXiv:2002.05202; grouped-query attention, arXiv:2305.13245); AdamW
 (arXiv:1711.05101, algorithm 2), loops where they are clearer than broadcasting.
 """
 
@@ -24,7 +25,12 @@ def reference_logits(
     is_causal: bool = True,
     activation: str = "gelu",
 ) -> np.ndarray:
-    """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier."""
+    """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier.
+
+    Weights without learned positions are Llama's.
+    """
+    if "position_embedding" not in weights:
+        return _llama_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
     for layer in range(num_layers):
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
@@ -73,6 +79,59 @@ def reference_updates(
         value = value - rate * (unbiased_first / (np.sqrt(unbiased_second) + epsilon) + weight_decay * value)
         values.append(value)
     return values
+
+
+def _llama_logits(
+    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool
+) -> np.ndarray:
+    x = weights["token_embedding"][inputs]
+    for layer in range(num_layers):
+        w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
+        qkv = _rms_norm(x, w["norm1.gain"]) @ w["attention.qkv.weight"]
+        heads = _grouped_attention(qkv, num_heads=num_heads, size=x.shape[-1] // num_heads, is_causal=is_causal)
+        x = x + heads @ w["attention.out.weight"]
+        normal = _rms_norm(x, w["norm2.gain"])
+        gate = normal @ w["mlp.gate.weight"]
+        x = x + (gate / (1 + np.exp(-gate)) * (normal @ w["mlp.up.weight"])) @ w["mlp.down.weight"]
+    x = _rms_norm(x, weights["final_norm.gain"])
+    if "classifier.weight" in weights:
+        return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
+    return x @ weights.get("output_embedding", weights["token_embedding"]).T
+
+
+def _rms_norm(x: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    return x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + 1e-5) * gain
+
+
+def _rotated(vectors: np.ndarray, time: int, theta: float = 10_000.0) -> np.ndarray:
+    """(…, size) at a time: values i and i + size / 2 are the coordinates of a point that is turned by time · theta^(-2 i / size)."""
+    half = vectors.shape[-1] // 2
+    turned = np.empty_like(vectors)
+    for i in range(half):
+        angle = time * theta ** (-2 * i / vectors.shape[-1])
+        as_complex = (vectors[..., i] + 1j * vectors[..., i + half]) * np.exp(1j * angle)
+        turned[..., i], turned[..., i + half] = as_complex.real, as_complex.imag
+    return turned
+
+
+def _grouped_attention(qkv: np.ndarray, *, num_heads: int, size: int, is_causal: bool) -> np.ndarray:
+    """Queries of all heads, keys and values of fewer, side by side (batch, time, …) -> (batch, time, heads · size)."""
+    batches, times, width = qkv.shape
+    shared = (width // size - num_heads) // 2
+    query, key, value = (
+        part.reshape(batches, times, -1, size)
+        for part in np.split(qkv, [num_heads * size, (num_heads + shared) * size], axis=-1)
+    )
+    query, key = (np.stack([_rotated(each[:, t], t) for t in range(times)], axis=1) for each in (query, key))
+    out = np.zeros((batches, times, num_heads, size))
+    for head in range(num_heads):
+        group = head * shared // num_heads
+        for batch in range(batches):
+            for time in range(times):
+                seen = time + 1 if is_causal else times
+                scores = np.exp(key[batch, :seen, group] @ query[batch, time, head] / math.sqrt(size))
+                out[batch, time, head] = scores / scores.sum() @ value[batch, :seen, group]
+    return out.reshape(batches, times, -1)
 
 
 def _layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from hvbench.training.weights import is_decayed
 from tests.parity.alone import (
     ACTIVATIONS,
     DIRECTIONS,
+    FAMILIES,
     FINITE_STEP,
     UPDATE_KNOBS,
     lively_weights,
@@ -26,6 +27,7 @@ POINT = small_point("pytorch")
 SIZES = {"num_layers": POINT.num_layers, "num_heads": POINT.num_heads}
 FLOAT64_ERROR = 1e-12
 each_objective = pytest.mark.parametrize("objective", ["causal_lm", "masked_lm", "classification"])
+each_case = pytest.mark.parametrize("case", ["causal_lm", "masked_lm", "classification", *FAMILIES])
 COORDINATES = 4  # of each tensor, beside its steepest
 
 
@@ -33,24 +35,24 @@ def arrays_under(numbers: Arrays, prefix: str = "gradient/") -> Arrays:
     return {name.removeprefix(prefix): value for name, value in numbers.items() if name.startswith(prefix)}
 
 
-def numbers_of(alone, framework: str, objective: str) -> tuple[Arrays, Arrays, dict]:
-    """What a twin recorded of an objective, the weights that it had, and how the reference is to compute it."""
-    is_causal = objective == "causal_lm"
-    numbers = alone[framework, "float64" if is_causal else f"float64_{objective}"]
-    how = SIZES | {"is_causal": is_causal, "activation": ACTIVATIONS[objective]}
-    return numbers, lively_weights(small_point(framework, objective=objective)), how
+def numbers_of(alone, framework: str, case: str) -> tuple[Arrays, Arrays, dict]:
+    """What a twin recorded of an objective or a family, the weights that it had, and how the reference is to compute it."""
+    point = small_point(framework, **FAMILIES.get(case, {"objective": case}))
+    numbers = alone[framework, "float64" if case == "causal_lm" else f"float64_{case}"]
+    how = SIZES | {"is_causal": point.is_causal, "activation": ACTIVATIONS.get(case, "gelu")}
+    return numbers, lively_weights(point), how
 
 
-@each_objective
-def test_logits_and_loss(alone, framework, objective):
-    numbers, weights, sizes = numbers_of(alone, framework, objective)
+@each_case
+def test_logits_and_loss(alone, framework, case):
+    numbers, weights, sizes = numbers_of(alone, framework, case)
     inputs, targets = numbers["inputs"], numbers["targets"]
     assert numbers["logits"].dtype == np.float64
     expected = reference_logits(weights, inputs[0], **sizes)
     assert relative_error(numbers["logits"], expected) < FLOAT64_ERROR
     loss = reference_loss(weights, inputs, targets, **sizes)
     assert numbers["loss"].mean() == pytest.approx(loss, rel=FLOAT64_ERROR)
-    assert (targets < 0).any() == (objective == "masked_lm")
+    assert (targets < 0).any() == case.endswith("masked_lm")
     of_samples, alone_ = numbers["sample_losses"], numbers["sample_losses_alone"]
     assert of_samples.shape == (len(inputs[0]),)
     assert of_samples == pytest.approx(alone_, rel=FLOAT64_ERROR), "the samples beside one do not change its loss"
@@ -70,10 +72,10 @@ def test_gradient_along_random_directions(alone, framework, objective):
         assert slope == pytest.approx((after - before) / (2 * FINITE_STEP), rel=1e-6)
 
 
-@each_objective
-def test_gradient_along_single_coordinates(alone, framework, objective):
+@each_case
+def test_gradient_along_single_coordinates(alone, framework, case):
     """The reference's losses; `test_logits_and_loss` says that they are the twin's."""
-    numbers, weights, sizes = numbers_of(alone, framework, objective)
+    numbers, weights, sizes = numbers_of(alone, framework, case)
     random = np.random.default_rng(0)
     for name, gradient in arrays_under(numbers).items():
         steepest = int(np.abs(gradient).argmax())

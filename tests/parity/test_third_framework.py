@@ -25,6 +25,7 @@ from tests.parity.test_optimizers import updates_of_the_paper
 from tests.unit.test_house_rules import public_interface
 
 PACKAGE = Path(hvbench.__file__).parent
+FIRST = PACKAGE / "frameworks" / "pytorch"
 TWIN = Path(__file__).parent / "numpy_twin"
 ALL = ("pytorch", "numpy", "tensorflow")
 SUITE = """
@@ -64,10 +65,10 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "frameworks" / "pytorch").glob("*.py")), ids=lambda path: path.name)
-def test_it_has_the_files_and_the_public_names_of_the_twins(path: Path) -> None:
+@pytest.mark.parametrize("name", sorted(path.relative_to(FIRST).as_posix() for path in FIRST.rglob("*.py")))
+def test_it_has_the_files_and_the_public_names_of_the_twins(name: str) -> None:
     twin, third = (
-        public_interface(ast.parse(each.read_text(encoding="utf-8")).body) for each in (path, TWIN / path.name)
+        public_interface(ast.parse((folder / name).read_text(encoding="utf-8")).body) for folder in (FIRST, TWIN)
     )
     assert third == twin
 

@@ -242,7 +242,8 @@ def test_a_question_names_all_that_a_ceiling_depends_on_and_nothing_else(monkeyp
         question(POINT.model_copy(update=change))
         for change in (
             {"micro_batch_size": 16}, {"sequence_length": 32}, {"precision": "bf16"}, {"gemm": "onednn"}, {"compression": "fp16"},
-            {"num_layers": 7}, {"hidden_size": 64}, {"vocab_size": 512}, {"controller": "mpi"}, {"strategy": "native"},
+            {"num_layers": 7}, {"hidden_size": 64}, {"vocab_size": 512}, {"family": "llama"}, {"mlp_size": 96},
+            {"family": "llama", "num_kv_heads": 1}, {"controller": "mpi"}, {"strategy": "native"},
             {"link_bits_per_second": 10**8}, {"fusion_threshold_bytes": 0}, {"world_size": 1},
         )
     ]  # fmt: skip

@@ -18,11 +18,11 @@ from hvbench.spec.suite import Suite, apply_overrides, list_suites, load_suite, 
 # Fields that change what runs, or what is measured, whatever the others are; `seed_per_repeat` and `force_emulated` ask for what
 # one launch, or a sweep without ceilings, does anyhow.
 ALONE = {
-    "framework", "model", "num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length", "objective", "world_size",
+    "framework", "model", "family", "num_layers", "num_heads", "hidden_size", "mlp_size", "vocab_size", "sequence_length", "objective", "world_size",
     "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "lr_scaling",
     "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
-    "attention", "activation",
+    "attention",
     "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
     "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds", "memory_limit_bytes",
 }  # fmt: skip
@@ -46,9 +46,13 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("num_classes=4", "objective classification", "objective=classification"),
     ("loss_chunk_tokens=64", "objective causal_lm or masked_lm", "objective=masked_lm"),
+    ("activation=gelu_tanh", "family gpt2", "family=gpt2"),
+    ("rope_theta=500.0", "family llama", "family=llama"),
+    ("rope_theta=500.0", "family llama", "model=llama-tiny"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
 ]  # fmt: skip
 WITHOUT = {
+    "activation": "family=llama",
     "fresh_ceilings": "ceilings=false",
     "beta1": "optimizer=sgd",
     "beta2": "optimizer=sgd",

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[2]
 SUITES: dict[str, list[str]] = json.loads(Path(__file__).with_name("point_ids.json").read_text(encoding="utf-8"))
 EARLIER_DEFAULTS = {"gemm": "default"}  # of fields whose default has changed since: ids of before are theirs
 FIELDS = [
-    "framework", "model", "num_layers", "num_heads", "hidden_size", "vocab_size", "sequence_length", "objective",
+    "framework", "model", "family", "num_layers", "num_heads", "num_kv_heads", "hidden_size", "mlp_size", "vocab_size", "sequence_length",
+    "tied_embeddings", "rope_theta", "objective",
     "num_classes", "pretraining", "pretraining_steps", "world_size", "micro_batch_size", "gradient_accumulation_steps",
     "precision", "compression", "gemm", "device", "compile", "recompute", "attention", "loss_chunk_tokens", "strategy", "reduction", "controller", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate",

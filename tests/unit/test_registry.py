@@ -17,7 +17,8 @@ from hvbench.analysis.topics.breakdown.plot import PART_COLOURS
 from hvbench.frameworks import uncollected, without
 from hvbench.parity.stamp import find_pairs
 from hvbench.plan.jobs import Job, Plan
-from hvbench.registry import FRAMEWORKS, Framework, Kept, describe_framework
+from hvbench.registry import FRAMEWORKS, Framework, Kept, KeptBlock, describe_framework
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from tests import patience
 
@@ -68,8 +69,12 @@ def test_a_page_has_the_colours_of_every_framework() -> None:
 
 def test_memory_of_a_framework_without_facts_is_the_larger_of_the_twins() -> None:
     kept = [describe_framework(name).kept for name in ("pytorch", "tensorflow")]
-    for field in dataclasses.fields(Kept):
+    for field in (field for field in dataclasses.fields(Kept) if field.name != "blocks"):
         assert getattr(Kept(), field.name) == max(getattr(each, field.name) for each in kept), field.name
+    for family in FAMILIES:
+        for field in dataclasses.fields(KeptBlock):
+            usual, *twins = (getattr(each.blocks[family], field.name) for each in (Kept(), *kept))
+            assert usual == tuple(map(max, zip(*twins, strict=True))), (family, field.name)
 
 
 def test_a_plan_compares_the_first_of_its_frameworks_with_the_others() -> None:

@@ -70,7 +70,7 @@ def test_every_field_belongs_to_one_part() -> None:
 def test_every_part_is_a_frozen_model_by_itself() -> None:
     batch = BatchPart(micro_batch_size=4, gradient_accumulation_steps=2, world_size=3)
     assert batch.global_batch_size == 24
-    assert ModelPart(model="tiny").model_dump() == {"model": "tiny", "activation": "gelu", **MODEL_PRESETS["tiny"]}
+    assert ModelPart(model="tiny").model_dump(exclude_defaults=True) == {"model": "tiny", **MODEL_PRESETS["tiny"]}
     with pytest.raises(ValidationError):
         batch.micro_batch_size = 1
 
@@ -109,7 +109,8 @@ def test_the_point_id_is_stable() -> None:
 
 def test_the_point_id_differs_whenever_a_field_differs() -> None:
     changed = {
-        "framework": "tensorflow", "model": "tiny", "num_layers": 3, "num_heads": 8, "hidden_size": 128,
+        "framework": "tensorflow", "model": "tiny", "family": "llama", "num_kv_heads": 2, "mlp_size": 64,
+        "tied_embeddings": False, "rope_theta": 500.0, "num_layers": 3, "num_heads": 8, "hidden_size": 128,
         "vocab_size": 257, "sequence_length": 16, "world_size": 3, "micro_batch_size": 9,
         "gradient_accumulation_steps": 2,
         "precision": "bf16", "compression": "fp16", "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
@@ -118,8 +119,8 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb", "encoding": "cp1252",
         "lr_scaling": "sqrt", "reference_batch_size": 32, "batch_warmup_steps": 5, "momentum": 0.8,
         "trust_coefficient": 0.01, "dropout": 0.1, "recompute": "block", "compile": "default", "attention": "plain", "loss_chunk_tokens": 0,
-        "segmentation": "overlap", "segmentation_stride": 5, "packing": False, "input": "framework", "input_workers": 2, "length_warmup_steps": 5,
         "activation": "gelu_tanh", "initial_weights": "a",
+        "segmentation": "overlap", "segmentation_stride": 5, "packing": False, "input": "framework", "input_workers": 2, "length_warmup_steps": 5,
         "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,
         "cycle_time_seconds": 2e-3, "autotune": True, "gradient_predivide": 2.0, "link_bits_per_second": 10**9,
     }  # fmt: skip
@@ -170,7 +171,11 @@ def test_an_unknown_key_is_met_with_the_closest_known_one() -> None:
     ("field", "value", "message"),
     [
         ("framework", "jax", "framework = \"jax\": must be 'pytorch' or 'tensorflow'"),
-        ("model", {"x": 1}, "model = {'x': 1}: must be 'tiny', 'small', 'gpt2' or 'gpt2-medium'"),
+        (
+            "model",
+            {"x": 1},
+            "model = {'x': 1}: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny' or 'llama-1b'",
+        ),
         ("micro_batch_size", 0, "micro_batch_size = 0: must be greater than or equal to 1"),
         ("micro_batch_size", "4", 'micro_batch_size = "4": must be a valid integer'),
         ("micro_batch_size", 4.0, "micro_batch_size = 4.0: must be a valid integer"),

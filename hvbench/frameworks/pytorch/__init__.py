@@ -1,6 +1,6 @@
 """The PyTorch twin; this module has the facts about it that hvbench needs without importing it."""
 
-from hvbench.registry import Framework, Kept, Look
+from hvbench.registry import Framework, Kept, KeptBlock, Look
 
 FRAMEWORK = Framework(
     title="PyTorch",
@@ -16,7 +16,11 @@ FRAMEWORK = Framework(
         line="-", line_width=1.4,
     ),
     kept=Kept(
-        parameter_values=2, compute_values=15, attention_parameter_values=1, attention_compute_values=6, attention_values=1,
+        blocks={
+            "gpt2": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
+            "llama": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(3, 1)),
+        },
+        attention_values=1,
         strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,
         logits=4, chunk_logits=1, copies_clipped=False, copies_sums=False,
         base_bytes=271 * 2**20, native_bytes=68 * 2**20, compiler_bytes=157 * 2**20, native_copies=0,  # DistributedDataParallel imports the compiler

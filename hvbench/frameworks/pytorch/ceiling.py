@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from hvbench.frameworks.pytorch.allreduce import make_allreduce
-from hvbench.frameworks.pytorch.model import multiply
+from hvbench.frameworks.pytorch.layers import multiply
 from hvbench.frameworks.pytorch.runtime import DTYPES, Runtime
 from hvbench.training.products import Product
 

@@ -1,4 +1,4 @@
-"""The GPT-2 decoder in PyTorch: pre-norm, learned positions, GELU, tied embeddings (Radford et al., 2019).
+"""The transformer in PyTorch: blocks of attention and MLP, each behind a norm, and the loss; `families` has what those are made of.
 
 With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
 over all positions. Which dtype each tensor has is said in `hvbench.spec.numerics`.
@@ -17,8 +17,8 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
 from hvbench.frameworks.pytorch.attention import attention, visible
 from hvbench.frameworks.pytorch.execution import compiled, recomputed
-from hvbench.frameworks.pytorch.runtime import DTYPES
-from hvbench.records.environment import multiplies_natively
+from hvbench.frameworks.pytorch.families import FAMILIES
+from hvbench.frameworks.pytorch.layers import Layers, multiply, multiply_by_rows
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
@@ -29,21 +29,15 @@ _CACHED_BYTES = 1 << 20  # of logits, over which a processor goes several times:
 _LEAST_ROWS = 8
 
 
-class Model:
+class Model(Layers):
     """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
-        self.point = point
-        self.parameter_dtype = DTYPES[precision.parameter_dtype]
-        self.compute_dtype = DTYPES[precision.compute_dtype]
-        self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        super().__init__(point, weights, precision=precision, device=device)
+        self.family = FAMILIES[point.family]
         # Rows of zeros below the output projection.
         self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
         self.loss_chunk = loss_chunk(point, device=device)
-        self.parameters = {
-            name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
-            for name, value in weights.items()
-        }
         self._compiled_loss = compiled(self._loss, choice=point.compile, device=device)
 
     def logits(
@@ -97,91 +91,57 @@ class Model:
 
     def _features(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
-        p = self.parameters
-        x = F.embedding(inputs, p["token_embedding"]) + self._positions(inputs, starts)  # [B, T, W]
+        x = self.family.embed(self, inputs, starts)  # [B, T, W]
         x = F.dropout(x, rate)
         dtype = self.compute_dtype if self.is_native else self.parameter_dtype
         documents = None if starts is None else visible(starts, point=self.point, dtype=dtype)
+        rotation = self.family.rotations(self, inputs, starts)
         for layer in range(self.point.num_layers):
-            x = self._block(x, layer, rate, documents)
+            x = self._block(x, layer, rate, documents, rotation)
         if self.point.is_classifier:
-            return self._pooled_norm(x, "final_norm")
-        return self._round(self._layer_norm(x, "final_norm"))
+            return self.family.pooled_norm(self, x, "final_norm")
+        return self.round(self.family.norm(self, x, "final_norm"))
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""
         if self.point.is_classifier:
-            return self._linear(x, "classifier").to(self.parameter_dtype)
-        embedding = self._output_embedding().t()
-        logits = _OneDnnLinear.apply(x, embedding, None) if self.point.gemm == "onednn" else x @ embedding
+            return self.linear(x, "classifier").to(self.parameter_dtype)
+        logits = multiply_by_rows(x, self._output_embedding(), gemm=self.point.gemm)
         if self.padding:
             logits = logits[..., : self.point.vocab_size]
-        return self._round(logits).to(self.parameter_dtype)
+        return self.round(logits).to(self.parameter_dtype)
 
     def _output_embedding(self) -> torch.Tensor:
-        """The token embedding [V, W] as it is multiplied: rounded, and with the rows of zeros."""
-        embedding = self._round(self.parameters["token_embedding"])
+        """The output projection [V, W] as it is multiplied: rounded, and with the rows of zeros."""
+        name = "token_embedding" if self.point.tied_embeddings else "output_embedding"
+        embedding = self.round(self.parameters[name])
         return F.pad(embedding, (0, 0, 0, self.padding)) if self.padding else embedding
 
-    def _positions(self, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-        """The learned positions [T, W], or those that begin anew with each document [B, T, W]."""
-        T, embedding = inputs.shape[1], self.parameters["position_embedding"]
-        if starts is None:
-            return embedding[:T]
-        return F.embedding(torch.arange(T, device=inputs.device) - starts, embedding)
-
-    def _block(self, x: torch.Tensor, layer: int, rate: float, documents: torch.Tensor | None) -> torch.Tensor:
+    def _block(
+        self, x: torch.Tensor, layer: int, rate: float, documents: torch.Tensor | None, rotation: torch.Tensor | None
+    ) -> torch.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
+        name, norm = f"block{layer}", self.family.norm
 
         def attend(x: torch.Tensor) -> torch.Tensor:
-            normal = self._layer_norm(x, f"block{layer}.norm1")
-            heads = self._attention(normal, f"block{layer}.attention", rate, documents)
+            normal = norm(self, x, f"{name}.norm1")
+            heads = self._attention(normal, f"{name}.attention", rate, documents, rotation)
             return x + F.dropout(heads, rate)
 
         def run(x: torch.Tensor) -> torch.Tensor:
             x = recomputed(attend, is_random=rate > 0)(x) if self.point.recompute == "attention" else attend(x)
-            return x + F.dropout(self._mlp(self._layer_norm(x, f"block{layer}.norm2"), f"block{layer}.mlp"), rate)
+            return x + F.dropout(self.family.mlp(self, norm(self, x, f"{name}.norm2"), f"{name}.mlp"), rate)
 
         return recomputed(run, is_random=rate > 0)(x) if self.point.recompute == "block" else run(x)
 
-    def _attention(self, x: torch.Tensor, name: str, rate: float, documents: torch.Tensor | None) -> torch.Tensor:
+    def _attention(
+        self, x: torch.Tensor, name: str, rate: float, documents: torch.Tensor | None, rotation: torch.Tensor | None
+    ) -> torch.Tensor:
         B, T, W = x.shape
-        H = self.point.num_heads
-        qkv = self._linear(x, f"{name}.qkv").view(B, T, 3, H, W // H)
-        # Not q, k, v = qkv[0], …: the gradient of every index is a tensor of qkv's size, mostly zeros.
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()  # each [B, H, T, Q]
+        q, k, v = self.family.split_heads(self, self.linear(x, f"{name}.qkv"), rotation)  # each [B, H, T, Q]
         choices = {"point": self.point, "rate": rate, "seed": None, "documents": documents}
         heads = attention(q, k, v, **choices)  # [B, H, T, Q]
-        return self._linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
-
-    def _mlp(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        form = "tanh" if self.point.activation == "gelu_tanh" else "none"
-        return self._linear(F.gelu(self._linear(x, f"{name}.up"), approximate=form), f"{name}.down")
-
-    def _linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        weight = self._round(self.parameters[f"{name}.weight"])  # [in, out]
-        bias = self._round(self.parameters[f"{name}.bias"])
-        if self.point.gemm == "onednn":
-            return self._round(_OneDnnLinear.apply(self._round(x), weight, bias))
-        return self._round(F.linear(self._round(x), weight.t(), bias))
-
-    def _layer_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        gain, bias = self.parameters[f"{name}.gain"], self.parameters[f"{name}.bias"]
-        return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
-
-    def _pooled_norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
-        """The mean over positions of `_layer_norm`: [B, T, W] -> [B, W].
-
-        Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
-        sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
-        """
-        normal = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
-        return normal.mean(dim=1) * self.parameters[f"{name}.gain"] + self.parameters[f"{name}.bias"]
-
-    def _round(self, x: torch.Tensor) -> torch.Tensor:
-        """Cast to the compute dtype; where the processor cannot multiply in it, rounded to it in the parameters' dtype."""
-        rounded = x.to(self.compute_dtype)
-        return rounded if self.is_native else rounded.to(self.parameter_dtype)
+        return self.linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -225,7 +185,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Te
     for part, chosen, counted in zip(
         *(each.split(at_once) for each in (logits, targets.clamp(min=0), counts)), strict=True
     ):
-        values = model._round(part).to(model.parameter_dtype)
+        values = model.round(part).to(model.parameter_dtype)
         values[:, model.point.vocab_size :] = -torch.inf
         values -= values.amax(dim=1, keepdim=True)
         at_target = values.gather(1, chosen)
@@ -233,39 +193,5 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Te
         total += ((sums.log() - at_target) * counted).sum()
         values *= counted / sums
         values.scatter_add_(1, chosen, -counted.to(values.dtype))
-        part.copy_(model._round(values))
+        part.copy_(model.round(values))
     return total
-
-
-def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:
-    """One matrix product, as linear layers and logits do it; see `hvbench.training.products.Product` for `transposed`."""
-    left = left.t() if transposed == "left" else left
-    right = right.t() if transposed == "right" else right
-    return _multiply_in_onednn(left, right) if gemm == "onednn" else left @ right
-
-
-class _OneDnnLinear(torch.autograd.Function):
-    """x [..., in], weight [in, out], bias [out] or None -> [..., out], with oneDNN's products forward and backward.
-
-    PyTorch multiplies fp32 matrices on a CPU with MKL, on every processor, and uses oneDNN in compiled models only.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
-        return _multiply_in_onednn(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        x, weight = ctx.saved_tensors
-        rows, d_rows = x.flatten(end_dim=-2), gradient.flatten(end_dim=-2)
-        if weight.is_contiguous():
-            d_weight = _multiply_in_onednn(rows.t(), d_rows)
-        else:  # the logits: their weight is the transposed embedding, whose memory order the gradient should have
-            d_weight = _multiply_in_onednn(d_rows.t(), rows).t()
-        return _multiply_in_onednn(gradient, weight.t()), d_weight, d_rows.sum(0) if ctx.has_bias else None
-
-
-def _multiply_in_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")

@@ -1,6 +1,6 @@
 """The TensorFlow twin; this module has the facts about it that hvbench needs without importing it."""
 
-from hvbench.registry import Framework, Kept, Look
+from hvbench.registry import Framework, Kept, KeptBlock, Look
 
 FRAMEWORK = Framework(
     title="TensorFlow",
@@ -16,7 +16,11 @@ FRAMEWORK = Framework(
         line="--", line_width=0.8,
     ),
     kept=Kept(
-        parameter_values=16, compute_values=10, attention_parameter_values=2, attention_compute_values=5, attention_values=1, strip_rows=256, strip_values=5,
+        blocks={
+            "gpt2": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(3, 1)),
+            "llama": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(4, 1)),
+        },
+        attention_values=1, strip_rows=256, strip_values=5,
         dropout_values=0.5, dropout_attention_values=1.25,
         logits=3, chunk_logits=3, copies_clipped=True, copies_sums=True,
         base_bytes=597 * 2**20, native_bytes=43 * 2**20, compiler_bytes=150 * 2**20, native_copies=10,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
-from hvbench.frameworks.tensorflow.model import multiply
+from hvbench.frameworks.tensorflow.layers import multiply
 from hvbench.frameworks.tensorflow.runtime import DTYPES, Runtime
 from hvbench.training.products import Product
 

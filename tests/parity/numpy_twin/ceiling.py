@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from hvbench.frameworks.numpy.allreduce import make_allreduce
-from hvbench.frameworks.numpy.model import multiply
+from hvbench.frameworks.numpy.layers import multiply
 from hvbench.frameworks.numpy.runtime import DTYPES, Runtime, _round_to
 
 from hvbench.training.products import Product

@@ -1,0 +1,57 @@
+"""GPT-2 in PyTorch: layer norms, learned positions, GELU (Radford et al., 2019).
+
+Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from hvbench.frameworks.pytorch.layers import Layers
+
+
+def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """Tokens [B, T] -> their embeddings plus those of their positions [B, T, W]."""
+    T, positions = inputs.shape[1], layers.parameters["position_embedding"]
+    tokens = F.embedding(inputs, layers.parameters["token_embedding"])
+    if starts is None:
+        return tokens + positions[:T]
+    return tokens + F.embedding(torch.arange(T, device=inputs.device) - starts, positions)
+
+
+def rotations(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor | None:
+    """None: queries and keys know positions from the residual stream."""
+    return None
+
+
+def norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
+    """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
+    gain, bias = layers.parameters[f"{name}.gain"], layers.parameters[f"{name}.bias"]
+    return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
+
+
+def pooled_norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
+    """The mean over positions of `norm`: [B, T, W] -> [B, W].
+
+    Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
+    sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
+    """
+    normal = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
+    return normal.mean(dim=1) * layers.parameters[f"{name}.gain"] + layers.parameters[f"{name}.bias"]
+
+
+def split_heads(
+    layers: Layers, qkv: torch.Tensor, rotation: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries, keys and values [B, T, 3 W] of all heads, one behind the other -> each [B, H, T, Q]."""
+    B, T, _ = qkv.shape
+    # Not q, k, v = qkv[0], …: the gradient of every index is a tensor of qkv's size, mostly zeros.
+    q, k, v = qkv.view(B, T, 3, layers.point.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+    return q, k, v
+
+
+def mlp(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
+    """down(GELU(up(x))), exact or by its tanh form (Hendrycks & Gimpel, arXiv:1606.08415)."""
+    form = "tanh" if layers.point.activation == "gelu_tanh" else "none"
+    return layers.linear(F.gelu(layers.linear(x, f"{name}.up"), approximate=form), f"{name}.down")

@@ -1,0 +1,92 @@
+"""Linear layers in PyTorch, and the precisions in which a model's tensors are multiplied: what every family is made of.
+
+Which dtype each tensor has is said in `hvbench.spec.numerics`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.runtime import DTYPES
+from hvbench.records.environment import multiplies_natively
+from hvbench.spec.numerics import Precision
+from hvbench.spec.point import Point
+from hvbench.training.weights import constants
+
+
+class Layers:
+    """The parameters by canonical name (`hvbench.training.weights`), the constants, and the layers that multiply by them."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        self.point = point
+        self.parameter_dtype = DTYPES[precision.parameter_dtype]
+        self.compute_dtype = DTYPES[precision.compute_dtype]
+        self.is_native = multiplies_natively(precision.compute_dtype, device=device)
+        self.parameters = {
+            name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
+            for name, value in weights.items()
+        }
+        self.constants = {
+            name: torch.tensor(value, dtype=self.parameter_dtype, device=device)
+            for name, value in constants(point).items()
+        }
+
+    def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        """x [..., in] -> [..., out] in the compute dtype."""
+        weight, bias = self.round(self.parameters[f"{name}.weight"]), self.parameters.get(f"{name}.bias")  # [in, out]
+        bias = None if bias is None else self.round(bias)
+        if self.point.gemm == "onednn":
+            return self.round(_OneDnnLinear.apply(self.round(x), weight, bias))
+        return self.round(F.linear(self.round(x), weight.t(), bias))
+
+    def round(self, x: torch.Tensor) -> torch.Tensor:
+        """Cast to the compute dtype; where the processor cannot multiply in it, rounded to it in the parameters' dtype."""
+        rounded = x.to(self.compute_dtype)
+        return rounded if self.is_native else rounded.to(self.parameter_dtype)
+
+    def widen(self, x: torch.Tensor) -> torch.Tensor:
+        """Cast to the parameters' dtype."""
+        return x.to(self.parameter_dtype)
+
+
+def multiply(left: torch.Tensor, right: torch.Tensor, *, transposed: str, gemm: str) -> torch.Tensor:
+    """One matrix product, as linear layers and logits do it; see `hvbench.training.products.Product` for `transposed`."""
+    left = left.t() if transposed == "left" else left
+    right = right.t() if transposed == "right" else right
+    return _multiply_in_onednn(left, right) if gemm == "onednn" else left @ right
+
+
+def multiply_by_rows(x: torch.Tensor, weight: torch.Tensor, *, gemm: str) -> torch.Tensor:
+    """x [..., in] × transposed weight [out, in] -> [..., out], with its gradient: the logits of an embedding."""
+    return _OneDnnLinear.apply(x, weight.t(), None) if gemm == "onednn" else x @ weight.t()
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """x [..., in], weight [in, out], bias [out] or None -> [..., out], with oneDNN's products forward and backward.
+
+    PyTorch multiplies fp32 matrices on a CPU with MKL, on every processor, and uses oneDNN in compiled models only.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.has_bias = bias is not None
+        return _multiply_in_onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows, d_rows = x.flatten(end_dim=-2), gradient.flatten(end_dim=-2)
+        if weight.is_contiguous():
+            d_weight = _multiply_in_onednn(rows.t(), d_rows)
+        else:  # the logits: their weight is the transposed embedding, whose memory order the gradient should have
+            d_weight = _multiply_in_onednn(d_rows.t(), rows).t()
+        return _multiply_in_onednn(gradient, weight.t()), d_weight, d_rows.sum(0) if ctx.has_bias else None
+
+
+def _multiply_in_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight.t(), bias, "none", [], "")

@@ -1,0 +1,71 @@
+"""Linear layers in numpy with their gradients, and the rounding of what they multiply.
+
+A part returns its value and its backward pass, which takes the gradient of the value, notes those of the parameters, and returns that
+of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.spec.numerics import Precision
+from hvbench.spec.point import Point
+from hvbench.training.weights import constants
+
+_Backward = Callable[[np.ndarray, Arrays], np.ndarray]
+
+
+class Layers:
+    """Parameters by canonical name, constants, and products with them."""
+
+    def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
+        self.point = point
+        self.parameter_dtype = DTYPES[precision.parameter_dtype]
+        self.compute_dtype = precision.compute_dtype
+        self.is_rounded = precision.compute_dtype != precision.parameter_dtype
+        self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
+        self.constants = {name: value.astype(self.parameter_dtype) for name, value in constants(point).items()}
+
+    def linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+        """x (..., in) -> (..., out)."""
+        x = self.round(x)
+        weight, bias = self.round(self.parameters[f"{name}.weight"]), self.parameters.get(f"{name}.bias")  # (in, out)
+        y = self.round(x @ weight if bias is None else x @ weight + self.round(bias))
+
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+            d = self.round(d)
+            gradients[f"{name}.weight"] = self.round(_rows(x).T @ _rows(d))
+            if bias is not None:
+                gradients[f"{name}.bias"] = self.round(_rows(d).sum(axis=0))
+            return self.round(d @ weight.T)
+
+        return y, backward
+
+    def round(self, x: np.ndarray) -> np.ndarray:
+        """To the compute dtype, carried in the parameters': numpy multiplies quickly in no lower one. Its own derivative."""
+        return _round_to(x, self.compute_dtype) if self.is_rounded else x
+
+    def widen(self, x: np.ndarray) -> np.ndarray:
+        """To the parameters' dtype, which everything has."""
+        return x
+
+
+def multiply(left: np.ndarray, right: np.ndarray, *, transposed: str, gemm: str) -> np.ndarray:
+    """A product of linear layers or logits alone; see `hvbench.training.products.Product` for `transposed`.
+
+    `gemm` is PyTorch's: here a product has one library.
+    """
+    return (left.T if transposed == "left" else left) @ (right.T if transposed == "right" else right)
+
+
+def multiply_by_rows(x: np.ndarray, weight: np.ndarray, *, gemm: str) -> np.ndarray:
+    """x (..., in) times the transposed weight (out, in)."""
+    return multiply(x, weight, transposed="right", gemm=gemm)
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, x.shape[-1])

@@ -1,0 +1,130 @@
+"""Families beside GPT-2: the twins do the same work, and it is that of the family elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.parity.norms import relative_error
+from hvbench.parity.pairs import compare_points
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.training.flops import attention_flops_per_token, recomputed_flops_per_token
+from hvbench.training.products import model_products, total_flops
+from hvbench.training.weights import parameter_shapes
+from tests.parity.alone import FP64, lay_out, lively_weights
+from tests.parity.points import FAMILIES, make_point
+
+TINY = {"model": "llama-tiny", "gemm": "default", "world_size": 1, "micro_batch_size": 2}
+
+
+@pytest.mark.parametrize(("world_size", "knobs"), FAMILIES, ids=str)
+def test_twins_agree(traced, world_size, knobs):
+    points = [make_point(framework, world_size, **knobs) for framework in FRAMEWORKS]
+    parity = compare_points(*(traced[point] for point in points))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+    compared = {deviation.name.partition("rank0/update/")[2] for deviation in parity.deviations}
+    assert set(parameter_shapes(points[0])) <= compared
+    loss = traced[points[0]].ranks[0]["loss"]
+    assert loss[0] == pytest.approx(np.log(256), rel=0.02) and loss[-1] < loss[0] - 0.2
+
+
+def make_model(point: Point, weights: Arrays, *, is_double: bool = False):
+    """PyTorch's model of a point."""
+    from hvbench.frameworks.pytorch.model import Model
+
+    return Model(point, weights, precision=FP64 if is_double else PRECISIONS["fp32"], device="cpu")
+
+
+@pytest.mark.parametrize("knobs", [{}, {"tied_embeddings": False, "rope_theta": 500.0}, {"num_kv_heads": 2}], ids=str)
+def test_llama_is_that_of_transformers(knobs):
+    """Logits and loss of `LlamaForCausalLM` with the same weights, which are far from the initial ones."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    point = Point(**{**TINY, **knobs})
+    weights = {name: value.astype("float32") for name, value in lively_weights(point).items()}
+    weights = {name: value * (0.2 if value.ndim == 2 else 1.0) for name, value in weights.items()}
+    config = LlamaConfig(
+        vocab_size=point.vocab_size,
+        hidden_size=point.hidden_size,
+        intermediate_size=point.mlp_width,
+        num_hidden_layers=point.num_layers,
+        num_attention_heads=point.num_heads,
+        num_key_value_heads=point.kv_heads,
+        max_position_embeddings=point.sequence_length,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": point.rope_theta},
+        tie_word_embeddings=point.tied_embeddings,
+    )
+    theirs = LlamaForCausalLM(config)
+    theirs.load_state_dict(in_their_names(point, weights), strict=True)
+    tokens = torch.from_numpy(np.random.default_rng(3).integers(256, size=(2, point.sequence_length)))
+    with torch.no_grad():
+        expected = theirs(tokens).logits.numpy()
+        ours = make_model(point, weights).logits(tokens).numpy()
+    assert expected.std() > 0.5, "not flat"
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def in_their_names(point: Point, weights: Arrays) -> dict:
+    """The weights as `LlamaForCausalLM` names and stores them: [out, in], queries, keys and values apart."""
+    import torch
+
+    width, shared = point.hidden_size, point.kv_heads * point.hidden_size // point.num_heads
+    output = weights.get("output_embedding", weights["token_embedding"])
+    found = {"model.embed_tokens.weight": weights["token_embedding"], "model.norm.weight": weights["final_norm.gain"]}
+    found["lm_head.weight"] = output
+    for layer in range(point.num_layers):
+        ours, theirs = f"block{layer}", f"model.layers.{layer}"
+        q, k, v = np.split(weights[f"{ours}.attention.qkv.weight"].T, [width, width + shared])
+        found |= {f"{theirs}.self_attn.{name}_proj.weight": value for name, value in (("q", q), ("k", k), ("v", v))}
+        found[f"{theirs}.self_attn.o_proj.weight"] = weights[f"{ours}.attention.out.weight"].T
+        found[f"{theirs}.input_layernorm.weight"] = weights[f"{ours}.norm1.gain"]
+        found[f"{theirs}.post_attention_layernorm.weight"] = weights[f"{ours}.norm2.gain"]
+        for name in ("gate", "up", "down"):
+            found[f"{theirs}.mlp.{name}_proj.weight"] = weights[f"{ours}.mlp.{name}.weight"].T
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
+
+
+def test_positions_of_a_document_begin_anew():
+    """In float64: a document is the same alone in a row and behind another."""
+    import torch
+
+    point = Point(**{**TINY, "segmentation": "documents", "num_layers": 1})
+    model = make_model(point, lively_weights(point), is_double=True)
+    tokens = np.random.default_rng(2).integers(256, size=33).astype(np.int32)
+    first, second = (tokens[:-1], tokens[1:], 10), (tokens[::-1][1:], tokens[::-1][:-1], 16)
+    rows = [lay_out(documents, 32) for documents in ([first, second], [second])]
+    with torch.no_grad():
+        packed, alone = (
+            model.logits(torch.from_numpy(row[0]).long(), starts=torch.from_numpy(row[2]).long())[0].numpy()
+            for row in rows
+        )
+    assert relative_error(packed[10:26], alone[:16]) < 1e-13
+    assert relative_error(packed[10:26], packed[:16]) > 0.1
+
+
+@pytest.mark.parametrize("knobs", [{}, {"tied_embeddings": False, "num_kv_heads": 2}, {"mlp_size": 40}], ids=str)
+def test_flops_are_those_that_pytorch_multiplies(knobs):
+    """Counted in what runs, with attention's products in the open; what is recomputed included."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counts = {}
+    for recompute in ("none", "attention", "block"):
+        point = Point(**{**TINY, "recompute": recompute, "loss_chunk_tokens": 0, **knobs})
+        model = make_model(point, lively_weights(point))
+        tokens = torch.zeros((point.micro_batch_size, point.sequence_length), dtype=torch.int64)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            model.loss(tokens, tokens).backward()
+        counts[recompute] = counter.get_total_flops()
+        count = point.micro_batch_size * point.sequence_length
+        of_attention = attention_flops_per_token(point, point.sequence_length) * count
+        assert counts["none"] == total_flops(model_products(point)) + of_attention
+        assert counts[recompute] - counts["none"] == recomputed_flops_per_token(point) * count

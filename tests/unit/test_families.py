@@ -1,0 +1,170 @@
+"""Families of models: what a point says of them, and the names, shapes, counts and bytes that follow, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hvbench.errors import UsageError
+from hvbench.plan.skip import reason_to_skip
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.spec.suite import parse_suite
+from hvbench.training.flops import model_facts
+from hvbench.training.memory import KEPT, estimate_memory
+from hvbench.training.optimizers import is_adapted, state_shapes
+from hvbench.training.products import model_products, rounded_elements, total_flops
+from hvbench.training.weights import constants, initial_weights, is_decayed, parameter_shapes
+
+# llama-tiny: L = 2, W = 32, H = 2, K = 1, Q = 16, M = 96, V = 256, T = 32
+BLOCK = {
+    "norm1.gain": (32,), "attention.qkv.weight": (32, 64), "attention.out.weight": (32, 32),
+    "norm2.gain": (32,), "mlp.gate.weight": (32, 96), "mlp.up.weight": (32, 96), "mlp.down.weight": (96, 32),
+}  # fmt: skip
+OF_BLOCK = 32 + 32 * 64 + 32 * 32 + 32 + 3 * 32 * 96
+TINY = {"model": "llama-tiny", "world_size": 1}
+
+
+def test_a_preset_implies_its_family_and_what_is_set_by_hand_wins() -> None:
+    assert Point(model="llama-tiny").family == "llama" and Point().family == "gpt2"
+    point = Point(model="tiny", family="llama")
+    assert (point.kv_heads, point.mlp_width) == (2, 96), "8/3 of 32 is 85.3: the next multiple of 32"
+    assert Point(model="llama-tiny", mlp_size=40).mlp_width == 40
+    assert Point(model="tiny").mlp_width == 128 and Point(model="small", family="llama").mlp_width == 704
+
+
+def test_a_size_that_is_written_out_names_the_point_that_it_would_have_anyhow() -> None:
+    assert Point(model="tiny", num_kv_heads=2, mlp_size=128).point_id == Point(model="tiny").point_id
+    assert Point(model="llama-tiny", mlp_size=None).point_id == Point(model="llama-tiny").point_id
+    assert Point(model="llama-tiny", num_kv_heads=None).point_id != Point(model="llama-tiny").point_id
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"family": "gpt2"}, "family gpt2 has as many heads of keys as of queries: num_kv_heads is 1, and must be 2 or left out"),
+        ({"num_heads": 4, "num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
+        ({"num_kv_heads": 4}, "num_heads 2 is not a multiple of num_kv_heads 4"),
+        ({"hidden_size": 6}, "family llama rotates pairs of a head's values: hidden_size / num_heads is 3, and must be even"),
+        (
+            {"model": "tiny", "tied_embeddings": False},
+            "family gpt2 has the token embedding as its output projection: tied_embeddings must be true",
+        ),
+        ({"family": "gpt2", "num_kv_heads": 2}, None),
+        ({"model": "tiny", "mlp_size": 40}, None),
+    ],
+)  # fmt: skip
+def test_what_no_family_can_have_is_one_line(fields: dict, line: str | None) -> None:
+    assert reason_to_skip(Point(**{**TINY, **fields}), world_size=1) == line
+
+
+def test_a_theta_is_for_families_that_rotate() -> None:
+    assert parse_suite('[point]\nmodel = "llama-1b"\nrope_theta = 1e6\n', name="s", where="s").points()
+    assert parse_suite(
+        '[point]\nrope_theta = 1e6\n[axes]\nmodel = ["tiny", "llama-tiny"]\n', name="s", where="s"
+    ).points()
+    with pytest.raises(UsageError, match="^s: rope_theta = 1000000.0 has no effect without family llama"):
+        parse_suite('[point]\nmodel = "tiny"\nrope_theta = 1e6\n', name="s", where="s")
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_names_and_shapes_of_llama(is_tied: bool) -> None:
+    expected: dict = {"token_embedding": (256, 32)}
+    for layer in range(2):
+        expected |= {f"block{layer}.{name}": shape for name, shape in BLOCK.items()}
+    expected["final_norm.gain"] = (32,)
+    expected |= {} if is_tied else {"output_embedding": (256, 32)}
+    point = Point(**TINY, tied_embeddings=is_tied)
+    assert list(parameter_shapes(point).items()) == list(expected.items())
+    vectors = {name for name, shape in expected.items() if len(shape) == 1}
+    assert {name for name in expected if not is_decayed(name)} == vectors
+    assert {name for name in expected if not is_adapted(name)} == vectors
+    assert state_shapes(point)["first_moments"] == expected
+
+
+def test_the_classifier_of_an_untied_model_starts_as_its_language_model_does() -> None:
+    model, classifier = (
+        initial_weights(Point(**TINY, tied_embeddings=False, objective=objective))
+        for objective in ("causal_lm", "classification")
+    )
+    assert set(model) - set(classifier) == {"output_embedding"}
+    assert set(classifier) - set(model) == {"classifier.weight", "classifier.bias"}
+    assert all(np.array_equal(model[name], classifier[name]) for name in set(model) & set(classifier))
+
+
+def test_initial_weights_of_llama() -> None:
+    for name, value in initial_weights(Point(model="small", family="llama", tied_embeddings=False)).items():
+        if value.ndim == 1:
+            assert (value == 1).all(), name
+            continue
+        is_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
+        expected = 0.02 / math.sqrt(2 * 4) if is_residual else 0.02
+        assert np.std(value) == pytest.approx(expected, rel=5 / math.sqrt(2 * value.size)), name
+
+
+def test_positions_rotate_by_the_angles_of_the_paper() -> None:
+    assert constants(Point(model="tiny")) == {}
+    cosines, sines = constants(Point(**TINY))["rotary"]
+    assert cosines.shape == (32, 8) and (cosines[0] == 1).all() and (sines[0] == 0).all()
+    assert sines[5, 3] == pytest.approx(math.sin(5 * 10_000 ** (-2 * 3 / 16)), rel=1e-15)
+    _, slower = constants(Point(**TINY, rope_theta=500_000.0))["rotary"]
+    assert slower[5, 0] == sines[5, 0] and slower[5, 7] < sines[5, 7]
+
+
+def test_facts_of_llama() -> None:
+    tied, untied = (model_facts(Point(**TINY, tied_embeddings=is_tied)) for is_tied in (True, False))
+    assert tied.parameters == tied.parameters_in_flops == 256 * 32 + 2 * OF_BLOCK + 32
+    assert untied.parameters == tied.parameters + 256 * 32
+    assert untied.parameters_in_flops == tied.parameters_in_flops, "a lookup multiplies nothing"
+    assert tied.model_flops_per_token == untied.model_flops_per_token == 6 * tied.parameters + 12 * 2 * 32 * 32
+    classifier = model_facts(Point(**TINY, objective="classification"))
+    assert classifier.parameters_in_flops == 2 * OF_BLOCK + 32
+
+
+def test_llama_1b_has_the_published_1_24_billion_parameters() -> None:
+    # Llama 3.2 1B: 128256·2048 tied, 16·(2048·3072 + 2048² + 3·2048·8192 + 2·2048), and the last norm
+    assert model_facts(Point(model="llama-1b")).parameters == 1_235_814_400
+
+
+def test_products_of_llama() -> None:
+    point = Point(**TINY, micro_batch_size=4)
+    shapes = [product.shape for product in model_products(point)[::3]]
+    assert shapes == [(128, 32, 64), (128, 32, 32), (128, 32, 96), (128, 32, 96), (128, 96, 32), (128, 32, 256)]
+    matrices = 2 * (OF_BLOCK - 64) + 256 * 32
+    assert total_flops(model_products(point)) == 6 * matrices * 128
+
+
+def test_what_an_emulated_precision_rounds_of_llama() -> None:
+    """One token, one block: each matrix's input, weight and output, queries and keys once more, the logits; and all gradients."""
+    point = Point(
+        family="llama", model="tiny", num_layers=1, num_heads=1, hidden_size=2, mlp_size=5, sequence_length=1,
+        micro_batch_size=1,
+    )  # fmt: skip
+    qkv, out, gate_and_up, down, turned = 2 + 12 + 6, 2 + 4 + 2, 2 * (2 + 10 + 5), 5 + 10 + 2, 2 + 2
+    assert rounded_elements(point) == 2 * (qkv + out + gate_and_up + down + turned + (2 + 2 * 256 + 256))
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_activations_of_llama_are_its_own(framework: str) -> None:
+    """S = 128 tokens; the width of the MLP counts apart."""
+    block = KEPT[framework].blocks["llama"]
+    by_width, by_mlp = sum(block.attention + block.mlp_input), sum(block.mlp)
+    point = Point(**TINY, framework=framework, micro_batch_size=4)
+    matrix = 2 * 128 * 2 * 32 * 4 if KEPT[framework].strip_rows else 0
+    found = estimate_memory(point, is_native=False)
+    assert found.activation_bytes == 2 * (by_width * 32 + by_mlp * 96) * 128 * 4 + matrix
+    wider = estimate_memory(point.model_copy(update={"mlp_size": 100}), is_native=False)
+    assert wider.activation_bytes - found.activation_bytes == 2 * by_mlp * 4 * 128 * 4
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_an_untied_embedding_has_one_gradient(framework: str) -> None:
+    tied, untied = (
+        estimate_memory(Point(**TINY, framework=framework, tied_embeddings=is_tied), is_native=False)
+        for is_tied in (True, False)
+    )
+    clipped = 4 * 256 * 32 if KEPT[framework].copies_clipped else 0  # of the second matrix
+    assert tied.copies_bytes - untied.copies_bytes == 4 * 256 * 32 - clipped
+    assert untied.parameter_bytes - tied.parameter_bytes == 4 * 256 * 32
