@@ -51,7 +51,7 @@ from hvbench.plan.skip import why_no_cuda  # noqa: E402
 from hvbench.records.environment import describe_environment, usable_cores  # noqa: E402
 from hvbench.records.gpu import describe_gpu  # noqa: E402
 from hvbench.spec.messages import validate  # noqa: E402
-from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
+from hvbench.spec.model import GPT2_PRESETS, MODEL_PRESETS  # noqa: E402
 from hvbench.spec.numerics import PRECISIONS  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
@@ -137,8 +137,8 @@ def plan_cases(options: argparse.Namespace) -> list[Case]:
         if precision not in PRECISIONS:
             raise UsageError(f"--precision {precision}: must be one of {', '.join(PRECISIONS)}")
         for model in dict.fromkeys(options.model.split(",")):
-            if model not in MODEL_PRESETS:
-                raise UsageError(f"--model {model}: must be one of {', '.join(MODEL_PRESETS)}")
+            if model not in GPT2_PRESETS:
+                raise UsageError(f"--model {model}: must be one of {', '.join(GPT2_PRESETS)}")
             asked = names or (IN_EVERY_PRECISION if number else CONTENDERS)
             with_peers = not PRECISIONS[precision].loss_scaling
             chosen = tuple(name for name in asked if with_peers or name.startswith("pytorch"))

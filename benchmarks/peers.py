@@ -38,7 +38,7 @@ from benchmarks.side_by_side import Work, run_round  # noqa: E402
 from hvbench.comparison.ab.run import stoppable  # noqa: E402
 from hvbench.errors import HvbenchError, Interrupted, UsageError  # noqa: E402
 from hvbench.spec.messages import validate  # noqa: E402
-from hvbench.spec.model import MODEL_PRESETS  # noqa: E402
+from hvbench.spec.model import GPT2_PRESETS  # noqa: E402
 from hvbench.spec.point import Point  # noqa: E402
 from hvbench.training import corpus  # noqa: E402
 
@@ -67,7 +67,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--contenders", default=",".join(USUAL), help="which, by commas (default: %(default)s)")
     parser.add_argument("--rounds", type=at_least(1), default=4, help="of fresh processes (default: %(default)s)")
     parser.add_argument("--precision", default="fp32,bf16", help="by commas (default: %(default)s)")
-    parser.add_argument("--model", default="small", choices=sorted(MODEL_PRESETS), help="sizes (default: %(default)s)")
+    parser.add_argument("--model", default="small", choices=GPT2_PRESETS, help="sizes (default: %(default)s)")
     parser.add_argument(
         "--shapes", type=shapes, default=shapes("128x8,2048x1"),
         help="TOKENSxSAMPLES of a step, by commas, each length once (default: 128x8,2048x1)",

@@ -84,6 +84,8 @@ MODEL_PRESETS: dict[str, Mapping[str, Any]] = {
     },
 }
 
+GPT2_PRESETS = tuple(name for name, sizes in MODEL_PRESETS.items() if "family" not in sizes)
+
 
 def _name_activation(text: str) -> str:
     return {"gelu": "exact GELU", "gelu_tanh": "GELU by its tanh form"}.get(text, text)
@@ -103,7 +105,7 @@ def _heads_of_keys_do_not_fit(point: AnyPoint) -> str | None:
     if point.kv_heads != point.num_heads and not FAMILIES[point.family].can_share_keys:
         return (
             f"family {point.family} has as many heads of keys as of queries: num_kv_heads is {point.kv_heads}, and must "
-            f"be {point.num_heads} or left out"
+            f"be {point.num_heads}"
         )
     return None
 

@@ -31,7 +31,8 @@ ALL = ("pytorch", "numpy", "tensorflow")
 SUITE = """
 question = "Does a third framework fit in?"
 [point]
-model = "tiny"
+model = "llama-tiny"
+tied_embeddings = false
 num_layers = 1
 micro_batch_size = 2
 [axes]

@@ -44,7 +44,7 @@ def test_a_size_that_is_written_out_names_the_point_that_it_would_have_anyhow() 
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"family": "gpt2"}, "family gpt2 has as many heads of keys as of queries: num_kv_heads is 1, and must be 2 or left out"),
+        ({"family": "gpt2"}, "family gpt2 has as many heads of keys as of queries: num_kv_heads is 1, and must be 2"),
         ({"num_heads": 4, "num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"num_kv_heads": 4}, "num_heads 2 is not a multiple of num_kv_heads 4"),
         ({"hidden_size": 6}, "family llama rotates pairs of a head's values: hidden_size / num_heads is 3, and must be even"),
