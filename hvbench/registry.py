@@ -54,7 +54,7 @@ class Kept:
     blocks: Mapping[str, KeptBlock] = field(  # by family
         default_factory=lambda: {
             "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(3, 2)),
-            "llama": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(4, 1)),
+            "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(4, 1)),
         }
     )
     attention_values: int = 1  # of S H T per block, of plain attention

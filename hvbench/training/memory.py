@@ -22,8 +22,9 @@ with dropout), counted again for these twins. Kept per block, where a value has 
 products, c of S W and m of S M, with M = 4 W in GPT-2:
 
     PyTorch     GPT-2: c = 2 + 7: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed); m = 0 + 2, GELU's
-                input and output. Llama: c = 4 + 7, the inputs of norms and what they are divided by as well; m = 3 + 1: gate, its
-                SiLU, up + their product. Keys and values that several heads share are repeated for each of them.
+                input and output. Llama: c = 4 + 9: inputs of norms and these divided by their size + outputs of norms 2, turned
+                queries and keys 2, the product that values are a part of 3, heads 2; m = 3 + 1: gate, its SiLU, up + their
+                product. Keys and values that several heads share are repeated for each of them, which is no more.
                 Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
     TensorFlow  GPT-2: c = 4 + 6: inputs of both norms and their scales + outputs of the norms 2, q k v 3, heads 1; m = 3 + 1: inside
                 GELU + its output. Llama: c = 4 + 6, likewise; m = 4 + 1: gate, its sigmoid and SiLU, up + their product. Plain

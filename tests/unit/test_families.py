@@ -7,12 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.errors import UsageError
+from hvbench.errors import DataError, UsageError
 from hvbench.plan.skip import reason_to_skip
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.suite import parse_suite
 from hvbench.training.flops import model_facts
+from hvbench.training.huggingface.families import family_of
 from hvbench.training.memory import KEPT, estimate_memory
 from hvbench.training.optimizers import is_adapted, state_shapes
 from hvbench.training.products import model_products, rounded_elements, total_flops
@@ -67,6 +68,12 @@ def test_a_theta_is_for_families_that_rotate() -> None:
     ).points()
     with pytest.raises(UsageError, match="^s: rope_theta = 1000000.0 has no effect without family llama"):
         parse_suite('[point]\nmodel = "tiny"\nrope_theta = 1e6\n', name="s", where="s")
+
+
+def test_folders_of_hugging_face_are_of_gpt2_alone() -> None:
+    assert family_of(Point(model="tiny")).model_type == "gpt2"
+    with pytest.raises(DataError, match="^family llama: folders of Hugging Face are read and written of gpt2 only$"):
+        family_of(Point(model="llama-tiny"))
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

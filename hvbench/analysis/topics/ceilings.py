@@ -113,7 +113,7 @@ def choose_ceilings(points: pd.DataFrame) -> pd.DataFrame:
     # A launch without a generation stands for itself; generations are numbered on, so that no two share a number.
     measured["generation"] = measured["generation"].fillna(-1 - measured["launch"])
     measured = measured.drop_duplicates([*CEILING_AXES, "generation"])
-    measured["point_id"] = measured[list(CEILING_AXES)].astype("str").agg("|".join, axis=1)
+    measured["point_id"] = measured[list(CEILING_AXES)].map(str).agg("|".join, axis=1)
     for name in (name for name in AXES if name not in CEILING_AXES):
         measured[name] = measured[name].iloc[0]
     return measured

@@ -18,7 +18,7 @@ FRAMEWORK = Framework(
     kept=Kept(
         blocks={
             "gpt2": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
-            "llama": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(3, 1)),
+            "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(3, 1)),
         },
         attention_values=1,
         strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,

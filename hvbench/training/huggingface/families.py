@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hvbench.errors import DataError
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.training.weights import Shape, parameter_shapes
@@ -54,8 +55,12 @@ class Family:
 
 
 def family_of(point: Point) -> Family:
-    """The family of a point's model."""
-    return GPT2
+    """The family of a point's model; raises DataError where its folders are neither read nor written."""
+    if point.family not in FAMILIES:
+        raise DataError(
+            f"family {point.family}: folders of Hugging Face are read and written of {', '.join(FAMILIES)} only"
+        )
+    return FAMILIES[point.family]
 
 
 def _not_computed_for_gpt2(config: Config) -> Iterator[str]:
@@ -74,7 +79,8 @@ def _not_computed_for_gpt2(config: Config) -> Iterator[str]:
 
 def _describe_gpt2(point: Point) -> dict[str, Any]:
     rates = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
-    return {"n_inner": None, "layer_norm_epsilon": 1e-5, **dict.fromkeys(rates, point.dropout)}
+    inner = None if point.mlp_width == 4 * point.hidden_size else point.mlp_width
+    return {"n_inner": inner, "layer_norm_epsilon": 1e-5, **dict.fromkeys(rates, point.dropout)}
 
 
 GPT2 = Family(
