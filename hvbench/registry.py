@@ -53,17 +53,19 @@ class Kept:
 
     blocks: Mapping[str, KeptBlock] = field(  # by family
         default_factory=lambda: {
-            "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(3, 2)),
+            "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(2, 2)),
             "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(4, 1)),
         }
     )
     attention_values: int = 1  # of S H T per block, of plain attention
+    plain_values: int = 11  # of S H T, once, while plain attention is computed
+    once_values: int = 20  # of S W, once, beside what is kept
     strip_rows: int = 256  # R of fused attention, which keeps them of one strip alone; 0: a kernel that keeps none
     strip_values: int = 5  # of H R T per sample, once, while a strip is computed
     dropout_values: float = 2  # of S W per block, more with dropout, one half of it in each half of a block
     dropout_attention_values: float = 3  # of S H T per block, more with dropout
     logits: int = 4  # of S V
-    chunk_logits: int = 3  # of C V, in chunks of C tokens
+    chunk_logits: int = 2  # of C V, in chunks of C tokens
     copies_clipped: bool = True
     copies_sums: bool = True
     base_bytes: int = 597 * 2**20

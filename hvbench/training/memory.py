@@ -8,7 +8,8 @@ V, and N parameters of 4 bytes, in bytes:
     optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
     accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W + m S M values kept for the backward pass, and a S H T of the attention matrix;
-                                once what a strip of fused attention needs
+                                once u S W of all that is there while a block is differentiated, and what a strip of fused attention, or
+                                plain attention, needs
     logits                      4 l S V: logits, their softmax and their gradients; of a chunk of tokens where they are chunked,
                                 and 4 V W for the embedding's gradient, which waits for the next chunk's
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
@@ -25,11 +26,13 @@ products, c of S W and m of S M, with M = 4 W in GPT-2:
                 input and output. Llama: c = 4 + 9: inputs of norms and these divided by their size + outputs of norms 2, turned
                 queries and keys 2, the product that values are a part of 3, heads 2; m = 3 + 1: gate, its SiLU, up + their
                 product. Keys and values that several heads share are repeated for each of them, which is no more.
-                Its fused attention keeps no matrix (a = 0), the plain one does (a = 1).
-    TensorFlow  GPT-2: c = 4 + 6: inputs of both norms and their scales + outputs of the norms 2, q k v 3, heads 1; m = 3 + 1: inside
-                GELU + its output. Llama: c = 4 + 6, likewise; m = 4 + 1: gate, its sigmoid and SiLU, up + their product. Plain
+                Its fused attention keeps no matrix (a = 0), the plain one does (a = 1). u = 20.
+    TensorFlow  GPT-2: c = 4 + 6: inputs of both norms and their scales + outputs of the norms 2, q k v 3, heads 1; m = 2 + 1: GELU's
+                scaled input and its probability + its output. Llama: c = 4 + 6, likewise; m = 4 + 1: gate, its sigmoid and SiLU, up + their product. Plain
                 attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does fused attention of one strip, of
-                R = 256 rows. Longer sequences need 5 H R T values a sample, for one block.
+                R = 256 rows. Longer sequences need 5 H R T values a sample, for one block. u = 0.
+
+Plain attention has 7 (PyTorch) or 11 (TensorFlow) more matrices of S H T while one block is computed and differentiated.
 
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
@@ -39,9 +42,8 @@ precision) in place of what that half keeps: of GPT-2's values above in PyTorch 
 it is recomputed, one block has all of them. Where whole blocks are, the gradients of one take as much again, which otherwise
 take the place of what later blocks have freed.
 
-On a CPU the estimate was within 10 % of 34 measured launches, within 5 % of 30 of them, before logits came in chunks and attention in
-strips; since then TensorFlow's was within 3 % at 512, 2,048 and 4,096 tokens in fp32, PyTorch's 13 % too low at 4,096. docs/measurements.md
-has the launches (compiled and recomputed ones as well). Native bf16, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
+On a CPU the estimate was within 10 % of 42 of 44 measured launches of GPT-2, of 512 to 8,192 tokens, fp32 and native bf16, recomputed and not, with
+plain attention and whole logits as well (docs/measurements.md). Llama, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
 
 from __future__ import annotations
@@ -137,9 +139,10 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
     matrix = tokens * point.num_heads * length
     is_fused = point.attention == "fused"
     in_strips = is_fused and 0 < rows < length
-    matrix_bytes = once = 0
+    matrix_bytes, once = 0, tokens * point.hidden_size * kept.once_values * VALUE_BYTES
+    once += 0 if is_fused else matrix * kept.plain_values * VALUE_BYTES
     if in_strips:
-        once = kept.strip_values * point.micro_batch_size * point.num_heads * rows * length * VALUE_BYTES
+        once += kept.strip_values * point.micro_batch_size * point.num_heads * rows * length * VALUE_BYTES
     else:
         is_kept = not is_fused or rows  # else a kernel, which dropout does without
         probabilities = matrix * kept.attention_values * (VALUE_BYTES + (compute_bytes if has_halves else 0))

@@ -17,12 +17,13 @@ FRAMEWORK = Framework(
     ),
     kept=Kept(
         blocks={
-            "gpt2": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(3, 1)),
+            "gpt2": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 1)),
             "llama": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(4, 1)),
         },
-        attention_values=1, strip_rows=256, strip_values=5,
+        attention_values=1, plain_values=11, once_values=0,
+        strip_rows=256, strip_values=5,
         dropout_values=0.5, dropout_attention_values=1.25,
-        logits=3, chunk_logits=3, copies_clipped=True, copies_sums=True,
+        logits=2, chunk_logits=2, copies_clipped=True, copies_sums=True,
         base_bytes=597 * 2**20, native_bytes=43 * 2**20, compiler_bytes=150 * 2**20, native_copies=10,
     ),
 )  # fmt: skip
