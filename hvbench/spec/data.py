@@ -116,7 +116,8 @@ class DataPart(Part):
         None, description="path of a checkpoint to go on from; left out: from the seed"
     )
     initial_weights: Annotated[Text | None, Knob(impossible=_starts_twice)] = Field(
-        None, description="a GPT-2's folder from Hugging Face (safetensors) to start from, its tokenizer included"
+        None,
+        description="a Hugging Face folder (safetensors) of the point's family to start from, its tokenizer included",
     )
 
     @property

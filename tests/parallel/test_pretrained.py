@@ -1,4 +1,4 @@
-"""GPT-2s that transformers writes start both twins, and what hvbench exports is what transformers loads.
+"""GPT-2s and Llamas that transformers writes start both twins, and what hvbench exports is what transformers loads.
 
 One sweep on one rank trains both twins from such a folder; the logits of transformers' own model are the judge throughout.
 """
@@ -18,9 +18,9 @@ import pytest
 
 from hvbench.cli import run as run_command_line
 from hvbench.parity.norms import relative_error
+from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
-from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.checkpoints import read_parameters
@@ -32,19 +32,43 @@ pytestmark = pytest.mark.slow
 
 STEPS, LENGTH, VOCABULARY = 4, 24, 300
 SIZES = {"num_layers": 2, "num_heads": 2, "hidden_size": 32, "vocab_size": VOCABULARY, "sequence_length": LENGTH}
-FOLDERS = {"whole": "gelu_tanh", "shards_float16": "gelu_tanh", "bfloat16": "gelu_tanh", "exact": "gelu"}
-ERROR = {"pytorch": 1e-5, "tensorflow": 1e-5}
+GROUPED = {
+    "family": "llama",
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "mlp_size": 64,
+    "rope_theta": 500.0,
+    "tied_embeddings": False,
+}
+TANH, EXACT = {"activation": "gelu_tanh"}, {"activation": "gelu"}
+# Folder -> the fields of its point.
+FOLDERS: dict[str, dict[str, Any]] = {
+    "whole": TANH, "shards_float16": TANH, "bfloat16": TANH, "exact": EXACT, "llama": GROUPED,
+    "tied_llama": {**GROUPED, "tied_embeddings": True, "num_kv_heads": 4},
+}  # fmt: skip
+TRAINED = ("whole", "llama")
+ERROR = 1e-5
 
 SUITE = """
 [point]
-initial_weights = "whole"
 data = "text.txt"
-activation = "gelu_tanh"
 micro_batch_size = 4
 gemm = "default"
-{sizes}
+num_layers = 2
+hidden_size = 32
+vocab_size = 300
+sequence_length = 24
 [axes]
 framework = ["pytorch", "tensorflow"]
+[[together]]
+initial_weights = ["whole", "llama"]
+family = ["gpt2", "llama"]
+num_heads = [2, 4]
+num_kv_heads = [2, 2]
+mlp_size = [128, 64]
+activation = ["gelu_tanh", "gelu"]
+rope_theta = [10000.0, 500.0]
+tied_embeddings = [true, false]
 [measure]
 warmup_steps = 1
 steps = {steps}
@@ -77,19 +101,27 @@ np.savez(target, **found)
 """
 
 
-def make_folder(
-    path: Path, text: Path, *, activation: str, dtype: str = "float32", max_shard_size: str = "5GB"
-) -> None:
-    """A GPT-2 that transformers writes, with a tokenizer of the text; no value is zero."""
+def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_size: str = "5GB") -> None:
+    """A model that transformers writes, with a tokenizer of the text; no value is zero."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     torch.manual_seed(0)
-    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2 * LENGTH, "vocab_size": VOCABULARY}
-    tokens = {"bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
-    name = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[activation]
-    model = GPT2LMHeadModel(GPT2Config(activation_function=name, **sizes, **tokens))
+    fields = FOLDERS[path.name]
+    common = {"vocab_size": VOCABULARY, "bos_token_id": VOCABULARY - 1, "eos_token_id": VOCABULARY - 1}
+    if fields.get("family") == "llama":
+        sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 32, "intermediate_size": 64}
+        rope = {"rope_type": "default", "rope_theta": fields["rope_theta"]}
+        about = LlamaConfig(
+            **sizes, **common, num_key_value_heads=fields["num_kv_heads"], max_position_embeddings=2 * LENGTH,
+            rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=fields["tied_embeddings"],
+        )  # fmt: skip
+        model = LlamaForCausalLM(about)
+    else:
+        sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2 * LENGTH}
+        name = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[fields["activation"]]
+        model = GPT2LMHeadModel(GPT2Config(activation_function=name, **sizes, **common))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
@@ -102,9 +134,9 @@ def make_folder(
 def reference_logits(path: Path, tokens: np.ndarray) -> np.ndarray:
     """What transformers' own model makes of a folder, in float32."""
     import torch
-    from transformers import GPT2LMHeadModel
+    from transformers import AutoModelForCausalLM
 
-    model, about = GPT2LMHeadModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    model, about = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     assert not about["missing_keys"] and not about["unexpected_keys"] and not about["mismatched_keys"]
     with torch.no_grad():
         return model.eval()(torch.from_numpy(tokens).long()).logits.numpy()
@@ -127,12 +159,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretrained")
     text = folder / "text.txt"
     text.write_text(Path(json.__file__).with_name("decoder.py").read_text() * 3)
-    make_folder(folder / "whole", text, activation="gelu_tanh")
-    make_folder(folder / "shards_float16", text, activation="gelu_tanh", dtype="float16", max_shard_size="30KB")
-    make_folder(folder / "bfloat16", text, activation="gelu_tanh", dtype="bfloat16")
-    make_folder(folder / "exact", text, activation="gelu")
-    sizes = "\n".join(f"{name} = {value}" for name, value in SIZES.items())
-    (folder / "tuned.toml").write_text(SUITE.format(sizes=sizes, steps=STEPS - 1))
+    options = {"shards_float16": {"dtype": "float16", "max_shard_size": "30KB"}, "bfloat16": {"dtype": "bfloat16"}}
+    for name in FOLDERS:
+        make_folder(folder / name, text, **options.get(name, {}))
+    (folder / "tuned.toml").write_text(SUITE.format(steps=STEPS - 1))
     words = [
         sys.executable,
         "-m",
@@ -148,12 +178,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=patience.SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "initial_weights: 28 tensors from whole, the first 24 of its 48 positions" in done.stdout + done.stderr
+    assert "28 tensors from whole, the first 24 of its 48 positions" in done.stdout + done.stderr
     here = Path.cwd()
     os.chdir(folder)
     try:
-        for framework in FRAMEWORKS:
-            assert run_command_line(["export", "tuned", framework, f"{framework}-export"]) == 0
+        for (framework, name), record in records_of(folder).items():
+            assert run_command_line(["export", "tuned", record.point_id, f"{framework}-{name}-export"]) == 0
     finally:
         os.chdir(here)
     return folder
@@ -165,50 +195,61 @@ def tokens(whole: Path) -> np.ndarray:
 
 
 def point_of(whole: Path, name: str) -> Point:
-    return Point(
-        **SIZES,
-        activation=FOLDERS[name],
-        initial_weights=str(whole / name),
-        data=str(whole / "text.txt"),
-        gemm="default",
-    )
+    """A point that starts from a folder."""
+    where = {"initial_weights": str(whole / name), "data": str(whole / "text.txt"), "gemm": "default"}
+    return Point(**{**SIZES, **FOLDERS[name], **where})
 
 
-def records_of(whole: Path) -> dict[str, Any]:
+def checkpoint_of(whole: Path, record: Record) -> dict[str, np.ndarray]:
+    """The parameters after the last step."""
+    path = whole / "tuned" / "checkpoints" / record.key / f"step-{STEPS:07d}.safetensors"
+    return read_parameters(str(path), record.point)
+
+
+def records_of(whole: Path) -> dict[tuple[str, str], Record]:
+    """(framework, folder that it started from) -> its record."""
     records, problems = RunFolder(whole / "tuned").read_records()
     assert problems == [] and {record.outcome.status for record in records} == {"ok"}
-    return {record.point.framework: record for record in records}
+    return {(record.point.framework, record.point.initial_weights): record for record in records}
 
 
 @pytest.fixture(scope="module")
 def logits(whole: Path, tokens: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """Framework -> the twin's logits by folder, and after the last step of its training."""
     found = {}
-    for framework, record in records_of(whole).items():
+    for framework in FRAMEWORKS:
         asked = {name: (point_of(whole, name), load_weights(point_of(whole, name))) for name in FOLDERS}
-        path = whole / "tuned" / "checkpoints" / record.key / f"step-{STEPS:07d}.safetensors"
-        asked["trained"] = (record.point, read_parameters(str(path), record.point))
+        for name in TRAINED:
+            record = records_of(whole)[framework, name]
+            asked[f"trained {name}"] = (record.point, checkpoint_of(whole, record))
         found[framework] = twin_logits(whole, framework, asked, tokens)
     return found
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
+each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
+each_trained = pytest.mark.parametrize("name", TRAINED)
+
+
+@each_framework
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_twin_has_the_logits_of_the_model_that_it_started_from(
     whole, tokens, logits, framework: str, name: str
 ) -> None:
     expected = reference_logits(whole / name, tokens)
     assert np.abs(expected).max() > 1
-    assert relative_error(logits[framework][name], expected) < ERROR[framework]
+    assert relative_error(logits[framework][name], expected) < ERROR
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_a_launch_trains_from_the_folder_on_tokens_of_its_tokenizer(whole, framework: str, monkeypatch) -> None:
+@each_framework
+@each_trained
+def test_a_launch_trains_from_the_folder_on_tokens_of_its_tokenizer(
+    whole, framework: str, name: str, monkeypatch
+) -> None:
     monkeypatch.chdir(whole)
-    record = records_of(whole)[framework]
+    record = records_of(whole)[framework, name]
     text = corpus.prepare(record.point.data, **record.point.tokenization)
     inputs, targets = make_batches(record.point, text, rank=0).train_batch(0)
-    logits = reference_logits(whole / "whole", inputs[0]).astype(np.float64)
+    logits = reference_logits(whole / name, inputs[0]).astype(np.float64)
     log_sums = np.log(np.exp(logits).sum(axis=-1))
     losses = log_sums - np.take_along_axis(logits, targets[0][..., None], axis=-1)[..., 0]
     assert record.ranks[0].loss[0] == pytest.approx(losses.mean(), rel=1e-5)
@@ -216,23 +257,23 @@ def test_a_launch_trains_from_the_folder_on_tokens_of_its_tokenizer(whole, frame
     assert record.environment["tokens_digest"] == text.tokens_digest
 
 
-@pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_transformers_loads_what_is_exported_and_it_is_what_was_trained(whole, tokens, logits, framework: str) -> None:
-    from transformers import AutoConfig, AutoTokenizer
+@each_framework
+@each_trained
+def test_transformers_loads_what_is_exported_and_it_is_what_was_trained(
+    whole, tokens, logits, framework: str, name: str
+) -> None:
+    from transformers import AutoTokenizer
 
-    folder, mine = whole / f"{framework}-export", logits[framework]
-    assert relative_error(reference_logits(folder, tokens), mine["trained"]) < ERROR[framework]
-    assert relative_error(mine["trained"], mine["whole"]) > 1e-3, "it has learned something"
-    about = AutoConfig.from_pretrained(folder)
-    assert (about.n_positions, about.activation_function) == (LENGTH, "gelu_new")
-    old, new = (AutoTokenizer.from_pretrained(each) for each in (whole / "whole", folder))
+    folder, mine = whole / f"{framework}-{name}-export", logits[framework]
+    assert relative_error(reference_logits(folder, tokens), mine[f"trained {name}"]) < ERROR
+    assert relative_error(mine[f"trained {name}"], mine[name]) > 1e-3, "it has learned something"
+    old, new = (AutoTokenizer.from_pretrained(each) for each in (whole / name, folder))
     assert new("def scan_once(x):").input_ids == old("def scan_once(x):").input_ids
 
 
-def test_an_exported_folder_is_where_training_may_start(whole, tokens) -> None:
-    point = point_of(whole, "whole").model_copy(update={"initial_weights": str(whole / "pytorch-export")})
-    record = records_of(whole)["pytorch"]
-    path = whole / "tuned" / "checkpoints" / record.key / f"step-{STEPS:07d}.safetensors"
-    expected, found = read_parameters(str(path), record.point), load_weights(point)
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)
-    assert PRECISIONS["fp32"].parameter_dtype == str(found["token_embedding"].dtype)
+@each_trained
+def test_an_exported_folder_is_where_training_may_start(whole, name: str) -> None:
+    record = records_of(whole)["pytorch", name]
+    point = record.point.model_copy(update={"initial_weights": str(whole / f"pytorch-{name}-export")})
+    expected, found = checkpoint_of(whole, record), load_weights(point)
+    assert found.keys() == expected.keys() and all(np.array_equal(found[key], expected[key]) for key in expected)

@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.errors import DataError, UsageError
+from hvbench.errors import UsageError
 from hvbench.plan.skip import reason_to_skip
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.spec.suite import parse_suite
 from hvbench.training.flops import model_facts
+from hvbench.training.huggingface.families import FAMILIES as FOLDERS
 from hvbench.training.huggingface.families import family_of
 from hvbench.training.memory import KEPT, estimate_memory
 from hvbench.training.optimizers import is_adapted, state_shapes
@@ -70,10 +72,14 @@ def test_a_theta_is_for_families_that_rotate() -> None:
         parse_suite('[point]\nmodel = "tiny"\nrope_theta = 1e6\n', name="s", where="s")
 
 
-def test_folders_of_hugging_face_are_of_gpt2_alone() -> None:
-    assert family_of(Point(model="tiny")).model_type == "gpt2"
-    with pytest.raises(DataError, match="^family llama: folders of Hugging Face are read and written of gpt2 only$"):
-        family_of(Point(model="llama-tiny"))
+@pytest.mark.parametrize("model", ["tiny", "llama-tiny"])
+def test_every_familys_parameters_have_their_tensors_in_a_folder(model: str) -> None:
+    point = Point(model=model)
+    assert FOLDERS.keys() == FAMILIES.keys() and family_of(point).model_type == point.family
+    stored = family_of(point).stored(point)
+    assert stored.keys() == parameter_shapes(point).keys()
+    sizes = {name: sum(math.prod(shape) for _, shape in parts) for name, parts in stored.items()}
+    assert sizes == {name: math.prod(shape) for name, shape in parameter_shapes(point).items()}
 
 
 @pytest.mark.parametrize("is_tied", [True, False])

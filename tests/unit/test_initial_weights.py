@@ -197,7 +197,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read: No such file"),
     "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: must hold an object"),
-    "another family": (config(model_type="bert"), 'model_type "bert", not gpt2'),
+    "another family": (config(model_type="bert"), 'model_type "bert", not gpt2; read are gpt2, llama'),
     "no family": (config(model_type=None), "model_type null, not gpt2"),
     "other sizes": (
         config(n_layer=3, n_embd=16),
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a size in words": (config(n_head="two"), 'n_head = "two": must be a whole number above 0'),
     "another activation": (config(activation_function="relu"), 'activation_function = "relu": computed are gelu, gelu_new'),
     "the other GELU": (config(activation_function="gelu_new"), "fits with -s activation=gelu_tanh"),
-    "another width": (config(n_inner=16), "n_inner 16 (hvbench: 4 n_embd)"),
+    "another width": (config(n_inner=16), "mlp_size 16 (the point: 32); it fits with -s mlp_size=16"),
     "another epsilon": (config(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06 (hvbench: 1e-05)"),
     "unscaled attention": (config(scale_attn_weights=False), "scale_attn_weights false (hvbench: true)"),
     "untied": (config(tie_word_embeddings=False), "lm_head.weight is not its token embedding"),
@@ -268,6 +268,73 @@ def test_a_folder_that_does_not_fit_is_one_line(folder: Path, case: str) -> None
 )
 def test_what_no_point_can_be(fields: dict[str, str], reason: str) -> None:
     assert reason in reason_to_skip(make_point(Path("a"), world_size=2, **fields), world_size=2)
+
+
+# Llama: linear layers the other way round, queries, keys and values apart, an output projection of its own
+
+LLAMA = {
+    **SIZES,
+    "family": "llama",
+    "num_heads": 4,
+    "num_kv_heads": 2,
+    "hidden_size": 16,
+    "mlp_size": 24,
+    "rope_theta": 500.0,
+}
+ROPE = {"rope_type": "default", "rope_theta": 500.0}
+
+
+def write_llama(path: Path, **fields: object) -> tuple[Point, dict[str, np.ndarray]]:
+    """A folder, a point that starts from it, and the weights in it."""
+    point = Point(**{**LLAMA, **fields}, data="synthetic", initial_weights=str(path))
+    random = np.random.default_rng(6)
+    weights = {name: value + random.standard_normal(value.shape) for name, value in initial_weights(point).items()}
+    write_model(path, point, weights, tokenizer=make_byte_tokenizer())
+    return point, {name: value.astype(np.float32) for name, value in weights.items()}
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_llamas_parameters_come_back_from_its_tensors(tmp_path: Path, is_tied: bool) -> None:
+    point, weights = write_llama(tmp_path / "llama", tied_embeddings=is_tied)
+    found, arrays = load_weights(point), load_file(tmp_path / "llama" / MODEL)
+    assert found.keys() == weights.keys() and all(np.array_equal(found[name], weights[name]) for name in weights)
+    assert ("lm_head.weight" in arrays) is not is_tied and len(arrays) == 2 * 9 + 2 + (not is_tied)
+    keys = arrays["model.layers.1.self_attn.k_proj.weight"]
+    assert keys.shape == (8, 16) and np.array_equal(keys.T, weights["block1.attention.qkv.weight"][:, 16:24])
+
+
+REFUSED_LLAMAS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "scaled positions": (config(rope_parameters={**ROPE, "rope_type": "llama3"}), 'rope_type "llama3" (hvbench: "default")'),
+    "of earlier versions": (
+        config(rope_parameters=None, rope_theta=500.0, rope_scaling={"type": "linear"}),
+        'rope_type "linear" (hvbench: "default")',
+    ),
+    "another theta": (config(rope_parameters={**ROPE, "rope_theta": 1e6}), "it fits with -s rope_theta=1000000.0"),
+    "another epsilon": (config(rms_norm_eps=1e-6), "rms_norm_eps 1e-06 (hvbench: 1e-05)"),
+    "biases": (config(attention_bias=True), "attention_bias true (hvbench: false)"),
+    "heads of another size": (config(head_dim=8), "head_dim 8 (hvbench: hidden_size / num_attention_heads)"),
+    "other heads of keys": (config(num_key_value_heads=None), "num_kv_heads 4 (the point: 2); it fits with -s num_kv_heads=4"),
+    "untied": (config(tie_word_embeddings=False), "it fits with -s tied_embeddings=false"),
+    "a head that is tied to nothing": (
+        tensors(lambda arrays: arrays.update({"lm_head.weight": arrays["model.embed_tokens.weight"] + 1})),
+        "lm_head.weight is not its token embedding",
+    ),
+    "no keys": (
+        tensors(lambda arrays: arrays.pop("model.layers.0.self_attn.k_proj.weight")),
+        'lacks the tensor "layers.0.self_attn.k_proj.weight"',
+    ),
+    "a GPT-2": (config(model_type="gpt2"), 'model_type "gpt2", not llama; it fits with -s family=gpt2'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED_LLAMAS)
+def test_a_llama_that_does_not_fit_is_one_line(tmp_path: Path, case: str) -> None:
+    point, _ = write_llama(tmp_path / "llama")
+    change, message = REFUSED_LLAMAS[case]
+    change(tmp_path / "llama")
+    with pytest.raises(DataError) as caught:
+        check_weights(point)
+    assert message in str(caught.value) and str(caught.value).isprintable()
 
 
 # The text is read with the folder's tokenizer

@@ -14,7 +14,7 @@ from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.corpus_cache import BYTE_VOCABULARY
-from hvbench.training.huggingface.families import family_of
+from hvbench.training.huggingface.families import family_of, value_of
 from hvbench.training.huggingface.folder import CONFIG, WEIGHTS
 from hvbench.training.tokenizer_file import identify_tokenizer, read_bytes
 
@@ -25,7 +25,7 @@ def require_exportable(point: Point) -> None:
     """Raise UsageError for a model that transformers has no class for."""
     if point.is_classifier or point.hides_tokens:
         raise UsageError(
-            f"objective {point.objective}: transformers has no GPT-2 that "
+            f"objective {point.objective}: transformers has no {point.family} model that "
             f"{'classifies by the mean over all positions' if point.is_classifier else 'sees what comes after'}; "
             "exported are language models, of objective causal_lm"
         )
@@ -53,10 +53,9 @@ def write_model(folder: Path, point: Point, weights: Mapping[str, np.ndarray], *
     from safetensors.numpy import save
 
     family = family_of(point)
-    tensors = {
-        f"{family.prefix}{family.tensor(name)}": np.asarray(value, dtype=np.float32, order="C")
-        for name, value in weights.items()
-    }
+    tensors: dict[str, np.ndarray] = {}
+    for name, value in weights.items():
+        tensors |= family.split(name, np.asarray(value, dtype=np.float32), point)
     # The metadata is what transformers asks of every file of tensors.
     files: dict[str, bytes] = {CONFIG: json_text(describe_model(point)).encode()}
     files[WEIGHTS] = save(tensors, metadata={"format": "pt"})
@@ -73,17 +72,17 @@ def write_model(folder: Path, point: Point, weights: Mapping[str, np.ndarray], *
 def describe_model(point: Point) -> dict[str, Any]:
     """config.json of the point's model."""
     family = family_of(point)
-    names = {value: name for name, value in reversed(family.activations.items())}
+    sizes = {key: value_of(point, field) for field, key in family.keys.items()}
+    for key, words in family.words.items():
+        sizes[key] = next(word for word, value in words.items() if value == sizes[key])
     return {
         "model_type": family.model_type,
         "architectures": [family.architecture],
         "dtype": "float32",
-        "tie_word_embeddings": True,
         "bos_token_id": None,
         "eos_token_id": None,
-        **{key: getattr(point, field) for field, key in family.sizes.items()},
-        family.activation: names[point.activation],
-        **family.config(point),
+        **sizes,
+        **family.written(point),
     }
 
 

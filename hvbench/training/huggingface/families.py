@@ -1,22 +1,24 @@
 """Families of models that transformers knows and the twins train: config.json's keys, the tensors' names and shapes. Pure.
 
-A family is one entry of FAMILIES. GPT-2's linear layers are stored as [in, out], as hvbench's are.
+A family is one entry of FAMILIES.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hvbench.errors import DataError
+import numpy as np
+
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.training.weights import Shape, parameter_shapes
 
 Config = Mapping[str, Any]
 BLOCK = re.compile(r"block(\d+)\.(.+)")
+RESOLVED = {"num_kv_heads": "kv_heads", "mlp_size": "mlp_width"}  # fields whose value may follow from others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,61 +28,99 @@ class Family:
     model_type: str  # in config.json
     architecture: str  # transformers' class of the language model
     defaults: Config  # key of config.json -> what transformers takes where it is left out
-    sizes: Mapping[str, str]  # field of a point -> the key that says the same
-    activation: str  # the key that names the MLP's activation
-    activations: Mapping[str, str]  # its names -> the point's; the first of each is the one that is written
-    other_computations: Callable[[Config], Iterator[str]]  # what of a config the twins do not compute, in words
+    complete: Callable[[Config], dict[str, Any]]  # what follows from other keys where a config leaves it open
+    keys: Mapping[str, str]  # field of a point -> the key that says the same
+    # Key -> its words -> the point's value, of keys that have others; of two words for a value the first is written.
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    others: Callable[[Config], Iterator[str]]  # what of a config the twins do not compute, in words
+    written: Callable[[Point], dict[str, Any]]  # config.json of a point, without its `keys`
     prefix: str  # of the tensors of a model with a head; without one they have none
-    head: str  # the output projection's tensor, which is tied to the token embedding
-    tensors: Mapping[str, str]  # parameter -> tensor; {} is the block's number
-    buffers: str  # pattern of tensors that hold nothing trained: constants of earlier versions of transformers
-    config: Callable[[Point], dict[str, Any]]  # config.json of a point, without what follows from the entries above
+    tensors: Mapping[
+        str, str | tuple[str, ...]
+    ]  # parameter -> tensor, or several side by side; {} is the block's number
+    is_transposed: bool = False  # linear layers are stored as [out, in], hvbench's are [in, out]
+    head: str = "lm_head.weight"  # the output projection; where it is tied, a file may hold it once more
+    buffers: str = "(?!)"  # pattern of tensors that hold nothing trained: constants of earlier versions of transformers
 
-    @property
-    def positions(self) -> str:
-        """The key of the most tokens of a sequence."""
-        return self.sizes["sequence_length"]
+    def stored(self, point: Point) -> dict[str, list[tuple[str, Shape]]]:
+        """Parameter -> its tensors and their shapes in a file, of all that a folder holds: a classifier's projection is not among them."""
+        found = {}
+        for name, shape in parameter_shapes(point).items():
+            if not name.startswith("classifier."):
+                tensors = self._tensors_of(name)
+                sizes = _parts_of_attention(point) if len(tensors) > 1 else shape[-1:]
+                parts = [(*shape[:-1], size) for size in sizes]
+                found[name] = list(zip(tensors, (self._turned(name, part) for part in parts), strict=True))
+        return found
 
-    def tensor(self, parameter: str) -> str:
-        """The name of a parameter's tensor, without the prefix."""
-        match = BLOCK.fullmatch(parameter)
-        return self.tensors[f"block.{match[2]}"].format(match[1]) if match else self.tensors[parameter]
+    def join(self, name: str, values: list[np.ndarray]) -> np.ndarray:
+        """A parameter from its tensors."""
+        parts = [value.T if self._is_turned(name) else value for value in values]
+        return np.ascontiguousarray(np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0])
 
-    def tensor_shapes(self, point: Point) -> dict[str, tuple[str, Shape]]:
-        """Parameter -> (its tensor, the shape), of all that a folder holds: a classifier's projection is not among them."""
-        shapes = parameter_shapes(point)
-        return {
-            name: (self.tensor(name), shape) for name, shape in shapes.items() if not name.startswith("classifier.")
-        }
+    def split(self, name: str, value: np.ndarray, point: Point) -> dict[str, np.ndarray]:
+        """The tensors of a parameter, by their names in a file."""
+        tensors = self._tensors_of(name)
+        sizes = _parts_of_attention(point) if len(tensors) > 1 else value.shape[-1:]
+        parts = np.split(value, np.cumsum(sizes)[:-1], axis=-1)
+        turned = [part.T if self._is_turned(name) else part for part in parts]
+        names = [tensor if tensor == self.head else f"{self.prefix}{tensor}" for tensor in tensors]
+        return {tensor: np.ascontiguousarray(part) for tensor, part in zip(names, turned, strict=True)}
+
+    def _tensors_of(self, name: str) -> tuple[str, ...]:
+        match = BLOCK.fullmatch(name)
+        found = self.tensors[f"block.{match[2]}" if match else name]
+        several = (found,) if isinstance(found, str) else found
+        return tuple(each.format(match[1]) for each in several) if match else several
+
+    def _is_turned(self, name: str) -> bool:
+        return self.is_transposed and name.endswith(".weight")
+
+    def _turned(self, name: str, shape: Shape) -> Shape:
+        return shape[::-1] if self._is_turned(name) else shape
 
 
 def family_of(point: Point) -> Family:
-    """The family of a point's model; raises DataError where its folders are neither read nor written."""
-    if point.family not in FAMILIES:
-        raise DataError(
-            f"family {point.family}: folders of Hugging Face are read and written of {', '.join(FAMILIES)} only"
-        )
+    """The family of a point's model."""
     return FAMILIES[point.family]
 
 
-def _not_computed_for_gpt2(config: Config) -> Iterator[str]:
-    if config["n_inner"] not in (None, 4 * config["n_embd"]):
-        yield f"n_inner {shorten(config['n_inner'])} (hvbench: 4 n_embd)"
-    fixed = {
+def value_of(point: Point, field: str) -> Any:
+    """What a field of a point means, where it is left open, too."""
+    return getattr(point, RESOLVED.get(field, field))
+
+
+def _parts_of_attention(point: Point) -> tuple[int, int, int]:
+    """Columns of queries, keys and values."""
+    size = point.hidden_size // point.num_heads
+    return point.hidden_size, point.kv_heads * size, point.kv_heads * size
+
+
+def _find_others(config: Config, computed: Config) -> Iterator[str]:
+    for key, value in computed.items():
+        if config[key] != value:
+            yield f"{key} {shorten(config[key])} (hvbench: {shorten(value)})"
+
+
+def _complete_gpt2(config: Config) -> dict[str, Any]:
+    width = config["n_embd"]
+    is_open = config["n_inner"] is None and type(width) is int
+    return {**config, "n_inner": 4 * width if is_open else config["n_inner"]}
+
+
+def _find_others_of_gpt2(config: Config) -> Iterator[str]:
+    computed = {
         "layer_norm_epsilon": 1e-5,
         "scale_attn_weights": True,
         "scale_attn_by_inverse_layer_idx": False,
         "add_cross_attention": False,
     }
-    for key, value in fixed.items():
-        if config[key] != value:
-            yield f"{key} {shorten(config[key])} (hvbench: {shorten(value)})"
+    return _find_others(config, computed)
 
 
-def _describe_gpt2(point: Point) -> dict[str, Any]:
+def _write_gpt2(point: Point) -> dict[str, Any]:
     rates = ("resid_pdrop", "embd_pdrop", "attn_pdrop")
-    inner = None if point.mlp_width == 4 * point.hidden_size else point.mlp_width
-    return {"n_inner": inner, "layer_norm_epsilon": 1e-5, **dict.fromkeys(rates, point.dropout)}
+    return {"layer_norm_epsilon": 1e-5, "tie_word_embeddings": True, **dict.fromkeys(rates, point.dropout)}
 
 
 GPT2 = Family(
@@ -100,18 +140,20 @@ GPT2 = Family(
         "add_cross_attention": False,
         "tie_word_embeddings": True,
     },
-    sizes={
+    complete=_complete_gpt2,
+    keys={
         "num_layers": "n_layer",
         "num_heads": "n_head",
         "hidden_size": "n_embd",
+        "mlp_size": "n_inner",
         "vocab_size": "vocab_size",
         "sequence_length": "n_positions",
+        "activation": "activation_function",
     },
-    activation="activation_function",
-    activations={"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"},
-    other_computations=_not_computed_for_gpt2,
+    words={"activation_function": {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}},
+    others=_find_others_of_gpt2,
+    written=_write_gpt2,
     prefix="transformer.",
-    head="lm_head.weight",
     tensors={
         "token_embedding": "wte.weight",
         "position_embedding": "wpe.weight",
@@ -131,6 +173,92 @@ GPT2 = Family(
         "final_norm.bias": "ln_f.bias",
     },
     buffers=r"h\.\d+\.attn\.(bias|masked_bias)",  # the causal mask, and what it puts in the place of a score
-    config=_describe_gpt2,
 )
-FAMILIES = {family.model_type: family for family in (GPT2,)}
+
+
+def _complete_llama(config: Config) -> dict[str, Any]:
+    rope = config["rope_parameters"] or config["rope_scaling"] or {}
+    rope = rope if isinstance(rope, Mapping) else {"rope_type": rope}
+    theta, heads = rope.get("rope_theta", config["rope_theta"]), config["num_key_value_heads"]
+    return {
+        **config,
+        "num_key_value_heads": config["num_attention_heads"] if heads is None else heads,
+        "rope_theta": float(theta) if type(theta) is int else theta,
+        "rope_type": rope.get("rope_type", rope.get("type", "default")),
+    }
+
+
+def _find_others_of_llama(config: Config) -> Iterator[str]:
+    computed = {
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_type": "default",
+    }
+    yield from _find_others(config, computed)
+    if config["head_dim"] not in (None, config["hidden_size"] // config["num_attention_heads"]):
+        yield f"head_dim {shorten(config['head_dim'])} (hvbench: hidden_size / num_attention_heads)"
+
+
+def _write_llama(point: Point) -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": point.rope_theta}
+    return {"hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_parameters": rope, "attention_dropout": point.dropout}
+
+
+LLAMA = Family(
+    model_type="llama",
+    architecture="LlamaForCausalLM",
+    defaults={
+        "vocab_size": 32000,
+        "max_position_embeddings": 2048,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": None,
+        "head_dim": None,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 10_000.0,
+        "rope_parameters": None,
+        "rope_scaling": None,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+    },
+    complete=_complete_llama,
+    keys={
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "num_kv_heads": "num_key_value_heads",
+        "hidden_size": "hidden_size",
+        "mlp_size": "intermediate_size",
+        "vocab_size": "vocab_size",
+        "sequence_length": "max_position_embeddings",
+        "tied_embeddings": "tie_word_embeddings",
+        "rope_theta": "rope_theta",
+    },
+    others=_find_others_of_llama,
+    written=_write_llama,
+    prefix="model.",
+    tensors={
+        "token_embedding": "embed_tokens.weight",
+        "output_embedding": "lm_head.weight",
+        "block.norm1.gain": "layers.{}.input_layernorm.weight",
+        "block.attention.qkv.weight": (
+            "layers.{}.self_attn.q_proj.weight",
+            "layers.{}.self_attn.k_proj.weight",
+            "layers.{}.self_attn.v_proj.weight",
+        ),
+        "block.attention.out.weight": "layers.{}.self_attn.o_proj.weight",
+        "block.norm2.gain": "layers.{}.post_attention_layernorm.weight",
+        "block.mlp.gate.weight": "layers.{}.mlp.gate_proj.weight",
+        "block.mlp.up.weight": "layers.{}.mlp.up_proj.weight",
+        "block.mlp.down.weight": "layers.{}.mlp.down_proj.weight",
+        "final_norm.gain": "norm.weight",
+    },
+    is_transposed=True,
+    buffers=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",  # the rotary frequencies
+)
+FAMILIES = {family.model_type: family for family in (GPT2, LLAMA)}
