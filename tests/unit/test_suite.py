@@ -136,7 +136,10 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
         ("point = {learning_rate = -inf}", "[point]: learning_rate = -Infinity: must be a finite number"),
         ("point = {seed = 2020-01-01}", '[point]: seed = "date": must be a valid integer'),
         (r'point = {data = "a\nb"}', r'[point]: data = "a\nb": must be text without control characters'),
-        ('point = {model = ["tiny"]}', "[point]: model = ['tiny']: must be 'tiny', 'small', 'gpt2' or 'gpt2-medium'"),
+        (
+            'point = {model = ["tiny"]}',
+            "[point]: model = ['tiny']: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny' or 'llama-1b'",
+        ),
         ("axes = {precision = []}", "[axes] precision = []: an axis needs at least one value"),
         ('axes = {precision = "bf16"}', '[axes] precision = "bf16": must be a list, for example precision = ["bf16"]'),
         ("axes = {seed = [1, 2, 1]}", "[axes] seed: 1 is listed twice"),
