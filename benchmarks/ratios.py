@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -157,13 +156,13 @@ def describe_launches(chosen: Sequence[Launch]) -> Row:
 
 
 def peak_bytes(launches: Sequence[Launch]) -> float:
-    """Median over launches of the peak resident memory of the process."""
-    return median(each["peak_rss_bytes"] for each in launches)
+    """The peak resident memory of the process, the largest over launches: a high-water mark."""
+    return max(each["peak_rss_bytes"] for each in launches)
 
 
 def growth_bytes(launches: Sequence[Launch]) -> float:
-    """Median over launches of what building and training added to it; 0 where a launch does not say what was there before."""
-    return median(each["peak_rss_bytes"] - each.get("base_rss_bytes", each["peak_rss_bytes"]) for each in launches)
+    """The most that building and training added to it in a launch; 0 where one does not say what was there before."""
+    return max(each["peak_rss_bytes"] - each.get("base_rss_bytes", each["peak_rss_bytes"]) for each in launches)
 
 
 def ratio_rows(launches: Sequence[Launch], question: Question) -> list[Row]:
@@ -206,6 +205,7 @@ def memory_rows(launches: Sequence[Launch]) -> list[Row]:
                     **describe_case(same),
                     "twin": pair[0],
                     "peer": pair[1],
+                    "n": min(map(len, sides)),
                     "peak, twin/peer": f"{ratio:.2f}",
                     "growth, twin/peer": f"{growth[0] / growth[1]:.2f}" if all(growth) else "",
                     "bar": "" if bar is None else f"at most {bar:g}: {'reached' if ratio <= bar else 'missed'}",

@@ -37,6 +37,8 @@ NO_INTERVAL = {
     "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
     "estimate / peak - 1 (%)", "all-reduce on the wire (MiB)",
+    "growth (MiB)", "peak, twin/peer", "growth, twin/peer",  # of benchmarks/peers.py: of high-water marks
+    "bar",  # what a figure beside it is held to
     "overflows",  # a count of one parity check
     "skipped steps", "own gradients", "on the wire",  # counted over all launches, not estimated
     "global batch", "looks",  # computed from the point; a count of what the interval beside it rests on
