@@ -58,7 +58,7 @@ class Kept:
         }
     )
     attention_values: int = 1  # of S H T per block, of plain attention
-    plain_values: int = 11  # of S H T, once, while plain attention is computed
+    plain_values: int = 15  # of S H T, once, while plain attention is computed
     once_values: int = 20  # of S W, once, beside what is kept
     strip_rows: int = 256  # R of fused attention, which keeps them of one strip alone; 0: a kernel that keeps none
     strip_values: int = 5  # of H R T per sample, once, while a strip is computed

@@ -32,7 +32,7 @@ products, c of S W and m of S M, with M = 4 W in GPT-2:
                 attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does fused attention of one strip, of
                 R = 256 rows. Longer sequences need 5 H R T values a sample, for one block. u = 0.
 
-Plain attention has 7 (PyTorch) or 11 (TensorFlow) more matrices of S H T while one block is computed and differentiated.
+Plain attention has 7 (PyTorch) or 15 (TensorFlow) more matrices of S H T while one block is computed and differentiated.
 
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
