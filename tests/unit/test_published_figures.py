@@ -54,7 +54,7 @@ NO_INTERVAL_IN_CSV = {
     "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
     "allreduce_bytes", "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
-    "timed_steps",  # a count
+    "timed_steps", "longest_sequence_length",  # counts
     "underflows_share", "zeros_share", "overflows_share", "underflow_norm_share",  # counted in one training of a seed
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
 }  # fmt: skip

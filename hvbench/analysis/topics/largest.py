@@ -38,6 +38,7 @@ from hvbench.spec.sizes import show_memory
 from hvbench.training.memory import estimate_largest
 
 NAME = "largest"
+RATE = ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high")
 MEBIBYTE = 2**20
 FIELDS = {
     "micro_batch_size": "micro-batch",
@@ -174,7 +175,7 @@ def _raw(each: Largest, name: str) -> dict[str, Any]:
         "estimated_largest": each.estimate,
         "memory_limit_bytes": each.limit_bytes,
         "peak_rss_bytes": each.peak_bytes,
-        "tokens_per_second": None if each.row is None else each.row["tokens_per_second"],
+        **{name: None if each.row is None else each.row[name] for name in RATE},
         "launches_ok": 0 if each.row is None else each.row["launches_ok"],
     }
 

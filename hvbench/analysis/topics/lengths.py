@@ -27,6 +27,7 @@ from hvbench.spec.sizes import show_memory
 
 NAME, AXIS = "lengths", "sequence_length"
 PEAK = "peak_rss_bytes"
+RATE = ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high")
 MEMORY = Speed(
     metric=PEAK, column=PEAK, unit="MiB", scale=2**-20, quantity="memory", title="peak memory of a rank (MiB)"
 )
@@ -114,7 +115,7 @@ def length_table(run: Run) -> Table:
         data.append(
             {axis: each.values.get(axis) for axis in AXES if axis in each.values}
             | {"longest_sequence_length": each.tokens or None, "too_long_sequence_length": each.too_long}
-            | {name: None if row is None else row[name] for name in (PEAK, "tokens_per_second", "launches_ok")}
+            | {name: None if row is None else row[name] for name in (PEAK, *RATE, "launches_ok")}
         )
     bound = ", ".join(head_axis(name) for name in run.bound_axes.get(AXIS, ()))
     together = (
