@@ -50,7 +50,9 @@ def count_from_text(searched: Searched, search: Search) -> int:
     """The largest value, up to `at_most`, of which the text fills a batch however it is cut. Raises DataError where not even 1 is."""
     point = searched.with_value(search, 1)
     text = corpus.prepare(point.data, **point.tokenization)
-    make_batches(point, text, rank=0)
+    batches = make_batches(point, text, rank=0)
+    if search.largest == "micro_batch_size":
+        return min(searched.at_most, batches.samples_per_epoch // point.global_batch_size)
 
     def is_too_large(value: int) -> bool:
         try:

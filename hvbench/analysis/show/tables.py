@@ -11,7 +11,7 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import PRESET_SIZES, are_scripts, stated_axes, varying_axes
 from hvbench.analysis.show.cells import NOT_AVAILABLE, Row, head_axis, show_axis
-from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest
+from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest, with_interval
 from hvbench.analysis.stats.seeds import OF_SEEDS
 from hvbench.records.record import NOT_PROVEN
 
@@ -92,8 +92,11 @@ def build_table(layout: Layout, points: pd.DataFrame, *, summary: pd.DataFrame) 
         if any(column.text(row) != NOT_AVAILABLE and _has_interval(row, column.metric) for row in rows)
     ]
     shown = [*leading, launches, *known, *([status] if layout.has_status else [])]
-    ends = {metric: ("",) if ESTIMATORS[metric] is take_largest else ("", "_low", "_high") for metric in layout.metrics}
-    raw = [f"{metric}{end}" for metric in layout.metrics for end in ends[metric]]
+    raw = [
+        key
+        for metric in layout.metrics
+        for key in ([metric] if ESTIMATORS[metric] is take_largest else with_interval(metric))
+    ]
     return Table(
         name=layout.name,
         title=layout.title,

@@ -196,7 +196,7 @@ def summarize_launches(points: pd.DataFrame) -> pd.DataFrame:
         "loss_digests",
     ]
     names += ["target_loss", "target", "timed_steps"]
-    names += [f"{name}{suffix}" for name in ESTIMATORS for suffix in ("", "_low", "_high")]
+    names += [key for name in ESTIMATORS for key in with_interval(name)]
     kinds = {name: points[name].dtype for name in axes}
     return sort_points(pd.DataFrame(rows, columns=names).astype(kinds)).reset_index(drop=True)
 
@@ -267,11 +267,16 @@ def sort_points(points: pd.DataFrame) -> pd.DataFrame:
     return points.loc[pd.DataFrame(ranked, index=points.index).sort_values(axes, kind="stable").index]
 
 
+def with_interval(metric: str) -> tuple[str, str, str]:
+    """The keys of a metric in a row of `summarize_launches`: its centre, and the ends of its interval."""
+    return metric, f"{metric}_low", f"{metric}_high"
+
+
 def read_estimate(row: Mapping[str, Any], metric: str) -> Estimate | None:
     """The estimate of `metric` in a row of `summarize_launches`, or None where it is missing; `n` counts seeds where they are what it rests on."""
     if pd.isna(row[metric]):
         return None
-    low, high = (None if pd.isna(row[f"{metric}{end}"]) else float(row[f"{metric}{end}"]) for end in ("_low", "_high"))
+    low, high = (None if pd.isna(row[key]) else float(row[key]) for key in with_interval(metric)[1:])
     n = row["seeds_ok"] if is_by_seed(metric, seeds=int(row["seeds_ok"])) else row["launches_ok"]
     return Estimate(centre=float(row[metric]), low=low, high=high, n=int(n))
 

@@ -27,7 +27,7 @@ from hvbench.analysis.show.tables import (
     show_axes,
 )
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call
-from hvbench.analysis.stats.estimates import summary_of, summary_rows
+from hvbench.analysis.stats.estimates import summary_of, summary_rows, with_interval
 from hvbench.analysis.topics.forests import draw_family, side_of
 from hvbench.analysis.topics.parity.stamps import are_comparable
 from hvbench.analysis.topics.questions import asks_for_the_fastest, was_launched_once
@@ -42,7 +42,6 @@ from hvbench.analysis.topics.throughput.plot import plot_axes
 from hvbench.analysis.topics.topic import Need, Topic, never
 
 NAME = "frameworks"
-ENDS = ("", "_low", "_high")
 
 show_rate = show_spread(RATE)
 
@@ -148,10 +147,10 @@ def _raw(pairs: list[PointContrast]) -> pd.DataFrame:
             "framework": pair.one["framework"],
             "point_id": pair.one["point_id"],
             "rounds": pair.contrast.rounds,
-            **{f"{RATE}{end}": pair.one[f"{RATE}{end}"] for end in ENDS},
+            **{key: pair.one[key] for key in with_interval(RATE)},
             "other_framework": pair.other["framework"],
             "other_point_id": pair.other["point_id"],
-            **{f"other_{RATE}{end}": pair.other[f"{RATE}{end}"] for end in ENDS},
+            **{f"other_{key}": pair.other[key] for key in with_interval(RATE)},
             "ratio": pair.contrast.ratio,
             "ratio_low": pair.contrast.low,
             "ratio_high": pair.contrast.high,
@@ -160,7 +159,7 @@ def _raw(pairs: list[PointContrast]) -> pd.DataFrame:
         }
         for pair in pairs
     ]
-    figures = [f"{name}{end}" for name in (RATE, f"other_{RATE}", "ratio") for end in ENDS]
+    figures = [key for name in (RATE, f"other_{RATE}", "ratio") for key in with_interval(name)]
     columns = [
         "framework",
         "other_framework",

@@ -27,7 +27,7 @@ from hvbench.analysis.show.panels import (
 )
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, show_axes
-from hvbench.analysis.stats.estimates import summary_rows
+from hvbench.analysis.stats.estimates import summary_rows, with_interval
 from hvbench.analysis.topics.questions import searched_field
 from hvbench.analysis.topics.topic import Need, Topic
 from hvbench.records.environment import native_fact
@@ -38,7 +38,7 @@ from hvbench.spec.sizes import show_memory
 from hvbench.training.memory import estimate_largest
 
 NAME = "largest"
-RATE = ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high")
+RATE = with_interval("tokens_per_second")
 MEBIBYTE = 2**20
 FIELDS = {
     "micro_batch_size": "micro-batch",

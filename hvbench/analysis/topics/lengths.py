@@ -18,7 +18,7 @@ from hvbench.analysis.show.effects import PAIRS, Sides, describe_family, describ
 from hvbench.analysis.show.panels import STYLES, describe_value, emulated_precisions
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Table, are_numbers, describe_constants, head_axes, show_axes
-from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.stats.estimates import summary_of, with_interval
 from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import asked_rows, by_framework, measured_rows, pair_values
 from hvbench.analysis.topics.throughput.plot import plot_figure
@@ -27,7 +27,7 @@ from hvbench.spec.sizes import show_memory
 
 NAME, AXIS = "lengths", "sequence_length"
 PEAK = "peak_rss_bytes"
-RATE = ("tokens_per_second", "tokens_per_second_low", "tokens_per_second_high")
+RATE = with_interval("tokens_per_second")
 MEMORY = Speed(
     metric=PEAK, column=PEAK, unit="MiB", scale=2**-20, quantity="memory", title="peak memory of a rank (MiB)"
 )

@@ -43,7 +43,7 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.show.tables import is_number
 from hvbench.analysis.show.value_axis import limit_values
 from hvbench.analysis.stats.confidence import CONFIDENCE
-from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.stats.estimates import summary_of, with_interval
 
 THROUGHPUT_AXES = {  # axis: (the plot's question, the label of its x axis)
     "micro_batch_size": ("Does throughput rise with the micro-batch?", "micro-batch (samples)"),
@@ -65,7 +65,7 @@ def describe_axis(axis: str) -> tuple[str, str]:
     return THROUGHPUT_AXES.get(axis) or (f"What does {plain_name(axis)} do to the speed?", plain_name(axis))
 
 
-DRAWN, ENDS = "drawn", ("", "_low", "_high")  # columns of what is drawn
+DRAWN = "drawn"  # the column of what is drawn
 MAX_INCHES = 16.0  # of a panel's width
 ROW_AXES = ("precision", "compression", "gradient_accumulation_steps", "micro_batch_size")
 
@@ -151,13 +151,14 @@ def _limit_rates(figure: Figure, panels: Sequence[Axes], rates: pd.Series, summa
 
 def _pick_columns(run: Run, speed: Speed) -> pd.DataFrame:
     """What is drawn of the summary: the axes that vary, the speed and its interval."""
-    figures = [f"{speed.column}{end}" for end in ENDS]
+    figures = with_interval(speed.column)
     return summary_of(run)[list(dict.fromkeys([*run.varying_axes, "framework", "launches_ok", *figures]))].copy()
 
 
 def _scale_speeds(frame: pd.DataFrame, speed: Speed) -> pd.DataFrame:
     """The frame with its speeds, and their intervals, as columns `DRAWN` in the unit that is shown."""
-    names = {f"{speed.column}{end}": f"{DRAWN}{end}" for end in ENDS if f"{speed.column}{end}" in frame}
+    drawn = zip(with_interval(speed.column), with_interval(DRAWN), strict=True)
+    names = {column: shown for column, shown in drawn if column in frame}
     renamed = frame.rename(columns=names)
     renamed[list(names.values())] = renamed[list(names.values())].astype("float64") * speed.scale
     return renamed
