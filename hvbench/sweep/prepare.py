@@ -119,16 +119,7 @@ def _prepare(
         run = continue_run(before, run, changes=changes)
     check_checkpoints(plan, suite.measure)
     is_open = suite.measure.precision_target is not None or suite.search is not None
-    read = {
-        "initial_weights": check_initial_weights(plan, observer, is_open=is_open),
-        "data": check_data(plan, observer, is_open=is_open),
-    }
-    for key, what in (("initial_weights", "what it starts from "), ("data", "its text ")):
-        known = before.get(key) if before else None
-        if isinstance(known, Mapping):
-            changes = find_changes({key: known}, {key: read[key]})
-            require_unchanged(changes, what, path=folder.path, force=options.force)
-            read[key] = {**known, **read[key]}
+    read = check_inputs(plan, before, folder, options, observer=observer, is_open=is_open)
     folder.write_run({**run, **{key: found for key, found in read.items() if found or key == "data"}})
     if turns.line:
         observer.prepare(turns.line)
@@ -208,6 +199,32 @@ def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
     for job in plan.jobs:
         if job.point.initial_checkpoint:
             check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
+
+
+def check_inputs(
+    plan: Plan,
+    before: Mapping[str, Any] | None,
+    folder: RunFolder,
+    options: SweepOptions,
+    *,
+    observer: Observer,
+    is_open: bool,
+) -> dict[str, dict[str, Any]]:
+    """What run.json says of the texts and the weights that are read, those of earlier sessions (`before`) included.
+
+    Raises DataError where one cannot be read, UsageError where it has changed since and `options` do not force it.
+    """
+    read = {
+        "initial_weights": check_initial_weights(plan, observer, is_open=is_open),
+        "data": check_data(plan, observer, is_open=is_open),
+    }
+    for key, what in (("initial_weights", "what it starts from "), ("data", "its text ")):
+        known = before.get(key) if before else None
+        if isinstance(known, Mapping):
+            changes = find_changes({key: known}, {key: read[key]})
+            require_unchanged(changes, what, path=folder.path, force=options.force)
+            read[key] = {**known, **read[key]}
+    return read
 
 
 def check_initial_weights(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, dict[str, str]]:
