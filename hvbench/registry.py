@@ -55,6 +55,7 @@ class Kept:
         default_factory=lambda: {
             "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(2, 2)),
             "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(4, 1)),
+            "bert": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(2, 2)),
         }
     )
     attention_values: int = 1  # of S H T per block, of plain attention

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from hvbench.spec.knob import AnyPoint, Count, Knob, Part, Text, needs_one_of
+from hvbench.spec.model import FAMILIES
 
 MADE_HERE = ("stdlib", "synthetic")  # texts whose encoding is known
 
@@ -66,7 +67,7 @@ def _starts_twice(point: AnyPoint) -> str | None:
     if point.initial_weights and (point.initial_checkpoint or point.is_pretrained):
         other = "pretraining" if point.is_pretrained else "initial_checkpoint"
         return f"initial_weights and {other} both say where training starts: set one of them"
-    if point.initial_weights and point.hides_tokens:
+    if point.initial_weights and point.hides_tokens and not FAMILIES[point.family].is_bidirectional:
         return f"initial_weights are of a causal language model, which {point.objective} would show what comes after"
     return None
 

@@ -135,7 +135,8 @@ class Part(Spec):
             return values
         filled: dict[str, Any] = {}
         for name, presets in presets_of(cls).items():
-            filled |= presets.get(str(values.get(name, cls.model_fields[name].default)), {})
+            chosen = values.get(name, filled.get(name, cls.model_fields[name].default))
+            filled |= {key: value for key, value in presets.get(str(chosen), {}).items() if key in cls.model_fields}
         return filled | dict(values)
 
 

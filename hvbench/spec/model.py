@@ -22,6 +22,13 @@ class Family:
     can_share_keys: bool  # several query heads may attend to the same keys and values
     can_be_untied: bool  # the output projection may be a matrix of its own
     mlp_ratio: tuple[int, int]  # of the MLP's width to the residual stream's, rounded up to MLP_MULTIPLE
+    norm_epsilon: float = 1e-5  # beside the variance, or the mean square
+    # Norms are of sums: of the embeddings', and of each half of a block with what it was given. Else they come before each half, and
+    # one comes last.
+    norms_sums: bool = False
+    is_bidirectional: bool = False  # every position attends to all others: it cannot predict the next token
+    has_segments: bool = False  # an embedding of their own tells the two texts of a pair apart
+    has_heads: bool = False  # a layer and a norm before the logits, which have a bias, and a pooler before a classifier
 
 
 MLP_MULTIPLE = 32
@@ -45,6 +52,21 @@ FAMILIES = {
         can_share_keys=True,
         can_be_untied=True,
         mlp_ratio=(8, 3),  # a gated MLP has three matrices: as many values as two of 4 W (arXiv:2002.05202, section 3)
+    ),
+    # Devlin et al., arXiv:1810.04805; what the paper leaves open is that of github.com/google-research/bert
+    "bert": Family(
+        title="BERT",
+        has_biases=True,
+        learns_positions=True,
+        is_gated=False,
+        can_share_keys=False,
+        can_be_untied=False,
+        mlp_ratio=(4, 1),
+        norm_epsilon=1e-12,
+        norms_sums=True,
+        is_bidirectional=True,
+        has_segments=True,
+        has_heads=True,
     ),
 }
 UNGATED = tuple(name for name, family in FAMILIES.items() if not family.is_gated)
@@ -82,13 +104,33 @@ MODEL_PRESETS: dict[str, Mapping[str, Any]] = {
         "sequence_length": 2048,
         "rope_theta": 500_000.0,
     },
+    "bert-tiny": {
+        "family": "bert",
+        "num_layers": 2,
+        "num_heads": 2,
+        "hidden_size": 32,
+        "vocab_size": 256,
+        "sequence_length": 32,
+    },
+    "bert-base": {
+        "family": "bert",
+        "num_layers": 12,
+        "num_heads": 12,
+        "hidden_size": 768,
+        "vocab_size": 30522,
+        "sequence_length": 512,
+    },
+}
+# What a family means by itself.
+FAMILY_PRESETS: dict[str, Mapping[str, Any]] = {
+    name: {"objective": "masked_lm"} for name, family in FAMILIES.items() if family.is_bidirectional
 }
 
 GPT2_PRESETS = tuple(name for name, sizes in MODEL_PRESETS.items() if "family" not in sizes)
 
 
 def _name_activation(text: str) -> str:
-    return {"gelu": "exact GELU", "gelu_tanh": "GELU by its tanh form"}.get(text, text)
+    return {"gelu": "exact GELU", "gelu_tanh": "GELU by its tanh form", "relu": "ReLU"}.get(text, text)
 
 
 def _heads_do_not_fit(point: AnyPoint) -> str | None:
@@ -120,15 +162,16 @@ class ModelPart(Part):
     """A preset of sizes, and the family and sizes, each of which may be set by hand."""
 
     title = "Model"
-    presets = {"model": MODEL_PRESETS}
+    presets = {"model": MODEL_PRESETS, "family": FAMILY_PRESETS}
 
     model: Annotated[Literal[*MODEL_PRESETS], Knob(column=1, in_words="{}".format)] = Field(
         "small", description="preset of the family and sizes below"
     )
     family: Literal[*FAMILIES] = Field(
-        "gpt2", description="llama: RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases"
+        "gpt2",
+        description="llama: RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases; bert: an encoder with norms of sums",
     )
-    num_layers: Count = Field(description="decoder blocks")
+    num_layers: Count = Field(description="blocks of attention and MLP")
     num_heads: Annotated[Count, Knob(impossible=_heads_do_not_fit)] = Field(
         description="attention heads; divides hidden_size"
     )
@@ -156,8 +199,10 @@ class ModelPart(Part):
     )
 
     activation: Annotated[
-        Literal["gelu", "gelu_tanh"], Knob(in_words=_name_activation, needs=(needs_one_of("family", UNGATED),))
-    ] = Field("gelu", description="of the MLP: exact GELU, or its tanh form, which published GPT-2 weights are for")
+        Literal["gelu", "gelu_tanh", "relu"], Knob(in_words=_name_activation, needs=(needs_one_of("family", UNGATED),))
+    ] = Field(
+        "gelu", description="of the MLP: exact GELU, its tanh form, which published GPT-2 weights are for, or ReLU"
+    )
 
     @property
     def kv_heads(self) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hvbench.spec.knob import AnyPoint, Knob, Part, needs_one_of
+from hvbench.spec.model import FAMILIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,19 @@ OBJECTIVES = {
 LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_classification)
 
 
+def _describe_what_is_shown(family: str, field: str, allowed: str) -> str:
+    return f"family {family} shows every position all others, the next token among them: {field} must be {allowed}"
+
+
+def _shows_the_next_token(point: AnyPoint) -> str | None:
+    if FAMILIES[point.family].is_bidirectional and OBJECTIVES[point.objective].is_causal:
+        return _describe_what_is_shown(point.family, "objective", "masked_lm or classification")
+    return None
+
+
 def _pretraining_for_no_classifier(point: AnyPoint) -> str | None:
+    if point.is_pretrained and FAMILIES[point.family].is_bidirectional and OBJECTIVES[point.pretraining].is_causal:
+        return _describe_what_is_shown(point.family, "pretraining", "masked_lm")
     if point.is_pretrained and (not point.is_classifier or point.initial_checkpoint):
         return f"pretraining {point.pretraining} comes before classification, from the seed"
     return None
@@ -47,8 +60,9 @@ class ObjectivePart(Part):
 
     title = "Objective"
 
-    objective: Literal[*OBJECTIVES] = Field(
-        "causal_lm", description="the next token, hidden ones (BERT), or the package that a chunk comes from"
+    objective: Annotated[Literal[*OBJECTIVES], Knob(impossible=_shows_the_next_token)] = Field(
+        "causal_lm",
+        description="the next token, hidden ones (the default of family bert), or the package that a chunk comes from",
     )
     num_classes: Annotated[int, Field(ge=2, le=1000), Knob(needs=(OF_CLASSES,))] = Field(
         8, description="of classification: the largest packages"
@@ -78,6 +92,8 @@ class ObjectivePart(Part):
     @property
     def is_causal(self) -> bool:
         """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        if FAMILIES[self.family].is_bidirectional:
+            return False
         if self.initial_weights:  # of a causal language model
             return True
         learned = (self.objective, self.pretraining) if self.is_pretrained else (self.objective,)

@@ -7,6 +7,7 @@ import math
 from hvbench.records.record import ModelFacts
 from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.weights import block_layers, parameter_shapes
@@ -17,9 +18,9 @@ def model_facts(point: Point) -> ModelFacts:
 
     FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
     masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of queries of size Q and T tokens. N is the
-    number of parameters without learned positions; the token embedding counts once where it is also the output projection, and not at
-    all, as a lookup, where that is a matrix of its own. For a classifier neither the embedding counts nor the projection, which runs
-    once a sample.
+    number of parameters without learned positions and segments; the token embedding counts once where it is also the output projection, and
+    not at all, as a lookup, where that is a matrix of its own. For a classifier neither the embedding counts nor its projection and
+    pooler, which run once a sample.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
     sizes = {
@@ -27,9 +28,10 @@ def model_facts(point: Point) -> ModelFacts:
     }
     block = sum(size for name, size in sizes.items() if name.startswith("block0."))
     parameters = sum(sizes.values()) + (point.num_layers - 1) * block
-    parameters_in_flops = parameters - sizes.get("position_embedding", 0)
+    parameters_in_flops = parameters - sizes.get("position_embedding", 0) - sizes.get("segment_embedding", 0)
     if point.is_classifier:
-        parameters_in_flops -= sizes["token_embedding"] + sizes["classifier.weight"] + sizes["classifier.bias"]
+        once = sum(size for name, size in sizes.items() if name.startswith(("pooler.", "classifier.")))
+        parameters_in_flops -= sizes["token_embedding"] + once
     elif not point.tied_embeddings:
         parameters_in_flops -= sizes["token_embedding"]
     attention = attention_flops_per_token(point, point.sequence_length)
@@ -65,8 +67,8 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
     T is `length`, as above.
     Of a block forward, per token: 2 for each value of its linear layers' weights (of GPT-2 24 W^2, W = hidden_size, where 8 W^2 are of
     attention's own layers) and 4 W T of attention. The last product of what is recomputed is not: nothing reads its result (8 W^2 of a
-    block of GPT-2, 2 W^2 of attention). Where nothing is compiled it runs all the same, if a mask of dropout is drawn behind it, or if
-    oneDNN's products are chosen, which keep their operands when they are done.
+    block of GPT-2, 2 W^2 of attention), unless a norm of it and what it is added to comes behind. Where nothing is compiled it runs all the same,
+    if a mask of dropout is drawn behind it, or if oneDNN's products are chosen, which keep their operands when they are done.
     Added to the model's FLOPs they are the hardware's of HFU (Korthikanti et al., arXiv:2205.05198, section 6.3).
     Not counted are the scores that fused attention computes again in its backward pass, up to 2 W T a block: no choice of a point's,
     they are FLOPs of the kernel and not of the training, as FlashAttention-2 has it (arXiv:2307.08691, sections 4.1 and 4.2).
@@ -82,4 +84,5 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
         return 0
     is_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
     repeats_last = point.compile == "none" and (is_in_order or point.gemm == "onednn")
+    repeats_last = repeats_last or FAMILIES[point.family].norms_sums
     return point.num_layers * (sum(again) + 4 * width * length - (0 if repeats_last else again[-1]))

@@ -8,24 +8,49 @@ the seed, the split and the sample's number.
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
+from hvbench.errors import DataError
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
+from hvbench.training.tokenizer_file import load_tokenizer
 
 IGNORED = -1  # target of a position that does not count in the loss
 
 CHOSEN_SHARE = 0.15
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
-# NUL, which occurs in no text (`text` refuses files with it): as a byte, and as a token of the BPE, whose first 256 tokens
-# are the bytes in the order of GPT-2's alphabet: the 188 printable ones, then the others from 0 on.
-MASK_BYTE = 0
-MASK_TOKEN = 188
+# BERT's special tokens, by its names: bytes that occur in no text, NUL (`text` refuses files with it) and one that is no part of UTF-8.
+# In the BPE, whose first 256 tokens are the bytes in the order of GPT-2's alphabet (the 188 printable ones, then the others
+# from 0 on), they have other numbers; a tokenizer.json of bytes that does not name them has GPT-2's letters for these bytes.
+MASK, CLASS = "[MASK]", "[CLS]"
+SPECIAL_BYTES = {MASK: 0x00, CLASS: 0xFF}
+SPECIAL_TOKENS = {MASK: 188, CLASS: 187}
+SPECIAL_LETTERS = {MASK: "\u0100", CLASS: "\u00ff"}
 
 
-def mask_token(vocab_size: int) -> int:
-    """The mask token; no text contains it."""
-    return MASK_BYTE if vocab_size == 256 else MASK_TOKEN
+def special_names(point: Point) -> list[str]:
+    """The special tokens that the samples of a point hold."""
+    reads_class = point.is_classifier and FAMILIES[point.family].has_heads
+    return [MASK] * point.hides_tokens + [CLASS] * reads_class
+
+
+def special_token(name: str, point: Point) -> int:
+    """The number of `[MASK]` or `[CLS]`, which no text contains. Raises DataError where the point's tokenizer has no such token."""
+    if point.tokenizer and point.data != "synthetic":
+        return _find_token(point.tokenizer, name, vocab_size=point.vocab_size)
+    return (SPECIAL_BYTES if point.vocab_size == 256 else SPECIAL_TOKENS)[name]
+
+
+@cache
+def _find_token(path: str, name: str, *, vocab_size: int) -> int:
+    tokenizer = load_tokenizer(path, vocab_size=vocab_size)
+    for word in (name, SPECIAL_LETTERS[name]):
+        if (number := tokenizer.token_to_id(word)) is not None:
+            return number
+    raise DataError(f"{path}: has no token {name}, which the samples need; use the tokenizer of a BERT")
 
 
 def chosen_tokens(sequence_length: int) -> int:
@@ -49,6 +74,7 @@ def mask_samples(
         Inputs [samples, T] and targets [samples, T], int32; targets are IGNORED where no token was chosen.
     """
     inputs, targets = tokens.astype(np.int32), np.full(tokens.shape, IGNORED, dtype=np.int32)
+    mask = special_token(MASK, point)
     for row, number in enumerate(numbers):
         random = np.random.Generator(np.random.PCG64([point.seed, stream, int(number)]))
         length = tokens.shape[1] if counts is None else int(counts[row])
@@ -56,9 +82,7 @@ def mask_samples(
         places = random.permutation(length)[:count]
         targets[row, places] = tokens[row, places]
         kind = random.random(count)
-        replaced = np.where(
-            kind < MASK_SHARE, mask_token(point.vocab_size), random.integers(point.vocab_size, size=count)
-        )
+        replaced = np.where(kind < MASK_SHARE, mask, random.integers(point.vocab_size, size=count))
         is_kept = kind >= MASK_SHARE + RANDOM_SHARE
         inputs[row, places] = np.where(is_kept, tokens[row, places], replaced)
     return inputs, targets

@@ -34,6 +34,9 @@ products, c of S W and m of S M, with M = 4 W in GPT-2:
 
 Plain attention has 7 (PyTorch) or 15 (TensorFlow) more matrices of S H T while one block is computed and differentiated.
 
+BERT keeps as much as GPT-2: a norm of a sum has the same input and output as one before the next half. Its head before the logits keeps once what a norm
+and an activation of W values keep.
+
 With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fused (3 S H T: probabilities, their mask,
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
 
@@ -43,7 +46,7 @@ it is recomputed, one block has all of them. Where whole blocks are, the gradien
 take the place of what later blocks have freed.
 
 On a CPU the estimate was within 10 % of 42 of 44 measured launches of GPT-2, of 512 to 8,192 tokens, fp32 and native bf16, recomputed and not, with
-plain attention and whole logits as well (docs/measurements.md). Llama, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
+plain attention and whole logits as well (docs/measurements.md). Llama, BERT, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.exchange import STRATEGIES
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.loss_chunks import loss_chunk
@@ -151,6 +155,8 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
     masks = int(tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES) if point.dropout else 0
     attention = value_bytes(point.hidden_size, block.attention) + masks + matrix_bytes
     rest = value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.mlp_width, block.mlp) + masks
+    if FAMILIES[point.family].has_heads and not point.is_classifier:
+        once += value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.hidden_size, block.mlp)
     stream = tokens * point.hidden_size * VALUE_BYTES  # the input of what is recomputed
     always, again = {
         "none": (attention + rest, 0),

@@ -1,7 +1,8 @@
 """Samples of the classification objective: which package does this piece of text come from?
 
 A class is a top-level folder of the text (in the standard library a package, such as `asyncio`); the largest ones are
-used. A sample is `sequence_length` tokens of one file. Validation samples are from the validation text of language
+used. A sample is `sequence_length` tokens of one file; of a family whose classifier reads the first position, as BERT's does, `[CLS]` stands in
+the place of the first of them. Validation samples are from the validation text of language
 modelling, so that pretraining has not seen them, and in an order that mixes the packages: an evaluation takes the first ones.
 """
 
@@ -18,6 +19,7 @@ from hvbench.training.batches import VALIDATION, Batches
 from hvbench.training.corpus import Corpus, count_file_tokens
 from hvbench.training.documents import DocumentBatches
 from hvbench.training.layout import Batch
+from hvbench.training.masking import CLASS, special_names, special_token
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,7 +92,10 @@ class LabelledBatches(Batches):
     ) -> tuple[np.ndarray, ...]:
         side = self.packages.validation if stream == VALIDATION else self.packages.train
         positions = side.starts[windows][:, None] + np.arange(length)
-        return np.ascontiguousarray(tokens[positions].astype(np.int32)), side.labels[windows]
+        inputs = np.ascontiguousarray(tokens[positions].astype(np.int32))
+        if CLASS in special_names(self._point):
+            inputs[:, 0] = special_token(CLASS, self._point)
+        return inputs, side.labels[windows]
 
 
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:

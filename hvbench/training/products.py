@@ -45,9 +45,11 @@ def square(size: int) -> Product:
 
 
 def linear_layers(point: Point) -> list[tuple[int, int, int]]:
-    """(inputs, outputs, count) of the linear layers of all blocks, in the order of one of them, then of the logits."""
+    """(inputs, outputs, count) of the linear layers of all blocks, in the order of one of them, of a head, then of the logits."""
     blocks = [(inputs, outputs, point.num_layers) for inputs, outputs in block_layers(point).values()]
-    return [*blocks, (point.hidden_size, point.vocab_size, 1)]
+    has_head = FAMILIES[point.family].has_heads and not point.is_classifier
+    head = [(point.hidden_size, point.hidden_size, 1)] if has_head else []
+    return [*blocks, *head, (point.hidden_size, point.vocab_size, 1)]
 
 
 def product_question(point: Point) -> tuple[object, ...]:
@@ -69,7 +71,7 @@ def model_products(point: Point) -> list[Product]:
             Product(rows=tokens, inner=outputs, columns=inputs, transposed="right", count=count),
             Product(rows=inputs, inner=tokens, columns=outputs, transposed="left", count=count),
         ]
-    if point.is_classifier:  # its projection has a row per sample
+    if point.is_classifier:  # its pooler and its projection have a row per sample
         return products
     return [
         *products,

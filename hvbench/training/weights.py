@@ -2,7 +2,8 @@
 
 Linear weights are stored as [in, out], embeddings as [rows, hidden size]. Queries, keys and values of a block are one matrix, in
 this order. Initialisation is GPT-2's (Radford et al., 2019, section 2.3), in every family: N(0, 0.02), the two projections into the
-residual stream scaled by 1/sqrt(2 L) for L blocks, biases 0, gains 1.
+residual stream scaled by 1/sqrt(2 L) for L blocks, biases 0, gains 1. Where norms are of sums, as in BERT, the stream does not grow with the
+blocks, and nothing is scaled.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 
 Shape = tuple[int, ...]
+SEGMENTS = 2  # of a pair of texts
 
 
 def block_layers(point: Point) -> dict[str, tuple[int, int]]:
@@ -35,7 +37,7 @@ def block_layers(point: Point) -> dict[str, tuple[int, int]]:
 def parameter_shapes(point: Point) -> dict[str, Shape]:
     """Canonical name -> shape, in the order of the forward pass. A tied token embedding is also the output projection.
 
-    A classifier has another projection, the last entry, so that all others have the same names and initial values.
+    What reads the last block comes last, so that all others have the same names and initial values whatever the objective.
     """
     width, family = point.hidden_size, FAMILIES[point.family]
     layers = block_layers(point)
@@ -51,15 +53,26 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {"token_embedding": (point.vocab_size, width)}
     if family.learns_positions:
         shapes["position_embedding"] = (point.sequence_length, width)
+    if family.has_segments:
+        shapes["segment_embedding"] = (SEGMENTS, width)
+    shapes |= norm("embedding_norm") if family.norms_sums else {}
     for block in (f"block{layer}" for layer in range(point.num_layers)):
-        for half, before in (("attention", "norm1"), ("mlp", "norm2")):
-            shapes |= norm(f"{block}.{before}")
+        for half, its_norm in (("attention", "norm1"), ("mlp", "norm2")):
+            of_half: dict[str, Shape] = {}
             for name in layers:
-                shapes |= linear(block, name) if name.startswith(f"{half}.") else {}
-    shapes |= norm("final_norm")
+                of_half |= linear(block, name) if name.startswith(f"{half}.") else {}
+            of_norm = norm(f"{block}.{its_norm}")
+            shapes |= of_half | of_norm if family.norms_sums else of_norm | of_half
+    shapes |= {} if family.norms_sums else norm("final_norm")
     if point.is_classifier:
-        shapes |= {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
-    elif not point.tied_embeddings:
+        pooler = {"pooler.weight": (width, width), "pooler.bias": (width,)} if family.has_heads else {}
+        return (
+            shapes | pooler | {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
+        )
+    if family.has_heads:
+        shapes |= {"head.weight": (width, width), "head.bias": (width,), **norm("head_norm")}
+        shapes["output.bias"] = (point.vocab_size,)
+    if not point.tied_embeddings:
         shapes["output_embedding"] = (point.vocab_size, width)
     return shapes
 
@@ -78,14 +91,14 @@ def constants(point: Point) -> dict[str, np.ndarray]:
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies: to weight matrices and embeddings of tokens, not to biases, gains or positions."""
+    """Whether weight decay applies: to weight matrices and embeddings of tokens, not to biases, gains, positions or segments."""
     return name.endswith(".weight") or name in ("token_embedding", "output_embedding")
 
 
 def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.ndarray]:
     """Canonical name -> initial value in `dtype`; depends only on the point's sizes and seed, not on the framework."""
     random = np.random.default_rng(point.seed)
-    residual_std = 0.02 / math.sqrt(2 * point.num_layers)
+    residual_std = 0.02 / (1.0 if FAMILIES[point.family].norms_sums else math.sqrt(2 * point.num_layers))
     weights = {}
     for name, shape in parameter_shapes(point).items():
         if name.endswith(".gain"):

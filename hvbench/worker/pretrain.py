@@ -14,6 +14,7 @@ from hvbench.training.checkpoints import PARAMETERS, identify_checkpoint, load_c
 from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file, pretraining_point
+from hvbench.training.weights import parameter_shapes
 from hvbench.worker.loop import Diverged, Loop
 from hvbench.worker.worker import Worker, find_text_change, load_text
 
@@ -47,7 +48,7 @@ def pretrain(worker: Worker, request: PretrainRequest) -> dict[str, Any]:
 
 
 def load_pretrained(point: Point, text: Corpus, *, checkpoints: Path, digest: str | None = None) -> Arrays:
-    """Canonical name -> weight of the language model that `point` starts from.
+    """Canonical name -> weight of the language model that `point` starts from, of all that a classifier has, too.
 
     Raises UsageError on a host that does not see the run's folder `checkpoints`, or where the file is not of that `digest`.
     """
@@ -58,4 +59,5 @@ def load_pretrained(point: Point, text: Corpus, *, checkpoints: Path, digest: st
     if digest not in (None, found):
         raise UsageError(f"{path}: digest {found}, run.json says {digest}: not what the other launches started from")
     arrays = load_checkpoint(str(path), pretraining_point(point), tokens_digest=text.tokens_digest).arrays
-    return {name.removeprefix(PARAMETERS): value for name, value in arrays.items() if name.startswith(PARAMETERS)}
+    kept = (name for name in parameter_shapes(point) if f"{PARAMETERS}{name}" in arrays)
+    return {name: arrays[f"{PARAMETERS}{name}"] for name in kept}

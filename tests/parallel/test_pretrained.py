@@ -1,4 +1,4 @@
-"""GPT-2s and Llamas that transformers writes start both twins, and what hvbench exports is what transformers loads.
+"""GPT-2s, Llamas and BERTs that transformers writes start both twins, and what hvbench exports is what transformers loads.
 
 One sweep on one rank trains both twins from such a folder; the logits of transformers' own model are the judge throughout.
 """
@@ -25,6 +25,7 @@ from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.checkpoints import read_parameters
 from hvbench.training.huggingface.start import identify_weights, load_weights
+from hvbench.training.masking import IGNORED
 from hvbench.training.packages import make_batches
 from tests import patience
 
@@ -45,8 +46,9 @@ TANH, EXACT = {"activation": "gelu_tanh"}, {"activation": "gelu"}
 FOLDERS: dict[str, dict[str, Any]] = {
     "whole": TANH, "shards_float16": TANH, "bfloat16": TANH, "exact": EXACT, "llama": GROUPED,
     "tied_llama": {**GROUPED, "tied_embeddings": True, "num_kv_heads": 4},
+    "bert": {"family": "bert"},
 }  # fmt: skip
-TRAINED = ("whole", "llama")
+TRAINED = ("whole", "llama", "bert")
 ERROR = 1e-5
 
 SUITE = """
@@ -61,14 +63,15 @@ sequence_length = 24
 [axes]
 framework = ["pytorch", "tensorflow"]
 [[together]]
-initial_weights = ["whole", "llama"]
-family = ["gpt2", "llama"]
-num_heads = [2, 4]
-num_kv_heads = [2, 2]
-mlp_size = [128, 64]
-activation = ["gelu_tanh", "gelu"]
-rope_theta = [10000.0, 500.0]
-tied_embeddings = [true, false]
+initial_weights = ["whole", "llama", "bert"]
+family = ["gpt2", "llama", "bert"]
+objective = ["causal_lm", "causal_lm", "masked_lm"]
+num_heads = [2, 4, 2]
+num_kv_heads = [2, 2, 2]
+mlp_size = [128, 64, 128]
+activation = ["gelu_tanh", "gelu", "gelu"]
+rope_theta = [10000.0, 500.0, 10000.0]
+tied_embeddings = [true, false, true]
 [measure]
 warmup_steps = 1
 steps = {steps}
@@ -105,7 +108,15 @@ def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_siz
     """A model that transformers writes, with a tokenizer of the text; no value is zero."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import (
+        BertConfig,
+        BertForMaskedLM,
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PreTrainedTokenizerFast,
+    )
 
     torch.manual_seed(0)
     fields = FOLDERS[path.name]
@@ -118,6 +129,9 @@ def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_siz
             rms_norm_eps=1e-5, rope_parameters=rope, tie_word_embeddings=fields["tied_embeddings"],
         )  # fmt: skip
         model = LlamaForCausalLM(about)
+    elif fields.get("family") == "bert":
+        sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 128}
+        model = BertForMaskedLM(BertConfig(**sizes, **common, max_position_embeddings=2 * LENGTH))
     else:
         sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2 * LENGTH}
         name = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[fields["activation"]]
@@ -134,9 +148,11 @@ def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_siz
 def reference_logits(path: Path, tokens: np.ndarray) -> np.ndarray:
     """What transformers' own model makes of a folder, in float32."""
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    model, about = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    is_bert = json.loads((path / "config.json").read_text())["model_type"] == "bert"
+    kind = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    model, about = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     assert not about["missing_keys"] and not about["unexpected_keys"] and not about["mismatched_keys"]
     with torch.no_grad():
         return model.eval()(torch.from_numpy(tokens).long()).logits.numpy()
@@ -155,7 +171,7 @@ def twin_logits(folder: Path, framework: str, asked: Mapping[str, Any], tokens: 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with four GPT-2s, the run that started from one of them, and its two exports."""
+    """A folder with models, the run that started from one of each family, and its exports."""
     folder = tmp_path_factory.mktemp("pretrained")
     text = folder / "text.txt"
     text.write_text(Path(json.__file__).with_name("decoder.py").read_text() * 3)
@@ -251,7 +267,8 @@ def test_a_launch_trains_from_the_folder_on_tokens_of_its_tokenizer(
     inputs, targets = make_batches(record.point, text, rank=0).train_batch(0)
     logits = reference_logits(whole / name, inputs[0]).astype(np.float64)
     log_sums = np.log(np.exp(logits).sum(axis=-1))
-    losses = log_sums - np.take_along_axis(logits, targets[0][..., None], axis=-1)[..., 0]
+    losses = log_sums - np.take_along_axis(logits, np.maximum(targets[0], 0)[..., None], axis=-1)[..., 0]
+    losses = losses[targets[0] != IGNORED]
     assert record.ranks[0].loss[0] == pytest.approx(losses.mean(), rel=1e-5)
     assert record.environment["initial_weights"] == identify_weights(record.point)
     assert record.environment["tokens_digest"] == text.tokens_digest

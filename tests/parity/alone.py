@@ -69,6 +69,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "num_kv_heads": 1, "tied_embeddings": False},
     "llama_masked_lm": {"family": "llama", "objective": "masked_lm"},
     "llama_classification": {"family": "llama", "num_kv_heads": 1, "objective": "classification"},
+    "bert_masked_lm": {"family": "bert", "activation": "relu"},
+    "bert_classification": {"family": "bert", "objective": "classification"},
 }
 # Compute dtypes, and objectives or models, whose places of rounding are compared.
 ROUNDED = [
@@ -76,6 +78,7 @@ ROUNDED = [
     ("float16", "causal_lm"),
     ("bfloat16", "classification"),
     ("bfloat16", "llama-tiny"),
+    ("bfloat16", "bert-tiny"),
 ]
 
 

@@ -1,7 +1,7 @@
 """The model and its update in plain numpy float64, written from the papers and not from the twins.
 
 GPT-2 (pre-norm decoder, tied embeddings, GELU, exact or by its tanh form, arXiv:1606.08415), layer norm (arXiv:1607.06450); Llama (RMS norm,
-arXiv:1910.07467; rotary positions, arXiv:2104.09864, eq. 15; SwiGLU, arXiv:2002.05202; grouped-query attention, arXiv:2305.13245); AdamW
+arXiv:1910.07467; rotary positions, arXiv:2104.09864, eq. 15; SwiGLU, arXiv:2002.05202; grouped-query attention, arXiv:2305.13245); BERT (norms of sums, segments, pooler, arXiv:1810.04805); AdamW
 (arXiv:1711.05101, algorithm 2), loops where they are clearer than broadcasting.
 """
 
@@ -27,8 +27,10 @@ def reference_logits(
 ) -> np.ndarray:
     """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier.
 
-    Weights without learned positions are Llama's.
+    Weights without learned positions are Llama's, those with segments are BERT's.
     """
+    if "segment_embedding" in weights:
+        return _bert_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, activation=activation)
     if "position_embedding" not in weights:
         return _llama_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
@@ -38,10 +40,7 @@ def reference_logits(
             _layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal
         )
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
-        curve = (
-            erf(up / math.sqrt(2)) if activation == "gelu" else np.tanh((2 / np.pi) ** 0.5 * (up + 0.044715 * up**3))
-        )
-        x = x + (0.5 * up * (1 + curve)) @ w["mlp.down.weight"] + w["mlp.down.bias"]
+        x = x + _activate(up, activation) @ w["mlp.down.weight"] + w["mlp.down.bias"]
     x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])
     if "classifier.weight" in weights:
         return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
@@ -79,6 +78,36 @@ def reference_updates(
         value = value - rate * (unbiased_first / (np.sqrt(unbiased_second) + epsilon) + weight_decay * value)
         values.append(value)
     return values
+
+
+def _activate(x: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "relu":
+        return np.where(x > 0, x, 0.0)
+    curve = erf(x / math.sqrt(2)) if activation == "gelu" else np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))
+    return 0.5 * x * (1 + curve)
+
+
+def _bert_logits(
+    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, activation: str
+) -> np.ndarray:
+    def norm(x: np.ndarray, name: str) -> np.ndarray:
+        return _layer_norm(x, weights[f"{name}.gain"], weights[f"{name}.bias"], epsilon=1e-12)
+
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    tokens, positions = weights["token_embedding"][inputs], weights["position_embedding"][np.arange(inputs.shape[1])]
+    x = norm(tokens + positions + weights["segment_embedding"][np.zeros_like(inputs)], "embedding_norm")
+    for layer in range(num_layers):
+        name = f"block{layer}"
+        w = {key.removeprefix(f"{name}."): value for key, value in weights.items()}
+        x = norm(x + _attention(x, w, num_heads=num_heads, is_causal=False), f"{name}.norm1")
+        inner = _activate(linear(x, f"{name}.mlp.up"), activation)
+        x = norm(x + linear(inner, f"{name}.mlp.down"), f"{name}.norm2")
+    if "classifier.weight" in weights:
+        return linear(np.tanh(linear(x[:, 0], "pooler")), "classifier")
+    x = norm(_activate(linear(x, "head"), activation), "head_norm")
+    return x @ weights["token_embedding"].T + weights["output.bias"]
 
 
 def _llama_logits(
@@ -134,9 +163,9 @@ def _grouped_attention(qkv: np.ndarray, *, num_heads: int, size: int, is_causal:
     return out.reshape(batches, times, -1)
 
 
-def _layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def _layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray, *, epsilon: float = 1e-5) -> np.ndarray:
     mean, variance = x.mean(axis=-1, keepdims=True), x.var(axis=-1, keepdims=True)
-    return (x - mean) / np.sqrt(variance + 1e-5) * gain + bias
+    return (x - mean) / np.sqrt(variance + epsilon) * gain + bias
 
 
 def _attention(x: np.ndarray, w: Arrays, *, num_heads: int, is_causal: bool) -> np.ndarray:

@@ -39,7 +39,7 @@ def numbers_of(alone, framework: str, case: str) -> tuple[Arrays, Arrays, dict]:
     """What a twin recorded of an objective or a family, the weights that it had, and how the reference is to compute it."""
     point = small_point(framework, **FAMILIES.get(case, {"objective": case}))
     numbers = alone[framework, "float64" if case == "causal_lm" else f"float64_{case}"]
-    how = SIZES | {"is_causal": point.is_causal, "activation": ACTIVATIONS.get(case, "gelu")}
+    how = SIZES | {"is_causal": point.is_causal, "activation": ACTIVATIONS.get(case, point.activation)}
     return numbers, lively_weights(point), how
 
 

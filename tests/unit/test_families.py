@@ -13,7 +13,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.spec.suite import parse_suite
-from hvbench.training.flops import model_facts
+from hvbench.training.flops import model_facts, recomputed_flops_per_token
 from hvbench.training.huggingface.families import FAMILIES as FOLDERS
 from hvbench.training.huggingface.families import family_of
 from hvbench.training.memory import KEPT, estimate_memory
@@ -28,6 +28,15 @@ BLOCK = {
 }  # fmt: skip
 OF_BLOCK = 32 + 32 * 64 + 32 * 32 + 32 + 3 * 32 * 96
 TINY = {"model": "llama-tiny", "world_size": 1}
+# bert-tiny: as above, with M = 128
+BERT_BLOCK = {
+    "attention.qkv.weight": (32, 96), "attention.qkv.bias": (96,), "attention.out.weight": (32, 32), "attention.out.bias": (32,),
+    "norm1.gain": (32,), "norm1.bias": (32,),
+    "mlp.up.weight": (32, 128), "mlp.up.bias": (128,), "mlp.down.weight": (128, 32), "mlp.down.bias": (32,),
+    "norm2.gain": (32,), "norm2.bias": (32,),
+}  # fmt: skip
+OF_BERT_BLOCK = 4 * 32 * 32 + 2 * 32 * 128 + 4 * 32 + 128 + 32 + 4 * 32
+BERT = {"model": "bert-tiny", "world_size": 1}
 
 
 def test_a_preset_implies_its_family_and_what_is_set_by_hand_wins() -> None:
@@ -55,6 +64,20 @@ def test_a_size_that_is_written_out_names_the_point_that_it_would_have_anyhow() 
             {"model": "tiny", "tied_embeddings": False},
             "family gpt2 has the token embedding as its output projection: tied_embeddings must be true",
         ),
+        (
+            {"model": "bert-tiny", "tied_embeddings": False},
+            "family bert has the token embedding as its output projection: tied_embeddings must be true",
+        ),
+        (
+            {"model": "bert-tiny", "objective": "causal_lm"},
+            "family bert shows every position all others, the next token among them: objective must be masked_lm or classification",
+        ),
+        (
+            {"model": "bert-tiny", "objective": "classification", "pretraining": "causal_lm"},
+            "family bert shows every position all others, the next token among them: pretraining must be masked_lm",
+        ),
+        ({"model": "bert-tiny", "initial_weights": "a"}, None),
+        ({"model": "bert-tiny", "objective": "classification", "pretraining": "masked_lm", "activation": "relu"}, None),
         ({"family": "gpt2", "num_kv_heads": 2}, None),
         ({"model": "tiny", "mlp_size": 40}, None),
     ],
@@ -72,7 +95,19 @@ def test_a_theta_is_for_families_that_rotate() -> None:
         parse_suite('[point]\nmodel = "tiny"\nrope_theta = 1e6\n', name="s", where="s")
 
 
-@pytest.mark.parametrize("model", ["tiny", "llama-tiny"])
+@pytest.mark.parametrize("fields", [{"model": "bert-tiny"}, {"model": "tiny", "family": "bert"}])
+def test_bert_hides_tokens_unless_it_is_told_otherwise(fields: dict) -> None:
+    assert Point(**fields).objective == "masked_lm" and not Point(**fields).is_causal
+    classifier = Point(**fields, objective="classification")
+    assert classifier.is_classifier and not classifier.is_causal
+    assert not Point(**fields, objective="classification", initial_weights="a").is_causal
+    assert Point(model="tiny").objective == Point(model="llama-tiny").objective == "causal_lm"
+    text = '[point]\nmodel = "tiny"\n[axes]\nfamily = ["gpt2", "bert"]\n'
+    points = parse_suite(text, name="s", where="s").points()
+    assert [point.objective for point in points] == ["causal_lm", "masked_lm"]
+
+
+@pytest.mark.parametrize("model", ["tiny", "llama-tiny", "bert-tiny"])
 def test_every_familys_parameters_have_their_tensors_in_a_folder(model: str) -> None:
     point = Point(model=model)
     assert FOLDERS.keys() == FAMILIES.keys() and family_of(point).model_type == point.family
@@ -95,6 +130,82 @@ def test_names_and_shapes_of_llama(is_tied: bool) -> None:
     assert {name for name in expected if not is_decayed(name)} == vectors
     assert {name for name in expected if not is_adapted(name)} == vectors
     assert state_shapes(point)["first_moments"] == expected
+
+
+@pytest.mark.parametrize("objective", ["masked_lm", "classification"])
+def test_names_and_shapes_of_bert(objective: str) -> None:
+    expected: dict = {"token_embedding": (256, 32), "position_embedding": (32, 32), "segment_embedding": (2, 32)}
+    expected |= {"embedding_norm.gain": (32,), "embedding_norm.bias": (32,)}
+    for layer in range(2):
+        expected |= {f"block{layer}.{name}": shape for name, shape in BERT_BLOCK.items()}
+    if objective == "masked_lm":
+        expected |= {"head.weight": (32, 32), "head.bias": (32,), "head_norm.gain": (32,), "head_norm.bias": (32,)}
+        expected["output.bias"] = (256,)
+    else:
+        expected |= {
+            "pooler.weight": (32, 32),
+            "pooler.bias": (32,),
+            "classifier.weight": (32, 8),
+            "classifier.bias": (8,),
+        }
+    point = Point(**BERT, objective=objective)
+    assert list(parameter_shapes(point).items()) == list(expected.items())
+    vectors = {name for name, shape in expected.items() if len(shape) == 1}
+    assert {name for name in expected if not is_decayed(name)} == vectors | {"position_embedding", "segment_embedding"}
+    assert {name for name in expected if not is_adapted(name)} == vectors
+
+
+def test_initial_weights_of_bert() -> None:
+    """All matrices alike; a classifier has those of the language model but for the heads."""
+    model, classifier = (
+        initial_weights(Point(model="small", family="bert", objective=objective))
+        for objective in ("masked_lm", "classification")
+    )
+    for name, value in (model | classifier).items():
+        if value.ndim == 1:
+            assert (value == (1 if name.endswith(".gain") else 0)).all(), name
+        else:
+            assert np.std(value) == pytest.approx(0.02, rel=5 / math.sqrt(2 * value.size)), name
+    assert all(np.array_equal(model[name], classifier[name]) for name in set(model) & set(classifier))
+    assert {name.partition(".")[0] for name in set(model) ^ set(classifier)} == {
+        "head", "head_norm", "output", "pooler", "classifier"
+    }  # fmt: skip
+
+
+def test_facts_and_products_of_bert() -> None:
+    point = Point(**BERT, micro_batch_size=4)
+    facts = model_facts(point)
+    of_body, of_head = 256 * 32 + 2 * 32 + 2 * OF_BERT_BLOCK, 32 * 32 + 32 + 64 + 256
+    assert facts.parameters == of_body + of_head + 34 * 32
+    assert facts.parameters_in_flops == of_body + of_head, "lookups of positions and segments multiply nothing"
+    shapes = [product.shape for product in model_products(point)[::3]]
+    assert shapes == [(128, 32, 96), (128, 32, 32), (128, 32, 128), (128, 128, 32), (128, 32, 32), (128, 32, 256)]
+    classifier = point.model_copy(update={"objective": "classification"})
+    assert [product.shape for product in model_products(classifier)[::3]] == shapes[:-2]
+    assert model_facts(classifier).parameters_in_flops == of_body - 256 * 32, "a pooler runs once a sample"
+
+
+def test_bert_base_has_the_published_110_million_parameters() -> None:
+    # 109,482,240 with the pooler's 590,592, which a language model lacks; its head has 590,592 + 1,536 + 30,522
+    assert model_facts(Point(model="bert-base")).parameters == 109_482_240 + 1_536 + 30_522
+
+
+def test_a_norm_of_a_sum_reads_the_last_product_of_what_is_recomputed() -> None:
+    by_block = {
+        name: recomputed_flops_per_token(Point(model=name, recompute="block")) for name in ("tiny", "bert-tiny")
+    }
+    assert by_block["bert-tiny"] - by_block["tiny"] == 2 * 2 * 128 * 32
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_head_keeps_what_a_norm_and_an_activation_keep(framework: str) -> None:
+    block = KEPT[framework].blocks["bert"]
+    with_head, without = (
+        estimate_memory(Point(**BERT, framework=framework, objective=objective, micro_batch_size=4), is_native=False)
+        for objective in ("masked_lm", "classification")
+    )
+    kept = sum(block.mlp_input + block.mlp) * 128 * 32 * 4
+    assert with_head.activation_bytes - without.activation_bytes == kept
 
 
 def test_the_classifier_of_an_untied_model_starts_as_its_language_model_does() -> None:

@@ -23,6 +23,7 @@ from hvbench.training import corpus
 from hvbench.training.huggingface.export import make_byte_tokenizer, write_model
 from hvbench.training.huggingface.folder import INDEX, identify_folder
 from hvbench.training.huggingface.start import check_weights, identify_weights, load_weights
+from hvbench.training.masking import special_token
 from hvbench.training.weights import initial_weights
 from tests.unit.test_sweep import prepare
 
@@ -197,7 +198,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "config.json: cannot be read: No such file"),
     "config is no JSON": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
     "config is a list": (lambda folder: (folder / "config.json").write_text("[]"), "config.json: must hold an object"),
-    "another family": (config(model_type="bert"), 'model_type "bert", not gpt2; read are gpt2, llama'),
+    "another family": (config(model_type="t5"), 'model_type "t5", not gpt2; read are gpt2, llama, bert'),
     "no family": (config(model_type=None), "model_type null, not gpt2"),
     "other sizes": (
         config(n_layer=3, n_embd=16),
@@ -205,7 +206,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "fewer positions": (config(n_positions=7), "sequence_length 7 (the point: 12); it fits with -s sequence_length=7"),
     "a size in words": (config(n_head="two"), 'n_head = "two": must be a whole number above 0'),
-    "another activation": (config(activation_function="relu"), 'activation_function = "relu": computed are gelu, gelu_new'),
+    "another activation": (config(activation_function="swish"), 'activation_function = "swish": computed are gelu, gelu_new'),
     "the other GELU": (config(activation_function="gelu_new"), "fits with -s activation=gelu_tanh"),
     "another width": (config(n_inner=16), "mlp_size 16 (the point: 32); it fits with -s mlp_size=16"),
     "another epsilon": (config(layer_norm_epsilon=1e-6), "layer_norm_epsilon 1e-06 (hvbench: 1e-05)"),
@@ -335,6 +336,103 @@ def test_a_llama_that_does_not_fit_is_one_line(tmp_path: Path, case: str) -> Non
     with pytest.raises(DataError) as caught:
         check_weights(point)
     assert message in str(caught.value) and str(caught.value).isprintable()
+
+
+# BERT: biases in three parts, tensors of heads that other objectives read, and the names of earlier files
+
+
+def write_bert(path: Path, **fields: object) -> tuple[Point, dict[str, np.ndarray]]:
+    """A folder, a point that starts from it, and the weights in it."""
+    point = Point(**{**SIZES, "family": "bert", **fields}, data="synthetic", initial_weights=str(path))
+    random = np.random.default_rng(7)
+    weights = {name: value + random.standard_normal(value.shape) for name, value in initial_weights(point).items()}
+    write_model(path, point, weights, tokenizer=make_byte_tokenizer())
+    return point, {name: value.astype(np.float32) for name, value in weights.items()}
+
+
+def name_as_before(arrays: dict[str, np.ndarray]) -> None:
+    """What earlier files call the norms' parameters, and what they hold beside."""
+    for name in [name for name in arrays if ".LayerNorm." in name]:
+        old = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+        arrays[old] = arrays.pop(name)
+    arrays["bert.embeddings.position_ids"] = np.arange(12)[None]
+    arrays["cls.predictions.decoder.bias"] = arrays["cls.predictions.bias"].copy()
+    arrays["cls.predictions.decoder.weight"] = arrays["bert.embeddings.word_embeddings.weight"].copy()
+    arrays["cls.seq_relationship.weight"] = np.ones((2, 8), np.float32)
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_berts_parameters_come_back_from_its_tensors(tmp_path: Path, is_old: bool) -> None:
+    point, weights = write_bert(tmp_path / "bert")
+    arrays = load_file(tmp_path / "bert" / MODEL)
+    if is_old:
+        change_tensors(tmp_path / "bert", name_as_before)
+    found = load_weights(point)
+    assert found.keys() == weights.keys() and all(np.array_equal(found[name], weights[name]) for name in weights)
+    values = arrays["bert.encoder.layer.1.attention.self.value.bias"]
+    assert np.array_equal(values, weights["block1.attention.qkv.bias"][16:])
+    assert np.array_equal(arrays["cls.predictions.transform.dense.weight"].T, weights["head.weight"])
+
+
+def test_a_classifier_takes_the_pooler_of_a_bert_that_has_one(tmp_path: Path) -> None:
+    model, _ = write_bert(tmp_path / "bert")
+    point = model.model_copy(update={"objective": "classification", "num_classes": 3})
+    assert "pooler.bias, pooler.weight, which it lacks, from the seed" in check_weights(point)
+    assert initial_weights(point).keys() - load_weights(point).keys() == {
+        "pooler.weight", "pooler.bias", "classifier.weight", "classifier.bias"
+    }  # fmt: skip
+    point, weights = write_bert(tmp_path / "tuned", objective="classification", num_classes=3)
+    assert "lacks" not in check_weights(point)
+    assert np.array_equal(load_weights(point)["pooler.weight"], weights["pooler.weight"])
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["id2label"].keys() == {"0", "1", "2"}
+
+
+REFUSED_BERTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another epsilon": (config(layer_norm_eps=1e-5), "layer_norm_eps 1e-05 (hvbench: 1e-12)"),
+    "other segments": (config(type_vocab_size=1), "type_vocab_size 1 (hvbench: 2)"),
+    "a decoder": (config(is_decoder=True), "is_decoder true (hvbench: false)"),
+    "relative positions": (config(position_embedding_type="relative_key"), 'position_embedding_type "relative_key"'),
+    "another activation": (config(hidden_act="relu"), "it fits with -s activation=relu"),
+    "no head": (tensors(lambda arrays: arrays.pop("cls.predictions.bias")), 'lacks the tensor "cls.predictions.bias"'),
+    "a GPT-2": (config(model_type="gpt2"), 'model_type "gpt2", not bert; it fits with -s family=gpt2'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED_BERTS)
+def test_a_bert_that_does_not_fit_is_one_line(tmp_path: Path, case: str) -> None:
+    point, _ = write_bert(tmp_path / "bert")
+    change, message = REFUSED_BERTS[case]
+    change(tmp_path / "bert")
+    with pytest.raises(DataError) as caught:
+        check_weights(point)
+    assert message in str(caught.value) and str(caught.value).isprintable()
+
+
+def test_special_tokens_are_those_of_the_folders_tokenizer(tmp_path: Path, text: str) -> None:
+    from tokenizers import AddedToken, Tokenizer
+
+    point = write_bert(tmp_path / "bert", vocab_size=300)[0].model_copy(update={"data": text})
+    assert [special_token(name, point) for name in ("[MASK]", "[CLS]")] == [0, 0xFF], (
+        "bytes, as they are numbered there"
+    )
+    named = tmp_path / "named" / "tokenizer.json"
+    named.parent.mkdir()
+    tokenizer = Tokenizer.from_str(make_byte_tokenizer())
+    tokenizer.add_special_tokens([AddedToken("[MASK]", special=True), AddedToken("[CLS]", special=True)])
+    tokenizer.save(str(named))
+    other = point.model_copy(update={"initial_weights": str(named.parent)})
+    assert [special_token(name, other) for name in ("[MASK]", "[CLS]")] == [256, 257]
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words" / "tokenizer.json").write_text(make_word_tokenizer())
+    with pytest.raises(DataError, match=r"words/tokenizer.json: has no token \[MASK\], which the samples need"):
+        special_token("[MASK]", point.model_copy(update={"initial_weights": str(tmp_path / "words")}))
+
+
+def make_word_tokenizer() -> str:
+    """tokenizer.json of two whole words."""
+    from tokenizers import Tokenizer, models
+
+    return Tokenizer(models.WordLevel({"a": 0, "?": 1}, unk_token="?")).to_str()
 
 
 # The text is read with the folder's tokenizer

@@ -10,7 +10,7 @@ import pytest
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
-from hvbench.training.masking import IGNORED, chosen_tokens, mask_samples, mask_token
+from hvbench.training.masking import IGNORED, chosen_tokens, mask_samples, special_token
 
 POINT = Point(model="tiny", objective="masked_lm", world_size=1, micro_batch_size=16)
 
@@ -22,7 +22,7 @@ def test_masked_random_and_kept_shares_are_those_of_bert() -> None:
     assert set(asked.sum(axis=1)) == {chosen_tokens(32)} == {5}
     assert np.array_equal(targets[asked], tokens[asked])
     assert np.array_equal(inputs[~asked], tokens[~asked]), "only what is asked for is hidden"
-    is_mask = (inputs == mask_token(256))[asked]
+    is_mask = (inputs == special_token("[MASK]", POINT))[asked]
     is_kept = (inputs == tokens)[asked]
     assert is_mask.mean() == pytest.approx(0.8, abs=0.01)
     assert is_kept.mean() == pytest.approx(0.1 + 0.1 / 256, abs=0.01)
@@ -50,12 +50,15 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("vocab_size", [256, 400])
-def test_no_text_contains_the_mask_token(text: Path, tmp_path: Path, vocab_size: int) -> None:
+def test_no_text_contains_special_tokens(text: Path, tmp_path: Path, vocab_size: int) -> None:
     found = corpus.prepare(str(text), vocab_size=vocab_size, cache=tmp_path)
-    assert not (found.train == mask_token(vocab_size)).any() and not (found.validation == mask_token(vocab_size)).any()
+    point = POINT.model_copy(update={"vocab_size": vocab_size})
+    special = [special_token(name, point) for name in ("[MASK]", "[CLS]")]
+    assert len(set(special)) == 2
+    assert not np.isin(found.train, special).any() and not np.isin(found.validation, special).any()
 
 
-def test_the_mask_token_of_a_bpe_is_nul() -> None:
+def test_special_tokens_of_a_bpe_are_nul_and_a_byte_of_no_utf_8() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -64,7 +67,9 @@ def test_the_mask_token_of_a_bpe_is_nul() -> None:
     tokenizer.train_from_iterator(
         ["some text"] * 9, trainer=trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
     )
-    assert tokenizer.encode("\0").ids == [mask_token(300)]
+    point = POINT.model_copy(update={"vocab_size": 300})
+    assert tokenizer.encode("\0").ids == [special_token("[MASK]", point)]
+    assert tokenizer.id_to_token(special_token("[CLS]", point)) == "\xff", "GPT-2's letter for the byte 0xFF"
 
 
 @pytest.mark.parametrize(("world_size", "micro", "accumulation"), [(1, 8, 2), (2, 8, 1), (2, 2, 4)])

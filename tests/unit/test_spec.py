@@ -174,7 +174,7 @@ def test_an_unknown_key_is_met_with_the_closest_known_one() -> None:
         (
             "model",
             {"x": 1},
-            "model = {'x': 1}: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny' or 'llama-1b'",
+            "model = {'x': 1}: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny', 'llama-1b', 'bert-tiny' or 'bert-base'",
         ),
         ("micro_batch_size", 0, "micro_batch_size = 0: must be greater than or equal to 1"),
         ("micro_batch_size", "4", 'micro_batch_size = "4": must be a valid integer'),

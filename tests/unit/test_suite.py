@@ -138,7 +138,7 @@ def test_a_later_version_of_a_value_counts_as_the_same_in_an_exclusion() -> None
         (r'point = {data = "a\nb"}', r'[point]: data = "a\nb": must be text without control characters'),
         (
             'point = {model = ["tiny"]}',
-            "[point]: model = ['tiny']: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny' or 'llama-1b'",
+            "[point]: model = ['tiny']: must be 'tiny', 'small', 'gpt2', 'gpt2-medium', 'llama-tiny', 'llama-1b', 'bert-tiny' or 'bert-base'",
         ),
         ("axes = {precision = []}", "[axes] precision = []: an axis needs at least one value"),
         ('axes = {precision = "bf16"}', '[axes] precision = "bf16": must be a list, for example precision = ["bf16"]'),

@@ -19,6 +19,7 @@ FRAMEWORK = Framework(
         blocks={
             "gpt2": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
             "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(3, 1)),
+            "bert": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
         },
         attention_values=1, plain_values=7, once_values=20,
         strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,

@@ -1,13 +1,14 @@
-"""The transformer in PyTorch: blocks of attention and MLP, each behind a norm, and the loss; `families` has what those are made of.
+"""The transformer in PyTorch: blocks of attention and MLP, each with a norm, and the loss; `families` has what those are made of.
 
-With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
-over all positions. Which dtype each tensor has is said in `hvbench.spec.numerics`.
+With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects what its family
+pools. Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ class Model(Layers):
         x, targets = self._features(inputs, starts, rate), targets.reshape(-1)
         if not self.loss_chunk:
             return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
-        return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), targets, self)
+        bias = self.parameters.get("output.bias")
+        return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), bias, targets, self)
 
     def _logits(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         return self._project(self._features(inputs, starts, rate))
@@ -99,8 +101,9 @@ class Model(Layers):
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, rate, documents, rotation)
         if self.point.is_classifier:
-            return self.family.pooled_norm(self, x, "final_norm")
-        return self.round(self.family.norm(self, x, "final_norm"))
+            x = self.family.pool(self, x)
+            return F.dropout(x, rate) if self.traits.has_heads else x
+        return self.round(self.family.finish(self, x))
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""
@@ -109,7 +112,8 @@ class Model(Layers):
         logits = multiply_by_rows(x, self._output_embedding(), gemm=self.point.gemm)
         if self.padding:
             logits = logits[..., : self.point.vocab_size]
-        return self.round(logits).to(self.parameter_dtype)
+        logits, bias = self.round(logits).to(self.parameter_dtype), self.parameters.get("output.bias")
+        return logits if bias is None else logits + bias
 
     def _output_embedding(self) -> torch.Tensor:
         """The output projection [V, W] as it is multiplied: rounded, and with the rows of zeros."""
@@ -121,18 +125,28 @@ class Model(Layers):
         self, x: torch.Tensor, layer: int, rate: float, documents: torch.Tensor | None, rotation: torch.Tensor | None
     ) -> torch.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
-        name, norm = f"block{layer}", self.family.norm
+        name = f"block{layer}"
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(self._attention(x, f"{name}.attention", rate, documents, rotation), rate)
+
+        def mlp(x: torch.Tensor) -> torch.Tensor:
+            return F.dropout(self.family.mlp(self, x, f"{name}.mlp"), rate)
 
         def attend(x: torch.Tensor) -> torch.Tensor:
-            normal = norm(self, x, f"{name}.norm1")
-            heads = self._attention(normal, f"{name}.attention", rate, documents, rotation)
-            return x + F.dropout(heads, rate)
+            return self._add(x, heads, f"{name}.norm1")
 
         def run(x: torch.Tensor) -> torch.Tensor:
             x = recomputed(attend, is_random=rate > 0)(x) if self.point.recompute == "attention" else attend(x)
-            return x + F.dropout(self.family.mlp(self, norm(self, x, f"{name}.norm2"), f"{name}.mlp"), rate)
+            return self._add(x, mlp, f"{name}.norm2")
 
         return recomputed(run, is_random=rate > 0)(x) if self.point.recompute == "block" else run(x)
+
+    def _add(self, x: torch.Tensor, half: Callable[[torch.Tensor], torch.Tensor], name: str) -> torch.Tensor:
+        """The residual stream x [B, T, W] and half a block of it, with the norm `name` of their sum, or of what that half reads."""
+        if self.traits.norms_sums:
+            return self.family.norm(self, x + half(x), name)
+        return x + half(self.family.norm(self, x, name))
 
     def _attention(
         self, x: torch.Tensor, name: str, rate: float, documents: torch.Tensor | None, rotation: torch.Tensor | None
@@ -145,7 +159,7 @@ class Model(Layers):
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Mean cross-entropy of x [N, W] × transposed embedding [V, W] against targets [N] that are not IGNORED.
+    """Mean cross-entropy of x [N, W] × transposed embedding [V, W], plus a bias [V] or None, against targets [N] that are not IGNORED.
 
     Logits exist for a chunk of tokens at a time. Its gradients are computed at once, softmax less one-hot in the place of the
     logits, and wait to be multiplied by the gradient of the loss: nothing is computed twice, and nothing of V values a token kept.
@@ -153,32 +167,50 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, embedding: torch.Tensor, targets: torch.Tensor, model: Model
+        ctx: Any,
+        x: torch.Tensor,
+        embedding: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        model: Model,
     ) -> torch.Tensor:
         gemm, wide = model.point.gemm, model.parameter_dtype
         counts = targets != IGNORED
         total = torch.zeros((), dtype=wide, device=x.device)
-        d_x, d_embedding = torch.empty_like(x), None
+        d_x, d_embedding, d_bias = torch.empty_like(x), None, None if bias is None else torch.zeros_like(bias)
         for start in range(0, len(x), model.loss_chunk):
             rows = slice(start, start + model.loss_chunk)
             logits = multiply(x[rows], embedding, transposed="right", gemm=gemm)
-            total += _cross_entropy(logits, targets[rows, None], counts[rows, None], model)
+            total += _cross_entropy(logits, bias, d_bias, targets[rows, None], counts[rows, None], model)
             d_x[rows] = multiply(logits, embedding, transposed="none", gemm=gemm)
             more = multiply(logits, x[rows], transposed="left", gemm=gemm)
             d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
-        ctx.save_for_backward(d_x, d_embedding)
+        ctx.save_for_backward(d_x, d_embedding, d_bias)
         ctx.count = counts.sum()
         return total / ctx.count
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None, None]:
-        d_x, d_embedding = ctx.saved_tensors
+    def backward(
+        ctx: Any, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, None, None]:
+        d_x, d_embedding, d_bias = ctx.saved_tensors
         factor = gradient / ctx.count
-        return (d_x * factor).to(d_x.dtype), (d_embedding * factor).to(d_x.dtype), None, None
+        d_bias = None if d_bias is None else d_bias * factor
+        return (d_x * factor).to(d_x.dtype), (d_embedding * factor).to(d_x.dtype), d_bias, None, None
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor, model: Model) -> torch.Tensor:
-    """The summed cross-entropy of logits [N, V] against targets [N, 1] that `counts`; their gradients take the logits' place."""
+def _cross_entropy(
+    logits: torch.Tensor,
+    bias: torch.Tensor | None,
+    d_bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    counts: torch.Tensor,
+    model: Model,
+) -> torch.Tensor:
+    """The summed cross-entropy of logits [N, V] plus a bias [V] against targets [N, 1] that `counts`.
+
+    Gradients take the logits' place, and their sum is added to `d_bias` [V].
+    """
     total = torch.zeros((), dtype=model.parameter_dtype, device=logits.device)
     row_bytes = logits.shape[1] * total.element_size()
     at_once = max(_LEAST_ROWS, _CACHED_BYTES // row_bytes) if logits.device.type == "cpu" else len(logits)
@@ -186,6 +218,8 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Te
         *(each.split(at_once) for each in (logits, targets.clamp(min=0), counts)), strict=True
     ):
         values = model.round(part).to(model.parameter_dtype)
+        if bias is not None:
+            values[:, : model.point.vocab_size] += bias
         values[:, model.point.vocab_size :] = -torch.inf
         values -= values.amax(dim=1, keepdim=True)
         at_target = values.gather(1, chosen)
@@ -193,5 +227,7 @@ def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, counts: torch.Te
         total += ((sums.log() - at_target) * counted).sum()
         values *= counted / sums
         values.scatter_add_(1, chosen, -counted.to(values.dtype))
+        if d_bias is not None:
+            d_bias += values[:, : model.point.vocab_size].sum(dim=0)
         part.copy_(model.round(values))
     return total

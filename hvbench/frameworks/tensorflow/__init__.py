@@ -19,6 +19,7 @@ FRAMEWORK = Framework(
         blocks={
             "gpt2": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 1)),
             "llama": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(4, 1)),
+            "bert": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 1)),
         },
         attention_values=1, plain_values=15, once_values=0,
         strip_rows=256, strip_values=5,

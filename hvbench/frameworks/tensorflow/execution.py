@@ -49,7 +49,7 @@ def _with_gradient(
         tensors = [tf.convert_to_tensor(argument) for argument in arguments]
         with record.stop_recording():
             result, backward = function(*tensors)
-        record.record_operation(function.__name__, [result], tensors, lambda d: tf.nest.flatten(backward(d)))
+        record.record_operation(call.__name__, [result], tensors, lambda d: tf.nest.flatten(backward(d)))
         return result
 
     return call

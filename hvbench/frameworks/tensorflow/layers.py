@@ -11,6 +11,7 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.execution import _with_gradient
 from hvbench.frameworks.tensorflow.runtime import DTYPES
 from hvbench.records.environment import multiplies_natively
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.weights import constants
@@ -21,6 +22,7 @@ class Layers:
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
+        self.traits = FAMILIES[point.family]
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)

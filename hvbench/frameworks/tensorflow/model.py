@@ -1,12 +1,14 @@
-"""The transformer in TensorFlow: blocks of attention and MLP, each behind a norm, and the loss; `families` has what those are made of.
+"""The transformer in TensorFlow: blocks of attention and MLP, each with a norm, and the loss; `families` has what those are made of.
 
-With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects the mean
-over all positions. Which dtype each tensor has is said in `hvbench.spec.numerics`.
+With the objective `masked_lm` it is an encoder: every position attends to all others. A classifier projects what its family
+pools. Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 Shapes: B micro-batch, T sequence length, H heads, Q head size, W = H·Q hidden size, V vocabulary.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -51,7 +53,7 @@ class Model(Layers):
         x = self._features(inputs, starts, seed)
         if self.loss_chunk:
             chunked = _with_gradient(self._chunked_cross_entropy)
-            return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)))
+            return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)), *self._output_bias())
         logits = self._project(x)
         if not self.point.hides_tokens and starts is None:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
@@ -83,8 +85,9 @@ class Model(Layers):
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, drop, documents, rotation)
         if self.point.is_classifier:
-            return self.family.pooled_norm(self, x, "final_norm")
-        return self.round(self.family.norm(self, x, "final_norm"))
+            x = self.family.pool(self, x)
+            return drop(x) if self.traits.has_heads else x
+        return self.round(self.family.finish(self, x))
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""
@@ -93,7 +96,7 @@ class Model(Layers):
         logits = multiply_by_rows(x, self._output_embedding(), gemm=self.point.gemm)
         if self.padding:
             logits = logits[..., : self.point.vocab_size]
-        return self.widen(self.round(logits))
+        return sum(self._output_bias(), start=self.widen(self.round(logits)))
 
     def _output_embedding(self) -> tf.Tensor:
         """The output projection [V, W] as it is multiplied: rounded, and with the rows of zeros."""
@@ -101,13 +104,19 @@ class Model(Layers):
         embedding = self.round(self.parameters[name])
         return tf.pad(embedding, ((0, self.padding), (0, 0))) if self.padding else embedding
 
+    def _output_bias(self) -> list[tf.Variable]:
+        """What is added to the logits: a bias [V], in families that have one."""
+        bias = self.parameters.get("output.bias")
+        return [] if bias is None else [bias]
+
     def _chunks(self, tokens: int) -> list[tuple[int, int]]:
         """The first token of each chunk, and the one after its last."""
         size = self.loss_chunk or tokens
         return [(start, min(start + size, tokens)) for start in range(0, tokens, size)]
 
-    def _chunked_cross_entropy(self, x: tf.Tensor, embedding: tf.Tensor, targets: tf.Tensor):
-        """Mean cross-entropy of x [N, W] × transposed embedding [V, W] against targets [N] that are not IGNORED, and its gradient.
+    def _chunked_cross_entropy(self, x: tf.Tensor, embedding: tf.Tensor, targets: tf.Tensor, *biases: tf.Tensor):
+        """Mean cross-entropy of x [N, W] × transposed embedding [V, W], plus a bias [V] where there is one, against targets [N] that are
+        not IGNORED, and its gradient.
 
         Logits exist for a chunk of tokens at a time. Its gradients are computed at once, softmax less one-hot, and wait to be
         multiplied by the gradient of the loss: nothing is computed twice, and nothing of V values a token kept.
@@ -115,15 +124,18 @@ class Model(Layers):
         vocabulary = self.point.vocab_size
         counts = tf.cast(targets != IGNORED, self.parameter_dtype)
         total, d_embedding = tf.zeros((), self.parameter_dtype), None
+        d_biases = [tf.zeros_like(bias) for bias in biases]
         parts: list[tf.Tensor] = []
         for start, end in self._chunks(x.shape[0]):
-            with tf.control_dependencies([parts[-1], d_embedding] if parts else []):  # one after the other
+            with tf.control_dependencies([parts[-1], d_embedding, *d_biases] if parts else []):  # one after the other
                 rows, chosen = x[start:end], tf.maximum(targets[start:end], 0)
                 logits = self.widen(self.round(tf.matmul(rows, embedding, transpose_b=True)[:, :vocabulary]))
+                logits = sum(biases, start=logits)
                 losses, d_logits = _cross_entropy(logits, chosen)
                 if self.point.hides_tokens or self.point.separates_documents:
                     losses, d_logits = losses * counts[start:end], d_logits * counts[start:end, None]
                 total += tf.reduce_sum(losses)
+                d_biases = [d_bias + tf.reduce_sum(d_logits, axis=0) for d_bias in d_biases]
                 d_logits = self.round(d_logits)
                 if self.padding:
                     d_logits = tf.pad(d_logits, ((0, 0), (0, self.padding)))
@@ -132,9 +144,10 @@ class Model(Layers):
                 d_embedding = more if d_embedding is None else d_embedding + more
         d_x, count = tf.concat(parts, axis=0), tf.reduce_sum(counts)
 
-        def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, None]:
+        def backward(gradient: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
             factor = gradient / count
-            return tf.cast(self.widen(d_x) * factor, x.dtype), tf.cast(d_embedding * factor, embedding.dtype), None
+            d_products = tf.cast(self.widen(d_x) * factor, x.dtype), tf.cast(d_embedding * factor, embedding.dtype)
+            return *d_products, None, *(d_bias * factor for d_bias in d_biases)
 
         return total / count, backward
 
@@ -142,20 +155,29 @@ class Model(Layers):
         self, x: tf.Tensor, layer: int, drop: _Dropout, documents: tf.Tensor | None, rotation: tf.Tensor | None
     ) -> tf.Tensor:
         """Attention, then the MLP, each added to the residual stream [B, T, W]; what the point names is recomputed."""
-        name, norm, calls = f"block{layer}", self.family.norm, drop.calls
+        name, calls = f"block{layer}", drop.calls
+
+        def heads(x: tf.Tensor) -> tf.Tensor:
+            return drop(self._attention(x, f"{name}.attention", drop, documents, rotation))
+
+        def mlp(x: tf.Tensor) -> tf.Tensor:
+            return drop(self.widen(self.family.mlp(self, x, f"{name}.mlp")))
 
         def attend(x: tf.Tensor) -> tf.Tensor:
             drop.calls = calls  # the masks of the first time, whenever this runs
-            normal = norm(self, x, f"{name}.norm1")
-            heads = self._attention(normal, f"{name}.attention", drop, documents, rotation)
-            return x + drop(heads)
+            return self._add(x, heads, f"{name}.norm1")
 
         def run(x: tf.Tensor) -> tf.Tensor:
             x = recomputed(attend, is_random=drop.rate > 0)(x) if self.point.recompute == "attention" else attend(x)
-            more = self.family.mlp(self, norm(self, x, f"{name}.norm2"), f"{name}.mlp")
-            return x + drop(self.widen(more))
+            return self._add(x, mlp, f"{name}.norm2")
 
         return recomputed(run, is_random=drop.rate > 0)(x) if self.point.recompute == "block" else run(x)
+
+    def _add(self, x: tf.Tensor, half: Callable[[tf.Tensor], tf.Tensor], name: str) -> tf.Tensor:
+        """The residual stream x [B, T, W] and half a block of it, with the norm `name` of their sum, or of what that half reads."""
+        if self.traits.norms_sums:
+            return self.family.norm(self, x + half(x), name)
+        return x + half(self.family.norm(self, x, name))
 
     def _attention(
         self, x: tf.Tensor, name: str, drop: _Dropout, documents: tf.Tensor | None, rotation: tf.Tensor | None

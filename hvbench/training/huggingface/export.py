@@ -23,11 +23,11 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 
 def require_exportable(point: Point) -> None:
     """Raise UsageError for a model that transformers has no class for."""
-    if point.is_classifier or point.hides_tokens:
+    if point.objective not in family_of(point).architectures:
         raise UsageError(
             f"objective {point.objective}: transformers has no {point.family} model that "
             f"{'classifies by the mean over all positions' if point.is_classifier else 'sees what comes after'}; "
-            "exported are language models, of objective causal_lm"
+            f"exported are models of objective {' or '.join(family_of(point).architectures)}"
         )
 
 
@@ -77,7 +77,7 @@ def describe_model(point: Point) -> dict[str, Any]:
         sizes[key] = next(word for word, value in words.items() if value == sizes[key])
     return {
         "model_type": family.model_type,
-        "architectures": [family.architecture],
+        "architectures": [family.architectures[point.objective]],
         "dtype": "float32",
         "bos_token_id": None,
         "eos_token_id": None,

@@ -14,10 +14,11 @@ import numpy as np
 
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
-from hvbench.training.weights import Shape, parameter_shapes
+from hvbench.training.weights import SEGMENTS, Shape, parameter_shapes
 
 Config = Mapping[str, Any]
 BLOCK = re.compile(r"block(\d+)\.(.+)")
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
 RESOLVED = {"num_kv_heads": "kv_heads", "mlp_size": "mlp_width"}  # fields whose value may follow from others
 
 
@@ -26,7 +27,7 @@ class Family:
     """What of a folder belongs to which field and parameter of a point."""
 
     model_type: str  # in config.json
-    architecture: str  # transformers' class of the language model
+    architectures: Mapping[str, str]  # objective -> transformers' class of such a model
     defaults: Config  # key of config.json -> what transformers takes where it is left out
     complete: Callable[[Config], dict[str, Any]]  # what follows from other keys where a config leaves it open
     keys: Mapping[str, str]  # field of a point -> the key that says the same
@@ -34,13 +35,24 @@ class Family:
     words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     others: Callable[[Config], Iterator[str]]  # what of a config the twins do not compute, in words
     written: Callable[[Point], dict[str, Any]]  # config.json of a point, without its `keys`
-    prefix: str  # of the tensors of a model with a head; without one they have none
+    prefix: str  # of the tensors of a model with a head, but the head's own; without one they have none
     tensors: Mapping[
         str, str | tuple[str, ...]
     ]  # parameter -> tensor, or several side by side; {} is the block's number
     is_transposed: bool = False  # linear layers are stored as [out, in], hvbench's are [in, out]
     head: str = "lm_head.weight"  # the output projection; where it is tied, a file may hold it once more
-    buffers: str = "(?!)"  # pattern of tensors that hold nothing trained: constants of earlier versions of transformers
+    heads: str = r"lm_head\..+"  # pattern of the tensors of all heads
+    buffers: str = "(?!)"  # pattern of tensors that hold nothing trained, or what another one holds
+    unread: str = "(?!)"  # pattern of tensors that models of other objectives have
+    optional: str = "(?!)"  # pattern of parameters that start from the seed where a folder lacks them
+    renamed: tuple[tuple[str, str], ...] = ()  # ends of names that earlier files have, and those of today
+
+    def own_name(self, tensor: str) -> str:
+        """A tensor's name in a file -> that in `tensors`."""
+        name = tensor.removeprefix(self.prefix)
+        for old, new in self.renamed:
+            name = name.removesuffix(old) + new if name.endswith(old) else name
+        return name
 
     def stored(self, point: Point) -> dict[str, list[tuple[str, Shape]]]:
         """Parameter -> its tensors and their shapes in a file, of all that a folder holds: a classifier's projection is not among them."""
@@ -64,7 +76,7 @@ class Family:
         sizes = _parts_of_attention(point) if len(tensors) > 1 else value.shape[-1:]
         parts = np.split(value, np.cumsum(sizes)[:-1], axis=-1)
         turned = [part.T if self._is_turned(name) else part for part in parts]
-        names = [tensor if tensor == self.head else f"{self.prefix}{tensor}" for tensor in tensors]
+        names = [tensor if re.fullmatch(self.heads, tensor) else f"{self.prefix}{tensor}" for tensor in tensors]
         return {tensor: np.ascontiguousarray(part) for tensor, part in zip(names, turned, strict=True)}
 
     def _tensors_of(self, name: str) -> tuple[str, ...]:
@@ -125,7 +137,7 @@ def _write_gpt2(point: Point) -> dict[str, Any]:
 
 GPT2 = Family(
     model_type="gpt2",
-    architecture="GPT2LMHeadModel",
+    architectures={"causal_lm": "GPT2LMHeadModel"},
     defaults={
         "vocab_size": 50257,
         "n_positions": 1024,
@@ -150,7 +162,7 @@ GPT2 = Family(
         "sequence_length": "n_positions",
         "activation": "activation_function",
     },
-    words={"activation_function": {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}},
+    words={"activation_function": ACTIVATIONS},
     others=_find_others_of_gpt2,
     written=_write_gpt2,
     prefix="transformer.",
@@ -208,7 +220,7 @@ def _write_llama(point: Point) -> dict[str, Any]:
 
 LLAMA = Family(
     model_type="llama",
-    architecture="LlamaForCausalLM",
+    architectures={"causal_lm": "LlamaForCausalLM"},
     defaults={
         "vocab_size": 32000,
         "max_position_embeddings": 2048,
@@ -261,4 +273,96 @@ LLAMA = Family(
     is_transposed=True,
     buffers=r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq",  # the rotary frequencies
 )
-FAMILIES = {family.model_type: family for family in (GPT2, LLAMA)}
+
+
+def _find_others_of_bert(config: Config) -> Iterator[str]:
+    computed = {
+        "layer_norm_eps": 1e-12,
+        "type_vocab_size": SEGMENTS,
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+    }
+    return _find_others(config, computed)
+
+
+def _write_bert(point: Point) -> dict[str, Any]:
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    classes = {str(number): f"LABEL_{number}" for number in range(point.num_classes if point.is_classifier else 0)}
+    return {
+        "layer_norm_eps": 1e-12,
+        "type_vocab_size": SEGMENTS,
+        "tie_word_embeddings": True,
+        **dict.fromkeys(rates, point.dropout),
+        **({"id2label": classes} if classes else {}),
+    }
+
+
+def _both(parameter: str, tensor: str, *, ends: tuple[str, str] = ("weight", "bias")) -> dict[str, str]:
+    """A layer's two parameters -> their tensors."""
+    return {f"{parameter}.{end}": f"{tensor}.{stored}" for end, stored in zip(ends, ("weight", "bias"), strict=True)}
+
+
+BERT = Family(
+    model_type="bert",
+    architectures={"masked_lm": "BertForMaskedLM", "classification": "BertForSequenceClassification"},
+    defaults={
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-12,
+        "type_vocab_size": 2,
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    },
+    complete=dict,
+    keys={
+        "num_layers": "num_hidden_layers",
+        "num_heads": "num_attention_heads",
+        "hidden_size": "hidden_size",
+        "mlp_size": "intermediate_size",
+        "vocab_size": "vocab_size",
+        "sequence_length": "max_position_embeddings",
+        "activation": "hidden_act",
+    },
+    words={"hidden_act": ACTIVATIONS},
+    others=_find_others_of_bert,
+    written=_write_bert,
+    prefix="bert.",
+    tensors={
+        "token_embedding": "embeddings.word_embeddings.weight",
+        "position_embedding": "embeddings.position_embeddings.weight",
+        "segment_embedding": "embeddings.token_type_embeddings.weight",
+        **_both("embedding_norm", "embeddings.LayerNorm", ends=("gain", "bias")),
+        **{
+            f"block.attention.qkv.{end}": tuple(
+                f"encoder.layer.{{}}.attention.self.{part}.{end}" for part in ("query", "key", "value")
+            )
+            for end in ("weight", "bias")
+        },
+        **_both("block.attention.out", "encoder.layer.{}.attention.output.dense"),
+        **_both("block.norm1", "encoder.layer.{}.attention.output.LayerNorm", ends=("gain", "bias")),
+        **_both("block.mlp.up", "encoder.layer.{}.intermediate.dense"),
+        **_both("block.mlp.down", "encoder.layer.{}.output.dense"),
+        **_both("block.norm2", "encoder.layer.{}.output.LayerNorm", ends=("gain", "bias")),
+        **_both("head", "cls.predictions.transform.dense"),
+        **_both("head_norm", "cls.predictions.transform.LayerNorm", ends=("gain", "bias")),
+        "output.bias": "cls.predictions.bias",
+        **_both("pooler", "pooler.dense"),
+        **_both("classifier", "classifier"),
+    },
+    is_transposed=True,
+    head="cls.predictions.decoder.weight",
+    heads=r"(cls|classifier)\..+",
+    buffers=r"embeddings\.position_ids|cls\.predictions\.decoder\.bias",
+    unread=r"(cls|classifier|pooler)\..+",
+    optional=r"pooler\..+",
+    renamed=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
+)
+FAMILIES = {family.model_type: family for family in (GPT2, LLAMA, BERT)}

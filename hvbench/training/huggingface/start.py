@@ -21,6 +21,7 @@ from hvbench.training.huggingface.folder import (
     identify_folder,
     open_folder,
 )
+from hvbench.training.masking import special_names, special_token
 from hvbench.training.tokenizer_file import identify_tokenizer
 
 POSITIONS = "position_embedding"
@@ -37,8 +38,13 @@ def check_weights(point: Point) -> str:
     taken = [f"{sum(map(len, tensors.values()))} tensors from {folder.where}"]
     if most > point.sequence_length:
         taken.append(f"the first {point.sequence_length} of its {most} positions")
+    lacking = family.stored(point).keys() - tensors.keys()
+    if lacking:
+        taken.append(f"{', '.join(sorted(lacking))}, which it lacks, from the seed")
     if point.is_classifier:
         taken.append("the classifier's own projection from the seed")
+    for name in special_names(point):
+        special_token(name, point)
     return f"initial_weights: {', '.join(taken)}"
 
 
@@ -68,7 +74,7 @@ def require_fitting(folder: WeightsFolder, point: Point) -> dict[str, list[Tenso
         raise DataError(f"{where}: {CONFIG} is of model_type {shorten(found)}, not {family.model_type}{hint}")
     config = family.complete({**family.defaults, **folder.config})
     require_config(config, family, point, where=where)
-    tensors = {name.removeprefix(family.prefix): tensor for name, tensor in folder.tensors.items()}
+    tensors = {family.own_name(name): tensor for name, tensor in folder.tensors.items()}
     chosen = require_tensors(tensors, config, family, point, where=where)
     if point.tied_embeddings:
         require_tied(tensors, config, family, where=where)
@@ -101,14 +107,17 @@ def require_tensors(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], family: Family, point: Point, *, where: str
 ) -> dict[str, list[Tensor]]:
     """Parameter -> its tensors; raises DataError for one that is missing, spare, of another shape or dtype."""
-    wanted = family.stored(point)
+    wanted = {
+        name: parts
+        for name, parts in family.stored(point).items()
+        if not re.fullmatch(family.optional, name) or any(tensor in tensors for tensor, _ in parts)
+    }
     if POSITIONS in wanted:
         ((tensor, shape),) = wanted[POSITIONS]
         wanted[POSITIONS] = [(tensor, (config[family.keys["sequence_length"]], *shape[1:]))]
     shapes = {tensor: shape for parts in wanted.values() for tensor, shape in parts}
-    spare = sorted(
-        name for name in tensors.keys() - shapes.keys() - {family.head} if not re.fullmatch(family.buffers, name)
-    )
+    known = f"{family.buffers}|{family.unread}"
+    spare = sorted(name for name in tensors.keys() - shapes.keys() - {family.head} if not re.fullmatch(known, name))
     missing = [tensor for tensor in shapes if tensor not in tensors]
     for what, names in (("lacks", missing), ("has, and the model has no place for,", spare)):
         if names:

@@ -31,10 +31,12 @@ def attention(
     seed: Seed | None,
     documents: np.ndarray | None = None,
 ) -> tuple[np.ndarray, Callable[[np.ndarray], _Gradients]]:
-    """softmax(q kᵀ / √Q) v under a causal mask: (B, H, T, Q) each -> (B, H, T, Q), and its gradient -> those of q, k and v."""
+    """softmax(q kᵀ / √Q) v, under a causal mask where the point has one: (B, H, T, Q) each -> (B, H, T, Q), and its gradient -> those of q, k and v."""
     T, Q = q.shape[2:]
     scale = 1 / math.sqrt(Q)
-    scores = q @ k.swapaxes(-1, -2) * scale + np.triu(np.full((T, T), -np.inf, q.dtype), k=1)  # (B, H, T, T)
+    scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, T, T)
+    if point.is_causal:
+        scores += np.triu(np.full((T, T), -np.inf, q.dtype), k=1)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     probabilities = scores / scores.sum(axis=-1, keepdims=True)
 

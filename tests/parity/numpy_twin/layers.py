@@ -12,6 +12,7 @@ import numpy as np
 from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.weights import constants
@@ -24,6 +25,7 @@ class Layers:
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
+        self.traits = FAMILIES[point.family]
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype
         self.is_rounded = precision.compute_dtype != precision.parameter_dtype

@@ -7,6 +7,7 @@ backward pass, which takes the gradient of the value, notes those of the paramet
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from hvbench.frameworks.numpy.attention import attention
@@ -17,14 +18,15 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
+from hvbench.training.masking import IGNORED
 
 
 class Model(Layers):
     """Parameters by canonical name, and the functions over them."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
-        if point.objective != "causal_lm":
-            raise ValueError(f"numpy predicts the next token only, not {point.objective}")
+        if point.is_classifier:
+            raise ValueError(f"numpy predicts tokens only, not {point.objective}")
         if point.dropout:
             raise ValueError("numpy has no dropout: give dropout=0")
         if point.recompute != "none":
@@ -48,20 +50,20 @@ class Model(Layers):
         starts: np.ndarray | None = None,
         seed: Seed | None = None,
     ) -> tuple[float, Callable[[float], Arrays]]:
-        """Mean cross-entropy of tokens (B, T) against targets (B, T), in nats; and factor -> gradients of its multiple."""
+        """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED; and factor -> gradients of its multiple."""
         logits, decode_backward = self._decode(inputs)
         logits -= logits.max(axis=-1, keepdims=True)
-        chosen = np.take_along_axis(logits, targets[..., None], axis=-1)
+        counts, places = (targets != IGNORED)[..., None], np.maximum(targets, 0)[..., None]
+        chosen = np.take_along_axis(logits, places, axis=-1)
         probabilities = np.exp(logits, out=logits)
         sums = probabilities.sum(axis=-1, keepdims=True)
-        loss = float((np.log(sums) - chosen).mean())
+        loss = float((np.log(sums) - chosen)[counts].mean())
 
         def backward(factor: float) -> Arrays:
             d = probabilities / sums
-            at_target = np.take_along_axis(d, targets[..., None], axis=-1)
-            np.put_along_axis(d, targets[..., None], at_target - 1, axis=-1)
+            np.put_along_axis(d, places, np.take_along_axis(d, places, axis=-1) - 1, axis=-1)
             gradients: Arrays = {}
-            decode_backward(d * (factor / targets.size), gradients)
+            decode_backward(d * counts * (factor / int(counts.sum())), gradients)
             return {name: gradients[name] for name in self.parameters}
 
         return loss, backward
@@ -73,32 +75,49 @@ class Model(Layers):
     def _decode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
         x, embed_backward = self.family.embed(self, inputs, None)  # (B, T, W)
         rotation = self.family.rotations(self, inputs, None)
-        passed: list[tuple[_Backward, _Backward]] = []
+        passed: list[_Backward] = []
         for block in (f"block{layer}" for layer in range(self.point.num_layers)):
-            normal, norm_backward = self.family.norm(self, x, f"{block}.norm1")
-            value, part_backward = self._attention(normal, f"{block}.attention", rotation)
-            x = x + value
-            passed.append((norm_backward, part_backward))
-            normal, norm_backward = self.family.norm(self, x, f"{block}.norm2")
-            value, part_backward = self.family.mlp(self, normal, f"{block}.mlp")
-            x = x + value
-            passed.append((norm_backward, part_backward))
-        x, final_backward = self.family.norm(self, x, "final_norm")
-        name = "token_embedding" if self.point.tied_embeddings else "output_embedding"
+            attend, mlp = partial(self._attention, rotation=rotation), partial(self.family.mlp, self)
+            for half, norm, part in (("attention", "norm1", attend), ("mlp", "norm2", mlp)):
+                x, half_backward = self._add(x, partial(part, name=f"{block}.{half}"), f"{block}.{norm}")
+                passed.append(half_backward)
+        x, final_backward = self.family.finish(self, x)
+        name, bias = "token_embedding" if self.point.tied_embeddings else "output_embedding", "output.bias"
         x, embedding = self.round(x), self.round(self.parameters[name])
         logits = self.round(multiply_by_rows(x, embedding, gemm=self.point.gemm))
+        if bias in self.parameters:
+            logits = logits + self.parameters[bias]
 
         def backward(d: np.ndarray, gradients: Arrays) -> None:
+            if bias in self.parameters:
+                gradients[bias] = _rows(d).sum(axis=0)
             d = self.round(d)
             gradients[name] = self.round(_rows(d).T @ _rows(x))
             d = final_backward(self.round(d @ embedding), gradients)
-            for norm_backward, part_backward in reversed(passed):
-                d = d + norm_backward(part_backward(d, gradients), gradients)
+            for half_backward in reversed(passed):
+                d = half_backward(d, gradients)
             embed_backward(d, gradients)
 
         return logits, backward
 
-    def _attention(self, x: np.ndarray, name: str, rotation: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
+    def _add(
+        self, x: np.ndarray, part: Callable[[np.ndarray], tuple[np.ndarray, _Backward]], name: str
+    ) -> tuple[np.ndarray, _Backward]:
+        """The residual stream and half a block of it, with the norm `name` of their sum, or of what that half reads."""
+        if self.traits.norms_sums:
+            value, part_backward = part(x)
+            normal, norm_backward = self.family.norm(self, x + value, name)
+
+            def backward_behind(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+                d = norm_backward(d, gradients)
+                return d + part_backward(d, gradients)
+
+            return normal, backward_behind
+        normal, norm_backward = self.family.norm(self, x, name)
+        value, part_backward = part(normal)
+        return x + value, lambda d, gradients: d + norm_backward(part_backward(d, gradients), gradients)
+
+    def _attention(self, x: np.ndarray, *, name: str, rotation: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
         B, T, W = x.shape
         qkv, qkv_backward = self.linear(x, f"{name}.qkv")
         (q, k, v), split_backward = self.family.split_heads(self, qkv, rotation)  # each (B, H, T, Q)

@@ -28,17 +28,22 @@ def rotations(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None)
 def norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
     """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     gain, bias = layers.parameters[f"{name}.gain"], layers.parameters[f"{name}.bias"]
-    return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=1e-5)
+    return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=layers.traits.norm_epsilon)
 
 
-def pooled_norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
-    """The mean over positions of `norm`: [B, T, W] -> [B, W].
+def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """The last norm [B, T, W]."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """The mean over positions of the last norm: [B, T, W] -> [B, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    normal = F.layer_norm(x, (x.shape[-1],), eps=1e-5)
-    return normal.mean(dim=1) * layers.parameters[f"{name}.gain"] + layers.parameters[f"{name}.bias"]
+    normal = F.layer_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon)
+    return normal.mean(dim=1) * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 
 def split_heads(
@@ -52,6 +57,12 @@ def split_heads(
 
 
 def mlp(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
-    """down(GELU(up(x))), exact or by its tanh form (Hendrycks & Gimpel, arXiv:1606.08415)."""
-    form = "tanh" if layers.point.activation == "gelu_tanh" else "none"
-    return layers.linear(F.gelu(layers.linear(x, f"{name}.up"), approximate=form), f"{name}.down")
+    """down(activate(up(x)))."""
+    return layers.linear(activate(layers, layers.linear(x, f"{name}.up")), f"{name}.down")
+
+
+def activate(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """GELU, exact or by its tanh form (Hendrycks & Gimpel, arXiv:1606.08415), or ReLU."""
+    if layers.point.activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if layers.point.activation == "gelu_tanh" else "none")

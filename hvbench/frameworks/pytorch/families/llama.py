@@ -26,12 +26,18 @@ def rotations(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None)
 
 def norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
     """RMS norm of x [B, T, W] over W (Zhang & Sennrich, arXiv:1910.07467)."""
-    return F.rms_norm(x, (x.shape[-1],), layers.parameters[f"{name}.gain"], eps=1e-5)
+    return F.rms_norm(x, (x.shape[-1],), layers.parameters[f"{name}.gain"], eps=layers.traits.norm_epsilon)
 
 
-def pooled_norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
-    """The mean over positions of `norm`: [B, T, W] -> [B, W]; the gain comes after it, as in `gpt2.pooled_norm`."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-5).mean(dim=1) * layers.parameters[f"{name}.gain"]
+def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """The last norm [B, T, W]."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """The mean over positions of the last norm: [B, T, W] -> [B, W]; the gain comes after it, as in `gpt2.pool`."""
+    normal = F.rms_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon)
+    return normal.mean(dim=1) * layers.parameters["final_norm.gain"]
 
 
 def split_heads(

@@ -3,15 +3,18 @@
     embed         tokens [B, T] -> the residual stream [B, T, W]
     rotations     what positions turn queries and keys by, the same in all blocks; None: nothing
     norm          a norm of the residual stream [B, T, W] -> [B, T, W]
-    pooled_norm   the mean over positions of that [B, 1, W]: what a classifier projects
+    finish        the residual stream behind the last block [B, T, W] -> what the output projection multiplies [B, T, W]
+    pool          the same -> what a classifier projects [B, 1, W]
     split_heads   the product of all queries, keys and values of a block -> each [B, H, T, Q], as they are attended with
-    mlp           what comes behind a block's second norm [B, T, W] -> [B, T, W]
+    mlp           a block's second half, without its norm [B, T, W] -> [B, T, W]
+
+Where a block has its norms is said in `hvbench.spec.model`.
 
 `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents, whose positions begin anew; else None.
 """
 
 from types import ModuleType
 
-from hvbench.frameworks.tensorflow.families import gpt2, llama
+from hvbench.frameworks.tensorflow.families import bert, gpt2, llama
 
-FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama}
+FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama, "bert": bert}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
 
@@ -33,17 +34,23 @@ def rotations(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf
 def norm(layers: Layers, x: tf.Tensor, name: str) -> tf.Tensor:
     """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     gain, bias = layers.parameters[f"{name}.gain"], layers.parameters[f"{name}.bias"]
-    return _normalize(x, tf.convert_to_tensor(gain), tf.convert_to_tensor(bias))
+    return _with_gradient(partial(_normalize, layers.traits.norm_epsilon))(x, gain, bias)
 
 
-def pooled_norm(layers: Layers, x: tf.Tensor, name: str) -> tf.Tensor:
-    """The mean over positions of `norm`: [B, T, W] -> [B, 1, W].
+def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+    """The last norm [B, T, W]."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+    """The mean over positions of the last norm: [B, T, W] -> [B, 1, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    normal = tf.reduce_mean(_standardize(x), axis=1, keepdims=True)
-    return normal * layers.parameters[f"{name}.gain"] + layers.parameters[f"{name}.bias"]
+    standardized = _with_gradient(partial(_standard, layers.traits.norm_epsilon))(x)
+    normal = tf.reduce_mean(standardized, axis=1, keepdims=True)
+    return normal * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 
 def split_heads(layers: Layers, qkv: tf.Tensor, rotation: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -55,13 +62,17 @@ def split_heads(layers: Layers, qkv: tf.Tensor, rotation: tf.Tensor | None) -> t
 
 
 def mlp(layers: Layers, x: tf.Tensor, name: str) -> tf.Tensor:
-    """down(GELU(up(x))), exact or by its tanh form.
+    """down(activate(up(x))).
 
-    GELU is computed in the parameters' dtype: TensorFlow would round after every elementwise operation, where PyTorch's fused
-    kernel rounds once.
+    The activation is computed in the parameters' dtype: TensorFlow would round after every elementwise operation, where PyTorch's
+    fused kernel rounds once.
     """
-    gelu = _gelu_tanh if layers.point.activation == "gelu_tanh" else _gelu
-    return layers.linear(gelu(layers.widen(layers.linear(x, f"{name}.up"))), f"{name}.down")
+    return layers.linear(activate(layers, layers.widen(layers.linear(x, f"{name}.up"))), f"{name}.down")
+
+
+def activate(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+    """GELU, exact or by its tanh form (Hendrycks & Gimpel, arXiv:1606.08415), or ReLU."""
+    return {"gelu": _gelu, "gelu_tanh": _gelu_tanh, "relu": tf.nn.relu}[layers.point.activation](x)
 
 
 @_with_gradient
@@ -90,11 +101,11 @@ def _gelu_tanh(x: tf.Tensor):
     return x * gate, backward
 
 
-def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+def _standard(epsilon: float, x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """(x - mean) / standard deviation over the last dimension, and the function from its gradient to the gradient of x."""
     last = tf.constant(-1)  # the same tensor for all sums: each operation less is traced and optimized sooner
     centred = x - tf.reduce_mean(x, axis=last, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=last, keepdims=True) + 1e-5)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=last, keepdims=True) + epsilon)
     normal = centred * inverse
 
     def backward(d: tf.Tensor) -> tf.Tensor:
@@ -105,13 +116,9 @@ def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]
     return normal, backward
 
 
-_standardize = _with_gradient(_standard)
-
-
-@_with_gradient
-def _normalize(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
+def _normalize(epsilon: float, x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
     """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
-    normal, standard_backward = _standard(x)
+    normal, standard_backward = _standard(epsilon, x)
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         rows = tf.constant((0, 1))

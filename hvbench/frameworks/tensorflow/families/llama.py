@@ -8,6 +8,7 @@ Shapes: B micro-batch, T sequence length, H heads of queries, K of keys and valu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
 
@@ -30,12 +31,18 @@ def rotations(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf
 
 def norm(layers: Layers, x: tf.Tensor, name: str) -> tf.Tensor:
     """RMS norm of x [B, T, W] over W (Zhang & Sennrich, arXiv:1910.07467)."""
-    return _normalize(x, tf.convert_to_tensor(layers.parameters[f"{name}.gain"]))
+    return _with_gradient(partial(_normalize, layers.traits.norm_epsilon))(x, layers.parameters[f"{name}.gain"])
 
 
-def pooled_norm(layers: Layers, x: tf.Tensor, name: str) -> tf.Tensor:
-    """The mean over positions of `norm`: [B, T, W] -> [B, 1, W]; the gain comes after it, as in `gpt2.pooled_norm`."""
-    return tf.reduce_mean(_standardize(x), axis=1, keepdims=True) * layers.parameters[f"{name}.gain"]
+def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+    """The last norm [B, T, W]."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+    """The mean over positions of the last norm: [B, T, W] -> [B, 1, W]; the gain comes after it, as in `gpt2.pool`."""
+    standardized = _with_gradient(partial(_standard, layers.traits.norm_epsilon))(x)
+    return tf.reduce_mean(standardized, axis=1, keepdims=True) * layers.parameters["final_norm.gain"]
 
 
 def split_heads(layers: Layers, qkv: tf.Tensor, rotation: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -104,10 +111,10 @@ def _swiglu(gate: tf.Tensor, up: tf.Tensor):
     return silu * up, backward
 
 
-def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+def _standard(epsilon: float, x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
     """x / its root mean square over the last dimension, and the function from its gradient to the gradient of x."""
     last = tf.constant(-1)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=last, keepdims=True) + 1e-5)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(x), axis=last, keepdims=True) + epsilon)
     normal = x * inverse
 
     def backward(d: tf.Tensor) -> tf.Tensor:
@@ -116,13 +123,9 @@ def _standard(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]
     return normal, backward
 
 
-_standardize = _with_gradient(_standard)
-
-
-@_with_gradient
-def _normalize(x: tf.Tensor, gain: tf.Tensor):
+def _normalize(epsilon: float, x: tf.Tensor, gain: tf.Tensor):
     """RMS norm of x [B, T, W] over W."""
-    normal, standard_backward = _standard(x)
+    normal, standard_backward = _standard(epsilon, x)
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return standard_backward(dy * gain), tf.reduce_sum(dy * normal, axis=tf.constant((0, 1)))

@@ -2,6 +2,6 @@
 
 from types import ModuleType
 
-from hvbench.frameworks.numpy.families import gpt2, llama
+from hvbench.frameworks.numpy.families import bert, gpt2, llama
 
-FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama}
+FAMILIES: dict[str, ModuleType] = {"gpt2": gpt2, "llama": llama, "bert": bert}

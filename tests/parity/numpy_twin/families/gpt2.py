@@ -41,7 +41,7 @@ def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backwar
     """Layer norm (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     gain = layers.parameters[f"{name}.gain"]
     centred = x - x.mean(axis=-1, keepdims=True)
-    inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + 1e-5)
+    inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + layers.traits.norm_epsilon)
     normal = centred * inverse
 
     def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
@@ -53,9 +53,14 @@ def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backwar
     return normal * gain + layers.parameters[f"{name}.bias"], backward
 
 
-def pooled_norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+    """The last norm."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     """numpy has no classifier."""
-    raise ValueError("numpy predicts the next token only")
+    raise ValueError("numpy predicts tokens only")
 
 
 def split_heads(
@@ -72,20 +77,32 @@ def split_heads(
 
 
 def mlp(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
-    """x Φ(x), exact or with Φ by tanh (Hendrycks & Gimpel, arXiv:1606.08415), between two linear layers."""
+    """down(activate(up(x)))."""
     up, up_backward = layers.linear(x, f"{name}.up")
-    is_exact = layers.point.activation == "gelu"
-    bent = math.sqrt(2 / math.pi) * (up + 0.044715 * up**3)
-    curve = _erf(up * math.sqrt(0.5)).astype(np.float64) if is_exact else np.tanh(bent.astype(np.float64))
-    probability = (0.5 + 0.5 * curve).astype(layers.parameter_dtype)
-    down, down_backward = layers.linear(up * probability, f"{name}.down")
+    active, active_backward = activate(layers, up)
+    down, down_backward = layers.linear(active, f"{name}.down")
 
     def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
-        if is_exact:
-            density = np.exp(np.square(up) * -0.5) * math.sqrt(0.5 / math.pi)
-        else:
-            slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * np.square(up))
-            density = 2 * probability * (1 - probability) * slope
-        return up_backward(down_backward(d, gradients) * (probability + up * density), gradients)
+        return up_backward(active_backward(down_backward(d, gradients)), gradients)
 
     return down, backward
+
+
+def activate(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """x Φ(x), exact or with Φ by tanh (Hendrycks & Gimpel, arXiv:1606.08415), or max(x, 0)."""
+    if layers.point.activation == "relu":
+        return np.maximum(x, 0), lambda d: d * (x > 0)
+    is_exact = layers.point.activation == "gelu"
+    bent = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    curve = _erf(x * math.sqrt(0.5)).astype(np.float64) if is_exact else np.tanh(bent.astype(np.float64))
+    probability = (0.5 + 0.5 * curve).astype(layers.parameter_dtype)
+
+    def backward(d: np.ndarray) -> np.ndarray:
+        if is_exact:
+            density = np.exp(np.square(x) * -0.5) * math.sqrt(0.5 / math.pi)
+        else:
+            slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * np.square(x))
+            density = 2 * probability * (1 - probability) * slope
+        return d * (probability + x * density)
+
+    return x * probability, backward

@@ -35,7 +35,7 @@ def rotations(layers: Layers, inputs: np.ndarray, starts: np.ndarray | None) -> 
 def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
     """RMS norm (Zhang & Sennrich, arXiv:1910.07467)."""
     gain = layers.parameters[f"{name}.gain"]
-    inverse = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + 1e-5)
+    inverse = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + layers.traits.norm_epsilon)
     normal = x * inverse
 
     def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
@@ -46,9 +46,14 @@ def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backwar
     return normal * gain, backward
 
 
-def pooled_norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+    """The last norm."""
+    return norm(layers, x, "final_norm")
+
+
+def pool(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     """numpy has no classifier."""
-    raise ValueError("numpy predicts the next token only")
+    raise ValueError("numpy predicts tokens only")
 
 
 def split_heads(

@@ -1,0 +1,35 @@
+"""BERT in PyTorch: norms of sums, embeddings of segments, a head before the logits, a pooler before a classifier (Devlin et al., arXiv:1810.04805).
+
+What the paper leaves open is as in github.com/google-research/bert (`modeling.py`, `run_pretraining.py`).
+
+Shapes: B micro-batch, T sequence length, W hidden size.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from hvbench.frameworks.pytorch.families import gpt2
+from hvbench.frameworks.pytorch.layers import Layers
+
+# As GPT-2 has them.
+rotations = gpt2.rotations
+norm = gpt2.norm
+split_heads = gpt2.split_heads
+mlp = gpt2.mlp
+
+
+def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """Tokens [B, T] -> the norm of their embeddings plus those of their positions and of the first segment [B, T, W]."""
+    x = gpt2.embed(layers, inputs, starts) + layers.parameters["segment_embedding"][0]
+    return norm(layers, x, "embedding_norm")
+
+
+def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling."""
+    return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
+
+
+def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+    """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, W]."""
+    return torch.tanh(layers.widen(layers.linear(x[:, 0], "pooler")))
