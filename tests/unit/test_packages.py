@@ -11,6 +11,7 @@ from hvbench.errors import DataError
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
 from hvbench.training import corpus
+from hvbench.training.masking import special_token
 from hvbench.training.packages import find_packages, make_batches
 from hvbench.training.pretraining import pretraining_point
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -46,6 +47,16 @@ def make_point(text: Path, **changes) -> Point:
         "micro_batch_size": 8,
     }
     return Point(**fields | changes)
+
+
+def test_a_berts_samples_begin_with_a_token_of_their_own(text: Path, cache: Path) -> None:
+    found = corpus.prepare(str(text), vocab_size=256, cache=cache)
+    points = [make_point(text, family=family) for family in ("gpt2", "bert")]
+    (plain, labels), (inputs, classes) = (
+        make_batches(point, found, rank=0, cache=cache).train_batch(1) for point in points
+    )
+    assert (inputs[..., 0] == special_token("[CLS]", points[1])).all() and not (plain == inputs[0, 0, 0]).any()
+    assert np.array_equal(inputs[..., 1:], plain[..., 1:]) and np.array_equal(classes, labels)
 
 
 def decode(tokens: np.ndarray) -> str:

@@ -24,8 +24,10 @@ from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.point import Silence
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
 from hvbench.sweep.tasks import Shared, make_task
+from hvbench.training import corpus
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, save_checkpoint
-from hvbench.training.pretraining import pretrained_file, pretraining_name
+from hvbench.training.pretraining import pretrained_file, pretraining_name, pretraining_point
+from hvbench.training.weights import initial_weights
 from hvbench.worker.pretrain import load_pretrained
 from tests.unit.test_sweep import GOOD, prepare
 
@@ -72,14 +74,14 @@ class Maker:
             yield index, end
 
 
-def write(request: PretrainRequest, *, value: float = 0.0) -> None:
-    """A checkpoint as a worker leaves it, but for its arrays."""
+def write(request: PretrainRequest, *, arrays: dict[str, np.ndarray] | None = None, tokens_digest: str = "0") -> None:
+    """A checkpoint as a worker leaves it, but for its arrays where they are left out."""
     point = request.point
     header = CheckpointHeader(
         step=request.steps, samples=0, global_batch_size=point.global_batch_size, optimizer=point.optimizer,
-        loss_scale=1.0, clean_steps=0, tokens_digest="0", seed=point.seed, framework=point.framework,
+        loss_scale=1.0, clean_steps=0, tokens_digest=tokens_digest, seed=point.seed, framework=point.framework,
     )  # fmt: skip
-    save_checkpoint(Path(request.path), Checkpoint(header=header, arrays={"parameters/a": np.full(2, value)}))
+    save_checkpoint(Path(request.path), Checkpoint(header=header, arrays=arrays or {"parameters/a": np.zeros(2)}))
 
 
 def find(*points: Point, repeats: int = 1, checkpoints: Path = Path("c"), **measure: Any) -> list[Any]:
@@ -198,8 +200,35 @@ def test_weights_that_changed_since_a_run_was_begun_are_refused(tmp_path: Path) 
         is None
     )
     path = sweep.checkpoints / pretrained_file(job.point)
-    write(PretrainRequest(point=job.point, steps=3, path=str(path)), value=1.0)
+    write(PretrainRequest(point=job.point, steps=3, path=str(path)), arrays={"parameters/a": np.ones(2)})
     with pytest.raises(UsageError, match="what it starts from has changed since it was begun"):
         sweep.pretrain(jobs, Maker(), Silence())
     with pytest.raises(UsageError, match="not what the other launches started from"):  # and a worker looks once more
         load_pretrained(job.point, None, checkpoints=sweep.checkpoints, digest=about["digest"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "left"),
+    [
+        ({"family": "bert"}, {"head.weight", "head.bias", "head_norm.gain", "head_norm.bias", "output.bias"}),
+        ({"family": "llama", "pretraining": "causal_lm", "tied_embeddings": False}, {"output_embedding"}),
+    ],
+    ids=["bert", "llama"],
+)
+def test_a_classifier_leaves_the_head_of_its_pretraining(
+    tmp_path: Path, fields: dict[str, Any], left: set[str]
+) -> None:
+    (tmp_path / "text.txt").write_text("some text of a few lines\n" * 400)
+    kind = {"model": "tiny", "objective": "classification", "pretraining": "masked_lm", "pretraining_steps": 7}
+    point = Point(**{**kind, "data": str(tmp_path / "text.txt"), "world_size": 1, **fields})
+    text, model = corpus.prepare(point.data, **point.tokenization, cache=tmp_path), pretraining_point(point)
+    weights = {name: value + 1 for name, value in initial_weights(model).items()}
+    request = PretrainRequest(point=model, steps=7, path=str(tmp_path / pretrained_file(point)))
+    write(
+        request,
+        arrays={f"parameters/{name}": value for name, value in weights.items()},
+        tokens_digest=text.tokens_digest,
+    )
+    found = load_pretrained(point, text, checkpoints=tmp_path)
+    assert weights.keys() - found.keys() == left and found.keys() <= initial_weights(point).keys()
+    assert all(np.array_equal(value, weights[name]) for name, value in found.items())
