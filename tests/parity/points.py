@@ -112,7 +112,16 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (1, {"model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"model": "bert-tiny"}),
     (1, {"model": "bert-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "activation": "relu"}),
-    (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
+    (
+        2,
+        {
+            "model": "bert-tiny",
+            "objective": "classification",
+            "micro_batch_size": 16,
+            "num_layers": FEWER_LAYERS,
+            "learning_rate": 1e-2,  # at a tenth of it a classifier has hardly begun to learn after 20 updates
+        },
+    ),
 ]
 
 # The twin of which broken versions are compared with the sound other one.

@@ -32,7 +32,7 @@ def test_twins_agree(traced, world_size, knobs):
     compared = {deviation.name.partition("rank0/update/")[2] for deviation in parity.deviations}
     assert set(parameter_shapes(points[0])) <= compared
     loss, guesses = traced[points[0]].ranks[0]["loss"], 8 if points[0].is_classifier else 256
-    assert loss[0] == pytest.approx(np.log(guesses), rel=0.02) and loss[-1] < loss[0] - 0.1
+    assert loss[0] == pytest.approx(np.log(guesses), rel=0.02) and loss[-1] < loss[0] - 0.2
 
 
 def make_model(point: Point, weights: Arrays, *, is_double: bool = False):

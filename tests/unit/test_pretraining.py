@@ -27,6 +27,7 @@ from hvbench.sweep.tasks import Shared, make_task
 from hvbench.training import corpus
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, save_checkpoint
 from hvbench.training.pretraining import pretrained_file, pretraining_name, pretraining_point
+from hvbench.training.schedule import samples_before
 from hvbench.training.weights import initial_weights
 from hvbench.worker.pretrain import load_pretrained
 from tests.unit.test_sweep import GOOD, prepare
@@ -78,7 +79,7 @@ def write(request: PretrainRequest, *, arrays: dict[str, np.ndarray] | None = No
     """A checkpoint as a worker leaves it, but for its arrays where they are left out."""
     point = request.point
     header = CheckpointHeader(
-        step=request.steps, samples=0, global_batch_size=point.global_batch_size, optimizer=point.optimizer,
+        step=request.steps, samples=samples_before(point, request.steps), global_batch_size=point.global_batch_size, optimizer=point.optimizer,
         loss_scale=1.0, clean_steps=0, tokens_digest=tokens_digest, seed=point.seed, framework=point.framework,
     )  # fmt: skip
     save_checkpoint(Path(request.path), Checkpoint(header=header, arrays=arrays or {"parameters/a": np.zeros(2)}))
