@@ -112,18 +112,7 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (1, {"model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"model": "bert-tiny"}),
     (1, {"model": "bert-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "activation": "relu"}),
-    (
-        2,
-        {
-            "model": "bert-tiny",
-            "objective": "classification",
-            "micro_batch_size": 32,
-            "num_layers": FEWER_LAYERS,
-            # At a tenth of it a classifier has hardly begun to learn after 20 updates; over 64 samples instead of 128 it
-            # learns less, and last bits of its weights make seven times as much of the gradients' norm.
-            "learning_rate": 1e-2,
-        },
-    ),
+    (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
 ]
 
 # The twin of which broken versions are compared with the sound other one.

@@ -31,8 +31,11 @@ def test_twins_agree(traced, world_size, knobs):
     assert parity.is_proven
     compared = {deviation.name.partition("rank0/update/")[2] for deviation in parity.deviations}
     assert set(parameter_shapes(points[0])) <= compared
-    loss, guesses = traced[points[0]].ranks[0]["loss"], 8 if points[0].is_classifier else 256
-    assert loss[0] == pytest.approx(np.log(guesses), rel=0.02) and loss[-1] < loss[0] - 0.2
+    loss = traced[points[0]].ranks[0]["loss"]
+    if points[0].is_classifier:  # it learns as little so soon as those of `test_twins_agree_on_other_objectives`
+        assert loss[0] == pytest.approx(np.log(8), rel=0.02) and loss[-3:].mean() < loss[:3].mean() - 0.02
+    else:
+        assert loss[0] == pytest.approx(np.log(256), rel=0.02) and loss[-1] < loss[0] - 0.2
 
 
 def make_model(point: Point, weights: Arrays, *, is_double: bool = False):
