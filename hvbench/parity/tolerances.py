@@ -48,7 +48,8 @@ class Table:
     """The whole file."""
 
     large_parameters: int  # a model with more is large
-    updates: dict[str, int]  # by size of model: how many updates a check trains
+    updates: dict[str, int]  # by size of model: over how many updates its tolerances were measured
+    costly_flops: float  # a point whose updates have more on a rank is checked over as few as a large model
     entries: tuple[Entry, ...]
     vector_optimizers: tuple[str, ...]
     vector_update_length: dict[str, float]  # by compression: times the update_length of the others
@@ -70,6 +71,7 @@ def read_table() -> Table:
     return Table(
         large_parameters=source["large"]["parameters"],
         updates=updates,
+        costly_flops=source["large"]["update_flops"],
         entries=tuple(entries),
         vector_optimizers=tuple(source["vectors"]["optimizers"]),
         vector_update_length=source["vectors"]["update_length"],
@@ -84,11 +86,15 @@ def is_large_model(point: Point) -> bool:
 
 
 def check_updates(point: Point) -> int:
-    """How many updates a parity check of `point` trains: those that its tolerances were measured over.
+    """How many updates a parity check of `point`, whose `world_size` is known, trains: those that its tolerances
+    were measured over, or fewer.
 
-    Starting workers costs seconds; beside that, 20 updates of a small model are free. Of a larger one few are enough.
+    Starting workers costs seconds; beside that, 20 updates of a small model on few tokens are free. Of a larger one, or of
+    long sequences, few are enough.
     """
-    return read_table().updates["large" if is_large_model(point) else "small"]
+    table, facts = read_table(), model_facts(point)
+    update_flops = facts.model_flops_per_token * facts.tokens_per_step / (point.world_size or 1)
+    return table.updates["large" if is_large_model(point) or update_flops > table.costly_flops else "small"]
 
 
 def find_tolerances(*, model: str, precision: str, compression: str, is_native: bool) -> Tolerances:

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `float64_FAMILY…` (nor losses beside the point), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
 `rounded_DTYPE_CASE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -22,6 +22,7 @@ import numpy as np
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
 from hvbench.parity.trace import record_trace
+from hvbench.spec.model import FAMILIES as MODEL_FAMILIES
 from hvbench.spec.model import MODEL_PRESETS
 from hvbench.spec.numerics import PRECISIONS, Precision
 from hvbench.spec.point import Point
@@ -404,6 +405,18 @@ def record_chunks(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_sums(twin: Twin) -> Arrays:
+    """Gradients of 8,192 tokens in float32 and in float64: `FAMILY/PRECISION/NAME`."""
+    arrays = {}
+    for family in MODEL_FAMILIES:
+        point = small_point(twin.framework, family=family, hidden_size=16, sequence_length=64, micro_batch_size=128)
+        batch = twin.batches(point).train_batch(0)
+        for name, precision in (("float32", PRECISIONS["fp32"]), ("float64", FP64)):
+            gradients = twin.trainer(point, precision=precision).gradients(*batch, loss_scale=1.0)
+            arrays |= {f"{family}/{name}/{key}": value for key, value in gradients.items()}
+    return arrays
+
+
 def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarray]) -> int:
     """FLOPs of the matrix products of one backward pass, counted in what the framework really runs."""
     if twin.framework == "pytorch":
@@ -515,6 +528,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "recompute.npz", **record_recompute(twin))
     np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))
+    np.savez(folder / "sums.npz", **record_sums(twin))
     for objective in ("masked_lm", "classification"):
         knobs = {"objective": objective, "activation": ACTIVATIONS[objective]}
         np.savez(folder / f"float64_{objective}.npz", **record_float64(twin, **knobs))

@@ -10,7 +10,7 @@ import pytest
 
 from hvbench.parity.compare import compare_traces, wire_error
 from hvbench.parity.norms import l2_norm, wire_spacing
-from hvbench.parity.tolerances import Entry, Tolerances, find_tolerances, read_table, tolerances_for
+from hvbench.parity.tolerances import Entry, Tolerances, check_updates, find_tolerances, read_table, tolerances_for
 from hvbench.parity.trace import wire_rounding
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.optimizer import OPTIMIZERS
@@ -51,6 +51,19 @@ def rounds_where(precision: str, row: str) -> bool:
 def test_no_combination_has_two_entries() -> None:
     keys = [(row.model, row.precision, row.arithmetic, row.compression) for row in ENTRIES]
     assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "updates"),
+    [
+        ({"model": "tiny"}, 20),
+        ({"model": "tiny", "micro_batch_size": 64, "gradient_accumulation_steps": 4, "world_size": 8}, 20),
+        ({"model": "tiny", "sequence_length": 8192}, 3),
+        ({"model": "small"}, 3),
+    ],
+)
+def test_a_check_trains_few_updates_where_each_is_long(knobs: dict, updates: int) -> None:
+    assert check_updates(Point(**{"world_size": 1} | knobs)) == updates
 
 
 @each_combination

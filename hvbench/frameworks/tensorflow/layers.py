@@ -5,6 +5,8 @@ Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
@@ -15,6 +17,8 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.weights import constants
+
+MOST_ROWS_AT_ONCE = 256  # added one after the other: two operations less to trace for each sum
 
 
 class Layers:
@@ -63,7 +67,7 @@ class Layers:
 
         def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             dy = self.round(dy)
-            d_bias = tf.raw_ops.BiasAddGrad(out_backprop=self.widen(dy))
+            d_bias = sum_rows(self.widen(dy))
             return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy), d_bias
 
         return self.round(tf.nn.bias_add(self.widen(tf.matmul(x, weight)), bias)), backward
@@ -92,6 +96,24 @@ def multiply_by_rows(x: tf.Tensor, weight: tf.Tensor, *, gemm: str) -> tf.Tensor
     """x [..., in] × transposed weight [out, in] -> [..., out], with its gradient: the logits of an embedding."""
     product = _multiply_by_rows(_rows(x), weight)
     return tf.reshape(product, (*x.shape[:-1], product.shape[-1]))
+
+
+def sum_rows(x: tf.Tensor) -> tf.Tensor:
+    """The sum over all but the last dimension: [..., W] -> [W], of rows and then of their sums, √N of N at a time.
+
+    TensorFlow adds one row after the other. Rounding errors of that grow with √N: 1.4e-6 of the sum after 8,192 rows, where
+    those of PyTorch, which adds sums of sums, are 8e-8.
+    """
+    x = _rows(x)
+    rows = x.shape[0]
+    if rows <= MOST_ROWS_AT_ONCE:
+        return tf.raw_ops.BiasAddGrad(out_backprop=x)
+    size = math.isqrt(rows)
+    even = rows - rows % size
+    sums = tf.reduce_sum(tf.reshape(x[:even], (-1, size, x.shape[1])), axis=1)
+    if even < rows:
+        sums = tf.concat([sums, x[even:]], axis=0)
+    return tf.raw_ops.BiasAddGrad(out_backprop=sums)
 
 
 def _rows(x: tf.Tensor) -> tf.Tensor:
