@@ -18,7 +18,7 @@ from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.weights import constants
 
-MOST_ROWS_AT_ONCE = 256  # added one after the other: two operations less to trace for each sum
+_MOST_ROWS_AT_ONCE = 256  # added one after the other: two operations less to trace for each sum
 
 
 class Layers:
@@ -67,7 +67,7 @@ class Layers:
 
         def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             dy = self.round(dy)
-            d_bias = sum_rows(self.widen(dy))
+            d_bias = _sum_rows(self.widen(dy))
             return tf.matmul(dy, weight, transpose_b=True), _product_over_rows(x, dy), d_bias
 
         return self.round(tf.nn.bias_add(self.widen(tf.matmul(x, weight)), bias)), backward
@@ -98,7 +98,7 @@ def multiply_by_rows(x: tf.Tensor, weight: tf.Tensor, *, gemm: str) -> tf.Tensor
     return tf.reshape(product, (*x.shape[:-1], product.shape[-1]))
 
 
-def sum_rows(x: tf.Tensor) -> tf.Tensor:
+def _sum_rows(x: tf.Tensor) -> tf.Tensor:
     """The sum over all but the last dimension: [..., W] -> [W], of rows and then of their sums, √N of N at a time.
 
     TensorFlow adds one row after the other. Rounding errors of that grow with √N: 1.4e-6 of the sum after 8,192 rows, where
@@ -106,7 +106,7 @@ def sum_rows(x: tf.Tensor) -> tf.Tensor:
     """
     x = _rows(x)
     rows = x.shape[0]
-    if rows <= MOST_ROWS_AT_ONCE:
+    if rows <= _MOST_ROWS_AT_ONCE:
         return tf.raw_ops.BiasAddGrad(out_backprop=x)
     size = math.isqrt(rows)
     even = rows - rows % size

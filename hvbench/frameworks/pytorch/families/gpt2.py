@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from hvbench.frameworks.pytorch.layers import Layers
 
-STRIP_ROWS = 512  # of a layer norm's gradients that are added one after the other
+_STRIP_ROWS = 512  # of a layer norm's gradients that are added one after the other
 
 
 def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
@@ -31,7 +31,7 @@ def norm(layers: Layers, x: torch.Tensor, name: str) -> torch.Tensor:
     """Layer norm of x [B, T, W] over W (Ba, Kiros & Hinton, arXiv:1607.06450)."""
     gain, bias = layers.parameters[f"{name}.gain"], layers.parameters[f"{name}.bias"]
     epsilon = layers.traits.norm_epsilon
-    if x.device.type == "cpu" and layers.point.compile == "none" and x.numel() > 2 * STRIP_ROWS * x.shape[-1]:
+    if x.device.type == "cpu" and layers.point.compile == "none" and x.numel() > 2 * _STRIP_ROWS * x.shape[-1]:
         return _LayerNorm.apply(x, gain, bias, epsilon)
     return F.layer_norm(x, (x.shape[-1],), gain, bias, eps=epsilon)
 
@@ -93,8 +93,8 @@ class _LayerNorm(torch.autograd.Function):
         gradients = torch.ops.aten.native_layer_norm_backward
         d_x, _, _ = gradients(dy, x, width, mean, inverse_deviation, gain, bias, [True, False, False])
         strips = zip(
-            *(value.reshape(-1, *width).split(STRIP_ROWS) for value in (dy, x)),
-            *(value.reshape(-1, 1).split(STRIP_ROWS) for value in (mean, inverse_deviation)),
+            *(value.reshape(-1, *width).split(_STRIP_ROWS) for value in (dy, x)),
+            *(value.reshape(-1, 1).split(_STRIP_ROWS) for value in (mean, inverse_deviation)),
             strict=True,
         )
         sums = [

@@ -14,7 +14,7 @@ from functools import partial
 import tensorflow as tf
 
 from hvbench.frameworks.tensorflow.execution import _with_gradient
-from hvbench.frameworks.tensorflow.layers import Layers, sum_rows
+from hvbench.frameworks.tensorflow.layers import Layers, _sum_rows
 
 
 def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
@@ -121,6 +121,6 @@ def _normalize(epsilon: float, x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor):
     normal, standard_backward = _standard(epsilon, x)
 
     def backward(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        return standard_backward(dy * gain), sum_rows(dy * normal), sum_rows(dy)
+        return standard_backward(dy * gain), _sum_rows(dy * normal), _sum_rows(dy)
 
     return normal * gain + bias, backward
