@@ -2,7 +2,7 @@
 
 Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of the same files, with the same public names in the
 same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model` (forward pass and loss),
-`layers` (what multiplies), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
+`layers` (what multiplies), `adaptation` (what is added to them), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
 recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
@@ -150,7 +150,7 @@ class Trainer(Protocol):
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> Arrays:
-        """Canonical name -> gradient of [A, B, T], averaged over accumulation steps and ranks, still times `loss_scale`."""
+        """Canonical name -> gradient, of what trains, of [A, B, T], averaged over accumulation steps and ranks, still times `loss_scale`."""
 
     def gradient_norms(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float

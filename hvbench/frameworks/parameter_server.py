@@ -4,7 +4,7 @@ Synchronous: the server waits for all ranks, averages in rank order, and makes t
 all-reduce. Asynchronous: it updates with each rank's gradients as they arrive, so a gradient may be stale: computed from
 parameters that other ranks' gradients have updated since (Li et al., OSDI 2014; Dean et al., NeurIPS 2012). The server is
 a process beside the ranks and imports no framework. All tensors are sent as one float32 vector, in the order of the
-model's parameters.
+parameters that train.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.ranks import MpiRanks
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
-from hvbench.training.weights import initial_weights, is_decayed, parameter_shapes
+from hvbench.training.optimizers import rate_factor
+from hvbench.training.weights import initial_weights, is_decayed, trained_shapes
 
 AVERAGE, UPDATE, LEAVE = 0.0, 1.0, 2.0  # kinds of request
 HEADER_TAG, VECTOR_TAG, POINT_TAG, END_TAG = 1, 2, 3, 4
@@ -28,7 +29,7 @@ class ServerClient:
     """A rank's side of the protocol, for one point. The server is the last process of MPI's world."""
 
     def __init__(self, point: Point, ranks: MpiRanks) -> None:
-        self.shapes = parameter_shapes(point)
+        self.shapes = trained_shapes(point)
         self.world = ranks.world
         self.server: int = self.world.size - 1
         self.vector = np.empty(sum(math.prod(shape) for shape in self.shapes.values()), dtype=np.float32)
@@ -79,10 +80,14 @@ class Server:
         self.point = point
         self.ranks = ranks
         weights = initial_weights(point, dtype="float32")
+        weights = {name: weights[name] for name in trained_shapes(point)}
         self.parameters = np.concatenate([value.reshape(-1) for value in weights.values()])
         self.is_decayed = np.concatenate(
             [np.full(value.size, is_decayed(name), dtype=np.float32) for name, value in weights.items()]
         )
+        self.factors = np.concatenate(
+            [np.full(value.size, rate_factor(point, name), dtype=np.float32) for name, value in weights.items()]
+        )  # of the learning rate
         self.first = np.zeros_like(self.parameters)
         self.second = np.zeros_like(self.parameters)
         self.updates = 0
@@ -155,9 +160,9 @@ class Server:
         self.second += np.float32(1 - point.beta2) * gradients * gradients
         correction1, correction2 = 1 - point.beta1**self.updates, 1 - point.beta2**self.updates
         if point.weight_decay:
-            self.parameters *= 1 - np.float32(learning_rate * point.weight_decay) * self.is_decayed
+            self.parameters *= 1 - np.float32(learning_rate * point.weight_decay) * self.is_decayed * self.factors
         root = np.sqrt(self.second) / np.float32(math.sqrt(correction2)) + np.float32(point.epsilon)
-        self.parameters -= np.float32(learning_rate / correction1) * self.first / root
+        self.parameters -= np.float32(learning_rate / correction1) * self.factors * self.first / root
         return norm, False
 
     def _receive_request(self, rank: int) -> np.ndarray:

@@ -18,7 +18,7 @@ def describe_wire_risks(jobs: Sequence[Job]) -> list[str]:
     lines: dict[str, None] = {}
     for point in dict.fromkeys(job.point for job in jobs if not isinstance(job.point, ScriptPoint)):
         scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling).scale
-        risk = describe_risk(point, parameters=model_facts(point).parameters, scale=scale)
+        risk = describe_risk(point, parameters=model_facts(point).trained_parameters, scale=scale)
         if risk:
             lines[f"{short_name(point)}: {risk}"] = None
     return list(lines)

@@ -79,6 +79,9 @@ class ModelFacts(Spec):
     """Sizes that follow from the point, stored so that MFU can be recomputed from the record alone."""
 
     parameters: Whole
+    trained_parameters: Whole | None = Field(
+        None, description="those that an update changes; null: all, before there was a choice"
+    )
     parameters_in_flops: Whole = Field(description="N of 6N + 12LHQT: all but the learned positions")
     model_flops_per_token: Whole
     tokens_per_step: Tokens

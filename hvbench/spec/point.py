@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 
+from hvbench.spec.adaptation import AdaptationPart
 from hvbench.spec.batch import BatchPart
 from hvbench.spec.data import DataPart
 from hvbench.spec.exchange import ExchangePart
@@ -34,6 +35,7 @@ class Point(
     ExecutionPart,
     NumericsPart,
     BatchPart,
+    AdaptationPart,
     ObjectivePart,
     ModelPart,
     FrameworkPart,

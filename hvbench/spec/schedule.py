@@ -36,6 +36,10 @@ def _name_scaling(text: str) -> str:
     return SCALINGS.get(text, text)
 
 
+def _name_layer_decay(text: str) -> str:
+    return "one rate for all layers" if text in ("1.0", "1") else f"layer-wise decay {text}"
+
+
 def _name_batch_warmup(text: str) -> str:
     return "a full batch from the start" if text == "0" else f"a batch that grows over {text} steps"
 
@@ -83,6 +87,9 @@ class SchedulePart(Part):
     )
     reference_batch_size: Annotated[Count, Knob(unit="samples", needs=(OF_SCALING,))] = Field(
         16, description="global batch size at which learning_rate is scaled by 1"
+    )
+    layer_lr_decay: Annotated[float, Field(gt=0.0, le=1.0), Knob(in_words=_name_layer_decay)] = Field(
+        1.0, description="factor of a block's learning rate to that of the block above it; 1: the same everywhere"
     )
     schedule: Annotated[Literal[*SCHEDULES], Knob(in_words=_name_schedule)] = Field(
         "cosine", description="learning rate after the warm-up"

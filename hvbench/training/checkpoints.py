@@ -39,6 +39,7 @@ class CheckpointHeader(Spec):
     samples: int = Field(ge=0, lt=2**60, description="training samples read, over all ranks")
     global_batch_size: Count
     optimizer: str = Field(max_length=100)
+    adaptation: str = Field("full", max_length=100, description="what trained; only that has state of the optimizer")
     loss_scale: float = Field(gt=0)
     clean_steps: int = Field(ge=0, description="steps since the loss scale last changed")
     tokens_digest: str = Field(max_length=100, description="of the text that `samples` counts in")
@@ -114,6 +115,10 @@ def require_fitting(
     header: CheckpointHeader, shapes: Mapping[str, Any], point: Point, *, where: str, tokens_digest: str | None = None
 ) -> None:
     """Raise UsageError unless the model sizes, optimizer, global batch, seed and text are those of `point`."""
+    if header.adaptation != point.trained_part:  # before the shapes: it may add parameters
+        raise UsageError(
+            f"{where}: adaptation was {shorten(header.adaptation)}, the point has {shorten(point.trained_part)}"
+        )
     require_shapes(shapes, point, where=where)
     wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
     wanted["samples"] = samples_before(point, header.step)  # differs after another batch warm-up

@@ -10,6 +10,8 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import is_trained, trained_blocks
+from hvbench.training.products import blocks_with_gradients, linear_layers
 from hvbench.training.weights import block_layers, parameter_shapes
 
 
@@ -20,14 +22,20 @@ def model_facts(point: Point) -> ModelFacts:
     masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of queries of size Q and T tokens. N is the
     number of parameters without learned positions and segments; the token embedding counts once where it is also the output projection, and
     not at all, as a lookup, where that is a matrix of its own. For a classifier neither the embedding counts nor its projection and
-    pooler, which run once a sample.
+    pooler, which run once a sample. Where an adaptation trains only a part, the products of gradients that nothing needs are left out: of
+    6 for each value of a weight 2 for its own gradient, where it is frozen, and 2 for that of its input, where nothing before it trains.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
     sizes = {
         name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()
     }
-    block = sum(size for name, size in sizes.items() if name.startswith("block0."))
-    parameters = sum(sizes.values()) + (point.num_layers - 1) * block
+    of_block = {name: size for name, size in sizes.items() if name.startswith("block0.")}
+    parameters = sum(sizes.values()) + (point.num_layers - 1) * sum(of_block.values())
+    trained = sum(size for name, size in sizes.items() if name not in of_block and is_trained(point, name))
+    last = f"block{point.num_layers - 1}."
+    trained += trained_blocks(point) * sum(
+        size for name, size in of_block.items() if is_trained(point, name.replace("block0.", last, 1))
+    )
     parameters_in_flops = parameters - sizes.get("position_embedding", 0) - sizes.get("segment_embedding", 0)
     if point.is_classifier:
         once = sum(size for name, size in sizes.items() if name.startswith(("pooler.", "classifier.")))
@@ -35,19 +43,32 @@ def model_facts(point: Point) -> ModelFacts:
     elif not point.tied_embeddings:
         parameters_in_flops -= sizes["token_embedding"]
     attention = attention_flops_per_token(point, point.sequence_length)
+    layers = linear_layers(point)[: -1 if point.is_classifier else None]
+    left_out = sum(
+        2 * layer.weights * (2 * layer.count - layer.input_gradients - layer.weight_gradients) for layer in layers
+    )
     communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
     return ModelFacts(
         parameters=parameters,
+        trained_parameters=trained,
         parameters_in_flops=parameters_in_flops,
-        model_flops_per_token=6 * parameters_in_flops + attention,
+        model_flops_per_token=6 * parameters_in_flops - left_out + attention,
         tokens_per_step=point.tokens_per_step,
-        allreduce_bytes_per_step=parameters * WIRE_FORMATS[point.compression].value_bytes if communicates else 0,
+        allreduce_bytes_per_step=trained * WIRE_FORMATS[point.compression].value_bytes if communicates else 0,
     )
 
 
 def attention_flops_per_token(point: Point, length: float) -> float:
-    """Of those FLOPs per token the 12 L H Q T of samples of T = `length` tokens."""
-    return 12 * point.num_layers * point.hidden_size * length  # H * Q = hidden_size
+    """Of those FLOPs per token the 12 L H Q T of samples of T = `length` tokens: 4 forward, and 8 in the blocks that need gradients.
+
+    Prefixes of an adaptation are that many keys more.
+    """
+    return 4 * _attention_passes(point) * point.hidden_size * (length + point.num_prefixes)  # H * Q = hidden_size
+
+
+def _attention_passes(point: Point) -> int:
+    """3 L where all blocks need the gradients of attention, which are two forward passes' work."""
+    return point.num_layers + 2 * blocks_with_gradients(point, "attention.out.weight")
 
 
 def hidden_flops_per_token(point: Point, length: float | None = None) -> float:
@@ -58,7 +79,7 @@ def hidden_flops_per_token(point: Point, length: float | None = None) -> float:
     6 L H Q (T + 1): about the half that FlashAttention counts (arXiv:2307.08691, section 4.1).
     """
     length = point.sequence_length if length is None else length
-    return 6 * point.num_layers * point.hidden_size * (length - 1) if point.is_causal else 0
+    return 2 * _attention_passes(point) * point.hidden_size * (length - 1) if point.is_causal else 0
 
 
 def recomputed_flops_per_token(point: Point, length: float | None = None) -> float:
@@ -85,4 +106,5 @@ def recomputed_flops_per_token(point: Point, length: float | None = None) -> flo
     is_in_order = point.dropout and describe_framework(point.framework).draws_masks_in_order
     repeats_last = point.compile == "none" and (is_in_order or point.gemm == "onednn")
     repeats_last = repeats_last or FAMILIES[point.family].norms_sums
-    return point.num_layers * (sum(again) + 4 * width * length - (0 if repeats_last else again[-1]))
+    blocks = trained_blocks(point)  # no other has a backward pass
+    return blocks * (sum(again) + 4 * width * (length + point.num_prefixes) - (0 if repeats_last else again[-1]))

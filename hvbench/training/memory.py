@@ -4,9 +4,10 @@ Everything that is allocated at some time of a step is added up as if at the sam
 what allocators keep. For S = micro-batch x sequence tokens, hidden size W, width M of the MLP, H heads, sequence length T, vocabulary
 V, and N parameters of 4 bytes, in bytes:
 
-    parameters, gradients       4 N each
+    parameters                  4 N
+    gradients                   4 N', of the N' that train, where only a part does (`hvbench.training.adaptation`)
     optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
-    accumulation                4 N in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
+    accumulation                4 N' in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W + m S M values kept for the backward pass, and a S H T of the attention matrix;
                                 once u S W of all that is there while a block is differentiated, and what a strip of fused attention, or
                                 plain attention, needs
@@ -45,6 +46,9 @@ precision) in place of what that half keeps: of GPT-2's values above in PyTorch 
 it is recomputed, one block has all of them. Where whole blocks are, the gradients of one take as much again, which otherwise
 take the place of what later blocks have freed.
 
+Where an adaptation freezes weights, activations are counted as if all of them trained: too high by the inputs of linear layers that only a
+weight's gradient reads, and by the blocks in front of the first that trains.
+
 On a CPU the estimate was within 10 % of 42 of 44 measured launches of GPT-2, of 512 to 8,192 tokens, fp32 and native bf16, recomputed and not, with
 plain attention and whole logits as well (docs/measurements.md). Llama, BERT, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
@@ -60,9 +64,10 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import is_trained
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
-from hvbench.training.weights import parameter_shapes
+from hvbench.training.weights import parameter_shapes, trained_shapes
 
 VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the loss: fp32 in every precision
 HALF_BYTES = 2
@@ -93,7 +98,9 @@ class MemoryEstimate:
 def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     """Estimated memory of one rank of `point` on a CPU; `is_native`: the processor multiplies in the point's precision."""
     kept = KEPT[point.framework]
-    parameters = sum(math.prod(shape) for shape in parameter_shapes(point).values())
+    parameters, trained = (
+        sum(math.prod(shape) for shape in shapes(point).values()) for shapes in (parameter_shapes, trained_shapes)
+    )
     tokens = point.micro_batch_size * point.sequence_length
     is_lower = PRECISIONS[point.precision].is_lower
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
@@ -104,22 +111,24 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
         logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
 
+    head = "token_embedding" if point.tied_embeddings else "output_embedding"
     of_embedding = (1 if point.tied_embeddings else 0) + (1 if chunk and chunk < tokens else 0)
+    of_embedding = of_embedding if is_trained(point, head) else 0
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES * of_embedding
-    copies_bytes += parameters * VALUE_BYTES if kept.copies_clipped else 0
+    copies_bytes += trained * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
     wire = WIRE_FORMATS[point.compression]
-    copies_bytes += parameters * wire.value_bytes if wire.is_compressed else 0
+    copies_bytes += trained * wire.value_bytes if wire.is_compressed else 0
     is_own = STRATEGIES[point.strategy].is_native
-    copies_bytes += parameters * VALUE_BYTES * kept.native_copies if is_own else 0
+    copies_bytes += trained * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(
         parameter_bytes=parameters * VALUE_BYTES,
-        gradient_bytes=parameters * VALUE_BYTES,
+        gradient_bytes=trained * VALUE_BYTES,
         optimizer_state_bytes=state * VALUE_BYTES,
-        accumulation_bytes=parameters * VALUE_BYTES if sums else 0,
+        accumulation_bytes=trained * VALUE_BYTES if sums else 0,
         activation_bytes=_activation_bytes(point, is_native=is_native),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,

@@ -21,8 +21,9 @@ from __future__ import annotations
 
 from hvbench.spec.optimizer import OPTIMIZERS
 from hvbench.spec.point import Point
-from hvbench.training.weights import Shape, parameter_shapes
+from hvbench.training.weights import Shape, trained_shapes
 
+EMBEDDINGS = ("token_embedding", "position_embedding", "segment_embedding", "embedding_norm")  # below the first block
 ADAFACTOR_DECAY_EXPONENT = 0.8  # of the second moment's decay 1 - t^-0.8 (section 7.2)
 ADAFACTOR_CLIP_THRESHOLD = 1.0  # d: largest RMS of an update before it is scaled (section 6)
 ADAFACTOR_LEAST_SCALE = 1e-3  # epsilon_2: a parameter's RMS counts as at least so much (section 8)
@@ -35,14 +36,29 @@ def is_adapted(name: str) -> bool:
     return not name.endswith((".bias", ".gain"))
 
 
+def rate_factor(point: Point, name: str) -> float:
+    """What a parameter's learning rate is of the schedule's: layer_lr_decay to the power of its depth below the head.
+
+    The discriminative rates of ULMFiT (Howard & Ruder, arXiv:1801.06146, section 3.2), whose factor from one layer to the next below is
+    1 / 2.6, and ELECTRA's layer-wise decay (arXiv:2003.10555, appendix B). The last block has depth 1, the embeddings lie one below the
+    first; a token embedding that is also the output projection counts as an embedding.
+    """
+    block = name.partition(".")[0]
+    if block.startswith("block"):
+        depth = point.num_layers - int(block.removeprefix("block"))
+    else:
+        depth = point.num_layers + 1 if block in EMBEDDINGS else 0
+    return point.layer_lr_decay**depth
+
+
 def is_factored(shape: Shape) -> bool:
     """Whether Adafactor keeps means of rows and columns instead of all second moments: for matrices."""
     return len(shape) == 2
 
 
 def state_shapes(point: Point) -> Slots:
-    """Slot -> canonical name -> shape: the state of the point's optimizer, except the number of updates."""
-    shapes = parameter_shapes(point)
+    """Slot -> canonical name -> shape: the state of the point's optimizer, of what trains, except the number of updates."""
+    shapes = trained_shapes(point)
     optimizer = OPTIMIZERS[point.optimizer]
     if optimizer.keeps_only_with_momentum and not point.momentum:
         return {}

@@ -7,6 +7,7 @@ once for each seed, and all of them start from that file.
 from __future__ import annotations
 
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.adaptation import AdaptationPart
 from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.point import Point, in_framework, without_own_choices
 from hvbench.training.checkpoints import name_checkpoint
@@ -19,7 +20,8 @@ def pretraining_point(point: Point) -> Point:
 
     What only one framework can choose has its default, so that all frameworks mean the same pretraining.
     """
-    defaults = {name: Point.model_fields[name].default for name in ObjectivePart.model_fields}
+    own = (*ObjectivePart.model_fields, *AdaptationPart.model_fields)
+    defaults = {name: Point.model_fields[name].default for name in own}
     return without_own_choices(point).model_copy(update=defaults | {"objective": point.pretraining})
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import added_shapes, added_std, is_trained
 
 Shape = tuple[int, ...]
 SEGMENTS = 2  # of a pair of texts
@@ -37,7 +38,8 @@ def block_layers(point: Point) -> dict[str, tuple[int, int]]:
 def parameter_shapes(point: Point) -> dict[str, Shape]:
     """Canonical name -> shape, in the order of the forward pass. A tied token embedding is also the output projection.
 
-    What reads the last block comes last, so that all others have the same names and initial values whatever the objective.
+    What reads the last block comes last, so that all others have the same names and initial values whatever the objective; what an
+    adaptation adds comes behind it, for the same reason.
     """
     width, family = point.hidden_size, FAMILIES[point.family]
     layers = block_layers(point)
@@ -66,15 +68,19 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
     shapes |= {} if family.norms_sums else norm("final_norm")
     if point.is_classifier:
         pooler = {"pooler.weight": (width, width), "pooler.bias": (width,)} if family.has_heads else {}
-        return (
-            shapes | pooler | {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
-        )
+        classifier = {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
+        return shapes | pooler | classifier | added_shapes(point, layers)
     if family.has_heads:
         shapes |= {"head.weight": (width, width), "head.bias": (width,), **norm("head_norm")}
         shapes["output.bias"] = (point.vocab_size,)
     if not point.tied_embeddings:
         shapes["output_embedding"] = (point.vocab_size, width)
-    return shapes
+    return shapes | added_shapes(point, layers)
+
+
+def trained_shapes(point: Point) -> dict[str, Shape]:
+    """Canonical name -> shape of the parameters that train: those that have gradients, and a place on the wire."""
+    return {name: shape for name, shape in parameter_shapes(point).items() if is_trained(point, name)}
 
 
 def constants(point: Point) -> dict[str, np.ndarray]:
@@ -106,8 +112,9 @@ def initial_weights(point: Point, *, dtype: str = "float32") -> dict[str, np.nda
         elif name.endswith(".bias"):
             values = np.zeros(shape)
         else:
-            is_residual = name.endswith(("attention.out.weight", "mlp.down.weight"))
-            values = random.standard_normal(shape, dtype=np.float32) * (residual_std if is_residual else 0.02)
+            is_residual, added = name.endswith(("attention.out.weight", "mlp.down.weight")), added_std(point, name)
+            std = added if added is not None else residual_std if is_residual else 0.02
+            values = random.standard_normal(shape, dtype=np.float32) * std if std else np.zeros(shape)
         weights[name] = values.astype(dtype)
     return weights
 

@@ -158,6 +158,7 @@ class Loop:
             samples=samples_before(self.point, steps),
             global_batch_size=self.point.global_batch_size,
             optimizer=self.point.optimizer,
+            adaptation=self.point.trained_part,
             loss_scale=self.loss_scale.scale,
             clean_steps=self.loss_scale.clean_steps,
             tokens_digest=self.batches.tokens_digest,

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `float64_FAMILY…` (nor losses beside the point), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `prefixes` (losses and gradients with them, at several lengths), `frozen` (FLOPs where only a part trains), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
 `rounded_DTYPE_CASE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -43,12 +43,12 @@ FINITE_STEP = 1e-5  # errors: step² from the formula, 1e-16 / step from roundin
 OVERFLOWING_SCALE = 2.0**60
 OPTIMIZER_RATES = (0.05, 0.1, 0.07)
 OPTIMIZER_KNOBS = {
-    "adamw": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
-    "sgd": {"momentum": 0.8, "weight_decay": 0.05},
+    "adamw": {"layer_lr_decay": 0.5, "beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "sgd": {"layer_lr_decay": 0.5, "momentum": 0.8, "weight_decay": 0.05},
     "plain_sgd": {"optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0},
-    "lars": {"momentum": 0.8, "weight_decay": 0.05, "trust_coefficient": 0.02},
-    "lamb": {"beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
-    "adafactor": {"epsilon": 1e-3, "weight_decay": 0.05},
+    "lars": {"layer_lr_decay": 0.5, "momentum": 0.8, "weight_decay": 0.05, "trust_coefficient": 0.02},
+    "lamb": {"layer_lr_decay": 0.5, "beta1": 0.9, "beta2": 0.97, "epsilon": 1e-3, "weight_decay": 0.05},
+    "adafactor": {"layer_lr_decay": 0.5, "epsilon": 1e-3, "weight_decay": 0.05},
 }
 ACTIVATIONS = {
     "causal_lm": "gelu",
@@ -65,14 +65,25 @@ LOOKED_AT = 4  # backward passes of a step
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
 
 
-# Families, by the name of their file, that are held against the formulas of their papers in float64.
+# Families and adaptations, by the name of their file, that are held against the formulas of their papers in float64.
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"family": "llama", "num_kv_heads": 1, "tied_embeddings": False},
     "llama_masked_lm": {"family": "llama", "objective": "masked_lm"},
     "llama_classification": {"family": "llama", "num_kv_heads": 1, "objective": "classification"},
     "bert_masked_lm": {"family": "bert", "activation": "relu"},
     "bert_classification": {"family": "bert", "objective": "classification"},
+    "lora": {"adaptation": "lora", "lora_rank": 2, "lora_alpha": 3.0, "lora_targets": "linear"},
+    "prefix": {"adaptation": "prefix", "prefix_length": 2},
+    "bert_adapter": {"family": "bert", "adaptation": "adapter", "adapter_size": 3},
 }
+# Points of which only a part trains, whose products are counted.
+ADAPTED: dict[str, dict[str, Any]] = {
+    name: {"adaptation": name, "num_layers": 2, "loss_chunk_tokens": chunk}
+    for name, chunk in (("full", 5), ("lora", 0), ("adapter", 0), ("bias", 5), ("last_layers", 0))
+}
+ADAPTED["head"] = ADAPTED["full"] | {"adaptation": "head", "family": "llama", "tied_embeddings": False}
+ADAPTED["bert_head"] = ADAPTED["full"] | {"adaptation": "head", "family": "bert"}
+ADAPTED["bert_bias"] = ADAPTED["bias"] | {"family": "bert"}
 # Compute dtypes, and objectives or models, whose places of rounding are compared.
 ROUNDED = [
     ("bfloat16", "causal_lm"),
@@ -377,6 +388,34 @@ def record_attention(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_prefixes(twin: Twin) -> Arrays:
+    """Losses and gradients with prefixes in front of two strips of TensorFlow's attention, and of a loop over five; and in the open."""
+    arrays = {}
+    lengths = {"causal_lm": (300, ATTENTION_LENGTHS[1]), "masked_lm": (300,)}
+    for attention, objective in itertools.product(("fused", "plain"), lengths):
+        for length in lengths[objective]:
+            sizes = {"sequence_length": length, "micro_batch_size": 1, "gradient_accumulation_steps": 1}
+            knobs = {"attention": attention, "objective": objective, "adaptation": "prefix", "prefix_length": 3}
+            point = small_point(twin.framework, **knobs, **sizes)
+            trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+            name = f"{attention}/{objective}/{length}"
+            arrays[f"{name}/loss"] = np.array(trainer.backward(*twin.batches(point).train_batch(0), loss_scale=1.0))
+            gradients = trainer.allreduce_kept()[0]
+            arrays |= {f"{name}/gradient/{key}": value for key, value in gradients.items()}
+    return arrays
+
+
+def record_frozen(twin: Twin) -> Arrays:
+    """FLOPs of the products of a backward pass of each of ADAPTED."""
+    flops = {}
+    for name, knobs in ADAPTED.items():
+        point = small_point(twin.framework, **knobs)
+        batch, trainer = twin.batches(point).train_batch(0), twin.trainer(point, lively_weights(point), precision=FP64)
+        trainer.backward(*batch, loss_scale=1.0)
+        flops[name] = np.array(count_flops(twin, trainer, batch))
+    return flops
+
+
 def record_padding(twin: Twin) -> Arrays:
     """Logits and gradients of one batch, with rows of zeros below the output projection and without: `PADDING/NAME`."""
     arrays = {}
@@ -432,13 +471,13 @@ def count_flops(twin: Twin, trainer: Trainer, batch: tuple[np.ndarray, np.ndarra
 
 
 def reachable(outputs: list[Any]) -> list[Any]:
-    """The operations of a graph of TensorFlow whose results `outputs` need."""
+    """The operations of a graph of TensorFlow whose results `outputs` need, or wait for."""
     found, left = {}, [tensor.op for tensor in outputs]
     while left:
         operation = left.pop()
         if operation.name not in found:
             found[operation.name] = operation
-            left += [tensor.op for tensor in operation.inputs]
+            left += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
     return list(found.values())
 
 
@@ -525,6 +564,8 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "dropout.npz", **record_dropout(twin))
     np.savez(folder / "attention.npz", **record_attention(twin))
     np.savez(folder / "documents.npz", **record_documents(twin))
+    np.savez(folder / "prefixes.npz", **record_prefixes(twin))
+    np.savez(folder / "frozen.npz", **record_frozen(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
     np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))

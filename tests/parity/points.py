@@ -115,6 +115,29 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
 ]
 
+# World size, and a point of which only a part trains: every adaptation, at either precision, on one rank and on two.
+ADAPTATIONS: list[tuple[int, dict[str, Any]]] = [
+    (1, {"adaptation": "lora", "lora_targets": "linear", "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (2, {"adaptation": "lora", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
+    (1, {"adaptation": "adapter", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
+    (2, {"adaptation": "adapter", "adapter_size": 8, "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (1, {"adaptation": "prefix", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
+    (2, {"adaptation": "prefix", "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (1, {"adaptation": "bias", "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (2, {"adaptation": "last_layers", "recompute": "block"}),
+    (1, {"adaptation": "head", "model": "llama-tiny", "tied_embeddings": False, "num_layers": FEWER_LAYERS}),
+    (
+        2,
+        {
+            "adaptation": "head",
+            "objective": "classification",
+            "precision": "bf16",
+            "micro_batch_size": CLASSIFIED_MICRO_BATCH_SIZE[2],
+            "num_layers": FEWER_LAYERS,
+        },
+    ),
+]
+
 # The twin of which broken versions are compared with the sound other one.
 BROKEN = "pytorch"
 
@@ -237,6 +260,7 @@ def all_points() -> list[Point]:
         points += [other_point(framework, objective, configuration) for objective, configuration in OTHER_OBJECTIVES]
         points += [cut_point(framework, world_size, knobs) for world_size, knobs in SEQUENCES]
         points += [make_point(framework, world_size, **knobs) for world_size, knobs in FAMILIES]
+        points += [make_point(framework, world_size, **knobs) for world_size, knobs in ADAPTATIONS]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())

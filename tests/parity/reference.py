@@ -24,11 +24,16 @@ def reference_logits(
     num_heads: int,
     is_causal: bool = True,
     activation: str = "gelu",
+    lora_scale: float = 0.0,
 ) -> np.ndarray:
     """Tokens (batch, time) -> logits (batch, time, vocabulary), or (batch, classes) where there is a classifier.
 
-    Weights without learned positions are Llama's, those with segments are BERT's.
+    Weights without learned positions are Llama's, those with segments are BERT's. LoRA's pairs are merged (arXiv:2106.09685, section 4.1), and
+    adapters stand where they are (arXiv:1902.00751, figure 2), wherever there are any.
     """
+    for name in [name.removesuffix("lora_a.weight") for name in weights if name.endswith("lora_a.weight")]:
+        more = weights[f"{name}lora_a.weight"] @ weights[f"{name}lora_b.weight"]
+        weights = {**weights, f"{name}weight": weights[f"{name}weight"] + lora_scale * more}
     if "segment_embedding" in weights:
         return _bert_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, activation=activation)
     if "position_embedding" not in weights:
@@ -36,11 +41,10 @@ def reference_logits(
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
     for layer in range(num_layers):
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
-        x = x + _attention(
-            _layer_norm(x, w["norm1.gain"], w["norm1.bias"]), w, num_heads=num_heads, is_causal=is_causal
-        )
+        normal = _layer_norm(x, w["norm1.gain"], w["norm1.bias"])
+        x = x + _adapted(_attention(normal, w, num_heads=num_heads, is_causal=is_causal), w, "attention.adapter")
         up = _layer_norm(x, w["norm2.gain"], w["norm2.bias"]) @ w["mlp.up.weight"] + w["mlp.up.bias"]
-        x = x + _activate(up, activation) @ w["mlp.down.weight"] + w["mlp.down.bias"]
+        x = x + _adapted(_activate(up, activation) @ w["mlp.down.weight"] + w["mlp.down.bias"], w, "mlp.adapter")
     x = _layer_norm(x, weights["final_norm.gain"], weights["final_norm.bias"])
     if "classifier.weight" in weights:
         return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
@@ -101,9 +105,10 @@ def _bert_logits(
     for layer in range(num_layers):
         name = f"block{layer}"
         w = {key.removeprefix(f"{name}."): value for key, value in weights.items()}
-        x = norm(x + _attention(x, w, num_heads=num_heads, is_causal=False), f"{name}.norm1")
+        heads = _attention(x, w, num_heads=num_heads, is_causal=False)
+        x = norm(x + _adapted(heads, w, "attention.adapter"), f"{name}.norm1")
         inner = _activate(linear(x, f"{name}.mlp.up"), activation)
-        x = norm(x + linear(inner, f"{name}.mlp.down"), f"{name}.norm2")
+        x = norm(x + _adapted(linear(inner, f"{name}.mlp.down"), w, "mlp.adapter"), f"{name}.norm2")
     if "classifier.weight" in weights:
         return linear(np.tanh(linear(x[:, 0], "pooler")), "classifier")
     x = norm(_activate(linear(x, "head"), activation), "head_norm")
@@ -118,14 +123,23 @@ def _llama_logits(
         w = {name.removeprefix(f"block{layer}."): value for name, value in weights.items()}
         qkv = _rms_norm(x, w["norm1.gain"]) @ w["attention.qkv.weight"]
         heads = _grouped_attention(qkv, num_heads=num_heads, size=x.shape[-1] // num_heads, is_causal=is_causal)
-        x = x + heads @ w["attention.out.weight"]
+        x = x + _adapted(heads @ w["attention.out.weight"], w, "attention.adapter")
         normal = _rms_norm(x, w["norm2.gain"])
         gate = normal @ w["mlp.gate.weight"]
-        x = x + (gate / (1 + np.exp(-gate)) * (normal @ w["mlp.up.weight"])) @ w["mlp.down.weight"]
+        down = (gate / (1 + np.exp(-gate)) * (normal @ w["mlp.up.weight"])) @ w["mlp.down.weight"]
+        x = x + _adapted(down, w, "mlp.adapter")
     x = _rms_norm(x, weights["final_norm.gain"])
     if "classifier.weight" in weights:
         return x.mean(axis=1) @ weights["classifier.weight"] + weights["classifier.bias"]
     return x @ weights.get("output_embedding", weights["token_embedding"]).T
+
+
+def _adapted(x: np.ndarray, w: Arrays, name: str) -> np.ndarray:
+    """x and what a bottleneck makes of it; x alone where there is none."""
+    if f"{name}.down.weight" not in w:
+        return x
+    down = x @ w[f"{name}.down.weight"] + w[f"{name}.down.bias"]
+    return x + (0.5 * down * (1 + erf(down / math.sqrt(2)))) @ w[f"{name}.up.weight"] + w[f"{name}.up.bias"]
 
 
 def _rms_norm(x: np.ndarray, gain: np.ndarray) -> np.ndarray:
@@ -170,6 +184,10 @@ def _layer_norm(x: np.ndarray, gain: np.ndarray, bias: np.ndarray, *, epsilon: f
 
 def _attention(x: np.ndarray, w: Arrays, *, num_heads: int, is_causal: bool) -> np.ndarray:
     query, key, value = np.split(x @ w["attention.qkv.weight"] + w["attention.qkv.bias"], 3, axis=-1)
+    # Prefixes, which every position sees (arXiv:2101.00190, section 4.2).
+    first_keys, first_values = (
+        w.get(f"attention.prefix.{part}", np.zeros((0, x.shape[-1]))) for part in ("keys", "values")
+    )
     size = x.shape[-1] // num_heads
     out = np.zeros_like(x)
     for head in range(num_heads):
@@ -177,7 +195,14 @@ def _attention(x: np.ndarray, w: Arrays, *, num_heads: int, is_causal: bool) -> 
         for batch in range(x.shape[0]):
             for time in range(x.shape[1]):  # each position looks at itself and at what came before, or at all others
                 seen = time + 1 if is_causal else x.shape[1]
-                scores = key[batch, :seen, part] @ query[batch, time, part] / math.sqrt(size)
+                keys, values = (
+                    np.concatenate(pair)
+                    for pair in (
+                        (first_keys[:, part], key[batch, :seen, part]),
+                        (first_values[:, part], value[batch, :seen, part]),
+                    )
+                )
+                scores = keys @ query[batch, time, part] / math.sqrt(size)
                 attention = np.exp(scores) / np.exp(scores).sum()
-                out[batch, time, part] = attention @ value[batch, :seen, part]
+                out[batch, time, part] = attention @ values
     return out @ w["attention.out.weight"] + w["attention.out.bias"]

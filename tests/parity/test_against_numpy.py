@@ -8,7 +8,7 @@ import pytest
 from hvbench.frameworks.contract import Arrays
 from hvbench.parity.norms import relative_error
 from hvbench.registry import FRAMEWORKS
-from hvbench.training.weights import is_decayed
+from hvbench.training.weights import is_decayed, trained_shapes
 from tests.parity.alone import (
     ACTIVATIONS,
     DIRECTIONS,
@@ -40,6 +40,7 @@ def numbers_of(alone, framework: str, case: str) -> tuple[Arrays, Arrays, dict]:
     point = small_point(framework, **FAMILIES.get(case, {"objective": case}))
     numbers = alone[framework, "float64" if case == "causal_lm" else f"float64_{case}"]
     how = SIZES | {"is_causal": point.is_causal, "activation": ACTIVATIONS.get(case, point.activation)}
+    how |= {"lora_scale": point.lora_alpha / point.lora_rank}
     return numbers, lively_weights(point), how
 
 
@@ -77,6 +78,9 @@ def test_gradient_along_single_coordinates(alone, framework, case):
     """The reference's losses; `test_logits_and_loss` says that they are the twin's."""
     numbers, weights, sizes = numbers_of(alone, framework, case)
     random = np.random.default_rng(0)
+    assert set(arrays_under(numbers)) == set(
+        trained_shapes(small_point(framework, **FAMILIES.get(case, {"objective": case})))
+    )
     for name, gradient in arrays_under(numbers).items():
         steepest = int(np.abs(gradient).argmax())
         for index in {steepest, *random.integers(gradient.size, size=COORDINATES).tolist()}:

@@ -59,7 +59,11 @@ def updates_of_the_paper(name: str) -> dict[str, list[np.ndarray]]:
             choices["weight_decay"] = 0.0
         if name in ("lamb", "lars"):
             choices["is_adapted"] = value.ndim == 2
-        expected[key] = REFERENCES[name](value, [each[key] for each in gradients], list(OPTIMIZER_RATES), **choices)
+        # One block: what is above it has the whole rate, the embeddings below it the least (arXiv:1801.06146, section 3.2).
+        depth = 2 if "embedding" in key else 1 if key.startswith("block0.") else 0
+        rates = [rate * choices.get("layer_lr_decay", 1.0) ** depth for rate in OPTIMIZER_RATES]
+        choices.pop("layer_lr_decay", None)
+        expected[key] = REFERENCES[name](value, [each[key] for each in gradients], rates, **choices)
     return expected
 
 

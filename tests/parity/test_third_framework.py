@@ -42,6 +42,25 @@ warmup_steps = 1
 steps = 2
 """
 
+GRADIENTS = """
+import json
+from hvbench.parity.norms import relative_error
+from tests.parity.alone import FAMILIES, FP64, Twin, lively_weights, small_point
+
+twins = [Twin(name) for name in ("pytorch", "numpy")]
+errors = []
+for case in ("lora", "prefix", "bert_adapter"):
+    found = []
+    for twin in twins:
+        point = small_point(twin.framework, **FAMILIES[case])
+        trainer = twin.trainer(point, lively_weights(point), precision=FP64)
+        found.append(trainer.gradients(*twin.batches(point).train_batch(0), loss_scale=1.0))
+    first, other = found
+    assert first.keys() == other.keys()
+    errors += [(case, relative_error(other[name], first[name])) for name in first]
+print(json.dumps(errors))
+"""
+
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -90,6 +109,21 @@ def test_its_optimizers_follow_their_papers_and_keep_what_the_twins_keep(name: s
             )
     kept = {f"{slot}/{key}": shape for slot, shapes in state_shapes(point).items() for key, shape in shapes.items()}
     assert {key: value.shape for key, value in state.items()} == kept | {"updates": ()}
+
+
+def test_its_adaptations_have_the_gradients_of_the_first_twin(extended: Path) -> None:
+    """In float64, of every parameter that trains, where LoRA, adapters and prefixes add some."""
+    done = subprocess.run(
+        [sys.executable, "-c", GRADIENTS],
+        cwd=extended,
+        env=os.environ | {"PYTHONPATH": f"{extended}{os.pathsep}{PACKAGE.parent}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    errors = json.loads(done.stdout)
+    assert {case for case, _ in errors} == {"lora", "prefix", "bert_adapter"}
+    assert max(error for _, error in errors) < 1e-12
 
 
 def test_its_name_is_known_everywhere(extended: Path) -> None:

@@ -85,7 +85,5 @@ def make_suite_run(name: str, level: Level, *, noise: float = 0.003, seeds: int 
                     **common,
                 )
             )
-    return Run(
-        records,
-        {"question": suite.question, "compares": list(suite.compares), "command": f"hvbench sweep {name} --np 2"},
-    )
+    request = {"question": suite.question, "compares": list(suite.compares), "command": f"hvbench sweep {name} --np 2"}
+    return Run(records, request | {"together": [dict(group) for group in suite.together]})

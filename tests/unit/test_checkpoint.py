@@ -51,6 +51,8 @@ def path_names(folder: Path) -> list[Path]:
     [
         ({"seed": 3}, "seed was 0, the point has 3"),
         ({"gradient_accumulation_steps": 2}, "global_batch_size was 8, the point has 16"),
+        ({"adaptation": "lora"}, 'adaptation was "full", the point has "lora of alpha 16"'),
+        ({"adaptation": "last_layers", "trained_layers": 2}, 'the point has "2 last_layers"'),
         ({"hidden_size": 64}, "has shape"),
         ({"num_layers": 1}, "has shape"),
         ({"num_layers": 3}, "has shape"),

@@ -20,7 +20,7 @@ from hvbench.spec.suite import Suite, apply_overrides, list_suites, load_suite, 
 ALONE = {
     "framework", "model", "family", "num_layers", "num_heads", "hidden_size", "mlp_size", "vocab_size", "sequence_length", "objective", "world_size",
     "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
-    "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "lr_scaling",
+    "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "layer_lr_decay", "lr_scaling",
     "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "attention",
     "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
@@ -50,6 +50,12 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("activation=relu", "family gpt2 or bert", "model=bert-tiny"),
     ("rope_theta=500.0", "family llama", "family=llama"),
     ("rope_theta=500.0", "family llama", "model=llama-tiny"),
+    ("lora_rank=4", "adaptation lora", "adaptation=lora"),
+    ("lora_alpha=8.0", "adaptation lora", "adaptation=lora"),
+    ("lora_targets=linear", "adaptation lora", "adaptation=lora"),
+    ("adapter_size=16", "adaptation adapter", "adaptation=adapter"),
+    ("prefix_length=4", "adaptation prefix", "adaptation=prefix"),
+    ("trained_layers=2", "adaptation last_layers", "adaptation=last_layers"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
 ]  # fmt: skip
 WITHOUT = {

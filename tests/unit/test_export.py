@@ -146,3 +146,24 @@ def test_a_point_is_named_by_what_no_other_has(run: Path, capsys: pytest.Capture
     assert "not a run folder" in capsys.readouterr().err
     assert run_command_line(["export", "run", id_of(run, seed=3), "out", "--no-tokenizer"]) == 0
     assert not Path("out/tokenizer.json").exists()
+
+
+def test_lora_is_merged_and_what_transformers_has_no_place_for_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for adaptation in ("lora", "adapter", "prefix"):
+        leave(run, make_record(framework="tensorflow", data="synthetic", adaptation=adaptation, lora_rank=4), 10)
+    point = make_record(framework="tensorflow", data="synthetic", adaptation="lora", lora_rank=4).point
+    assert run_command_line(["export", "run", id_of(run, adaptation="lora"), "out"]) == 0
+    before = {name: value + 10 for name, value in initial_weights(point).items()}
+    layer = "block1.attention.qkv"
+    product = before[f"{layer}.lora_a.weight"].astype(float) @ before[f"{layer}.lora_b.weight"]
+    arrays = load_file("out/model.safetensors")
+    merged = before[f"{layer}.weight"] + 16 / 4 * product
+    assert np.array_equal(arrays["transformer.h.1.attn.c_attn.weight"], merged.astype(np.float32))
+    assert not [name for name in arrays if "lora" in name]
+    capsys.readouterr()
+    for adaptation in ("adapter", "prefix"):
+        assert run_command_line(["export", "run", id_of(run, adaptation=adaptation), "refused"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"adaptation {adaptation}: transformers has no gpt2 model" in line and not Path("refused").exists()

@@ -526,7 +526,7 @@ UNITLESS = {
     "ablation_rounds", "profile_rounds", "precision_target", "patience",  # counts of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
     "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
-    "parameters", "parameters_in_flops", "targets",  # how many
+    "parameters", "trained_parameters", "parameters_in_flops", "targets",  # how many
     "loss", "last_loss", "accuracy", "target_loss", "gradient_norm", "micro_gradient_norms", "learning_rate", "loss_scale",
     "cgroup_cpu_quota", "load_average", "omp_num_threads",  # named by the system that reports them
 }  # fmt: skip

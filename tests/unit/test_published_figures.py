@@ -36,6 +36,7 @@ SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n
 NO_INTERVAL = {
     "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
+    "trained parameters", "of all (%)", "sent per step and rank (KiB)", "optimizer state (KiB)",
     "estimate / peak - 1 (%)", "all-reduce on the wire (MiB)",
     "growth (MiB)", "peak, twin/peer", "growth, twin/peer",  # of benchmarks/peers.py: of high-water marks
     "bar",  # what a figure beside it is held to
@@ -54,6 +55,7 @@ NO_INTERVAL_IN_CSV = {
     "lowest_loss_scale", "last_loss_scale",  # of one launch
     "peak_rss_bytes", "start_rss_bytes", "activation_bytes", "peak_device_memory_bytes",  # high-water marks
     "allreduce_bytes", "parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "estimated_peak_bytes",  # computed from the point
+    "trained_parameters", "trained_parameters_share", "allreduce_bytes_per_step",  # the same
     "timed_steps", "longest_sequence_length",  # counts
     "underflows_share", "zeros_share", "overflows_share", "underflow_norm_share",  # counted in one training of a seed
     "launches_stamped", *ParityStamp.model_fields,  # largest errors of one parity check, each beside its tolerance
@@ -83,6 +85,10 @@ def sample_runs() -> dict[str, list[Record]]:
         "strategies": [
             make_launch({"framework": framework, "strategy": strategy}, repeat=repeat)
             for framework in both for strategy in ("horovod", "native", "local") for repeat in range(3)
+        ],
+        "adaptations": [
+            make_launch({"framework": framework, "adaptation": adaptation}, repeat=repeat, evaluate_every=5)
+            for framework in both for adaptation in ("full", "lora") for repeat in range(3)
         ],
         "batches": [
             batch_record(batch, round(50 * (1 + 90 / batch) * (1 + 0.05 * repeat)), framework=framework, repeat=repeat)

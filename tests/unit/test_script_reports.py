@@ -35,7 +35,7 @@ from tests.unit.sample_scripts import make_script_record, make_script_records, m
 OF_TWINS = (
     "model", "precision", "micro_batch_size", "model_flops_per_second", "model_flops_utilization", "gemm_flops_per_second",
     "estimated_peak_bytes", "activation_bytes", "parity", "clipped_fraction", "skipped_steps", "build_seconds",
-    "data_prepare_seconds", "parts_seconds",
+    "data_prepare_seconds", "parts_seconds", "parameters", "trained_parameters", "trained_parameters_share", "allreduce_bytes_per_step",
 )  # fmt: skip
 # Words of a report of the twins that mean nothing where nobody's twin trained.
 NOT_SAID = re.compile(

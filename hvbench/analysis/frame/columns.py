@@ -130,6 +130,18 @@ def clipped_fraction(samples: LaunchSamples) -> float | None:
     return sum(norm > limit for norm in norms) / len(norms) if limit and norms else None
 
 
+def trained_parameters(samples: LaunchSamples) -> int | None:
+    """Values that an update changes; missing of a script, whose model hvbench does not know."""
+    model = samples.record.model
+    return None if model is None else model.parameters if model.trained_parameters is None else model.trained_parameters
+
+
+def trained_parameters_share(samples: LaunchSamples) -> float | None:
+    """Of all parameters; missing likewise."""
+    trained = trained_parameters(samples)
+    return None if trained is None else trained / samples.record.model.parameters
+
+
 def peak_device_memory_bytes(samples: LaunchSamples) -> int | None:
     """Largest device allocator peak over the ranks that report one."""
     return max(
@@ -276,6 +288,14 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: max(rank.peak_rss_bytes for rank in s.record.ranks)),
     Column("start_rss_bytes", "int", "B", "largest over ranks, before the point",
            lambda s: max(rank.start_rss_bytes for rank in s.record.ranks)),
+    Column("parameters", "int", "", "of the model, with what an adaptation adds",
+           lambda s: s.record.model.parameters if s.record.model else None),
+    Column("trained_parameters", "int", "", "those that an update changes: the ones that have gradients, and a place on the wire",
+           trained_parameters),
+    Column("trained_parameters_share", "float", "1", "the same / parameters",
+           trained_parameters_share),
+    Column("allreduce_bytes_per_step", "int", "B", "what one rank hands to the all-reduce in a step, as it goes on the wire; 0 of one rank",
+           lambda s: s.record.model.allreduce_bytes_per_step if s.record.model else None),
     Column("parameter_bytes", "int", "B", "one rank's, computed",
            lambda s: memory.estimated_bytes(s.memory_estimate, "parameter_bytes")),
     Column("gradient_bytes", "int", "B", "the same",

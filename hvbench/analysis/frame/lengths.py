@@ -24,5 +24,8 @@ def timed_flops_per_token(samples: LaunchSamples) -> float | None:
     model, point = samples.record.model, samples.record.point
     if model is None:
         return None
-    missing = point.sequence_length - timed_length(samples)
-    return model.model_flops_per_token - (attention_flops_per_token(point, missing) if missing else 0)
+    length = timed_length(samples)
+    if length == point.sequence_length:
+        return model.model_flops_per_token
+    missing = attention_flops_per_token(point, point.sequence_length) - attention_flops_per_token(point, length)
+    return model.model_flops_per_token - missing

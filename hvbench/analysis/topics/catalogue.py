@@ -25,6 +25,7 @@ from hvbench.analysis.topics import (
     targets,
     wire,
 )
+from hvbench.analysis.topics.adaptation import topic as adaptation
 from hvbench.analysis.topics.batch import topic as batch
 from hvbench.analysis.topics.breakdown import topic as breakdown
 from hvbench.analysis.topics.convergence import topic as convergence
@@ -43,6 +44,7 @@ TOPICS: list[Topic] = [
     choices.TOPIC,
     growth.TOPIC,
     lengths.TOPIC,
+    adaptation.TOPIC,
     precision.TOPIC,
     compilation.TOPIC,
     convergence.TOPIC,

@@ -21,12 +21,13 @@ _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 def visible(starts: torch.Tensor, *, point: Point, dtype: torch.dtype) -> torch.Tensor:
     """What `attention` takes of documents that begin at `starts` [B, T], once for all layers: 0 where a position sees another, else
-    -inf, [B, 1, T, T], in the dtype of queries.
+    -inf, [B, 1, T, P + T], in the dtype of queries; the P prefixes of an adaptation are seen by all.
     """
     sees = starts[:, :, None] == starts[:, None, :]
     if point.is_causal:
         sees = sees.tril()
-    return torch.zeros(sees.shape, dtype=dtype, device=starts.device).masked_fill(~sees, -math.inf)[:, None]
+    mask = torch.zeros(sees.shape, dtype=dtype, device=starts.device).masked_fill(~sees, -math.inf)[:, None]
+    return F.pad(mask, (point.num_prefixes, 0)) if point.num_prefixes else mask
 
 
 def attention(
@@ -40,6 +41,8 @@ def attention(
     documents: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """softmax(q kᵀ / √Q) v: queries, keys and values [B, H, T, Q] -> [B, H, T, Q]; the point has the algorithm and the mask.
+
+    Keys and values may have more positions in front, the prefixes of an adaptation, where `documents` says who sees them.
 
     `documents` is `visible` of them; None: a row is one. Probabilities are dropped at `rate`. `seed` is for TensorFlow: PyTorch
     draws all masks of a pass from one generator, in order.

@@ -63,6 +63,7 @@ class _Recomputation:
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, *, is_random: bool) -> None:
         self.function = function
         self.x = x
+        self.needs_gradient = x.requires_grad  # not above frozen embeddings alone
         self.random = _random_state(x.device) if is_random else None
         self.saved = 0  # tensors that the forward pass would have kept
         self.values: dict[int, torch.Tensor] = {}  # number of such a tensor -> its value
@@ -97,7 +98,7 @@ class _Recomputation:
             if self.random is not None:
                 _set_random_state(self.x.device, self.random)
             with contextlib.suppress(_AllComputed), torch.autograd.graph.saved_tensors_hooks(keep, _refuse):
-                self.function(self.x.detach().requires_grad_())
+                self.function(self.x.detach().requires_grad_(self.needs_gradient))
         self.values = dict(enumerate(values))
 
 

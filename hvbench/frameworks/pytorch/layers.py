@@ -16,6 +16,7 @@ from hvbench.records.environment import multiplies_natively
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import is_trained
 from hvbench.training.weights import constants
 
 
@@ -29,9 +30,12 @@ class Layers:
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
         self.parameters = {
-            name: torch.nn.Parameter(torch.tensor(value, dtype=self.parameter_dtype, device=device))
+            name: torch.nn.Parameter(
+                torch.tensor(value, dtype=self.parameter_dtype, device=device), requires_grad=is_trained(point, name)
+            )
             for name, value in weights.items()
         }
+        self.trained = {name: value for name, value in self.parameters.items() if is_trained(point, name)}
         self.constants = {
             name: torch.tensor(value, dtype=self.parameter_dtype, device=device)
             for name, value in constants(point).items()
@@ -76,18 +80,21 @@ class _OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.has_bias = bias is not None
         return _multiply_in_onednn(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows, d_rows = x.flatten(end_dim=-2), gradient.flatten(end_dim=-2)
-        if weight.is_contiguous():
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad
+        d_x = _multiply_in_onednn(gradient, weight.t()) if needs_x else None
+        if not needs_weight:
+            d_weight = None
+        elif weight.is_contiguous():
             d_weight = _multiply_in_onednn(rows.t(), d_rows)
         else:  # the logits: their weight is the transposed embedding, whose memory order the gradient should have
             d_weight = _multiply_in_onednn(d_rows.t(), rows).t()
-        return _multiply_in_onednn(gradient, weight.t()), d_weight, d_rows.sum(0) if ctx.has_bias else None
+        return d_x, d_weight, d_rows.sum(0) if needs_bias else None
 
 
 def _multiply_in_onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
+from hvbench.frameworks.pytorch.adaptation import AdaptedLayers
 from hvbench.frameworks.pytorch.attention import attention, visible
 from hvbench.frameworks.pytorch.execution import compiled, recomputed
 from hvbench.frameworks.pytorch.families import FAMILIES
-from hvbench.frameworks.pytorch.layers import Layers, multiply, multiply_by_rows
+from hvbench.frameworks.pytorch.layers import multiply, multiply_by_rows
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.dropout import Seed
@@ -30,7 +31,7 @@ _CACHED_BYTES = 1 << 20  # of logits, over which a processor goes several times:
 _LEAST_ROWS = 8
 
 
-class Model(Layers):
+class Model(AdaptedLayers):
     """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
@@ -96,7 +97,11 @@ class Model(Layers):
         x = self.family.embed(self, inputs, starts)  # [B, T, W]
         x = F.dropout(x, rate)
         dtype = self.compute_dtype if self.is_native else self.parameter_dtype
-        documents = None if starts is None else visible(starts, point=self.point, dtype=dtype)
+        if starts is None and self.point.num_prefixes and self.point.is_causal:
+            starts_of_mask = torch.zeros_like(inputs[:1])  # one document: the mask lets all see the prefixes
+            documents = visible(starts_of_mask, point=self.point, dtype=dtype)
+        else:
+            documents = None if starts is None else visible(starts, point=self.point, dtype=dtype)
         rotation = self.family.rotations(self, inputs, starts)
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, rate, documents, rotation)
@@ -128,10 +133,11 @@ class Model(Layers):
         name = f"block{layer}"
 
         def heads(x: torch.Tensor) -> torch.Tensor:
-            return F.dropout(self._attention(x, f"{name}.attention", rate, documents, rotation), rate)
+            more = F.dropout(self._attention(x, f"{name}.attention", rate, documents, rotation), rate)
+            return self.adapt(more, f"{name}.attention.adapter")
 
         def mlp(x: torch.Tensor) -> torch.Tensor:
-            return F.dropout(self.family.mlp(self, x, f"{name}.mlp"), rate)
+            return self.adapt(F.dropout(self.family.mlp(self, x, f"{name}.mlp"), rate), f"{name}.mlp.adapter")
 
         def attend(x: torch.Tensor) -> torch.Tensor:
             return self._add(x, heads, f"{name}.norm1")
@@ -153,6 +159,7 @@ class Model(Layers):
     ) -> torch.Tensor:
         B, T, W = x.shape
         q, k, v = self.family.split_heads(self, self.linear(x, f"{name}.qkv"), rotation)  # each [B, H, T, Q]
+        k, v = self.prefix(k, v, name)
         choices = {"point": self.point, "rate": rate, "seed": None, "documents": documents}
         heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         return self.linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
@@ -177,26 +184,28 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         gemm, wide = model.point.gemm, model.parameter_dtype
         counts = targets != IGNORED
         total = torch.zeros((), dtype=wide, device=x.device)
-        d_x, d_embedding, d_bias = torch.empty_like(x), None, None if bias is None else torch.zeros_like(bias)
+        needs_x, needs_embedding, needs_bias = ctx.needs_input_grad[:3]
+        d_x, d_embedding = torch.empty_like(x) if needs_x else None, None
+        d_bias = torch.zeros_like(bias) if needs_bias else None
         for start in range(0, len(x), model.loss_chunk):
             rows = slice(start, start + model.loss_chunk)
             logits = multiply(x[rows], embedding, transposed="right", gemm=gemm)
             total += _cross_entropy(logits, bias, d_bias, targets[rows, None], counts[rows, None], model)
-            d_x[rows] = multiply(logits, embedding, transposed="none", gemm=gemm)
-            more = multiply(logits, x[rows], transposed="left", gemm=gemm)
-            d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
+            if needs_x:
+                d_x[rows] = multiply(logits, embedding, transposed="none", gemm=gemm)
+            if needs_embedding:
+                more = multiply(logits, x[rows], transposed="left", gemm=gemm)
+                d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
         ctx.save_for_backward(d_x, d_embedding, d_bias)
-        ctx.count = counts.sum()
+        ctx.count, ctx.dtype = counts.sum(), x.dtype
         return total / ctx.count
 
     @staticmethod
-    def backward(
-        ctx: Any, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         d_x, d_embedding, d_bias = ctx.saved_tensors
         factor = gradient / ctx.count
-        d_bias = None if d_bias is None else d_bias * factor
-        return (d_x * factor).to(d_x.dtype), (d_embedding * factor).to(d_x.dtype), d_bias, None, None
+        d_x, d_embedding = (None if d is None else (d * factor).to(ctx.dtype) for d in (d_x, d_embedding))
+        return d_x, d_embedding, None if d_bias is None else d_bias * factor, None, None
 
 
 def _cross_entropy(

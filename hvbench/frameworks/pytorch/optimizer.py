@@ -22,6 +22,7 @@ from hvbench.training.optimizers import (
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
     is_adapted,
+    rate_factor,
     state_shapes,
 )
 from hvbench.training.weights import is_decayed
@@ -44,12 +45,20 @@ class Optimizer(abc.ABC):
         self._values = {name: value.detach() for name, value in parameters.items()}
         self._decayed = [name for name in parameters if is_decayed(name) and point.weight_decay]
         self._adapted = [name for name in parameters if is_adapted(name)]
-        others = [name for name in parameters if name not in self._decayed]
-        self._groups = [(self._decayed, point.weight_decay), (others, 0.0)]  # with the weight decay of each
+        self._factors = {name: rate_factor(point, name) for name in parameters}  # of the learning rate
+        self._groups: dict[tuple[float, float], list[str]] = {}  # by weight decay and that factor
+        for name in parameters:
+            decay = point.weight_decay if name in self._decayed else 0.0
+            self._groups.setdefault((decay, self._factors[name]), []).append(name)
 
     @abc.abstractmethod
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         """One update; `gradients`: canonical name -> gradient, averaged, unscaled and clipped."""
+
+    def _scale(self, steps: dict[str, torch.Tensor]) -> None:
+        """Multiply each step by the factor of its parameter's learning rate, in place."""
+        if self.point.layer_lr_decay != 1.0:
+            torch._foreach_mul_(list(steps.values()), [self._factors[name] for name in steps])
 
     def state(self) -> Arrays:
         """`SLOT/NAME` -> that slot of that parameter, and `updates`, the number of updates made."""
@@ -73,7 +82,7 @@ class AdamW(Optimizer):
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        for names, weight_decay in self._groups:
+        for (weight_decay, factor), names in self._groups.items():
             adamw(
                 [self._values[name] for name in names],
                 [gradients[name] for name in names],
@@ -85,7 +94,7 @@ class AdamW(Optimizer):
                 amsgrad=False,
                 beta1=self.point.beta1,
                 beta2=self.point.beta2,
-                lr=learning_rate,
+                lr=learning_rate * factor,
                 weight_decay=weight_decay,
                 eps=self.point.epsilon,
                 maximize=False,
@@ -97,7 +106,7 @@ class SGD(Optimizer):
 
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
-        for names, weight_decay in self._groups:
+        for (weight_decay, factor), names in self._groups.items():
             sgd(
                 [self._values[name] for name in names],
                 [gradients[name] for name in names],
@@ -105,7 +114,7 @@ class SGD(Optimizer):
                 fused=True,
                 weight_decay=weight_decay,
                 momentum=self.point.momentum,
-                lr=learning_rate,
+                lr=learning_rate * factor,
                 dampening=0.0,
                 nesterov=False,
                 maximize=False,
@@ -120,9 +129,11 @@ class LARS(Optimizer):
         weight_decay = self.point.weight_decay
         norms = measure_norms([self._values[name] for name in self._adapted])
         gradient_norms = measure_norms([gradients[name] for name in self._adapted])
-        steps = dict(zip(gradients, torch._foreach_mul(list(gradients.values()), learning_rate), strict=True))
+        rates = [learning_rate * self._factors[name] for name in gradients]
+        steps = dict(zip(gradients, torch._foreach_mul(list(gradients.values()), rates), strict=True))
         if self._decayed:
-            decays = torch._foreach_mul([self._values[name] for name in self._decayed], learning_rate * weight_decay)
+            shares = [learning_rate * self._factors[name] * weight_decay for name in self._decayed]
+            decays = torch._foreach_mul([self._values[name] for name in self._decayed], shares)
             torch._foreach_add_([steps[name] for name in self._decayed], decays)
         for name, norm, gradient_norm in zip(self._adapted, norms, gradient_norms, strict=True):
             decay = weight_decay if is_decayed(name) else 0.0
@@ -158,6 +169,7 @@ class LAMB(Optimizer):
         step_norms = measure_norms([steps[name] for name in self._adapted])
         for name, norm, step_norm in zip(self._adapted, norms, step_norms, strict=True):
             steps[name].mul_(torch.where((norm > 0) & (step_norm > 0), norm / step_norm, 1.0))
+        self._scale(steps)
         torch._foreach_add_([self._values[name] for name in names], unbiased, alpha=-learning_rate)
 
 
@@ -185,7 +197,9 @@ class Adafactor(Optimizer):
             steps[name].mul_(scale / torch.clamp(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, min=1.0))
         if self._decayed:
             decayed = [self._values[name] for name in self._decayed]
-            torch._foreach_mul_(decayed, 1 - learning_rate * self.point.weight_decay)
+            kept = [1 - learning_rate * self._factors[name] * self.point.weight_decay for name in self._decayed]
+            torch._foreach_mul_(decayed, kept)
+        self._scale(steps)
         torch._foreach_add_(values, list(steps.values()), alpha=-learning_rate)
 
 

@@ -42,7 +42,7 @@ class Trainer:
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = make_optimizer(self.model.parameters, point=point)
+        self.optimizer = make_optimizer(self.model.trained, point=point)
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         self.allreduce = make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
@@ -52,7 +52,7 @@ class Trainer:
         self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self.sends_gradients = False  # whether the running backward pass starts all-reduces
         this = weakref.ref(self)  # a hook that referred to the trainer would keep it, and its memory, alive
-        for name, parameter in self.model.parameters.items():
+        for name, parameter in self.model.trained.items():
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: this()._on_gradient(name, p))
 
     def train_step(
@@ -104,10 +104,10 @@ class Trainer:
             (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
             total += loss.detach()
         averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
-        return total, {name: averages.get(name, p.grad) for name, p in self.model.parameters.items()}
+        return total, {name: averages.get(name, p.grad) for name, p in self.model.trained.items()}
 
     def _forget_gradients(self) -> None:
-        for parameter in self.model.parameters.values():
+        for parameter in self.model.trained.values():
             parameter.grad = None
 
     def _pass_loss(

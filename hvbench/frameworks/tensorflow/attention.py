@@ -5,7 +5,7 @@ the backward pass, block by block. A block is a strip here: `ROWS` queries, and 
 softmax has to be rescaled, sums are exact, keys that a causal mask hides from a whole strip cost nothing, and memory grows
 with T, not T². What is one strip keeps its probabilities.
 
-Shapes: B micro-batch, H heads, T sequence length, Q head size; R rows of a strip, E keys up to its end.
+Shapes: B micro-batch, H heads, T sequence length, P prefixes, Q head size; R rows of a strip, E keys up to its end.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ def attention(
 ) -> tf.Tensor:
     """softmax(q kᵀ / √Q) v: queries, keys and values [B, H, T, Q] -> [B, H, T, Q]; the point has the algorithm and the mask.
 
+    Keys and values may have more positions in front, the prefixes of an adaptation, which all queries see.
+
     `documents` is `visible` of them; None: a row is one. Probabilities are rounded to the dtype of q, k and v, and dropped at
     `rate` with masks that follow from `seed` [2]. Operands of an emulated precision have the parameters' dtype: probabilities stay
     unrounded there, as in PyTorch's fused kernel.
@@ -48,7 +50,15 @@ def attention(
     if point.attention == "plain":
         return _plain_attention(q, k, v, is_causal=point.is_causal, rate=rate, seed=seed, documents=documents)
     is_compiled = point.compile != "none"
-    strips = _Strips(q, is_causal=point.is_causal, rate=rate, seed=seed, documents=documents, is_compiled=is_compiled)
+    strips = _Strips(
+        q,
+        before=k.shape[2] - q.shape[2],
+        is_causal=point.is_causal,
+        rate=rate,
+        seed=seed,
+        documents=documents,
+        is_compiled=is_compiled,
+    )
     return _with_gradient(strips.attend if strips.count > 1 else strips.attend_at_once)(q, k, v)
 
 
@@ -63,11 +73,12 @@ def _plain_attention(
     documents: tf.Tensor | None,
 ) -> tf.Tensor:
     T, Q = q.shape[2:]
-    scores = _widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(Q)  # [B, H, T, T]
+    before = k.shape[2] - T
+    scores = _widen(tf.matmul(q, k, transpose_b=True)) / math.sqrt(Q)  # [B, H, T, P + T]
     if is_causal:
-        scores += tf.constant(np.triu(np.full((T, T), -np.inf), k=1), scores.dtype)
+        scores += tf.constant(np.triu(np.full((T, before + T), -np.inf), k=1 + before), scores.dtype)
     if documents is not None:
-        scores += _hide_others(documents, documents, dtype=scores.dtype)
+        scores += _hide_others(documents, documents, before, dtype=scores.dtype)
     probabilities = tf.cast(tf.nn.softmax(scores), q.dtype)
     if rate:
         probabilities = tf.nn.experimental.stateless_dropout(probabilities, rate, seed=seed)
@@ -81,6 +92,7 @@ class _Strips:
         self,
         q: tf.Tensor,
         *,
+        before: int,
         is_causal: bool,
         rate: float,
         seed: tf.Tensor | None,
@@ -94,6 +106,7 @@ class _Strips:
         scale = 1 / math.sqrt(q.shape[3])
         is_exact = q.dtype.size >= 4 or math.log2(scale).is_integer()
         self.query_factor, self.score_factor = (scale, 1.0) if is_exact else (1.0, scale)
+        self.before = before  # keys that all rows see
         self.is_causal = is_causal
         self.rate = rate
         self.seed = seed
@@ -137,11 +150,16 @@ class _Strips:
                 d_k, d_v = d_k + more_k, d_v + more_v
                 if not self.is_causal:
                     return (d_k, d_v), (d_q,)
-                return (d_k[:, :, :start], d_v[:, :, :start]), (d_q, d_k[:, :, start:], d_v[:, :, start:])
+                first = self.before + start
+                return (d_k[:, :, :first], d_v[:, :, :first]), (d_q, d_k[:, :, first:], d_v[:, :, first:])
 
             zeros = tf.zeros_like(k), tf.zeros_like(v)
             sums, results = self._run(strip, zeros, results=(q, k, v) if self.is_causal else (q,))
-            return results if self.is_causal else (*results, *sums)
+            if not self.is_causal:
+                return (*results, *sums)
+            if not self.before:
+                return results
+            return (results[0], *(tf.concat(parts, axis=2) for parts in zip(sums, results[1:], strict=True)))
 
         return result, backward
 
@@ -150,7 +168,7 @@ class _Strips:
         start = number * self.rows
         least = min if isinstance(number, int) else tf.minimum
         end = least(start + self.rows, self.length)
-        return start, end, end if self.is_causal else self.length
+        return start, end, self.before + (end if self.is_causal else self.length)
 
     def _probabilities(self, q: tf.Tensor, k: tf.Tensor, number: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """softmax(q kᵀ) [B, H, R, E] of a strip, scaled, in the parameters' dtype; and rounded and dropped, as it is multiplied."""
@@ -158,7 +176,9 @@ class _Strips:
         if self.is_causal:
             # The last R of E columns are the strip's own rows.
             if self.count == 1:
-                hidden = tf.constant(np.triu(np.full((self.length, self.length), -np.inf), k=1), scores.dtype)
+                hidden = tf.constant(
+                    np.triu(np.full((self.length, self.before + self.length), -np.inf), k=1 + self.before), scores.dtype
+                )
             else:  # computed: a constant of [R, T] would be in every layer's graphs, forward and backward
                 rows, keys = tf.shape(scores)[2], tf.shape(scores)[3]
                 is_hidden = tf.range(keys) > tf.range(rows)[:, None] + (keys - rows)
@@ -166,7 +186,8 @@ class _Strips:
             scores += hidden
         if self.documents is not None:
             start, end, keys = self._bounds(number)
-            scores += _hide_others(self.documents[:, start:end], self.documents[:, :keys], dtype=scores.dtype)
+            columns = self.documents[:, : keys - self.before]
+            scores += _hide_others(self.documents[:, start:end], columns, self.before, dtype=scores.dtype)
         probabilities = tf.nn.softmax(scores)
         dropped = tf.cast(probabilities, q.dtype)
         if self.rate:
@@ -240,10 +261,14 @@ class _Strips:
         return carried, [tf.transpose(x, (1, 2, 0, 3)) for x in joined]
 
 
-def _hide_others(rows: tf.Tensor, columns: tf.Tensor, *, dtype: tf.DType) -> tf.Tensor:
-    """0 where a row [B, R] and a column [B, E] are of documents that begin at the same place, else -inf: [B, 1, R, E]."""
+def _hide_others(rows: tf.Tensor, columns: tf.Tensor, before: int, *, dtype: tf.DType) -> tf.Tensor:
+    """0 where a row [B, R] and a column [B, E - P] are of documents that begin at the same place, else -inf: [B, 1, R, E].
+
+    The first P = `before` columns are of all documents.
+    """
     is_same = rows[:, :, None] == columns[:, None, :]
-    return tf.where(is_same, tf.constant(0.0, dtype), tf.constant(-math.inf, dtype))[:, None]
+    hidden = tf.where(is_same, tf.constant(0.0, dtype), tf.constant(-math.inf, dtype))[:, None]
+    return tf.pad(hidden, ((0, 0), (0, 0), (0, 0), (before, 0))) if before else hidden
 
 
 def _times(x: tf.Tensor, factor: float) -> tf.Tensor:

@@ -16,6 +16,7 @@ from hvbench.records.environment import multiplies_natively
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import is_trained
 from hvbench.training.weights import constants
 
 _MOST_ROWS_AT_ONCE = 256  # added one after the other: two operations less to trace for each sum
@@ -32,9 +33,15 @@ class Layers:
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)
         with tf.device("GPU:0" if device == "cuda" else "CPU:0"):
             self.parameters = {
-                name: tf.Variable(value, dtype=self.parameter_dtype, name=name.replace(".", "_"))
+                name: tf.Variable(
+                    value,
+                    dtype=self.parameter_dtype,
+                    name=name.replace(".", "_"),
+                    trainable=is_trained(point, name),
+                )
                 for name, value in weights.items()
             }
+            self.trained = {name: value for name, value in self.parameters.items() if is_trained(point, name)}
             self.constants = {
                 name: tf.constant(value, dtype=self.parameter_dtype) for name, value in constants(point).items()
             }

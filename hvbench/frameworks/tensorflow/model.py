@@ -14,17 +14,18 @@ import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.devices import missing_rows
+from hvbench.frameworks.tensorflow.adaptation import AdaptedLayers
 from hvbench.frameworks.tensorflow.attention import attention, visible
 from hvbench.frameworks.tensorflow.execution import _with_gradient, recomputed
 from hvbench.frameworks.tensorflow.families import FAMILIES
-from hvbench.frameworks.tensorflow.layers import Layers, _product_over_rows, _rows, multiply_by_rows
+from hvbench.frameworks.tensorflow.layers import _product_over_rows, _rows, multiply_by_rows
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.masking import IGNORED
 
 
-class Model(Layers):
+class Model(AdaptedLayers):
     """The parameters by canonical name (`hvbench.training.weights`), and the forward pass."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
@@ -100,9 +101,12 @@ class Model(Layers):
 
     def _output_embedding(self) -> tf.Tensor:
         """The output projection [V, W] as it is multiplied: rounded, and with the rows of zeros."""
-        name = "token_embedding" if self.point.tied_embeddings else "output_embedding"
-        embedding = self.round(self.parameters[name])
+        embedding = self.round(self.parameters[self._head_name])
         return tf.pad(embedding, ((0, self.padding), (0, 0))) if self.padding else embedding
+
+    @property
+    def _head_name(self) -> str:
+        return "token_embedding" if self.point.tied_embeddings else "output_embedding"
 
     def _output_bias(self) -> list[tf.Variable]:
         """What is added to the logits: a bias [V], in families that have one."""
@@ -121,13 +125,15 @@ class Model(Layers):
         Logits exist for a chunk of tokens at a time. Its gradients are computed at once, softmax less one-hot, and wait to be
         multiplied by the gradient of the loss: nothing is computed twice, and nothing of V values a token kept.
         """
-        vocabulary = self.point.vocab_size
+        vocabulary, head = self.point.vocab_size, self._head_name
+        needs_x, needs_embedding = bool(self.trained.keys() - {head, "output.bias"}), head in self.trained
         counts = tf.cast(targets != IGNORED, self.parameter_dtype)
         total, d_embedding = tf.zeros((), self.parameter_dtype), None
         d_biases = [tf.zeros_like(bias) for bias in biases]
         parts: list[tf.Tensor] = []
+        done: list[tf.Tensor] = []
         for start, end in self._chunks(x.shape[0]):
-            with tf.control_dependencies([parts[-1], d_embedding, *d_biases] if parts else []):  # one after the other
+            with tf.control_dependencies(done):  # one after the other
                 rows, chosen = x[start:end], tf.maximum(targets[start:end], 0)
                 logits = self.widen(self.round(tf.matmul(rows, embedding, transpose_b=True)[:, :vocabulary]))
                 logits = sum(biases, start=logits)
@@ -139,15 +145,21 @@ class Model(Layers):
                 d_logits = self.round(d_logits)
                 if self.padding:
                     d_logits = tf.pad(d_logits, ((0, 0), (0, self.padding)))
-                parts.append(tf.matmul(d_logits, embedding))
-                more = self.widen(_product_over_rows(d_logits, rows))
-                d_embedding = more if d_embedding is None else d_embedding + more
-        d_x, count = tf.concat(parts, axis=0), tf.reduce_sum(counts)
+                done = d_biases if "output.bias" in self.trained else []
+                if needs_x:
+                    parts.append(tf.matmul(d_logits, embedding))
+                    done = [*done, parts[-1]]
+                if needs_embedding:
+                    more = self.widen(_product_over_rows(d_logits, rows))
+                    d_embedding = more if d_embedding is None else d_embedding + more
+                    done = [*done, d_embedding]
+        d_x, count = tf.concat(parts, axis=0) if needs_x else None, tf.reduce_sum(counts)
 
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor | None, ...]:
             factor = gradient / count
-            d_products = tf.cast(self.widen(d_x) * factor, x.dtype), tf.cast(d_embedding * factor, embedding.dtype)
-            return *d_products, None, *(d_bias * factor for d_bias in d_biases)
+            of_x = tf.cast(self.widen(d_x) * factor, x.dtype) if needs_x else None
+            of_embedding = tf.cast(d_embedding * factor, embedding.dtype) if needs_embedding else None
+            return of_x, of_embedding, None, *(d_bias * factor for d_bias in d_biases)
 
         return total / count, backward
 
@@ -158,10 +170,11 @@ class Model(Layers):
         name, calls = f"block{layer}", drop.calls
 
         def heads(x: tf.Tensor) -> tf.Tensor:
-            return drop(self._attention(x, f"{name}.attention", drop, documents, rotation))
+            more = drop(self._attention(x, f"{name}.attention", drop, documents, rotation))
+            return self.adapt(more, f"{name}.attention.adapter")
 
         def mlp(x: tf.Tensor) -> tf.Tensor:
-            return drop(self.widen(self.family.mlp(self, x, f"{name}.mlp")))
+            return self.adapt(drop(self.widen(self.family.mlp(self, x, f"{name}.mlp"))), f"{name}.mlp.adapter")
 
         def attend(x: tf.Tensor) -> tf.Tensor:
             drop.calls = calls  # the masks of the first time, whenever this runs
@@ -184,6 +197,7 @@ class Model(Layers):
     ) -> tf.Tensor:
         B, T, W = x.shape
         q, k, v = self.family.split_heads(self, self.linear(x, f"{name}.qkv"), rotation)  # each [B, H, T, Q]
+        k, v = self.prefix(k, v, name)
         choices = {"point": self.point, "rate": drop.rate, "seed": drop.next_seed(), "documents": documents}
         heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         heads = tf.transpose(heads, (0, 2, 1, 3))  # [B, T, H, Q]

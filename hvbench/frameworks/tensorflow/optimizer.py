@@ -18,6 +18,7 @@ from hvbench.training.optimizers import (
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
     is_adapted,
+    rate_factor,
     state_shapes,
 )
 from hvbench.training.weights import is_decayed
@@ -60,6 +61,11 @@ class Optimizer(abc.ABC):
     def _is_decayed(self, name: str) -> bool:
         return bool(is_decayed(name) and self.point.weight_decay)
 
+    def _rate(self, name: str, learning_rate: tf.Tensor) -> tf.Tensor:
+        """The parameter's own learning rate."""
+        factor = rate_factor(self.point, name)
+        return learning_rate if factor == 1.0 else learning_rate * factor
+
     def _count(self) -> tf.Tensor:
         """Count this update; its number t, from 1, in float64, for powers such as beta^t."""
         return tf.cast(self.updates.assign_add(1), tf.float64)
@@ -76,19 +82,23 @@ class AdamW(Optimizer):
         count, dtype = self._count(), learning_rate.dtype
         correction1 = 1 - tf.constant(self.point.beta1, tf.float64) ** count
         correction2 = tf.sqrt(1 - tf.constant(self.point.beta2, tf.float64) ** count)
-        rate = tf.cast(learning_rate, tf.float64)
-        # The same tensors for all parameters: each operation less is traced and optimized sooner.
-        kept, zero = tf.cast(1 - rate * self.point.weight_decay, dtype), tf.zeros((), dtype)
+        zero = tf.zeros((), dtype)
+        # The same tensors for all parameters of a rate: each operation less is traced and optimized sooner.
+        factors = dict.fromkeys(rate_factor(self.point, name) for name in gradients)
+        for factor in factors:
+            rate = tf.cast(learning_rate, tf.float64) * factor
+            kept = tf.cast(1 - rate * self.point.weight_decay, dtype)
+            factors[factor] = kept, tf.cast(rate * correction2 / correction1, dtype)
         terms = {
             "beta1_power": zero,  # its own bias correction switched off
             "beta2_power": zero,
-            "lr": tf.cast(rate * correction2 / correction1, dtype),
             "beta1": tf.constant(self.point.beta1, dtype),
             "beta2": tf.constant(self.point.beta2, dtype),
             "epsilon": tf.cast(self.point.epsilon * correction2, dtype),
         }
         for name, gradient in gradients.items():
             value = self.parameters[name]
+            kept, rate = factors[rate_factor(self.point, name)]
             if self._is_decayed(name):
                 value.assign(value * kept)
             tf.raw_ops.ResourceApplyAdam(
@@ -96,6 +106,7 @@ class AdamW(Optimizer):
                 m=self.slots["first_moments"][name].handle,
                 v=self.slots["second_moments"][name].handle,
                 grad=gradient,
+                lr=rate,
                 **terms,
             )
 
@@ -110,12 +121,12 @@ class SGD(Optimizer):
             if self._is_decayed(name):
                 gradient += self.point.weight_decay * value
             if not self.slots:
-                value.assign_sub(learning_rate * gradient)
+                value.assign_sub(self._rate(name, learning_rate) * gradient)
                 continue
             tf.raw_ops.ResourceApplyMomentum(
                 var=value.handle,
                 accum=self.slots["momenta"][name].handle,
-                lr=learning_rate,
+                lr=self._rate(name, learning_rate),
                 grad=gradient,
                 momentum=tf.constant(self.point.momentum, value.dtype),
             )
@@ -130,7 +141,7 @@ class LARS(Optimizer):
             value, momenta = tf.convert_to_tensor(self.parameters[name]), self.slots["momenta"][name]
             decay = self.point.weight_decay if self._is_decayed(name) else 0.0
             step = gradient + decay * value if decay else gradient
-            rate = learning_rate
+            rate = self._rate(name, learning_rate)
             if is_adapted(name):
                 norm, gradient_norm = measure_norms([value, gradient])
                 ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
@@ -156,7 +167,7 @@ class LAMB(Optimizer):
             step = first / tf.cast(correction1, value.dtype) / root
             if self._is_decayed(name):
                 step += self.point.weight_decay * value
-            rate = learning_rate
+            rate = self._rate(name, learning_rate)
             if is_adapted(name):
                 norm, step_norm = measure_norms([value, step])
                 rate *= _where_positive(norm, step_norm, norm / step_norm)
@@ -184,8 +195,8 @@ class Adafactor(Optimizer):
             scale = tf.maximum(norm / size, ADAFACTOR_LEAST_SCALE)
             clip = tf.maximum(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
             if self._is_decayed(name):
-                value *= 1 - learning_rate * self.point.weight_decay
-            self.parameters[name].assign(value - learning_rate * scale / clip * step)
+                value *= 1 - self._rate(name, learning_rate) * self.point.weight_decay
+            self.parameters[name].assign(value - self._rate(name, learning_rate) * scale / clip * step)
 
 
 def measure_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:

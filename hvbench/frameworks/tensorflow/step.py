@@ -57,10 +57,10 @@ class Trainer:
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         with tf.device(self.device):
-            self.optimizer = make_optimizer(self.model.parameters, point=point)
+            self.optimizer = make_optimizer(self.model.trained, point=point)
             self.sums: dict[str, tf.Variable] = {}  # gradients of the passes before the last
             if point.gradient_accumulation_steps > 1:
-                self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.parameters.items()}
+                self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.trained.items()}
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         self.allreduce = make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
@@ -132,7 +132,7 @@ class Trainer:
 
     def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """One pass's share of the mean loss, and its gradients (times `scale`) by canonical name."""
-        parameters = self.model.parameters
+        parameters = self.model.trained
         with tf.GradientTape() as tape:
             loss = self._share_of_loss(batch)
             scaled = loss * scale
@@ -151,7 +151,7 @@ class Trainer:
         for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
             self.allreduce.start(name, gradient)
         averages = self.allreduce.finish()
-        return {name: averages[name] for name in self.model.parameters}
+        return {name: averages[name] for name in self.model.trained}
 
     def _update(
         self, gradients: dict[str, tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor
@@ -317,8 +317,8 @@ class Trainer:
         return norm, averaged
 
     def _allreduce_kept(self, *gradients: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Graph: the all-reduce of `gradients`, in the order of the parameters; a graph that returned nothing would be pruned."""
-        return self._allreduce(dict(zip(self.model.parameters, gradients, strict=True)))
+        """Graph: the all-reduce of `gradients`, in the order of what trains; a graph that returned nothing would be pruned."""
+        return self._allreduce(dict(zip(self.model.trained, gradients, strict=True)))
 
     def _forward(self, batch: _Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Graph: a forward pass; its share of the mean loss, and the activations that a backward pass would read.
@@ -331,7 +331,7 @@ class Trainer:
             loss = self._share_of_loss(batch)
         graph = loss.graph
         before = set(graph.get_operations())
-        tape.gradient(loss, list(self.model.parameters.values()))
+        tape.gradient(loss, list(self.model.trained.values()))
         after = (operation for operation in graph.get_operations() if operation not in before)
         read = {tensor.ref(): tensor for operation in after for tensor in operation.inputs if tensor.op in before}
         return loss, [tensor for tensor in read.values() if tensor.op.type not in _NOT_COMPUTED]

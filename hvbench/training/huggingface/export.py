@@ -10,9 +10,11 @@ import numpy as np
 
 from hvbench.errors import DataError, UsageError
 from hvbench.io.atomic import explaining_write_errors, json_text, write_bytes
+from hvbench.spec.adaptation import ADAPTATIONS
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.training import corpus
+from hvbench.training.adaptation import merge_low_rank
 from hvbench.training.corpus_cache import BYTE_VOCABULARY
 from hvbench.training.huggingface.families import family_of, value_of
 from hvbench.training.huggingface.folder import CONFIG, WEIGHTS
@@ -28,6 +30,11 @@ def require_exportable(point: Point) -> None:
             f"objective {point.objective}: transformers has no {point.family} model that "
             f"{'classifies by the mean over all positions' if point.is_classifier else 'sees what comes after'}; "
             f"exported are models of objective {' or '.join(family_of(point).architectures)}"
+        )
+    if point.adaptation in ("adapter", "prefix"):
+        raise UsageError(
+            f"adaptation {point.adaptation}: transformers has no {point.family} model with {ADAPTATIONS[point.adaptation]}, which are no part "
+            "of its weights; LoRA is exported, merged into them"
         )
 
 
@@ -47,14 +54,14 @@ def write_model(folder: Path, point: Point, weights: Mapping[str, np.ndarray], *
     Args:
         folder: Made where it is missing; files of the same names are replaced.
         point: What was trained.
-        weights: Parameter -> value.
+        weights: Parameter -> value; what LoRA adds is merged into the weights that it is of.
         tokenizer: Content of tokenizer.json; None: the folder has none.
     """
     from safetensors.numpy import save
 
     family = family_of(point)
     tensors: dict[str, np.ndarray] = {}
-    for name, value in weights.items():
+    for name, value in merge_low_rank(weights, point).items():
         tensors |= family.split(name, np.asarray(value, dtype=np.float32), point)
     # The metadata is what transformers asks of every file of tensors.
     files: dict[str, bytes] = {CONFIG: json_text(describe_model(point)).encode()}

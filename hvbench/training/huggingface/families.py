@@ -14,6 +14,7 @@ import numpy as np
 
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import without_adaptation
 from hvbench.training.weights import SEGMENTS, Shape, parameter_shapes
 
 Config = Mapping[str, Any]
@@ -55,9 +56,9 @@ class Family:
         return name
 
     def stored(self, point: Point) -> dict[str, list[tuple[str, Shape]]]:
-        """Parameter -> its tensors and their shapes in a file, of all that a folder holds: a classifier's projection is not among them."""
+        """Parameter -> its tensors and their shapes in a file, of all that a folder holds: a classifier's projection, and what an adaptation adds, is not among them."""
         found = {}
-        for name, shape in parameter_shapes(point).items():
+        for name, shape in parameter_shapes(without_adaptation(point)).items():
             if not name.startswith("classifier."):
                 tensors = self._tensors_of(name)
                 sizes = _parts_of_attention(point) if len(tensors) > 1 else shape[-1:]

@@ -33,10 +33,11 @@ def attention(
 ) -> tuple[np.ndarray, Callable[[np.ndarray], _Gradients]]:
     """softmax(q kᵀ / √Q) v, under a causal mask where the point has one: (B, H, T, Q) each -> (B, H, T, Q), and its gradient -> those of q, k and v."""
     T, Q = q.shape[2:]
+    before = k.shape[2] - T  # prefixes, which all positions see
     scale = 1 / math.sqrt(Q)
-    scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, T, T)
+    scores = q @ k.swapaxes(-1, -2) * scale  # (B, H, T, P + T)
     if point.is_causal:
-        scores += np.triu(np.full((T, T), -np.inf, q.dtype), k=1)
+        scores += np.triu(np.full((T, before + T), -np.inf, q.dtype), k=1 + before)
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     probabilities = scores / scores.sum(axis=-1, keepdims=True)
 

@@ -15,6 +15,7 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
+from hvbench.training.adaptation import is_trained
 from hvbench.training.weights import constants
 
 _Backward = Callable[[np.ndarray, Arrays], np.ndarray]
@@ -30,6 +31,7 @@ class Layers:
         self.compute_dtype = precision.compute_dtype
         self.is_rounded = precision.compute_dtype != precision.parameter_dtype
         self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
+        self.trained = {name: value for name, value in self.parameters.items() if is_trained(point, name)}
         self.constants = {name: value.astype(self.parameter_dtype) for name, value in constants(point).items()}
 
     def linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:

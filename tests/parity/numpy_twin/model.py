@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from hvbench.frameworks.numpy.adaptation import AdaptedLayers
 from hvbench.frameworks.numpy.attention import attention
 from hvbench.frameworks.numpy.families import FAMILIES
-from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows, multiply_by_rows
+from hvbench.frameworks.numpy.layers import _Backward, _rows, multiply_by_rows
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.spec.numerics import Precision
@@ -21,7 +22,7 @@ from hvbench.training.dropout import Seed
 from hvbench.training.masking import IGNORED
 
 
-class Model(Layers):
+class Model(AdaptedLayers):
     """Parameters by canonical name, and the functions over them."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
@@ -64,7 +65,7 @@ class Model(Layers):
             np.put_along_axis(d, places, np.take_along_axis(d, places, axis=-1) - 1, axis=-1)
             gradients: Arrays = {}
             decode_backward(d * counts * (factor / int(counts.sum())), gradients)
-            return {name: gradients[name] for name in self.parameters}
+            return {name: gradients[name] for name in self.trained}
 
         return loss, backward
 
@@ -79,7 +80,8 @@ class Model(Layers):
         for block in (f"block{layer}" for layer in range(self.point.num_layers)):
             attend, mlp = partial(self._attention, rotation=rotation), partial(self.family.mlp, self)
             for half, norm, part in (("attention", "norm1", attend), ("mlp", "norm2", mlp)):
-                x, half_backward = self._add(x, partial(part, name=f"{block}.{half}"), f"{block}.{norm}")
+                adapted = partial(self._adapted, part, name=f"{block}.{half}")
+                x, half_backward = self._add(x, adapted, f"{block}.{norm}")
                 passed.append(half_backward)
         x, final_backward = self.family.finish(self, x)
         name, bias = "token_embedding" if self.point.tied_embeddings else "output_embedding", "output.bias"
@@ -117,16 +119,26 @@ class Model(Layers):
         value, part_backward = part(normal)
         return x + value, lambda d, gradients: d + norm_backward(part_backward(d, gradients), gradients)
 
+    def _adapted(
+        self, part: Callable[..., tuple[np.ndarray, _Backward]], x: np.ndarray, *, name: str
+    ) -> tuple[np.ndarray, _Backward]:
+        """Half a block, and the adapter behind it."""
+        value, part_backward = part(x, name=name)
+        value, adapter_backward = self.adapt(value, f"{name}.adapter")
+        return value, lambda d, gradients: part_backward(adapter_backward(d, gradients), gradients)
+
     def _attention(self, x: np.ndarray, *, name: str, rotation: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
         B, T, W = x.shape
         qkv, qkv_backward = self.linear(x, f"{name}.qkv")
         (q, k, v), split_backward = self.family.split_heads(self, qkv, rotation)  # each (B, H, T, Q)
+        (k, v), prefix_backward = self.prefix(k, v, name)
         heads, attention_backward = attention(q, k, v, point=self.point, rate=0.0, seed=None)
         heads = heads.transpose(0, 2, 1, 3).reshape(B, T, W)
         out, out_backward = self.linear(heads, f"{name}.out")
 
         def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
             d_heads = out_backward(d, gradients).reshape(B, T, q.shape[1], -1).transpose(0, 2, 1, 3)
-            return qkv_backward(split_backward(*attention_backward(d_heads)), gradients)
+            d_q, d_k, d_v = attention_backward(d_heads)
+            return qkv_backward(split_backward(d_q, *prefix_backward(d_k, d_v, gradients)), gradients)
 
         return out, backward

@@ -14,6 +14,7 @@ from hvbench.training.optimizers import (
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
     is_adapted,
+    rate_factor,
     state_shapes,
 )
 from hvbench.training.weights import is_decayed
@@ -68,7 +69,9 @@ class AdamW(Optimizer):
 
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         self.updates += 1
+        peak = learning_rate
         for name, gradient in gradients.items():
+            learning_rate = peak * rate_factor(self.point, name)
             value = self.parameters[name]
             value *= 1 - learning_rate * self._decay(name)
             value -= learning_rate * self._direction(name, gradient)
@@ -79,7 +82,9 @@ class SGD(Optimizer):
 
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         self.updates += 1
+        peak = learning_rate
         for name, gradient in gradients.items():
+            learning_rate = peak * rate_factor(self.point, name)
             step = gradient + self._decay(name) * self.parameters[name]
             if self.slots:
                 momenta = self.slots["momenta"][name]
@@ -94,7 +99,9 @@ class LARS(Optimizer):
 
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         self.updates += 1
+        peak = learning_rate
         for name, gradient in gradients.items():
+            learning_rate = peak * rate_factor(self.point, name)
             value, momenta, decay = self.parameters[name], self.slots["momenta"][name], self._decay(name)
             rate = learning_rate
             if is_adapted(name):
@@ -111,7 +118,9 @@ class LAMB(Optimizer):
 
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         self.updates += 1
+        peak = learning_rate
         for name, gradient in gradients.items():
+            learning_rate = peak * rate_factor(self.point, name)
             value = self.parameters[name]
             step = self._direction(name, gradient) + self._decay(name) * value
             rate = learning_rate
@@ -126,9 +135,11 @@ class Adafactor(Optimizer):
 
     def update(self, gradients: Arrays, *, learning_rate: float) -> None:
         self.updates += 1
+        peak = learning_rate
         rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
         rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
         for name, gradient in gradients.items():
+            learning_rate = peak * rate_factor(self.point, name)
             value = self.parameters[name]
             squares = np.square(gradient) + self.point.epsilon**2
             if name in rows:

@@ -24,7 +24,7 @@ class Trainer:
         self.precision = precision
         self.passes = 0  # backward passes that training has done
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = make_optimizer(self.model.parameters, point=point)
+        self.optimizer = make_optimizer(self.model.trained, point=point)
         self.allreduce = make_allreduce(runtime.ranks, compression=point.compression)
         self.kept: Arrays = {}
 

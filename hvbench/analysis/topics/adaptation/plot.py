@@ -1,0 +1,64 @@
+"""Validation loss against what it costs: time, memory and bytes, each way to adapt a point, and the front of the lowest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import Row
+from hvbench.analysis.show.panels import STYLES, Cell, add_legend, draw_panels, label_text, legend_mark, list_frameworks
+from hvbench.analysis.topics.adaptation.front import LOSS, MEASURES, WIRE, Measure, learned_rows, measures_of
+from hvbench.analysis.topics.throughput.pairs import by_framework
+
+OF_LOSS = next(measure for measure in MEASURES if measure.column == LOSS)
+
+
+def plot_adaptations(run: Run) -> Figure:
+    """A panel per cost; a line joins the points that get further than all that cost less, in their framework."""
+    rows = learned_rows(run)
+    costs = [measure for measure in measures_of(rows) if measure is not OF_LOSS]
+    cells = [Cell(title=measure.words, chosen={"cost": measure}) for measure in costs]
+    with draw_panels([cells], width=3.6, height=3.4) as (figure, panels):
+        for panel, chosen in panels:
+            cost = chosen["cost"]
+            for framework, mine in by_framework(rows).items():
+                _draw(panel, run, mine, cost, framework)
+            if cost.column == WIRE:
+                panel.set_xscale("log")
+            panel.margins(x=0.15, y=0.1)
+            panel.set_xlabel(cost.label)
+        figure.supylabel(OF_LOSS.label)
+        figure.suptitle("Which ways to adapt get furthest for what they cost?\nfurther down and to the left is better")
+        extra = [legend_mark("one launch", marker="."), legend_mark("nothing cheaper gets as far", linestyle="-")]
+        add_legend(figure, list_frameworks(run.points), extra)
+    return figure
+
+
+def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure, framework: str) -> None:
+    """One framework: means with their names, launches, and the front by the means."""
+    style = STYLES[framework]
+    places = sorted((float(row[cost.column]) * cost.scale, float(row[LOSS]), _short_name(run, row)) for row in rows)
+    lowest, front = float("inf"), []
+    for x, y, _ in places:
+        if y < lowest:
+            lowest = y
+            front.append((x, y))
+    panel.plot(*zip(*front, strict=True), linestyle=style.line, linewidth=0.8, color=style.colour)
+    face = "none" if style.is_hollow else style.colour
+    look = {"color": style.colour, "markersize": style.marker_size, "markerfacecolor": face}
+    for x, y, name in places:
+        panel.plot([x], [y], style.marker, **look)
+        panel.annotate(
+            name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=style.colour, in_layout=False
+        )
+    mine = run.points[(run.points["framework"] == framework) & (run.points["status"] == "ok")]
+    launches = mine[mine[LOSS].notna() & mine[cost.column].notna()]
+    x, y = (launches[name].astype("float64") for name in (cost.column, LOSS))
+    panel.plot(x * cost.scale, y, ".", markersize=3, alpha=0.5, color=style.colour)
+
+
+def _short_name(run: Run, row: Row) -> str:
+    return label_text(", ".join(str(row[axis]) for axis in run.other_axes))

@@ -1,0 +1,92 @@
+"""Which ways to adapt a model nothing beats, how far those get, and how much less is sent than where everything trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hvbench.analysis.frame.run import Run
+from hvbench.analysis.show.cells import Row
+from hvbench.analysis.show.panels import STYLES
+from hvbench.analysis.show.sentences import Draft, Sentence
+from hvbench.analysis.show.text import join_names
+from hvbench.analysis.topics.adaptation.front import LOSS, WIRE, Front, find_fronts, measures_of, name_way
+from hvbench.analysis.topics.questions import was_launched_once
+from hvbench.spec.adaptation import AdaptationPart
+
+NAME = "adaptation"
+ALL = AdaptationPart.model_fields["adaptation"].default
+
+
+def describe_adaptations(run: Run) -> list[Sentence]:
+    """The Pareto front, then what is sent."""
+    fronts = [front for front in find_fronts(run) if len(front.rows) + len(front.beaten) > 1]
+    if not fronts or was_launched_once(run):
+        return []
+    return [_describe_fronts(run, fronts), *_describe_wire(run, fronts)]
+
+
+def _describe_fronts(run: Run, fronts: Sequence[Front]) -> Sentence:
+    """`No other way beats LoRA (validation loss 1.52, 25.0 KiB sent) and the head alone (...) in validation loss, step time ... in both frameworks`."""
+    draft = Draft()
+    measures = join_names([measure.words for measure in measures_of(fronts[0].rows)])
+    same: dict[tuple[str, ...], list[Front]] = {}
+    for front in fronts:
+        same.setdefault(tuple(name_way(run, row) for row in front.rows), []).append(front)
+    parts = []
+    for mine in same.values():
+        ways = [_name_with_figures(draft, run, rows) for rows in zip(*(front.rows for front in mine), strict=True)]
+        count = len(mine[0].rows) + len(mine[0].beaten)
+        where = (
+            "both frameworks"
+            if len(mine) == len(fronts) == 2
+            else join_names([STYLES[each.framework].label for each in mine])
+        )
+        of = f"{draft.count(len(ways))} of {draft.count(count)} ways to adapt" if not parts else draft.count(len(ways))
+        verb = "is" if len(ways) == 1 else "are"
+        on = f"on the Pareto front of {measures}" if not parts else "on it"
+        parts.append(f"in {where} {of} {verb} {on}: {join_names(ways)}")
+        if beaten := _describe_beaten(draft, run, mine):
+            parts[-1] += f"; {beaten}"
+    return draft.finish(NAME, f"{'; '.join(parts)}.")
+
+
+def _name_with_figures(draft: Draft, run: Run, rows: Sequence[Row]) -> str:
+    """`LoRA (1.52, 25.0 KiB)`, of one way in one framework or in several."""
+    name = draft.label(name_way(run, rows[0]))
+    loss = draft.span([(float(row[LOSS]), (row,)) for row in rows], "loss", metric=LOSS)
+    sent = f", {_show_sent(draft, rows[0])} KiB sent a step" if rows[0][WIRE] > 0 else ""
+    return f"{name} (loss {loss}{sent})"
+
+
+def _describe_beaten(draft: Draft, run: Run, fronts: Sequence[Front]) -> str:
+    """`beaten: adapters (by LoRA)`; of several frameworks, what is beaten by the same in all of them or in none."""
+    pairs = [{(name_way(run, row), name_way(run, by)) for row, by in front.beaten} for front in fronts]
+    shared = [
+        (name_way(run, row), name_way(run, by))
+        for row, by in fronts[0].beaten
+        if all((name_way(run, row), name_way(run, by)) in each for each in pairs)
+    ]
+    names = [f"{draft.label(name)} (by {draft.label(by)})" for name, by in shared]
+    return f"beaten: {join_names(names)}" if names else ""
+
+
+def _describe_wire(run: Run, fronts: Sequence[Front]) -> list[Sentence]:
+    """`Of the 417 KiB that all parameters send a step, LoRA sends 6.0 %, ...`, where a point trains all of them and others do not."""
+    rows = [*fronts[0].rows, *(row for row, _ in fronts[0].beaten)]
+    whole = [row for row in rows if row["adaptation"] == ALL]
+    if len(whole) != 1 or not whole[0][WIRE] or "adaptation" not in run.other_axes:
+        return []
+    draft = Draft()
+    name, sent = draft.label(name_way(run, whole[0])), _show_sent(draft, whole[0])
+    rest = sorted((row for row in rows if row["adaptation"] != ALL), key=lambda row: -row[WIRE])
+    parts = []
+    for row in rest:
+        percent = 100 * row[WIRE] / whole[0][WIRE]
+        share = draft.quote(f"{percent:.2g}", percent, "sent_share", row, whole[0], metric=WIRE)
+        parts.append(f"{draft.label(name_way(run, row))} {'' if parts else 'sends '}{share} %")
+    return [draft.finish(NAME, f"of the {sent} KiB that a rank sends a step with {name}, {join_names(parts)}.")]
+
+
+def _show_sent(draft: Draft, row: Row) -> str:
+    kib = row[WIRE] / 2**10
+    return draft.quote(f"{kib:,.1f}", kib, "sent", row, metric=WIRE)
