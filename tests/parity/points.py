@@ -119,11 +119,11 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
 ADAPTATIONS: list[tuple[int, dict[str, Any]]] = [
     (1, {"adaptation": "lora", "lora_targets": "linear", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "lora", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
-    (1, {"adaptation": "adapter", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
+    (1, {"adaptation": "adapter", "model": "bert-tiny", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "adapter", "adapter_size": 8, "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (1, {"adaptation": "prefix", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "prefix", "precision": "bf16", "num_layers": FEWER_LAYERS}),
-    (1, {"adaptation": "bias", "precision": "bf16", "num_layers": FEWER_LAYERS}),
+    (1, {"adaptation": "bias", "model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "last_layers", "recompute": "block"}),
     (1, {"adaptation": "head", "model": "llama-tiny", "tied_embeddings": False, "num_layers": FEWER_LAYERS}),
     (

@@ -39,6 +39,11 @@ CASES = [  # knobs, and how many parameters train
     ({"adaptation": "lora", "objective": "classification"}, 2 * (W * 8 + 8 * 3 * W) + 8 * W + 8),
     ({"adaptation": "head", "model": "llama-tiny", "tied_embeddings": False}, 256 * W),
     ({"adaptation": "last_layers", "model": "llama-tiny", "tied_embeddings": False}, 12_352 + W + 256 * W),
+    ({"adaptation": "bias", "model": "bert-tiny"}, 2 * 11 * W + 3 * W + 256),
+    ({"adaptation": "adapter", "adapter_size": 4, "model": "bert-tiny"}, 4 * (2 * 4 * W + 4 + W + NORM) + 2 * NORM),
+    ({"adaptation": "head", "model": "bert-tiny"}, W**2 + W + NORM + 256),
+    ({"adaptation": "head", "model": "bert-tiny", "objective": "classification"}, W**2 + W + 8 * W + 8),
+    ({"adaptation": "last_layers", "model": "bert-tiny"}, 12 * W**2 + 9 * W + 2 * NORM + W**2 + W + NORM + 256),
 ]
 each_case = pytest.mark.parametrize(("knobs", "trained"), CASES, ids=lambda value: str(value))
 
