@@ -83,6 +83,7 @@ setup(
             "jsonschema>=4.20",
             "lightning>=2.6",
             "nbclient>=0.10",
+            "peft>=0.21",  # what LoRA is held against; all that it needs is here
             "playwright>=1.45",
             "pytest>=8,<9",  # pytest-xdist 3.8 does not group tests under pytest 9
             "pytest-timeout>=2.3",

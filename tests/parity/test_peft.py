@@ -1,7 +1,4 @@
-"""LoRA against peft, where that is installed: the same weights give the same logits and gradients.
-
-pip install peft && python -m pytest tests/parity/test_peft.py
-"""
+"""LoRA against peft: the same weights give the same logits and gradients."""
 
 from __future__ import annotations
 
