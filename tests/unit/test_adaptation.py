@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hvbench.analysis.frame.run import Run
+from hvbench.analysis.topics.adaptation.front import find_fronts
 from hvbench.analysis.topics.adaptation.topic import adaptation_tables, compares_adaptations
 from hvbench.spec.adaptation import ADAPTATIONS
 from hvbench.spec.knob import knobs_of
@@ -17,6 +18,7 @@ from hvbench.training.memory import estimate_memory
 from hvbench.training.optimizers import state_shapes
 from hvbench.training.products import linear_layers, model_products, total_flops
 from hvbench.training.weights import initial_weights, parameter_shapes, trained_shapes
+from tests.unit.sample_learning import make_learner, make_run
 from tests.unit.sample_records import make_launch
 
 TINY = {"model": "tiny", "world_size": 2, "micro_batch_size": 4}  # L = 2, W = 32, V = 256, T = 32
@@ -159,3 +161,25 @@ def test_what_trains_is_in_a_table_where_adaptations_are_compared() -> None:
     assert lora["sent per step and rank (KiB)"] == f"{4 * trained / 1024:,.1f}"
     assert lora["optimizer state (KiB)"] == f"{8 * trained / 1024:,.1f}"
     assert compares_adaptations(run) and not compares_adaptations(Run(records=records[:2]))
+
+
+@pytest.mark.parametrize(
+    ("loss", "seconds", "front"),
+    [
+        (3.0, 0.1, {"lora"}),  # it sends less, and is as good in all else
+        (3.02, 0.1, {"lora"}),  # within 1 % of the loss
+        (3.1, 0.1, {"full", "lora"}),
+        (3.0, 0.11, {"full", "lora"}),
+        (2.8, 0.09, {"lora"}),
+    ],
+)
+def test_what_another_beats_is_not_on_the_front(loss: float, seconds: float, front: set[str]) -> None:
+    """`full` has a loss of 3 nats and steps of 0.1 s; seeds scatter by a thousandth."""
+    records = [
+        make_learner(level + 0.003 * (seed % 2), seed=seed, seconds=length, framework="pytorch", adaptation=adaptation)
+        for adaptation, level, length in (("full", 3.0, 0.1), ("lora", loss, seconds))
+        for seed in range(5)
+    ]
+    (found,) = find_fronts(make_run(records, compares=["adaptation"]))
+    assert {row["adaptation"] for row in found.rows} == front
+    assert [(row["adaptation"], by["adaptation"]) for row, by in found.beaten] == [("full", "lora")] * (2 - len(front))
