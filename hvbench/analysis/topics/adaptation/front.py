@@ -82,7 +82,7 @@ def _find_front(run: Run, framework: str, rows: Sequence[Row]) -> Front:
         return is_shown and all(log <= LEAST for log in logs)
 
     places = range(len(ordered))
-    winners = {place: [other for other in places if beats(other, place)] for place in places}
+    winners = {place: [other for other in places if other != place and beats(other, place)] for place in places}
     front = [place for place in places if not winners[place]]
     return Front(
         framework=framework,
