@@ -79,11 +79,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
 # Points of which only a part trains, whose products are counted.
 ADAPTED: dict[str, dict[str, Any]] = {
     name: {"adaptation": name, "num_layers": 2, "loss_chunk_tokens": chunk}
-    for name, chunk in (("full", 5), ("lora", 0), ("adapter", 0), ("bias", 5), ("last_layers", 0))
+    for name, chunk in (("full", 5), ("lora", 0), ("adapter", 0), ("last_layers", 0))
 }
 ADAPTED["head"] = ADAPTED["full"] | {"adaptation": "head", "family": "llama", "tied_embeddings": False}
 ADAPTED["bert_head"] = ADAPTED["full"] | {"adaptation": "head", "family": "bert"}
-ADAPTED["bert_bias"] = ADAPTED["bias"] | {"family": "bert"}
+ADAPTED["bert_bias"] = ADAPTED["full"] | {"adaptation": "bias", "family": "bert"}
 # Compute dtypes, and objectives or models, whose places of rounding are compared.
 ROUNDED = [
     ("bfloat16", "causal_lm"),

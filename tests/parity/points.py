@@ -115,17 +115,15 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
 ]
 
-# World size, and a point of which only a part trains: every adaptation, at either precision, on one rank and on two.
+# World size, and a point of which only a part trains: every adaptation, both precisions and all families on one rank and on two.
 ADAPTATIONS: list[tuple[int, dict[str, Any]]] = [
     (1, {"adaptation": "lora", "lora_targets": "linear", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "lora", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
     (1, {"adaptation": "adapter", "model": "bert-tiny", "num_layers": FEWER_LAYERS}),
-    (2, {"adaptation": "adapter", "adapter_size": 8, "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (1, {"adaptation": "prefix", "model": "llama-tiny", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "prefix", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (1, {"adaptation": "bias", "model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"adaptation": "last_layers", "recompute": "block"}),
-    (1, {"adaptation": "head", "model": "llama-tiny", "tied_embeddings": False, "num_layers": FEWER_LAYERS}),
     (
         2,
         {
