@@ -59,19 +59,17 @@ def _name_with_figures(draft: Draft, run: Run, rows: Sequence[Row]) -> str:
 
 
 def _describe_beaten(draft: Draft, run: Run, fronts: Sequence[Front]) -> str:
-    """`beaten: adapters (by LoRA)`; of several frameworks, what is beaten by the same in all of them or in none."""
-    pairs = [{(name_way(run, row), name_way(run, by)) for row, by in front.beaten} for front in fronts]
-    shared = [
-        (name_way(run, row), name_way(run, by))
-        for row, by in fronts[0].beaten
-        if all((name_way(run, row), name_way(run, by)) in each for each in pairs)
-    ]
-    names = [f"{draft.label(name)} (by {draft.label(by)})" for name, by in shared]
+    """`beaten: adapters (by LoRA) and prefixes`, of those with the same front; by what is said where it is the same in all of them."""
+    pairs = [{name_way(run, row): name_way(run, by) for row, by in front.beaten} for front in fronts]
+    names = []
+    for name in pairs[0]:
+        by = {each[name] for each in pairs}
+        names.append(draft.label(name) + (f" (by {draft.label(by.pop())})" if len(by) == 1 else ""))
     return f"beaten: {join_names(names)}" if names else ""
 
 
 def _describe_wire(run: Run, fronts: Sequence[Front]) -> list[Sentence]:
-    """`Of the 417 KiB that all parameters send a step, LoRA sends 6.0 %, ...`, where a point trains all of them and others do not."""
+    """`Of the 417 KiB that a rank sends a step with all parameters, 6.0 % are left with LoRA, ...`, where a point trains all of them and others do not."""
     rows = [*fronts[0].rows, *(row for row, _ in fronts[0].beaten)]
     whole = [row for row in rows if row["adaptation"] == ALL]
     if len(whole) != 1 or not whole[0][WIRE] or "adaptation" not in run.other_axes:
@@ -83,7 +81,7 @@ def _describe_wire(run: Run, fronts: Sequence[Front]) -> list[Sentence]:
     for row in rest:
         percent = 100 * row[WIRE] / whole[0][WIRE]
         share = draft.quote(f"{percent:.2g}", percent, "sent_share", row, whole[0], metric=WIRE)
-        parts.append(f"{draft.label(name_way(run, row))} {'' if parts else 'sends '}{share} %")
+        parts.append(f"{share} % {'' if parts else 'are left '}with {draft.label(name_way(run, row))}")
     return [draft.finish(NAME, f"of the {sent} KiB that a rank sends a step with {name}, {join_names(parts)}.")]
 
 
