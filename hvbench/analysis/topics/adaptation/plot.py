@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
-from hvbench.analysis.show.panels import STYLES, Cell, add_legend, draw_panels, label_text, legend_mark, list_frameworks
+from hvbench.analysis.show.panels import (
+    STYLES,
+    Cell,
+    add_legend,
+    draw_panels,
+    format_large,
+    label_text,
+    legend_mark,
+    list_frameworks,
+)
 from hvbench.analysis.topics.adaptation.front import LOSS, MEASURES, WIRE, Measure, learned_rows, measures_of
 from hvbench.analysis.topics.throughput.pairs import by_framework
 
@@ -17,19 +28,26 @@ OF_LOSS = next(measure for measure in MEASURES if measure.column == LOSS)
 
 
 def plot_adaptations(run: Run) -> Figure:
-    """A panel per cost; a line joins the points that get further than all that cost less, in their framework."""
+    """A row per framework, a panel per cost; a line joins the points that get further than all that cost less."""
     rows = learned_rows(run)
     costs = [measure for measure in measures_of(rows) if measure is not OF_LOSS]
-    cells = [Cell(title=measure.words, chosen={"cost": measure}) for measure in costs]
-    with draw_panels([cells], width=3.6, height=3.4) as (figure, panels):
-        for panel, chosen in panels:
-            cost = chosen["cost"]
-            for framework, mine in by_framework(rows).items():
-                _draw(panel, run, mine, cost, framework)
+    of_framework = by_framework(rows)
+    cells = [
+        [Cell(title=f"{cost.words}, {STYLES[name].label}", chosen={"cost": cost, "framework": name}) for cost in costs]
+        for name in of_framework
+    ]
+    with draw_panels(cells, width=3.6, height=2.8) as (figure, panels):
+        for number, (panel, chosen) in enumerate(panels):
+            cost, framework = chosen["cost"], chosen["framework"]
             if cost.column == WIRE:
                 panel.set_xscale("log")
+                panel.xaxis.set_major_formatter(FuncFormatter(format_large))
+            else:
+                panel.locator_params(axis="x", nbins=5)
+            _draw(panel, run, of_framework[framework], cost, framework)
             panel.margins(x=0.15, y=0.1)
-            panel.set_xlabel(cost.label)
+            if number >= len(panels) - len(costs):
+                panel.set_xlabel(cost.label)
         figure.supylabel(OF_LOSS.label)
         figure.suptitle("Which ways to adapt get furthest for what they cost?\nfurther down and to the left is better")
         extra = [legend_mark("one launch", marker="."), legend_mark("nothing cheaper gets as far", linestyle="-")]
@@ -38,10 +56,10 @@ def plot_adaptations(run: Run) -> Figure:
 
 
 def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure, framework: str) -> None:
-    """One framework: means with their names, launches, and the front by the means."""
+    """Means with their names, launches, and the front by the means."""
     style = STYLES[framework]
     places = sorted((float(row[cost.column]) * cost.scale, float(row[LOSS]), _short_name(run, row)) for row in rows)
-    lowest, front = float("inf"), []
+    lowest, front = math.inf, []
     for x, y, _ in places:
         if y < lowest:
             lowest = y
@@ -51,13 +69,11 @@ def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure, framework: 
     look = {"color": style.colour, "markersize": style.marker_size, "markerfacecolor": face}
     for x, y, name in places:
         panel.plot([x], [y], style.marker, **look)
-        panel.annotate(
-            name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=style.colour, in_layout=False
-        )
+        panel.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7, in_layout=False)
     mine = run.points[(run.points["framework"] == framework) & (run.points["status"] == "ok")]
     launches = mine[mine[LOSS].notna() & mine[cost.column].notna()]
     x, y = (launches[name].astype("float64") for name in (cost.column, LOSS))
-    panel.plot(x * cost.scale, y, ".", markersize=3, alpha=0.5, color=style.colour)
+    panel.plot(x * cost.scale, y, ".", markersize=3, alpha=0.4, color=style.colour)
 
 
 def _short_name(run: Run, row: Row) -> str:
