@@ -74,7 +74,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert_classification": {"family": "bert", "objective": "classification"},
     "lora": {"adaptation": "lora", "lora_rank": 2, "lora_alpha": 3.0, "lora_targets": "linear"},
     "prefix": {"adaptation": "prefix", "prefix_length": 2},
-    "bert_adapter": {"family": "bert", "adaptation": "adapter", "adapter_size": 3},
+    "adapter_bert_masked_lm": {"family": "bert", "adaptation": "adapter", "adapter_size": 3},
 }
 # Points of which only a part trains, whose products are counted.
 ADAPTED: dict[str, dict[str, Any]] = {

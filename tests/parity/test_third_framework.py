@@ -49,7 +49,7 @@ from tests.parity.alone import FAMILIES, FP64, Twin, lively_weights, small_point
 
 twins = [Twin(name) for name in ("pytorch", "numpy")]
 errors = []
-for case in ("lora", "prefix", "bert_adapter"):
+for case in ("lora", "prefix", "adapter_bert_masked_lm"):
     found = []
     for twin in twins:
         point = small_point(twin.framework, **FAMILIES[case])
@@ -122,7 +122,7 @@ def test_its_adaptations_have_the_gradients_of_the_first_twin(extended: Path) ->
     )
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert {case for case, _ in errors} == {"lora", "prefix", "bert_adapter"}
+    assert {case for case, _ in errors} == {"lora", "prefix", "adapter_bert_masked_lm"}
     assert max(error for _, error in errors) < 1e-12
 
 
