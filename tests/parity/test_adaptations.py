@@ -103,3 +103,21 @@ def test_what_is_recomputed_above_frozen_embeddings_has_the_same_gradients():
         model.loss(tokens, tokens).backward()
     for name, parameter in kept.trained.items():
         assert torch.equal(parameter.grad, again.trained[name].grad), name
+
+
+@pytest.mark.parametrize("model", ["tiny", "bert-tiny"])
+def test_what_trains_has_the_gradients_that_it_has_where_all_does(model):
+    """PyTorch, of enough tokens that norms sum in strips: gradients that are left out change no other."""
+    import torch
+
+    knobs = {**SMALL, "model": model, "micro_batch_size": 64}
+    weights = weights_of(Point(**knobs))
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(256, size=(64, 32)))
+    full = make_model(Point(**knobs), weights)
+    full.loss(tokens, tokens).backward()
+    for adaptation in ("bias", "last_layers"):
+        part = make_model(Point(**knobs, adaptation=adaptation), weights)
+        part.loss(tokens, tokens).backward()
+        assert part.trained and all(
+            torch.equal(value.grad, full.parameters[name].grad) for name, value in part.trained.items()
+        )

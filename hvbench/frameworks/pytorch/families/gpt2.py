@@ -89,17 +89,23 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy: torch.Tensor):
         x, mean, inverse_deviation, gain, bias = ctx.saved_tensors
-        width = x.shape[-1:]
+        width, (needs_x, *needs) = x.shape[-1:], ctx.needs_input_grad[:3]
         gradients = torch.ops.aten.native_layer_norm_backward
-        d_x, _, _ = gradients(dy, x, width, mean, inverse_deviation, gain, bias, [True, False, False])
+        whole = [True, False, False]
+        d_x = gradients(dy, x, width, mean, inverse_deviation, gain, bias, whole)[0] if needs_x else None
+        if not any(needs):
+            return d_x, None, None, None
         strips = zip(
             *(value.reshape(-1, *width).split(_STRIP_ROWS) for value in (dy, x)),
             *(value.reshape(-1, 1).split(_STRIP_ROWS) for value in (mean, inverse_deviation)),
             strict=True,
         )
         sums = [
-            gradients(d, rows, width, means, inverses, gain, bias, [False, True, True])[1:]
+            gradients(d, rows, width, means, inverses, gain, bias, [False, *needs])[1:]
             for d, rows, means, inverses in strips
         ]
-        d_gain, d_bias = (torch.stack(parts).sum(dim=0) for parts in zip(*sums, strict=True))
+        d_gain, d_bias = (
+            torch.stack(parts).sum(dim=0) if is_needed else None
+            for parts, is_needed in zip(zip(*sums, strict=True), needs, strict=True)
+        )
         return d_x, d_gain, d_bias, None
