@@ -7,7 +7,7 @@ recomputed), `input` (the framework's own input pipeline), `optimizer`, `allredu
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
-are int32. Targets are tokens of the shape of the inputs; for a classifier, classes without the last dimension.
+are int32. Targets are tokens of the shape of the inputs, of pairs of texts the first a class; for a classifier, classes without the last dimension.
 """
 
 from __future__ import annotations
@@ -135,11 +135,16 @@ class Trainer(Protocol):
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         """Loss [B] of each sample of tokens [B, T], the mean over its targets, without an update and without dropout.
 
+        Of pairs of texts it is that of their tokens.
+
         `starts` [B, T] of `Layout`, where rows hold documents.
         """
 
     def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         """Logits [B, T, V] of tokens [B, T], or [B, classes], in the parameters' dtype (float32)."""
+
+    def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Logits [B, 2] of pairs of texts [B, T], that the second follows the first and that it does not; of `next_sentence` alone."""
 
     def gradients(
         self,

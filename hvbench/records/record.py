@@ -99,7 +99,9 @@ class Evaluation(Spec):
     targets: Tokens | None = Field(
         None, description="tokens that the loss is a mean over; left out: as many in each sample"
     )
-    accuracy: MaybeFinite = Field(None, description="share of samples whose class was named first; classification only")
+    accuracy: MaybeFinite = Field(
+        None, description="share of samples whose class was named first, or of pairs of texts (next_sentence)"
+    )
 
 
 class GradientNoise(Spec):

@@ -100,7 +100,9 @@ def find_divergence(point: AnyPoint, ranks: Sequence[RankSamples]) -> Outcome | 
         return None
     losses = [math.nan if rank.loss[last] is None else rank.loss[last] for rank in ranks]
     mean = sum(losses) / len(losses)
-    guessing = math.log(point.num_classes if point.is_classifier else point.vocab_size)
+    guessing = (
+        math.log(point.num_classes if point.is_classifier else point.vocab_size) + math.log(2) * point.judges_pairs
+    )
     if mean <= DIVERGED_LOSS_RATIO * guessing:
         return None
     rank = max(range(len(losses)), key=lambda rank: math.inf if math.isnan(losses[rank]) else losses[rank])

@@ -11,7 +11,7 @@
     head         a classifier's projection, or an output projection that is not the token embedding, or what BERT has in front of the logits
     last_layers  the last blocks, the final norm, and such a head
 
-A classifier's projection, and BERT's pooler in front of it, train with all of them: they start from the seed, unless a folder has them.
+A classifier's projection, that of pairs of texts, and BERT's pooler in front of them train with all of them: they start from the seed, unless a folder has them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def trained_blocks(point: Point) -> int:
 
 def is_trained(point: Point, name: str) -> bool:
     """Whether a parameter takes gradients and updates."""
-    if name.startswith(("classifier.", "pooler.")) or point.adaptation == "full":
+    if name.startswith(("classifier.", "pooler.", "next_sentence.")) or point.adaptation == "full":
         return True
     block, _, rest = name.partition(".")
     is_of_block = block.startswith("block")

@@ -21,8 +21,8 @@ def model_facts(point: Point) -> ModelFacts:
     FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
     masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of queries of size Q and T tokens. N is the
     number of parameters without learned positions and segments; the token embedding counts once where it is also the output projection, and
-    not at all, as a lookup, where that is a matrix of its own. For a classifier neither the embedding counts nor its projection and
-    pooler, which run once a sample. Where an adaptation trains only a part, the products of gradients that nothing needs are left out: of
+    not at all, as a lookup, where that is a matrix of its own. For a classifier the embedding does not count, nor do a pooler and what
+    projects it, which run once a sample. Where an adaptation trains only a part, the products of gradients that nothing needs are left out: of
     6 for each value of a weight 2 for its own gradient, where it is frozen, and 2 for that of its input, where nothing before it trains.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
@@ -37,9 +37,12 @@ def model_facts(point: Point) -> ModelFacts:
         size for name, size in of_block.items() if is_trained(point, name.replace("block0.", last, 1))
     )
     parameters_in_flops = parameters - sizes.get("position_embedding", 0) - sizes.get("segment_embedding", 0)
+    # What runs once a sample.
+    parameters_in_flops -= sum(
+        size for name, size in sizes.items() if name.startswith(("pooler.", "classifier.", "next_sentence."))
+    )
     if point.is_classifier:
-        once = sum(size for name, size in sizes.items() if name.startswith(("pooler.", "classifier.")))
-        parameters_in_flops -= sizes["token_embedding"] + once
+        parameters_in_flops -= sizes["token_embedding"]
     elif not point.tied_embeddings:
         parameters_in_flops -= sizes["token_embedding"]
     attention = attention_flops_per_token(point, point.sequence_length)

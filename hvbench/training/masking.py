@@ -22,23 +22,23 @@ IGNORED = -1  # target of a position that does not count in the loss
 CHOSEN_SHARE = 0.15
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1
 
-# BERT's special tokens, by its names: bytes that occur in no text, NUL (`text` refuses files with it) and one that is no part of UTF-8.
+# BERT's special tokens, by its names: bytes that occur in no text, NUL (`text` refuses files with it) and two that are no part of UTF-8.
 # In the BPE, whose first 256 tokens are the bytes in the order of GPT-2's alphabet (the 188 printable ones, then the others
 # from 0 on), they have other numbers; a tokenizer.json of bytes that does not name them has GPT-2's letters for these bytes.
-MASK, CLASS = "[MASK]", "[CLS]"
-SPECIAL_BYTES = {MASK: 0x00, CLASS: 0xFF}
-SPECIAL_TOKENS = {MASK: 188, CLASS: 187}
-SPECIAL_LETTERS = {MASK: "\u0100", CLASS: "\u00ff"}
+MASK, CLASS, SEPARATOR = "[MASK]", "[CLS]", "[SEP]"
+SPECIAL_BYTES = {MASK: 0x00, CLASS: 0xFF, SEPARATOR: 0xFE}
+SPECIAL_TOKENS = {MASK: 188, CLASS: 187, SEPARATOR: 186}
+SPECIAL_LETTERS = {MASK: "\u0100", CLASS: "\u00ff", SEPARATOR: "\u00fe"}
 
 
 def special_names(point: Point) -> list[str]:
     """The special tokens that the samples of a point hold."""
-    reads_class = point.is_classifier and FAMILIES[point.family].has_heads
-    return [MASK] * point.hides_tokens + [CLASS] * reads_class
+    reads_class = (point.is_classifier and FAMILIES[point.family].has_heads) or point.judges_pairs
+    return [MASK] * point.hides_tokens + [CLASS] * reads_class + [SEPARATOR] * point.judges_pairs
 
 
 def special_token(name: str, point: Point) -> int:
-    """The number of `[MASK]` or `[CLS]`, which no text contains. Raises DataError where the point's tokenizer has no such token."""
+    """The number of `[MASK]`, `[CLS]` or `[SEP]`, which no text contains. Raises DataError where the point's tokenizer has no such token."""
     if point.tokenizer and point.data != "synthetic":
         return _find_token(point.tokenizer, name, vocab_size=point.vocab_size)
     return (SPECIAL_BYTES if point.vocab_size == 256 else SPECIAL_TOKENS)[name]

@@ -50,7 +50,7 @@ Where an adaptation freezes weights, activations are counted as if all of them t
 weight's gradient reads, and by the blocks in front of the first that trains.
 
 On a CPU the estimate was within 10 % of 42 of 44 measured launches of GPT-2, of 512 to 8,192 tokens, fp32 and native bf16, recomputed and not, with
-plain attention and whole logits as well (docs/measurements.md). Llama, BERT, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
+plain attention and whole logits as well, and of 11 of 12 of BERT, of 128 and 512 tokens (docs/measurements.md). Llama, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from hvbench.training.corpus import Corpus, count_file_tokens
 from hvbench.training.documents import DocumentBatches
 from hvbench.training.layout import Batch
 from hvbench.training.masking import CLASS, special_names, special_token
+from hvbench.training.pairs import PairBatches
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +105,8 @@ def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None 
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
     if point.separates_documents:
         return DocumentBatches(point, corpus, rank=rank, cache=cache)
+    if point.judges_pairs:
+        return PairBatches(point, corpus, rank=rank)
     return Batches(point, corpus, rank=rank)
 
 

@@ -22,7 +22,8 @@ def pretraining_point(point: Point) -> Point:
     """
     own = (*ObjectivePart.model_fields, *AdaptationPart.model_fields)
     defaults = {name: Point.model_fields[name].default for name in own}
-    return without_own_choices(point).model_copy(update=defaults | {"objective": point.pretraining})
+    kept = {"objective": point.pretraining, "next_sentence": point.next_sentence}
+    return without_own_choices(point).model_copy(update=defaults | kept)
 
 
 def pretraining_name(point: Point) -> str:

@@ -66,13 +66,15 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
             of_norm = norm(f"{block}.{its_norm}")
             shapes |= of_half | of_norm if family.norms_sums else of_norm | of_half
     shapes |= {} if family.norms_sums else norm("final_norm")
+    pooler = {"pooler.weight": (width, width), "pooler.bias": (width,)} if family.has_heads else {}
     if point.is_classifier:
-        pooler = {"pooler.weight": (width, width), "pooler.bias": (width,)} if family.has_heads else {}
         classifier = {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
         return shapes | pooler | classifier | added_shapes(point, layers)
     if family.has_heads:
         shapes |= {"head.weight": (width, width), "head.bias": (width,), **norm("head_norm")}
         shapes["output.bias"] = (point.vocab_size,)
+    if point.judges_pairs:
+        shapes |= pooler | {"next_sentence.weight": (width, 2), "next_sentence.bias": (2,)}
     if not point.tied_embeddings:
         shapes["output_embedding"] = (point.vocab_size, width)
     return shapes | added_shapes(point, layers)

@@ -310,7 +310,7 @@ class Loop:
         with self.paused():
             begun = time.perf_counter()
             batches = self.batches.validation_batches(self.settings.evaluate_samples)
-            own = evaluate(self.trainer, batches, is_classifier=self.point.is_classifier)
+            own = evaluate(self.trainer, batches, point=self.point)
             # The wait for the slowest rank belongs to no step.
             losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
             counts = [

@@ -75,6 +75,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "lora": {"adaptation": "lora", "lora_rank": 2, "lora_alpha": 3.0, "lora_targets": "linear"},
     "prefix": {"adaptation": "prefix", "prefix_length": 2},
     "adapter_bert_masked_lm": {"family": "bert", "adaptation": "adapter", "adapter_size": 3},
+    "bert_pairs_masked_lm": {"family": "bert", "next_sentence": True, "sequence_length": 12},
 }
 # Points of which only a part trains, whose products are counted.
 ADAPTED: dict[str, dict[str, Any]] = {
@@ -160,21 +161,32 @@ def record_float64(twin: Twin, *, directions: int = DIRECTIONS, **knobs: Any) ->
         "inputs": inputs,
         "targets": targets,
         "logits": trainer.logits(inputs[0]),
-        "loss": np.array([trainer.evaluate(*batch).mean() for batch in zip(inputs, targets, strict=True)]),
+        "loss": np.array([mean_loss(trainer, point, *batch) for batch in zip(inputs, targets, strict=True)]),
         "sample_losses": trainer.evaluate(inputs[0], targets[0]),
         "sample_losses_alone": np.concatenate(
             [trainer.evaluate(inputs[0, i : i + 1], targets[0, i : i + 1]) for i in range(len(inputs[0]))]
         ),
         **{f"gradient/{name}": value for name, value in gradients.items()},
     }
+    if point.judges_pairs:
+        arrays["pair_logits"] = trainer.next_sentence_logits(inputs[0])
     for number in range(directions):
         direction = random_direction(weights, seed=number)
         for sign in (-1, 1):
             moved = {name: value + sign * FINITE_STEP * direction[name] for name, value in weights.items()}
             beside = twin.trainer(point, moved, precision=FP64)
-            losses = [beside.evaluate(*batch).mean() for batch in zip(inputs, targets, strict=True)]
+            losses = [mean_loss(beside, point, *batch) for batch in zip(inputs, targets, strict=True)]
             arrays[f"loss_beside/{number}/{sign}"] = np.array(losses)
     return arrays if knobs else arrays | record_updates(twin, weights)
+
+
+def mean_loss(trainer: Trainer, point: Point, inputs: np.ndarray, targets: np.ndarray) -> float:
+    """What a step would make smaller: the mean loss of evaluations, with the cross-entropy of the classes of pairs."""
+    loss = trainer.evaluate(inputs, targets).mean()
+    if point.judges_pairs:
+        logits = trainer.next_sentence_logits(inputs)
+        loss += (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(logits)), targets[:, 0]]).mean()
+    return loss
 
 
 def record_updates(twin: Twin, weights: Arrays) -> Arrays:

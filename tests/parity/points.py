@@ -103,14 +103,14 @@ OTHER_OBJECTIVES = [
 ]
 CLASSIFIED_MICRO_BATCH_SIZE = {1: 32, 2: 16}  # by world size
 
-# World size, and a model of another family: shared keys, tied and untied, both precisions, documents; BERT's head, pooler and ReLU.
+# World size, and a model of another family: shared keys, tied and untied, both precisions, documents; BERT's head, pooler, pairs and ReLU.
 FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (1, {"model": "llama-tiny", "precision": "bf16", "tied_embeddings": False}),
     (2, {"model": "llama-tiny"}),
     (2, {"model": "llama-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (1, {"model": "llama-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "tied_embeddings": False}),
     (1, {"model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
-    (2, {"model": "bert-tiny"}),
+    (2, {"model": "bert-tiny", "next_sentence": True}),
     (1, {"model": "bert-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "activation": "relu"}),
     (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
 ]

@@ -14,6 +14,7 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays
 
 erf = np.vectorize(math.erf)
+SEPARATOR = 0xFE  # [SEP] among raw bytes
 
 
 def reference_logits(
@@ -54,13 +55,25 @@ def reference_logits(
 def reference_loss(weights: Arrays, inputs: np.ndarray, targets: np.ndarray, **how: int | bool | str) -> float:
     """Mean of -log p(target) over all targets that are not negative, for tokens (accumulation steps, batch, time).
 
-    `how`: as `reference_logits` takes it.
+    Of pairs of texts the first target is the pair's class, whose mean is added, unless they are all negative. `how`: as `reference_logits` takes it.
     """
-    logits = reference_logits(weights, inputs.reshape(-1, inputs.shape[-1]), **how)
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    inputs = inputs.reshape(-1, inputs.shape[-1])
+    logits = reference_logits(weights, inputs, **how)
     asked = targets.reshape(logits.shape[:-1])
-    chosen = np.take_along_axis(probabilities, np.maximum(asked, 0)[..., None], axis=-1)[..., 0]
-    return float(-np.log(chosen[asked >= 0]).mean())
+    if "next_sentence.weight" not in weights:
+        return _cross_entropy(logits, asked)
+    tokens = np.where(np.arange(inputs.shape[1]) > 0, asked, -1)
+    of_pairs = (
+        _cross_entropy(reference_pair_logits(weights, inputs, **how), asked[:, 0]) if (asked[:, 0] >= 0).all() else 0
+    )
+    return _cross_entropy(logits, tokens) + of_pairs
+
+
+def reference_pair_logits(weights: Arrays, inputs: np.ndarray, **how: int | bool | str) -> np.ndarray:
+    """Pairs of texts (batch, time) -> logits (batch, 2) that the second follows the first, and that it does not."""
+    x = _bert_blocks(weights, inputs, **{name: how[name] for name in ("num_layers", "num_heads", "activation")})
+    pooled = np.tanh(x[:, 0] @ weights["pooler.weight"] + weights["pooler.bias"])
+    return pooled @ weights["next_sentence.weight"] + weights["next_sentence.bias"]
 
 
 def reference_updates(
@@ -84,6 +97,12 @@ def reference_updates(
     return values
 
 
+def _cross_entropy(logits: np.ndarray, asked: np.ndarray) -> float:
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(probabilities, np.maximum(asked, 0)[..., None], axis=-1)[..., 0]
+    return float(-np.log(chosen[asked >= 0]).mean())
+
+
 def _activate(x: np.ndarray, activation: str) -> np.ndarray:
     if activation == "relu":
         return np.where(x > 0, x, 0.0)
@@ -91,7 +110,7 @@ def _activate(x: np.ndarray, activation: str) -> np.ndarray:
     return 0.5 * x * (1 + curve)
 
 
-def _bert_logits(
+def _bert_blocks(
     weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, activation: str
 ) -> np.ndarray:
     def norm(x: np.ndarray, name: str) -> np.ndarray:
@@ -101,7 +120,11 @@ def _bert_logits(
         return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     tokens, positions = weights["token_embedding"][inputs], weights["position_embedding"][np.arange(inputs.shape[1])]
-    x = norm(tokens + positions + weights["segment_embedding"][np.zeros_like(inputs)], "embedding_norm")
+    segments = np.zeros_like(inputs)
+    if "next_sentence.weight" in weights:
+        for row, sample in enumerate(inputs.tolist()):
+            segments[row, sample.index(SEPARATOR) + 1 :] = 1
+    x = norm(tokens + positions + weights["segment_embedding"][segments], "embedding_norm")
     for layer in range(num_layers):
         name = f"block{layer}"
         w = {key.removeprefix(f"{name}."): value for key, value in weights.items()}
@@ -109,9 +132,18 @@ def _bert_logits(
         x = norm(x + _adapted(heads, w, "attention.adapter"), f"{name}.norm1")
         inner = _activate(linear(x, f"{name}.mlp.up"), activation)
         x = norm(x + _adapted(linear(inner, f"{name}.mlp.down"), w, "mlp.adapter"), f"{name}.norm2")
+    return x
+
+
+def _bert_logits(weights: Arrays, inputs: np.ndarray, *, activation: str, **sizes: int) -> np.ndarray:
+    def linear(x: np.ndarray, name: str) -> np.ndarray:
+        return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+    x = _bert_blocks(weights, inputs, activation=activation, **sizes)
     if "classifier.weight" in weights:
         return linear(np.tanh(linear(x[:, 0], "pooler")), "classifier")
-    x = norm(_activate(linear(x, "head"), activation), "head_norm")
+    gain, bias = weights["head_norm.gain"], weights["head_norm.bias"]
+    x = _layer_norm(_activate(linear(x, "head"), activation), gain, bias, epsilon=1e-12)
     return x @ weights["token_embedding"].T + weights["output.bias"]
 
 

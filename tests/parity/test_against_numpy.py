@@ -19,7 +19,7 @@ from tests.parity.alone import (
     random_direction,
     small_point,
 )
-from tests.parity.reference import reference_logits, reference_loss, reference_updates
+from tests.parity.reference import reference_logits, reference_loss, reference_pair_logits, reference_updates
 
 pytestmark = pytest.mark.parametrize("framework", FRAMEWORKS)
 
@@ -57,6 +57,11 @@ def test_logits_and_loss(alone, framework, case):
     of_samples, alone_ = numbers["sample_losses"], numbers["sample_losses_alone"]
     assert of_samples.shape == (len(inputs[0]),)
     assert of_samples == pytest.approx(alone_, rel=FLOAT64_ERROR), "the samples beside one do not change its loss"
+    if "pair_logits" in numbers:
+        assert (
+            relative_error(numbers["pair_logits"], reference_pair_logits(weights, inputs[0], **sizes)) < FLOAT64_ERROR
+        )
+        targets = np.where(np.arange(targets.shape[-1]) > 0, targets, -1)  # evaluations are of tokens alone
     each = [reference_loss(weights, inputs[:1, i : i + 1], targets[:1, i : i + 1], **sizes) for i in range(len(alone_))]
     assert of_samples == pytest.approx(each, rel=FLOAT64_ERROR)
 

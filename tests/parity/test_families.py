@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.flops import attention_flops_per_token, recomputed_flops_per_token
 from hvbench.training.huggingface.export import write_model
-from hvbench.training.masking import IGNORED
+from hvbench.training.masking import IGNORED, special_token
 from hvbench.training.products import model_products, total_flops
 from hvbench.training.weights import parameter_shapes
 from tests.parity.alone import FP64, lay_out, lively_weights
@@ -35,7 +37,8 @@ def test_twins_agree(traced, world_size, knobs):
     if points[0].is_classifier:  # it learns as little so soon as those of `test_twins_agree_on_other_objectives`
         assert loss[0] == pytest.approx(np.log(8), rel=0.02) and loss[-3:].mean() < loss[:3].mean() - 0.02
     else:
-        assert loss[0] == pytest.approx(np.log(256), rel=0.02) and loss[-1] < loss[0] - 0.2
+        begin = np.log(256) + np.log(2) * points[0].judges_pairs
+        assert loss[0] == pytest.approx(begin, rel=0.02) and loss[-1] < loss[0] - 0.2
 
 
 def make_model(point: Point, weights: Arrays, *, is_double: bool = False):
@@ -77,23 +80,40 @@ def test_llama_is_that_of_transformers(knobs):
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"activation": "relu", "mlp_size": 40}, {"objective": "classification", "num_classes": 3}], ids=str
+    "knobs",
+    [
+        {},
+        {"activation": "relu", "mlp_size": 40},
+        {"objective": "classification", "num_classes": 3},
+        {"next_sentence": True},
+    ],
+    ids=str,
 )
 def test_bert_is_that_of_transformers(tmp_path, knobs):
-    """Logits of `BertForMaskedLM`, or with the pooler of `BertForSequenceClassification`, which load what hvbench exports."""
+    """Logits of its class for the objective, which loads what hvbench exports; of pairs of texts the segments are given to it."""
     import torch
     import transformers
 
     point = Point(**{**TINY, "model": "bert-tiny", **knobs})
     weights = {name: value.astype("float32") for name, value in lively_weights(point).items()}
     write_model(tmp_path, point, weights, tokenizer=None)
-    kind = transformers.BertForSequenceClassification if point.is_classifier else transformers.BertForMaskedLM
-    theirs, about = kind.from_pretrained(tmp_path, output_loading_info=True)
+    (name,) = json.loads((tmp_path / "config.json").read_text())["architectures"]
+    theirs, about = getattr(transformers, name).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(about[f"{what}_keys"] for what in ("missing", "unexpected", "mismatched"))
-    tokens = torch.from_numpy(np.random.default_rng(3).integers(256, size=(2, point.sequence_length)))
+    tokens = torch.from_numpy(np.random.default_rng(3).integers(254, size=(2, point.sequence_length)))
+    model, segments = make_model(point, weights), torch.zeros_like(tokens)
+    if point.judges_pairs:
+        tokens[:, 12] = tokens[:, -1] = special_token("[SEP]", point)
+        segments[:, 13:] = 1
     with torch.no_grad():
-        expected = theirs.eval()(tokens).logits.numpy()
-        ours = make_model(point, weights).logits(tokens).numpy()
+        found = theirs.eval()(tokens, token_type_ids=segments)
+        expected = (found.prediction_logits if point.judges_pairs else found.logits).numpy()
+        ours = model.logits(tokens).numpy()
+        if point.judges_pairs:
+            judged = found.seq_relationship_logits.numpy()
+            np.testing.assert_allclose(
+                model.next_sentence_logits(tokens), judged, rtol=0, atol=1e-5 * np.abs(judged).max()
+            )
     assert expected.shape == ((2, 3) if point.is_classifier else (2, point.sequence_length, 256))
     assert expected.std() > 0.5, "not flat"
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -136,8 +136,18 @@ def test_its_name_is_known_everywhere(extended: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: Path) -> None:
-    words = ("model=tiny", "gradient_accumulation_steps=2", "precision=fp32,fp16", "optimizer=lamb")
+@pytest.mark.parametrize(
+    ("words", "precisions"),
+    [
+        (("model=tiny", "precision=fp32,fp16"), ("fp32", "fp16")),
+        (("model=bert-tiny", "next_sentence=true", "num_layers=1", "precision=fp32"), ("fp32",)),
+    ],
+    ids=["gpt2", "bert"],
+)
+def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(
+    extended: Path, words: tuple[str, ...], precisions: tuple[str, ...]
+) -> None:
+    words = (*words, "gradient_accumulation_steps=2", "optimizer=lamb")
     done = run(extended, "parity", *words, "--np", "1", "--json", "figures.json")
     assert done.returncode == 0, done.stdout + done.stderr
     figures = json.loads((extended / "figures.json").read_text())
@@ -145,7 +155,7 @@ def test_hvbench_parity_proves_it_within_the_tolerances_of_the_twins(extended: P
         (each["configuration"]["precision"], each["configuration"]["optimizer"], *each["frameworks"])
         for each in figures
     }
-    trained = itertools.product(("fp32", "fp16"), ("lamb",), ALL[:1], ALL[1:])
+    trained = itertools.product(precisions, ("lamb",), ALL[:1], ALL[1:])
     assert compared == set(trained)
     assert all(each["is_proven"] and len(each["deviations"]) > 100 for each in figures)
     assert "pytorch and numpy" in done.stdout and "pytorch, numpy and tensorflow over 20 updates" in done.stdout

@@ -81,7 +81,7 @@ def make_suite_run(name: str, level: Level, *, noise: float = 0.003, seeds: int 
                         "target_loss": suite.measure.target_loss and 4.0,
                         "stop_at_target": suite.measure.stop_at_target,
                     },
-                    accuracy=0.5 if point.is_classifier else None,
+                    accuracy=0.5 if point.is_classifier or point.judges_pairs else None,
                     **common,
                 )
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class Teller:
         """[B, 2]: names class 1 for windows whose number is a multiple of three."""
         return np.array([[0.5, float(window % 3 == 0)] for window in windows(inputs - 10_000)])
 
+    next_sentence_logits = logits
+
     def gather(self, value: float) -> list[float]:
         return [value]
 
@@ -61,7 +64,7 @@ def evaluate_all(samples: int, *, ranks: int, micro: int, held_out: int) -> tupl
         make_point(world_size=ranks, micro_batch_size=micro),
     )
     parts = [
-        evaluate(Teller(), Batches(point, corpus, rank=rank).validation_batches(samples), is_classifier=False)
+        evaluate(Teller(), Batches(point, corpus, rank=rank).validation_batches(samples), point=point)
         for rank in range(ranks)
     ]
     counts = [part.samples for part in parts]
@@ -99,8 +102,12 @@ def test_accuracy_counts_each_sample_once_too() -> None:
     assert [batch.samples for batch in batches] == [4, 3]
     assert {batch.inputs.shape for batch in batches} == {(4, LENGTH)}, "every batch has the shape of a training batch"
     labelled = [type(batch)(inputs=batch.inputs, targets=np.ones(4, int), samples=batch.samples) for batch in batches]
-    found = evaluate(Teller(), labelled, is_classifier=True)
+    found = evaluate(Teller(), labelled, point=point.model_copy(update={"objective": "classification"}))
     assert found.accuracy == pytest.approx(3 / 7)  # windows 0, 3 and 6
+    assert evaluate(Teller(), batches, point=point).accuracy is None, "a language model names no classes"
+    pairs = [replace(batch, targets=np.insert(batch.targets, 0, 1, axis=1)) for batch in batches]
+    judge = point.model_copy(update={"family": "bert", "objective": "masked_lm", "next_sentence": True})
+    assert evaluate(Teller(), pairs, point=judge).accuracy == pytest.approx(3 / 7), "their class is the first target"
 
 
 @pytest.mark.parametrize(

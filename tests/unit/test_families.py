@@ -132,8 +132,10 @@ def test_names_and_shapes_of_llama(is_tied: bool) -> None:
     assert state_shapes(point)["first_moments"] == expected
 
 
-@pytest.mark.parametrize("objective", ["masked_lm", "classification"])
-def test_names_and_shapes_of_bert(objective: str) -> None:
+@pytest.mark.parametrize(
+    ("objective", "judges"), [("masked_lm", False), ("masked_lm", True), ("classification", False)]
+)
+def test_names_and_shapes_of_bert(objective: str, judges: bool) -> None:
     expected: dict = {"token_embedding": (256, 32), "position_embedding": (32, 32), "segment_embedding": (2, 32)}
     expected |= {"embedding_norm.gain": (32,), "embedding_norm.bias": (32,)}
     for layer in range(2):
@@ -141,6 +143,13 @@ def test_names_and_shapes_of_bert(objective: str) -> None:
     if objective == "masked_lm":
         expected |= {"head.weight": (32, 32), "head.bias": (32,), "head_norm.gain": (32,), "head_norm.bias": (32,)}
         expected["output.bias"] = (256,)
+        pair = {
+            "pooler.weight": (32, 32),
+            "pooler.bias": (32,),
+            "next_sentence.weight": (32, 2),
+            "next_sentence.bias": (2,),
+        }
+        expected |= pair if judges else {}
     else:
         expected |= {
             "pooler.weight": (32, 32),
@@ -148,7 +157,7 @@ def test_names_and_shapes_of_bert(objective: str) -> None:
             "classifier.weight": (32, 8),
             "classifier.bias": (8,),
         }
-    point = Point(**BERT, objective=objective)
+    point = Point(**BERT, objective=objective, next_sentence=judges)
     assert list(parameter_shapes(point).items()) == list(expected.items())
     vectors = {name for name, shape in expected.items() if len(shape) == 1}
     assert {name for name in expected if not is_decayed(name)} == vectors | {"position_embedding", "segment_embedding"}
@@ -180,6 +189,9 @@ def test_facts_and_products_of_bert() -> None:
     assert facts.parameters_in_flops == of_body + of_head, "lookups of positions and segments multiply nothing"
     shapes = [product.shape for product in model_products(point)[::3]]
     assert shapes == [(128, 32, 96), (128, 32, 32), (128, 32, 128), (128, 128, 32), (128, 32, 32), (128, 32, 256)]
+    pairs = model_facts(point.model_copy(update={"next_sentence": True}))
+    assert pairs.parameters == facts.parameters + 33 * 32 + 33 * 2
+    assert pairs.parameters_in_flops == facts.parameters_in_flops, "what judges a pair runs once a sample"
     classifier = point.model_copy(update={"objective": "classification"})
     assert [product.shape for product in model_products(classifier)[::3]] == shapes[:-2]
     assert model_facts(classifier).parameters_in_flops == of_body - 256 * 32, "a pooler runs once a sample"

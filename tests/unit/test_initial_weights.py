@@ -387,6 +387,19 @@ def test_a_classifier_takes_the_pooler_of_a_bert_that_has_one(tmp_path: Path) ->
     assert json.loads((tmp_path / "tuned" / "config.json").read_text())["id2label"].keys() == {"0", "1", "2"}
 
 
+def test_a_bert_that_judges_pairs_takes_and_leaves_both_heads(tmp_path: Path) -> None:
+    point, weights = write_bert(tmp_path / "bert", next_sentence=True)
+    found, judged = load_weights(point), "cls.seq_relationship.weight"
+    assert found.keys() == weights.keys() and all(np.array_equal(found[name], weights[name]) for name in weights)
+    assert np.array_equal(load_file(tmp_path / "bert" / MODEL)[judged].T, weights["next_sentence.weight"])
+    assert json.loads((tmp_path / "bert" / "config.json").read_text())["architectures"] == ["BertForPreTraining"]
+    model, _ = write_bert(tmp_path / "model")
+    lacking = point.model_copy(update={"initial_weights": model.initial_weights})
+    assert "next_sentence.bias, next_sentence.weight, pooler.bias, pooler.weight, which it lacks" in check_weights(
+        lacking
+    )
+
+
 REFUSED_BERTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another epsilon": (config(layer_norm_eps=1e-5), "layer_norm_eps 1e-05 (hvbench: 1e-12)"),
     "other segments": (config(type_vocab_size=1), "type_vocab_size 1 (hvbench: 2)"),

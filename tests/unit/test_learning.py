@@ -315,6 +315,8 @@ def level_of(point: Point) -> float:
         - 0.2 * (point.pretraining == "causal_lm")
         + 0.001 * (point.precision != "fp32")
         + 0.05 * ["full", "adapter", "lora", "bias", "last_layers", "prefix", "head"].index(point.adaptation)
+        + 0.1 * point.judges_pairs
+        + 0.1 * ["gpt2", "llama", "bert"].index(point.family)
     )
 
 
@@ -322,6 +324,7 @@ ANSWERS = {
     "adaptation": r"In both frameworks 5 of 7 ways to adapt are on the Pareto front of validation loss, step time, peak memory and bytes on the wire: all parameters "
     r"\(loss \d\.\d+.*, 136\.5 KiB sent a step\), adapters \(loss .*\), LoRA \(loss .*, 9\.0 KiB sent a step\), biases alone \(.*\) and the head alone \(.*\); "
     r"beaten: the last layers alone \(by adapters\) and prefixes \(by biases alone\)\.$",
+    "bert_pretraining": r"Next sentence does harm: with next-sentence prediction the validation loss after 20 steps is 0\.\d+ nats higher \(.*\) than with no next-sentence prediction",
     "convergence": r"PyTorch and TensorFlow learn the same in both configurations: .*; TensorFlow gets to the target loss first: ",
     "finetune": r"Pretraining helps: with pretraining by causal_lm the validation loss after 20 steps is 0\.70 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right.*; with pretraining by masked_lm 0\.50 nats lower",
     "large_batch": r"The critical batch, from which on a larger one can at most halve the steps, is [\d,]+ samples \(95 % interval ",

@@ -53,12 +53,12 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_text_contains_special_tokens(text: Path, tmp_path: Path, vocab_size: int) -> None:
     found = corpus.prepare(str(text), vocab_size=vocab_size, cache=tmp_path)
     point = POINT.model_copy(update={"vocab_size": vocab_size})
-    special = [special_token(name, point) for name in ("[MASK]", "[CLS]")]
-    assert len(set(special)) == 2
+    special = [special_token(name, point) for name in ("[MASK]", "[CLS]", "[SEP]")]
+    assert len(set(special)) == 3
     assert not np.isin(found.train, special).any() and not np.isin(found.validation, special).any()
 
 
-def test_special_tokens_of_a_bpe_are_nul_and_a_byte_of_no_utf_8() -> None:
+def test_special_tokens_of_a_bpe_are_nul_and_bytes_of_no_utf_8() -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -70,6 +70,7 @@ def test_special_tokens_of_a_bpe_are_nul_and_a_byte_of_no_utf_8() -> None:
     point = POINT.model_copy(update={"vocab_size": 300})
     assert tokenizer.encode("\0").ids == [special_token("[MASK]", point)]
     assert tokenizer.id_to_token(special_token("[CLS]", point)) == "\xff", "GPT-2's letter for the byte 0xFF"
+    assert tokenizer.id_to_token(special_token("[SEP]", point)) == "\xfe"
 
 
 @pytest.mark.parametrize(("world_size", "micro", "accumulation"), [(1, 8, 2), (2, 8, 1), (2, 2, 4)])

@@ -75,6 +75,15 @@ class Maker:
             yield index, end
 
 
+HEAD = {
+    "head.weight",
+    "head.bias",
+    "head_norm.gain",
+    "head_norm.bias",
+    "output.bias",
+}  # of BERT's masked language model
+
+
 def write(request: PretrainRequest, *, arrays: dict[str, np.ndarray] | None = None, tokens_digest: str = "0") -> None:
     """A checkpoint as a worker leaves it, but for its arrays where they are left out."""
     point = request.point
@@ -211,10 +220,11 @@ def test_weights_that_changed_since_a_run_was_begun_are_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("fields", "left"),
     [
-        ({"family": "bert"}, {"head.weight", "head.bias", "head_norm.gain", "head_norm.bias", "output.bias"}),
+        ({"family": "bert"}, HEAD),
+        ({"family": "bert", "next_sentence": True}, HEAD | {"next_sentence.weight", "next_sentence.bias"}),
         ({"family": "llama", "pretraining": "causal_lm", "tied_embeddings": False}, {"output_embedding"}),
     ],
-    ids=["bert", "llama"],
+    ids=["bert", "bert that judged pairs", "llama"],
 )
 def test_a_classifier_leaves_the_head_of_its_pretraining(
     tmp_path: Path, fields: dict[str, Any], left: set[str]

@@ -115,7 +115,7 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "gradient_accumulation_steps": 2,
         "precision": "bf16", "compression": "fp16", "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
         "lr_warmup_steps": 11, "schedule_steps": 999, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7, "weight_decay": 0.0,
-        "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1, "objective": "masked_lm", "num_classes": 9,
+        "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1, "objective": "masked_lm", "next_sentence": True, "num_classes": 9,
         "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb", "encoding": "cp1252",
         "lr_scaling": "sqrt", "reference_batch_size": 32, "batch_warmup_steps": 5, "momentum": 0.8,
         "trust_coefficient": 0.01, "dropout": 0.1, "recompute": "block", "compile": "default", "attention": "plain", "loss_chunk_tokens": 0,

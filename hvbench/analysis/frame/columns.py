@@ -326,7 +326,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
            loss_digest),
     Column("final_validation_loss", "float", "nats/token", "evaluation after the last step, all ranks' samples",
            final_validation_loss),
-    Column("final_validation_accuracy", "float", "1", "the same, share of samples whose class was named",
+    Column("final_validation_accuracy", "float", "1", "the same, share of samples, or pairs of texts, whose class was named",
            lambda s: s.at_end.accuracy if s.at_end else None),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            targets.evaluation_seconds),

@@ -59,19 +59,27 @@ class Model(AdaptedLayers):
         starts: torch.Tensor | None = None,
         seed: Seed | None = None,
     ) -> torch.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B].
+
+        Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
+        """
         return self._compiled_loss(inputs, targets, starts, self._start_dropout(seed))
 
     def sample_losses(
         self, inputs: torch.Tensor, targets: torch.Tensor, *, starts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
+        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
+        targets = _hide_class(targets) if self.point.judges_pairs else targets
         x, rows, flat = self._features(inputs, starts, 0.0), len(targets), targets.reshape(-1)
         chunk = self.loss_chunk or len(flat)
         parts = zip(x.flatten(end_dim=-2).split(chunk), flat.split(chunk), strict=True)
         losses = [F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts]
         losses = torch.cat(losses).view(rows, -1)  # 0 where IGNORED
         return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
+
+    def next_sentence_logits(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Pairs of texts [B, T] -> logits [B, 2] that the second follows the first, and that it does not; without dropout."""
+        return self._judge(self._encode(inputs, None, 0.0))
 
     def _start_dropout(self, seed: Seed | None) -> float:
         """The rate of dropout; its masks follow from the seed, without one there is none."""
@@ -83,7 +91,15 @@ class Model(AdaptedLayers):
     def _loss(
         self, inputs: torch.Tensor, targets: torch.Tensor, starts: torch.Tensor | None, rate: float
     ) -> torch.Tensor:
-        x, targets = self._features(inputs, starts, rate), targets.reshape(-1)
+        x = self._encode(inputs, starts, rate)
+        if not self.point.judges_pairs:
+            return self._mean_cross_entropy(self._read(x, rate), targets)
+        classes = F.cross_entropy(self._judge(x), targets[:, 0])
+        return self._mean_cross_entropy(self._read(x, rate), _hide_class(targets)) + classes
+
+    def _mean_cross_entropy(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Of what `_features` yields against targets [B, T] or [B]."""
+        targets = targets.reshape(-1)
         if not self.loss_chunk:
             return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
         bias = self.parameters.get("output.bias")
@@ -94,6 +110,10 @@ class Model(AdaptedLayers):
 
     def _features(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
+        return self._read(self._encode(inputs, starts, rate), rate)
+
+    def _encode(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
+        """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
         x = self.family.embed(self, inputs, starts)  # [B, T, W]
         x = F.dropout(x, rate)
         dtype = self.compute_dtype if self.is_native else self.parameter_dtype
@@ -105,10 +125,18 @@ class Model(AdaptedLayers):
         rotation = self.family.rotations(self, inputs, starts)
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, rate, documents, rotation)
+        return x
+
+    def _read(self, x: torch.Tensor, rate: float) -> torch.Tensor:
+        """What `_encode` yields -> what `_features` does."""
         if self.point.is_classifier:
             x = self.family.pool(self, x)
             return F.dropout(x, rate) if self.traits.has_heads else x
         return self.round(self.family.finish(self, x))
+
+    def _judge(self, x: torch.Tensor) -> torch.Tensor:
+        """What `_encode` yields -> logits [B, 2] of a pair's class."""
+        return self.linear(self.family.pool(self, x), "next_sentence").to(self.parameter_dtype)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""
@@ -163,6 +191,11 @@ class Model(AdaptedLayers):
         choices = {"point": self.point, "rate": rate, "seed": None, "documents": documents}
         heads = attention(q, k, v, **choices)  # [B, H, T, Q]
         return self.linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
+
+
+def _hide_class(targets: torch.Tensor) -> torch.Tensor:
+    """Targets [B, T] of pairs of texts without the first, the pair's class."""
+    return F.pad(targets[:, 1:], (1, 0), value=IGNORED)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -190,6 +190,10 @@ class Trainer:
         with torch.no_grad():
             return self.model.logits(self._tokens(inputs), starts=self._starts(starts)).cpu().numpy()
 
+    def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return self.model.next_sentence_logits(self._tokens(inputs)).cpu().numpy()
+
     def gradients(
         self,
         inputs: np.ndarray,

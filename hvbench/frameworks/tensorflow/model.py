@@ -50,8 +50,19 @@ class Model(AdaptedLayers):
         starts: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]."""
-        x = self._features(inputs, starts, seed)
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B].
+
+        Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
+        """
+        drop = _Dropout(self.point.dropout, seed)
+        x = self._encode(inputs, starts, drop)
+        if not self.point.judges_pairs:
+            return self._mean_cross_entropy(self._read(x, drop), targets, starts)
+        classes = tf.nn.sparse_softmax_cross_entropy_with_logits(targets[:, 0], self._judge(x))
+        return self._mean_cross_entropy(self._read(x, drop), _hide_class(targets), starts) + tf.reduce_mean(classes)
+
+    def _mean_cross_entropy(self, x: tf.Tensor, targets: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+        """Of what `_features` yields against targets [B, T] or [B]."""
         if self.loss_chunk:
             chunked = _with_gradient(self._chunked_cross_entropy)
             return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)), *self._output_bias())
@@ -63,7 +74,8 @@ class Model(AdaptedLayers):
         return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
 
     def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, *, starts: tf.Tensor | None = None) -> tf.Tensor:
-        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout."""
+        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
+        targets = _hide_class(targets) if self.point.judges_pairs else targets
         x, rows, flat = self._features(inputs, starts, None), targets.shape[0], tf.reshape(targets, (-1,))
         losses: list[tf.Tensor] = []
         for start, end in self._chunks(flat.shape[0]):
@@ -76,19 +88,35 @@ class Model(AdaptedLayers):
         losses_of_rows = tf.reshape(tf.concat(losses, axis=0), (rows, -1))
         return tf.reduce_sum(losses_of_rows * counts, axis=1) / tf.reduce_sum(counts, axis=1)
 
+    def next_sentence_logits(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Pairs of texts [B, T] -> logits [B, 2] that the second follows the first, and that it does not; without dropout."""
+        return self._judge(self._encode(inputs, None, _Dropout(0.0, None)))
+
     def _features(self, inputs: tf.Tensor, starts: tf.Tensor | None, seed: tf.Tensor | None) -> tf.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, 1, W]."""
         drop = _Dropout(self.point.dropout, seed)
+        return self._read(self._encode(inputs, starts, drop), drop)
+
+    def _encode(self, inputs: tf.Tensor, starts: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
+        """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
         x = self.family.embed(self, inputs, starts)  # [B, T, W]
         x = drop(x)
         documents = None if starts is None else visible(starts, point=self.point, dtype=self.compute_dtype)
         rotation = self.family.rotations(self, inputs, starts)
         for layer in range(self.point.num_layers):
             x = self._block(x, layer, drop, documents, rotation)
+        return x
+
+    def _read(self, x: tf.Tensor, drop: _Dropout) -> tf.Tensor:
+        """What `_encode` yields -> what `_features` does."""
         if self.point.is_classifier:
             x = self.family.pool(self, x)
             return drop(x) if self.traits.has_heads else x
         return self.round(self.family.finish(self, x))
+
+    def _judge(self, x: tf.Tensor) -> tf.Tensor:
+        """What `_encode` yields -> logits [B, 2] of a pair's class."""
+        return self.widen(self.linear(self.family.pool(self, x), "next_sentence"))[:, 0]
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""
@@ -222,6 +250,11 @@ class _Dropout:
             return None
         self.calls += 1
         return self.seed + (0, self.calls)
+
+
+def _hide_class(targets: tf.Tensor) -> tf.Tensor:
+    """Targets [B, T] of pairs of texts without the first, the pair's class."""
+    return tf.pad(targets[:, 1:], ((0, 0), (1, 0)), constant_values=IGNORED)
 
 
 def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

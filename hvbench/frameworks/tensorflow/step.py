@@ -209,6 +209,10 @@ class Trainer:
             starts = None if starts is None else tf.convert_to_tensor(starts)
             return self.model.logits(tf.convert_to_tensor(inputs), starts=starts).numpy()
 
+    def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
+        with tf.device(self.device):
+            return self.model.next_sentence_logits(tf.convert_to_tensor(inputs)).numpy()
+
     def gradients(
         self,
         inputs: np.ndarray,

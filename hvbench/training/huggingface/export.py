@@ -84,7 +84,9 @@ def describe_model(point: Point) -> dict[str, Any]:
         sizes[key] = next(word for word, value in words.items() if value == sizes[key])
     return {
         "model_type": family.model_type,
-        "architectures": [family.architectures[point.objective]],
+        "architectures": [
+            family.architecture_of_pairs if point.judges_pairs else family.architectures[point.objective]
+        ],
         "dtype": "float32",
         "bos_token_id": None,
         "eos_token_id": None,

@@ -29,6 +29,7 @@ class Family:
 
     model_type: str  # in config.json
     architectures: Mapping[str, str]  # objective -> transformers' class of such a model
+    architecture_of_pairs: str = ""  # that of one that also judges pairs of texts
     defaults: Config  # key of config.json -> what transformers takes where it is left out
     complete: Callable[[Config], dict[str, Any]]  # what follows from other keys where a config leaves it open
     keys: Mapping[str, str]  # field of a point -> the key that says the same
@@ -307,6 +308,7 @@ def _both(parameter: str, tensor: str, *, ends: tuple[str, str] = ("weight", "bi
 BERT = Family(
     model_type="bert",
     architectures={"masked_lm": "BertForMaskedLM", "classification": "BertForSequenceClassification"},
+    architecture_of_pairs="BertForPreTraining",
     defaults={
         "vocab_size": 30522,
         "max_position_embeddings": 512,
@@ -357,13 +359,14 @@ BERT = Family(
         "output.bias": "cls.predictions.bias",
         **_both("pooler", "pooler.dense"),
         **_both("classifier", "classifier"),
+        **_both("next_sentence", "cls.seq_relationship"),
     },
     is_transposed=True,
     head="cls.predictions.decoder.weight",
     heads=r"(cls|classifier)\..+",
     buffers=r"embeddings\.position_ids|cls\.predictions\.decoder\.bias",
     unread=r"(cls|classifier|pooler)\..+",
-    optional=r"pooler\..+",
+    optional=r"(pooler|next_sentence)\..+",
     renamed=(("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")),
 )
 FAMILIES = {family.model_type: family for family in (GPT2, LLAMA, BERT)}

@@ -41,7 +41,7 @@ class Model(AdaptedLayers):
 
     def logits(self, inputs: np.ndarray, *, starts: np.ndarray | None = None, seed: Seed | None = None) -> np.ndarray:
         """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; without dropout there is no seed."""
-        return self._decode(inputs)[0]
+        return self._decode(self._encode(inputs)[0])[0]
 
     def loss(
         self,
@@ -51,29 +51,39 @@ class Model(AdaptedLayers):
         starts: np.ndarray | None = None,
         seed: Seed | None = None,
     ) -> tuple[float, Callable[[float], Arrays]]:
-        """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED; and factor -> gradients of its multiple."""
-        logits, decode_backward = self._decode(inputs)
-        logits -= logits.max(axis=-1, keepdims=True)
-        counts, places = (targets != IGNORED)[..., None], np.maximum(targets, 0)[..., None]
-        chosen = np.take_along_axis(logits, places, axis=-1)
-        probabilities = np.exp(logits, out=logits)
-        sums = probabilities.sum(axis=-1, keepdims=True)
-        loss = float((np.log(sums) - chosen)[counts].mean())
+        """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED; and factor -> gradients of its multiple.
+
+        Of pairs of texts the first target is the pair's class, whose mean cross-entropy is added.
+        """
+        x, encode_backward = self._encode(inputs)
+        logits, decode_backward = self._decode(x)
+        loss, d_logits = _cross_entropy(logits, _hide_class(targets) if self.point.judges_pairs else targets)
+        if self.point.judges_pairs:
+            classes, judge_backward = self._judge(x)
+            more, d_classes = _cross_entropy(classes, targets[:, 0])
 
         def backward(factor: float) -> Arrays:
-            d = probabilities / sums
-            np.put_along_axis(d, places, np.take_along_axis(d, places, axis=-1) - 1, axis=-1)
             gradients: Arrays = {}
-            decode_backward(d * counts * (factor / int(counts.sum())), gradients)
+            d = decode_backward(d_logits * factor, gradients)
+            if self.point.judges_pairs:
+                d = d + judge_backward(d_classes * factor, gradients)
+            encode_backward(d, gradients)
             return {name: gradients[name] for name in self.trained}
 
-        return loss, backward
+        return loss + more if self.point.judges_pairs else loss, backward
 
     def sample_losses(self, inputs: np.ndarray, targets: np.ndarray, *, starts: np.ndarray | None = None) -> np.ndarray:
-        """Mean cross-entropy (B) of each sample."""
-        return np.array([self.loss(inputs[i : i + 1], targets[i : i + 1])[0] for i in range(len(inputs))])
+        """Mean cross-entropy (B) of each sample, without classes of pairs."""
+        targets = _hide_class(targets) if self.point.judges_pairs else targets
+        logits = self.logits(inputs)
+        return np.array([_cross_entropy(*one)[0] for one in zip(logits, targets, strict=True)])
 
-    def _decode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
+    def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
+        """Pairs of texts (B, T) -> logits (B, 2) that the second follows the first, and that it does not."""
+        return self._judge(self._encode(inputs)[0])[0]
+
+    def _encode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
+        """Tokens -> the residual stream behind the last block (B, T, W)."""
         x, embed_backward = self.family.embed(self, inputs, None)  # (B, T, W)
         rotation = self.family.rotations(self, inputs, None)
         passed: list[_Backward] = []
@@ -83,6 +93,22 @@ class Model(AdaptedLayers):
                 adapted = partial(self._adapted, part, name=f"{block}.{half}")
                 x, half_backward = self._add(x, adapted, f"{block}.{norm}")
                 passed.append(half_backward)
+
+        def backward(d: np.ndarray, gradients: Arrays) -> None:
+            for half_backward in reversed(passed):
+                d = half_backward(d, gradients)
+            embed_backward(d, gradients)
+
+        return x, backward
+
+    def _judge(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+        """What `_encode` yields -> logits (B, 2) of a pair's class."""
+        pooled, pool_backward = self.family.pool(self, x)
+        logits, linear_backward = self.linear(pooled, "next_sentence")
+        return logits, lambda d, gradients: pool_backward(linear_backward(d, gradients), gradients)
+
+    def _decode(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+        """What `_encode` yields -> logits (B, T, V)."""
         x, final_backward = self.family.finish(self, x)
         name, bias = "token_embedding" if self.point.tied_embeddings else "output_embedding", "output.bias"
         x, embedding = self.round(x), self.round(self.parameters[name])
@@ -90,15 +116,12 @@ class Model(AdaptedLayers):
         if bias in self.parameters:
             logits = logits + self.parameters[bias]
 
-        def backward(d: np.ndarray, gradients: Arrays) -> None:
+        def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
             if bias in self.parameters:
                 gradients[bias] = _rows(d).sum(axis=0)
             d = self.round(d)
             gradients[name] = self.round(_rows(d).T @ _rows(x))
-            d = final_backward(self.round(d @ embedding), gradients)
-            for half_backward in reversed(passed):
-                d = half_backward(d, gradients)
-            embed_backward(d, gradients)
+            return final_backward(self.round(d @ embedding), gradients)
 
         return logits, backward
 
@@ -142,3 +165,21 @@ class Model(AdaptedLayers):
             return qkv_backward(split_backward(d_q, *prefix_backward(d_k, d_v, gradients)), gradients)
 
         return out, backward
+
+
+def _hide_class(targets: np.ndarray) -> np.ndarray:
+    """Targets (B, T) of pairs of texts without the first, the pair's class."""
+    return np.concatenate([np.full_like(targets[:, :1], IGNORED), targets[:, 1:]], axis=1)
+
+
+def _cross_entropy(logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy, in nats, of logits (..., V) against targets (...) that are not IGNORED; and its gradient. Overwrites the logits."""
+    logits -= logits.max(axis=-1, keepdims=True)
+    counts, places = (targets != IGNORED)[..., None], np.maximum(targets, 0)[..., None]
+    chosen = np.take_along_axis(logits, places, axis=-1)
+    probabilities = np.exp(logits, out=logits)
+    sums = probabilities.sum(axis=-1, keepdims=True)
+    loss = float((np.log(sums) - chosen)[counts].mean())
+    d = probabilities / sums
+    np.put_along_axis(d, places, np.take_along_axis(d, places, axis=-1) - 1, axis=-1)
+    return loss, d * counts / int(counts.sum())

@@ -71,6 +71,9 @@ class Trainer:
     def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         return self.model.logits(inputs)
 
+    def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
+        return self.model.next_sentence_logits(inputs)
+
     def gradients(
         self,
         inputs: np.ndarray,

@@ -20,9 +20,8 @@ mlp = gpt2.mlp
 
 
 def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """Tokens [B, T] -> the norm of their embeddings plus those of their positions and of the first segment [B, T, W]."""
-    x = gpt2.embed(layers, inputs, starts) + layers.parameters["segment_embedding"][0]
-    return norm(layers, x, "embedding_norm")
+    """Tokens [B, T] -> the norm of their embeddings plus those of their positions and segments [B, T, W]."""
+    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs), "embedding_norm")
 
 
 def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
@@ -33,3 +32,13 @@ def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
 def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
     """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, W]."""
     return torch.tanh(layers.widen(layers.linear(x[:, 0], "pooler")))
+
+
+def _segments(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
+    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples are one text. The second begins behind [SEP]."""
+    embedding = layers.parameters["segment_embedding"]
+    if layers.separator is None:
+        return embedding[0]
+    ends = (inputs == layers.separator).int()
+    is_second = ends.cumsum(dim=1) > ends
+    return torch.where(is_second[:, :, None], embedding[1], embedding[0])

@@ -20,9 +20,8 @@ mlp = gpt2.mlp
 
 
 def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-    """Tokens [B, T] -> the norm of their embeddings plus those of their positions and of the first segment [B, T, W]."""
-    x = gpt2.embed(layers, inputs, starts) + layers.parameters["segment_embedding"][0]
-    return norm(layers, x, "embedding_norm")
+    """Tokens [B, T] -> the norm of their embeddings plus those of their positions and segments [B, T, W]."""
+    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs), "embedding_norm")
 
 
 def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
@@ -33,3 +32,13 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
 def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, 1, W]."""
     return tf.tanh(layers.widen(layers.linear(x[:, :1], "pooler")))
+
+
+def _segments(layers: Layers, inputs: tf.Tensor) -> tf.Tensor:
+    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples are one text. The second begins behind [SEP]."""
+    embedding = layers.parameters["segment_embedding"]
+    if layers.separator is None:
+        return embedding[0]
+    ends = tf.cast(inputs == layers.separator, tf.int32)
+    is_second = tf.cumsum(ends, axis=1) > ends
+    return tf.where(is_second[:, :, None], embedding[1], embedding[0])

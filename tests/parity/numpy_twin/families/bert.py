@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from hvbench.frameworks.numpy.families import gpt2
-from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows
+from hvbench.frameworks.numpy.layers import Layers, _Backward
 
 from hvbench.frameworks.contract import Arrays
 
@@ -25,13 +25,14 @@ def embed(
 ) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
     """Tokens (B, T) -> (B, T, W); its backward pass adds to the gradient of a token embedding that has one already."""
     segments = layers.parameters["segment_embedding"]
+    ends = inputs == layers.separator if layers.separator is not None else np.zeros(inputs.shape, bool)
+    numbers = (np.cumsum(ends, axis=1) > ends).astype(np.int64)  # 1 behind the first [SEP]
     x, embed_backward = gpt2.embed(layers, inputs, starts)
-    normal, norm_backward = norm(layers, x + segments[0], "embedding_norm")
+    normal, norm_backward = norm(layers, x + segments[numbers], "embedding_norm")
 
     def backward(d: np.ndarray, gradients: Arrays) -> None:
         d = norm_backward(d, gradients)
-        gradients["segment_embedding"] = np.zeros_like(segments)
-        gradients["segment_embedding"][0] = _rows(d).sum(axis=0)
+        gradients["segment_embedding"] = np.stack([d[numbers == number].sum(axis=0) for number in range(len(segments))])
         embed_backward(d, gradients)
 
     return normal, backward
@@ -50,5 +51,13 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
 
 
 def pool(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
-    """numpy has no classifier."""
-    raise ValueError("numpy predicts tokens only")
+    """tanh of a linear layer of the first position (B, W)."""
+    y, linear_backward = layers.linear(x[:, 0], "pooler")
+    pooled = np.tanh(y)
+
+    def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+        whole = np.zeros_like(x)
+        whole[:, 0] = linear_backward(d * (1 - np.square(pooled)), gradients)
+        return whole
+
+    return pooled, backward
