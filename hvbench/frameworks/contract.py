@@ -7,7 +7,8 @@ recomputed), `input` (the framework's own input pipeline), `optimizer`, `allredu
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
-are int32. Targets are tokens of the shape of the inputs, of pairs of texts the first a class; for a classifier, classes without the last dimension.
+are int32. Targets are tokens, or tags, of the shape of the inputs, of pairs of texts the first a class; of a classifier, classes without the last
+dimension, and of regression numbers, float32.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Trainer(Protocol):
 
         Args:
             inputs: Tokens [A, B, T] of this rank.
-            targets: Tokens [A, B, T], or classes [A, B].
+            targets: Tokens [A, B, T], or classes or numbers [A, B].
             layout: Where documents lie in the rows; None: a row is one piece of text. The loss is then the mean over the targets
                 of all passes and ranks: a pass counts by its weight.
             learning_rate: Of this update.
@@ -141,7 +142,7 @@ class Trainer(Protocol):
         """
 
     def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-        """Logits [B, T, V] of tokens [B, T], or [B, classes], in the parameters' dtype (float32)."""
+        """Logits [B, T, V] of tokens [B, T], [B, T, tags] or [B, classes], in the parameters' dtype (float32)."""
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Logits [B, 2] of pairs of texts [B, T], that the second follows the first and that it does not; of `next_sentence` alone."""

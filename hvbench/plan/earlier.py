@@ -33,7 +33,15 @@ MAX_RECORDS = 300  # each takes milliseconds
 LEAST_ROUNDS = 3
 LARGEST = 1.0  # difference that is looked for: twice as fast
 # Settings that a launch's time does not depend on in proportion to its steps.
-BESIDE_STEPS = ("evaluate_every", "ablation_rounds", "noise_every", "checkpoint_every", "patience", "stop_at_target")
+BESIDE_STEPS = (
+    "evaluate_every",
+    "ablation_rounds",
+    "noise_every",
+    "checkpoint_every",
+    "keep_best",
+    "patience",
+    "stop_at_target",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from hvbench.spec.knob import Spec
 from hvbench.spec.point import Point
@@ -20,6 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
+#       ranks: step_padding_tokens
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -88,6 +89,34 @@ class ModelFacts(Spec):
     allreduce_bytes_per_step: Whole = Field(description="payload per rank per step as it goes on the wire")
 
 
+ClassValues = Annotated[list[Whole], Field(max_length=1000)]
+
+
+class LabelCounts(Spec):
+    """Of each class: `hvbench.training.metrics.ClassCounts`, of one rank's share."""
+
+    hits: ClassValues
+    predictions: ClassValues
+    occurrences: ClassValues
+
+    @model_validator(mode="after")
+    def _require_one_number_of_classes(self) -> LabelCounts:
+        if not len(self.hits) == len(self.predictions) == len(self.occurrences):
+            raise ValueError("hits, predictions and occurrences are of different numbers of classes")
+        return self
+
+
+class LabelMoments(Spec):
+    """Of predicted and actual numbers: `hvbench.training.metrics.Moments`, of one rank's share."""
+
+    count: Whole
+    predicted_mean: Real
+    actual_mean: Real
+    predicted_squares: Real
+    actual_squares: Real
+    products: Real
+
+
 class Evaluation(Spec):
     """One evaluation: a pass of one rank over its share of the held-out samples."""
 
@@ -100,8 +129,11 @@ class Evaluation(Spec):
         None, description="tokens that the loss is a mean over; left out: as many in each sample"
     )
     accuracy: MaybeFinite = Field(
-        None, description="share of samples whose class was named first, or of pairs of texts (next_sentence)"
+        None,
+        description="share of samples whose class, or words whose tag, was named first, or of pairs of texts (next_sentence)",
     )
+    label_counts: LabelCounts | None = Field(None, description="of classes and tags")
+    label_moments: LabelMoments | None = Field(None, description="of regression")
 
 
 class GradientNoise(Spec):
@@ -240,7 +272,12 @@ class RankSamples(Spec):
     step_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
         [], description="tokens of each step over all ranks; records without it had the same in all steps"
     )
+    step_padding_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
+        [],
+        description="padding of each step over all ranks, which step_tokens does not count; of rows of documents and of labelled texts",
+    )
     evaluations: list[Evaluation]
+    test: Evaluation | None = Field(None, description="of the test split, read once, after the last step")
     gradient_noise: list[GradientNoise] = Field([], description="where `measure.noise_every` asked for it")
     overflows: list[Overflow] = Field([], max_length=2**22, description="one for each of `skipped_steps`")
     wire: list[WireLook] = Field(

@@ -34,7 +34,7 @@ OF_LAST_LAYERS = needs_one_of("adaptation", ("last_layers",))
 def _nothing_to_train(point: AnyPoint) -> str | None:
     if point.adaptation == "bias" and not FAMILIES[point.family].has_biases:
         return f"adaptation bias: family {point.family} has no biases to train"
-    has_head = point.is_classifier or not point.tied_embeddings or FAMILIES[point.family].has_heads
+    has_head = point.predicts_labels or not point.tied_embeddings or FAMILIES[point.family].has_heads
     if point.adaptation == "head" and not has_head:
         return (
             "adaptation head: the output projection is the token embedding, which is no head of its own; it needs objective "

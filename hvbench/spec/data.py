@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from hvbench.spec.knob import AnyPoint, Count, Knob, Part, Text, needs_one_of
+from hvbench.spec.knob import AnyPoint, Count, Knob, Need, Part, Text, needs_one_of
 from hvbench.spec.model import FAMILIES
+from hvbench.spec.objective import OF_LABELS
 
-MADE_HERE = ("stdlib", "synthetic")  # texts whose encoding is known
+LABEL_FILES = (".jsonl", ".csv", ".conll")
+LABELLED_HERE = ("snippets",)  # labelled texts that every machine has
+MADE_HERE = ("stdlib", "synthetic", *LABELLED_HERE)  # texts whose encoding is known
 
 
 def _canonical_encoding(name: str) -> str:
@@ -30,6 +33,24 @@ def _encoding_is_known(point: AnyPoint) -> str | None:
     return None
 
 
+def _has_labels(data: Any) -> bool:
+    return data in LABELLED_HERE or str(data).lower().endswith(LABEL_FILES)
+
+
+def _has_no_labels(point: AnyPoint) -> str | None:
+    if point.predicts_labels and not point.is_classifier and not point.has_label_file:
+        return f"objective {point.objective} reads labelled texts: set data to a file that ends in {' or '.join(LABEL_FILES)}"
+    if point.has_label_file and point.data.lower().endswith(".conll") and not point.is_tagger:
+        return f"a .conll file has a tag for each word: objective token_classification reads it, not {point.objective}"
+    if point.data in LABELLED_HERE and not point.is_classifier:
+        return f"data {point.data} has classes: objective classification reads it, not {point.objective}"
+    if point.pretraining_data and not point.has_label_file:
+        return f"pretraining_data is for labelled texts: pretraining for {point.data} reads that itself"
+    if point.has_label_file and point.is_pretrained and point.pretraining_data is None:
+        return f"pretraining {point.pretraining} reads a text, and {point.data} has labelled ones: set pretraining_data to a text"
+    return None
+
+
 def _no_documents(point: AnyPoint) -> str | None:
     if point.separates_documents and point.data == "synthetic":
         return "segmentation documents: synthetic text has no files"
@@ -37,8 +58,8 @@ def _no_documents(point: AnyPoint) -> str | None:
 
 
 def _samples_are_of_packages(point: AnyPoint) -> str | None:
-    if point.segmentation != "windows" and point.is_classifier:
-        return f"segmentation {point.segmentation} is for language models: a classifier's samples are pieces of one package"
+    if point.segmentation != "windows" and point.predicts_labels:
+        return f"segmentation {point.segmentation} is for language models: samples with labels are texts of their own, or pieces of one package"
     return None
 
 
@@ -79,6 +100,16 @@ def _name_packing(text: str) -> str:
     return {"True": "packed documents", "False": "padded documents"}.get(text, text)
 
 
+OF_LABEL_FILE = (
+    OF_LABELS,
+    Need(field="data", holds=_has_labels, in_words=f"data that ends in {' or '.join(LABEL_FILES)}"),
+)
+
+
+def _name_grouping(text: str) -> str:
+    return {"True": "samples of a length together", "False": "samples of all lengths mixed"}.get(text, text)
+
+
 OF_DOCUMENTS = needs_one_of("segmentation", ("documents",))
 OF_OVERLAP = needs_one_of("segmentation", ("overlap",))
 
@@ -88,7 +119,10 @@ class DataPart(Part):
 
     title = "Data and start"
 
-    data: Text = Field("stdlib", description='"stdlib", "synthetic", or the path of a text file or folder')
+    data: Annotated[Text, Knob(impossible=_has_no_labels)] = Field(
+        "stdlib",
+        description='"stdlib", "synthetic", or the path of a text file or folder; of objectives with labels also a .jsonl, .csv or .conll file, or "snippets"',
+    )
     encoding: Annotated[Annotated[Text, AfterValidator(_canonical_encoding)], Knob(impossible=_encoding_is_known)] = (
         Field("utf-8", description="of files without a byte order mark; files of another one are left out")
     )
@@ -105,6 +139,25 @@ class DataPart(Part):
     )
     packing: Annotated[bool, Knob(needs=(OF_DOCUMENTS,), in_words=_name_packing)] = Field(
         True, description="of documents: several in a row, which do not see each other; false: one a row, and padding"
+    )
+    text_field: Annotated[Text, Knob(needs=OF_LABEL_FILE)] = Field(
+        "text",
+        description="of labelled texts: the field, or column, with the text; of token_classification, unless set, tokens",
+    )
+    second_text_field: Annotated[Text, Knob(needs=OF_LABEL_FILE)] = Field(
+        "text_b", description="the one with the second text of pairs, where the file has it"
+    )
+    label_field: Annotated[Text, Knob(needs=OF_LABEL_FILE)] = Field(
+        "label", description="the one with the class or the number; of token_classification, unless set, tags"
+    )
+    split_seed: Annotated[int, Field(ge=0, lt=2**31), Knob(needs=OF_LABEL_FILE)] = Field(
+        0, description="which tenths of a file without validation and test beside it are held out for these"
+    )
+    length_buckets: Annotated[int, Field(ge=1, le=64), Knob(unit="lengths", needs=OF_LABEL_FILE)] = Field(
+        4, description="lengths up to sequence_length, evenly apart, to which batches of labelled texts are padded"
+    )
+    group_by_length: Annotated[bool, Knob(needs=OF_LABEL_FILE, in_words=_name_grouping)] = Field(
+        False, description="labelled texts of similar length in a batch: of 50 batches at a time, sorted"
     )
     input: Annotated[Literal["array", "framework"], Knob(in_words=_name_input)] = Field(
         "array", description="who hands a step its batch: numpy in the step's own thread, or tf.data and DataLoader"
@@ -135,6 +188,16 @@ class DataPart(Part):
     def separates_documents(self) -> bool:
         """Whether a row holds documents, padding behind them, instead of a window of the text."""
         return self.segmentation == "documents"
+
+    @property
+    def has_label_file(self) -> bool:
+        """Whether samples are the rows of a file, with a label each."""
+        return self.predicts_labels and _has_labels(self.data)
+
+    @property
+    def has_layout(self) -> bool:
+        """Whether a batch says where in its rows documents begin, or padding."""
+        return self.separates_documents or self.has_label_file
 
     @property
     def stride(self) -> int:

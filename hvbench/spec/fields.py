@@ -161,9 +161,11 @@ SCRIPTS_ONLY = {
 NOT_A_SCRIPTS = "only hvbench's own trainings have it, not a [script]"
 # Settings of a measurement that need hvbench's own training loop.
 TWINS_ONLY = (
+    "epochs",
     "evaluate_every",
     "evaluate_samples",
     "checkpoint_every",
+    "keep_best",
     "noise_every",
     "ablation_rounds",
     "force_emulated",

@@ -7,16 +7,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.knob import AnyPoint, Knob, Part, needs_one_of
+from hvbench.spec.knob import AnyPoint, Knob, Part, Text, needs_one_of
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.schedule import LENGTH_STAGES
 
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What a loss is computed from. Language models predict tokens, a classifier one class for a whole sample."""
+    """What a loss is computed from. Language models predict tokens, all others labels: of a whole sample, or of each of its words."""
 
-    is_classification: bool = False
+    labels: Literal["none", "class", "number", "tags"] = "none"
     is_causal: bool = False  # a position attends to itself and what came before only
     hides_tokens: bool = False  # and predicts them from all others
 
@@ -24,10 +24,12 @@ class Objective:
 OBJECTIVES = {
     "causal_lm": Objective(is_causal=True),
     "masked_lm": Objective(hides_tokens=True),
-    "classification": Objective(is_classification=True),
+    "classification": Objective(labels="class"),
+    "token_classification": Objective(labels="tags"),
+    "regression": Objective(labels="number"),
 }
 LEAST_PAIR = 8  # tokens of a sample of two texts, three special tokens among them
-LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if not objective.is_classification)
+LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if objective.labels == "none")
 
 
 def _describe_what_is_shown(family: str, field: str, allowed: str) -> str:
@@ -36,7 +38,9 @@ def _describe_what_is_shown(family: str, field: str, allowed: str) -> str:
 
 def _shows_the_next_token(point: AnyPoint) -> str | None:
     if FAMILIES[point.family].is_bidirectional and OBJECTIVES[point.objective].is_causal:
-        return _describe_what_is_shown(point.family, "objective", "masked_lm or classification")
+        return _describe_what_is_shown(
+            point.family, "objective", " or ".join(name for name, one in OBJECTIVES.items() if not one.is_causal)
+        )
     return None
 
 
@@ -64,9 +68,20 @@ def _no_pairs(point: AnyPoint) -> str | None:
     return None
 
 
-OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.is_classification))
+OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.labels in ("class", "tags")))
+OF_LABELS = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.labels != "none"))
 OF_TOKENS = needs_one_of("objective", LANGUAGE_MODELS)
 OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
+
+
+def _mask_of_an_encoder(point: AnyPoint) -> str | None:
+    if point.attention_mask == "causal" and FAMILIES[point.family].is_bidirectional:
+        return f"attention_mask causal: family {point.family} shows every position all others"
+    return None
+
+
+def _name_mask(text: str) -> str:
+    return {"causal": "a causal mask", "none": "no mask"}.get(text, f"attention_mask {text}")
 
 
 def _name_pretraining(text: str) -> str:
@@ -84,14 +99,22 @@ class ObjectivePart(Part):
 
     objective: Annotated[Literal[*OBJECTIVES], Knob(impossible=_shows_the_next_token)] = Field(
         "causal_lm",
-        description="the next token, hidden ones (the default of family bert), or the package that a chunk comes from",
+        description="the next token, hidden ones (the default of family bert), the class of a text or its package, the tag of each word, or a number",
     )
     next_sentence: Annotated[bool, Knob(impossible=_no_pairs, in_words=_name_next_sentence)] = Field(
         False,
         description="beside masked_lm, whether the second of two texts follows the first: their losses are added; bert",
     )
     num_classes: Annotated[int, Field(ge=2, le=1000), Knob(needs=(OF_CLASSES,))] = Field(
-        8, description="of classification: the largest packages"
+        8,
+        description="of classification: the largest packages, or as many as a labelled file has; of token_classification its tags",
+    )
+    attention_mask: Annotated[
+        Literal["auto", "causal", "none"],
+        Knob(needs=(OF_LABELS,), impossible=_mask_of_an_encoder, in_words=_name_mask),
+    ] = Field(
+        "auto",
+        description="of objectives with labels: a position sees itself and what came before, or all; auto: as in what the weights learned before, else all",
     )
     pretraining: Annotated[
         Literal["none", *LANGUAGE_MODELS], Knob(impossible=_pretraining_for_no_classifier, in_words=_name_pretraining)
@@ -100,10 +123,43 @@ class ObjectivePart(Part):
         200, description="steps of that, by one framework, whose weights all start from"
     )
 
+    pretraining_data: Annotated[Text | None, Knob(needs=(OF_PRETRAINING,))] = Field(
+        None,
+        description="the UTF-8 text that it reads, a path or stdlib; left out: data. Tokens are of its vocabulary, those of data, too",
+    )
+    pretraining_learning_rate: Annotated[
+        Annotated[float, Field(gt=0.0, le=1e3)] | None, Knob(needs=(OF_PRETRAINING,))
+    ] = Field(None, description="its peak; left out: learning_rate")
+
     @property
     def is_classifier(self) -> bool:
         """Whether the model predicts one class for each sample."""
-        return OBJECTIVES[self.objective].is_classification
+        return OBJECTIVES[self.objective].labels == "class"
+
+    @property
+    def is_tagger(self) -> bool:
+        """Whether the model predicts one class for each word."""
+        return OBJECTIVES[self.objective].labels == "tags"
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the model predicts a number for each sample."""
+        return OBJECTIVES[self.objective].labels == "number"
+
+    @property
+    def labels_samples(self) -> bool:
+        """Whether a whole sample has one label, predicted from what its family pools of all positions."""
+        return self.is_classifier or self.is_regression
+
+    @property
+    def predicts_labels(self) -> bool:
+        """Whether a projection of its own predicts labels, instead of that of a language model tokens."""
+        return OBJECTIVES[self.objective].labels != "none"
+
+    @property
+    def label_outputs(self) -> int:
+        """Values that this projection has."""
+        return 1 if self.is_regression else self.num_classes
 
     @property
     def hides_tokens(self) -> bool:
@@ -122,9 +178,11 @@ class ObjectivePart(Part):
 
     @property
     def is_causal(self) -> bool:
-        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had."""
+        """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had, unless told otherwise."""
         if FAMILIES[self.family].is_bidirectional:
             return False
+        if self.attention_mask != "auto":
+            return self.attention_mask == "causal"
         if self.initial_weights:  # of a causal language model
             return True
         learned = (self.objective, self.pretraining) if self.is_pretrained else (self.objective,)

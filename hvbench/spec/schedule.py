@@ -15,6 +15,7 @@ class Schedule:
     """A course of the learning rate after its warm-up."""
 
     has_end: bool  # it reaches its lowest rate at `schedule_steps`
+    follows_loss: bool = False  # it falls by what evaluations say, and is constant until then
 
 
 SCHEDULES = {
@@ -22,6 +23,7 @@ SCHEDULES = {
     "cosine": Schedule(has_end=True),
     "linear": Schedule(has_end=True),
     "inverse_sqrt": Schedule(has_end=False),
+    "plateau": Schedule(has_end=False, follows_loss=True),
 }
 
 
@@ -50,6 +52,12 @@ def _warm_up_takes_all_steps(point: AnyPoint) -> str | None:
     return None
 
 
+def _goes_on_from_a_plateau(point: AnyPoint) -> str | None:
+    if SCHEDULES[point.schedule].follows_loss and point.initial_checkpoint:
+        return f"schedule {point.schedule} follows the losses of evaluations, which initial_checkpoint does not have"
+    return None
+
+
 def _no_passes_to_raise(point: AnyPoint) -> str | None:
     if point.batch_warmup_steps and point.gradient_accumulation_steps == 1:
         return "batch_warmup_steps raises gradient_accumulation_steps, which is 1"
@@ -74,6 +82,9 @@ OF_SCALING = needs_one_of("lr_scaling", ("linear", "sqrt"))
 OF_AN_END = needs_one_of("schedule", (name for name, schedule in SCHEDULES.items() if schedule.has_end))
 
 
+OF_A_PLATEAU = needs_one_of("schedule", (name for name, schedule in SCHEDULES.items() if schedule.follows_loss))
+
+
 class SchedulePart(Part):
     """Learning rate and batch over the steps."""
 
@@ -91,7 +102,7 @@ class SchedulePart(Part):
     layer_lr_decay: Annotated[float, Field(gt=0.0, le=1.0), Knob(in_words=_name_layer_decay)] = Field(
         1.0, description="factor of a block's learning rate to that of the block above it; 1: the same everywhere"
     )
-    schedule: Annotated[Literal[*SCHEDULES], Knob(in_words=_name_schedule)] = Field(
+    schedule: Annotated[Literal[*SCHEDULES], Knob(in_words=_name_schedule, impossible=_goes_on_from_a_plateau)] = Field(
         "cosine", description="learning rate after the warm-up"
     )
     lr_warmup_steps: Annotated[
@@ -99,6 +110,12 @@ class SchedulePart(Part):
     ] = Field(10, description="linear warm-up, in steps")
     schedule_steps: Annotated[Count, Knob(unit="steps", needs=(OF_AN_END,))] = Field(
         1000, description="step at which cosine and linear reach a tenth of the peak"
+    )
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0), Knob(needs=(OF_A_PLATEAU,))] = Field(
+        0.1, description="by which plateau multiplies the rate where evaluations no longer improve"
+    )
+    plateau_patience: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="evaluations", needs=(OF_A_PLATEAU,))] = (
+        Field(2, description="evaluations in a row without a better loss before it does")
     )
     batch_warmup_steps: Annotated[
         int, Field(ge=0, le=1_000_000), Knob(unit="steps", impossible=_no_passes_to_raise, in_words=_name_batch_warmup)

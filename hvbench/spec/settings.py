@@ -8,12 +8,13 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, AutoSwitch, Count, Knob, Spec, needs_set
+from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.sizes import LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES, parse_memory
 
 
 def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
-    if settings.checkpoint_every and point.is_served:
-        return f"checkpoint_every: the optimizer's state is the server's, for the strategy is {point.strategy}"
+    if (settings.checkpoint_every or settings.keep_best) and point.is_served:
+        return f"{'checkpoint_every' if settings.checkpoint_every else 'keep_best'}: the optimizer's state is the server's, for the strategy is {point.strategy}"
     return None
 
 
@@ -27,6 +28,12 @@ def _nothing_is_averaged(settings: AnySettings, point: AnyPoint) -> str | None:
     is_averaged = STRATEGIES[point.strategy].is_horovod and REDUCTIONS[point.reduction].is_average
     if settings.noise_every and not is_averaged:
         return "noise_every compares with gradients that Horovod averages"
+    return None
+
+
+def _no_loss_to_follow(settings: AnySettings, point: AnyPoint) -> str | None:
+    if SCHEDULES[point.schedule].follows_loss and not settings.evaluate_every:
+        return f"schedule {point.schedule} follows the losses of evaluations: set evaluate_every"
     return None
 
 
@@ -63,6 +70,10 @@ class MeasureSettings(Spec):
     steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps", unmeasurable=_never_reaches_full_length)] = (
         Field(10, description="timed steps")
     )
+    epochs: Annotated[Annotated[float, Field(gt=0.0, le=10_000.0)] | None, Knob(unit="epochs")] = Field(
+        None,
+        description="passes over the training samples, the warm-up included: the data then says how many steps, not steps",
+    )
     repeats: Annotated[int, Field(ge=1, le=100), Knob(unit="launches", changes_samples=False)] = Field(
         1, description="launches with fresh workers, interleaved"
     )
@@ -70,8 +81,8 @@ class MeasureSettings(Spec):
         "auto",
         description="frameworks live at the same time and take turns; auto: on CPUs of one host with memory for all",
     )
-    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
-        0, description="steps between evaluations, and one after the last step; 0: none"
+    evaluate_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_no_loss_to_follow)] = (
+        Field(0, description="steps between evaluations, and one after the last step; 0: none")
     )
     evaluate_samples: Annotated[Count, Knob(unit="samples", needs=(EVALUATIONS,))] = Field(
         64, description="held-out samples per evaluation, each once, over all ranks"
@@ -89,6 +100,10 @@ class MeasureSettings(Spec):
     checkpoint_every: Annotated[
         int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_state_is_on_server)
     ] = Field(0, description="steps between checkpoints; 0: none")
+    keep_best: Annotated[bool, Knob(needs=(EVALUATIONS,), unmeasurable=_state_is_on_server)] = Field(
+        False,
+        description="keep a checkpoint of the evaluation with the lowest loss; the test split, if there is one, is read with it",
+    )
     noise_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_nothing_is_averaged)] = (
         Field(0, description="steps between looks at the gradient noise; 0: none")
     )

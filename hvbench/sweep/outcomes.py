@@ -100,8 +100,10 @@ def find_divergence(point: AnyPoint, ranks: Sequence[RankSamples]) -> Outcome | 
         return None
     losses = [math.nan if rank.loss[last] is None else rank.loss[last] for rank in ranks]
     mean = sum(losses) / len(losses)
+    if point.is_regression and math.isfinite(mean):  # of numbers nobody knows what guessing costs
+        return None
     guessing = (
-        math.log(point.num_classes if point.is_classifier else point.vocab_size) + math.log(2) * point.judges_pairs
+        math.log(point.num_classes if point.predicts_labels else point.vocab_size) + math.log(2) * point.judges_pairs
     )
     if mean <= DIVERGED_LOSS_RATIO * guessing:
         return None

@@ -25,6 +25,7 @@ from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
+from hvbench.sweep.epochs import resolve_epochs
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment, require_unchanged
@@ -35,7 +36,11 @@ from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint
 from hvbench.training.documents import cut_documents
 from hvbench.training.huggingface.start import check_weights, identify_weights
-from hvbench.training.packages import find_packages
+from hvbench.training.labelled.corpus import LabelledCorpus, describe_labelled, require_labels
+from hvbench.training.labelled.rows import examine_rows
+from hvbench.training.labelled.source import source_of
+from hvbench.training.packages import find_packages, prepare_text
+from hvbench.training.pretraining import pretraining_point
 
 
 def prepare_sweep(
@@ -82,8 +87,8 @@ def _prepare(
     points = suite.points()
     require_script_folder(suite)
     if suite.script is None:
-        for source, encoding in dict.fromkeys((point.data, point.encoding) for point in points):
-            text.check(source, encoding=encoding)
+        check_texts(points)
+    suite = resolve_epochs(suite, points, world_size=world_size, say=observer.prepare)
     folder.open_for_writing()
     before = read_earlier_session(folder, resume=options.resume)
     plan = make_plan(
@@ -227,6 +232,16 @@ def check_inputs(
     return read
 
 
+def check_texts(points: Sequence[Point]) -> list[str]:
+    """Read the text of each of `points` once: lines about what of it is no text. Raises DataError where nothing can be trained on."""
+    points = with_pretrainings(points)
+    plain = dict.fromkeys((point.data, point.encoding) for point in points if not point.has_label_file)
+    losses = [text.check(source, encoding=encoding) for source, encoding in plain]
+    for source in dict.fromkeys(source_of(point) for point in points if point.has_label_file):
+        examine_rows(source)
+    return list(filter(None, losses))
+
+
 def check_initial_weights(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, dict[str, str]]:
     """Compare every folder of weights with the points that start from it; folder -> digests. Raises DataError."""
     found: dict[str, dict[str, str]] = {}
@@ -246,6 +261,12 @@ def needed_points(plan: Plan, *, is_open: bool) -> list[Point]:
     return list(dict.fromkeys(job.point for job in jobs if isinstance(job.point, Point)))
 
 
+def with_pretrainings(points: Sequence[Point]) -> list[Point]:
+    """The points, and those of their pretrainings that read a text of their own."""
+    own = [pretraining_point(point) for point in points if point.is_pretrained and point.pretraining_data]
+    return list(dict.fromkeys([*points, *own]))
+
+
 def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, str]:
     """Prepare every text that the plan needs; raises DataError.
 
@@ -254,13 +275,17 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
     """
     digests, losses = {}, []
     by_text: dict[str, list[Point]] = {}
-    for point in needed_points(plan, is_open=is_open):
+    for point in with_pretrainings(needed_points(plan, is_open=is_open)):
         by_text.setdefault(name_text(point), []).append(point)
     for name, same in by_text.items():
-        prepared = corpus.prepare(same[0].data, **same[0].tokenization, report=observer.prepare)
+        prepared = prepare_text(same[0], report=observer.prepare)
         digests[name] = prepared.digest
         losses.append(prepared.loss)
         for point in same:
+            if isinstance(prepared, LabelledCorpus):
+                require_labels(point, prepared)
+                losses += describe_labelled(point, prepared)
+                continue
             if point.separates_documents:
                 cut_documents(point)
                 continue

@@ -15,8 +15,7 @@ from hvbench.plan.search import Searched, plan_tries, says_something
 from hvbench.records.record import Record
 from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training import corpus
-from hvbench.training.packages import make_batches
+from hvbench.training.packages import make_batches, prepare_text
 
 
 def list_tries(
@@ -49,7 +48,7 @@ def keep_to_text(searched: Sequence[Searched], search: Search) -> list[Searched]
 def count_from_text(searched: Searched, search: Search) -> int:
     """The largest value, up to `at_most`, of which the text fills a batch however it is cut. Raises DataError where not even 1 is."""
     point = searched.with_value(search, 1)
-    text = corpus.prepare(point.data, **point.tokenization)
+    text = prepare_text(point)
     batches = make_batches(point, text, rank=0)
     if search.largest == "micro_batch_size":
         return min(searched.at_most, batches.samples_per_epoch // point.global_batch_size)

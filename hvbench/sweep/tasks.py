@@ -97,7 +97,14 @@ def name_text(point: Point) -> str:
     """What run.json calls the text of a point, with all that its digest depends on."""
     encoding = "" if point.encoding == Point.model_fields["encoding"].default else f", {point.encoding}"
     tokenizer = f", {point.tokenizer}" if point.tokenizer else ""
-    return f"{point.data}, {point.vocab_size} tokens{encoding}{tokenizer}"
+    if point.has_label_file and point.pretraining_data and not point.tokenizer:
+        tokenizer = f", vocabulary of {point.pretraining_data}"
+    labels = (
+        ", {label_field} of {text_field} and {second_text_field}, split_seed {split_seed}"
+        if point.has_label_file
+        else ""
+    )
+    return f"{point.data}, {point.vocab_size} tokens{encoding}{tokenizer}{labels.format(**point.model_dump())}"
 
 
 def seeded_point(job: Job, settings: MeasureSettings) -> AnyPoint:

@@ -72,7 +72,8 @@ class Batches:
         samples_per_rank = passes * point.micro_batch_size
         first = self._samples_of(step)[0] + self._rank * samples_per_rank
         numbers = np.arange(first, first + samples_per_rank)
-        windows, length = self._windows(first, samples_per_rank), sequence_length_at(point, step)
+        windows = self._windows(first, samples_per_rank)
+        length = self._padded_length(windows, stream=TRAIN, longest=sequence_length_at(point, step))
         arrays = self._gather(self._train, windows, numbers, stream=TRAIN, length=length)
         self._samples_read += samples_per_rank
         if self._forget_pages and self._samples_read >= SAMPLES_KEPT:
@@ -84,17 +85,43 @@ class Batches:
         """Tokens that all ranks train on in 0-based `step`."""
         return tokens_of_step(self._point, step)
 
+    def padding_of_step(self, step: int) -> int:
+        """Positions of all ranks in 0-based `step` that are no tokens."""
+        return tokens_of_step(self._point, step) - self.tokens_of_step(step)
+
     def validation_batches(self, samples: int) -> Iterator[ValidationBatch]:
         """This rank's share of the first `samples` validation windows, or of all: over all ranks, every window once.
 
         A rank without a share (more ranks than windows) has no batch.
         """
-        share = share_of_rank(min(samples, self._validation_samples), rank=self._rank, world_size=self._world_size)
+        yield from self._held_out(self._validation, min(samples, self._validation_samples), stream=VALIDATION)
+
+    def rehearsals(self) -> Iterator[Batch]:
+        """A batch of each shape that steps may have, without content; none where they have one."""
+        yield from ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What classes or tags are called, by their numbers; none of targets that have no names."""
+        return ()
+
+    @property
+    def test_samples(self) -> int:
+        """Samples of the test split; 0: there is none, as of plain text."""
+        return 0
+
+    def test_batches(self) -> Iterator[ValidationBatch]:
+        """This rank's share of the test split."""
+        yield from ()
+
+    def _held_out(self, tokens: np.ndarray, samples: int, *, stream: int) -> Iterator[ValidationBatch]:
+        """This rank's share of the first `samples` of a split that is not trained on."""
+        share = share_of_rank(samples, rank=self._rank, world_size=self._world_size)
         for first in range(share.start, share.stop, self._point.micro_batch_size):
             numbers = np.arange(first, first + self._point.micro_batch_size)
-            windows = np.minimum(numbers, share.stop - 1)
-            length = self._point.sequence_length
-            arrays = self._gather(self._validation, windows, windows, stream=VALIDATION, length=length)
+            windows = self._held_out_windows(np.minimum(numbers, share.stop - 1), stream=stream)
+            length = self._padded_length(windows, stream=stream, longest=self._point.sequence_length)
+            arrays = self._gather(tokens, windows, windows, stream=stream, length=length)
             count = min(len(windows), share.stop - first)
             yield ValidationBatch(*arrays, samples=count)
 
@@ -120,6 +147,14 @@ class Batches:
             windows[done : done + len(piece)] = piece
             done += len(piece)
         return windows
+
+    def _held_out_windows(self, places: np.ndarray, *, stream: int) -> np.ndarray:
+        """Window numbers [count] of held-out samples at consecutive `places`, the last one maybe repeated."""
+        return places
+
+    def _padded_length(self, windows: np.ndarray, *, stream: int, longest: int) -> int:
+        """T of a batch of `windows` where samples may have `longest` tokens."""
+        return longest
 
     def _order(self, epoch: int) -> Table | Cipher:
         """The permutation [samples_per_epoch] of all windows in `epoch`."""

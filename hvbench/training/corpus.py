@@ -19,9 +19,10 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hvbench.errors import DataError
 from hvbench.io.cache import cache_root
@@ -42,13 +43,26 @@ from hvbench.training.files import LeftOut, find_files
 from hvbench.training.text import VALIDATION_PERCENT, Text, check, describe_loss, examine
 from hvbench.training.tokenizer_file import identify_tokenizer
 
-__all__ = ["Corpus", "check", "count_file_tokens", "count_samples", "prepare", "read_vocabulary", "require_enough"]
+__all__ = [
+    "Corpus",
+    "check",
+    "count_file_tokens",
+    "count_samples",
+    "describe_settings",
+    "find_vocabulary",
+    "load_or_build",
+    "prepare",
+    "read_vocabulary",
+    "require_enough",
+]
 
 if TYPE_CHECKING:
     import numpy as np
 
 # Part of the digest: to be raised whenever a change of the code turns the same text into other tokens.
 FORMAT = 1
+
+Found = TypeVar("Found")  # what a cache entry is read as
 
 SYNTHETIC_SEED = 0
 SYNTHETIC_TRAIN_TOKENS = 1 << 22
@@ -117,27 +131,36 @@ def prepare(
         raise DataError(f"vocab_size = {vocab_size}: must be at least {BYTE_VOCABULARY}, one token per byte value")
     if data == "synthetic":
         return _draw_synthetic(vocab_size)
-    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
+    text = examine(find_files(data), encoding=encoding, settings=describe_settings(vocab_size, tokenizer))
     entry = _entry_of(text, vocab_size=vocab_size, cache=cache)
+
+    def write() -> None:
+        build(entry, text, vocab_size=vocab_size, tokenizer_file=tokenizer, report=report)
+
+    return load_or_build(entry, lambda: _load(entry, text, vocab_size=vocab_size), write, report=report)
+
+
+def load_or_build(entry: Path, load: Callable[[], Found | None], write: Callable[[], None], *, report: Report) -> Found:
+    """What `load` reads of a cache entry, which one process of a host writes where it finds None. Raises DataError."""
     folder = entry.parent
-    corpus = _load(entry, text, vocab_size=vocab_size)
-    if corpus is not None:
-        return corpus
+    found = load()
+    if found is not None:
+        return found
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / f"{entry.name}.lock", report):
-            corpus = _load(entry, text, vocab_size=vocab_size)  # another process may have built it meanwhile
-            if corpus is None:
-                build(entry, text, vocab_size=vocab_size, tokenizer_file=tokenizer, report=report)
-                corpus = _load(entry, text, vocab_size=vocab_size)
+            found = load()  # another process may have built it meanwhile
+            if found is None:
+                write()
+                found = load()
     except OSError as error:
         raise DataError(
             f"the cache {str(folder)!r} cannot be used: {error.strerror or error}; "
             "set HVBENCH_CACHE to a local folder that can be written"
         ) from None
-    if corpus is None:
+    if found is None:
         raise DataError(f"the cache entry {str(entry)!r} does not read back as written; check the disk")
-    return corpus
+    return found
 
 
 def count_file_tokens(
@@ -145,7 +168,7 @@ def count_file_tokens(
 ) -> list[FileTokens]:
     """(relative path, training tokens, validation tokens) of every file, in the order of the corpus' tokens. Raises DataError."""
     prepared = prepare(data, vocab_size=vocab_size, encoding=encoding, tokenizer=tokenizer, cache=cache)
-    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
+    text = examine(find_files(data), encoding=encoding, settings=describe_settings(vocab_size, tokenizer))
     entry = _entry_of(text, vocab_size=vocab_size, cache=cache)
     try:
         files = read_file_tokens(entry, text, vocab_size=vocab_size)
@@ -156,17 +179,28 @@ def count_file_tokens(
     return files
 
 
-def read_vocabulary(
-    data: str, *, vocab_size: int, encoding: str = UTF8, tokenizer: str | None = None, cache: Path | None = None
-) -> str | None:
+def find_vocabulary(
+    data: str,
+    *,
+    vocab_size: int,
+    encoding: str = UTF8,
+    tokenizer: str | None = None,
+    cache: Path | None = None,
+    report: Report = lambda line: None,
+) -> Path | None:
     """The tokenizer.json of the BPE, or of the given tokenizer, that reads `data`; None for bytes and synthetic tokens. Raises DataError."""
     if data == "synthetic" or (tokenizer is None and vocab_size == BYTE_VOCABULARY):
         return None
-    prepare(data, vocab_size=vocab_size, encoding=encoding, tokenizer=tokenizer, cache=cache)
-    text = examine(find_files(data), encoding=encoding, settings=_describe_settings(vocab_size, tokenizer))
-    path = _entry_of(text, vocab_size=vocab_size, cache=cache) / VOCABULARY
+    prepare(data, vocab_size=vocab_size, encoding=encoding, tokenizer=tokenizer, cache=cache, report=report)
+    text = examine(find_files(data), encoding=encoding, settings=describe_settings(vocab_size, tokenizer))
+    return _entry_of(text, vocab_size=vocab_size, cache=cache) / VOCABULARY
+
+
+def read_vocabulary(data: str, **tokenization: Any) -> str | None:
+    """What is in that file: arguments of `find_vocabulary`. Raises DataError."""
+    path = find_vocabulary(data, **tokenization)
     try:
-        return path.read_text(encoding="utf-8")
+        return None if path is None else path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}; remove that folder") from None
 
@@ -203,7 +237,7 @@ def count_samples(tokens: np.ndarray, sequence_length: int, *, stride: int | Non
     return max(0, (len(tokens) - 1 - sequence_length) // stride + 1)
 
 
-def _describe_settings(vocab_size: int, tokenizer: str | None) -> str:
+def describe_settings(vocab_size: int, tokenizer: str | None) -> str:
     """Everything besides the text that determines the tokens, as JSON; part of the digest. Raises DataError."""
     kind = "bytes" if vocab_size == BYTE_VOCABULARY else f"bpe of {VOCABULARY_SAMPLE_BYTES} bytes"
     if tokenizer is not None:

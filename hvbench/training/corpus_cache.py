@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hvbench.training.text import Chunk, Text, cut_into_chunks
 from hvbench.training.tokenizer_file import load_tokenizer
@@ -35,6 +35,7 @@ VOCABULARY_SAMPLE_BYTES = 1 << 22  # the BPE's training sample, taken evenly fro
 SIDES = ("train", "validation")
 
 Report = Callable[[str], None]
+T = TypeVar("T")
 FileTokens = tuple[str, int, int]  # relative path, training tokens, validation tokens
 
 
@@ -65,33 +66,56 @@ def build(entry: Path, text: Text, *, vocab_size: int, tokenizer_file: str | Non
 
     `tokenizer_file`: a tokenizer.json; None: the text has its own tokens, bytes or a BPE.
     """
+    with building(entry) as folder:
+        tokenizer = make_tokenizer(
+            (chunk.content for chunk in cut_into_chunks(text) if not chunk.is_held_out),
+            size_bytes=text.size_bytes,
+            vocab_size=vocab_size,
+            tokenizer_file=tokenizer_file,
+            report=report,
+        )
+        if tokenizer:
+            (folder / VOCABULARY).write_text(tokenizer.to_str(), encoding="utf-8")
+        hashes, files = _write_tokens(folder, text, tokenizer=tokenizer, vocab_size=vocab_size)
+        meta = {"vocabulary_size": tokenizer.get_vocab_size() if tokenizer else BYTE_VOCABULARY, **hashes}
+        (folder / "files.json").write_text(json.dumps(files), encoding="utf-8")
+        (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def building(entry: Path) -> Iterator[Path]:
+    """A folder to write a cache entry into, which gets the entry's name at the end."""
     # One name per host: leftovers of a killed process are removed here, and hosts that share the folder over a file
     # system without shared locks do not write into each other's.
-    building = entry.with_name(f"{entry.name}.building-{socket.gethostname()}")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir()
+    folder = entry.with_name(f"{entry.name}.building-{socket.gethostname()}")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
     try:
-        tokenizer, megabytes = None, text.size_bytes / 1e6
-        if tokenizer_file is not None:
-            tokenizer = load_tokenizer(tokenizer_file, vocab_size=vocab_size)
-        elif vocab_size > BYTE_VOCABULARY:
-            report(f"training a BPE vocabulary of {vocab_size} on {megabytes:.1f} MB of text, once")
-            tokenizer = _train_vocabulary(text, vocab_size=vocab_size)
-        if tokenizer:
-            (building / VOCABULARY).write_text(tokenizer.to_str(), encoding="utf-8")
-            report(f"tokenising {megabytes:.1f} MB of text, once")
-        hashes, files = _write_tokens(building, text, tokenizer=tokenizer, vocab_size=vocab_size)
-        meta = {"vocabulary_size": tokenizer.get_vocab_size() if tokenizer else BYTE_VOCABULARY, **hashes}
-        (building / "files.json").write_text(json.dumps(files), encoding="utf-8")
-        (building / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        yield folder
         shutil.rmtree(entry, ignore_errors=True)  # there is one only if it did not load
         try:
-            building.rename(entry)
+            folder.rename(entry)
         except OSError:
             if not entry.is_dir():
                 raise  # otherwise another host, without a shared lock, was faster: with the same content
     finally:
-        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_tokenizer(
+    training: Iterable[bytes], *, size_bytes: int, vocab_size: int, tokenizer_file: str | None, report: Report
+) -> Tokenizer | None:
+    """The tokenizer of `tokenizer_file`, or a BPE of the texts `training` of `size_bytes` together; None where tokens are bytes."""
+    megabytes = size_bytes / 1e6
+    if tokenizer_file is not None:
+        tokenizer = load_tokenizer(tokenizer_file, vocab_size=vocab_size)
+    elif vocab_size > BYTE_VOCABULARY:
+        report(f"training a BPE vocabulary of {vocab_size} on {megabytes:.1f} MB of text, once")
+        tokenizer = _train_vocabulary(training, size_bytes=size_bytes, vocab_size=vocab_size)
+    else:
+        return None
+    report(f"tokenising {megabytes:.1f} MB of text, once")
+    return tokenizer
 
 
 def load(entry: Path, *, vocab_size: int) -> Entry | None:
@@ -102,16 +126,27 @@ def load(entry: Path, *, vocab_size: int) -> Entry | None:
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         for name in SIDES:
-            with open(entry / f"{name}.bin", "rb") as stream:
-                # Read, and not through the map: what is touched there would count as this process's memory.
-                if hashlib.file_digest(stream, "sha256").hexdigest() != meta[name]:
-                    return None
-                maps.append(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-            sides[name] = np.frombuffer(maps[-1], dtype=dtype)
+            mapped = map_file(entry / f"{name}.bin", dtype=dtype, digest=meta[name])
+            if mapped is None:
+                return None
+            sides[name] = mapped[0]
+            maps.append(mapped[1])
         vocabulary_size, digest = int(meta["vocabulary_size"]), join_hashes([meta[name] for name in SIDES])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Entry(sides=sides, maps=tuple(maps), tokens_digest=digest, vocabulary_size=vocabulary_size)
+
+
+def map_file(path: Path, *, dtype: np.dtype, digest: str) -> tuple[np.ndarray, mmap.mmap] | None:
+    """The values of a file, read-only, and what they lie in; None where it has another digest. Raises OSError and ValueError."""
+    import numpy as np
+
+    with open(path, "rb") as stream:
+        # Read, and not through the map: what is touched there would count as this process's memory.
+        if hashlib.file_digest(stream, "sha256").hexdigest() != digest:
+            return None
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, dtype=dtype), mapped
 
 
 def read_file_tokens(entry: Path, text: Text, *, vocab_size: int) -> list[FileTokens]:
@@ -130,7 +165,7 @@ def read_file_tokens(entry: Path, text: Text, *, vocab_size: int) -> list[FileTo
         tokenizer = Tokenizer.from_file(str(entry / VOCABULARY))
     counts = _Counts(text)
     for batch in batched(cut_into_chunks(text), CHUNKS_PER_BATCH):
-        counts.add(batch, encode(batch, tokenizer=tokenizer))
+        counts.add(batch, encode([chunk.content for chunk in batch], tokenizer=tokenizer))
     building = path.with_name(f"{path.name}.{os.getpid()}")
     building.write_text(json.dumps(counts.files), encoding="utf-8")
     building.replace(path)
@@ -142,10 +177,10 @@ def join_hashes(hashes: Iterable[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
 
-def batched(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
-    """Lists of `size` chunks, the last one shorter."""
-    chunks = iter(chunks)
-    while batch := list(itertools.islice(chunks, size)):
+def batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` values, the last one shorter."""
+    values = iter(values)
+    while batch := list(itertools.islice(values, size)):
         yield batch
 
 
@@ -176,7 +211,7 @@ def _write_tokens(
     with open(folder / "train.bin", "wb") as train, open(folder / "validation.bin", "wb") as validation:
         streams = {"train": train, "validation": validation}
         for batch in batched(cut_into_chunks(text), CHUNKS_PER_BATCH):
-            encoded = encode(batch, tokenizer=tokenizer)
+            encoded = encode([chunk.content for chunk in batch], tokenizer=tokenizer)
             counts.add(batch, encoded)
             for chunk, ids in zip(batch, encoded, strict=True):
                 side, tokens = SIDES[chunk.is_held_out], ids.astype(dtype).tobytes()
@@ -185,15 +220,14 @@ def _write_tokens(
     return {name: sha256.hexdigest() for name, sha256 in hashes.items()}, counts.files
 
 
-def _train_vocabulary(text: Text, *, vocab_size: int) -> Tokenizer:
+def _train_vocabulary(training: Iterable[bytes], *, size_bytes: int, vocab_size: int) -> Tokenizer:
     """A byte-level BPE (Sennrich et al., arXiv:1508.07909, over GPT-2's byte alphabet); deterministic.
 
     Every byte is in the alphabet, so any text can be encoded without an unknown token.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-    stride = -(-text.size_bytes // VOCABULARY_SAMPLE_BYTES)
-    training = (chunk.content for chunk in cut_into_chunks(text) if not chunk.is_held_out)
+    stride = max(1, -(-size_bytes // VOCABULARY_SAMPLE_BYTES))
     sample = itertools.islice(training, 0, None, stride)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -209,11 +243,11 @@ def _train_vocabulary(text: Text, *, vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(chunks: Sequence[Chunk], *, tokenizer: Tokenizer | None) -> list[np.ndarray]:
-    """The tokens of each chunk; without a tokenizer, its bytes."""
+def encode(contents: Sequence[bytes], *, tokenizer: Tokenizer | None) -> list[np.ndarray]:
+    """The tokens of each text in UTF-8; without a tokenizer, its bytes."""
     import numpy as np
 
     if tokenizer is None:
-        return [np.frombuffer(chunk.content, dtype=np.uint8) for chunk in chunks]
-    encodings = tokenizer.encode_batch_fast([chunk.content.decode() for chunk in chunks], add_special_tokens=False)
+        return [np.frombuffer(content, dtype=np.uint8) for content in contents]
+    encodings = tokenizer.encode_batch_fast([content.decode() for content in contents], add_special_tokens=False)
     return [np.asarray(encoding.ids, dtype=np.uint32) for encoding in encodings]

@@ -21,9 +21,10 @@ def model_facts(point: Point) -> ModelFacts:
     FLOPs per token = 6 N + 12 L H Q T, forward and backward, without recomputation and without a discount for causal
     masking (`hidden_flops_per_token`; PaLM, arXiv:2204.02311, appendix B), for L layers, H heads of queries of size Q and T tokens. N is the
     number of parameters without learned positions and segments; the token embedding counts once where it is also the output projection, and
-    not at all, as a lookup, where that is a matrix of its own. For a classifier the embedding does not count, nor do a pooler and what
-    projects it, which run once a sample. Where an adaptation trains only a part, the products of gradients that nothing needs are left out: of
-    6 for each value of a weight 2 for its own gradient, where it is frozen, and 2 for that of its input, where nothing before it trains.
+    not at all, as a lookup, where that is a matrix of its own. Where labels are predicted neither the embedding counts nor what predicts them: a
+    pooler and a projection that run once a sample or, of tags, a projection of few values. Where an adaptation trains only a part, the products
+    of gradients that nothing needs are left out: of 6 for each value of a weight 2 for its own gradient, where it is frozen, and 2 for that of
+    its input, where nothing before it trains.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
     sizes = {
@@ -41,12 +42,12 @@ def model_facts(point: Point) -> ModelFacts:
     parameters_in_flops -= sum(
         size for name, size in sizes.items() if name.startswith(("pooler.", "classifier.", "next_sentence."))
     )
-    if point.is_classifier:
+    if point.predicts_labels:
         parameters_in_flops -= sizes["token_embedding"]
     elif not point.tied_embeddings:
         parameters_in_flops -= sizes["token_embedding"]
     attention = attention_flops_per_token(point, point.sequence_length)
-    layers = linear_layers(point)[: -1 if point.is_classifier else None]
+    layers = linear_layers(point)[: -1 if point.predicts_labels else None]
     left_out = sum(
         2 * layer.weights * (2 * layer.count - layer.input_gradients - layer.weight_gradients) for layer in layers
     )

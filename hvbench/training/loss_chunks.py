@@ -12,7 +12,7 @@ def loss_chunk(point: Point, *, device: str) -> int:
 
     Left out, it is 0 where it was not measured, on a GPU and where the loss is compiled.
     """
-    if point.is_classifier:
+    if point.predicts_labels:
         return 0
     if point.loss_chunk_tokens is not None:
         return point.loss_chunk_tokens

@@ -33,7 +33,7 @@ SPECIAL_LETTERS = {MASK: "\u0100", CLASS: "\u00ff", SEPARATOR: "\u00fe"}
 
 def special_names(point: Point) -> list[str]:
     """The special tokens that the samples of a point hold."""
-    reads_class = (point.is_classifier and FAMILIES[point.family].has_heads) or point.judges_pairs
+    reads_class = (point.labels_samples and FAMILIES[point.family].has_heads) or point.judges_pairs
     return [MASK] * point.hides_tokens + [CLASS] * reads_class + [SEPARATOR] * point.judges_pairs
 
 

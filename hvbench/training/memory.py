@@ -106,7 +106,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     compute_bytes = HALF_BYTES if is_lower and is_native else VALUE_BYTES
 
     chunk = min(loss_chunk(point, device="cpu"), tokens)
-    logits = 0 if point.is_classifier else (chunk or tokens) * point.vocab_size
+    logits = 0 if point.predicts_labels else (chunk or tokens) * point.vocab_size
     logits_bytes = (kept.chunk_logits if chunk else kept.logits) * logits * VALUE_BYTES
     if is_lower:  # the rounded logits, and emulated ones once more in fp32
         logits_bytes += logits * (HALF_BYTES + (0 if is_native else VALUE_BYTES))
@@ -164,7 +164,7 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
     masks = int(tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES) if point.dropout else 0
     attention = value_bytes(point.hidden_size, block.attention) + masks + matrix_bytes
     rest = value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.mlp_width, block.mlp) + masks
-    if FAMILIES[point.family].has_heads and not point.is_classifier:
+    if FAMILIES[point.family].has_heads and not point.predicts_labels:
         once += value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.hidden_size, block.mlp)
     stream = tokens * point.hidden_size * VALUE_BYTES  # the input of what is recomputed
     always, again = {

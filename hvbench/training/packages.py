@@ -1,4 +1,4 @@
-"""Samples of the classification objective: which package does this piece of text come from?
+"""Samples of the classification objective: which package does this piece of text come from? And which batches a point has.
 
 A class is a top-level folder of the text (in the standard library a package, such as `asyncio`); the largest ones are
 used. A sample is `sequence_length` tokens of one file; of a family whose classifier reads the first position, as BERT's does, `[CLS]` stands in
@@ -14,10 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.errors import DataError
+from hvbench.spec.data import LABEL_FILES
 from hvbench.spec.point import Point
 from hvbench.training.batches import VALIDATION, Batches
-from hvbench.training.corpus import Corpus, count_file_tokens
+from hvbench.training.corpus import Corpus, count_file_tokens, prepare
+from hvbench.training.corpus_cache import Report
 from hvbench.training.documents import DocumentBatches
+from hvbench.training.labelled.batches import PaddedBatches
+from hvbench.training.labelled.corpus import LabelledCorpus, prepare_labelled
 from hvbench.training.layout import Batch
 from hvbench.training.masking import CLASS, special_names, special_token
 from hvbench.training.pairs import PairBatches
@@ -54,6 +58,7 @@ def find_packages(point: Point, *, cache: Path | None = None) -> Packages:
         if slash:
             sizes[folder] = sizes.get(folder, 0) + train_tokens
     if len(sizes) < point.num_classes:
+        _refuse_folder_of_labels(point)
         raise DataError(
             f"data = {point.data!r}: has {len(sizes)} folders with text, num_classes is {point.num_classes}; "
             "lower num_classes or bring more folders"
@@ -84,6 +89,10 @@ class LabelledBatches(Batches):
         self.samples_per_epoch = int(packages.train.starts.size)
         self._validation_samples = int(packages.validation.starts.size)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(self.packages.names)
+
     def train_batch(self, step: int) -> Batch:
         """Inputs [A, B, T] and classes [A, B] of 0-based `step`, int32."""
         return super().train_batch(step)
@@ -99,8 +108,17 @@ class LabelledBatches(Batches):
         return inputs, side.labels[windows]
 
 
+def prepare_text(point: Point, *, cache: Path | None = None, report: Report = lambda line: None) -> Corpus:
+    """The tokens of the point's text, labelled or not, from the cache or read into it. Raises DataError."""
+    if point.has_label_file:
+        return prepare_labelled(point, cache=cache, report=report)
+    return prepare(point.data, **point.tokenization, cache=cache, report=report)
+
+
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:
     """One rank's batches of the point's objective. Raises DataError for a text that is too small."""
+    if isinstance(corpus, LabelledCorpus):
+        return PaddedBatches(point, corpus, rank=rank)
     if point.is_classifier:
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
     if point.separates_documents:
@@ -121,6 +139,15 @@ def _cut(files: list[tuple[str, int, int]], names: list[str], *, side: int, poin
             labels.append(np.full(count, names.index(folder), dtype=np.int32))
         position += file[side]
     return Windows(starts=np.concatenate(starts), labels=np.concatenate(labels))
+
+
+def _refuse_folder_of_labels(point: Point) -> None:
+    """Raise DataError for a folder that holds labelled files, where these were meant."""
+    found = [path for ending in LABEL_FILES if (path := Path(point.data).expanduser() / f"train{ending}").is_file()]
+    if found:
+        raise DataError(
+            f"data = {point.data!r}: holds {found[0].name}: set data to {str(found[0])!r}, and validation and test beside it are found"
+        )
 
 
 def _mix(windows: Windows) -> Windows:

@@ -101,7 +101,7 @@ def _layers_of_head(point: Point) -> list[LinearLayer]:
     width, family = point.hidden_size, FAMILIES[point.family]
     has_gradients = bool(trained_blocks(point)) or _trains_in_front(point)
     layers = []
-    if family.has_heads and not point.is_classifier:
+    if family.has_heads and not point.predicts_labels:
         trains = is_trained(point, "head.weight")
         sizes = {"inputs": width, "outputs": width, "count": 1, "has_bias": True}
         layers.append(LinearLayer(**sizes, input_gradients=int(has_gradients), weight_gradients=int(trains)))
@@ -164,7 +164,7 @@ def _is_of(stage: tuple[str, ...], name: str) -> bool:
 def product_question(point: Point) -> tuple[object, ...]:
     """The values of a point on which the shapes of its products depend, and what else is rounded with them."""
     tokens = point.micro_batch_size * point.sequence_length
-    return (point.is_classifier, point.family, tokens, *map(astuple, linear_layers(point)))
+    return (point.predicts_labels, point.family, tokens, *map(astuple, linear_layers(point)))
 
 
 def model_products(point: Point) -> list[Product]:
@@ -181,7 +181,7 @@ def model_products(point: Point) -> list[Product]:
             Product(rows=tokens, inner=o, columns=i, transposed="right", count=layer.input_gradients),
             Product(rows=i, inner=tokens, columns=o, transposed="left", count=layer.weight_gradients),
         ]
-    if not point.is_classifier:  # its pooler and its projection have a row per sample
+    if not point.predicts_labels:  # a pooler and a projection have a row per sample, and that of tags has few columns
         width, vocabulary = logits.inputs, logits.outputs
         products += [
             Product(rows=tokens, inner=width, columns=vocabulary, transposed="right"),
@@ -225,7 +225,7 @@ def rounded_elements(point: Point) -> int:
     )
     if not family.learns_positions:
         elements += point.num_layers * tokens * (width + point.kv_heads * width // point.num_heads)
-    if point.is_classifier:
+    if point.predicts_labels:
         return 2 * elements
     return 2 * (elements + tokens * (width + vocabulary) + width * vocabulary)
 

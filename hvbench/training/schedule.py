@@ -15,6 +15,9 @@ FRACTIONS: dict[str, Callable[[int, int, int], float]] = {
     "constant": lambda step, warmup_steps, end: 1.0,
     "cosine": lambda step, warmup_steps, end: _fall(0.5 * (1 + math.cos(math.pi * _progress(step, warmup_steps, end)))),
     "linear": lambda step, warmup_steps, end: _fall(1 - _progress(step, warmup_steps, end)),
+    "plateau": lambda step, warmup_steps, end: (
+        1.0
+    ),  # times what evaluations have made of it: `hvbench.training.stopping.Plateau`
     "inverse_sqrt": lambda step, warmup_steps, end: math.sqrt((warmup_steps + 1) / (step + 1)),
 }
 

@@ -1,4 +1,4 @@
-"""Early stopping: at a target loss, or when the validation loss has stopped improving."""
+"""What follows from validation losses: early stopping, and a learning rate that falls where they no longer improve."""
 
 from __future__ import annotations
 
@@ -24,3 +24,27 @@ class EarlyStopping:
         else:
             self.without_better += 1
         return "patience" if self.patience and self.without_better >= self.patience else None
+
+
+@dataclass(kw_only=True)
+class Plateau:
+    """The factor of the learning rate, multiplied by `factor` after `patience` evaluations in a row without a better loss.
+
+    As PyTorch's ReduceLROnPlateau and Keras' ReduceLROnPlateau with no threshold and no cooldown; `patience` counts as Keras does,
+    whose rate falls at that evaluation (PyTorch's at the next one). Every rank judges the same losses.
+    """
+
+    factor: float
+    patience: int
+    scale: float = 1.0
+    best: float = math.inf
+    without_better: int = 0
+
+    def judge(self, loss: float) -> None:
+        """Take note of one evaluation; NaN is never an improvement."""
+        if loss < self.best:
+            self.best, self.without_better = loss, 0
+            return
+        self.without_better += 1
+        if self.without_better >= self.patience:
+            self.scale, self.without_better = self.scale * self.factor, 0

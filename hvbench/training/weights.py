@@ -67,9 +67,11 @@ def parameter_shapes(point: Point) -> dict[str, Shape]:
             shapes |= of_half | of_norm if family.norms_sums else of_norm | of_half
     shapes |= {} if family.norms_sums else norm("final_norm")
     pooler = {"pooler.weight": (width, width), "pooler.bias": (width,)} if family.has_heads else {}
-    if point.is_classifier:
-        classifier = {"classifier.weight": (width, point.num_classes), "classifier.bias": (point.num_classes,)}
-        return shapes | pooler | classifier | added_shapes(point, layers)
+    if point.predicts_labels:
+        shapes |= pooler if point.labels_samples else {}
+        labels = point.label_outputs
+        classifier = {"classifier.weight": (width, labels), "classifier.bias": (labels,)}
+        return shapes | classifier | added_shapes(point, layers)
     if family.has_heads:
         shapes |= {"head.weight": (width, width), "head.bias": (width,), **norm("head_norm")}
         shapes["output.bias"] = (point.vocab_size,)

@@ -1,4 +1,4 @@
-"""One evaluation: the loss, and the accuracy of classes of samples or of pairs of texts, of one rank's share of the validation samples."""
+"""One evaluation: the loss, and how good predictions of labels or of pairs of texts are, of one rank's share of held-out samples."""
 
 from __future__ import annotations
 
@@ -11,40 +11,58 @@ from hvbench.frameworks.contract import Trainer
 from hvbench.spec.point import Point
 from hvbench.training.evaluation import ValidationBatch
 from hvbench.training.masking import IGNORED
+from hvbench.training.metrics import ClassCounts, Moments, add_counts, add_moments, count_classes, take_moments
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """Means over one rank's targets; None where it has none, and for the accuracy where no classes are predicted."""
+    """Of one rank's targets; means are None where it has none, counts and moments also where labels have none."""
 
     loss: float | None
-    accuracy: float | None
     samples: int
     targets: int | None  # None: as many in each sample
+    counts: ClassCounts | None
+    moments: Moments | None
+    pairs: float | None = None  # share of pairs of texts that were judged right
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the targets, or pairs, that were named; None of any other language model."""
+        if self.pairs is not None:
+            return self.pairs
+        return self.counts.accuracy if self.counts and self.samples else None
 
 
 def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Point) -> Evaluated:
-    """Means over the targets of `batches`, each of which counts once; sums are float64."""
-    losses, hits, targets = [np.zeros(0)], [np.zeros(0)], []
+    """What a trainer makes of `batches`: every target counts once; sums are float64."""
+    losses, targets = [np.zeros(0)], []
+    counts = [count_classes(np.zeros(0, int), np.zeros(0, int), classes=point.num_classes)]
+    moments: list[Moments] = []
+    pairs = [0, 0]  # that were judged right, and all
     for batch in batches:
-        arrays = [batch.inputs, batch.targets, *([] if batch.starts is None else [batch.starts])]
-        losses.append(trainer.evaluate(*arrays)[: batch.samples].astype(np.float64))
-        if batch.starts is not None:
-            targets.append((batch.targets[: batch.samples] != IGNORED).sum(axis=1))
-        if point.is_classifier:
-            is_hit = trainer.logits(batch.inputs).argmax(axis=-1) == batch.targets
-        elif point.judges_pairs:
+        starts = [] if batch.starts is None else [batch.starts]
+        losses.append(trainer.evaluate(batch.inputs, batch.targets, *starts)[: batch.samples].astype(np.float64))
+        wanted = batch.targets[: batch.samples]
+        if wanted.ndim > 1 and batch.starts is not None:
+            targets.append((wanted != IGNORED).sum(axis=1))
+        if point.judges_pairs:
             is_hit = trainer.next_sentence_logits(batch.inputs).argmax(axis=-1) == batch.targets[:, 0]
-        else:
-            continue
-        hits.append(is_hit[: batch.samples].astype(np.float64))
+            pairs = [pairs[0] + int(is_hit[: batch.samples].sum()), pairs[1] + batch.samples]
+        if point.predicts_labels:
+            logits = trainer.logits(batch.inputs, *starts)[: batch.samples]
+            if point.is_regression:
+                moments.append(take_moments(logits[:, 0], wanted))
+            else:
+                is_asked = wanted != IGNORED
+                named = logits.argmax(axis=-1)[is_asked]
+                counts.append(count_classes(named, wanted[is_asked], classes=point.num_classes))
     of_samples = np.concatenate(losses)
-    accuracy = float(np.concatenate(hits).mean()) if len(hits) > 1 else None
-    counts = np.concatenate(targets) if targets else None
-    loss = float(np.average(of_samples, weights=counts)) if of_samples.size else None
+    weights = np.concatenate(targets) if targets else None
     return Evaluated(
-        loss=loss,
-        accuracy=accuracy,
+        loss=float(np.average(of_samples, weights=weights)) if of_samples.size else None,
         samples=int(of_samples.size),
-        targets=None if counts is None else int(counts.sum()),
+        targets=None if weights is None else int(weights.sum()),
+        counts=add_counts(counts) if point.is_classifier or point.is_tagger else None,
+        moments=add_moments(moments) if point.is_regression else None,
+        pairs=pairs[0] / pairs[1] if pairs[1] else None,
     )

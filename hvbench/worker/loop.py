@@ -16,20 +16,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hvbench.frameworks.contract import Input, Runtime, StepResult, Trainer
+from hvbench.frameworks.contract import Arrays, Input, Runtime, StepResult, Trainer
 from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
+from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
-from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, name_checkpoint, save_checkpoint
+from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, load_checkpoint, name_checkpoint, save_checkpoint
 from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
+from hvbench.training.metrics import Moments
 from hvbench.training.schedule import point_learning_rate, samples_before
-from hvbench.training.stopping import EarlyStopping
+from hvbench.training.stopping import EarlyStopping, Plateau
 from hvbench.worker.energy import EnergyMeter
-from hvbench.worker.evaluation import evaluate
+from hvbench.worker.evaluation import Evaluated, evaluate
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
@@ -56,7 +58,9 @@ class SampleLists:
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
+    step_padding_tokens: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
+    test: dict[str, Any] | None = None
     overflows: list[dict[str, Any]] = field(default_factory=list)
     gradient_noise: list[dict[str, Any]] = field(default_factory=list)
     stopped_by: str | None = None
@@ -104,10 +108,14 @@ class Loop:
         self.first_step = 0  # of the training: what a checkpoint had done before
         target_loss = settings.target_loss if settings.stop_at_target else None
         self._stopping = EarlyStopping(target_loss=target_loss, patience=settings.patience)
+        self._plateau = None
+        if SCHEDULES[point.schedule].follows_loss:
+            self._plateau = Plateau(factor=point.plateau_factor, patience=point.plateau_patience)
         self.timed_tokens = 0  # of all steps after the warm-up, over all ranks
         self.timed_seconds = 0.0  # the same, by this rank's clock
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
+        self._best: tuple[float, int] | None = None  # validation loss and step of the checkpoint that `keep_best` keeps
         self._started = 0.0
         self._step_ended = 0.0  # by the clock of training alone: the last step
 
@@ -170,12 +178,27 @@ class Loop:
         """Line up the ranks; evaluate the untrained model if evaluations were asked for."""
         if self.settings.evaluate_every:
             self._evaluate()
+        self._rehearse()
         self.runtime.barrier()
         self._started = time.perf_counter()
         self.paused_seconds = 0.0
         self._step_ended = 0.0
         if not self.settings.warmup_steps:
             self.meter.begin()
+
+    def _rehearse(self) -> None:
+        """Take a step of each shape that batches may have, and take it back.
+
+        A framework that builds a graph for every shape has then built all of them: else it would do so within timed steps, whenever
+        a shape first occurs. Not with a parameter server, whose state this rank does not have.
+        """
+        shapes = [] if self.point.is_served else list(self.batches.rehearsals())
+        if len(shapes) < 2:
+            return
+        before = {name: value.copy() for name, value in self.trainer.state().items()}
+        for batch in shapes:
+            self.trainer.train_step(*batch, learning_rate=0.0, loss_scale=self.loss_scale.scale)
+        self.trainer.load_state(before)
 
     @property
     def training_seconds(self) -> float:
@@ -206,9 +229,23 @@ class Loop:
             self.reader = None
 
     def finish(self) -> None:
-        """Behind the last step: raises Diverged on all ranks where one has diverged since they last met."""
+        """Behind the last step: the test split, if there is one and evaluations were asked for, by the best parameters that were kept.
+
+        Raises Diverged on all ranks where one has diverged since they last met.
+        """
+        training_seconds = self.training_seconds
         self.meter.end()
         self.meet()
+        if self.settings.evaluate_every and self.batches.test_samples:
+            last = self._load_best()
+            begun = time.perf_counter()
+            own = evaluate(self.trainer, self.batches.test_batches(), point=self.point)
+            times = {"seconds": time.perf_counter() - begun, "training_seconds": training_seconds}
+            step = self._best[1] if self._best else self.step
+            self.samples.test = describe_evaluation(own, step=step) | times
+            if last is not None:
+                self.trainer.load_state(last)
+            self.runtime.barrier()
 
     def meet(self) -> None:
         """Ask all ranks whether they have diverged, where one can alone; raises Diverged on each of them where one has.
@@ -227,7 +264,7 @@ class Loop:
 
     def _train(self) -> None:
         index = self.first_step + self.step
-        rate = point_learning_rate(self.point, index)
+        rate = point_learning_rate(self.point, index) * (self._plateau.scale if self._plateau else 1.0)
         scale = self.loss_scale.scale
         if self._is_due(self.settings.noise_every):
             self._measure_noise(loss_scale=scale)
@@ -245,6 +282,8 @@ class Loop:
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(step_seconds)
         self.samples.step_tokens.append(self.batches.tokens_of_step(index))
+        if self.point.has_layout:
+            self.samples.step_padding_tokens.append(self.batches.padding_of_step(index))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
             self._find_overflow(batch, loss_scale=scale)
@@ -267,6 +306,25 @@ class Loop:
                 checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
                 save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
             self.runtime.barrier()  # or the others would wait for rank 0 in their next step
+
+    def _keep_best(self, loss: float) -> None:
+        """Save where the training stands, in the place of the best checkpoint before it."""
+        self._save()
+        before, self._best = self._best, (loss, self.step)
+        every = self.settings.checkpoint_every
+        if before and self.runtime.rank == 0 and not (every and before[1] % every == 0):
+            self._best_path(before[1]).unlink(missing_ok=True)
+
+    def _best_path(self, step: int) -> Path:
+        return self.folder / name_checkpoint(self.first_step + step)
+
+    def _load_best(self) -> Arrays | None:
+        """Continue from the best checkpoint, if one was kept and the training went on since; the state until then."""
+        if self._best is None or self._best[1] == self.step:
+            return None
+        last = {name: value.copy() for name, value in self.trainer.state().items()}
+        self.trainer.load_state(dict(load_checkpoint(str(self._best_path(self._best[1])), self.point).arrays))
+        return last
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
@@ -304,7 +362,7 @@ class Loop:
         )
 
     def _evaluate(self) -> None:
-        """Loss and accuracy of this rank's share of the validation samples; every rank stops or none does."""
+        """Loss and metrics of this rank's share of the validation samples; every rank stops or none does."""
         self.meet()
         training_seconds = self.training_seconds if self.step else 0.0
         with self.paused():
@@ -317,18 +375,34 @@ class Loop:
                 int(count) for count in self.runtime.gather(float(own.samples if own.targets is None else own.targets))
             ]
             ended = time.perf_counter()
-        self.samples.evaluations.append(
-            {
-                "step": self.step,
-                "loss": None if own.loss is None else finite_or_none(own.loss),
-                "samples": own.samples,
-                "seconds": ended - begun,
-                "training_seconds": training_seconds,
-                "accuracy": own.accuracy,
-                "targets": own.targets,
-            }
-        )
-        reason = self._stopping.judge(mean_over_ranks(losses, samples=counts))
+        times = {"seconds": ended - begun, "training_seconds": training_seconds}
+        self.samples.evaluations.append(describe_evaluation(own, step=self.step) | times)
+        mean = mean_over_ranks(losses, samples=counts)
+        if self.settings.keep_best and self.folder and self.step and mean < (self._best[0] if self._best else math.inf):
+            self._keep_best(mean)
+        if self._plateau:
+            self._plateau.judge(mean)
+        reason = self._stopping.judge(mean)
         # At least one step has been timed, and one is left: the last evaluation ends nothing early.
         if self.settings.warmup_steps < self.step < self.total_steps:
             self.samples.stopped_by = reason
+
+
+def describe_evaluation(own: Evaluated, *, step: int) -> dict[str, Any]:
+    """Fields of `hvbench.records.record.Evaluation`, but for its times, of this rank's share after `step` steps."""
+    counts = own.counts and {name: values.tolist() for name, values in vars(own.counts).items()}
+    return {
+        "step": step,
+        "loss": None if own.loss is None else finite_or_none(own.loss),
+        "samples": own.samples,
+        "accuracy": own.accuracy,
+        "targets": own.targets,
+        "label_counts": counts,
+        "label_moments": own.moments and describe_moments(own.moments),
+    }
+
+
+def describe_moments(moments: Moments) -> dict[str, float] | None:
+    """Fields of `hvbench.records.record.LabelMoments`; None where a prediction is not finite."""
+    values = vars(moments)
+    return dict(values) if all(math.isfinite(value) for value in values.values()) else None

@@ -20,7 +20,7 @@ from hvbench.training.corpus import Corpus
 from hvbench.training.files import describe_left_out
 from hvbench.training.huggingface.start import identify_weights, load_weights
 from hvbench.training.packages import make_batches
-from hvbench.training.pretraining import pretrained_file
+from hvbench.training.pretraining import pretrained_file, pretraining_point
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.ceiling import CeilingRequest
 from hvbench.worker.energy import make_meter
@@ -32,6 +32,7 @@ from hvbench.worker.progress import WAITING
 from hvbench.worker.wire import describe_losses, look_at_wire
 from hvbench.worker.worker import Worker, find_change, find_text_change, load_text
 
+NAME_LENGTH = 200  # of a class, which may be any text, in a record
 PEAK_STEPS = 2  # after which a training has had its peak of memory: it is looked at then, and at the end
 
 Json = dict[str, Any]
@@ -140,10 +141,10 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     if point.compile != "none":
         compile_anew(point.framework, worker.directory / "compiled")
     checkpoints = Path(request.checkpoints)
-    weights = load_start(request, text)
+    weights = load_start(request)
     trainer = worker.build_trainer(point, weights)
     trainer = disturb(trainer, worker.progress.faults, point=point.point_id)
-    folder = checkpoints / request.key if settings.checkpoint_every else None
+    folder = checkpoints / request.key if settings.checkpoint_every or settings.keep_best else None
     meter = make_meter(device=runtime.device, local_rank=worker.description.local_rank)
     loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder, meter=meter)
     if point.initial_checkpoint:
@@ -175,14 +176,14 @@ def compile_anew(framework: str, folder: Path) -> None:
         os.environ.setdefault(name, str(folder))
 
 
-def load_start(request: MeasureRequest, text: Corpus) -> Arrays | None:
+def load_start(request: MeasureRequest) -> Arrays | None:
     """The weights that a point starts from, of a folder or of its pretraining; None where it starts from its seed."""
     if request.point.initial_weights:
         return load_weights(request.point)
     if not request.point.is_pretrained:
         return None
     where = {"checkpoints": Path(request.checkpoints), "digest": request.pretraining_digest}
-    return load_pretrained(request.point, text, **where)
+    return load_pretrained(request.point, load_text(pretraining_point(request.point)), **where)
 
 
 def train(worker: Worker, prepared: Prepared) -> Json:
@@ -249,6 +250,11 @@ def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prep
         "text_files_left_out": sum(each.count for each in text.left_out),
         "text_bytes_left_out": sum(each.size_bytes for each in text.left_out),
         "text_left_out": describe_left_out(text.left_out) or None,
+        **(
+            {"class_names": [name[:NAME_LENGTH] for name in names]}
+            if (names := prepared.loop.batches.class_names)
+            else {}
+        ),
         **({"initial_weights": identify_weights(point)} if point.initial_weights else {}),
         **({"pretraining": identify_checkpoint(str(start))} if start else {}),
         **describe_gemm(worker, point),

@@ -48,7 +48,7 @@ def pretrain(worker: Worker, request: PretrainRequest) -> dict[str, Any]:
 
 
 def load_pretrained(point: Point, text: Corpus, *, checkpoints: Path, digest: str | None = None) -> Arrays:
-    """Canonical name -> weight of the language model that `point` starts from, of all that a classifier has, too.
+    """Canonical name -> weight of the language model that `point` starts from, which read `text`, of all that a classifier has, too.
 
     Raises UsageError on a host that does not see the run's folder `checkpoints`, or where the file is not of that `digest`.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +19,10 @@ from hvbench.records.source import read_source
 from hvbench.spec.numerics import PRECISIONS, has_gemm_choice
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.corpus import Corpus
+from hvbench.training.labelled.source import source_of
+from hvbench.training.packages import prepare_text
 from hvbench.training.weights import initial_weights
 from hvbench.worker.ceiling import Ceilings
 from hvbench.worker.ceiling_process import CeilingProcess
@@ -134,17 +135,20 @@ class Worker:
         }
 
 
-@cache
-def _load(data: str, **tokenization: Any) -> corpus.Corpus:
-    return corpus.prepare(data, **tokenization)
+_texts: dict[tuple[Any, ...], Corpus] = {}  # by all that their tokens and labels depend on
 
 
-def load_text(point: Point) -> corpus.Corpus:
+def load_text(point: Point) -> Corpus:
     """The tokens of the point's text, read once per worker."""
-    return _load(point.data, **point.tokenization)
+    key = point.data, *point.tokenization.values()
+    if point.has_label_file:
+        key = *key, source_of(point), point.pretraining_data
+    if key not in _texts:
+        _texts[key] = prepare_text(point)
+    return _texts[key]
 
 
-def find_text_change(worker: Worker, text: corpus.Corpus, *, digest: str | None) -> dict[str, Any] | None:
+def find_text_change(worker: Worker, text: Corpus, *, digest: str | None) -> dict[str, Any] | None:
     """The outcome where any rank reads another text than the run was begun with, of that `digest` (None: not known)."""
     return find_change(worker, text.source, found=text.digest, digest=digest)
 

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `float64_FAMILY…` (nor losses beside the point), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `prefixes` (losses and gradients with them, at several lengths), `frozen` (FLOPs where only a part trains), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `labelled` (padded samples, and each alone), `prefixes` (losses and gradients with them, at several lengths), `frozen` (FLOPs where only a part trains), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
 `rounded_DTYPE_CASE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -33,7 +33,7 @@ from hvbench.training.masking import IGNORED
 from hvbench.training.packages import make_batches
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
-from tests.parity.points import BROKEN, STEPS, configured_point, make_point
+from tests.parity.points import BROKEN, LABELLED_FILE, STEPS, configured_point, make_point
 
 # No point asks for it: gradients are checked against finite differences in it.
 FP64 = Precision(parameter_dtype="float64", compute_dtype="float64")
@@ -362,6 +362,51 @@ def record_documents(twin: Twin) -> Arrays:
     return arrays
 
 
+# Family, attention and objective whose samples of different lengths are padded.
+PADDED = [
+    ("gpt2", "fused", "classification"),
+    ("bert", "plain", "classification"),
+    ("llama", "fused", "classification"),
+    ("gpt2", "fused", "regression"),
+    ("gpt2", "fused", "token_classification"),
+]
+
+
+def record_labelled(twin: Twin) -> Arrays:
+    """Samples of different lengths padded in one batch, with other tokens in the padding, and each alone: `FAMILY/ATTENTION/OBJECTIVE/NAME`."""
+    arrays, random = {}, np.random.default_rng(3)
+    lengths, longest = np.array([3, 6, 1]), 6
+    tokens = random.integers(256, size=(3, longest)).astype(np.int32)
+    is_padding = np.arange(longest) >= lengths[:, None]
+    starts = np.where(is_padding, lengths[:, None], 0).astype(np.int32)
+    tags = np.where(is_padding, IGNORED, random.integers(3, size=tokens.shape)).astype(np.int32)
+    labels = {
+        "classification": np.arange(3, dtype=np.int32),
+        "regression": np.float32([0.5, -2, 1]),
+        "token_classification": tags,
+    }
+    for family, attention, objective in PADDED:
+        knobs = {"objective": objective, "num_classes": 3, "data": str(LABELLED_FILE), "family": family}
+        point = small_point(twin.framework, attention=attention, gradient_accumulation_steps=1, **knobs)
+        trainer, targets = twin.trainer(point, lively_weights(point), precision=FP64), labels[objective]
+        padded, name = np.where(is_padding, 0, tokens).astype(np.int32), f"{family}/{attention}/{objective}"
+        layout = Layout(starts=starts[None], weights=np.ones(1))
+        arrays[f"{name}/targets"], arrays[f"{name}/logits"] = targets, trainer.logits(padded, starts)
+        arrays[f"{name}/losses"] = trainer.evaluate(padded, targets, starts)
+        arrays[f"{name}/losses_of_other_padding"] = trainer.evaluate(tokens, targets, starts)
+        arrays[f"{name}/loss"] = np.array(trainer.forward(padded[None], targets[None], layout))
+        found = trainer.gradients(padded[None], targets[None], layout, loss_scale=1.0)
+        arrays |= {f"{name}/gradient/{key}": value for key, value in found.items()}
+        for row, length in enumerate(lengths):
+            own = targets[row : row + 1, :length] if targets.ndim > 1 else targets[row : row + 1]
+            alone = tokens[row : row + 1, :length], own, np.zeros((1, length), np.int32)
+            arrays[f"{name}/alone/{row}"] = trainer.evaluate(*alone)
+            inputs, wanted, begins = (part[None] for part in alone)
+            found = trainer.gradients(inputs, wanted, Layout(starts=begins, weights=np.ones(1)), loss_scale=1.0)
+            arrays |= {f"{name}/alone/{row}/gradient/{key}": value for key, value in found.items()}
+    return arrays
+
+
 def lay_out(
     documents: list[tuple[np.ndarray, np.ndarray, int]], length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -578,6 +623,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "documents.npz", **record_documents(twin))
     np.savez(folder / "prefixes.npz", **record_prefixes(twin))
     np.savez(folder / "frozen.npz", **record_frozen(twin))
+    np.savez(folder / "labelled.npz", **record_labelled(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))
     np.savez(folder / "chunks.npz", **record_chunks(twin))
     np.savez(folder / "padding.npz", **record_padding(twin))

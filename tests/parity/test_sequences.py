@@ -8,8 +8,8 @@ import pytest
 from hvbench.parity.norms import relative_error
 from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
-from tests.parity.alone import DOCUMENT_LENGTHS
-from tests.parity.points import INPUTS, SEQUENCES, cut_point, split_point
+from tests.parity.alone import DOCUMENT_LENGTHS, PADDED
+from tests.parity.points import INPUTS, LABELLED, SEQUENCES, cut_point, labelled_point, split_point
 
 
 @pytest.mark.parametrize(("world_size", "knobs"), SEQUENCES, ids=str)
@@ -18,6 +18,40 @@ def test_twins_agree(traced, world_size, knobs):
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
     assert parity.is_proven
+
+
+@pytest.mark.parametrize(("world_size", "knobs"), LABELLED, ids=str)
+def test_twins_agree_on_labelled_texts_of_different_lengths(traced, world_size, knobs):
+    parity = compare_points(*(traced[labelled_point(framework, world_size, **knobs)] for framework in FRAMEWORKS))
+    assert parity.problem is None
+    assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
+    assert parity.is_proven
+
+
+@pytest.mark.parametrize("case", map("/".join, PADDED))
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_samples_alone(alone, framework, case):
+    """In float64: padding is masked in attention and in the mean over positions, whatever tokens it holds; every target counts once."""
+    numbers = alone[framework, "labelled"]
+    targets, logits = numbers[f"{case}/targets"], numbers[f"{case}/logits"]
+    weights = (targets >= 0).sum(axis=1) if targets.ndim > 1 else np.ones(3)
+    losses = np.concatenate([numbers[f"{case}/alone/{row}"] for row in range(3)])
+    assert numbers[f"{case}/losses"] == pytest.approx(losses, rel=1e-12)
+    assert numbers[f"{case}/losses_of_other_padding"] == pytest.approx(losses, rel=1e-12)
+    assert float(numbers[f"{case}/loss"]) == pytest.approx(np.average(losses, weights=weights), rel=1e-12)
+    if case.endswith("regression"):
+        assert losses == pytest.approx((logits[:, 0] - targets) ** 2, rel=1e-12)
+    else:
+        chosen = np.take_along_axis(logits, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+        each = (np.log(np.exp(logits).sum(axis=-1)) - chosen) * (targets >= 0)
+        assert losses == pytest.approx(each.reshape(3, -1).sum(axis=1) / weights, rel=1e-12)
+    prefix = f"{case}/gradient/"
+    names = [name.removeprefix(prefix) for name in numbers if name.startswith(prefix)]
+    assert len(names) > 8
+    for name in names:
+        of_samples = [numbers[f"{case}/alone/{row}/gradient/{name}"] for row in range(3)]
+        mean, found = np.average(of_samples, axis=0, weights=weights), numbers[prefix + name]
+        assert relative_error(mean, found) < 1e-11 or np.abs(found).max() < 1e-12, name
 
 
 @pytest.mark.parametrize(("split", "knobs"), INPUTS, ids=str)

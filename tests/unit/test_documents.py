@@ -146,7 +146,7 @@ def test_an_evaluation_counts_every_target_once_whatever_the_micro_batch_and_the
     for ranks, micro in ((1, 1), (1, 5), (2, 3)):
         point = make_point(folder, world_size=ranks, micro_batch_size=micro)
         parts = [
-            evaluate(Teller(), open_batches(point, folder, rank=rank).validation_batches(10_000), is_classifier=False)
+            evaluate(Teller(), open_batches(point, folder, rank=rank).validation_batches(10_000), point=point)
             for rank in range(ranks)
         ]
         assert sum(part.loss * part.targets for part in parts) / sum(part.targets for part in parts) == pytest.approx(

@@ -23,12 +23,13 @@ ALONE = {
     "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "optimizer", "learning_rate", "layer_lr_decay", "lr_scaling",
     "schedule", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "attention",
-    "warmup_steps", "steps", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
+    "warmup_steps", "steps", "epochs", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",
     "ceilings", "turns", "ablation_rounds", "profile_rounds", "precision_target", "timeout_seconds", "memory_limit_bytes",
 }  # fmt: skip
 CASES = [  # a field that is set, what it needs, and what gives it that
     ("evaluate_samples=32", "evaluate_every", "evaluate_every=5"),
     ("target_loss=5.0", "evaluate_every", "evaluate_every=5"),
+    ("keep_best=true", "evaluate_every", "evaluate_every=5"),
     ("patience=3", "evaluate_every", "evaluate_every=5"),
     ("stop_at_target=true", "target_loss", "target_loss=5.0 evaluate_every=5"),
     ("fresh_ceilings=true", "ceilings", "ceilings=true"),
@@ -41,10 +42,21 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("epsilon=1e-4", "optimizer adamw or adafactor or lamb", "optimizer=adafactor"),
     ("reference_batch_size=64", "lr_scaling linear or sqrt", "lr_scaling=sqrt"),
     ("schedule_steps=500", "schedule cosine or linear", "schedule=linear"),
+    ("plateau_factor=0.5", "schedule plateau", "schedule=plateau"),
+    ("plateau_patience=5", "schedule plateau", "schedule=plateau"),
     ("packing=false", "segmentation documents", "segmentation=documents"),
     ("input_workers=2", "input framework", "input=framework"),
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
-    ("num_classes=4", "objective classification", "objective=classification"),
+    ("text_field=body", "data that ends in .jsonl or .csv or .conll", "data=mine.csv objective=classification"),
+    ("second_text_field=answer", "data that ends in .jsonl or .csv or .conll", "data=mine.jsonl objective=classification"),
+    ("label_field=topic", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
+    ("split_seed=1", "data that ends in .jsonl or .csv or .conll", "data=mine.csv objective=classification"),
+    ("length_buckets=8", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
+    ("group_by_length=true", "data that ends in .jsonl or .csv or .conll", "data=mine.JSONL objective=classification"),
+    ("pretraining_data=mine.txt", "pretraining causal_lm or masked_lm", "objective=classification pretraining=masked_lm data=mine.csv"),
+    ("pretraining_learning_rate=1e-4", "pretraining causal_lm or masked_lm", "objective=classification pretraining=masked_lm"),
+    ("attention_mask=causal", "objective classification or token_classification or regression", "objective=classification"),
+    ("num_classes=4", "objective classification or token_classification", "objective=classification"),
     ("loss_chunk_tokens=64", "objective causal_lm or masked_lm", "objective=masked_lm"),
     ("activation=gelu_tanh", "family gpt2 or bert", "family=gpt2"),
     ("activation=relu", "family gpt2 or bert", "model=bert-tiny"),
@@ -66,6 +78,12 @@ WITHOUT = {
     "epsilon": "optimizer=sgd",
     "schedule_steps": "schedule=constant",
     "loss_chunk_tokens": "objective=classification",
+    "text_field": "objective=classification",
+    "second_text_field": "objective=classification",
+    "label_field": "data=mine.csv",
+    "split_seed": "objective=classification data=mine.txt",
+    "length_buckets": "data=mine.csv",
+    "group_by_length": "objective=classification",
 }
 
 
@@ -115,7 +133,9 @@ def test_every_knob_has_an_effect_alone_or_says_what_it_needs(model: type) -> No
         assert not knob.needs or name in tried, f"{name}: its need has no case"
         for need in knob.needs:
             field = model.model_fields[need.field]
-            known = choices_of(field) if kind_of(field) is Kind.CHOICE else (0, None, 1)
+            known = {Kind.CHOICE: choices_of(field), Kind.TEXT: ("stdlib", "mine.jsonl")}.get(
+                kind_of(field), (0, None, 1)
+            )
             assert {bool(need.holds(value)) for value in known} == {True, False}, "it can be met, and missed"
 
 

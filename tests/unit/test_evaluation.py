@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hvbench.analysis.frame.frames import evaluation_frame, point_frame
 from hvbench.frameworks.contract import StepResult
+from hvbench.records.record import LabelCounts
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
 from hvbench.training.evaluation import mean_over_ranks
@@ -204,6 +205,13 @@ ENDS = {  # column that says end, first, last or peak -> what it is of the launc
     "final_loss": 1.5,  # a tenth of twelve timed steps is one: the ranks' mean at the last
     "final_validation_loss": 0.75,
     "final_validation_accuracy": 0.5,
+    "final_validation_perplexity": math.exp(0.75),
+    # Of both ranks: 2 and 4 hits of 4 and 6 predictions, 6 and 4 occurrences.
+    "final_validation_precision": (2 / 4 + 4 / 6) / 2,
+    "final_validation_recall": (2 / 6 + 4 / 4) / 2,
+    "final_validation_f1": (4 / 10 + 8 / 10) / 2,
+    "final_validation_f1_micro": 12 / 20,
+    "final_validation_matthews": (6 * 10 - 48) / 48,
     "evaluated_steps": 13,
     "peak_rss_bytes": 700,
     "timed_steps": 12,
@@ -214,7 +222,13 @@ def test_columns_named_after_an_end_are_of_that_end() -> None:
     seconds = [[8.0, 4.0, *[2.0] * 11], [9.0, 3.0, *[1.0] * 11]]
     losses = [[5.0] * 12 + [1.0], [5.0] * 12 + [2.0]]
     marks = [(0, 9.0, 0.1), (10, 0.5, 0.9), (13, 0.75, 0.5)]
-    evaluations = [make_evaluation(step, loss).model_copy(update={"accuracy": share}) for step, loss, share in marks]
+    counts = LabelCounts(hits=[1, 2], predictions=[2, 3], occurrences=[3, 2])
+    evaluations = [
+        make_evaluation(step, loss).model_copy(
+            update={"accuracy": share, "label_counts": counts if step == 13 else None}
+        )
+        for step, loss, share in marks
+    ]
     ranks = [
         make_rank(
             rank,
@@ -226,6 +240,8 @@ def test_columns_named_after_an_end_are_of_that_end() -> None:
         for rank in range(2)
     ]
     row = point_frame([make_record(ranks, micro_batch_size=1, warmup_steps=1)]).iloc[0]
-    assert {name: row[name] for name in ENDS} == ENDS
+    assert {name: row[name] for name in ENDS} == pytest.approx(ENDS)
     named = [name for name in row.index if name.split("_")[0] in ("first", "final", "last", "peak", "best", "total")]
-    assert set(named) - set(ENDS) == {"peak_device_memory_bytes"}, "a new one is worked out here"
+    assert set(named) - set(ENDS) == {"peak_device_memory_bytes", "final_validation_pearson"}, (
+        "a new one is worked out here"
+    )

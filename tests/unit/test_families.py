@@ -70,7 +70,7 @@ def test_a_size_that_is_written_out_names_the_point_that_it_would_have_anyhow() 
         ),
         (
             {"model": "bert-tiny", "objective": "causal_lm"},
-            "family bert shows every position all others, the next token among them: objective must be masked_lm or classification",
+            "family bert shows every position all others, the next token among them: objective must be masked_lm or classification or token_classification or regression",
         ),
         (
             {"model": "bert-tiny", "objective": "classification", "pretraining": "causal_lm"},

@@ -165,8 +165,9 @@ MAY_IMPORT = {
         "training.memory",
         "training.evaluation",
         "training.flops",
+        "training.metrics",
         "training.schedule",
-    ],  # the estimate beside, one mean, what a mask hides, one count of tokens
+    ],  # the estimate beside, one mean, what a mask hides, metrics of labels, one count of tokens
     "hvbench.tracking": ["errors", "records", "analysis.frame"],
     "hvbench.comparison.gate.look": ["analysis.stats.moderated", "analysis.stats.ratios"],
     "hvbench.comparison.gate.rule": ["analysis.stats.ratios", "comparison.gate.look"],
@@ -285,6 +286,10 @@ READ_FILES_BY_NATURE = {
             "files",
             "text",
             "packages",
+            "labelled.rows",
+            "labelled.formats",
+            "labelled.corpus",
+            "labelled.snippets",
             "checkpoints",
             "tokenizer_file",
             "huggingface.export",
@@ -523,7 +528,7 @@ UNITS = r"(seconds|bytes|tokens|samples|steps|flops|cores|ticks)"
 WITH_UNIT = re.compile(rf"(\w+_)?{UNITS}(_per_(second|step|token|rank))?")
 # Numbers that count or place something, or that have no unit; the name says which.
 UNITLESS = {
-    "ablation_rounds", "profile_rounds", "precision_target", "patience",  # counts of rounds, a fraction, a count of evaluations
+    "ablation_rounds", "profile_rounds", "precision_target", "patience", "epochs",  # counts of rounds, a fraction, a count of evaluations
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
     "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "trained_parameters", "parameters_in_flops", "targets",  # how many

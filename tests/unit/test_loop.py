@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hvbench.frameworks.contract import GradientNorms, StepResult
@@ -50,6 +51,20 @@ def test_every_kind_of_an_ablation_has_the_masks_of_the_step_before_it_and_train
     assert set(scribe.looked_at[2 : scribe.looked_at.index(third)]) == {second}
     assert set(scribe.looked_at[scribe.looked_at.index(third) :]) == {third}
     assert scribe.passes == 9
+
+
+def test_a_step_of_each_shape_is_taken_and_taken_back_before_the_clock_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    scribe, loaded = Scribe(), []
+    loop = make_loop(scribe, steps=2)
+    batch = loop.batches.train_batch(0)
+    monkeypatch.setattr(scribe, "state", lambda: {"passes": np.array(scribe.passes)}, raising=False)
+    monkeypatch.setattr(scribe, "load_state", lambda state: loaded.append(int(state["passes"])), raising=False)
+    for shapes, taken in (([], 0), ([batch], 0), ([batch, batch, batch], 3)):
+        monkeypatch.setattr(loop.batches, "rehearsals", lambda shapes=shapes: iter(shapes))
+        before = scribe.passes
+        loop.start()
+        assert scribe.passes - before == taken and loaded == [before] * (taken > 0)
+    assert loop.step == 0 and loop.samples.loss == []
 
 
 # The clock

@@ -116,7 +116,7 @@ def test_a_point_may_use_fewer_ranks_than_were_launched() -> None:
         (
             {"segmentation": "overlap", "objective": "classification"},
             2,
-            "segmentation overlap is for language models: a classifier's samples are pieces of one package",
+            "segmentation overlap is for language models: samples with labels are texts of their own, or pieces of one package",
         ),
         (
             {"segmentation": "documents", "data": "synthetic"},

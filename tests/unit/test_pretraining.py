@@ -17,7 +17,7 @@ from hvbench.launch.coordinator import OnProgress
 from hvbench.launch.requests import PretrainRequest
 from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskEnd
 from hvbench.plan.jobs import Job
-from hvbench.plan.skip import is_installed
+from hvbench.plan.skip import is_installed, reason_to_skip
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -123,6 +123,25 @@ def test_all_points_that_mean_the_same_pretraining_share_it(
     assert [(each.point.framework, each.point.objective, each.point.seed) for each in found] == trained
     assert len({each.path for each in found}) == len({each.name for each in found}) == len(found)
     assert all(each.point.gemm == Point.model_fields["gemm"].default for each in found)
+
+
+def test_what_a_classifier_sees_may_differ_from_what_its_pretraining_saw() -> None:
+    """So that either can be changed alone; the pretraining is the same."""
+    masks = {
+        (mask, learned): vary(attention_mask=mask, pretraining=learned).is_causal
+        for mask in ("auto", "causal", "none")
+        for learned in ("none", "causal_lm", "masked_lm")
+    }
+    assert [key for key, is_causal in masks.items() if is_causal] == [
+        ("auto", "causal_lm"),
+        *(("causal", learned) for learned in ("none", "causal_lm", "masked_lm")),
+    ]
+    assert pretraining_name(vary(attention_mask="causal")) == pretraining_name(POINT)
+    assert not pretraining_point(vary(attention_mask="causal")).is_causal
+    folder = vary(pretraining="none", initial_weights="x")
+    assert folder.is_causal and not folder.model_copy(update={"attention_mask": "none"}).is_causal
+    bert = Point(model="bert-tiny", objective="classification", attention_mask="causal", world_size=1)
+    assert reason_to_skip(bert, world_size=1) == "attention_mask causal: family bert shows every position all others"
 
 
 @pytest.mark.parametrize(

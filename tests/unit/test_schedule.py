@@ -97,7 +97,7 @@ def test_without_warm_up_the_inverse_square_root_is_that_of_the_step_number() ->
     assert rates == pytest.approx([6.0, 3.0, 2.0])
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "inverse_sqrt"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "inverse_sqrt", "plateau"])
 def test_all_schedules_share_their_warm_up(schedule: str) -> None:
     rates = [
         learning_rate_at(step, peak=5.0, schedule=schedule, lr_warmup_steps=4, schedule_steps=50) for step in range(5)

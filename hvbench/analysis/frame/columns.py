@@ -23,6 +23,7 @@ from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.spec.knob import Kind, kind_of, knobs_of
 from hvbench.spec.point import Point
 from hvbench.training.flops import hidden_flops_per_token, recomputed_flops_per_token
+from hvbench.training.metrics import perplexity
 
 DTYPES = {"str": "str", "int": "Int64", "float": "float64", "bool": "boolean"}
 
@@ -40,6 +41,15 @@ def tokens_per_step(samples: LaunchSamples) -> int | None:
         return samples.record.model.tokens_per_step
     timed = None if samples.step_tokens is None else samples.step_tokens[samples.record.warmup_steps :]
     return int(timed[0]) if timed is not None and (timed == timed[0]).all() else None
+
+
+def padding_share(samples: LaunchSamples) -> float | None:
+    """Padding of the timed steps over all ranks / positions, tokens and padding; missing where rows hold no padding."""
+    if samples.record.is_script or not samples.record.ranks or not samples.record.ranks[0].step_padding_tokens:
+        return None
+    first = samples.record.warmup_steps
+    padding = sum(samples.record.ranks[0].step_padding_tokens[first : first + samples.slowest.size])
+    return padding / (padding + int(samples.step_tokens[first:].sum()))
 
 
 def elapsed_seconds(samples: LaunchSamples) -> float:
@@ -106,6 +116,34 @@ def final_loss(samples: LaunchSamples) -> float | None:
 def final_validation_loss(samples: LaunchSamples) -> float | None:
     """Loss of the evaluation after the last step, over all ranks' samples; missing where the last one came earlier."""
     return samples.at_end.validation_loss if samples.at_end else None
+
+
+def validation_perplexity(samples: LaunchSamples) -> float | None:
+    """exp of the loss of the evaluation after the last step; missing where labels are predicted, and of a script."""
+    if samples.record.is_script or samples.record.point.predicts_labels or not samples.at_end:
+        return None
+    return perplexity(samples.at_end.validation_loss)
+
+
+# Name -> what it is, of `hvbench.analysis.frame.samples.label_metrics`; formulas and sources: `hvbench.training.metrics`.
+LABEL_METRICS = {
+    "precision": "precision of labels, the mean over classes (macro)",
+    "recall": "recall, likewise",
+    "f1": "F1, likewise",
+    "f1_micro": "F1 of all classes' counts together (micro), which is the accuracy",
+    "matthews": "Matthews' correlation coefficient of any number of classes",
+    "pearson": "Pearson's correlation of numbers; missing where either side is constant",
+}
+
+
+def of_labels(name: str, samples: LaunchSamples) -> float | None:
+    """One metric of labels, of the evaluation after the last step."""
+    return samples.at_end.metrics.get(name) if samples.at_end else None
+
+
+def of_test(name: str, samples: LaunchSamples) -> float | None:
+    """One metric of labels, of the test split."""
+    return samples.test.metrics.get(name) if samples.test else None
 
 
 def evaluated_tokens(samples: LaunchSamples) -> int | None:
@@ -233,6 +271,8 @@ POINT_COLUMNS: tuple[Column, ...] = (
            tokens_per_second),
     Column("tokens_per_second_per_rank", "float", "tokens/s", "the same / ranks",
            tokens_per_second_per_rank),
+    Column("padding_share", "float", "1", "of the timed steps' positions; padding is no token. Missing where rows hold none",
+           padding_share),
     Column("elapsed_seconds", "float", "s", "timed steps alone: the largest of the ranks' own sums",
            elapsed_seconds),
     Column("slowest_rank", "int", "", "the rank with that sum",
@@ -326,8 +366,17 @@ POINT_COLUMNS: tuple[Column, ...] = (
            loss_digest),
     Column("final_validation_loss", "float", "nats/token", "evaluation after the last step, all ranks' samples",
            final_validation_loss),
-    Column("final_validation_accuracy", "float", "1", "the same, share of samples, or pairs of texts, whose class was named",
+    Column("final_validation_accuracy", "float", "1", "the same, share of samples, or pairs of texts, whose class, or words whose tag, was named",
            lambda s: s.at_end.accuracy if s.at_end else None),
+    Column("final_validation_perplexity", "float", "1", "exp of final_validation_loss, of a language model",
+           validation_perplexity),
+    *(Column(f"final_validation_{name}", "float", "1", f"the same evaluation: {meaning}", partial(of_labels, name))
+      for name, meaning in LABEL_METRICS.items()),
+    Column("test_loss", "float", "nats/token", "of the test split, read once after the last step",
+           lambda s: s.test.validation_loss if s.test else None),
+    Column("test_accuracy", "float", "1", "the same, share of samples whose class, or words whose tag, was named",
+           lambda s: s.test.accuracy if s.test else None),
+    *(Column(f"test_{name}", "float", "1", f"the same: {meaning}", partial(of_test, name)) for name, meaning in LABEL_METRICS.items()),
     Column("evaluation_seconds", "float", "s", "slowest rank, all evaluations; not part of any step",
            targets.evaluation_seconds),
     Column("target", "str", "", "`reached`, or `not reached` as by all that ended otherwise than in `ok`; missing where none was set",

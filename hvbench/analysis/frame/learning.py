@@ -18,7 +18,9 @@ from hvbench.analysis.frame.crossing import meet
 from hvbench.analysis.frame.run import Run
 
 # Where these differ a loss means something else, such as nats per class instead of nats per token.
-MEANING_OF_LOSS = ("objective", "num_classes", "vocab_size", "data", "encoding")
+MEANING_OF_LOSS = (
+    "objective", "num_classes", "vocab_size", "data", "encoding", "text_field", "second_text_field", "label_field", "split_seed",
+)  # fmt: skip
 GAVE_UP = "gave up"
 
 

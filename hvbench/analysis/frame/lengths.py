@@ -6,12 +6,19 @@ import numpy as np
 
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.training.flops import attention_flops_per_token
-from hvbench.training.schedule import sequence_length_at
+from hvbench.training.schedule import samples_before, sequence_length_at
 
 
 def timed_length(samples: LaunchSamples) -> float:
-    """Tokens of a sample, the mean over the tokens of the timed steps: sequence_length, unless samples still grew."""
+    """Tokens of a sample, the mean over the tokens of the timed steps: sequence_length, unless samples still grew.
+
+    Of labelled texts, which have their own lengths, the mean over samples: a record does not say each one's.
+    """
     record, point = samples.record, samples.record.point
+    if point.has_label_file:
+        tokens, first = samples.step_tokens[record.warmup_steps :], record.ranks[0].first_step + record.warmup_steps
+        count = samples_before(point, first + len(tokens)) - samples_before(point, first)
+        return float(tokens.sum() / count)
     if not point.length_warmup_steps:
         return point.sequence_length
     tokens, first = samples.step_tokens[record.warmup_steps :], record.ranks[0].first_step + record.warmup_steps

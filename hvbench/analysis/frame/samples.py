@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,12 +13,13 @@ from hvbench.analysis.frame import memory
 from hvbench.analysis.frame.breakdown import break_down
 from hvbench.analysis.frame.elapsed import slowest_rank
 from hvbench.records.environment import native_fact
-from hvbench.records.record import RankSamples, Record
+from hvbench.records.record import Evaluation, RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.script import ScriptPoint
 from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.memory import MemoryEstimate
+from hvbench.training.metrics import ClassCounts, Moments, add_counts, add_moments
 from hvbench.training.schedule import tokens_of_step
 
 
@@ -32,6 +33,8 @@ class Evaluated:
     evaluation_seconds: float
     training_seconds: float
     accuracy: float | None = None
+    counts: ClassCounts | None = None  # of classes and tags
+    metrics: dict[str, float] = field(default_factory=dict)  # of labels, by name: `label_metrics`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,11 @@ class LaunchSamples:
         return last if last and last.step == self.step_seconds.shape[1] else None
 
     @cached_property
+    def test(self) -> Evaluated | None:
+        """The evaluation of the test split; None where there is none."""
+        return evaluation_of_test(self.record)
+
+    @cached_property
     def reached(self) -> Evaluated | None:
         """The first evaluation at or under the target loss."""
         target = self.record.measure.target_loss
@@ -125,20 +133,53 @@ def evaluations_of(record: Record) -> list[Evaluated]:
     by_rank = [{one.step: one for one in rank.evaluations} for rank in ranks]
     merged = []
     for step in sorted(set.intersection(*map(set, by_rank))) if by_rank else []:
-        parts = [evaluations[step] for evaluations in by_rank]
-        counts = [part.samples if part.targets is None else part.targets for part in parts]
-        accuracy = mean_over_ranks([part.accuracy for part in parts], samples=counts)
-        merged.append(
-            Evaluated(
-                step=step,
-                validation_loss=mean_over_ranks([part.loss for part in parts], samples=counts),
-                samples=sum(part.samples for part in parts),
-                evaluation_seconds=max(part.seconds for part in parts),
-                training_seconds=max(part.training_seconds for part in parts),
-                accuracy=None if math.isnan(accuracy) else accuracy,
-            )
-        )
+        merged.append(merge_evaluations([evaluations[step] for evaluations in by_rank]))
     return merged
+
+
+def evaluation_of_test(record: Record) -> Evaluated | None:
+    """The evaluation of the test split over all ranks; None where there is none."""
+    parts = [rank.test for rank in record.ranks]
+    return None if not parts or None in parts else merge_evaluations(parts)
+
+
+def merge_evaluations(parts: Sequence[Evaluation]) -> Evaluated:
+    """One evaluation from those of all ranks: means weighted by their targets, the slowest rank's seconds."""
+    counts = [part.samples if part.targets is None else part.targets for part in parts]
+    accuracy = mean_over_ranks([part.accuracy for part in parts], samples=counts)
+    return Evaluated(
+        step=parts[0].step,
+        validation_loss=mean_over_ranks([part.loss for part in parts], samples=counts),
+        samples=sum(part.samples for part in parts),
+        evaluation_seconds=max(part.seconds for part in parts),
+        training_seconds=max(part.training_seconds for part in parts),
+        accuracy=None if math.isnan(accuracy) else accuracy,
+        counts=join_counts(parts),
+        metrics=label_metrics(parts),
+    )
+
+
+def join_counts(parts: Sequence[Evaluation]) -> ClassCounts | None:
+    """The counts of all ranks; None where they have none, or of different classes."""
+    if not all(part.label_counts for part in parts) or len({len(part.label_counts.hits) for part in parts}) > 1:
+        return None
+    return add_counts(ClassCounts(**{name: np.array(values) for name, values in part.label_counts}) for part in parts)
+
+
+def label_metrics(parts: Sequence[Evaluation]) -> dict[str, float]:
+    """Metrics of labels over all ranks, by the names that columns end in; none of a language model."""
+    found = join_counts(parts)
+    if found is not None:
+        return {
+            "precision": found.macro(found.precisions),
+            "recall": found.macro(found.recalls),
+            "f1": found.macro(found.f1s),
+            "f1_micro": found.micro_f1,
+            "matthews": found.matthews,
+        }
+    if all(part.label_moments for part in parts):
+        return {"pearson": add_moments([Moments(**dict(part.label_moments)) for part in parts]).pearson}
+    return {}
 
 
 def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray | None:

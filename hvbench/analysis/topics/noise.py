@@ -57,7 +57,7 @@ def noise_tables(run: Run) -> list[Table]:
         ),
         columns=COLUMNS,
         is_wanted=lambda record: id(record) in looks,
-        fill=fill,
+        fill=lambda same: [fill(same)],
     )
     return [tabulate_records(run, layout)]
 

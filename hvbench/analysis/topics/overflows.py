@@ -98,7 +98,7 @@ LAYOUT = RecordLayout(
         Column(header="loss scale", is_number=False),
     ),
     is_wanted=uses_loss_scale,
-    fill=show_overflows,
+    fill=lambda same: [show_overflows(same)],
 )
 
 

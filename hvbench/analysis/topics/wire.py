@@ -82,7 +82,7 @@ LAYOUT = RecordLayout(
         Column(header="underflow (% of the norm)"),
     ),
     is_wanted=was_looked_at,
-    fill=show_losses,
+    fill=lambda same: [show_losses(same)],
 )
 
 

@@ -36,9 +36,9 @@ from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.script import ScriptPoint, show_variables
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
-from hvbench.sweep.prepare import require_script_folder
+from hvbench.sweep.epochs import resolve_epochs
+from hvbench.sweep.prepare import check_texts, require_script_folder
 from hvbench.sweep.pretraining import Pretraining, find_pretrainings
-from hvbench.training import text
 
 MAX_ROWS = 60  # of the table, unless all are asked for
 MAX_NAMES = 3  # of points that are skipped for one reason
@@ -64,8 +64,8 @@ def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> s
     require_horovod_settings(is_launched=context.launcher != "none")
     points = suite.points()
     require_script_folder(suite)
-    texts = dict.fromkeys((point.data, point.encoding) for point in points if isinstance(point, Point))
-    losses = list(filter(None, (text.check(source, encoding=encoding) for source, encoding in texts)))
+    losses = check_texts([point for point in points if isinstance(point, Point)])
+    suite = resolve_epochs(suite, points, world_size=context.size, say=losses.append)
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
     if suite.search:

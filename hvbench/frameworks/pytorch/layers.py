@@ -73,6 +73,17 @@ def multiply_by_rows(x: torch.Tensor, weight: torch.Tensor, *, gemm: str) -> tor
     return _OneDnnLinear.apply(x, weight.t(), None) if gemm == "onednn" else x @ weight.t()
 
 
+def mean_of_tokens(x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """The mean [B, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
+
+    None: all positions.
+    """
+    if starts is None:
+        return x.mean(dim=1)
+    counts = (starts == 0).to(x.dtype)
+    return (x * counts[:, :, None]).sum(dim=1) / counts.sum(dim=1, keepdim=True)
+
+
 class _OneDnnLinear(torch.autograd.Function):
     """x [..., in], weight [in, out], bias [out] or None -> [..., out], with oneDNN's products forward and backward.
 

@@ -45,7 +45,7 @@ class Model(AdaptedLayers):
     def logits(
         self, inputs: torch.Tensor, *, starts: torch.Tensor | None = None, seed: Seed | None = None
     ) -> torch.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
+        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
 
         `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
         """
@@ -59,7 +59,7 @@ class Model(AdaptedLayers):
         starts: torch.Tensor | None = None,
         seed: Seed | None = None,
     ) -> torch.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B].
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]; squared error of numbers [B].
 
         Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
         """
@@ -68,9 +68,11 @@ class Model(AdaptedLayers):
     def sample_losses(
         self, inputs: torch.Tensor, targets: torch.Tensor, *, starts: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
+        """Mean cross-entropy, or squared error, [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
         targets = _hide_class(targets) if self.point.judges_pairs else targets
         x, rows, flat = self._features(inputs, starts, 0.0), len(targets), targets.reshape(-1)
+        if self.point.is_regression:
+            return (self._project(x)[:, 0] - flat.to(self.parameter_dtype)).square()
         chunk = self.loss_chunk or len(flat)
         parts = zip(x.flatten(end_dim=-2).split(chunk), flat.split(chunk), strict=True)
         losses = [F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts]
@@ -93,13 +95,15 @@ class Model(AdaptedLayers):
     ) -> torch.Tensor:
         x = self._encode(inputs, starts, rate)
         if not self.point.judges_pairs:
-            return self._mean_cross_entropy(self._read(x, rate), targets)
+            return self._mean_cross_entropy(self._read(x, starts, rate), targets)
         classes = F.cross_entropy(self._judge(x), targets[:, 0])
-        return self._mean_cross_entropy(self._read(x, rate), _hide_class(targets)) + classes
+        return self._mean_cross_entropy(self._read(x, starts, rate), _hide_class(targets)) + classes
 
     def _mean_cross_entropy(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Of what `_features` yields against targets [B, T] or [B]."""
+        """Of what `_features` yields against targets [B, T] or [B]; of numbers [B] the mean squared error."""
         targets = targets.reshape(-1)
+        if self.point.is_regression:
+            return F.mse_loss(self._project(x)[:, 0], targets.to(self.parameter_dtype))
         if not self.loss_chunk:
             return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
         bias = self.parameters.get("output.bias")
@@ -110,7 +114,7 @@ class Model(AdaptedLayers):
 
     def _features(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
-        return self._read(self._encode(inputs, starts, rate), rate)
+        return self._read(self._encode(inputs, starts, rate), starts, rate)
 
     def _encode(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
@@ -127,20 +131,21 @@ class Model(AdaptedLayers):
             x = self._block(x, layer, rate, documents, rotation)
         return x
 
-    def _read(self, x: torch.Tensor, rate: float) -> torch.Tensor:
+    def _read(self, x: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """What `_encode` yields -> what `_features` does."""
-        if self.point.is_classifier:
-            x = self.family.pool(self, x)
-            return F.dropout(x, rate) if self.traits.has_heads else x
-        return self.round(self.family.finish(self, x))
+        if self.point.labels_samples:
+            x = self.family.pool(self, x, starts)
+        else:
+            x = self.round(self.family.finish(self, x))
+        return F.dropout(x, rate) if self.point.predicts_labels and self.traits.has_heads else x
 
     def _judge(self, x: torch.Tensor) -> torch.Tensor:
         """What `_encode` yields -> logits [B, 2] of a pair's class."""
-        return self.linear(self.family.pool(self, x), "next_sentence").to(self.parameter_dtype)
+        return self.linear(self.family.pool(self, x, None), "next_sentence").to(self.parameter_dtype)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""
-        if self.point.is_classifier:
+        if self.point.predicts_labels:
             return self.linear(x, "classifier").to(self.parameter_dtype)
         logits = multiply_by_rows(x, self._output_embedding(), gemm=self.point.gemm)
         if self.padding:

@@ -183,7 +183,7 @@ class Trainer:
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         with torch.no_grad():
-            tensors = self._tokens(inputs), self._tokens(targets)
+            tensors = self._tokens(inputs), self._targets(targets)
             return self.model.sample_losses(*tensors, starts=self._starts(starts)).cpu().numpy()
 
     def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
@@ -276,7 +276,7 @@ class Trainer:
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[tuple[Any, ...]]:
         """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None."""
-        tensors = zip(self._tokens(inputs), self._tokens(targets), strict=True)
+        tensors = zip(self._tokens(inputs), self._targets(targets), strict=True)
         if layout is None:
             return [(1.0, *pair, None) for pair in tensors]
         return [
@@ -292,6 +292,12 @@ class Trainer:
 
     def _dropout_seed(self, index: int) -> Seed | None:
         return dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index)
+
+    def _targets(self, targets: np.ndarray) -> torch.Tensor:
+        """Tokens or classes as indices, numbers as they are."""
+        if targets.dtype.kind == "f":
+            return torch.from_numpy(targets).to(self.device, non_blocking=True)
+        return self._tokens(targets)
 
     def _tokens(self, tokens: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(tokens).long().to(self.device, non_blocking=True)

@@ -107,6 +107,17 @@ def multiply_by_rows(x: tf.Tensor, weight: tf.Tensor, *, gemm: str) -> tf.Tensor
     return tf.reshape(product, (*x.shape[:-1], product.shape[-1]))
 
 
+def mean_of_tokens(x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+    """The mean [B, 1, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
+
+    None: all positions.
+    """
+    if starts is None:
+        return tf.reduce_mean(x, axis=1, keepdims=True)
+    counts = tf.cast(starts == 0, x.dtype)[:, :, None]
+    return tf.reduce_sum(x * counts, axis=1, keepdims=True) / tf.reduce_sum(counts, axis=1, keepdims=True)
+
+
 def _sum_rows(x: tf.Tensor) -> tf.Tensor:
     """The sum over all but the last dimension: [..., W] -> [W], of rows and then of their sums, √N of N at a time.
 

@@ -36,7 +36,7 @@ class Model(AdaptedLayers):
         self.loss_chunk = loss_chunk(point, device=device)
 
     def logits(self, inputs: tf.Tensor, *, starts: tf.Tensor | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
+        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
 
         `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
         """
@@ -50,23 +50,27 @@ class Model(AdaptedLayers):
         starts: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B].
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]; squared error of numbers [B].
 
         Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
         """
         drop = _Dropout(self.point.dropout, seed)
         x = self._encode(inputs, starts, drop)
         if not self.point.judges_pairs:
-            return self._mean_cross_entropy(self._read(x, drop), targets, starts)
+            return self._mean_cross_entropy(self._read(x, starts, drop), targets, starts)
         classes = tf.nn.sparse_softmax_cross_entropy_with_logits(targets[:, 0], self._judge(x))
-        return self._mean_cross_entropy(self._read(x, drop), _hide_class(targets), starts) + tf.reduce_mean(classes)
+        return self._mean_cross_entropy(self._read(x, starts, drop), _hide_class(targets), starts) + tf.reduce_mean(
+            classes
+        )
 
     def _mean_cross_entropy(self, x: tf.Tensor, targets: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-        """Of what `_features` yields against targets [B, T] or [B]."""
+        """Of what `_features` yields against targets [B, T] or [B]; of numbers [B] the mean squared error."""
         if self.loss_chunk:
             chunked = _with_gradient(self._chunked_cross_entropy)
             return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)), *self._output_bias())
         logits = self._project(x)
+        if self.point.is_regression:
+            return tf.reduce_mean(tf.square(logits[:, 0] - tf.cast(targets, logits.dtype)))
         if not self.point.hides_tokens and starts is None:
             return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
@@ -74,9 +78,12 @@ class Model(AdaptedLayers):
         return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
 
     def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, *, starts: tf.Tensor | None = None) -> tf.Tensor:
-        """Mean cross-entropy [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
+        """Mean cross-entropy, or squared error, [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
         targets = _hide_class(targets) if self.point.judges_pairs else targets
         x, rows, flat = self._features(inputs, starts, None), targets.shape[0], tf.reshape(targets, (-1,))
+        if self.point.is_regression:
+            predicted = self._project(x)[:, 0]
+            return tf.square(predicted - tf.cast(flat, predicted.dtype))
         losses: list[tf.Tensor] = []
         for start, end in self._chunks(flat.shape[0]):
             with tf.control_dependencies(losses[-1:]):  # one after the other, as memory should be used
@@ -95,7 +102,7 @@ class Model(AdaptedLayers):
     def _features(self, inputs: tf.Tensor, starts: tf.Tensor | None, seed: tf.Tensor | None) -> tf.Tensor:
         """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, 1, W]."""
         drop = _Dropout(self.point.dropout, seed)
-        return self._read(self._encode(inputs, starts, drop), drop)
+        return self._read(self._encode(inputs, starts, drop), starts, drop)
 
     def _encode(self, inputs: tf.Tensor, starts: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
         """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
@@ -107,21 +114,23 @@ class Model(AdaptedLayers):
             x = self._block(x, layer, drop, documents, rotation)
         return x
 
-    def _read(self, x: tf.Tensor, drop: _Dropout) -> tf.Tensor:
+    def _read(self, x: tf.Tensor, starts: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
         """What `_encode` yields -> what `_features` does."""
-        if self.point.is_classifier:
-            x = self.family.pool(self, x)
-            return drop(x) if self.traits.has_heads else x
-        return self.round(self.family.finish(self, x))
+        if self.point.labels_samples:
+            x = self.family.pool(self, x, starts)
+        else:
+            x = self.round(self.family.finish(self, x))
+        return drop(x) if self.point.predicts_labels and self.traits.has_heads else x
 
     def _judge(self, x: tf.Tensor) -> tf.Tensor:
         """What `_encode` yields -> logits [B, 2] of a pair's class."""
-        return self.widen(self.linear(self.family.pool(self, x), "next_sentence"))[:, 0]
+        return self.widen(self.linear(self.family.pool(self, x, None), "next_sentence"))[:, 0]
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""
-        if self.point.is_classifier:
-            return self.widen(self.linear(x, "classifier"))[:, 0]
+        if self.point.predicts_labels:
+            values = self.widen(self.linear(x, "classifier"))
+            return values if self.point.is_tagger else values[:, 0]
         logits = multiply_by_rows(x, self._output_embedding(), gemm=self.point.gemm)
         if self.padding:
             logits = logits[..., : self.point.vocab_size]

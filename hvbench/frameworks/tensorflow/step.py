@@ -141,7 +141,7 @@ class Trainer:
         return loss, dict(zip(parameters, dense, strict=True))
 
     def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
-        starts = batch.starts if self.point.separates_documents else None
+        starts = batch.starts if self.point.has_layout else None
         seed = batch.seed if self.point.dropout else None
         loss = self.model.loss(batch.inputs, batch.targets, starts=starts, seed=seed)
         return loss / batch.count

@@ -18,9 +18,18 @@ from hvbench.training.adaptation import merge_low_rank
 from hvbench.training.corpus_cache import BYTE_VOCABULARY
 from hvbench.training.huggingface.families import family_of, value_of
 from hvbench.training.huggingface.folder import CONFIG, WEIGHTS
+from hvbench.training.labelled.corpus import read_labelled_vocabulary
+from hvbench.training.packages import prepare_text
 from hvbench.training.tokenizer_file import identify_tokenizer, read_bytes
 
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+
+
+def describe_difference(point: Point) -> str:
+    """What a model does that no class of transformers of its family does, in words that finish "no model that ..."."""
+    if point.is_classifier:
+        return "classifies by the mean over all positions"
+    return "predicts such labels" if point.predicts_labels else "sees what comes after"
 
 
 def require_exportable(point: Point) -> None:
@@ -28,7 +37,7 @@ def require_exportable(point: Point) -> None:
     if point.objective not in family_of(point).architectures:
         raise UsageError(
             f"objective {point.objective}: transformers has no {point.family} model that "
-            f"{'classifies by the mean over all positions' if point.is_classifier else 'sees what comes after'}; "
+            f"{describe_difference(point)}; "
             f"exported are models of objective {' or '.join(family_of(point).architectures)}"
         )
     if point.adaptation in ("adapter", "prefix"):
@@ -111,9 +120,13 @@ def describe_tokenizer(point: Point, environment: Mapping[str, Any]) -> str | No
         return make_byte_tokenizer()
     from tokenizers import Tokenizer, decoders
 
-    text = corpus.prepare(point.data, **point.tokenization)
+    text = prepare_text(point)
     _require_same(text.source, text.digest, environment.get("data_digest"))
-    tokenizer = Tokenizer.from_str(corpus.read_vocabulary(point.data, **point.tokenization))
+    if point.has_label_file:
+        vocabulary = read_labelled_vocabulary(point)
+    else:
+        vocabulary = corpus.read_vocabulary(point.data, **point.tokenization)
+    tokenizer = Tokenizer.from_str(vocabulary)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer.to_str()
 

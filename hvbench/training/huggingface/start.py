@@ -41,8 +41,8 @@ def check_weights(point: Point) -> str:
     lacking = family.stored(point).keys() - tensors.keys()
     if lacking:
         taken.append(f"{', '.join(sorted(lacking))}, which it lacks, from the seed")
-    if point.is_classifier:
-        taken.append("the classifier's own projection from the seed")
+    if point.predicts_labels:
+        taken.append("the labels' own projection from the seed")
     for name in special_names(point):
         special_token(name, point)
     return f"initial_weights: {', '.join(taken)}"

@@ -73,5 +73,10 @@ def multiply_by_rows(x: np.ndarray, weight: np.ndarray, *, gemm: str) -> np.ndar
     return multiply(x, weight, transposed="right", gemm=gemm)
 
 
+def mean_of_tokens(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+    """The mean (B, W) of x (B, T, W) over positions where `starts` (B, T) are 0; None: all of them."""
+    return x.mean(axis=1) if starts is None else np.average(x, axis=1, weights=(starts == 0)[:, :, None] + 0 * x)
+
+
 def _rows(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1, x.shape[-1])

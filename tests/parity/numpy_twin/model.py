@@ -103,7 +103,7 @@ class Model(AdaptedLayers):
 
     def _judge(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
         """What `_encode` yields -> logits (B, 2) of a pair's class."""
-        pooled, pool_backward = self.family.pool(self, x)
+        pooled, pool_backward = self.family.pool(self, x, None)
         logits, linear_backward = self.linear(pooled, "next_sentence")
         return logits, lambda d, gradients: pool_backward(linear_backward(d, gradients), gradients)
 

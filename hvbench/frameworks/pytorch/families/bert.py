@@ -25,11 +25,13 @@ def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> 
 
 
 def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
-    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling."""
+    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling; tags are projected without it."""
+    if layers.point.is_tagger:
+        return x
     return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
 
 
-def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
+def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
     """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, W]."""
     return torch.tanh(layers.widen(layers.linear(x[:, 0], "pooler")))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from hvbench.frameworks.pytorch.layers import Layers
+from hvbench.frameworks.pytorch.layers import Layers, mean_of_tokens
 
 _STRIP_ROWS = 512  # of a layer norm's gradients that are added one after the other
 
@@ -41,14 +41,14 @@ def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: torch.Tensor) -> torch.Tensor:
-    """The mean over positions of the last norm: [B, T, W] -> [B, W].
+def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    normal = F.layer_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon)
-    return normal.mean(dim=1) * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
+    normal = mean_of_tokens(F.layer_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon), starts)
+    return normal * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 
 def split_heads(

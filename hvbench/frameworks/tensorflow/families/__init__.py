@@ -4,7 +4,7 @@
     rotations     what positions turn queries and keys by, the same in all blocks; None: nothing
     norm          a norm of the residual stream [B, T, W] -> [B, T, W]
     finish        the residual stream behind the last block [B, T, W] -> what the output projection multiplies [B, T, W]
-    pool          the same -> what a classifier projects [B, 1, W]
+    pool          the same, padding left out -> what a classifier projects [B, 1, W]
     split_heads   the product of all queries, keys and values of a block -> each [B, H, T, Q], as they are attended with
     mlp           a block's second half, without its norm [B, T, W] -> [B, T, W]
 

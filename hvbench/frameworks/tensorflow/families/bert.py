@@ -25,11 +25,13 @@ def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Ten
 
 
 def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
-    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling."""
+    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling; tags are projected without it."""
+    if layers.point.is_tagger:
+        return x
     return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
     """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, 1, W]."""
     return tf.tanh(layers.widen(layers.linear(x[:, :1], "pooler")))
 

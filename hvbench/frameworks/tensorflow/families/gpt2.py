@@ -14,7 +14,7 @@ from functools import partial
 import tensorflow as tf
 
 from hvbench.frameworks.tensorflow.execution import _with_gradient
-from hvbench.frameworks.tensorflow.layers import Layers, _sum_rows
+from hvbench.frameworks.tensorflow.layers import Layers, _sum_rows, mean_of_tokens
 
 
 def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
@@ -42,14 +42,13 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
-    """The mean over positions of the last norm: [B, T, W] -> [B, 1, W].
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, 1, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    standardized = _with_gradient(partial(_standard, layers.traits.norm_epsilon))(x)
-    normal = tf.reduce_mean(standardized, axis=1, keepdims=True)
+    normal = mean_of_tokens(_with_gradient(partial(_standard, layers.traits.norm_epsilon))(x), starts)
     return normal * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import tensorflow as tf
 
 from hvbench.frameworks.tensorflow.execution import _with_gradient
-from hvbench.frameworks.tensorflow.layers import Layers, _sum_rows
+from hvbench.frameworks.tensorflow.layers import Layers, _sum_rows, mean_of_tokens
 
 
 def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
@@ -39,10 +39,10 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor) -> tf.Tensor:
-    """The mean over positions of the last norm: [B, T, W] -> [B, 1, W]; the gain comes after it, as in `gpt2.pool`."""
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, 1, W]; the gain comes after it, as in `gpt2.pool`."""
     standardized = _with_gradient(partial(_standard, layers.traits.norm_epsilon))(x)
-    return tf.reduce_mean(standardized, axis=1, keepdims=True) * layers.parameters["final_norm.gain"]
+    return mean_of_tokens(standardized, starts) * layers.parameters["final_norm.gain"]
 
 
 def split_heads(layers: Layers, qkv: tf.Tensor, rotation: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -50,7 +50,7 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     return normal, backward
 
 
-def pool(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
     """tanh of a linear layer of the first position (B, W)."""
     y, linear_backward = layers.linear(x[:, 0], "pooler")
     pooled = np.tanh(y)

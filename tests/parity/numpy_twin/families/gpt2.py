@@ -58,7 +58,7 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
     """numpy has no classifier."""
     raise ValueError("numpy predicts tokens only")
 

@@ -1,0 +1,70 @@
+"""Epochs are as many steps as their samples need, however the batch grows, or one line where the points differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hvbench.cli import run
+from hvbench.errors import UsageError
+from hvbench.spec.point import Point
+from hvbench.spec.suite import Suite, apply_overrides, parse_suite
+from hvbench.sweep.epochs import resolve_epochs, steps_of_epochs
+from hvbench.training.schedule import samples_before
+
+
+@pytest.mark.parametrize("epochs", [0.5, 1, 3])
+@pytest.mark.parametrize(("accumulation", "batch_warmup_steps"), [(1, 0), (3, 7), (4, 200)])
+def test_the_last_step_is_the_one_that_completes_the_epochs(epochs, accumulation, batch_warmup_steps) -> None:
+    sizes = {"micro_batch_size": 4, "gradient_accumulation_steps": accumulation, "world_size": 2}
+    point = Point(model="tiny", batch_warmup_steps=batch_warmup_steps, **sizes)
+    for samples in (100, 101, 128, 1000):
+        steps = steps_of_epochs(point, epochs, samples=samples)
+        assert samples_before(point, steps) >= epochs * samples > samples_before(point, steps - 1)
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """160 training rows and 20 of validation."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HVBENCH_CACHE", str(tmp_path / "cache"))
+    for split, count in (("train", 160), ("validation", 20)):
+        lines = [json.dumps({"text": f"text {number}", "label": number % 3}) for number in range(count)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    return tmp_path / "train.jsonl"
+
+
+def make_suite(words: str) -> Suite:
+    fixed = "objective=classification num_classes=3 data=train.jsonl model=tiny"
+    return apply_overrides(parse_suite("", name="run", where="hvbench run"), f"{fixed} {words}".split(), option="")
+
+
+def test_a_suite_gets_the_steps_of_its_epochs(rows: Path) -> None:
+    said: list[str] = []
+    suite = make_suite("epochs=2.5 warmup_steps=4 micro_batch_size=8,4")
+    for accumulated, expected in (("8", 50), ("4", 100)):
+        one = make_suite(f"epochs=2.5 warmup_steps=4 micro_batch_size={accumulated}")
+        resolved = resolve_epochs(one, one.points(), world_size=1, say=said.append)
+        assert (resolved.measure.warmup_steps, resolved.measure.steps) == (4, expected - 4)
+        again = resolve_epochs(resolved, resolved.points(), world_size=1, say=said.append)
+        assert again.measure == resolved.measure, "as a run that is resumed has it"
+    assert said[0] == "2.5 epochs of 160 training samples: 50 steps, 4 of them warm-up"
+    with pytest.raises(UsageError, match="epochs = 2.5: 50, 100 steps, for its points have different global batches"):
+        resolve_epochs(suite, suite.points(), world_size=1, say=said.append)
+    short = make_suite("epochs=0.01")
+    with pytest.raises(UsageError, match="1 steps, allowed: more than warmup_steps"):
+        resolve_epochs(short, short.points(), world_size=1, say=said.append)
+    assert resolve_epochs(make_suite("steps=7"), [], world_size=1, say=said.append).measure.steps == 7
+
+
+def test_a_plan_says_the_steps(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[point]\nobjective = "classification"\nnum_classes = 3\ndata = "train.jsonl"\nmodel = "tiny"\n'
+        '[axes]\nframework = ["pytorch", "tensorflow"]\n[measure]\nepochs = 3\n'
+    )
+    assert run(["plan", "mine.toml", "--np", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "3 epochs of 160 training samples: 60 steps, 3 of them warm-up" in shown
+    assert "3 warm-up and 57 timed steps each" in shown
