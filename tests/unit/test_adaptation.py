@@ -13,9 +13,11 @@ from hvbench.analysis.topics.adaptation.topic import adaptation_tables, compares
 from hvbench.spec.adaptation import ADAPTATIONS
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.point import Point
+from hvbench.spec.suite import choose_suite
 from hvbench.training.flops import attention_flops_per_token, model_facts
 from hvbench.training.memory import estimate_memory
 from hvbench.training.optimizers import state_shapes
+from hvbench.training.pretraining import pretraining_name
 from hvbench.training.products import linear_layers, model_products, total_flops
 from hvbench.training.weights import initial_weights, parameter_shapes, trained_shapes
 from tests.unit.sample_learning import make_learner, make_run
@@ -183,3 +185,11 @@ def test_what_another_beats_is_not_on_the_front(loss: float, seconds: float, fro
     (found,) = find_fronts(make_run(records, compares=["adaptation"]))
     assert {row["adaptation"] for row in found.rows} == front
     assert [(row["adaptation"], by["adaptation"]) for row, by in found.beaten] == [("full", "lora")] * (2 - len(front))
+
+
+@pytest.mark.parametrize("scale", [None, "base", "llama"])
+def test_all_ways_of_the_suite_start_from_the_same_weights(scale: str | None) -> None:
+    """Each has a learning rate of its own, and pretraining has its own."""
+    points = choose_suite("adaptation", scale=scale).points()
+    assert len({point.learning_rate for point in points}) > 2
+    assert len({pretraining_name(point) for point in points}) == 1
