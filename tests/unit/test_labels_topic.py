@@ -63,7 +63,9 @@ def test_without_a_test_split_its_columns_are_empty_and_numbers_have_a_correlati
     )
     evaluation = make_evaluation(3, 0.5).model_copy(update={"label_moments": moments})
     ranks = [make_rank(rank, step_seconds=[1.0] * 3, evaluations=[evaluation]) for rank in range(2)]
-    (table,) = label_tables(Run([make_record(ranks, objective="regression", data="x.csv")]))
+    run = Run([make_record(ranks, objective="regression", data="x.csv")])
+    assert not run.has_losses_in_nats and Run([make_record(ranks)]).has_losses_in_nats
+    (table,) = label_tables(run)
     found = read(table)
     assert found["validation Pearson"] == "0.500"
     assert not {"validation accuracy", "test Pearson"} & set(found), "of numbers, and without a test split"

@@ -87,6 +87,11 @@ class Run:
         return are_scripts(self.points)
 
     @cached_property
+    def has_losses_in_nats(self) -> bool:
+        """Whether its losses are cross-entropies: neither what scripts log, in a unit that nobody knows, nor squares of a label's unit."""
+        return not self.is_of_scripts and not (self.points["objective"] == "regression").any()
+
+    @cached_property
     def speed(self) -> Speed:
         """How speeds are told and compared: by tokens where every launch that was measured says how many it trained on."""
         measured = self.points[self.points[STEP].notna()]

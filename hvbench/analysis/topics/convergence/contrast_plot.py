@@ -40,7 +40,7 @@ def _draw_axis(run: Run, gaps: AxisGaps) -> Forest | None:
         rows = [_of_loss(name_choice(run, gap.one), loss) for gap, loss in by_loss]
         losses = [loss for _, loss in by_loss]
         forest = _draw_losses(f"contrast_loss_{plain_name(gaps.axis)}", title, f"against {base}", rows, losses)
-        if not run.is_of_scripts:
+        if run.has_losses_in_nats:
             return forest
         quantity = f"validation loss after as many {name_budget(run)}, against {base}"
         return replace(forest, unit="in loss", quantity=quantity)  # in which unit nobody knows

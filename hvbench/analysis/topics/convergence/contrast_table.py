@@ -71,7 +71,7 @@ def _make_table(run: Run, lines: list[Line]) -> Table:
         "choice",
         "against",
         "n",
-        f"difference of loss{'' if run.is_of_scripts else ' (nats)'}",
+        f"difference of loss{' (nats)' if run.has_losses_in_nats else ''}",
         INTERVAL,
         "of the loss (%)",
         f"{INTERVAL} (%)",

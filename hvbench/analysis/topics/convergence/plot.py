@@ -83,7 +83,7 @@ def plot_loss_curves(run: Run) -> Figure:
         if drawn.notna().any():
             margin = 0.05 * (drawn.max() - drawn.min()) + 0.01
             panels[0][0].set_ylim(min(drawn.min(), points["target_loss"].min()) - margin, drawn.max() + margin)
-        figure.supylabel("loss" if run.is_of_scripts else "loss (nats per token)")
+        figure.supylabel("loss (nats per token)" if run.has_losses_in_nats else "loss")
         frameworks = list_frameworks(points)
         several = (
             f"Do {'both' if len(frameworks) == 2 else 'the'} frameworks learn the same, and which gets there first?"

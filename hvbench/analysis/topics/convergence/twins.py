@@ -124,7 +124,11 @@ def describe_levels(run: Run) -> list[Sentence]:
         return []
     draft = Draft()
     parts = [_describe_level(draft, learner) for learner in learners]
-    return [draft.finish(NAME, f"Validation losses at the end, in nats: {join_names(parts)}.")]
+    return [
+        draft.finish(
+            NAME, f"Validation losses at the end{', in nats' if run.has_losses_in_nats else ''}: {join_names(parts)}."
+        )
+    ]
 
 
 def _describe_level(draft: Draft, learner: Learner) -> str:

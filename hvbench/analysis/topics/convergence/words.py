@@ -122,8 +122,8 @@ def describe_rounds(draft: Draft, price: Price, things: str, *, of: str = "") ->
 
 
 def unit_of(run: Run) -> str:
-    """The unit of a loss, to stand behind a number; in which a script states its loss, nobody knows."""
-    return "" if run.is_of_scripts else NATS
+    """The unit of a loss, to stand behind a number, where it is known."""
+    return NATS if run.has_losses_in_nats else ""
 
 
 def name_budget(run: Run) -> str:
