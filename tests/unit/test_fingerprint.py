@@ -59,7 +59,7 @@ def record_of(environment: dict[str, Any], **fields: Any) -> Record:
 def other_values() -> list[dict[str, Any]]:
     """A point's fields, each at another value than its default."""
     given = {
-        "data": "synthetic", "initial_checkpoint": "elsewhere", "initial_weights": "elsewhere", "world_size": 4, "fusion_threshold_bytes": 1024,
+        "data": "synthetic", "pretraining_data": "elsewhere", "initial_checkpoint": "elsewhere", "initial_weights": "elsewhere", "world_size": 4, "fusion_threshold_bytes": 1024,
         "cycle_time_seconds": 0.002, "link_bits_per_second": 10**8, "dropout": 0.1, "encoding": "latin-1",
     }  # fmt: skip
     found = []
