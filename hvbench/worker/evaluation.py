@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hvbench.frameworks.contract import Trainer
+from hvbench.records.record import finite_or_none
 from hvbench.spec.point import Point
 from hvbench.training.evaluation import ValidationBatch
 from hvbench.training.masking import IGNORED
@@ -66,3 +69,23 @@ def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Poi
         moments=add_moments(moments) if point.is_regression else None,
         pairs=pairs[0] / pairs[1] if pairs[1] else None,
     )
+
+
+def describe_evaluation(own: Evaluated, *, step: int) -> dict[str, Any]:
+    """Fields of `hvbench.records.record.Evaluation`, but for its times, of this rank's share after `step` steps."""
+    counts = own.counts and {name: values.tolist() for name, values in vars(own.counts).items()}
+    return {
+        "step": step,
+        "loss": None if own.loss is None else finite_or_none(own.loss),
+        "samples": own.samples,
+        "accuracy": own.accuracy,
+        "targets": own.targets,
+        "label_counts": counts,
+        "label_moments": own.moments and describe_moments(own.moments),
+    }
+
+
+def describe_moments(moments: Moments) -> dict[str, float] | None:
+    """Fields of `hvbench.records.record.LabelMoments`; None where a prediction is not finite."""
+    values = vars(moments)
+    return dict(values) if all(math.isfinite(value) for value in values.values()) else None

@@ -27,11 +27,10 @@ from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, load_chec
 from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
-from hvbench.training.metrics import Moments
 from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping, Plateau
 from hvbench.worker.energy import EnergyMeter
-from hvbench.worker.evaluation import Evaluated, evaluate
+from hvbench.worker.evaluation import describe_evaluation, evaluate
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
@@ -386,23 +385,3 @@ class Loop:
         # At least one step has been timed, and one is left: the last evaluation ends nothing early.
         if self.settings.warmup_steps < self.step < self.total_steps:
             self.samples.stopped_by = reason
-
-
-def describe_evaluation(own: Evaluated, *, step: int) -> dict[str, Any]:
-    """Fields of `hvbench.records.record.Evaluation`, but for its times, of this rank's share after `step` steps."""
-    counts = own.counts and {name: values.tolist() for name, values in vars(own.counts).items()}
-    return {
-        "step": step,
-        "loss": None if own.loss is None else finite_or_none(own.loss),
-        "samples": own.samples,
-        "accuracy": own.accuracy,
-        "targets": own.targets,
-        "label_counts": counts,
-        "label_moments": own.moments and describe_moments(own.moments),
-    }
-
-
-def describe_moments(moments: Moments) -> dict[str, float] | None:
-    """Fields of `hvbench.records.record.LabelMoments`; None where a prediction is not finite."""
-    values = vars(moments)
-    return dict(values) if all(math.isfinite(value) for value in values.values()) else None
