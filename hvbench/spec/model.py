@@ -26,7 +26,8 @@ class Family:
     # Norms are of sums: of the embeddings', and of each half of a block with what it was given. Else they come before each half, and
     # one comes last.
     norms_sums: bool = False
-    is_bidirectional: bool = False  # every position attends to all others: it cannot predict the next token
+    # Its models show every position all others, and learn hidden tokens, unless told otherwise: a point's objective, a folder's config.
+    is_bidirectional: bool = False
     has_segments: bool = False  # an embedding of their own tells the two texts of a pair apart
     has_heads: bool = False  # a layer and a norm before the logits, which have a bias, and a pooler before a classifier
 
@@ -169,7 +170,7 @@ class ModelPart(Part):
     )
     family: Literal[*FAMILIES] = Field(
         "gpt2",
-        description="llama: RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases; bert: an encoder with norms of sums",
+        description="llama: RMSNorm, rotary positions, SwiGLU, grouped-query attention, no biases; bert: norms of sums, segments, a head before the logits; an encoder unless its objective is causal_lm",
     )
     num_layers: Count = Field(description="blocks of attention and MLP")
     num_heads: Annotated[Count, Knob(impossible=_heads_do_not_fit)] = Field(

@@ -32,21 +32,7 @@ LEAST_PAIR = 8  # tokens of a sample of two texts, three special tokens among th
 LANGUAGE_MODELS = tuple(name for name, objective in OBJECTIVES.items() if objective.labels == "none")
 
 
-def _describe_what_is_shown(family: str, field: str, allowed: str) -> str:
-    return f"family {family} shows every position all others, the next token among them: {field} must be {allowed}"
-
-
-def _shows_the_next_token(point: AnyPoint) -> str | None:
-    if FAMILIES[point.family].is_bidirectional and OBJECTIVES[point.objective].is_causal:
-        return _describe_what_is_shown(
-            point.family, "objective", " or ".join(name for name, one in OBJECTIVES.items() if not one.is_causal)
-        )
-    return None
-
-
 def _pretraining_for_no_classifier(point: AnyPoint) -> str | None:
-    if point.is_pretrained and FAMILIES[point.family].is_bidirectional and OBJECTIVES[point.pretraining].is_causal:
-        return _describe_what_is_shown(point.family, "pretraining", "masked_lm")
     if point.is_pretrained and (not point.is_classifier or point.initial_checkpoint):
         return f"pretraining {point.pretraining} comes before classification, from the seed"
     return None
@@ -74,12 +60,6 @@ OF_TOKENS = needs_one_of("objective", LANGUAGE_MODELS)
 OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
 
 
-def _mask_of_an_encoder(point: AnyPoint) -> str | None:
-    if point.attention_mask == "causal" and FAMILIES[point.family].is_bidirectional:
-        return f"attention_mask causal: family {point.family} shows every position all others"
-    return None
-
-
 def _name_mask(text: str) -> str:
     return {"causal": "a causal mask", "none": "no mask"}.get(text, f"attention_mask {text}")
 
@@ -97,7 +77,7 @@ class ObjectivePart(Part):
 
     title = "Objective"
 
-    objective: Annotated[Literal[*OBJECTIVES], Knob(impossible=_shows_the_next_token)] = Field(
+    objective: Literal[*OBJECTIVES] = Field(
         "causal_lm",
         description="the next token, hidden ones (the default of family bert), the class of a text or its package, the tag of each word, or a number",
     )
@@ -111,7 +91,7 @@ class ObjectivePart(Part):
     )
     attention_mask: Annotated[
         Literal["auto", "causal", "none"],
-        Knob(needs=(OF_LABELS,), impossible=_mask_of_an_encoder, in_words=_name_mask),
+        Knob(needs=(OF_LABELS,), in_words=_name_mask),
     ] = Field(
         "auto",
         description="of objectives with labels: a position sees itself and what came before, or all; auto: as in what the weights learned before, else all",
@@ -179,11 +159,9 @@ class ObjectivePart(Part):
     @property
     def is_causal(self) -> bool:
         """Whether a position attends to itself and what came before only; fine-tuning keeps what pretraining had, unless told otherwise."""
-        if FAMILIES[self.family].is_bidirectional:
-            return False
-        if self.attention_mask != "auto":
+        if self.predicts_labels and self.attention_mask != "auto":
             return self.attention_mask == "causal"
-        if self.initial_weights:  # of a causal language model
+        if self.initial_weights and not FAMILIES[self.family].is_bidirectional:  # of a causal language model
             return True
         learned = (self.objective, self.pretraining) if self.is_pretrained else (self.objective,)
         return any(OBJECTIVES[name].is_causal for name in learned)

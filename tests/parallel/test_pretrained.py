@@ -47,6 +47,7 @@ FOLDERS: dict[str, dict[str, Any]] = {
     "whole": TANH, "shards_float16": TANH, "bfloat16": TANH, "exact": EXACT, "llama": GROUPED,
     "tied_llama": {**GROUPED, "tied_embeddings": True, "num_kv_heads": 4},
     "bert": {"family": "bert"},
+    "bert_decoder": {"family": "bert", "objective": "causal_lm"},
 }  # fmt: skip
 TRAINED = ("whole", "llama", "bert")
 ERROR = 1e-5
@@ -111,6 +112,7 @@ def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_siz
     from transformers import (
         BertConfig,
         BertForMaskedLM,
+        BertLMHeadModel,
         GPT2Config,
         GPT2LMHeadModel,
         LlamaConfig,
@@ -131,7 +133,9 @@ def make_folder(path: Path, text: Path, *, dtype: str = "float32", max_shard_siz
         model = LlamaForCausalLM(about)
     elif fields.get("family") == "bert":
         sizes = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 128}
-        model = BertForMaskedLM(BertConfig(**sizes, **common, max_position_embeddings=2 * LENGTH))
+        is_causal = fields.get("objective") == "causal_lm"
+        about = BertConfig(**sizes, **common, max_position_embeddings=2 * LENGTH, is_decoder=is_causal)
+        model = (BertLMHeadModel if is_causal else BertForMaskedLM)(about)
     else:
         sizes = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 2 * LENGTH}
         name = {"gelu": "gelu", "gelu_tanh": "gelu_new"}[fields["activation"]]
@@ -150,8 +154,8 @@ def reference_logits(path: Path, tokens: np.ndarray) -> np.ndarray:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForMaskedLM
 
-    is_bert = json.loads((path / "config.json").read_text())["model_type"] == "bert"
-    kind = AutoModelForMaskedLM if is_bert else AutoModelForCausalLM
+    is_masked = json.loads((path / "config.json").read_text())["architectures"] == ["BertForMaskedLM"]
+    kind = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
     model, about = kind.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     assert not about["missing_keys"] and not about["unexpected_keys"] and not about["mismatched_keys"]
     with torch.no_grad():

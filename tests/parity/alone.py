@@ -72,6 +72,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama_classification": {"family": "llama", "num_kv_heads": 1, "objective": "classification"},
     "bert_masked_lm": {"family": "bert", "activation": "relu"},
     "bert_classification": {"family": "bert", "objective": "classification"},
+    "bert_causal_lm": {"family": "bert", "objective": "causal_lm", "activation": "gelu_tanh"},
     "lora": {"adaptation": "lora", "lora_rank": 2, "lora_alpha": 3.0, "lora_targets": "linear"},
     "prefix": {"adaptation": "prefix", "prefix_length": 2},
     "adapter_bert_masked_lm": {"family": "bert", "adaptation": "adapter", "adapter_size": 3},
@@ -362,13 +363,13 @@ def record_documents(twin: Twin) -> Arrays:
     return arrays
 
 
-# Family, attention and objective whose samples of different lengths are padded.
+# Family, attention and objective whose samples of different lengths are padded; and the mask.
 PADDED = [
-    ("gpt2", "fused", "classification"),
-    ("bert", "plain", "classification"),
-    ("llama", "fused", "classification"),
-    ("gpt2", "fused", "regression"),
-    ("gpt2", "fused", "token_classification"),
+    ("gpt2", "fused", "classification", "none"),
+    ("bert", "plain", "classification", "none"),
+    ("llama", "fused", "classification", "none"),
+    ("bert", "fused", "regression", "causal"),
+    ("gpt2", "fused", "token_classification", "none"),
 ]
 
 
@@ -385,8 +386,14 @@ def record_labelled(twin: Twin) -> Arrays:
         "regression": np.float32([0.5, -2, 1]),
         "token_classification": tags,
     }
-    for family, attention, objective in PADDED:
-        knobs = {"objective": objective, "num_classes": 3, "data": str(LABELLED_FILE), "family": family}
+    for family, attention, objective, mask in PADDED:
+        knobs = {
+            "objective": objective,
+            "num_classes": 3,
+            "data": str(LABELLED_FILE),
+            "family": family,
+            "attention_mask": mask,
+        }
         point = small_point(twin.framework, attention=attention, gradient_accumulation_steps=1, **knobs)
         trainer, targets = twin.trainer(point, lively_weights(point), precision=FP64), labels[objective]
         padded, name = np.where(is_padding, 0, tokens).astype(np.int32), f"{family}/{attention}/{objective}"

@@ -113,11 +113,21 @@ LABELLED: list[tuple[int, dict[str, Any]]] = [
     (1, {"precision": "bf16", "length_buckets": 2, "attention_mask": "causal", "seed": 3}),
     (2, {"group_by_length": True, "length_buckets": 2}),
     (1, {"model": "llama-tiny", "attention": "plain", "length_buckets": 1, "seed": 3}),
-    (1, {"model": "bert-tiny", "objective": "regression", "label_field": "vowels", "length_buckets": 1}),
+    (
+        1,
+        {
+            "model": "bert-tiny",
+            "objective": "regression",
+            "label_field": "vowels",
+            "length_buckets": 1,
+            "attention_mask": "causal",
+        },
+    ),
     (2, {"objective": "token_classification", "num_classes": 3, "data": str(TAGGED_FILE), "length_buckets": 1}),
 ]
 
-# World size, and a model of another family: shared keys, tied and untied, both precisions, documents; BERT's head, pooler, pairs and ReLU.
+# World size, and a model of another family: shared keys, tied and untied, both precisions, documents; BERT's head, pooler, pairs and ReLU,
+# and BERT as a causal language model, in documents and over two ranks.
 FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (1, {"model": "llama-tiny", "precision": "bf16", "tied_embeddings": False}),
     (2, {"model": "llama-tiny"}),
@@ -125,7 +135,20 @@ FAMILIES: list[tuple[int, dict[str, Any]]] = [
     (1, {"model": "llama-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "tied_embeddings": False}),
     (1, {"model": "bert-tiny", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"model": "bert-tiny", "next_sentence": True}),
-    (1, {"model": "bert-tiny", "segmentation": "documents", "num_layers": FEWER_LAYERS, "activation": "relu"}),
+    (
+        1,
+        {
+            "model": "bert-tiny",
+            "objective": "causal_lm",
+            "segmentation": "documents",
+            "num_layers": FEWER_LAYERS,
+            "activation": "relu",
+            # With seed 0 the weights of its MLP differ by 8.8e-6 after 20 updates (1e-5 is allowed), with GELU in its place no tensor does by 2e-6:
+            # a unit whose input is a last bit from 0 has its gradient in one framework alone.
+            "seed": 1,
+        },
+    ),
+    (2, {"model": "bert-tiny", "objective": "causal_lm", "precision": "bf16", "num_layers": FEWER_LAYERS}),
     (2, {"model": "bert-tiny", "objective": "classification", "micro_batch_size": 16, "num_layers": FEWER_LAYERS}),
 ]
 

@@ -36,7 +36,8 @@ def reference_logits(
         more = weights[f"{name}lora_a.weight"] @ weights[f"{name}lora_b.weight"]
         weights = {**weights, f"{name}weight": weights[f"{name}weight"] + lora_scale * more}
     if "segment_embedding" in weights:
-        return _bert_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, activation=activation)
+        how = {"num_layers": num_layers, "num_heads": num_heads, "is_causal": is_causal, "activation": activation}
+        return _bert_logits(weights, inputs, **how)
     if "position_embedding" not in weights:
         return _llama_logits(weights, inputs, num_layers=num_layers, num_heads=num_heads, is_causal=is_causal)
     x = weights["token_embedding"][inputs] + weights["position_embedding"][np.arange(inputs.shape[1])]
@@ -71,7 +72,8 @@ def reference_loss(weights: Arrays, inputs: np.ndarray, targets: np.ndarray, **h
 
 def reference_pair_logits(weights: Arrays, inputs: np.ndarray, **how: int | bool | str) -> np.ndarray:
     """Pairs of texts (batch, time) -> logits (batch, 2) that the second follows the first, and that it does not."""
-    x = _bert_blocks(weights, inputs, **{name: how[name] for name in ("num_layers", "num_heads", "activation")})
+    names = "num_layers", "num_heads", "is_causal", "activation"
+    x = _bert_blocks(weights, inputs, **{name: how[name] for name in names})
     pooled = np.tanh(x[:, 0] @ weights["pooler.weight"] + weights["pooler.bias"])
     return pooled @ weights["next_sentence.weight"] + weights["next_sentence.bias"]
 
@@ -111,7 +113,7 @@ def _activate(x: np.ndarray, activation: str) -> np.ndarray:
 
 
 def _bert_blocks(
-    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, activation: str
+    weights: Arrays, inputs: np.ndarray, *, num_layers: int, num_heads: int, is_causal: bool, activation: str
 ) -> np.ndarray:
     def norm(x: np.ndarray, name: str) -> np.ndarray:
         return _layer_norm(x, weights[f"{name}.gain"], weights[f"{name}.bias"], epsilon=1e-12)
@@ -128,20 +130,20 @@ def _bert_blocks(
     for layer in range(num_layers):
         name = f"block{layer}"
         w = {key.removeprefix(f"{name}."): value for key, value in weights.items()}
-        heads = _attention(x, w, num_heads=num_heads, is_causal=False)
+        heads = _attention(x, w, num_heads=num_heads, is_causal=is_causal)
         x = norm(x + _adapted(heads, w, "attention.adapter"), f"{name}.norm1")
         inner = _activate(linear(x, f"{name}.mlp.up"), activation)
         x = norm(x + _adapted(linear(inner, f"{name}.mlp.down"), w, "mlp.adapter"), f"{name}.norm2")
     return x
 
 
-def _bert_logits(weights: Arrays, inputs: np.ndarray, *, activation: str, **sizes: int) -> np.ndarray:
+def _bert_logits(weights: Arrays, inputs: np.ndarray, *, is_causal: bool, activation: str, **sizes: int) -> np.ndarray:
     def linear(x: np.ndarray, name: str) -> np.ndarray:
         return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    x = _bert_blocks(weights, inputs, activation=activation, **sizes)
+    x = _bert_blocks(weights, inputs, is_causal=is_causal, activation=activation, **sizes)
     if "classifier.weight" in weights:
-        return linear(np.tanh(linear(x[:, 0], "pooler")), "classifier")
+        return linear(np.tanh(linear(x[:, -1 if is_causal else 0], "pooler")), "classifier")
     gain, bias = weights["head_norm.gain"], weights["head_norm.bias"]
     x = _layer_norm(_activate(linear(x, "head"), activation), gain, bias, epsilon=1e-12)
     return x @ weights["token_embedding"].T + weights["output.bias"]

@@ -86,6 +86,7 @@ def test_llama_is_that_of_transformers(knobs):
         {"activation": "relu", "mlp_size": 40},
         {"objective": "classification", "num_classes": 3},
         {"next_sentence": True},
+        {"objective": "causal_lm"},
     ],
     ids=str,
 )
@@ -178,7 +179,14 @@ def test_positions_of_a_document_begin_anew(name):
 
 
 @pytest.mark.parametrize(
-    "knobs", [{}, {"tied_embeddings": False, "num_kv_heads": 2}, {"mlp_size": 40}, {"model": "bert-tiny"}], ids=str
+    "knobs",
+    [
+        {},
+        {"tied_embeddings": False, "num_kv_heads": 2},
+        {"mlp_size": 40},
+        {"model": "bert-tiny", "objective": "causal_lm"},
+    ],
+    ids=str,
 )
 def test_flops_are_those_that_pytorch_multiplies(knobs):
     """Counted in what runs, with attention's products in the open; what is recomputed included."""

@@ -45,7 +45,7 @@ steps = 2
 GRADIENTS = """
 import json
 from hvbench.parity.norms import relative_error
-from tests.parity.alone import FAMILIES, FP64, Twin, lively_weights, small_point
+from tests.parity.alone import FAMILIES, FP64, Twin, lively_weights, record_documents, record_labelled, small_point
 
 twins = [Twin(name) for name in ("pytorch", "numpy")]
 errors = []
@@ -58,6 +58,10 @@ for case in ("lora", "prefix", "adapter_bert_masked_lm"):
     first, other = found
     assert first.keys() == other.keys()
     errors += [(case, relative_error(other[name], first[name])) for name in first]
+for record in (record_labelled, record_documents):
+    first, other = map(record, twins)
+    assert first.keys() == other.keys()
+    errors += [(record.__name__, relative_error(other[name], first[name])) for name in first if first[name].any()]
 print(json.dumps(errors))
 """
 
@@ -111,8 +115,8 @@ def test_its_optimizers_follow_their_papers_and_keep_what_the_twins_keep(name: s
     assert {key: value.shape for key, value in state.items()} == kept | {"updates": ()}
 
 
-def test_its_adaptations_have_the_gradients_of_the_first_twin(extended: Path) -> None:
-    """In float64, of every parameter that trains, where LoRA, adapters and prefixes add some."""
+def test_it_has_the_gradients_of_the_first_twin(extended: Path) -> None:
+    """In float64, of every parameter that trains, where LoRA, adapters and prefixes add some; and losses, logits and gradients of labels and documents."""
     done = subprocess.run(
         [sys.executable, "-c", GRADIENTS],
         cwd=extended,
@@ -122,7 +126,9 @@ def test_its_adaptations_have_the_gradients_of_the_first_twin(extended: Path) ->
     )
     assert done.returncode == 0, done.stderr
     errors = json.loads(done.stdout)
-    assert {case for case, _ in errors} == {"lora", "prefix", "adapter_bert_masked_lm"}
+    assert {case for case, _ in errors} == {
+        "lora", "prefix", "adapter_bert_masked_lm", "record_labelled", "record_documents"
+    }  # fmt: skip
     assert max(error for _, error in errors) < 1e-12
 
 

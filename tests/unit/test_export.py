@@ -56,6 +56,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     leave(run, make_record(framework="tensorflow", data="synthetic", activation="gelu_tanh"), 10)
     leave(run, make_record(framework="tensorflow", data="synthetic", objective="classification"), 10)
     leave(run, make_record(framework="tensorflow", data="synthetic", objective="masked_lm"), 10)
+    bert = {"family": "bert", "objective": "classification", "attention_mask": "causal"}
+    leave(run, make_record(framework="tensorflow", data="synthetic", **bert), 10)
     leave(run, make_record(framework="tensorflow", data="synthetic", learning_rate=0.5))
     return run
 
@@ -121,7 +123,13 @@ def test_what_lies_in_a_folder_stays_unless_force_is_given(run: Path, capsys: py
         ({"learning_rate": 0.5}, [], 5, "left a checkpoint; train with checkpoint_every = STEPS"),
         ({"framework": "pytorch"}, ["--repeat", "7"], 5, "repeat 7 of pytorch-tiny"),
         ({"framework": "pytorch"}, ["--step", "7"], 5, "left no checkpoint after step 7; there are of [5, 10]"),
-        ({"objective": "classification"}, [], 2, "classifies by the mean over all positions"),
+        (
+            {"family": "bert"},
+            [],
+            2,
+            "classification with a causal mask: transformers has no bert model that classifies by the last position",
+        ),
+        ({"objective": "classification", "family": "gpt2"}, [], 2, "classifies by the mean over all positions"),
         ({"objective": "masked_lm"}, [], 2, "sees what comes after"),
         ({"seed": 3}, [], 2, "export without it with --no-tokenizer"),
     ],
@@ -137,7 +145,7 @@ def test_what_cannot_be_exported_is_one_line(
 
 def test_a_point_is_named_by_what_no_other_has(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wanted, code, message in (
-        ("tiny", 2, '"tiny" is part of 7 points\' ids: '),
+        ("tiny", 2, '"tiny" is part of 8 points\' ids: '),
         ("jax", 5, 'no point\'s id contains "jax"; it has pytorch-tiny'),
     ):
         assert run_command_line(["export", "run", wanted, "out"]) == code

@@ -13,7 +13,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.spec.suite import parse_suite
-from hvbench.training.flops import model_facts, recomputed_flops_per_token
+from hvbench.training.flops import hidden_flops_per_token, model_facts, recomputed_flops_per_token
 from hvbench.training.huggingface.families import FAMILIES as FOLDERS
 from hvbench.training.huggingface.families import family_of
 from hvbench.training.memory import KEPT, estimate_memory
@@ -68,14 +68,8 @@ def test_a_size_that_is_written_out_names_the_point_that_it_would_have_anyhow() 
             {"model": "bert-tiny", "tied_embeddings": False},
             "family bert has the token embedding as its output projection: tied_embeddings must be true",
         ),
-        (
-            {"model": "bert-tiny", "objective": "causal_lm"},
-            "family bert shows every position all others, the next token among them: objective must be masked_lm or classification or token_classification or regression",
-        ),
-        (
-            {"model": "bert-tiny", "objective": "classification", "pretraining": "causal_lm"},
-            "family bert shows every position all others, the next token among them: pretraining must be masked_lm",
-        ),
+        ({"model": "bert-tiny", "objective": "causal_lm"}, None),
+        ({"model": "bert-tiny", "objective": "classification", "pretraining": "causal_lm"}, None),
         ({"model": "bert-tiny", "initial_weights": "a"}, None),
         ({"model": "bert-tiny", "objective": "classification", "pretraining": "masked_lm", "activation": "relu"}, None),
         ({"family": "gpt2", "num_kv_heads": 2}, None),
@@ -101,6 +95,12 @@ def test_bert_hides_tokens_unless_it_is_told_otherwise(fields: dict) -> None:
     classifier = Point(**fields, objective="classification")
     assert classifier.is_classifier and not classifier.is_causal
     assert not Point(**fields, objective="classification", initial_weights="a").is_causal
+    for objective in ("causal_lm", "classification"):
+        learned = {"pretraining": "causal_lm"} if objective == "classification" else {}
+        assert Point(**fields, objective=objective, **learned).is_causal
+    assert Point(**fields, objective="causal_lm", initial_weights="a").is_causal
+    assert Point(**fields, objective="classification", attention_mask="causal").is_causal
+    assert not Point(**fields, attention_mask="causal").is_causal, "which is of labels"
     assert Point(model="tiny").objective == Point(model="llama-tiny").objective == "causal_lm"
     text = '[point]\nmodel = "tiny"\n[axes]\nfamily = ["gpt2", "bert"]\n'
     points = parse_suite(text, name="s", where="s").points()
@@ -133,14 +133,15 @@ def test_names_and_shapes_of_llama(is_tied: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("objective", "judges"), [("masked_lm", False), ("masked_lm", True), ("classification", False)]
+    ("objective", "judges"),
+    [("masked_lm", False), ("masked_lm", True), ("causal_lm", False), ("classification", False)],
 )
 def test_names_and_shapes_of_bert(objective: str, judges: bool) -> None:
     expected: dict = {"token_embedding": (256, 32), "position_embedding": (32, 32), "segment_embedding": (2, 32)}
     expected |= {"embedding_norm.gain": (32,), "embedding_norm.bias": (32,)}
     for layer in range(2):
         expected |= {f"block{layer}.{name}": shape for name, shape in BERT_BLOCK.items()}
-    if objective == "masked_lm":
+    if objective != "classification":
         expected |= {"head.weight": (32, 32), "head.bias": (32,), "head_norm.gain": (32,), "head_norm.bias": (32,)}
         expected["output.bias"] = (256,)
         pair = {
@@ -189,6 +190,9 @@ def test_facts_and_products_of_bert() -> None:
     assert facts.parameters_in_flops == of_body + of_head, "lookups of positions and segments multiply nothing"
     shapes = [product.shape for product in model_products(point)[::3]]
     assert shapes == [(128, 32, 96), (128, 32, 32), (128, 32, 128), (128, 128, 32), (128, 32, 32), (128, 32, 256)]
+    causal = point.model_copy(update={"objective": "causal_lm"})
+    assert model_facts(causal) == facts and hidden_flops_per_token(point) == 0
+    assert hidden_flops_per_token(causal) == hidden_flops_per_token(Point(model="tiny")) == 6 * 2 * 32 * 31
     pairs = model_facts(point.model_copy(update={"next_sentence": True}))
     assert pairs.parameters == facts.parameters + 33 * 32 + 33 * 2
     assert pairs.parameters_in_flops == facts.parameters_in_flops, "what judges a pair runs once a sample"

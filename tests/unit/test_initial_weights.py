@@ -403,7 +403,11 @@ def test_a_bert_that_judges_pairs_takes_and_leaves_both_heads(tmp_path: Path) ->
 REFUSED_BERTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another epsilon": (config(layer_norm_eps=1e-5), "layer_norm_eps 1e-05 (hvbench: 1e-12)"),
     "other segments": (config(type_vocab_size=1), "type_vocab_size 1 (hvbench: 2)"),
-    "a decoder": (config(is_decoder=True), "is_decoder true (hvbench: false)"),
+    "a decoder": (
+        config(is_decoder=True),
+        "says is_decoder: it is a causal language model, which masked_lm would show what comes after; it fits with -s objective=causal_lm",
+    ),
+    "a decoder that is none": (config(is_decoder="yes"), 'is_decoder = "yes": must be true or false'),
     "relative positions": (config(position_embedding_type="relative_key"), 'position_embedding_type "relative_key"'),
     "another activation": (config(hidden_act="relu"), "it fits with -s activation=relu"),
     "no head": (tensors(lambda arrays: arrays.pop("cls.predictions.bias")), 'lacks the tensor "cls.predictions.bias"'),
@@ -419,6 +423,25 @@ def test_a_bert_that_does_not_fit_is_one_line(tmp_path: Path, case: str) -> None
     with pytest.raises(DataError) as caught:
         check_weights(point)
     assert message in str(caught.value) and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_what_a_berts_folder_says_of_its_mask(tmp_path: Path, is_decoder: bool) -> None:
+    """A folder of a causal language model is none of a model that sees all, unless that is asked for; an encoder may become one."""
+    point, _ = write_bert(tmp_path / "bert", objective="causal_lm" if is_decoder else "masked_lm")
+    about = json.loads((tmp_path / "bert" / "config.json").read_text())
+    assert about["is_decoder"] is is_decoder
+    assert about["architectures"] == ["BertLMHeadModel" if is_decoder else "BertForMaskedLM"]
+    model = point.model_copy(update={"objective": "causal_lm"})
+    assert ("a causal mask, which its config.json does not say" in check_weights(model)) is not is_decoder
+    classifier = point.model_copy(update={"objective": "classification"})
+    for mask in ("causal", "none"):
+        assert "pooler" in check_weights(classifier.model_copy(update={"attention_mask": mask}))
+    if not is_decoder:
+        assert "mask" not in check_weights(classifier)
+        return
+    with pytest.raises(DataError, match=r"classification would show .*; it fits with -s attention_mask=causal$"):
+        check_weights(classifier)
 
 
 def test_special_tokens_are_those_of_the_folders_tokenizer(tmp_path: Path, text: str) -> None:

@@ -30,6 +30,8 @@ from tests.unit.sample_records import make_ceiling, make_rank, make_record
         ({"sequence_length": 1}, 0),  # a token that is alone attends to itself, mask or none
         ({"sequence_length": 2}, 6 * 2 * 32),  # of two pairs a token a quarter: 12 L W T = 24 L W, of it 6 L W
         ({"objective": "masked_lm"}, 0),  # encoders attend to everything
+        ({"family": "bert"}, 0),
+        ({"family": "bert", "objective": "causal_lm"}, 6 * 2 * 32 * 31),
         ({"objective": "classification"}, 0),
         ({"objective": "classification", "pretraining": "masked_lm"}, 0),
         ({"objective": "classification", "pretraining": "causal_lm"}, 6 * 2 * 32 * 31),  # fine-tuning keeps the mask

@@ -84,6 +84,14 @@ def mean_of_tokens(x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor
     return (x * counts[:, :, None]).sum(dim=1) / counts.sum(dim=1, keepdim=True)
 
 
+def last_token(x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """The last position [B, W] of a row's first document in x [B, T, W], as `mean_of_tokens` knows it. None: of the row."""
+    if starts is None:
+        return x[:, -1]
+    last = (starts == 0).sum(dim=1) - 1
+    return x[torch.arange(len(x), device=x.device), last]
+
+
 class _OneDnnLinear(torch.autograd.Function):
     """x [..., in], weight [in, out], bias [out] or None -> [..., out], with oneDNN's products forward and backward.
 

@@ -118,6 +118,14 @@ def mean_of_tokens(x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
     return tf.reduce_sum(x * counts, axis=1, keepdims=True) / tf.reduce_sum(counts, axis=1, keepdims=True)
 
 
+def last_token(x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+    """The last position [B, 1, W] of a row's first document in x [B, T, W], as `mean_of_tokens` knows it. None: of the row."""
+    if starts is None:
+        return x[:, -1:]
+    last = tf.reduce_sum(tf.cast(starts == 0, tf.int32), axis=1, keepdims=True) - 1
+    return tf.gather(x, last, batch_dims=1)
+
+
 def _sum_rows(x: tf.Tensor) -> tf.Tensor:
     """The sum over all but the last dimension: [..., W] -> [W], of rows and then of their sums, √N of N at a time.
 

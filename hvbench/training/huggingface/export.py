@@ -12,6 +12,7 @@ from hvbench.errors import DataError, UsageError
 from hvbench.io.atomic import explaining_write_errors, json_text, write_bytes
 from hvbench.spec.adaptation import ADAPTATIONS
 from hvbench.spec.messages import shorten
+from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.adaptation import merge_low_rank
@@ -28,15 +29,18 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 def describe_difference(point: Point) -> str:
     """What a model does that no class of transformers of its family does, in words that finish "no model that ..."."""
     if point.is_classifier:
-        return "classifies by the mean over all positions"
+        of = "the last position" if FAMILIES[point.family].has_heads else "the mean over all positions"
+        return f"classifies by {of}"
     return "predicts such labels" if point.predicts_labels else "sees what comes after"
 
 
 def require_exportable(point: Point) -> None:
     """Raise UsageError for a model that transformers has no class for."""
-    if point.objective not in family_of(point).architectures:
+    is_known = point.objective in family_of(point).architectures
+    is_blind = is_known and point.predicts_labels and point.is_causal  # transformers' BERT reads [CLS] behind any mask
+    if is_blind or not is_known:
         raise UsageError(
-            f"objective {point.objective}: transformers has no {point.family} model that "
+            f"objective {point.objective}{' with a causal mask' if is_blind else ''}: transformers has no {point.family} model that "
             f"{describe_difference(point)}; "
             f"exported are models of objective {' or '.join(family_of(point).architectures)}"
         )

@@ -30,6 +30,7 @@ class Family:
     model_type: str  # in config.json
     architectures: Mapping[str, str]  # objective -> transformers' class of such a model
     architecture_of_pairs: str = ""  # that of one that also judges pairs of texts
+    causal_key: str = ""  # in config.json, whether positions see only what came before; without one they do
     defaults: Config  # key of config.json -> what transformers takes where it is left out
     complete: Callable[[Config], dict[str, Any]]  # what follows from other keys where a config leaves it open
     keys: Mapping[str, str]  # field of a point -> the key that says the same
@@ -282,7 +283,6 @@ def _find_others_of_bert(config: Config) -> Iterator[str]:
         "layer_norm_eps": 1e-12,
         "type_vocab_size": SEGMENTS,
         "position_embedding_type": "absolute",
-        "is_decoder": False,
         "add_cross_attention": False,
     }
     return _find_others(config, computed)
@@ -295,6 +295,7 @@ def _write_bert(point: Point) -> dict[str, Any]:
         "layer_norm_eps": 1e-12,
         "type_vocab_size": SEGMENTS,
         "tie_word_embeddings": True,
+        "is_decoder": point.is_causal,
         **dict.fromkeys(rates, point.dropout),
         **({"id2label": classes} if classes else {}),
     }
@@ -307,8 +308,13 @@ def _both(parameter: str, tensor: str, *, ends: tuple[str, str] = ("weight", "bi
 
 BERT = Family(
     model_type="bert",
-    architectures={"masked_lm": "BertForMaskedLM", "classification": "BertForSequenceClassification"},
+    architectures={
+        "masked_lm": "BertForMaskedLM",
+        "classification": "BertForSequenceClassification",
+        "causal_lm": "BertLMHeadModel",
+    },
     architecture_of_pairs="BertForPreTraining",
+    causal_key="is_decoder",
     defaults={
         "vocab_size": 30522,
         "max_position_embeddings": 512,

@@ -41,6 +41,9 @@ def check_weights(point: Point) -> str:
     lacking = family.stored(point).keys() - tensors.keys()
     if lacking:
         taken.append(f"{', '.join(sorted(lacking))}, which it lacks, from the seed")
+    key = family.causal_key
+    if key and point.is_causal and not folder.config.get(key, family.defaults[key]):
+        taken.append(f"a causal mask, which its {CONFIG} does not say")
     if point.predicts_labels:
         taken.append("the labels' own projection from the seed")
     for name in special_names(point):
@@ -101,6 +104,21 @@ def require_config(config: Mapping[str, Any], family: Family, point: Point, *, w
         raise DataError(f"{where}: its {CONFIG} says {differ}; it fits with {fitting}")
     if not_computed := list(family.others(config)):
         raise DataError(f"{where}: {CONFIG}: {', '.join(not_computed)}: another computation than the twins'")
+    if family.causal_key:
+        require_mask(config, family.causal_key, point, where=where)
+
+
+def require_mask(config: Mapping[str, Any], key: str, point: Point, *, where: str) -> None:
+    """Raise DataError for weights that learned behind a causal mask, where the point has none and was not asked for none."""
+    if type(config[key]) is not bool:
+        raise DataError(f"{where}: {CONFIG}: {key} = {shorten(config[key])}: must be {KINDS[bool]}")
+    is_asked = point.predicts_labels and point.attention_mask != "auto"
+    if config[key] and not point.is_causal and not is_asked:
+        fitting = "attention_mask=causal" if point.predicts_labels else "objective=causal_lm"
+        raise DataError(
+            f"{where}: its {CONFIG} says {key}: it is a causal language model, which {point.objective} would show what comes after; "
+            f"it fits with -s {fitting}"
+        )
 
 
 def require_tensors(

@@ -75,7 +75,22 @@ def multiply_by_rows(x: np.ndarray, weight: np.ndarray, *, gemm: str) -> np.ndar
 
 def mean_of_tokens(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
     """The mean (B, W) of x (B, T, W) over positions where `starts` (B, T) are 0; None: all of them."""
-    return x.mean(axis=1) if starts is None else np.average(x, axis=1, weights=(starts == 0)[:, :, None] + 0 * x)
+    return (x * _shares(x, starts)).sum(axis=1)
+
+
+def last_token(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+    """The last position (B, W) of x (B, T, W) where `starts` (B, T) are 0; None: of the row."""
+    return x[np.arange(len(x)), _last_places(x, starts)]
+
+
+def _shares(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+    """What each position counts in that mean (B, T, 1)."""
+    counts = np.ones(x.shape[:2], x.dtype) if starts is None else (starts == 0).astype(x.dtype)
+    return (counts / counts.sum(axis=1, keepdims=True))[:, :, None]
+
+
+def _last_places(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
+    return np.full(len(x), x.shape[1] - 1) if starts is None else (starts == 0).sum(axis=1) - 1
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 from hvbench.frameworks.numpy.adaptation import AdaptedLayers
-from hvbench.frameworks.numpy.attention import attention
+from hvbench.frameworks.numpy.attention import attention, visible
 from hvbench.frameworks.numpy.families import FAMILIES
 from hvbench.frameworks.numpy.layers import _Backward, _rows, multiply_by_rows
 
@@ -26,22 +26,18 @@ class Model(AdaptedLayers):
     """Parameters by canonical name, and the functions over them."""
 
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
-        if point.is_classifier:
-            raise ValueError(f"numpy predicts tokens only, not {point.objective}")
         if point.dropout:
             raise ValueError("numpy has no dropout: give dropout=0")
         if point.recompute != "none":
             raise ValueError("numpy recomputes nothing: give recompute=none")
-        if point.segmentation == "documents":
-            raise ValueError("numpy has no mask for documents: give segmentation=windows")
         if point.compile != "none":
             raise ValueError("numpy has no compiler: give compile=none")
         super().__init__(point, weights, precision=precision, device=device)
         self.family = FAMILIES[point.family]
 
     def logits(self, inputs: np.ndarray, *, starts: np.ndarray | None = None, seed: Seed | None = None) -> np.ndarray:
-        """Tokens (B, T) -> logits (B, T, V) in the parameters' dtype; without dropout there is no seed."""
-        return self._decode(self._encode(inputs)[0])[0]
+        """Tokens (B, T) -> logits (B, T, V), (B, T, tags) or (B, classes) in the parameters' dtype; without dropout there is no seed."""
+        return self._project(self._read(self._encode(inputs, starts)[0], starts)[0])[0]
 
     def loss(
         self,
@@ -51,20 +47,22 @@ class Model(AdaptedLayers):
         starts: np.ndarray | None = None,
         seed: Seed | None = None,
     ) -> tuple[float, Callable[[float], Arrays]]:
-        """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED; and factor -> gradients of its multiple.
+        """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B), or the squared error of
+        numbers (B); and factor -> gradients of its multiple.
 
         Of pairs of texts the first target is the pair's class, whose mean cross-entropy is added.
         """
-        x, encode_backward = self._encode(inputs)
-        logits, decode_backward = self._decode(x)
-        loss, d_logits = _cross_entropy(logits, _hide_class(targets) if self.point.judges_pairs else targets)
+        x, encode_backward = self._encode(inputs, starts)
+        features, read_backward = self._read(x, starts)
+        logits, project_backward = self._project(features)
+        loss, d_logits = self._compare(logits, _hide_class(targets) if self.point.judges_pairs else targets)
         if self.point.judges_pairs:
             classes, judge_backward = self._judge(x)
             more, d_classes = _cross_entropy(classes, targets[:, 0])
 
         def backward(factor: float) -> Arrays:
             gradients: Arrays = {}
-            d = decode_backward(d_logits * factor, gradients)
+            d = read_backward(project_backward(d_logits * factor, gradients), gradients)
             if self.point.judges_pairs:
                 d = d + judge_backward(d_classes * factor, gradients)
             encode_backward(d, gradients)
@@ -73,22 +71,26 @@ class Model(AdaptedLayers):
         return loss + more if self.point.judges_pairs else loss, backward
 
     def sample_losses(self, inputs: np.ndarray, targets: np.ndarray, *, starts: np.ndarray | None = None) -> np.ndarray:
-        """Mean cross-entropy (B) of each sample, without classes of pairs."""
+        """Loss (B) of each sample, without classes of pairs."""
         targets = _hide_class(targets) if self.point.judges_pairs else targets
-        logits = self.logits(inputs)
-        return np.array([_cross_entropy(*one)[0] for one in zip(logits, targets, strict=True)])
+        logits = self.logits(inputs, starts=starts)
+        return np.array([self._compare(logits[i : i + 1], targets[i : i + 1])[0] for i in range(len(logits))])
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Pairs of texts (B, T) -> logits (B, 2) that the second follows the first, and that it does not."""
-        return self._judge(self._encode(inputs)[0])[0]
+        return self._judge(self._encode(inputs, None)[0])[0]
 
-    def _encode(self, inputs: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
+    def _encode(
+        self, inputs: np.ndarray, starts: np.ndarray | None
+    ) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
         """Tokens -> the residual stream behind the last block (B, T, W)."""
-        x, embed_backward = self.family.embed(self, inputs, None)  # (B, T, W)
-        rotation = self.family.rotations(self, inputs, None)
+        x, embed_backward = self.family.embed(self, inputs, starts)  # (B, T, W)
+        documents = None if starts is None else visible(starts, point=self.point, dtype=self.parameter_dtype)
+        rotation = self.family.rotations(self, inputs, starts)
         passed: list[_Backward] = []
         for block in (f"block{layer}" for layer in range(self.point.num_layers)):
-            attend, mlp = partial(self._attention, rotation=rotation), partial(self.family.mlp, self)
+            attend = partial(self._attention, rotation=rotation, documents=documents)
+            mlp = partial(self.family.mlp, self)
             for half, norm, part in (("attention", "norm1", attend), ("mlp", "norm2", mlp)):
                 adapted = partial(self._adapted, part, name=f"{block}.{half}")
                 x, half_backward = self._add(x, adapted, f"{block}.{norm}")
@@ -107,9 +109,14 @@ class Model(AdaptedLayers):
         logits, linear_backward = self.linear(pooled, "next_sentence")
         return logits, lambda d, gradients: pool_backward(linear_backward(d, gradients), gradients)
 
-    def _decode(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
-        """What `_encode` yields -> logits (B, T, V)."""
-        x, final_backward = self.family.finish(self, x)
+    def _read(self, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
+        """What `_encode` yields -> what is projected (B, T, W), or (B, W)."""
+        return self.family.pool(self, x, starts) if self.point.labels_samples else self.family.finish(self, x)
+
+    def _project(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
+        """What `_read` yields -> logits (B, T, V), (B, T, tags) or (B, classes)."""
+        if self.point.predicts_labels:
+            return self.linear(x, "classifier")
         name, bias = "token_embedding" if self.point.tied_embeddings else "output_embedding", "output.bias"
         x, embedding = self.round(x), self.round(self.parameters[name])
         logits = self.round(multiply_by_rows(x, embedding, gemm=self.point.gemm))
@@ -121,9 +128,16 @@ class Model(AdaptedLayers):
                 gradients[bias] = _rows(d).sum(axis=0)
             d = self.round(d)
             gradients[name] = self.round(_rows(d).T @ _rows(x))
-            return final_backward(self.round(d @ embedding), gradients)
+            return self.round(d @ embedding)
 
         return logits, backward
+
+    def _compare(self, logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+        """Mean loss against what was asked, and its gradient."""
+        if not self.point.is_regression:
+            return _cross_entropy(logits, targets)
+        errors = logits[:, 0] - targets.astype(self.parameter_dtype)
+        return float(np.square(errors).mean()), 2 * errors[:, None] / len(errors)
 
     def _add(
         self, x: np.ndarray, part: Callable[[np.ndarray], tuple[np.ndarray, _Backward]], name: str
@@ -150,12 +164,15 @@ class Model(AdaptedLayers):
         value, adapter_backward = self.adapt(value, f"{name}.adapter")
         return value, lambda d, gradients: part_backward(adapter_backward(d, gradients), gradients)
 
-    def _attention(self, x: np.ndarray, *, name: str, rotation: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
+    def _attention(
+        self, x: np.ndarray, *, name: str, rotation: np.ndarray | None, documents: np.ndarray | None
+    ) -> tuple[np.ndarray, _Backward]:
         B, T, W = x.shape
         qkv, qkv_backward = self.linear(x, f"{name}.qkv")
         (q, k, v), split_backward = self.family.split_heads(self, qkv, rotation)  # each (B, H, T, Q)
         (k, v), prefix_backward = self.prefix(k, v, name)
-        heads, attention_backward = attention(q, k, v, point=self.point, rate=0.0, seed=None)
+        choices = {"point": self.point, "rate": 0.0, "seed": None, "documents": documents}
+        heads, attention_backward = attention(q, k, v, **choices)
         heads = heads.transpose(0, 2, 1, 3).reshape(B, T, W)
         out, out_backward = self.linear(heads, f"{name}.out")
 

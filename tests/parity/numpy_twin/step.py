@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from hvbench.frameworks.numpy.allreduce import make_allreduce
@@ -39,7 +41,7 @@ class Trainer:
         with_allreduce: bool = True,
     ) -> StepResult:
         loss, gradients = self._averaged_gradients(
-            inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce
+            inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
         gradient_norm = global_norm(list(gradients.values())) / loss_scale
@@ -51,12 +53,15 @@ class Trainer:
         return StepResult(loss=loss, gradient_norm=gradient_norm, skipped=skipped)
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
-        return sum(self.model.loss(*batch)[0] for batch in zip(inputs, targets, strict=True)) / len(inputs)
+        passes = _split(inputs, targets, layout)
+        return sum(self.model.loss(*batch, starts=starts)[0] * weight for *batch, starts, weight in passes) / len(
+            inputs
+        )
 
     def backward(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
     ) -> float:
-        loss, self.kept = self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=False)
+        loss, self.kept = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
         return loss
 
     def allreduce_alone(self) -> None:
@@ -66,10 +71,10 @@ class Trainer:
         return self.kept, self._average(self.kept)
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-        return self.model.sample_losses(inputs, targets)
+        return self.model.sample_losses(inputs, targets, starts=starts)
 
     def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-        return self.model.logits(inputs)
+        return self.model.logits(inputs, starts=starts)
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         return self.model.next_sentence_logits(inputs)
@@ -83,16 +88,19 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> Arrays:
-        return self._averaged_gradients(inputs, targets, loss_scale=loss_scale, with_allreduce=with_allreduce)[1]
+        choices = {"loss_scale": loss_scale, "with_allreduce": with_allreduce}
+        return self._averaged_gradients(inputs, targets, layout, **choices)[1]
 
     def gradient_norms(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
     ) -> GradientNorms:
         norms = []
         for index in range(len(inputs)):
-            batch = inputs[index : index + 1], targets[index : index + 1]
-            norms.append(global_norm(list(self.gradients(*batch, loss_scale=loss_scale).values())) / loss_scale)
-        averaged = self.gradients(inputs, targets, loss_scale=loss_scale)
+            one = slice(index, index + 1)
+            alone = layout and Layout(starts=layout.starts[one], weights=np.ones(1))
+            found = self.gradients(inputs[one], targets[one], alone, loss_scale=loss_scale)
+            norms.append(global_norm(list(found.values())) / loss_scale)
+        averaged = self.gradients(inputs, targets, layout, loss_scale=loss_scale)
         return GradientNorms(micro_batches=norms, averaged=global_norm(list(averaged.values())) / loss_scale)
 
     def rewind(self, passes: int) -> None:
@@ -117,16 +125,22 @@ class Trainer:
         """No server has to know."""
 
     def _averaged_gradients(
-        self, inputs: np.ndarray, targets: np.ndarray, *, loss_scale: float, with_allreduce: bool
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None,
+        *,
+        loss_scale: float,
+        with_allreduce: bool,
     ) -> tuple[float, Arrays]:
         """Mean loss and gradients (times `loss_scale`), averaged over accumulation steps and ranks."""
         total = 0.0
         sums: Arrays = {}
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is for the loss scale to see, not for a log
-            for batch in zip(inputs, targets, strict=True):
-                loss, backward = self.model.loss(*batch)
-                total += loss / len(inputs)
-                for name, gradient in backward(loss_scale / len(inputs)).items():
+            for *batch, starts, weight in _split(inputs, targets, layout):
+                loss, backward = self.model.loss(*batch, starts=starts)
+                total += loss * weight / len(inputs)
+                for name, gradient in backward(loss_scale * weight / len(inputs)).items():
                     sums[name] = sums[name] + gradient if name in sums else gradient
         return total, self._average(sums) if with_allreduce else sums
 
@@ -135,6 +149,12 @@ class Trainer:
             self.allreduce.start(name, gradient)
         averages = self.allreduce.finish()
         return {name: averages[name] for name in gradients}
+
+
+def _split(inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> Iterator[tuple[Any, ...]]:
+    """The passes of a step: inputs, targets, starts of documents or None, and what the pass counts."""
+    starts, weights = (layout.starts, layout.weights) if layout else ([None] * len(inputs), np.ones(len(inputs)))
+    return zip(inputs, targets, starts, weights.tolist(), strict=True)
 
 
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from hvbench.frameworks.pytorch.families import gpt2
-from hvbench.frameworks.pytorch.layers import Layers
+from hvbench.frameworks.pytorch.layers import Layers, last_token
 
 # As GPT-2 has them.
 rotations = gpt2.rotations
@@ -25,15 +25,19 @@ def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> 
 
 
 def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
-    """The norm of the activation of a linear layer [B, T, W]: the head of masked language modelling; tags are projected without it."""
+    """The norm of the activation of a linear layer [B, T, W]: the head of a language model; tags are projected without it."""
     if layers.point.is_tagger:
         return x
     return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
 
 
 def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """tanh of a linear layer of the first position, which holds [CLS]: [B, T, W] -> [B, W]."""
-    return torch.tanh(layers.widen(layers.linear(x[:, 0], "pooler")))
+    """tanh of a linear layer of one position: [B, T, W] -> [B, W].
+
+    It is the first, which holds [CLS]; behind a causal mask that one sees nothing else, and it is the last one that is no padding.
+    """
+    position = last_token(x, starts) if layers.point.is_causal else x[:, 0]
+    return torch.tanh(layers.widen(layers.linear(position, "pooler")))
 
 
 def _segments(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from hvbench.frameworks.numpy.families import gpt2
-from hvbench.frameworks.numpy.layers import Layers, _Backward
+from hvbench.frameworks.numpy.layers import Layers, _Backward, _last_places
 
 from hvbench.frameworks.contract import Arrays
 
@@ -39,7 +39,9 @@ def embed(
 
 
 def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
-    """The norm of the activation of a linear layer."""
+    """The norm of the activation of a linear layer; tags are projected without it."""
+    if layers.point.is_tagger:
+        return x, lambda d, gradients: d
     y, linear_backward = layers.linear(x, "head")
     active, active_backward = gpt2.activate(layers, y)
     normal, norm_backward = norm(layers, active, "head_norm")
@@ -51,13 +53,14 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
 
 
 def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-    """tanh of a linear layer of the first position (B, W)."""
-    y, linear_backward = layers.linear(x[:, 0], "pooler")
+    """tanh of a linear layer of the first position, or of the last one that a causal mask lets see all (B, W)."""
+    places = np.arange(len(x)), _last_places(x, starts) if layers.point.is_causal else 0
+    y, linear_backward = layers.linear(x[places], "pooler")
     pooled = np.tanh(y)
 
     def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
         whole = np.zeros_like(x)
-        whole[:, 0] = linear_backward(d * (1 - np.square(pooled)), gradients)
+        whole[places] = linear_backward(d * (1 - np.square(pooled)), gradients)
         return whole
 
     return pooled, backward

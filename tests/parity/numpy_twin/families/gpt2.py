@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows
+from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows, _shares, mean_of_tokens
 
 from hvbench.frameworks.contract import Arrays
 
@@ -22,14 +22,16 @@ def embed(
     layers: Layers, inputs: np.ndarray, starts: np.ndarray | None
 ) -> tuple[np.ndarray, Callable[[np.ndarray, Arrays], None]]:
     """Tokens (B, T) -> (B, T, W); its backward pass adds to the gradient of a token embedding that has one already."""
-    p, T = layers.parameters, inputs.shape[1]
+    tokens, positions = layers.parameters["token_embedding"], layers.parameters["position_embedding"]
+    places = np.broadcast_to(np.arange(inputs.shape[1]), inputs.shape) - (0 if starts is None else starts)
 
     def backward(d: np.ndarray, gradients: Arrays) -> None:
+        gradients.setdefault("token_embedding", np.zeros_like(tokens))
         np.add.at(gradients["token_embedding"], inputs, d)  # a token may stand there more than once
-        gradients["position_embedding"] = np.zeros_like(p["position_embedding"])
-        gradients["position_embedding"][:T] = d.sum(axis=0)
+        gradients["position_embedding"] = np.zeros_like(positions)
+        np.add.at(gradients["position_embedding"], places, d)
 
-    return p["token_embedding"][inputs] + p["position_embedding"][:T], backward
+    return tokens[inputs] + positions[places], backward
 
 
 def rotations(layers: Layers, inputs: np.ndarray, starts: np.ndarray | None) -> np.ndarray | None:
@@ -39,18 +41,9 @@ def rotations(layers: Layers, inputs: np.ndarray, starts: np.ndarray | None) -> 
 
 def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
     """Layer norm (Ba, Kiros & Hinton, arXiv:1607.06450)."""
-    gain = layers.parameters[f"{name}.gain"]
-    centred = x - x.mean(axis=-1, keepdims=True)
-    inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + layers.traits.norm_epsilon)
-    normal = centred * inverse
-
-    def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
-        gradients[f"{name}.gain"] = _rows(d * normal).sum(axis=0)
-        gradients[f"{name}.bias"] = _rows(d).sum(axis=0)
-        d = d * gain
-        return inverse * (d - d.mean(axis=-1, keepdims=True) - normal * (d * normal).mean(axis=-1, keepdims=True))
-
-    return normal * gain + layers.parameters[f"{name}.bias"], backward
+    normal, standard_backward = _standard(x, layers.traits.norm_epsilon)
+    value, scale_backward = _scale(layers, normal, name)
+    return value, lambda d, gradients: standard_backward(scale_backward(d, gradients))
 
 
 def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
@@ -59,8 +52,11 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
 
 
 def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-    """numpy has no classifier."""
-    raise ValueError("numpy predicts tokens only")
+    """The last norm of the mean over positions that are no padding (B, W)."""
+    normal, standard_backward = _standard(x, layers.traits.norm_epsilon)
+    value, scale_backward = _scale(layers, mean_of_tokens(normal, starts), "final_norm")
+    shares = _shares(x, starts)
+    return value, lambda d, gradients: standard_backward(scale_backward(d, gradients)[:, None] * shares)
 
 
 def split_heads(
@@ -106,3 +102,27 @@ def activate(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.nd
         return d * (probability + x * density)
 
     return x * probability, backward
+
+
+def _standard(x: np.ndarray, epsilon: float) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """(x - mean) / standard deviation over the last dimension, and from its gradient to that of x."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    inverse = 1 / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + epsilon)
+    normal = centred * inverse
+
+    def backward(d: np.ndarray) -> np.ndarray:
+        return inverse * (d - d.mean(axis=-1, keepdims=True) - normal * (d * normal).mean(axis=-1, keepdims=True))
+
+    return normal, backward
+
+
+def _scale(layers: Layers, normal: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+    """Times the gain of a norm, plus its bias."""
+    gain = layers.parameters[f"{name}.gain"]
+
+    def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+        gradients[f"{name}.gain"] = _rows(d * normal).sum(axis=0)
+        gradients[f"{name}.bias"] = _rows(d).sum(axis=0)
+        return d * gain
+
+    return normal * gain + layers.parameters[f"{name}.bias"], backward

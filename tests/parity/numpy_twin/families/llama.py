@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows
+from hvbench.frameworks.numpy.layers import Layers, _Backward, _rows, _shares, mean_of_tokens
 
 from hvbench.frameworks.contract import Arrays
 
@@ -28,22 +28,16 @@ def embed(
 
 
 def rotations(layers: Layers, inputs: np.ndarray, starts: np.ndarray | None) -> np.ndarray | None:
-    """Cosines and sines (2, T, Q/2)."""
-    return layers.constants["rotary"][:, : inputs.shape[1]]
+    """Cosines and sines (2, T, Q/2), or (2, B, 1, T, Q/2) of documents that begin at `starts`."""
+    table, T = layers.constants["rotary"], inputs.shape[1]
+    return table[:, :T] if starts is None else table[:, np.arange(T) - starts][:, :, None]
 
 
 def norm(layers: Layers, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
     """RMS norm (Zhang & Sennrich, arXiv:1910.07467)."""
-    gain = layers.parameters[f"{name}.gain"]
-    inverse = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + layers.traits.norm_epsilon)
-    normal = x * inverse
-
-    def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
-        gradients[f"{name}.gain"] = _rows(d * normal).sum(axis=0)
-        d = d * gain
-        return inverse * (d - normal * (d * normal).mean(axis=-1, keepdims=True))
-
-    return normal * gain, backward
+    normal, standard_backward = _standard(x, layers.traits.norm_epsilon)
+    value, scale_backward = _scale(layers, normal, name)
+    return value, lambda d, gradients: standard_backward(scale_backward(d, gradients))
 
 
 def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
@@ -52,8 +46,11 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
 
 
 def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-    """numpy has no classifier."""
-    raise ValueError("numpy predicts tokens only")
+    """The last norm of the mean over positions that are no padding (B, W)."""
+    normal, standard_backward = _standard(x, layers.traits.norm_epsilon)
+    value, scale_backward = _scale(layers, mean_of_tokens(normal, starts), "final_norm")
+    shares = _shares(x, starts)
+    return value, lambda d, gradients: standard_backward(scale_backward(d, gradients)[:, None] * shares)
 
 
 def split_heads(
@@ -94,3 +91,25 @@ def _turn(x: np.ndarray, cosines: np.ndarray, sines: np.ndarray) -> np.ndarray:
     """The two halves of the last dimension as pairs, turned (Su et al., arXiv:2104.09864)."""
     first, second = np.split(x, 2, axis=-1)
     return np.concatenate([first * cosines - second * sines, second * cosines + first * sines], axis=-1)
+
+
+def _standard(x: np.ndarray, epsilon: float) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """x / its root mean square over the last dimension, and from its gradient to that of x."""
+    inverse = 1 / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + epsilon)
+    normal = x * inverse
+
+    def backward(d: np.ndarray) -> np.ndarray:
+        return inverse * (d - normal * (d * normal).mean(axis=-1, keepdims=True))
+
+    return normal, backward
+
+
+def _scale(layers: Layers, normal: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
+    """Times the gain of a norm."""
+    gain = layers.parameters[f"{name}.gain"]
+
+    def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
+        gradients[f"{name}.gain"] = _rows(d * normal).sum(axis=0)
+        return d * gain
+
+    return normal * gain, backward
