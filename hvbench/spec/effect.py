@@ -6,11 +6,11 @@ at others none: set by hand it is a mistake where it has none at any.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from hvbench.errors import UsageError
-from hvbench.spec.knob import Spec, knobs_of, presets_of
+from hvbench.spec.knob import Knob, Need, Spec, knobs_of, presets_of
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -19,13 +19,16 @@ from hvbench.spec.settings import MeasureSettings
 def find_idle(values: Spec) -> dict[str, str]:
     """Field -> what it needs, of those fields of a point or of settings that are set to another value than their default in vain."""
     fields = type(values).model_fields
-    return {
-        name: need.in_words
-        for name, knob in knobs_of(type(values)).items()
-        if knob.needs and getattr(values, name) != fields[name].default
-        for need in reversed(knob.needs)  # the first that is missing is named
-        if not need.holds(getattr(values, need.field))
+    changed = {
+        name: knob for name, knob in knobs_of(type(values)).items() if getattr(values, name) != fields[name].default
     }
+    missing = {name: find_missing(knob, lambda field: getattr(values, field)) for name, knob in changed.items()}
+    return {name: need.in_words for name, need in missing.items() if need}
+
+
+def find_missing(knob: Knob, value_of: Callable[[str], Any]) -> Need | None:
+    """The first need of a field that the values of other fields do not meet; None: it has an effect."""
+    return next((need for need in knob.needs if not need.holds(value_of(need.field))), None)
 
 
 def require_effect(

@@ -26,6 +26,22 @@ def test_varying_axes_lead_and_the_rest_is_said_once() -> None:
     assert len(table.cells) == 32
 
 
+def test_what_all_points_share_is_said_where_it_changes_something() -> None:
+    """A field that another one leaves without effect is nothing that two runs may differ in."""
+
+    def shared(**fields: object) -> set[str]:
+        records = [make_record(framework=framework, **fields) for framework in ("pytorch", "tensorflow")]
+        return set(throughput_table(Run(records)).constants)
+
+    usual, lora, labels = shared(), shared(adaptation="lora"), shared(objective="classification")
+    assert not usual & {"lora_rank", "adapter_size", "rope_theta", "num_classes", "attention_mask", "momentum"}
+    assert usual >= {"adaptation", "activation", "beta1", "loss_chunk_tokens", "data"}
+    assert lora - usual == {"lora_rank", "lora_alpha", "lora_targets"} and usual < lora
+    assert labels - usual == {"num_classes", "attention_mask"} and usual - labels == {"loss_chunk_tokens"}
+    mixed = [make_record(framework="pytorch", objective=name) for name in ("causal_lm", "classification")]
+    assert "num_classes" in throughput_table(Run(mixed)).constants, "of one of them it says something"
+
+
 def test_one_launch_says_so_instead_of_an_interval() -> None:
     table = throughput_table(Run(make_quickstart()))
     assert {row[table.header.index("95 % interval")] for row in table.cells} == {"n=1"}

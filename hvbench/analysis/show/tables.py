@@ -9,11 +9,12 @@ from functools import partial
 
 import pandas as pd
 
-from hvbench.analysis.frame.axes import PRESET_SIZES, are_scripts, stated_axes, varying_axes
+from hvbench.analysis.frame.axes import KNOBS, PRESET_SIZES, are_scripts, stated_axes, varying_axes
 from hvbench.analysis.show.cells import NOT_AVAILABLE, Row, head_axis, show_axis
 from hvbench.analysis.stats.estimates import ESTIMATORS, list_rows, take_largest, with_interval
 from hvbench.analysis.stats.seeds import OF_SEEDS
 from hvbench.records.record import NOT_PROVEN
+from hvbench.spec.effect import find_missing
 
 MAX_NAMED = 8  # points that a note names one by one
 UNSAFE = r"[^\w .,()/+-]"  # in the names of points in a note
@@ -49,13 +50,26 @@ class Shown:
 
 
 def describe_constants(points: pd.DataFrame, *, without: Collection[str] = ()) -> dict[str, str]:
-    """Field -> value of what every point shares, `without` some; a size that `model` implies differs with it and is not listed then."""
+    """Field -> value of what every point shares, `without` some and those that change nothing at any of them.
+
+    A size that `model` implies differs with it and is not listed then.
+    """
     varying = set(varying_axes(points))
     axes = [name for name in stated_axes(points) if not (name == "framework" and are_scripts(points))]
     fixed = [name for name in axes if name not in varying and points[name].nunique(dropna=False) == 1]
-    chosen = [name for name in fixed if not (name in PRESET_SIZES and "model" in varying)]
+    chosen = [name for name in fixed if not (name in PRESET_SIZES and "model" in varying) and _has_effect(points, name)]
     emulated = bool(points["is_emulated"].any())
     return {name: show_axis(name, points[name].iloc[0], is_emulated=emulated) for name in chosen if name not in without}
+
+
+def _has_effect(points: pd.DataFrame, name: str) -> bool:
+    """Whether a field changes anything at any of the points: LoRA's rank does not where everything trains."""
+    knob = KNOBS.get(name)
+    if knob is None or not knob.needs:
+        return True
+    needed = points[list(dict.fromkeys(need.field for need in knob.needs))].drop_duplicates()
+    rows = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in list_rows(needed)]
+    return any(find_missing(knob, row.__getitem__) is None for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
