@@ -44,12 +44,11 @@ def run(
     Fields left out have their defaults (see `hvbench plan --fields`).
     """
     from hvbench.cli.launches.sweep import run_sweep
-    from hvbench.spec.suite import apply_overrides, parse_suite
+    from hvbench.spec.suite import apply_overrides, suite_of_words
     from hvbench.sweep.options import SweepOptions
 
     def load() -> Suite:
-        suite = apply_overrides(parse_suite("", name="run", where="hvbench run"), values, option="")
-        return apply_overrides(suite, overrides)
+        return apply_overrides(suite_of_words(values, where="hvbench run"), overrides)
 
     outputs = Outputs(display=display or "auto", trackers=trackers)
     return run_sweep(load, SweepOptions(command=typed_words(), **choices), outputs, np=np)

@@ -162,6 +162,11 @@ def choose_suite(name: str, *, scale: str | None = None, overrides: Iterable[str
     return apply_overrides(apply_scale(suite, scale) if scale else suite, overrides)
 
 
+def suite_of_words(words: Iterable[str], *, where: str) -> Suite:
+    """The suite without a file whose points are given as fields, `key=value[,value]`; raises UsageError."""
+    return apply_overrides(parse_suite("", name="run", where=where), words, option="")
+
+
 def load_suite(path: Path) -> Suite:
     """Read and validate a suite file; raises UsageError."""
     text = read_text(path)

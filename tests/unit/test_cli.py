@@ -143,6 +143,12 @@ def test_plan_uses_the_ranks_that_are_asked_for(hvbench_in: Hvbench, tmp_path: P
     assert "together reach" not in hvbench_in("plan", "a.toml", "--np", "1").out
 
 
+def test_plan_takes_the_fields_of_a_run(hvbench_in: Hvbench) -> None:
+    out = hvbench_in("plan", "model=tiny", "data=synthetic", "micro_batch_size=2,4", "steps=7", "--np", "1").out
+    assert out.startswith("run\n\n") and "2 launches of points (1 each) on 1 rank" in out
+    assert "3 warm-up and 7 timed steps each" in out
+
+
 @needs_both_frameworks
 def test_plan_warns_of_points_that_will_not_fit_and_names_the_extra_time(hvbench_in: Hvbench, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(SUITE)
@@ -193,7 +199,11 @@ def test_report_is_rebuilt_from_records(hvbench_in: Hvbench, tmp_path: Path) -> 
         (["nosuch"], "No such command 'nosuch'; see hvbench --help"),
         (["--nosuch"], "No such option '--nosuch'; see hvbench --help"),
         (["report"], "Missing argument 'RUN'; see hvbench --help"),
-        (["plan", "smoke", "extra"], "Got unexpected extra argument (extra); see hvbench --help"),
+        (["plan", "smoke", "extra"], 'plan "smoke" "extra": one suite, or fields as KEY=VALUE, which have no --scale'),
+        (
+            ["plan", "model=tiny", "--scale", "base"],
+            'plan "model=tiny": one suite, or fields as KEY=VALUE, which have no --scale',
+        ),
         (
             ["sweep", "smoke", "--np", "many"],
             "Invalid value for '--np': 'many' is not a valid integer; see hvbench --help",

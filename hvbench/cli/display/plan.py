@@ -81,7 +81,7 @@ def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> s
         expected = [replace(row, launches=TRIES - 1 + suite.measure.repeats, is_measured=False) for row in expected]
     pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
     parts = [
-        [f"{suite.name}: {suite.question}"],
+        [": ".join(filter(None, (suite.name, suite.question)))],
         losses,
         describe_command(suite, plan),
         describe_searched(suite),
