@@ -110,13 +110,15 @@ class Batches:
         """Samples of the test split; 0: there is none, as of plain text."""
         return 0
 
-    def test_batches(self) -> Iterator[ValidationBatch]:
-        """This rank's share of the test split."""
+    def test_batches(self, *, alone: bool = False) -> Iterator[ValidationBatch]:
+        """This rank's share of the test split, or `alone` all of it."""
         yield from ()
 
-    def _held_out(self, tokens: np.ndarray, samples: int, *, stream: int) -> Iterator[ValidationBatch]:
-        """This rank's share of the first `samples` of a split that is not trained on."""
-        share = share_of_rank(samples, rank=self._rank, world_size=self._world_size)
+    def _held_out(
+        self, tokens: np.ndarray, samples: int, *, stream: int, alone: bool = False
+    ) -> Iterator[ValidationBatch]:
+        """This rank's share of the first `samples` of a split that is not trained on, or `alone` all of them."""
+        share = range(samples) if alone else share_of_rank(samples, rank=self._rank, world_size=self._world_size)
         for first in range(share.start, share.stop, self._point.micro_batch_size):
             numbers = np.arange(first, first + self._point.micro_batch_size)
             windows = self._held_out_windows(np.minimum(numbers, share.stop - 1), stream=stream)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, load_checkpoint, name_checkpoint, save_checkpoint
-from hvbench.training.evaluation import mean_over_ranks
+from hvbench.training.evaluation import ValidationBatch, mean_over_ranks
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before
@@ -236,9 +236,9 @@ class Loop:
         self.meter.end()
         self.meet()
         if self.settings.evaluate_every and self.batches.test_samples:
-            last = self._load_best()
+            last, batches = self._load_best()
             begun = time.perf_counter()
-            own = evaluate(self.trainer, self.batches.test_batches(), point=self.point)
+            own = evaluate(self.trainer, batches, point=self.point)
             times = {"seconds": time.perf_counter() - begun, "training_seconds": training_seconds}
             step = self._best[1] if self._best else self.step
             self.samples.test = describe_evaluation(own, step=step) | times
@@ -317,13 +317,23 @@ class Loop:
     def _best_path(self, step: int) -> Path:
         return self.folder / name_checkpoint(self.first_step + step)
 
-    def _load_best(self) -> Arrays | None:
-        """Continue from the best checkpoint, if one was kept and the training went on since; the state until then."""
+    def _load_best(self) -> tuple[Arrays | None, Iterable[ValidationBatch]]:
+        """Continue from the best checkpoint, if one was kept and the training went on since: the state until then, and what this rank tests.
+
+        Where a rank, on a host of its own, does not see the checkpoint, rank 0 tests all samples and the others none.
+        """
         if self._best is None or self._best[1] == self.step:
-            return None
+            return None, self.batches.test_batches()
+        path = self._best_path(self._best[1])
+        if all(self.runtime.gather(float(path.is_file()))):
+            batches = self.batches.test_batches()
+        elif self.runtime.rank == 0:
+            batches = self.batches.test_batches(alone=True)
+        else:
+            return None, ()
         last = {name: value.copy() for name, value in self.trainer.state().items()}
-        self.trainer.load_state(dict(load_checkpoint(str(self._best_path(self._best[1])), self.point).arrays))
-        return last
+        self.trainer.load_state(dict(load_checkpoint(str(path), self.point).arrays))
+        return last, batches
 
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0

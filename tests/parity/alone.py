@@ -509,7 +509,7 @@ def record_chunks(twin: Twin) -> Arrays:
 
 
 def record_sums(twin: Twin) -> Arrays:
-    """Gradients of 8,192 tokens in float32 and in float64: `FAMILY/PRECISION/NAME`."""
+    """Gradients of 8,192 tokens in float32 and in float64, `FAMILY/PRECISION/NAME`, and `losses/PRECISION` of batches of 1,024."""
     arrays = {}
     for family in MODEL_FAMILIES:
         point = small_point(twin.framework, family=family, hidden_size=16, sequence_length=64, micro_batch_size=128)
@@ -517,6 +517,17 @@ def record_sums(twin: Twin) -> Arrays:
         for name, precision in (("float32", PRECISIONS["fp32"]), ("float64", FP64)):
             gradients = twin.trainer(point, precision=precision).gradients(*batch, loss_scale=1.0)
             arrays |= {f"{family}/{name}/{key}": value for key, value in gradients.items()}
+    knobs = {"sequence_length": 64, "micro_batch_size": 16, "gradient_accumulation_steps": 1, "vocab_size": 4096}
+    for name, precision in (("float32", PRECISIONS["fp32"]), ("float64", FP64)):
+        # Compiled where that takes a second; PyTorch's compiler takes half a minute.
+        is_compiled = twin.framework == "tensorflow" and name == "float32"
+        point = small_point(twin.framework, **knobs, compile="default" if is_compiled else "none")
+        weights = {key: value.astype(name) for key, value in lively_weights(point).items()}
+        trainer, batches = twin.trainer(point, weights, precision=precision), twin.batches(point)
+        losses = [
+            trainer.train_step(*batches.train_batch(step), learning_rate=0.0, loss_scale=1.0).loss for step in range(8)
+        ]
+        arrays[f"losses/{name}"] = np.array(losses)
     return arrays
 
 

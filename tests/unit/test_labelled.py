@@ -14,10 +14,12 @@ from hvbench.cli import run
 from hvbench.errors import DataError
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
+from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.prepare import with_pretrainings
 from hvbench.sweep.tasks import name_text
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
+from hvbench.training.checkpoints import Checkpoint, name_checkpoint, save_checkpoint
 from hvbench.training.labelled.batches import cut
 from hvbench.training.labelled.corpus import (
     describe_labelled,
@@ -32,7 +34,10 @@ from hvbench.training.layout import from_arrays, to_arrays
 from hvbench.training.masking import CLASS, special_token
 from hvbench.training.packages import find_packages, make_batches, prepare_text
 from hvbench.training.pretraining import pretraining_point
+from hvbench.training.schedule import samples_before
+from hvbench.training.weights import initial_weights
 from hvbench.worker.evaluation import evaluate
+from hvbench.worker.loop import Loop
 
 T = 16
 ROWS = [(chr(97 + number % 3) * (1 + 7 * number % 23), "abc"[number % 3]) for number in range(200)]
@@ -578,6 +583,44 @@ def test_the_test_split_is_read_once_in_the_file_s_order(tmp_path: Path) -> None
                 : batch.samples
             ]
     assert read == [text[:T] for text, _ in texts_of(corpus, "test")]
+
+
+class Host:
+    """A runtime and trainer of one of two ranks; the other is on a host that does not see this one's files."""
+
+    world_size = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.held = rank, {"parameters/x": np.zeros(1)}
+
+    def gather(self, value: float) -> list[float]:
+        return [value, 0.0] if self.rank == 0 else [1.0, value]
+
+    def state(self) -> dict[str, np.ndarray]:
+        return self.held
+
+    def load_state(self, state: dict[str, np.ndarray]) -> None:
+        self.held = state
+
+
+def test_a_rank_that_does_not_see_the_best_checkpoint_leaves_the_test_to_the_first_one(
+    tmp_path: Path,
+) -> None:
+    point = make_point(write_rows(tmp_path / "rows.jsonl"), world_size=2, model="tiny", num_layers=1)
+    corpus = prepare_text(point, cache=tmp_path / "cache")
+    best = initial_weights(point)
+    for rank, folder in enumerate((tmp_path / "here", tmp_path / "elsewhere")):
+        host, batches = Host(rank), make_batches(point, corpus, rank=rank)
+        measure = MeasureSettings(warmup_steps=1, steps=4, evaluate_every=1, keep_best=True)
+        loop = Loop(point, measure, trainer=host, batches=batches, runtime=host, folder=folder)
+        loop.step, loop._best = 3, (0.5, 2)
+        if rank == 0:
+            arrays = {f"parameters/{name}": value for name, value in best.items()}
+            header = loop.checkpoint_header.model_copy(update={"step": 2, "samples": samples_before(point, 2)})
+            save_checkpoint(folder / name_checkpoint(2), Checkpoint(header=header, arrays=arrays))
+        last, tested = loop._load_best()
+        assert sum(batch.samples for batch in tested) == (batches.test_samples if rank == 0 else 0)
+        assert (host.held.keys() == arrays.keys() and last is not None) if rank == 0 else last is None
 
 
 def test_a_plan_refuses_labelled_texts_that_cannot_be_used(

@@ -105,7 +105,9 @@ class Model(AdaptedLayers):
         if self.point.is_regression:
             return F.mse_loss(self._project(x)[:, 0], targets.to(self.parameter_dtype))
         if not self.loss_chunk:
-            return F.cross_entropy(self._project(x).flatten(end_dim=-2), targets, ignore_index=IGNORED)
+            logits = self._project(x).flatten(end_dim=-2)
+            losses = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")  # 0 where IGNORED
+            return _sum(losses).to(losses.dtype) / (targets != IGNORED).sum()
         bias = self.parameters.get("output.bias")
         return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), bias, targets, self)
 
@@ -198,6 +200,11 @@ class Model(AdaptedLayers):
         return self.linear(heads.transpose(1, 2).reshape(B, T, W), f"{name}.out")
 
 
+def _sum(losses: torch.Tensor) -> torch.Tensor:
+    """The sum of losses in float64: a compiler may add one after the other."""
+    return losses.sum(dtype=torch.float64)
+
+
 def _hide_class(targets: torch.Tensor) -> torch.Tensor:
     """Targets [B, T] of pairs of texts without the first, the pair's class."""
     return F.pad(targets[:, 1:], (1, 0), value=IGNORED)
@@ -221,7 +228,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> torch.Tensor:
         gemm, wide = model.point.gemm, model.parameter_dtype
         counts = targets != IGNORED
-        total = torch.zeros((), dtype=wide, device=x.device)
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
         needs_x, needs_embedding, needs_bias = ctx.needs_input_grad[:3]
         d_x, d_embedding = torch.empty_like(x) if needs_x else None, None
         d_bias = torch.zeros_like(bias) if needs_bias else None
@@ -236,7 +243,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 d_embedding = more.to(wide) if d_embedding is None else d_embedding.add_(more)
         ctx.save_for_backward(d_x, d_embedding, d_bias)
         ctx.count, ctx.dtype = counts.sum(), x.dtype
-        return total / ctx.count
+        return total.to(wide) / ctx.count
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -254,12 +261,12 @@ def _cross_entropy(
     counts: torch.Tensor,
     model: Model,
 ) -> torch.Tensor:
-    """The summed cross-entropy of logits [N, V] plus a bias [V] against targets [N, 1] that `counts`.
+    """The summed cross-entropy, in float64, of logits [N, V] plus a bias [V] against targets [N, 1] that `counts`.
 
     Gradients take the logits' place, and their sum is added to `d_bias` [V].
     """
-    total = torch.zeros((), dtype=model.parameter_dtype, device=logits.device)
-    row_bytes = logits.shape[1] * total.element_size()
+    total = torch.zeros((), dtype=torch.float64, device=logits.device)
+    row_bytes = logits.shape[1] * model.parameter_dtype.itemsize
     at_once = max(_LEAST_ROWS, _CACHED_BYTES // row_bytes) if logits.device.type == "cpu" else len(logits)
     for part, chosen, counted in zip(
         *(each.split(at_once) for each in (logits, targets.clamp(min=0), counts)), strict=True
@@ -271,7 +278,7 @@ def _cross_entropy(
         values -= values.amax(dim=1, keepdim=True)
         at_target = values.gather(1, chosen)
         sums = values.exp_().sum(dim=1, keepdim=True)
-        total += ((sums.log() - at_target) * counted).sum()
+        total += _sum((sums.log() - at_target) * counted)
         values *= counted / sums
         values.scatter_add_(1, chosen, -counted.to(values.dtype))
         if d_bias is not None:

@@ -72,10 +72,11 @@ class Model(AdaptedLayers):
         if self.point.is_regression:
             return tf.reduce_mean(tf.square(logits[:, 0] - tf.cast(targets, logits.dtype)))
         if not self.point.hides_tokens and starts is None:
-            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            return tf.cast(_sum(losses), losses.dtype) / tf.size(losses, losses.dtype)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(targets, 0), logits)
         counts = tf.cast(targets != IGNORED, losses.dtype)
-        return tf.reduce_sum(losses * counts) / tf.reduce_sum(counts)
+        return tf.cast(_sum(losses * counts), losses.dtype) / tf.reduce_sum(counts)
 
     def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, *, starts: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy, or squared error, [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
@@ -165,7 +166,7 @@ class Model(AdaptedLayers):
         vocabulary, head = self.point.vocab_size, self._head_name
         needs_x, needs_embedding = bool(self.trained.keys() - {head, "output.bias"}), head in self.trained
         counts = tf.cast(targets != IGNORED, self.parameter_dtype)
-        total, d_embedding = tf.zeros((), self.parameter_dtype), None
+        total, d_embedding = tf.zeros((), tf.float64), None
         d_biases = [tf.zeros_like(bias) for bias in biases]
         parts: list[tf.Tensor] = []
         done: list[tf.Tensor] = []
@@ -177,7 +178,7 @@ class Model(AdaptedLayers):
                 losses, d_logits = _cross_entropy(logits, chosen)
                 if self.point.hides_tokens or self.point.separates_documents:
                     losses, d_logits = losses * counts[start:end], d_logits * counts[start:end, None]
-                total += tf.reduce_sum(losses)
+                total += _sum(losses)
                 d_biases = [d_bias + tf.reduce_sum(d_logits, axis=0) for d_bias in d_biases]
                 d_logits = self.round(d_logits)
                 if self.padding:
@@ -198,7 +199,7 @@ class Model(AdaptedLayers):
             of_embedding = tf.cast(d_embedding * factor, embedding.dtype) if needs_embedding else None
             return of_x, of_embedding, None, *(d_bias * factor for d_bias in d_biases)
 
-        return total / count, backward
+        return tf.cast(total, counts.dtype) / count, backward
 
     def _block(
         self, x: tf.Tensor, layer: int, drop: _Dropout, documents: tf.Tensor | None, rotation: tf.Tensor | None
@@ -259,6 +260,11 @@ class _Dropout:
             return None
         self.calls += 1
         return self.seed + (0, self.calls)
+
+
+def _sum(losses: tf.Tensor) -> tf.Tensor:
+    """The sum of losses in float64: XLA adds one after the other."""
+    return tf.reduce_sum(tf.cast(losses, tf.float64))
 
 
 def _hide_class(targets: tf.Tensor) -> tf.Tensor:

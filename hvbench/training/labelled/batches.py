@@ -130,8 +130,8 @@ class PaddedBatches(Batches):
     def test_samples(self) -> int:
         return len(self._samples[TEST_STREAM])
 
-    def test_batches(self) -> Iterator[ValidationBatch]:
-        yield from self._held_out(self._test, self.test_samples, stream=TEST_STREAM)
+    def test_batches(self, *, alone: bool = False) -> Iterator[ValidationBatch]:
+        yield from self._held_out(self._test, self.test_samples, stream=TEST_STREAM, alone=alone)
 
     def _held_out_windows(self, places: np.ndarray, *, stream: int) -> np.ndarray:
         if stream == TEST_STREAM:
