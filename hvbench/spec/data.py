@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from hvbench.spec.knob import AnyPoint, Count, Knob, Need, Part, Text, needs_one_of
 from hvbench.spec.model import FAMILIES
-from hvbench.spec.objective import OF_LABELS
+from hvbench.spec.objective import OF_LABELS, OF_TEXTS, too_short_for_a_pair
 
 LABEL_FILES = (".jsonl", ".csv", ".conll")
 LABELLED_HERE = ("snippets",)  # labelled texts that every machine has
@@ -48,6 +48,8 @@ def _has_no_labels(point: AnyPoint) -> str | None:
         return f"pretraining_data is for labelled texts: pretraining for {point.data} reads that itself"
     if point.has_label_file and point.is_pretrained and point.pretraining_data is None:
         return f"pretraining {point.pretraining} reads a text, and {point.data} has labelled ones: set pretraining_data to a text"
+    if point.has_framed_labels:
+        return too_short_for_a_pair(point, what=f"labelled texts of family {point.family}")
     return None
 
 
@@ -144,7 +146,7 @@ class DataPart(Part):
         "text",
         description="of labelled texts: the field, or column, with the text; of token_classification, unless set, tokens",
     )
-    second_text_field: Annotated[Text, Knob(needs=OF_LABEL_FILE)] = Field(
+    second_text_field: Annotated[Text, Knob(needs=(OF_TEXTS, *OF_LABEL_FILE[1:]))] = Field(
         "text_b", description="the one with the second text of pairs, where the file has it"
     )
     label_field: Annotated[Text, Knob(needs=OF_LABEL_FILE)] = Field(
@@ -193,6 +195,11 @@ class DataPart(Part):
     def has_label_file(self) -> bool:
         """Whether samples are the rows of a file, with a label each."""
         return self.predicts_labels and _has_labels(self.data)
+
+    @property
+    def has_framed_labels(self) -> bool:
+        """Whether these samples begin with [CLS] and each of their texts ends with [SEP], as in families that tell texts apart."""
+        return self.has_label_file and FAMILIES[self.family].has_segments
 
     @property
     def has_layout(self) -> bool:

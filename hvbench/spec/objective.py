@@ -48,14 +48,20 @@ def _no_pairs(point: AnyPoint) -> str | None:
         return f"next_sentence tells two texts apart by their segments, which family {point.family} has not: family must be {families}"
     if point.separates_documents:
         return "next_sentence makes a row of two texts: segmentation must be windows or overlap"
+    return too_short_for_a_pair(point, what="next_sentence")
+
+
+def too_short_for_a_pair(point: AnyPoint, *, what: str) -> str | None:
+    """Why samples cannot hold two texts and their special tokens; None where they can. `what` begins the reason."""
     shortest = -(-point.sequence_length // (LENGTH_STAGES if point.length_warmup_steps else 1))
     if shortest < LEAST_PAIR:
-        return f"next_sentence: {shortest} tokens are too few for two texts: samples must have at least {LEAST_PAIR}"
+        return f"{what}: {shortest} tokens are too few for two texts: samples must have at least {LEAST_PAIR}"
     return None
 
 
 OF_CLASSES = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.labels in ("class", "tags")))
 OF_LABELS = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.labels != "none"))
+OF_TEXTS = needs_one_of("objective", (name for name, one in OBJECTIVES.items() if one.labels in ("class", "number")))
 OF_TOKENS = needs_one_of("objective", LANGUAGE_MODELS)
 OF_PRETRAINING = needs_one_of("pretraining", LANGUAGE_MODELS)
 

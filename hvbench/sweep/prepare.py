@@ -274,10 +274,10 @@ def check_data(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, st
     a text. Returns the digest of each text by its name (`hvbench.sweep.tasks.name_text`).
     """
     digests, losses = {}, []
-    by_text: dict[str, list[Point]] = {}
+    by_text: dict[tuple[str, bool], list[Point]] = {}  # labelled pairs of a BERT are other tokens of the same text
     for point in with_pretrainings(needed_points(plan, is_open=is_open)):
-        by_text.setdefault(name_text(point), []).append(point)
-    for name, same in by_text.items():
+        by_text.setdefault((name_text(point), point.has_framed_labels), []).append(point)
+    for (name, _), same in by_text.items():
         prepared = prepare_text(same[0], report=observer.prepare)
         digests[name] = prepared.digest
         losses.append(prepared.loss)

@@ -12,6 +12,7 @@ from hvbench.launch.task import Task
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
 from hvbench.plan.turns import Side, configuration_of
+from hvbench.spec.objective import OBJECTIVES
 from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
@@ -104,6 +105,8 @@ def name_text(point: Point) -> str:
         if point.has_label_file
         else ""
     )
+    if point.has_label_file and not point.is_classifier:
+        labels += f", {OBJECTIVES[point.objective].labels}"
     return f"{point.data}, {point.vocab_size} tokens{encoding}{tokenizer}{labels.format(**point.model_dump())}"
 
 

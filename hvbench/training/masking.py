@@ -33,8 +33,13 @@ SPECIAL_LETTERS = {MASK: "\u0100", CLASS: "\u00ff", SEPARATOR: "\u00fe"}
 
 def special_names(point: Point) -> list[str]:
     """The special tokens that the samples of a point hold."""
-    reads_class = (point.labels_samples and FAMILIES[point.family].has_heads) or point.judges_pairs
-    return [MASK] * point.hides_tokens + [CLASS] * reads_class + [SEPARATOR] * point.judges_pairs
+    reads_class = (point.labels_samples and FAMILIES[point.family].has_heads) or has_separators(point)
+    return [MASK] * point.hides_tokens + [CLASS] * reads_class + [SEPARATOR] * has_separators(point)
+
+
+def has_separators(point: Point) -> bool:
+    """Whether a sample is `[CLS] text [SEP]`, or `[CLS] first text [SEP] second text [SEP]`, whose second text is of the second segment."""
+    return point.judges_pairs or point.has_framed_labels
 
 
 def special_token(name: str, point: Point) -> int:

@@ -29,7 +29,7 @@ from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.layout import Layout
-from hvbench.training.masking import IGNORED
+from hvbench.training.masking import IGNORED, SEPARATOR, SPECIAL_BYTES
 from hvbench.training.packages import make_batches
 from hvbench.training.schedule import learning_rate_at
 from hvbench.training.weights import initial_weights, parameter_shapes
@@ -377,7 +377,8 @@ def record_labelled(twin: Twin) -> Arrays:
     """Samples of different lengths padded in one batch, with other tokens in the padding, and each alone: `FAMILY/ATTENTION/OBJECTIVE/NAME`."""
     arrays, random = {}, np.random.default_rng(3)
     lengths, longest = np.array([3, 6, 1]), 6
-    tokens = random.integers(256, size=(3, longest)).astype(np.int32)
+    tokens = random.integers(254, size=(3, longest)).astype(np.int32)
+    tokens[1, 3] = SPECIAL_BYTES[SEPARATOR]  # what is behind it is of BERT's second segment
     is_padding = np.arange(longest) >= lengths[:, None]
     starts = np.where(is_padding, lengths[:, None], 0).astype(np.int32)
     tags = np.where(is_padding, IGNORED, random.integers(3, size=tokens.shape)).astype(np.int32)

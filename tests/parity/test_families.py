@@ -16,10 +16,11 @@ from hvbench.spec.point import Point
 from hvbench.training.flops import attention_flops_per_token, recomputed_flops_per_token
 from hvbench.training.huggingface.export import write_model
 from hvbench.training.masking import IGNORED, special_token
+from hvbench.training.packages import make_batches, prepare_text
 from hvbench.training.products import model_products, total_flops
 from hvbench.training.weights import parameter_shapes
 from tests.parity.alone import FP64, lay_out, lively_weights
-from tests.parity.points import FAMILIES, make_point
+from tests.parity.points import FAMILIES, LABELLED_FILE, make_point
 
 TINY = {"model": "llama-tiny", "gemm": "default", "world_size": 1, "micro_batch_size": 2}
 
@@ -118,6 +119,34 @@ def test_bert_is_that_of_transformers(tmp_path, knobs):
     assert expected.shape == ((2, 3) if point.is_classifier else (2, point.sequence_length, 256))
     assert expected.std() > 0.5, "not flat"
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_labelled_pair_has_the_logits_that_transformers_makes_of_its_segments(tmp_path):
+    """Rows of the file as batches have them, against BertForSequenceClassification given token types and what is padding."""
+    import torch
+    import transformers
+
+    knobs = {"objective": "classification", "num_classes": 2, "data": str(LABELLED_FILE), "micro_batch_size": 16}
+    point = Point(**{**TINY, "model": "bert-tiny", "sequence_length": 24, "world_size": 1, **knobs})
+    weights = {name: value.astype("float32") for name, value in lively_weights(point).items()}
+    write_model(tmp_path / "bert", point, weights, tokenizer=None)
+    theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "bert").eval()
+    inputs, _, layout = make_batches(point, prepare_text(point, cache=tmp_path / "cache"), rank=0).train_batch(0)
+    tokens, starts = torch.from_numpy(inputs[0]).long(), torch.from_numpy(layout.starts[0]).long()
+    segments, is_text = torch.zeros_like(tokens), (starts == 0).long()
+    for row, ends in enumerate((tokens == special_token("[SEP]", point)).tolist()):
+        first, second = [place for place, is_end in enumerate(ends) if is_end]
+        segments[row, first + 1 : second + 1] = 1
+        assert is_text[row].sum() == second + 1
+    assert is_text.sum(dim=1).min() < tokens.shape[1], "no sample is padded"
+    model = make_model(point, weights)
+    with torch.no_grad():
+        expected = theirs(tokens, token_type_ids=segments, attention_mask=is_text).logits.numpy()
+        of_one_segment = theirs(tokens, attention_mask=is_text).logits.numpy()
+        ours = model.logits(tokens, starts=starts).numpy()
+    scale = np.abs(expected).max()
+    assert np.abs(of_one_segment - expected).max() > 1e-2 * scale
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize("chunk", [0, 5])

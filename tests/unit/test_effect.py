@@ -49,6 +49,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("segmentation_stride=16", "segmentation overlap", "segmentation=overlap"),
     ("text_field=body", "data that ends in .jsonl or .csv or .conll", "data=mine.csv objective=classification"),
     ("second_text_field=answer", "data that ends in .jsonl or .csv or .conll", "data=mine.jsonl objective=classification"),
+    ("second_text_field=answer", "objective classification or regression", "data=mine.jsonl objective=regression"),
     ("label_field=topic", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
     ("split_seed=1", "data that ends in .jsonl or .csv or .conll", "data=mine.csv objective=classification"),
     ("length_buckets=8", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),

@@ -31,12 +31,12 @@ from hvbench.training.labelled.rows import draw_split, examine_rows
 from hvbench.training.labelled.snippets import find_snippets, snippets_file
 from hvbench.training.labelled.source import source_of
 from hvbench.training.layout import from_arrays, to_arrays
-from hvbench.training.masking import CLASS, special_token
+from hvbench.training.masking import CLASS, SEPARATOR, special_token
 from hvbench.training.packages import find_packages, make_batches, prepare_text
 from hvbench.training.pretraining import pretraining_point
 from hvbench.training.schedule import samples_before
 from hvbench.training.weights import initial_weights
-from hvbench.worker.evaluation import evaluate
+from hvbench.worker.evaluation import describe_evaluation, evaluate
 from hvbench.worker.loop import Loop
 
 T = 16
@@ -108,6 +108,10 @@ def test_files_beside_a_training_file_are_the_other_splits(tmp_path: Path) -> No
         ROWS[100:150],
         ROWS[150:],
     ]
+    with pytest.raises(
+        DataError, match=r"split_seed = 3 draws nothing, for validation.jsonl is beside it: leave it out"
+    ):
+        examine_rows(source_of(point.model_copy(update={"split_seed": 3})))
     (folder / "test.jsonl").unlink()
     without = prepare_labelled(point, cache=tmp_path / "cache")
     assert texts_of(without, "train") == ROWS[:100] and not len(without.samples["test"]) and not len(without.test)
@@ -132,7 +136,8 @@ def test_a_label_that_changes_is_another_text(tmp_path: Path) -> None:
         digests |= {found.digest, found.tokens_digest}
     assert len(digests) == 4
     assert "label of text and text_b, split_seed 0" in name_text(make_point(path))
-    assert name_text(make_point(path, label_field="kind")) != name_text(make_point(path))
+    named = [make_point(path), make_point(path, label_field="kind"), make_point(path, objective="regression")]
+    assert len(set(map(name_text, named))) == 3, "each has a digest of its own"
 
 
 GOOD = [{"text": text, "label": label} for text, label in ROWS]
@@ -359,27 +364,81 @@ def test_labelled_texts_have_the_tokens_of_the_text_that_pretraining_reads(
     )
 
 
-def test_a_class_token_stands_before_each_sample_of_a_bert(tmp_path: Path) -> None:
-    path, classes = write_rows(tmp_path / "rows.jsonl"), special_token(CLASS, Point(model="bert-tiny"))
-    with_first, without = make_point(path, model="bert-tiny"), make_point(path, sequence_length=T - 1)
-    corpus = prepare_text(with_first, cache=tmp_path / "cache")
-    found, plain = (make_batches(point, corpus, rank=0) for point in (with_first, without))
-    for step in range(25):
-        inputs, labels, layout = (part for part in found.train_batch(step))
-        counts = (layout.starts == 0).sum(axis=-1)
-        others = plain.train_batch(step)
-        assert (inputs[..., 0] == classes).all() and np.array_equal(labels, others[1])
-        assert np.array_equal(counts, 1 + (others[2].starts == 0).sum(axis=-1))
-        for row, other, count in zip(inputs[0], others[0][0], counts[0], strict=True):
-            assert np.array_equal(row[1:count], other[: count - 1])
-        assert found.tokens_of_step(step) == counts.sum()
-    long = sum(len(text) >= T for text, _ in texts_of(corpus, "train"))
-    assert f"and cut to it: {long} of " in describe_labelled(with_first, corpus)[1]
-    tags = prepare_text(
-        tag_point(write_sentences(tmp_path / "rows.conll"), model="bert-tiny"), cache=tmp_path / "cache"
-    )
-    point = tag_point(tmp_path / "rows.conll", model="bert-tiny")
-    assert (make_batches(point, tags, rank=0).train_batch(0)[0] != classes).all()
+BERT = Point(model="bert-tiny")
+CLS, SEP = (special_token(name, BERT) for name in (CLASS, SEPARATOR))
+
+
+def test_samples_of_a_bert_begin_with_a_class_token_and_their_texts_end_with_separators(tmp_path: Path) -> None:
+    """As transformers' BertTokenizer has them; by their segments, what lies behind the first [SEP] is the second text."""
+    frame = f"{chr(CLS)}%s{chr(SEP)}"
+    for names, rows in (
+        (("text", "label"), ROWS),
+        (("text", "text_b", "label"), [(text, text[::2] + "!", label) for text, label in ROWS]),
+    ):
+        path = write_csv(tmp_path / f"{len(names)}.csv", rows, names=names)
+        point = make_point(path, model="bert-tiny", sequence_length=T + 2)
+        corpus = prepare_text(point, cache=tmp_path / "cache")
+        wanted = set()
+        for *texts, _ in rows:
+            if sum(map(len, texts)) + len(texts) - 1 <= T:
+                wanted.add(frame % chr(SEP).join(texts))
+        found, seen = make_batches(point, corpus, rank=0), set()
+        for step in range(25):
+            inputs, _, layout = found.train_batch(step)
+            counts = (layout.starts == 0).sum(axis=-1)
+            for row, count in zip(inputs[0], counts[0], strict=True):
+                sample = row[:count]
+                assert (sample[0], sample[-1]) == (CLS, SEP) and (sample == SEP).sum() == len(names) - 1
+                assert not row[count:].any()
+                if count < T + 2:
+                    seen.add("".join(map(chr, sample)))
+            assert found.tokens_of_step(step) == counts.sum()
+        assert seen <= wanted and len(seen) > 0.6 * len(wanted)
+    words = tag_point(write_sentences(tmp_path / "rows.conll"), model="bert-tiny")
+    corpus = prepare_text(words, cache=tmp_path / "cache")
+    inputs, tags, layout = make_batches(words, corpus, rank=0).train_batch(0)
+    last = (layout.starts == 0).sum(axis=-1) - 1
+    assert (inputs[..., 0] == CLS).all() and (tags[..., 0] < 0).all()
+    for row, own, end in zip(inputs[0], tags[0], last[0], strict=True):
+        assert row[end] == SEP and own[end] < 0 <= own[end - 1]
+        is_last = [row[place + 1] in (ord(" "), SEP) for place in range(1, end)]
+        assert (own[1:end] >= 0).tolist() == is_last or end == T - 1, "unless a word is cut"
+
+
+def test_what_a_bert_cuts_leaves_room_for_its_tokens_and_short_samples_have_none(tmp_path: Path) -> None:
+    point = make_point(write_rows(tmp_path / "rows.jsonl"), model="bert-tiny")
+    corpus = prepare_text(point, cache=tmp_path / "cache")
+    long = sum(len(text) > T - 2 for text, _ in texts_of(corpus, "train"))
+    assert f"and cut to it: {long} of " in describe_labelled(point, corpus)[1]
+    for changes in ({"sequence_length": 7}, {"sequence_length": 28, "length_warmup_steps": 5}):
+        reason = reason_to_skip(point.model_copy(update=changes), world_size=1)
+        assert (
+            reason == "labelled texts of family bert: 7 tokens are too few for two texts: samples must have at least 8"
+        )
+    gpt2 = prepare_text(make_point(tmp_path / "rows.jsonl"), cache=tmp_path / "cache")
+    assert gpt2.digest == corpus.digest and gpt2.tokens_digest == corpus.tokens_digest, "single texts have no separator"
+
+
+def test_a_special_token_s_name_in_a_text_is_text(tmp_path: Path) -> None:
+    """Else a text with [SEP] in it would be two, of two segments."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    names = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "[", "]", "SEP", "a", "b", "c"]
+    tokenizer = Tokenizer(models.WordLevel({name: place for place, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.add_special_tokens(names[:4])
+    (tmp_path / "bert").mkdir()
+    tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
+    rows = [("a b", "a [SEP] " + "b " * (number % 5), "xyz"[number % 3]) for number in range(100)]
+    path = write_csv(tmp_path / "rows.csv", rows, names=("text", "text_b", "label"))
+    point = make_point(path, model="bert-tiny", initial_weights=str(tmp_path / "bert"))
+    corpus = prepare_text(point, cache=tmp_path / "cache")
+    inputs, _, layout = make_batches(point, corpus, rank=0).train_batch(0)
+    for row, starts in zip(inputs[0], layout.starts[0], strict=True):
+        sample = [names[token] for token in row[starts == 0]]
+        assert sample[:8] == ["[CLS]", "a", "b", "[SEP]", "a", "[", "SEP", "]"]
+        assert sample[8:] == ["b"] * (len(sample) - 9) + ["[SEP]"]
 
 
 def test_the_shapes_that_batches_may_have_are_known_before(tmp_path: Path) -> None:
@@ -509,6 +568,37 @@ def test_the_weights_of_all_passes_make_a_mean_over_all_tags_and_a_cut_word_keep
             counts += (tags >= 0).sum(axis=(1, 2)).tolist()
             weights += layout.weights.tolist()
         assert weights == pytest.approx(np.array(counts) / np.mean(counts))
+
+
+class NamesOne:
+    """A tagger in numpy that calls a word that is x B-X, and any other one O: loss 1."""
+
+    def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.ones(len(inputs))
+
+    def logits(self, inputs: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return np.eye(3)[np.where(inputs == ord("x"), 0, 2)]
+
+
+def test_an_evaluation_of_tags_counts_their_entities_too(tmp_path: Path) -> None:
+    """An I- after O begins an entity: all that are named are right, though half of their tags are not. What is cut is not judged."""
+    for path, has_entities in (
+        (write_sentences(tmp_path / "rows.jsonl"), True),
+        (write_sentences(tmp_path / "kinds.jsonl", [(w, [tag[:1] + "x" for tag in t]) for w, t in SENTENCES]), False),
+    ):
+        point = tag_point(path)
+        corpus = prepare_text(point, cache=tmp_path / "cache")
+        batches = make_batches(point, corpus, rank=0)
+        found = evaluate(NamesOne(), batches.validation_batches(1000), point=point, names=batches.class_names)
+        whole = sum(length <= T for length in lengths_of(corpus.samples["validation"]))
+        if has_entities:
+            assert 0 < whole < len(corpus.samples["validation"]) == found.samples
+            counts = found.entities
+            assert counts.predictions.tolist() == counts.hits.tolist() == [whole]
+            assert counts.occurrences.tolist() == [whole] and 0.5 < found.accuracy < 1
+            assert describe_evaluation(found, step=1)["entity_counts"]["hits"] == [whole]
+        else:
+            assert found.entities is None and describe_evaluation(found, step=1)["entity_counts"] is None
 
 
 @pytest.mark.parametrize(

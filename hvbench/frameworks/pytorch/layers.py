@@ -17,7 +17,7 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import is_trained
-from hvbench.training.masking import SEPARATOR, special_token
+from hvbench.training.masking import SEPARATOR, has_separators, special_token
 from hvbench.training.weights import constants
 
 
@@ -27,7 +27,7 @@ class Layers:
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
         self.traits = FAMILIES[point.family]
-        self.separator = special_token(SEPARATOR, point) if point.judges_pairs else None
+        self.separator = special_token(SEPARATOR, point) if has_separators(point) else None
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = DTYPES[precision.compute_dtype]
         self.is_native = multiplies_natively(precision.compute_dtype, device=device)

@@ -3,8 +3,12 @@
     padded length   the longest sample, rounded up to a multiple of sequence_length / length_buckets (rounded up), cut to sequence_length
 
 A framework that compiles a graph for every shape compiles at most `length_buckets` of them. What is behind a sample's last token is
-padding: the layout says where it begins, attention and the mean over positions leave it out, and it is no token of the step. `[CLS]` stands before a
-sample whose label is predicted from the first position, as BERT's is; all its tokens are of the first segment.
+padding: the layout says where it begins, attention and the mean over positions leave it out, and it is no token of the step.
+
+    [CLS] text [SEP]    or    [CLS] first text [SEP] second text [SEP]
+
+are the samples of a family that has segments (BERT, arXiv:1810.04805, figures 1 and 4): the second text is of the second one. Sentences whose words have tags
+begin and end so, too; these two tokens have none.
 
 A sample that is longer than the model is cut at its end. Of a pair the longer text is cut first, to the length of the other one, then both.
 """
@@ -23,7 +27,7 @@ from hvbench.training.evaluation import ValidationBatch
 from hvbench.training.labelled.corpus import LabelledCorpus, require_labels
 from hvbench.training.labelled.rows import TEST, TRAIN, VALIDATION
 from hvbench.training.layout import Batch, Layout
-from hvbench.training.masking import CLASS, IGNORED, special_names, special_token
+from hvbench.training.masking import CLASS, IGNORED, SEPARATOR, special_token
 from hvbench.training.order import Cipher, Table, make_order
 from hvbench.training.schedule import accumulation_steps_at, sequence_length_at
 
@@ -45,7 +49,11 @@ class PaddedBatches(Batches):
         self._tags = {stream: corpus.tags[split] for stream, split in streams.items()}
         self._test = np.asarray(corpus.test)
         self._classes = corpus.classes
-        self._leading = np.array([special_token(CLASS, point)] * (CLASS in special_names(point)), dtype=np.int32)
+        is_framed = point.has_framed_labels
+        self._leading, self._trailing = (
+            np.array([special_token(name, point)] * is_framed, dtype=np.int32) for name in (CLASS, SEPARATOR)
+        )
+        self._framing = len(self._leading) + len(self._trailing)
         self.dtypes = ("int32", "float32" if point.is_regression else "int32", "int32", "float64")
         super().__init__(point, corpus, rank=rank)
         # One fixed order, whatever the seed: evaluations take the first ones, and a file may have a class at a time.
@@ -83,13 +91,13 @@ class PaddedBatches(Batches):
         yield from zip(windows.tolist(), self._lengths(windows, stream=stream).tolist(), strict=True)
 
     def _tags_of(self, window: int, count: int, *, stream: int, length: int) -> np.ndarray:
-        """Tags of a sample's first `length` tokens; a word that is cut has its tag at the last token that is left of it."""
-        end = int(self._samples[stream]["end"][window])
-        tags = self._tags[stream][end - count : end]
-        if count <= length:
+        """Tags of those of a sample's `count` tokens that fit into `length`; a word that is cut has its tag at the last token that is left of it."""
+        end, room = int(self._samples[stream]["end"][window]), length - self._framing
+        tags = self._tags[stream][end - (count - self._framing) : end]
+        if len(tags) <= room:
             return tags
-        kept = tags[:length].copy()
-        kept[-1] = tags[length - 1 :][tags[length - 1 :] != IGNORED][0]
+        kept = tags[:room].copy()
+        kept[-1] = tags[room - 1 :][tags[room - 1 :] != IGNORED][0]
         return kept
 
     def _lengths_of_step(self, step: int) -> np.ndarray:
@@ -149,23 +157,24 @@ class PaddedBatches(Batches):
     def _lengths(self, windows: np.ndarray, *, stream: int = TRAIN_STREAM) -> np.ndarray:
         """Tokens [samples] of samples before they are cut."""
         ends = self._samples[stream]["end"]
-        return len(self._leading) + ends[windows] - np.where(windows > 0, ends[windows - 1], 0)
+        return self._framing + ends[windows] - np.where(windows > 0, ends[windows - 1], 0)
 
     def _gather(
         self, tokens: np.ndarray, windows: np.ndarray, numbers: np.ndarray, *, stream: int, length: int
     ) -> tuple[np.ndarray, ...]:
         samples = self._samples[stream]
-        shape, leading = (len(windows), length), len(self._leading)
+        shape, before = (len(windows), length), len(self._leading)
         inputs, starts = np.zeros(shape, dtype=np.int32), np.zeros(shape, dtype=np.int32)
         tags = np.full(shape if self._point.is_tagger else 0, IGNORED, dtype=np.int32)
         for row, (window, count) in enumerate(self._samples_and_lengths(windows, stream=stream)):
             sample = samples[window]
-            own, room = tokens[sample["end"] - (count - leading) : sample["end"]], length - leading
-            values = np.concatenate([self._leading, cut(own, second=int(sample["second"]), length=room)])
+            own = tokens[sample["end"] - (count - self._framing) : sample["end"]]
+            kept = cut(own, second=int(sample["second"]), length=length - self._framing)
+            values = np.concatenate([self._leading, kept, self._trailing])
             inputs[row, : len(values)] = values
             starts[row, len(values) :] = len(values)
             if self._point.is_tagger:
-                tags[row, : len(values)] = self._tags_of(window, count, stream=stream, length=length)
+                tags[row, before : before + len(kept)] = self._tags_of(window, count, stream=stream, length=length)
         if self._point.is_tagger:
             return inputs, tags, starts
         return inputs, samples["label"][windows].astype(self.dtypes[1]), starts

@@ -8,6 +8,7 @@ A word's tag is that of its last token, which has seen all of it in a causal mod
 
 A pair is one sequence: the first text, a separator, the second. The separator is the token of NUL, which occurs in no text (a row
 with one is refused), or with the tokenizer of a pretrained model, which has never seen that, its `[SEP]`, or a line end where it has none.
+Of a family whose texts end with `[SEP]`, as BERT's do, it is that; names of special tokens in a text are text there.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from hvbench.training.labelled.rows import (
     read_rows,
 )
 from hvbench.training.labelled.source import Source, describe_source, source_of
-from hvbench.training.masking import CLASS, IGNORED, special_names
+from hvbench.training.masking import IGNORED, SEPARATOR, special_names, special_token
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 # class or number, of a sentence its words, whose tags are with the tokens.
 SAMPLE = np.dtype([("end", "<i8"), ("second", "<i4"), ("label", "<f8")])
 TAG = np.dtype("<i2")
-SEPARATOR = "[SEP]"  # of BERT's tokenizers
 ROWS_PER_BATCH = 256  # that are encoded in parallel
 
 
@@ -108,7 +108,8 @@ def read_labelled_vocabulary(point: Point) -> str | None:
 
 
 def _entry_of(text: LabelledText, point: Point, *, cache: Path | None = None) -> Path:
-    return (cache or cache_root()) / "corpus" / f"{text.digest}-{point.vocab_size}-labelled"
+    kind = "framed" if point.has_framed_labels else "labelled"  # pairs have another token between them
+    return (cache or cache_root()) / "corpus" / f"{text.digest}-{point.vocab_size}-{kind}"
 
 
 def require_labels(point: Point, corpus: LabelledCorpus) -> None:
@@ -133,7 +134,7 @@ def describe_labelled(point: Point, corpus: LabelledCorpus) -> list[str]:
     labels = "numbers" if point.is_regression else f"{len(corpus.classes)} {'tags' if point.is_tagger else 'classes'}"
     splits = ", ".join(f"{count} for {split}" for split, count in counts.items() if count)
     lines = [f"{corpus.source}: {kind} with {labels}, {splits}"]
-    room = point.sequence_length - (CLASS in special_names(point))
+    room = point.sequence_length - len(special_names(point))
     long = {split: int((lengths_of(corpus.samples[split]) > room).sum()) for split in SPLITS}
     if any(long.values()):
         parts = ", ".join(f"{count} of {counts[split]} for {split}" for split, count in long.items() if count)
@@ -172,7 +173,11 @@ def _build(entry: Path, text: LabelledText, *, point: Point, tokenizer_file: str
         )
         if found:
             (folder / VOCABULARY).write_text(found.to_str(), encoding="utf-8")
-        separator = choose_separator(found) if point.tokenizer else "\0"
+        if found and point.has_framed_labels:
+            found.encode_special_tokens = True  # as text
+        separator = special_token(SEPARATOR, point) if point.has_framed_labels else None
+        if separator is None:
+            separator = choose_separator(found) if point.tokenizer else "\0"
         hashes = _write_samples(folder, text, tokenizer=found, vocab_size=point.vocab_size, separator=separator)
         meta = {"vocabulary_size": found.get_vocab_size() if found else BYTE_VOCABULARY, "hashes": hashes}
         (folder / "meta.json").write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -184,9 +189,9 @@ def choose_separator(tokenizer: Tokenizer) -> str:
 
 
 def _write_samples(
-    folder: Path, text: LabelledText, *, tokenizer: Tokenizer | None, vocab_size: int, separator: str
+    folder: Path, text: LabelledText, *, tokenizer: Tokenizer | None, vocab_size: int, separator: str | int
 ) -> dict[str, str]:
-    """Write tokens and samples of all splits; name of a file -> its digest."""
+    """Write tokens and samples of all splits; name of a file -> its digest. `separator` is text that is encoded, or a token."""
     dtype, labels = np.min_scalar_type(vocab_size - 1), {name: label for label, name in enumerate(text.classes)}
     seen, ends = hashlib.sha256(text.settings.encode()), dict.fromkeys(SPLITS, 0)
     names = [f"{split}.{kind}" for split in SPLITS for kind in ("tokens", "samples", "tags")]
@@ -194,7 +199,8 @@ def _write_samples(
     with ExitStack() as stack:
         streams = {name: stack.enter_context(open(folder / name, "wb")) for name in names}
         for rows in batched(read_rows(text.source, text.files), ROWS_PER_BATCH):
-            parts = [_parts(row, text.source, separator=separator) for row in rows]
+            between = separator if isinstance(separator, str) else ""
+            parts = [_parts(row, text.source, separator=between) for row in rows]
             encoded = iter(encode([part for each in parts for part in each], tokenizer=tokenizer))
             for row, each in zip(rows, parts, strict=True):
                 hash_row(seen, row)
@@ -203,6 +209,8 @@ def _write_samples(
                     raise DataError(
                         f"{text.name}: the tokenizer makes no token of {shorten(empty[0].decode())}; leave that row out"
                     )
+                if len(tokens) > 1 and not isinstance(separator, str) and text.source.labels != "tags":
+                    tokens[0] = np.append(tokens[0], dtype.type(separator))
                 if labels and not labels.keys() >= set(row.labels):
                     raise _changed(text)
                 ends[row.split] += sum(map(len, tokens))

@@ -65,6 +65,10 @@ def examine_rows(source: Source, *, settings: str = "") -> LabelledText:
     """Read every row once. Raises DataError, one line, where any cannot be used, or all of them together cannot."""
     settings = f"{settings} {FORMAT} {source.labels}"
     sha256, text_bytes, files = hashlib.sha256(settings.encode()), 0, find_splits(source)
+    if source.split_seed and not list_drawn(files):
+        raise DataError(
+            f"{describe_source(source)}: split_seed = {source.split_seed} draws nothing, for {files[VALIDATION].name} is beside it: leave it out"
+        )
     counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}  # labels; of numbers none
     rows = dict.fromkeys(SPLITS, 0)
     for row in read_rows(source, files):
@@ -148,7 +152,7 @@ def find_splits(source: Source) -> dict[str, Path]:
 
 def read_rows(source: Source, files: dict[str, Path]) -> Iterator[Row]:
     """The rows of all files in order, with their splits. Raises DataError, for what is wrong with some rows at the end of their file."""
-    drawn = [split for split in (VALIDATION, TEST) if split not in files and (split != TEST or VALIDATION not in files)]
+    drawn = list_drawn(files)
     for split, path in files.items():
         fields = Fields(source, path)
         read = READERS[path.suffix.lower()]
@@ -161,6 +165,11 @@ def read_rows(source: Source, files: dict[str, Path]) -> Iterator[Row]:
                 own = draw_split(number, drawn, seed=source.split_seed) if split == TRAIN else split
                 yield Row(split=own, texts=found[0], labels=found[1])
         fields.require_none_wrong()
+
+
+def list_drawn(files: dict[str, Path]) -> list[str]:
+    """The splits that are drawn from the training file's rows, where these have files."""
+    return [split for split in (VALIDATION, TEST) if split not in files and (split != TEST or VALIDATION not in files)]
 
 
 def draw_split(number: int, drawn: list[str], *, seed: int) -> str:

@@ -16,7 +16,7 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import is_trained
-from hvbench.training.masking import SEPARATOR, special_token
+from hvbench.training.masking import SEPARATOR, has_separators, special_token
 from hvbench.training.weights import constants
 
 _Backward = Callable[[np.ndarray, Arrays], np.ndarray]
@@ -28,7 +28,7 @@ class Layers:
     def __init__(self, point: Point, weights: Arrays, *, precision: Precision, device: str) -> None:
         self.point = point
         self.traits = FAMILIES[point.family]
-        self.separator = special_token(SEPARATOR, point) if point.judges_pairs else None
+        self.separator = special_token(SEPARATOR, point) if has_separators(point) else None
         self.parameter_dtype = DTYPES[precision.parameter_dtype]
         self.compute_dtype = precision.compute_dtype
         self.is_rounded = precision.compute_dtype != precision.parameter_dtype

@@ -21,7 +21,7 @@ mlp = gpt2.mlp
 
 def embed(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
     """Tokens [B, T] -> the norm of their embeddings plus those of their positions and segments [B, T, W]."""
-    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs), "embedding_norm")
+    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs, starts), "embedding_norm")
 
 
 def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
@@ -40,11 +40,16 @@ def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.
     return torch.tanh(layers.widen(layers.linear(position, "pooler")))
 
 
-def _segments(layers: Layers, inputs: torch.Tensor) -> torch.Tensor:
-    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples are one text. The second begins behind [SEP]."""
+def _segments(layers: Layers, inputs: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples have no [SEP].
+
+    The second segment begins behind the first [SEP] of a document.
+    """
     embedding = layers.parameters["segment_embedding"]
     if layers.separator is None:
         return embedding[0]
     ends = (inputs == layers.separator).int()
-    is_second = ends.cumsum(dim=1) > ends
-    return torch.where(is_second[:, :, None], embedding[1], embedding[0])
+    before = ends.cumsum(dim=1) - ends
+    if starts is not None:
+        before = before - before.gather(1, starts)
+    return torch.where((before > 0)[:, :, None], embedding[1], embedding[0])

@@ -21,7 +21,7 @@ mlp = gpt2.mlp
 
 def embed(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
     """Tokens [B, T] -> the norm of their embeddings plus those of their positions and segments [B, T, W]."""
-    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs), "embedding_norm")
+    return norm(layers, gpt2.embed(layers, inputs, starts) + _segments(layers, inputs, starts), "embedding_norm")
 
 
 def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
@@ -40,11 +40,15 @@ def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
     return tf.tanh(layers.widen(layers.linear(position, "pooler")))
 
 
-def _segments(layers: Layers, inputs: tf.Tensor) -> tf.Tensor:
-    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples are one text. The second begins behind [SEP]."""
+def _segments(layers: Layers, inputs: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+    """Tokens [B, T] -> the embeddings of their segments [B, T, W]; [W], the first's, where samples have no [SEP].
+
+    The second segment begins behind the first [SEP] of a document.
+    """
     embedding = layers.parameters["segment_embedding"]
     if layers.separator is None:
         return embedding[0]
-    ends = tf.cast(inputs == layers.separator, tf.int32)
-    is_second = tf.cumsum(ends, axis=1) > ends
-    return tf.where(is_second[:, :, None], embedding[1], embedding[0])
+    before = tf.cumsum(tf.cast(inputs == layers.separator, tf.int32), axis=1, exclusive=True)
+    if starts is not None:
+        before -= tf.gather(before, starts, axis=1, batch_dims=1)
+    return tf.where((before > 0)[:, :, None], embedding[1], embedding[0])

@@ -26,7 +26,9 @@ def embed(
     """Tokens (B, T) -> (B, T, W); its backward pass adds to the gradient of a token embedding that has one already."""
     segments = layers.parameters["segment_embedding"]
     ends = inputs == layers.separator if layers.separator is not None else np.zeros(inputs.shape, bool)
-    numbers = (np.cumsum(ends, axis=1) > ends).astype(np.int64)  # 1 behind the first [SEP]
+    before = np.cumsum(ends, axis=1) - ends
+    before -= np.take_along_axis(before, starts, axis=1) if starts is not None else 0
+    numbers = (before > 0).astype(np.int64)  # 1 behind the first [SEP]
     x, embed_backward = gpt2.embed(layers, inputs, starts)
     normal, norm_backward = norm(layers, x + segments[numbers], "embedding_norm")
 
