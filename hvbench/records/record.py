@@ -134,6 +134,7 @@ class Evaluation(Spec):
     )
     label_counts: LabelCounts | None = Field(None, description="of classes and tags")
     label_moments: LabelMoments | None = Field(None, description="of regression")
+    entity_counts: LabelCounts | None = Field(None, description="of the types of entities, where tags are BIO tags")
 
 
 class GradientNoise(Spec):

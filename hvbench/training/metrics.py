@@ -48,6 +48,16 @@ class ClassCounts:
         return _divide(2 * self.hits, self.predictions + self.occurrences)
 
     @property
+    def micro_precision(self) -> float:
+        """All hits / all predictions; 0 without a prediction, as scikit-learn has it."""
+        return float(_divide(self.hits.sum(keepdims=True), self.predictions.sum(keepdims=True))[0])
+
+    @property
+    def micro_recall(self) -> float:
+        """All hits / all occurrences; 0 without an occurrence."""
+        return float(_divide(self.hits.sum(keepdims=True), self.occurrences.sum(keepdims=True))[0])
+
+    @property
     def micro_f1(self) -> float:
         """F1 of all classes' counts together: where each sample has one class, the accuracy."""
         total = self.predictions.sum() + self.occurrences.sum()

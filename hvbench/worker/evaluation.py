@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from hvbench.frameworks.contract import Trainer
 from hvbench.records.record import finite_or_none
 from hvbench.spec.point import Point
+from hvbench.training.entities import count_entities, read_tags
 from hvbench.training.evaluation import ValidationBatch
 from hvbench.training.masking import IGNORED
 from hvbench.training.metrics import ClassCounts, Moments, add_counts, add_moments, count_classes, take_moments
@@ -27,6 +28,7 @@ class Evaluated:
     counts: ClassCounts | None
     moments: Moments | None
     pairs: float | None = None  # share of pairs of texts that were judged right
+    entities: ClassCounts | None = None  # of each type of entity, where tags are BIO tags
 
     @property
     def accuracy(self) -> float | None:
@@ -36,9 +38,13 @@ class Evaluated:
         return self.counts.accuracy if self.counts and self.samples else None
 
 
-def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Point) -> Evaluated:
-    """What a trainer makes of `batches`: every target counts once; sums are float64."""
+def evaluate(
+    trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Point, names: Sequence[str] = ()
+) -> Evaluated:
+    """What a trainer makes of `batches`: every target counts once; sums are float64. `names`: of classes or tags, where they have any."""
     losses, targets = [np.zeros(0)], []
+    sentences: list[tuple[np.ndarray, np.ndarray]] = []  # predicted and actual tags of the words of each
+    has_entities = point.is_tagger and read_tags(names) is not None
     counts = [count_classes(np.zeros(0, int), np.zeros(0, int), classes=point.num_classes)]
     moments: list[Moments] = []
     pairs = [0, 0]  # that were judged right, and all
@@ -56,9 +62,10 @@ def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Poi
             if point.is_regression:
                 moments.append(take_moments(logits[:, 0], wanted))
             else:
-                is_asked = wanted != IGNORED
-                named = logits.argmax(axis=-1)[is_asked]
-                counts.append(count_classes(named, wanted[is_asked], classes=point.num_classes))
+                is_asked, named = wanted != IGNORED, logits.argmax(axis=-1)
+                counts.append(count_classes(named[is_asked], wanted[is_asked], classes=point.num_classes))
+                if has_entities:
+                    sentences += [(named[row][is_asked[row]], wanted[row][is_asked[row]]) for row in range(len(wanted))]
     of_samples = np.concatenate(losses)
     weights = np.concatenate(targets) if targets else None
     return Evaluated(
@@ -68,12 +75,15 @@ def evaluate(trainer: Trainer, batches: Iterable[ValidationBatch], *, point: Poi
         counts=add_counts(counts) if point.is_classifier or point.is_tagger else None,
         moments=add_moments(moments) if point.is_regression else None,
         pairs=pairs[0] / pairs[1] if pairs[1] else None,
+        entities=count_entities(sentences, names=names) if has_entities else None,
     )
 
 
 def describe_evaluation(own: Evaluated, *, step: int) -> dict[str, Any]:
     """Fields of `hvbench.records.record.Evaluation`, but for its times, of this rank's share after `step` steps."""
-    counts = own.counts and {name: values.tolist() for name, values in vars(own.counts).items()}
+    counts, entities = (
+        part and {name: values.tolist() for name, values in vars(part).items()} for part in (own.counts, own.entities)
+    )
     return {
         "step": step,
         "loss": None if own.loss is None else finite_or_none(own.loss),
@@ -81,6 +91,7 @@ def describe_evaluation(own: Evaluated, *, step: int) -> dict[str, Any]:
         "accuracy": own.accuracy,
         "targets": own.targets,
         "label_counts": counts,
+        "entity_counts": entities,
         "label_moments": own.moments and describe_moments(own.moments),
     }
 

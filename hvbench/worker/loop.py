@@ -238,7 +238,7 @@ class Loop:
         if self.settings.evaluate_every and self.batches.test_samples:
             last, batches = self._load_best()
             begun = time.perf_counter()
-            own = evaluate(self.trainer, batches, point=self.point)
+            own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
             times = {"seconds": time.perf_counter() - begun, "training_seconds": training_seconds}
             step = self._best[1] if self._best else self.step
             self.samples.test = describe_evaluation(own, step=step) | times
@@ -377,7 +377,7 @@ class Loop:
         with self.paused():
             begun = time.perf_counter()
             batches = self.batches.validation_batches(self.settings.evaluate_samples)
-            own = evaluate(self.trainer, batches, point=self.point)
+            own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
             # The wait for the slowest rank belongs to no step.
             losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
             counts = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from hvbench.analysis.frame.frames import launch_row
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.topics.labels import TOPIC, label_tables
 from hvbench.records.record import LabelCounts, LabelMoments, Record
@@ -55,6 +56,27 @@ def test_each_class_has_a_row_with_the_samples_of_all_ranks_and_launches() -> No
     assert list(read(table, 1).values())[-4:] == ["16", "0.000", "0.000", "0.000"]
     with pytest.raises(ValidationError, match="different numbers of classes"):
         LabelCounts(hits=[1], predictions=[1, 2], occurrences=[1])
+
+
+def test_each_type_of_entity_has_a_row_and_all_of_them_a_column() -> None:
+    words = LabelCounts(hits=[4, 9, 8, 20], predictions=[5, 10, 9, 21], occurrences=[5, 10, 9, 21])
+    entities = LabelCounts(hits=[3, 1], predictions=[4, 2], occurrences=[3, 3])
+    evaluation = make_evaluation(3, 0.5).model_copy(update={"label_counts": words, "entity_counts": entities})
+    ranks = [make_rank(rank, step_seconds=[1.0] * 3, evaluations=[evaluation]) for rank in range(2)]
+    record = make_record(ranks, objective="token_classification", num_classes=4, data="x.conll")
+    names = {"class_names": ["B-PER", "I-PER", "B-LOC", "O"]}
+    record = record.model_copy(update={"environment": {**record.environment, **names}})
+    over_all, classes, table = label_tables(Run([record]))
+    assert read(over_all)["validation entity F1"] == "0.667", "2 · 8 / (12 + 12), both ranks"
+    assert len(classes.cells) == 4 and [read(table, row)["type"] for row in range(2)] == ["LOC", "PER"]
+    first = read(table)
+    assert (first["validation entities"], first["validation precision"], first["validation recall"]) == (
+        "6",
+        "0.750",
+        "1.000",
+    )
+    row = launch_row(record, metrics=("final_validation_entity_precision", "final_validation_entity_recall"))
+    assert row["final_validation_entity_precision"] == pytest.approx(8 / 12)
 
 
 def test_without_a_test_split_its_columns_are_empty_and_numbers_have_a_correlation() -> None:

@@ -132,6 +132,9 @@ LABEL_METRICS = {
     "f1": "F1, likewise",
     "f1_micro": "F1 of all classes' counts together (micro), which is the accuracy",
     "matthews": "Matthews' correlation coefficient of any number of classes",
+    "entity_precision": "precision of entities of all types together, where tags are BIO tags: as CoNLL counts them",
+    "entity_recall": "recall of entities, likewise",
+    "entity_f1": "F1 of entities, likewise",
     "pearson": "Pearson's correlation of numbers; missing where either side is constant",
 }
 

@@ -13,7 +13,7 @@ from hvbench.analysis.frame import memory
 from hvbench.analysis.frame.breakdown import break_down
 from hvbench.analysis.frame.elapsed import slowest_rank
 from hvbench.records.environment import native_fact
-from hvbench.records.record import Evaluation, RankSamples, Record
+from hvbench.records.record import Evaluation, LabelCounts, RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.script import ScriptPoint
@@ -34,6 +34,7 @@ class Evaluated:
     training_seconds: float
     accuracy: float | None = None
     counts: ClassCounts | None = None  # of classes and tags
+    entities: ClassCounts | None = None  # of types of entities
     metrics: dict[str, float] = field(default_factory=dict)  # of labels, by name: `label_metrics`
 
 
@@ -154,21 +155,24 @@ def merge_evaluations(parts: Sequence[Evaluation]) -> Evaluated:
         evaluation_seconds=max(part.seconds for part in parts),
         training_seconds=max(part.training_seconds for part in parts),
         accuracy=None if math.isnan(accuracy) else accuracy,
-        counts=join_counts(parts),
+        counts=join_counts([part.label_counts for part in parts]),
+        entities=join_counts([part.entity_counts for part in parts]),
         metrics=label_metrics(parts),
     )
 
 
-def join_counts(parts: Sequence[Evaluation]) -> ClassCounts | None:
+def join_counts(parts: Sequence[LabelCounts | None]) -> ClassCounts | None:
     """The counts of all ranks; None where they have none, or of different classes."""
-    if not all(part.label_counts for part in parts) or len({len(part.label_counts.hits) for part in parts}) > 1:
+    if None in parts or len({len(part.hits) for part in parts}) > 1:
         return None
-    return add_counts(ClassCounts(**{name: np.array(values) for name, values in part.label_counts}) for part in parts)
+    return add_counts(ClassCounts(**{name: np.array(values) for name, values in part}) for part in parts)
 
 
 def label_metrics(parts: Sequence[Evaluation]) -> dict[str, float]:
     """Metrics of labels over all ranks, by the names that columns end in; none of a language model."""
-    found = join_counts(parts)
+    found, entities = (
+        join_counts([getattr(part, name) for part in parts]) for name in ("label_counts", "entity_counts")
+    )
     if found is not None:
         return {
             "precision": found.macro(found.precisions),
@@ -176,10 +180,19 @@ def label_metrics(parts: Sequence[Evaluation]) -> dict[str, float]:
             "f1": found.macro(found.f1s),
             "f1_micro": found.micro_f1,
             "matthews": found.matthews,
-        }
+        } | ({} if entities is None else entity_metrics(entities))
     if all(part.label_moments for part in parts):
         return {"pearson": add_moments([Moments(**dict(part.label_moments)) for part in parts]).pearson}
     return {}
+
+
+def entity_metrics(entities: ClassCounts) -> dict[str, float]:
+    """Precision, recall and F1 of the entities of all types together (micro), as CoNLL's tables have them."""
+    return {
+        "entity_precision": entities.micro_precision,
+        "entity_recall": entities.micro_recall,
+        "entity_f1": entities.micro_f1,
+    }
 
 
 def tokens_of_steps(record: Record, *, steps: int) -> np.ndarray | None:
