@@ -1,4 +1,4 @@
-"""Metrics of labels, against scikit-learn's values, values worked out by hand, and themselves on parts that are added up."""
+"""Metrics of labels, against scikit-learn, values worked out by hand, and themselves on parts that are added up."""
 
 from __future__ import annotations
 
@@ -16,51 +16,55 @@ from hvbench.training.metrics import (
     take_moments,
 )
 
-# What scikit-learn 1.9.1 says of `draw`: precision_recall_fscore_support, with average None and "macro"; accuracy_score; matthews_corrcoef.
-PRECISIONS = [0.7555555555555555, 0.775, 0.7027027027027027, 0.7058823529411765, 0.0]
-RECALLS = [0.7083333333333334, 0.6595744680851063, 0.49056603773584906, 0.6923076923076923, 0.0]
-F1S = [0.7311827956989247, 0.7126436781609196, 0.5777777777777777, 0.6990291262135923, 0.0]
-MACRO = [0.5878281222398869, 0.5101563062923962, 0.5441266755702429]
-ACCURACY, MICRO_F1, MATTHEWS = 0.635, 0.635, 0.5434999415127338
-# Of `draw_more`: matthews_corrcoef and f1_score of the second of two classes; mean_squared_error, and numpy's corrcoef.
-MATTHEWS_OF_TWO, F1_OF_SECOND = 0.3646984043128985, 0.6521739130434783
-MEAN_SQUARED_ERROR, PEARSON = 0.9657356674289229, 0.9387608527253402
+
+def draw(seed: int, *, classes: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Actual and predicted classes of 200 samples, of which the last class is never predicted, and the one before it never occurs."""
+    random = np.random.default_rng(seed)
+    actual = random.integers(classes - 1, size=200)
+    predicted = np.where(random.random(200) < 0.6, actual, random.integers(classes - 1, size=200))
+    actual[actual == classes - 2] = classes - 1
+    predicted[predicted == classes - 1] = classes - 2
+    return actual, predicted
 
 
-def draw() -> tuple[np.ndarray, np.ndarray]:
-    """Actual and predicted classes of 200 samples: four classes, and a fifth that is predicted alone."""
-    return draw_classes(np.random.Generator(np.random.PCG64(7)))
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_metrics_of_classes_are_those_of_scikit_learn(seed: int, classes: int) -> None:
+    """Of random predictions: of all classes, with some that never occur or are never named, and of one class alone."""
+    from sklearn import metrics
+
+    random = np.random.default_rng(seed)
+    drawn = random.integers(classes, size=(2, 100))
+    alone = np.full(100, classes - 1)
+    for actual, predicted in (drawn, draw(seed, classes=max(classes, 4)), (alone, drawn[0]), (drawn[0], alone)):
+        count = max(classes, 4)
+        found = count_classes(predicted, actual, classes=count)
+        every = {"labels": range(count), "zero_division": 0}
+        each = metrics.precision_recall_fscore_support(actual, predicted, **every)
+        for mine, theirs in zip((found.precisions, found.recalls, found.f1s, found.occurrences), each, strict=True):
+            assert mine.tolist() == pytest.approx(theirs.tolist(), rel=1e-12)
+        for average, mine in (
+            ("macro", [found.macro(values) for values in (found.precisions, found.recalls, found.f1s)]),
+            ("micro", [found.micro_precision, found.micro_recall, found.micro_f1]),
+        ):
+            theirs = metrics.precision_recall_fscore_support(actual, predicted, average=average, zero_division=0)
+            assert mine == pytest.approx(theirs[:3], rel=1e-12)
+        assert found.accuracy == pytest.approx(metrics.accuracy_score(actual, predicted), rel=1e-12)
+        assert found.matthews == pytest.approx(metrics.matthews_corrcoef(actual, predicted), rel=1e-12)
 
 
-def draw_more() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Actual and predicted classes of 50 samples of two, and 100 actual and predicted numbers around 1,000."""
-    random = np.random.Generator(np.random.PCG64(7))
-    draw_classes(random)
-    actual = random.integers(2, size=50)
-    predicted = np.where(random.random(50) < 0.7, actual, 1 - actual)
-    numbers = random.standard_normal(100) * 3 + 1000
-    return actual, predicted, numbers, numbers + random.standard_normal(100)
+@pytest.mark.parametrize("center", [0.0, 1000.0])
+def test_the_metrics_of_numbers_are_those_of_scikit_learn(center: float) -> None:
+    from sklearn.feature_selection import r_regression
+    from sklearn.metrics import mean_squared_error
 
-
-def draw_classes(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    actual = random.integers(4, size=200)
-    return actual, np.where(random.random(200) < 0.6, actual, random.integers(5, size=200))
-
-
-def test_the_same_values_as_scikit_learn() -> None:
-    actual, predicted = draw()
-    found = count_classes(predicted, actual, classes=5)
-    for mine, theirs in ((found.precisions, PRECISIONS), (found.recalls, RECALLS), (found.f1s, F1S)):
-        assert mine.tolist() == pytest.approx(theirs, rel=1e-12)
-    macro = [found.macro(each) for each in (found.precisions, found.recalls, found.f1s)]
-    assert macro == pytest.approx(MACRO, rel=1e-12)
-    assert (found.accuracy, found.micro_f1, found.matthews) == pytest.approx((ACCURACY, MICRO_F1, MATTHEWS), rel=1e-12)
-    actual, predicted, numbers, guesses = draw_more()
-    found = count_classes(predicted, actual, classes=2)
-    assert (found.matthews, found.f1s[1]) == pytest.approx((MATTHEWS_OF_TWO, F1_OF_SECOND), rel=1e-12)
-    moments = take_moments(guesses, numbers)
-    assert moments.mean_squared_error == pytest.approx(MEAN_SQUARED_ERROR, rel=1e-9)
-    assert moments.pearson == pytest.approx(PEARSON, rel=1e-12)
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        numbers = random.standard_normal(100) * 3 + center
+        guesses = numbers + random.standard_normal(100) * (1 + seed)
+        moments = take_moments(guesses, numbers)
+        assert moments.mean_squared_error == pytest.approx(mean_squared_error(numbers, guesses), rel=1e-9)
+        assert moments.pearson == pytest.approx(r_regression(guesses[:, None], numbers)[0], rel=1e-9)
 
 
 def test_values_worked_out_by_hand() -> None:
@@ -87,7 +91,7 @@ def test_a_class_that_is_never_named_or_never_occurs_counts_as_scikit_learn_has_
 
 @pytest.mark.parametrize("parts", [1, 2, 7])
 def test_counts_and_moments_of_parts_add_up_to_those_of_all(parts: int) -> None:
-    actual, predicted = draw()
+    actual, predicted = draw(7)
     whole = count_classes(predicted, actual, classes=5)
     pieces = zip(np.array_split(predicted, parts), np.array_split(actual, parts), strict=True)
     added = add_counts(count_classes(*piece, classes=5) for piece in pieces)
