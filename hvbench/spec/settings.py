@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from hvbench.errors import UsageError
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, AutoSwitch, Count, Knob, Spec, needs_set
+from hvbench.spec.messages import shorten, validate
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.sizes import LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES, parse_memory
 
@@ -58,7 +61,21 @@ def _read_memory(value: Any) -> Any:
 
 
 EVALUATIONS = needs_set("evaluate_every")
+LENGTHS = ("steps", "epochs")  # either says how long points train
 MEMORY_SCHEMA = {"anyOf": [{"type": "integer", "minimum": LEAST_MEMORY_BYTES}, {"type": "string"}, {"type": "null"}]}
+
+
+def check_measure(values: Mapping[str, Any], *, where: str) -> MeasureSettings:
+    """The settings of these values, which were set together. Raises UsageError, one line that begins with `where`."""
+    require_one_length(values, where=where)
+    return validate(MeasureSettings, values, where=where)
+
+
+def require_one_length(values: Mapping[str, Any], *, where: str) -> None:
+    """Raise UsageError where values that were set together say twice how long points train."""
+    if all(values.get(name) is not None for name in LENGTHS):
+        steps, epochs = (shorten(values[name]) for name in LENGTHS)
+        raise UsageError(f"{where}: steps = {steps} and epochs = {epochs} both say how long to train: set one of them")
 
 
 class MeasureSettings(Spec):
@@ -143,6 +160,12 @@ class MeasureSettings(Spec):
     timeout_seconds: Annotated[Annotated[float, Field(gt=0.0)] | None, Knob(unit="s", changes_samples=False)] = Field(
         None, description="of one point; left out: from the plan"
     )
+
+    def changed_by(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """What is set here, or by `changes`, of which a length replaces the other one."""
+        replaced = LENGTHS if any(name in changes for name in LENGTHS) else ()
+        kept = {name: value for name, value in self.model_dump(exclude_unset=True).items() if name not in replaced}
+        return kept | dict(changes)
 
     def seed_of(self, seed: int, *, repeat: int) -> int:
         """The seed that launch `repeat` of a point with `seed` trains with."""

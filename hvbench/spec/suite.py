@@ -25,7 +25,7 @@ from hvbench.spec.messages import did_you_mean, shorten, validate
 from hvbench.spec.point import Point
 from hvbench.spec.script import Script, ScriptPoint, check_script
 from hvbench.spec.search import Search, check_search
-from hvbench.spec.settings import MeasureSettings
+from hvbench.spec.settings import MeasureSettings, check_measure, require_one_length
 
 PATHS = ("data", "initial_checkpoint", "initial_weights")
 KIND = "a suite is a short TOML file"
@@ -217,7 +217,7 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
         together=values.get("together", []),
         search=search,
         exclude=values.get("exclude", []),
-        measure=validate(MeasureSettings, values.get("measure", {}), where=f"{where}: [measure]"),
+        measure=check_measure(values.get("measure", {}), where=f"{where}: [measure]"),
         scales=values.get("scale", {}),
         script=script,
         where=where,
@@ -293,14 +293,15 @@ def apply_scale(suite: Suite, name: str) -> Suite:
     check_tables(change, allowed=SCALE_TABLES, where=f"{suite.where}: [scale.{name}]", prefix=prefix)
     check_contents(change, suite.fields, where=suite.where, prefix=prefix)
     base, axes = change.get("point", {}), change.get("axes", {})
-    measured = suite.measure.model_dump(exclude_unset=True) | change.get("measure", {})
+    require_one_length(change.get("measure", {}), where=f"{suite.where}: [{prefix}measure]")
+    measured = suite.measure.changed_by(change.get("measure", {}))
     return replace(
         suite,
         base={**suite.base, **base},
         axes={key: choices for key, choices in {**suite.axes, **axes}.items() if key in axes or key not in base},
         together=change.get("together", [group for group in suite.together if not {*base, *axes} & {*group}]),
         exclude=change.get("exclude", suite.exclude),
-        measure=validate(MeasureSettings, measured, where=f"{suite.where}: [{prefix}measure]"),
+        measure=check_measure(measured, where=f"{suite.where}: [{prefix}measure]"),
     )
 
 
@@ -325,7 +326,7 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
 
     `option` is what the user typed before it, for messages.
     """
-    keys = []
+    keys, settings = [], {}
     for text in overrides:
         key, equals, choices = text.partition("=")
         where = f"{option}{shorten(text)}"
@@ -335,7 +336,9 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
         refuse_ambiguous_path(key, choices, words, where=where)
         names = suite.fields.names
         if key not in names and key in (tables := setting_tables(suite)):
-            suite = replace(suite, **{tables[key]: override_setting(suite, tables[key], key, words, where=where)})
+            changed = override_setting(suite, tables[key], key, words, where=where)
+            suite = replace(suite, **{tables[key]: changed})
+            settings[key] = getattr(changed, key)
             continue
         if key not in names:
             allowed = [*names, *setting_tables(suite)]
@@ -355,6 +358,7 @@ def apply_overrides(suite: Suite, overrides: Iterable[str], *, option: str = "-s
             suite = replace(suite, axes={**suite.axes, key: values})
         keys.append(key)
     where = option.strip() or suite.where
+    require_one_length(settings, where=where)
     suite.fields.require_use(suite.base, suite.all_axes, suite.measure, where=where, fields=keys)
     check_search(suite.search, suite.base, suite.all_axes, suite.exclude, where=where)
     return suite
@@ -375,6 +379,8 @@ def override_setting(suite: Suite, table: str, key: str, words: Sequence[str], *
     current = getattr(suite, table)
     is_text = kind_of(type(current).model_fields[key]) is Kind.TEXT
     value = parse_value(key, words[0], is_text=is_text, where=where)
+    if isinstance(current, MeasureSettings):
+        return check_measure(current.changed_by({key: value}), where=where)
     return validate(type(current), current.model_dump() | {key: value}, where=where)
 
 

@@ -17,9 +17,9 @@ from hvbench.plan.jobs import Job, Plan
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.effect import require_effect
-from hvbench.spec.messages import did_you_mean, shorten, validate
+from hvbench.spec.messages import did_you_mean, shorten
 from hvbench.spec.point import Point
-from hvbench.spec.settings import MeasureSettings
+from hvbench.spec.settings import MeasureSettings, check_measure
 from hvbench.spec.suite import Suite
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
@@ -88,6 +88,6 @@ def suite_of_point(fields: Mapping[str, Any]) -> Suite:
             )
     measured = {name: value for name, value in fields.items() if name in MeasureSettings.model_fields}
     base = {name: value for name, value in fields.items() if name not in measured}
-    settings = validate(MeasureSettings, measured, where=WHERE)
+    settings = check_measure(measured, where=WHERE)
     require_effect(base, {}, settings, where=WHERE, fields=base)
     return Suite(name="run", question="", base=base, axes={}, measure=settings, where=WHERE)

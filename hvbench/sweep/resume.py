@@ -34,6 +34,8 @@ def find_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     changes = list(_compare("world_size", before.get("world_size"), now.get("world_size")))
     if "measure" in before:
         harmless = {name for name, knob in knobs_of(MeasureSettings).items() if not knob.changes_samples}
+        if all(isinstance(run["measure"], Mapping) and run["measure"].get("epochs") for run in (before, now)):
+            harmless.add("steps")  # they follow from the epochs and what else is compared here, the text first of all
         measured = [_without(run["measure"], harmless) for run in (before, now)]
         changes += _compare("measure", *measured)
     if before.get("search") or now.get("search"):  # its points follow from what was found so far

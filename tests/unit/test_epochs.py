@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+import hvbench
 from hvbench.cli import run
 from hvbench.errors import UsageError
 from hvbench.spec.point import Point
-from hvbench.spec.suite import Suite, apply_overrides, parse_suite
+from hvbench.spec.suite import Suite, apply_overrides, apply_scale, parse_suite
 from hvbench.sweep.epochs import resolve_epochs, steps_of_epochs
 from hvbench.training.schedule import samples_before
 
@@ -57,6 +59,27 @@ def test_a_suite_gets_the_steps_of_its_epochs(rows: Path) -> None:
     with pytest.raises(UsageError, match="1 steps, allowed: more than warmup_steps"):
         resolve_epochs(short, short.points(), world_size=1, say=said.append)
     assert resolve_epochs(make_suite("steps=7"), [], world_size=1, say=said.append).measure.steps == 7
+
+
+def test_only_one_of_steps_and_epochs_says_how_long_to_train() -> None:
+    """What is set together contradicts itself; what is set later, by a scale or an override, replaces."""
+    twice = "steps = 5 and epochs = 2.* both say how long to train: set one of them"
+    for words in ("steps=5 epochs=2", "epochs=2 steps=5"):
+        with pytest.raises(UsageError, match=f"^hvbench run: {twice}"):
+            make_suite(words)
+    for text, where in (("[measure]", "[measure]"), ("[scale.base.measure]", "[scale.base.measure]")):
+        with pytest.raises(UsageError, match=rf"^mine: {re.escape(where)}: {twice}"):
+            parse_suite(f"{text}\nsteps = 5\nepochs = 2\n", name="mine", where="mine")
+    with pytest.raises(UsageError, match=f"^hvbench.run_point: {twice}"):
+        hvbench.run_point(steps=5, epochs=2)
+    for own, scaled, override in (("steps = 5", "epochs = 2", "epochs=2"), ("epochs = 2", "steps = 5", "steps=5")):
+        suite = parse_suite(
+            f"[measure]\n{own}\nrepeats = 2\n[scale.base.measure]\n{scaled}\n", name="mine", where="mine"
+        )
+        for changed in (apply_scale(suite, "base"), apply_overrides(suite, [override])):
+            expected = {"epochs": 2, "steps": 10} if override == "epochs=2" else {"epochs": None, "steps": 5}
+            assert {name: getattr(changed.measure, name) for name in expected} == expected
+            assert changed.measure.repeats == 2
 
 
 def test_a_plan_says_the_steps(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
