@@ -10,11 +10,12 @@ import pytest
 
 import hvbench
 from hvbench.cli import run
-from hvbench.errors import UsageError
+from hvbench.errors import DataError, UsageError
 from hvbench.spec.point import Point
 from hvbench.spec.suite import Suite, apply_overrides, apply_scale, parse_suite
 from hvbench.sweep.epochs import resolve_epochs, steps_of_epochs
 from hvbench.training.schedule import samples_before
+from tests.unit.test_sweep import prepare
 
 
 @pytest.mark.parametrize("epochs", [0.5, 1, 3])
@@ -91,3 +92,28 @@ def test_a_plan_says_the_steps(rows: Path, tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "3 epochs of 160 training samples: 60 steps, 3 of them warm-up" in shown
     assert "3 warm-up and 57 timed steps each" in shown
+
+
+def test_a_run_is_not_resumed_with_another_labelled_file(rows: Path, tmp_path: Path) -> None:
+    """The line says that the text has changed, also where its epochs are other steps now."""
+    suite = (
+        '[point]\nobjective = "classification"\nnum_classes = 3\ndata = "train.jsonl"\nmodel = "tiny"\n'
+        '[axes]\nframework = ["pytorch", "tensorflow"]\n[measure]\nepochs = 3\n'
+    )
+    prepare(tmp_path / "run", text=suite).folder.close()
+    again = prepare(tmp_path / "run", text=suite, resume=True)
+    assert again.suite.measure.steps == 3 * 160 // 16 - 3, "two ranks of eight"
+    again.folder.close()
+    before = rows.read_text()
+    for changed in (before + '\n{"text": "one more", "label": 1}' * 40, before.replace('"label": 2', '"label": 1', 1)):
+        rows.write_text(changed)
+        with pytest.raises(UsageError) as refused:
+            prepare(tmp_path / "run", text=suite, resume=True)
+        assert "its text has changed since it was begun: data." in str(refused.value)
+        assert "measure.steps" not in str(refused.value) and "\n" not in str(refused.value)
+    rows.write_text(before)
+    with pytest.raises(UsageError, match="measure.epochs was 3.*, is 2"):
+        prepare(tmp_path / "run", text=suite.replace("epochs = 3", "epochs = 2"), resume=True)
+    rows.unlink()
+    with pytest.raises(DataError, match="train.jsonl"):
+        prepare(tmp_path / "run", text=suite, resume=True)

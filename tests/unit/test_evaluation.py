@@ -212,6 +212,9 @@ ENDS = {  # column that says end, first, last or peak -> what it is of the launc
     "final_validation_f1": (4 / 10 + 8 / 10) / 2,
     "final_validation_f1_micro": 12 / 20,
     "final_validation_matthews": (6 * 10 - 48) / 48,
+    "final_validation_entity_precision": 2 / 4,  # of both ranks: 2 hits of 4 predictions and 6 occurrences
+    "final_validation_entity_recall": 2 / 6,
+    "final_validation_entity_f1": 4 / 10,
     "evaluated_steps": 13,
     "peak_rss_bytes": 700,
     "timed_steps": 12,
@@ -223,9 +226,10 @@ def test_columns_named_after_an_end_are_of_that_end() -> None:
     losses = [[5.0] * 12 + [1.0], [5.0] * 12 + [2.0]]
     marks = [(0, 9.0, 0.1), (10, 0.5, 0.9), (13, 0.75, 0.5)]
     counts = LabelCounts(hits=[1, 2], predictions=[2, 3], occurrences=[3, 2])
+    entities = LabelCounts(hits=[1, 0], predictions=[1, 1], occurrences=[1, 2])
     evaluations = [
         make_evaluation(step, loss).model_copy(
-            update={"accuracy": share, "label_counts": counts if step == 13 else None}
+            update={"accuracy": share} | ({"label_counts": counts, "entity_counts": entities} if step == 13 else {})
         )
         for step, loss, share in marks
     ]
