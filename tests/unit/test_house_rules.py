@@ -164,6 +164,7 @@ MAY_IMPORT = {
         "records",
         "training.memory",
         "training.evaluation",
+        "training.entities",
         "training.flops",
         "training.metrics",
         "training.schedule",
