@@ -60,7 +60,9 @@ class Kept:
     )
     attention_values: int = 1  # of S H T per block, of plain attention
     plain_values: int = 15  # of S H T, once, while plain attention is computed
-    once_values: int = 20  # of S W, once, beside what is kept
+    mlp_values: int = 3  # of S M, once, while an MLP is differentiated
+    # Of what is kept more, free places of the heap between it: little is freed between, or as much as is kept.
+    holes: tuple[float, float] = (0.35, 0.6)
     strip_rows: int = 256  # R of fused attention, which keeps them of one strip alone; 0: a kernel that keeps none
     strip_values: int = 5  # of H R T per sample, once, while a strip is computed
     dropout_values: float = 2  # of S W per block, more with dropout, one half of it in each half of a block

@@ -12,6 +12,7 @@ from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
+from hvbench.training.corpus_cache import Report
 from hvbench.training.labelled.rows import TRAIN, examine_rows
 from hvbench.training.labelled.source import Source, source_of
 from hvbench.training.packages import make_batches, prepare_text
@@ -20,8 +21,17 @@ from hvbench.training.schedule import samples_before
 MOST_STEPS = 1_000_000  # as many as `steps` may be
 
 
-def resolve_epochs(suite: Suite, points: Sequence[Point], *, world_size: int, say: Callable[[str], None]) -> Suite:
+def resolve_epochs(
+    suite: Suite,
+    points: Sequence[Point],
+    *,
+    world_size: int,
+    say: Callable[[str], None],
+    report: Report = lambda line: None,
+) -> Suite:
     """The suite with the `steps` of its epochs, of which `say` is told; itself where it asks for none.
+
+    `report` is told what takes long: a text is read into tokens to count its samples.
 
     Raises UsageError where its points have different numbers of steps, and DataError where a text cannot be read.
     """
@@ -36,7 +46,7 @@ def resolve_epochs(suite: Suite, points: Sequence[Point], *, world_size: int, sa
     counts: dict[Source, int] = {}
     for point in runnable:
         source = source_of(point) if point.has_label_file else None
-        samples = counts[source] if source in counts else count_training_samples(point)
+        samples = counts[source] if source in counts else count_training_samples(point, report)
         counts |= {source: samples} if source else {}
         found[steps_of_epochs(point, epochs, samples=samples)] = samples
     if not found:
@@ -60,11 +70,11 @@ def resolve_epochs(suite: Suite, points: Sequence[Point], *, world_size: int, sa
     return replace(suite, measure=measure)
 
 
-def count_training_samples(point: Point) -> int:
+def count_training_samples(point: Point, report: Report) -> int:
     """Training samples of one epoch of a point whose `world_size` is known. Raises DataError."""
     if point.has_label_file:  # no tokens are needed to count them
         return examine_rows(source_of(point)).rows[TRAIN]
-    return make_batches(point, prepare_text(point), rank=0).samples_per_epoch
+    return make_batches(point, prepare_text(point, report=report), rank=0).samples_per_epoch
 
 
 def steps_of_epochs(point: Point, epochs: float, *, samples: int) -> int:

@@ -6,7 +6,7 @@ All bad input is found here, on rank 0, so that it ends the sweep with one line 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,7 +88,7 @@ def _prepare(
     require_script_folder(suite)
     if suite.script is None:
         check_texts(points)
-    suite = resolve_epochs(suite, points, world_size=world_size, say=observer.prepare)
+    suite = resolve_epochs(suite, points, world_size=world_size, say=observer.prepare, report=observer.prepare)
     folder.open_for_writing()
     before = read_earlier_session(folder, resume=options.resume)
     plan = make_plan(
@@ -245,14 +245,18 @@ def check_texts(points: Sequence[Point]) -> list[str]:
 def check_initial_weights(plan: Plan, observer: Observer, *, is_open: bool) -> dict[str, dict[str, str]]:
     """Compare every folder of weights with the points that start from it; folder -> digests. Raises DataError."""
     found: dict[str, dict[str, str]] = {}
-    lines = []
-    for point in needed_points(plan, is_open=is_open):
-        if point.initial_weights:
-            lines.append(check_weights(point))
-            found.setdefault(point.initial_weights, {}).update(identify_weights(point))
-    for line in dict.fromkeys(lines):  # once for all frameworks
+    points = needed_points(plan, is_open=is_open)
+    for line in compare_weights(points):
         observer.prepare(line)
+    for point in points:
+        if point.initial_weights:
+            found.setdefault(point.initial_weights, {}).update(identify_weights(point))
     return found
+
+
+def compare_weights(points: Iterable[Point]) -> list[str]:
+    """A line on what points take from their folders of weights, once for all frameworks. Raises DataError for one that does not fit."""
+    return list(dict.fromkeys(check_weights(point) for point in points if point.initial_weights))
 
 
 def needed_points(plan: Plan, *, is_open: bool) -> list[Point]:

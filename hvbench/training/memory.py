@@ -9,8 +9,8 @@ V, and N parameters of 4 bytes, in bytes:
     optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
     accumulation                4 N' in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W + m S M values kept for the backward pass, and a S H T of the attention matrix;
-                                once u S W of all that is there while a block is differentiated, and what a strip of fused attention, or
-                                plain attention, needs
+                                h times the former more, free places of the heap between it; once u S M of all that is there while an
+                                MLP is differentiated, or what a strip of fused attention, or plain attention, needs, if that is more
     logits                      4 l S V: logits, their softmax and their gradients; of a chunk of tokens where they are chunked,
                                 and 4 V W for the embedding's gradient, which waits for the next chunk's
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
@@ -23,15 +23,15 @@ The activations follow Korthikanti et al. (arXiv:2205.05198, section 4.1: 34 S W
 with dropout), counted again for these twins. Kept per block, where a value has the parameters' precision + the precision of matrix
 products, c of S W and m of S M, with M = 4 W in GPT-2:
 
-    PyTorch     GPT-2: c = 2 + 7: inputs of both norms + their outputs 2, q k v 3, heads 2 (and once transposed); m = 0 + 2, GELU's
+    PyTorch     GPT-2: c = 2 + 6: inputs of both norms + their outputs 2, q k v 3, heads 1; m = 0 + 2, GELU's
                 input and output. Llama: c = 4 + 9: inputs of norms and these divided by their size + outputs of norms 2, turned
                 queries and keys 2, the product that values are a part of 3, heads 2; m = 3 + 1: gate, its SiLU, up + their
                 product. Keys and values that several heads share are repeated for each of them, which is no more.
-                Its fused attention keeps no matrix (a = 0), the plain one does (a = 1). u = 20.
+                Its fused attention keeps no matrix (a = 0), the plain one does (a = 1). u = 2, the gradients of GELU's output and input.
     TensorFlow  GPT-2: c = 4 + 6: inputs of both norms and their scales + outputs of the norms 2, q k v 3, heads 1; m = 2 + 1: GELU's
                 scaled input and its probability + its output. Llama: c = 4 + 6, likewise; m = 4 + 1: gate, its sigmoid and SiLU, up + their product. Plain
                 attention keeps its matrix, and a rounded copy in lower precision (a = 1); so does fused attention of one strip, of
-                R = 256 rows. Longer sequences need 5 H R T values a sample, for one block. u = 0.
+                R = 256 rows. Longer sequences need 5 H R T values a sample, for one block. u = 3: GELU's gradient in three operations.
 
 Plain attention has 7 (PyTorch) or 15 (TensorFlow) more matrices of S H T while one block is computed and differentiated.
 
@@ -42,15 +42,20 @@ With dropout PyTorch keeps masks as numbers (2 S W), and its attention is not fu
 and the product); TensorFlow's masks are bytes (0.5 S W), and its matrix is kept twice (1.25 S H T more).
 
 Where a block, or its attention half, is recomputed, a block keeps the residual stream before it (1 of S W, in the parameters'
-precision) in place of what that half keeps: of GPT-2's values above in PyTorch 1 + 6, in TensorFlow 2 + 5 and the matrix. While
+precision) in place of what that half keeps: of GPT-2's values above in PyTorch 1 + 5, in TensorFlow 2 + 5 and the matrix. While
 it is recomputed, one block has all of them. Where whole blocks are, the gradients of one take as much again, which otherwise
 take the place of what later blocks have freed.
 
-Where an adaptation freezes weights, activations are counted as if all of them trained: too high by the inputs of linear layers that only a
-weight's gradient reads, and by the blocks in front of the first that trains.
+Where an adaptation freezes a weight, the input of its linear layer is not kept, for only that weight's gradient reads it (1 of S W, behind the MLP's
+activation 1 of S M; PyTorch's kernel keeps heads all the same), and blocks in front of the first that trains keep nothing. An adapter keeps 1 of S W behind
+each half, and its bottleneck; prefixes are in PyTorch 2 of S W more, keys and values behind them.
 
-On a CPU the estimate was within 10 % of 42 of 44 measured launches of GPT-2, of 512 to 8,192 tokens, fp32 and native bf16, recomputed and not, with
-plain attention and whole logits as well, and of 11 of 12 of BERT, of 128 and 512 tokens (docs/measurements.md). Llama, fp16, GPUs, dropout and optimizers other than AdamW were not measured.
+The heap of the C library, from which PyTorch takes its memory, fills what was freed between two tensors that stay with smaller ones only. h is 0.35 where little is freed, and 0.6 where
+that is as much as what stays: of 16 bits, made from float32 values, or where the MLP's activation is freed, because its weight is frozen. Two summands that are freed for their sum
+(LoRA's, an adapter's) are h of their size more. What PyTorch keeps was counted by the C library's own count of bytes in use. TensorFlow's h is 0.
+
+On a CPU the estimate is within 10 % of the mean of all 60 configurations of `small` that were measured last, two launches each: three families, five adaptations of GPT-2, 128 to 8,192 tokens, fp32 and
+native bf16 (docs/measurements.md). Emulated fp16, GPUs, dropout and optimizers other than AdamW were not measured.
 """
 
 from __future__ import annotations
@@ -60,14 +65,15 @@ import math
 from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
+from hvbench.spec.adaptation import LORA_TARGETS
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
-from hvbench.training.adaptation import is_trained
+from hvbench.training.adaptation import LORA_A, is_trained, trained_blocks
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
-from hvbench.training.weights import parameter_shapes, trained_shapes
+from hvbench.training.weights import block_layers, parameter_shapes, trained_shapes
 
 VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the loss: fp32 in every precision
 HALF_BYTES = 2
@@ -152,27 +158,70 @@ def _activation_bytes(point: Point, *, is_native: bool) -> int:
     matrix = tokens * point.num_heads * length
     is_fused = point.attention == "fused"
     in_strips = is_fused and 0 < rows < length
-    matrix_bytes, once = 0, tokens * point.hidden_size * kept.once_values * VALUE_BYTES
-    once += 0 if is_fused else matrix * kept.plain_values * VALUE_BYTES
+    # One half of one block is computed or differentiated at a time: its MLP, or its attention.
+    of_mlp, of_attention = tokens * point.mlp_width * kept.mlp_values * VALUE_BYTES, 0
+    of_attention += 0 if is_fused else matrix * kept.plain_values * VALUE_BYTES
+    matrix_bytes = 0
     if in_strips:
-        once += kept.strip_values * point.micro_batch_size * point.num_heads * rows * length * VALUE_BYTES
+        of_attention += kept.strip_values * point.micro_batch_size * point.num_heads * rows * length * VALUE_BYTES
     else:
         is_kept = not is_fused or rows  # else a kernel, which dropout does without
         probabilities = matrix * kept.attention_values * (VALUE_BYTES + (compute_bytes if has_halves else 0))
         matrix_bytes = probabilities if is_kept else 0
         matrix_bytes += int(matrix * kept.dropout_attention_values * VALUE_BYTES) if point.dropout else 0
     masks = int(tokens * point.hidden_size * kept.dropout_values / 2 * VALUE_BYTES) if point.dropout else 0
-    attention = value_bytes(point.hidden_size, block.attention) + masks + matrix_bytes
-    rest = value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.mlp_width, block.mlp) + masks
+    reads = _inputs_for_weights(point)
+    # Fused attention of a kernel keeps its heads for itself, too.
+    unread = (not reads["attention.qkv"]) + (not reads["attention.out"] and not (is_fused and not rows))
+    attention = value_bytes(point.hidden_size, _less(block.attention, unread)) + masks
+    rest = value_bytes(point.hidden_size, _less(block.mlp_input, not reads["mlp.up"])) + masks
+    rest += value_bytes(point.mlp_width, _less(block.mlp, not reads["mlp.down"]))
+    if point.adaptation == "adapter":  # behind each half one more linear layer's input, and what is inside
+        bottleneck = value_bytes(point.hidden_size, (0, 1)) + value_bytes(point.adapter_size, kept.blocks["gpt2"].mlp)
+        attention, rest = attention + bottleneck, rest + bottleneck
+    if point.num_prefixes and not rows:  # keys and values behind them, beside the product that queries are a part of
+        attention += value_bytes(2 * point.kv_heads * point.hidden_size // point.num_heads, (0, 1))
+    once = max(of_mlp, of_attention)
     if FAMILIES[point.family].has_heads and not point.predicts_labels:
         once += value_bytes(point.hidden_size, block.mlp_input) + value_bytes(point.hidden_size, block.mlp)
-    stream = tokens * point.hidden_size * VALUE_BYTES  # the input of what is recomputed
-    always, again = {
-        "none": (attention + rest, 0),
-        "attention": (stream + rest, attention),
-        "block": (stream, 2 * (attention + rest)),
-    }[point.recompute]
-    return point.num_layers * always + again + once
+
+    blocks = trained_blocks(point)  # those in front of the first that trains keep nothing
+
+    def keep(attention: int, rest: int, stream: int) -> int:
+        """All blocks, and one of them again; `stream`: the input of what is recomputed."""
+        always, again = {
+            "none": (attention + rest, 0),
+            "attention": (stream + rest, attention),
+            "block": (stream, 2 * (attention + rest)),
+        }[point.recompute]
+        return blocks * always + (again if blocks else 0)
+
+    values = keep(attention, rest, value_bytes(point.hidden_size, (1, 0)))
+    freed = blocks * value_bytes(1, (0, _summands(point)))
+    holes = kept.holes[has_halves or not reads["mlp.down"]]
+    return values + int(holes * (values + freed)) + keep(matrix_bytes, 0, 0) + once
+
+
+def _summands(point: Point) -> int:
+    """Values a token and block that an adaptation adds up: LoRA x W and x A B of each layer that it is of, an adapter its input and output."""
+    if point.adaptation == "adapter":
+        return 2 * 2 * point.hidden_size
+    if point.adaptation != "lora":
+        return 0
+    layers = block_layers(point)
+    return sum(2 * layers[name][1] for name in LORA_TARGETS[point.lora_targets] or layers)
+
+
+def _inputs_for_weights(point: Point) -> dict[str, bool]:
+    """Linear layer below a block -> whether the gradient of a weight reads its input: its own, or that of LoRA's A."""
+    last = f"block{point.num_layers - 1}."
+    of_last = {name.removeprefix(last) for name in trained_shapes(point) if name.startswith(last)}
+    return {name: bool(of_last & {f"{name}.weight", f"{name}.{LORA_A}"}) for name in block_layers(point)}
+
+
+def _less(values: tuple[int, int], count: int) -> tuple[int, int]:
+    """Fewer values in the precision of products."""
+    return values[0], values[1] - count
 
 
 def estimate_largest(point: Point, name: str, *, limit_bytes: int, is_native: bool, at_most: int) -> int:

@@ -37,7 +37,7 @@ from hvbench.spec.script import ScriptPoint, show_variables
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.epochs import resolve_epochs
-from hvbench.sweep.prepare import check_texts, require_script_folder
+from hvbench.sweep.prepare import check_texts, compare_weights, require_script_folder
 from hvbench.sweep.pretraining import Pretraining, find_pretrainings
 
 MAX_ROWS = 60  # of the table, unless all are asked for
@@ -58,7 +58,7 @@ class Expected:
 def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> str:
     """A row a point with launches and time, skipped points by reason, what may not fit, time in all, what it will tell.
 
-    Raises DataError for a text that cannot be read, and UsageError where no point can run, as a sweep does.
+    Raises DataError for a text, or a folder of weights, that cannot be read, and UsageError where no point can run, as a sweep does.
     """
     context = resolve_context(np)
     require_horovod_settings(is_launched=context.launcher != "none")
@@ -68,6 +68,7 @@ def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> s
     suite = resolve_epochs(suite, points, world_size=context.size, say=losses.append)
     plan = make_plan(points, suite.measure, world_size=context.size)
     require_runnable(plan, where=suite.where)
+    losses += compare_weights(dict.fromkeys(job.point for job in plan.jobs if isinstance(job.point, Point)))
     if suite.search:
         require_limit(suite.search, suite.measure, points, where=suite.where)
         plan, _ = plan_search(plan, suite.search, suite.measure, where=suite.where)

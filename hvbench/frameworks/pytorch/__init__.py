@@ -17,11 +17,11 @@ FRAMEWORK = Framework(
     ),
     kept=Kept(
         blocks={
-            "gpt2": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
+            "gpt2": KeptBlock(attention=(1, 5), mlp_input=(1, 1), mlp=(0, 2)),
             "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(3, 1)),
-            "bert": KeptBlock(attention=(1, 6), mlp_input=(1, 1), mlp=(0, 2)),
+            "bert": KeptBlock(attention=(1, 5), mlp_input=(1, 1), mlp=(0, 2)),
         },
-        attention_values=1, plain_values=7, once_values=20,
+        attention_values=1, plain_values=7, mlp_values=2, holes=(0.35, 0.6),
         strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,
         logits=4, chunk_logits=1, copies_clipped=False, copies_sums=False,
         base_bytes=271 * 2**20, native_bytes=68 * 2**20, compiler_bytes=157 * 2**20, native_copies=0,  # DistributedDataParallel imports the compiler

@@ -21,7 +21,7 @@ FRAMEWORK = Framework(
             "llama": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(4, 1)),
             "bert": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 1)),
         },
-        attention_values=1, plain_values=15, once_values=0,
+        attention_values=1, plain_values=15, mlp_values=3, holes=(0.0, 0.0),
         strip_rows=256, strip_values=5,
         dropout_values=0.5, dropout_attention_values=1.25,
         logits=2, chunk_logits=2, copies_clipped=True, copies_sums=True,
