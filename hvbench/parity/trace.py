@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays, Input, Trainer
-from hvbench.parity.norms import l2_norm_of_row_l1_norms, wire_spacing
+from hvbench.parity.norms import l2_norm, l2_norm_of_row_l1_norms, wire_spacing
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.batches import Batches
+from hvbench.training.layout import Batch, Layout
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 
 Trace = Mapping[str, np.ndarray]
 
-COMMON = ("gradient/", "update/", "grid/", "wire/")  # prefixes of what all ranks hold in common
+COMMON = ("gradient/", "update/", "grid/", "wire/", "terms/")  # prefixes of what all ranks hold in common
 MAX_LOGITS = 1 << 24  # values of a trace, beyond its first sample
 
 
@@ -58,10 +59,11 @@ def write_trace(
 def record_trace(
     point: Point, *, trainer: Trainer, batches: Batches, steps: int, reader: Input | None = None
 ) -> Arrays:
-    """Train `steps` updates; name -> array, as the head of this module says, and two measures of coarseness.
+    """Train `steps` updates; name -> array, as the head of this module says, and measures of coarseness.
 
-    `grid/NAME` is the norm of the steps between neighbouring float32 numbers at a parameter's initial values, and
-    `wire/NAME` what rounding on the wire may make of a gradient's largest element: see `hvbench.parity.compare`.
+    `grid/NAME` is the norm of the steps between neighbouring float32 numbers at a parameter's initial values,
+    `wire/NAME` what rounding on the wire may make of a gradient's largest element, and `terms/NAME`, where samples have labels, how long
+    the terms are that a gradient is the sum of: see `hvbench.parity.compare`.
 
     `reader` hands the steps their batches; None: `batches`, of which the first gradients are taken in any case.
 
@@ -80,6 +82,8 @@ def record_trace(
     arrays |= {f"gradient/{name}": value / scale.scale for name, value in gradients.items()}
 
     arrays |= {f"wire/{name}": wire_rounding(point, value, scale=scale.scale) for name, value in gradients.items()}
+    if point.labels_samples:
+        arrays |= term_norms(trainer, first, loss_scale=scale.scale)
 
     before = trainer.parameters()
     scale, results = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), []
@@ -95,6 +99,32 @@ def record_trace(
         f"grid/{name}": np.array(l2_norm_of_row_l1_norms(np.spacing(np.abs(value)))) for name, value in before.items()
     }
     return arrays | {f"update/{name}": value - before[name] for name, value in trainer.parameters().items()}
+
+
+def term_norms(trainer: Trainer, batch: Batch, *, loss_scale: float) -> Arrays:
+    """`terms/NAME` -> how long two terms are whose sum is this rank's gradient of a parameter in the first pass of a step with labels of samples.
+
+    The samples are divided by their labels into low and high ones, as evenly as goes: then these are what cancels between two classes, or
+    on both sides of a mean number. (n₁ ‖g₁‖ + n₂ ‖g₂‖) / (n₁ + n₂) of the halves' mean gradients is at least the norm of all samples'
+    gradient. Nothing where all labels are equal.
+    """
+    inputs, targets, *layouts = batch
+    inputs, targets = inputs[:1], targets[:1]
+    labels = targets[0]
+    bounds = np.unique(labels)[1:]
+    if not bounds.size:
+        return {}
+    is_high = labels >= min(bounds, key=lambda bound: abs((labels >= bound).mean() - 0.5))
+    norms: dict[str, float] = {}
+    for half in (np.flatnonzero(~is_high), np.flatnonzero(is_high)):
+        chosen = np.resize(half, len(labels))  # over and over, for a batch keeps its shape
+        own = [Layout(starts=layout.starts[:1, chosen], weights=np.ones(1)) for layout in layouts]
+        found = trainer.gradients(
+            inputs[:, chosen], targets[:, chosen], *own, loss_scale=loss_scale, with_allreduce=False
+        )
+        for name, value in found.items():
+            norms[name] = norms.get(name, 0.0) + len(half) / len(labels) * l2_norm(value) / loss_scale
+    return {f"terms/{name}": np.array(norm) for name, norm in norms.items()}
 
 
 def wire_rounding(point: Point, gradient: np.ndarray, *, scale: float) -> np.ndarray:

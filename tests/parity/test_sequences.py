@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hvbench.parity.compare import Deviation, compare_traces
 from hvbench.parity.norms import relative_error
 from hvbench.parity.pairs import compare_points
+from hvbench.parity.tolerances import find_tolerances
 from hvbench.registry import FRAMEWORKS
 from tests.parity.alone import DOCUMENT_LENGTHS, PADDED
 from tests.parity.points import INPUTS, LABELLED, SEQUENCES, cut_point, labelled_point, split_point
@@ -26,6 +28,26 @@ def test_twins_agree_on_labelled_texts_of_different_lengths(traced, world_size, 
     assert parity.problem is None
     assert [deviation for deviation in parity.deviations if not deviation.is_within] == []
     assert parity.is_proven
+
+
+def test_what_classes_cancel_is_judged_by_the_terms_that_cancel(traced):
+    """A bias whose gradient is nearly 0 may differ by a rounding of what it is the sum of; a mistake in that is found all the same."""
+    world_size, knobs = next(each for each in LABELLED if each[1].get("seed") == 0)
+    sound, other = (dict(traced[labelled_point(framework, world_size, **knobs)].ranks[0]) for framework in FRAMEWORKS)
+    tolerances = find_tolerances(model="small", precision="fp32", compression="none", is_native=True)
+    name = "gradient/classifier.bias"
+    ratio = float(other["terms/classifier.bias"]) / np.linalg.norm(other[name])
+    assert ratio > 50, "or nothing cancels"
+
+    def judge(wrong: np.ndarray) -> dict[str, Deviation]:
+        changed = {**sound, name: other[name] + wrong}
+        return {each.name: each for each in compare_traces(changed, other, tolerances=tolerances)}
+
+    for share, is_within in ((1e-7, True), (1e-6, False), (1e-4, False)):
+        error = share * float(other["terms/classifier.bias"]) * np.array([1.0, -1.0]) / np.sqrt(2)
+        assert judge(error)[name].is_within == is_within, share
+    others = [each for each in judge(np.zeros(2)).values() if each.name.startswith("gradient/") and each.name != name]
+    assert max(each.tolerance for each in others) < 2 * tolerances.gradients, "of nothing else so much cancels"
 
 
 @pytest.mark.parametrize("case", ["/".join(each[:3]) for each in PADDED])

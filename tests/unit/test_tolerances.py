@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from hvbench.parity.compare import compare_traces, wire_error
+from hvbench.parity.compare import OFF_TERMS, cancellation, compare_traces, wire_error
 from hvbench.parity.norms import l2_norm, wire_spacing
 from hvbench.parity.tolerances import Entry, Tolerances, check_updates, find_tolerances, read_table, tolerances_for
 from hvbench.parity.trace import wire_rounding
@@ -206,3 +206,13 @@ def test_a_ring_rounds_every_partial_sum() -> None:
     small = two.model_copy(update={"gradient_predivide": 1e6})
     assert wire_rounding(small, value, scale=1.0) == 2 * 1e6 * 2.0**-24, "subnormal numbers have steps of one size"
     assert wire_rounding(two.model_copy(update={"world_size": 1}), value, scale=1.0) == 0.0
+
+
+def test_only_what_is_far_shorter_than_its_terms_is_judged_by_them() -> None:
+    trace = {"gradient/a": np.array([3.0, 4.0])}
+    assert cancellation(trace, "gradient/a") == 0.0, "a trace that does not say it"
+    assert cancellation({**trace, "terms/a": np.array(500.0)}, "gradient/a") == 100.0
+    assert cancellation({**trace, "terms/a": np.array(np.inf)}, "gradient/a") == 0.0, "overflowed"
+    assert cancellation({"gradient/a": np.zeros(2), "terms/a": np.array(1.0)}, "gradient/a") == 0.0
+    fp32 = find_tolerances(model="small", precision="fp32", compression="none", is_native=True)
+    assert OFF_TERMS * fp32.gradients <= 2.1 * 2.0**-24, "two roundings of the terms"
