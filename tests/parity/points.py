@@ -121,6 +121,7 @@ LABELLED: list[tuple[int, dict[str, Any]]] = [
             "label_field": "vowels",
             "length_buckets": 1,
             "attention_mask": "causal",
+            "seed": 3,  # with 0 the 32 numbers that it predicts first are so near 0 that they differ by 4.4e-7 (5e-7 is allowed), not by 2e-7
         },
     ),
     (2, {"objective": "token_classification", "num_classes": 3, "data": str(TAGGED_FILE), "length_buckets": 1}),
