@@ -53,9 +53,9 @@ class Kept:
 
     blocks: Mapping[str, KeptBlock] = field(  # by family
         default_factory=lambda: {
-            "gpt2": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(2, 2)),
+            "gpt2": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 2)),
             "llama": KeptBlock(attention=(2, 8), mlp_input=(2, 1), mlp=(4, 1)),
-            "bert": KeptBlock(attention=(2, 6), mlp_input=(2, 1), mlp=(2, 2)),
+            "bert": KeptBlock(attention=(2, 5), mlp_input=(2, 1), mlp=(2, 2)),
         }
     )
     attention_values: int = 1  # of S H T per block, of plain attention
