@@ -141,8 +141,13 @@ class Trainer(Protocol):
         `starts` [B, T] of `Layout`, where rows hold documents.
         """
 
-    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-        """Logits [B, T, V] of tokens [B, T], [B, T, tags] or [B, classes], in the parameters' dtype (float32)."""
+    def logits(
+        self, inputs: np.ndarray, starts: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Logits [B, T, V] of tokens [B, T], [B, T, tags] or [samples, classes], in the parameters' dtype (float32).
+
+        `starts` [B, T] and `places` [samples] of `Layout`, where rows hold documents, and each several samples.
+        """
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         """Logits [B, 2] of pairs of texts [B, T], that the second follows the first and that it does not; of `next_sentence` alone."""

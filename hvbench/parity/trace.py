@@ -18,7 +18,7 @@ from hvbench.parity.norms import l2_norm, l2_norm_of_row_l1_norms, wire_spacing
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.batches import Batches
-from hvbench.training.layout import Batch, Layout
+from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
 
@@ -71,7 +71,9 @@ def record_trace(
     """
     inputs, targets, *layouts = first = batches.train_batch(0)
     samples = max(1, MAX_LOGITS // (point.sequence_length * point.vocab_size))
-    arrays = {"logits": trainer.logits(inputs[0], *(layout.starts[0] for layout in layouts))[:samples]}
+    arrays = {
+        "logits": trainer.logits(inputs[0], *(part for layout in layouts for part in layout.of_pass(0)))[:samples]
+    }
     scale, overflows = LossScale(enabled=PRECISIONS[point.precision].loss_scaling), 0
     gradients = trainer.gradients(*first, loss_scale=scale.scale)
     while scale.enabled and scale.scale > 1.0 and not all(np.isfinite(value).all() for value in gradients.values()):
@@ -118,9 +120,10 @@ def term_norms(trainer: Trainer, batch: Batch, *, loss_scale: float) -> Arrays:
     norms: dict[str, float] = {}
     for half in (np.flatnonzero(~is_high), np.flatnonzero(is_high)):
         chosen = np.resize(half, len(labels))  # over and over, for a batch keeps its shape
-        own = [Layout(starts=layout.starts[:1, chosen], weights=np.ones(1)) for layout in layouts]
+        own = [layout.part(slice(1)).select(chosen) for layout in layouts]
+        rows = slice(None) if own and own[0].places is not None else chosen  # what shares rows stays there
         found = trainer.gradients(
-            inputs[:, chosen], targets[:, chosen], *own, loss_scale=loss_scale, with_allreduce=False
+            inputs[:, rows], targets[:, chosen], *own, loss_scale=loss_scale, with_allreduce=False
         )
         for name, value in found.items():
             norms[name] = norms.get(name, 0.0) + len(half) / len(labels) * l2_norm(value) / loss_scale

@@ -112,6 +112,10 @@ def _name_grouping(text: str) -> str:
     return {"True": "samples of a length together", "False": "samples of all lengths mixed"}.get(text, text)
 
 
+def _name_padding(text: str) -> str:
+    return {"longest": "padded to the longest", "packed": "packed into rows"}.get(text, text)
+
+
 OF_DOCUMENTS = needs_one_of("segmentation", ("documents",))
 OF_OVERLAP = needs_one_of("segmentation", ("overlap",))
 
@@ -155,8 +159,13 @@ class DataPart(Part):
     split_seed: Annotated[int, Field(ge=0, lt=2**31), Knob(needs=OF_LABEL_FILE)] = Field(
         0, description="which tenths of a file without validation and test beside it are held out for these"
     )
+    padding: Annotated[Literal["longest", "packed"], Knob(needs=OF_LABEL_FILE, in_words=_name_padding)] = Field(
+        "longest",
+        description="of labelled texts: each has a row, padded to the longest in the batch; or they share rows of sequence_length, and do not see each other",
+    )
     length_buckets: Annotated[int, Field(ge=1, le=64), Knob(unit="lengths", needs=OF_LABEL_FILE)] = Field(
-        4, description="lengths up to sequence_length, evenly apart, to which batches of labelled texts are padded"
+        4,
+        description="lengths up to sequence_length, evenly apart, to which batches of labelled texts are padded; packed: numbers of rows up to micro_batch_size",
     )
     group_by_length: Annotated[bool, Knob(needs=OF_LABEL_FILE, in_words=_name_grouping)] = Field(
         False, description="labelled texts of similar length in a batch: of 50 batches at a time, sorted"

@@ -17,23 +17,44 @@ class Layout:
 
     starts: np.ndarray  # int32 [A, B, T]: the place in its row at which a position's document begins
     weights: np.ndarray  # float64 [A]: targets of a pass, over the mean number of all passes of the step on all ranks
+    # int32 [A, samples]: where each sample begins among the rows of its pass, row · T + place; None: each has the row of its number.
+    places: np.ndarray | None = None
 
     def part(self, passes: slice) -> Layout:
         """Of some of the passes."""
-        return Layout(starts=self.starts[passes], weights=self.weights[passes])
+        places = None if self.places is None else self.places[passes]
+        return Layout(starts=self.starts[passes], weights=self.weights[passes], places=places)
+
+    def select(self, samples: np.ndarray) -> Layout:
+        """The layout of `samples` [n] of one pass, which may come several times; where they share rows, these stay."""
+        if self.places is None:
+            return Layout(starts=self.starts[:, samples], weights=np.ones(1))
+        return Layout(starts=self.starts, weights=np.ones(1), places=self.places[:, samples])
+
+    def of_pass(self, number: int) -> tuple[np.ndarray, ...]:
+        """What `logits` of a trainer takes of one pass, behind its inputs."""
+        return (self.starts[number],) if self.places is None else (self.starts[number], self.places[number])
 
 
-# Inputs [A, B, T] and targets [A, B, T] (or classes [A, B]), int32; the layout where rows hold documents.
+# Inputs [A, B, T] and targets [A, B, T] (or classes [A, samples]), int32; the layout where rows hold documents.
 Batch = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Layout]
 
 
 def to_arrays(batch: Batch) -> list[np.ndarray]:
     """The arrays that a batch consists of, as an input pipeline carries them."""
     inputs, targets, *layouts = batch
-    return [inputs, targets, *(array for layout in layouts for array in (layout.starts, layout.weights))]
+    return [
+        inputs,
+        targets,
+        *(array for layout in layouts for array in (layout.starts, layout.weights, layout.places) if array is not None),
+    ]
 
 
 def from_arrays(arrays: Sequence[np.ndarray]) -> Batch:
     """The batch again."""
     inputs, targets, *rest = arrays
-    return (inputs, targets, Layout(starts=rest[0], weights=rest[1])) if rest else (inputs, targets)
+    return (
+        (inputs, targets, Layout(**dict(zip(("starts", "weights", "places"), rest, strict=False))))
+        if rest
+        else (inputs, targets)
+    )

@@ -22,6 +22,7 @@ from hvbench.training.corpus_cache import Report
 from hvbench.training.documents import DocumentBatches
 from hvbench.training.labelled.batches import PaddedBatches
 from hvbench.training.labelled.corpus import LabelledCorpus, prepare_labelled
+from hvbench.training.labelled.packed import PackedBatches
 from hvbench.training.layout import Batch
 from hvbench.training.masking import CLASS, special_names, special_token
 from hvbench.training.pairs import PairBatches
@@ -118,7 +119,7 @@ def prepare_text(point: Point, *, cache: Path | None = None, report: Report = la
 def make_batches(point: Point, corpus: Corpus, *, rank: int, cache: Path | None = None) -> Batches:
     """One rank's batches of the point's objective. Raises DataError for a text that is too small."""
     if isinstance(corpus, LabelledCorpus):
-        return PaddedBatches(point, corpus, rank=rank)
+        return (PackedBatches if point.padding == "packed" else PaddedBatches)(point, corpus, rank=rank)
     if point.is_classifier:
         return LabelledBatches(point, corpus, rank=rank, packages=find_packages(point, cache=cache))
     if point.separates_documents:

@@ -14,7 +14,7 @@ from hvbench.training.checkpoints import name_checkpoint
 
 # What a text of its own does not have, or has in its usual form.
 OF_LABELLED_TEXTS = (
-    "encoding", "text_field", "second_text_field", "label_field", "split_seed", "length_buckets", "group_by_length",
+    "encoding", "text_field", "second_text_field", "label_field", "split_seed", "padding", "length_buckets", "group_by_length",
 )  # fmt: skip
 FOLDER = "pretraining"  # below the run's folder of checkpoints
 

@@ -405,6 +405,11 @@ def record_labelled(twin: Twin) -> Arrays:
         arrays[f"{name}/loss"] = np.array(trainer.forward(padded[None], targets[None], layout))
         found = trainer.gradients(padded[None], targets[None], layout, loss_scale=1.0)
         arrays |= {f"{name}/gradient/{key}": value for key, value in found.items()}
+        packed = pack_samples(tokens, targets, lengths)
+        arrays[f"{name}/packed/logits"] = trainer.logits(packed[0][0], *packed[2].of_pass(0))
+        arrays[f"{name}/packed/loss"] = np.array(trainer.forward(*packed))
+        found = trainer.gradients(*packed, loss_scale=1.0)
+        arrays |= {f"{name}/packed/gradient/{key}": value for key, value in found.items()}
         for row, length in enumerate(lengths):
             own = targets[row : row + 1, :length] if targets.ndim > 1 else targets[row : row + 1]
             alone = tokens[row : row + 1, :length], own, np.zeros((1, length), np.int32)
@@ -413,6 +418,23 @@ def record_labelled(twin: Twin) -> Arrays:
             found = trainer.gradients(inputs, wanted, Layout(starts=begins, weights=np.ones(1)), loss_scale=1.0)
             arrays |= {f"{name}/alone/{row}/gradient/{key}": value for key, value in found.items()}
     return arrays
+
+
+def pack_samples(tokens: np.ndarray, targets: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, Layout]:
+    """Three samples [3, T] of `lengths` in rows of T, of which two share one and the last one is padding alone: a step of one pass."""
+    shape = tokens.shape
+    inputs, starts, tags = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.full(shape, IGNORED, np.int32)
+    begins = {0: (1, 0), 1: (0, 0), 2: (1, lengths[0])}  # sample -> its row and place
+    for sample, (row, begin) in begins.items():
+        end = begin + lengths[sample]
+        inputs[row, begin:end], starts[row, begin:end] = tokens[sample, : lengths[sample]], begin
+        starts[row, end:] = end
+        if targets.ndim > 1:
+            tags[row, begin:end] = targets[sample, : lengths[sample]]
+    if targets.ndim > 1:
+        return inputs[None], tags[None], Layout(starts=starts[None], weights=np.ones(1))
+    places = np.array([[row * shape[1] + begin for row, begin in begins.values()]], np.int32)
+    return inputs[None], targets[None], Layout(starts=starts[None], weights=np.ones(1), places=places)
 
 
 def lay_out(

@@ -76,6 +76,20 @@ def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_samples_alone(alone
         assert relative_error(mean, found) < 1e-11 or np.abs(found).max() < 1e-12, name
 
 
+@pytest.mark.parametrize("case", map("/".join, PADDED))
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_packed_samples_have_the_loss_and_the_gradient_of_a_padded_batch(alone, framework, case):
+    """In float64: whatever else is in its row, a sample sees itself alone, and its label is predicted from its own tokens."""
+    numbers = alone[framework, "labelled"]
+    assert float(numbers[f"{case}/packed/loss"]) == pytest.approx(float(numbers[f"{case}/loss"]), rel=1e-12)
+    if not case.endswith("token_classification"):
+        assert relative_error(numbers[f"{case}/packed/logits"], numbers[f"{case}/logits"]) < 1e-12
+    prefix = f"{case}/gradient/"
+    for name in [name.removeprefix(prefix) for name in numbers if name.startswith(prefix)]:
+        packed, padded = numbers[f"{case}/packed/gradient/{name}"], numbers[prefix + name]
+        assert relative_error(packed, padded) < 1e-11 or np.abs(padded).max() < 1e-12, name
+
+
 @pytest.mark.parametrize(("split", "knobs"), INPUTS, ids=str)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_the_frameworks_own_input_hands_over_the_same_batches_in_the_same_order(traced, framework, split, knobs):

@@ -51,6 +51,7 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("second_text_field=answer", "objective classification or regression", "data=mine.jsonl objective=regression"),
     ("label_field=topic", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
     ("split_seed=1", "data that ends in .jsonl or .csv or .conll", "data=mine.csv objective=classification"),
+    ("padding=packed", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
     ("length_buckets=8", "objective classification or token_classification or regression", "data=mine.csv objective=classification"),
     ("group_by_length=true", "data that ends in .jsonl or .csv or .conll", "data=mine.JSONL objective=classification"),
     ("pretraining_data=mine.txt", "pretraining causal_lm or masked_lm", "objective=classification pretraining=masked_lm data=mine.csv"),
@@ -82,6 +83,7 @@ WITHOUT = {
     "second_text_field": "objective=token_classification data=mine.jsonl",
     "label_field": "data=mine.csv",
     "split_seed": "objective=classification data=mine.txt",
+    "padding": "data=mine.csv",
     "length_buckets": "data=mine.csv",
     "group_by_length": "objective=classification",
 }

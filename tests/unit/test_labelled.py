@@ -314,6 +314,66 @@ def test_a_batch_is_padded_to_its_longest_rounded_up_and_counts_no_padding(tmp_p
     assert lengths_seen <= {4, 8, 12, 16} and len(lengths_seen) > 1
 
 
+@pytest.mark.parametrize("kind", ["texts", "pairs of a bert", "tags"])
+def test_packed_samples_share_rows_and_are_those_of_padded_batches(tmp_path: Path, kind: str) -> None:
+    """Sample by sample, with their labels, in every pass of every rank; with fewer positions that are padding."""
+    sizes = {"micro_batch_size": 12, "gradient_accumulation_steps": 2, "world_size": 2, "length_buckets": 6}
+    if kind == "tags":
+        point = tag_point(write_sentences(tmp_path / "rows.conll"), **sizes)
+    else:
+        point = make_point(write_rows(tmp_path / "rows.jsonl"), **sizes)
+    if kind == "pairs of a bert":
+        rows = [(text, text[::3] + "!", label) for text, label in ROWS]
+        path = write_csv(tmp_path / "rows.csv", rows, names=("text", "text_b", "label"))
+        point = point.model_copy(update={"family": "bert", "data": str(path), "sequence_length": 24})
+    packed = point.model_copy(update={"padding": "packed"})
+    corpus, seen, padding = prepare_text(point, cache=tmp_path / "cache"), set(), [0, 0]
+    for step in range(9):
+        positions = 0
+        for rank in range(2):
+            alone, together = (make_batches(each, corpus, rank=rank) for each in (point, packed))
+            (inputs, labels, layout), batch = alone.train_batch(step), together.train_batch(step)
+            assert [array.dtype for array in to_arrays(batch)] == list(map(np.dtype, together.dtypes))
+            again = from_arrays(to_arrays(batch))[2]
+            assert np.array_equal(again.starts, batch[2].starts) and np.array_equal(again.weights, layout.weights)
+            seen.add(batch[0].shape)
+            positions += batch[0].size
+            for number in range(2):
+                wanted = [row[starts == 0] for row, starts in zip(inputs[number], layout.starts[number], strict=True)]
+                tags = None if kind != "tags" else labels[number]
+                found = unpack(batch, number, tags=tags)
+                if tags is None:
+                    assert np.array_equal(batch[1][number], labels[number])
+                    assert [each.tolist() for each, _ in found] == [each.tolist() for each in wanted]
+                else:
+                    expected = [(each.tolist(), tags[row][: len(each)].tolist()) for row, each in enumerate(wanted)]
+                    assert sorted((each.tolist(), own.tolist()) for each, own in found) == sorted(expected)
+        assert together.tokens_of_step(step) == alone.tokens_of_step(step)
+        assert together.padding_of_step(step) == positions - together.tokens_of_step(step)
+        padding = [padding[0] + alone.padding_of_step(step), padding[1] + together.padding_of_step(step)]
+    shapes = [arrays[0].shape for arrays in together.rehearsals()]
+    assert shapes == [(2, rows, point.sequence_length) for rows in (12, 10, 8, 6, 4, 2)] and seen <= set(shapes)
+    for rehearsed in together.rehearsals():
+        assert [array.dtype for array in to_arrays(rehearsed)] == list(map(np.dtype, together.dtypes))
+    assert padding[1] < padding[0]
+
+
+def unpack(batch: tuple, number: int, *, tags: np.ndarray | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Tokens and targets of each sample of a pass, in their order where places say it, else in that of the rows."""
+    inputs, targets, layout = batch
+    length = inputs.shape[-1]
+    begins = (np.arange(inputs.shape[1])[:, None] * length + layout.starts[number]).ravel()
+    own = inputs[number].ravel()
+    if tags is None:
+        return [(own[begins == place], targets[number]) for place in layout.places[number]]
+    asked = targets[number].ravel()
+    return [
+        (own[begins == place], asked[begins == place])
+        for place in dict.fromkeys(begins.tolist())
+        if (asked[begins == place] >= 0).any()
+    ]
+
+
 def test_snippets_of_the_standard_library_are_rows_that_every_machine_has(tmp_path: Path) -> None:
     code = '''#!/usr/bin/env of no use
 # A comment that

@@ -122,7 +122,7 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "activation": "gelu_tanh", "initial_weights": "a", "adaptation": "lora", "lora_rank": 4, "lora_alpha": 8.0, "lora_targets": "linear",
         "adapter_size": 8, "prefix_length": 8, "trained_layers": 2, "layer_lr_decay": 0.9,
         "segmentation": "overlap", "segmentation_stride": 5, "packing": False, "input": "framework", "input_workers": 2, "length_warmup_steps": 5,
-        "text_field": "body", "second_text_field": "answer", "label_field": "topic", "split_seed": 1, "length_buckets": 8,
+        "text_field": "body", "second_text_field": "answer", "label_field": "topic", "split_seed": 1, "padding": "packed", "length_buckets": 8,
         "group_by_length": True, "attention_mask": "causal", "pretraining_data": "a", "pretraining_learning_rate": 1e-4,
         "plateau_factor": 0.5, "plateau_patience": 3,
         "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,

@@ -73,23 +73,35 @@ def multiply_by_rows(x: torch.Tensor, weight: torch.Tensor, *, gemm: str) -> tor
     return _OneDnnLinear.apply(x, weight.t(), None) if gemm == "onednn" else x @ weight.t()
 
 
-def mean_of_tokens(x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """The mean [B, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
+def mean_of_tokens(x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None) -> torch.Tensor:
+    """The mean [samples, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
 
-    None: all positions.
+    Or of the documents that begin at `places` among all rows. `starts` None: all positions.
     """
     if starts is None:
         return x.mean(dim=1)
+    if places is not None:
+        counts = _positions_of(starts, places).to(x.dtype)
+        return counts @ x.flatten(end_dim=1) / counts.sum(dim=1, keepdim=True)
     counts = (starts == 0).to(x.dtype)
     return (x * counts[:, :, None]).sum(dim=1) / counts.sum(dim=1, keepdim=True)
 
 
-def last_token(x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """The last position [B, W] of a row's first document in x [B, T, W], as `mean_of_tokens` knows it. None: of the row."""
+def last_token(x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None) -> torch.Tensor:
+    """The last position [samples, W] of a row's first document in x [B, T, W], or of those at `places`, as `mean_of_tokens` knows them."""
     if starts is None:
         return x[:, -1]
+    if places is not None:
+        return x.flatten(end_dim=1)[places + _positions_of(starts, places).sum(dim=1) - 1]
     last = (starts == 0).sum(dim=1) - 1
     return x[torch.arange(len(x), device=x.device), last]
+
+
+def _positions_of(starts: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Which of all positions of rows [B, T] are of the documents that begin at `places` [samples] among them: [samples, B T]."""
+    B, T = starts.shape
+    begins = torch.arange(0, B * T, T, device=starts.device)[:, None] + starts
+    return begins.flatten() == places[:, None]
 
 
 class _OneDnnLinear(torch.autograd.Function):

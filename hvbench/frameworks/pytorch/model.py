@@ -43,13 +43,18 @@ class Model(AdaptedLayers):
         self._compiled_loss = compiled(self._loss, choice=point.compile, device=device)
 
     def logits(
-        self, inputs: torch.Tensor, *, starts: torch.Tensor | None = None, seed: Seed | None = None
+        self,
+        inputs: torch.Tensor,
+        *,
+        starts: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
+        seed: Seed | None = None,
     ) -> torch.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
+        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [samples, classes], in the parameters' dtype; dropout is on where a seed is given.
 
-        `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
+        `starts` [B, T] and `places` [samples] of `hvbench.training.layout.Layout`, where rows hold documents, and each several samples.
         """
-        return self._logits(inputs, starts, self._start_dropout(seed))
+        return self._project(self._features(inputs, starts, places, self._start_dropout(seed)))
 
     def loss(
         self,
@@ -57,20 +62,21 @@ class Model(AdaptedLayers):
         targets: torch.Tensor,
         *,
         starts: torch.Tensor | None = None,
+        places: torch.Tensor | None = None,
         seed: Seed | None = None,
     ) -> torch.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]; squared error of numbers [B].
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [samples]; squared error of numbers.
 
         Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
         """
-        return self._compiled_loss(inputs, targets, starts, self._start_dropout(seed))
+        return self._compiled_loss(inputs, targets, starts, places, self._start_dropout(seed))
 
     def sample_losses(
         self, inputs: torch.Tensor, targets: torch.Tensor, *, starts: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Mean cross-entropy, or squared error, [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
         targets = _hide_class(targets) if self.point.judges_pairs else targets
-        x, rows, flat = self._features(inputs, starts, 0.0), len(targets), targets.reshape(-1)
+        x, rows, flat = self._features(inputs, starts, None, 0.0), len(targets), targets.reshape(-1)
         if self.point.is_regression:
             return (self._project(x)[:, 0] - flat.to(self.parameter_dtype)).square()
         chunk = self.loss_chunk or len(flat)
@@ -91,13 +97,18 @@ class Model(AdaptedLayers):
         return self.point.dropout
 
     def _loss(
-        self, inputs: torch.Tensor, targets: torch.Tensor, starts: torch.Tensor | None, rate: float
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        starts: torch.Tensor | None,
+        places: torch.Tensor | None,
+        rate: float,
     ) -> torch.Tensor:
         x = self._encode(inputs, starts, rate)
         if not self.point.judges_pairs:
-            return self._mean_cross_entropy(self._read(x, starts, rate), targets)
+            return self._mean_cross_entropy(self._read(x, starts, places, rate), targets)
         classes = F.cross_entropy(self._judge(x), targets[:, 0])
-        return self._mean_cross_entropy(self._read(x, starts, rate), _hide_class(targets)) + classes
+        return self._mean_cross_entropy(self._read(x, starts, places, rate), _hide_class(targets)) + classes
 
     def _mean_cross_entropy(self, x: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Of what `_features` yields against targets [B, T] or [B]; of numbers [B] the mean squared error."""
@@ -111,12 +122,11 @@ class Model(AdaptedLayers):
         bias = self.parameters.get("output.bias")
         return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), bias, targets, self)
 
-    def _logits(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
-        return self._project(self._features(inputs, starts, rate))
-
-    def _features(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
-        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, W]."""
-        return self._read(self._encode(inputs, starts, rate), starts, rate)
+    def _features(
+        self, inputs: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None, rate: float
+    ) -> torch.Tensor:
+        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [samples, W]."""
+        return self._read(self._encode(inputs, starts, rate), starts, places, rate)
 
     def _encode(self, inputs: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
         """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
@@ -133,17 +143,19 @@ class Model(AdaptedLayers):
             x = self._block(x, layer, rate, documents, rotation)
         return x
 
-    def _read(self, x: torch.Tensor, starts: torch.Tensor | None, rate: float) -> torch.Tensor:
+    def _read(
+        self, x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None, rate: float
+    ) -> torch.Tensor:
         """What `_encode` yields -> what `_features` does."""
         if self.point.labels_samples:
-            x = self.family.pool(self, x, starts)
+            x = self.family.pool(self, x, starts, places)
         else:
             x = self.round(self.family.finish(self, x))
         return F.dropout(x, rate) if self.point.predicts_labels and self.traits.has_heads else x
 
     def _judge(self, x: torch.Tensor) -> torch.Tensor:
         """What `_encode` yields -> logits [B, 2] of a pair's class."""
-        return self.linear(self.family.pool(self, x, None), "next_sentence").to(self.parameter_dtype)
+        return self.linear(self.family.pool(self, x, None, None), "next_sentence").to(self.parameter_dtype)
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
         """What `_features` yields [..., W] -> logits [..., V], or [..., classes], in the parameters' dtype."""

@@ -115,6 +115,7 @@ class Trainer:
         inputs: torch.Tensor,
         targets: torch.Tensor,
         starts: torch.Tensor | None,
+        places: torch.Tensor | None,
         *,
         seed: Seed | None,
         is_sent: bool,
@@ -124,9 +125,9 @@ class Trainer:
         DistributedDataParallel decides on that all-reduce in its forward pass.
         """
         if self.ddp is None:
-            return self.model.loss(inputs, targets, starts=starts, seed=seed)
+            return self.model.loss(inputs, targets, starts=starts, places=places, seed=seed)
         with contextlib.nullcontext() if is_sent else self.ddp.no_sync():
-            return self.ddp(inputs, targets, starts, seed=seed)
+            return self.ddp(inputs, targets, starts, places, seed=seed)
 
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         """Called by autograd as soon as a parameter's gradient is complete: its all-reduce overlaps the passes left."""
@@ -153,8 +154,9 @@ class Trainer:
     def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         # Gradients stay enabled: autograd records its graph and keeps activations, as in a step.
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
-        for index, (weight, *batch) in enumerate(self._split(inputs, targets, layout)):
-            loss = self.model.loss(batch[0], batch[1], starts=batch[2], seed=self._dropout_seed(index)) * weight
+        for index, (weight, *batch, starts, places) in enumerate(self._split(inputs, targets, layout)):
+            seed = self._dropout_seed(index)
+            loss = self.model.loss(*batch, starts=starts, places=places, seed=seed) * weight
             total += loss.detach() / len(inputs)
         return total.item()
 
@@ -186,9 +188,12 @@ class Trainer:
             tensors = self._tokens(inputs), self._targets(targets)
             return self.model.sample_losses(*tensors, starts=self._starts(starts)).cpu().numpy()
 
-    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, inputs: np.ndarray, starts: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
         with torch.no_grad():
-            return self.model.logits(self._tokens(inputs), starts=self._starts(starts)).cpu().numpy()
+            documents = {"starts": self._starts(starts), "places": self._starts(places)}
+            return self.model.logits(self._tokens(inputs), **documents).cpu().numpy()
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         with torch.no_grad():
@@ -275,13 +280,16 @@ class Trainer:
         return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[tuple[Any, ...]]:
-        """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None."""
+        """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None, places of samples or None."""
         tensors = zip(self._tokens(inputs), self._targets(targets), strict=True)
         if layout is None:
-            return [(1.0, *pair, None) for pair in tensors]
+            return [(1.0, *pair, None, None) for pair in tensors]
+        places = [None] * len(inputs) if layout.places is None else self._tokens(layout.places)
         return [
-            (float(weight), *pair, starts)
-            for weight, pair, starts in zip(layout.weights, tensors, self._starts(layout.starts), strict=True)
+            (float(weight), *pair, *documents)
+            for weight, pair, *documents in zip(
+                layout.weights, tensors, self._tokens(layout.starts), places, strict=True
+            )
         ]
 
     def _starts(self, starts: np.ndarray | None) -> torch.Tensor | None:
@@ -323,6 +331,12 @@ class _Loss(torch.nn.Module):
             self.register_parameter(name.replace(".", "_"), parameter)
 
     def forward(
-        self, inputs: torch.Tensor, targets: torch.Tensor, starts: torch.Tensor | None, *, seed: Seed | None
+        self,
+        inputs: torch.Tensor,
+        targets: torch.Tensor,
+        starts: torch.Tensor | None,
+        places: torch.Tensor | None,
+        *,
+        seed: Seed | None,
     ) -> torch.Tensor:
-        return self.model_loss(inputs, targets, starts=starts, seed=seed)
+        return self.model_loss(inputs, targets, starts=starts, places=places, seed=seed)

@@ -107,23 +107,35 @@ def multiply_by_rows(x: tf.Tensor, weight: tf.Tensor, *, gemm: str) -> tf.Tensor
     return tf.reshape(product, (*x.shape[:-1], product.shape[-1]))
 
 
-def mean_of_tokens(x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-    """The mean [B, 1, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
+def mean_of_tokens(x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None) -> tf.Tensor:
+    """The mean [samples, 1, W] of x [B, T, W] over positions of a row's first document, where `starts` [B, T] are 0: padding is behind it.
 
-    None: all positions.
+    Or of the documents that begin at `places` among all rows. `starts` None: all positions.
     """
     if starts is None:
         return tf.reduce_mean(x, axis=1, keepdims=True)
+    if places is not None:
+        counts = tf.cast(_positions_of(starts, places), x.dtype)
+        return (tf.matmul(counts, _rows(x)) / tf.reduce_sum(counts, axis=1, keepdims=True))[:, None]
     counts = tf.cast(starts == 0, x.dtype)[:, :, None]
     return tf.reduce_sum(x * counts, axis=1, keepdims=True) / tf.reduce_sum(counts, axis=1, keepdims=True)
 
 
-def last_token(x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-    """The last position [B, 1, W] of a row's first document in x [B, T, W], as `mean_of_tokens` knows it. None: of the row."""
+def last_token(x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None) -> tf.Tensor:
+    """The last position [samples, 1, W] of a row's first document in x [B, T, W], or of those at `places`, as `mean_of_tokens` knows them."""
     if starts is None:
         return x[:, -1:]
+    if places is not None:
+        counts = tf.reduce_sum(tf.cast(_positions_of(starts, places), tf.int32), axis=1)
+        return tf.gather(_rows(x), places + counts - 1)[:, None]
     last = tf.reduce_sum(tf.cast(starts == 0, tf.int32), axis=1, keepdims=True) - 1
     return tf.gather(x, last, batch_dims=1)
+
+
+def _positions_of(starts: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
+    """Which of all positions of rows [B, T] are of the documents that begin at `places` [samples] among them: [samples, B T]."""
+    B, T = starts.shape
+    return tf.reshape(tf.range(0, B * T, T)[:, None] + starts, (-1,)) == places[:, None]
 
 
 def _sum_rows(x: tf.Tensor) -> tf.Tensor:

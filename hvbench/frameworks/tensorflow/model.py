@@ -35,12 +35,19 @@ class Model(AdaptedLayers):
         self.padding = missing_rows(point.vocab_size, dtype=precision.product_dtype, device=device)
         self.loss_chunk = loss_chunk(point, device=device)
 
-    def logits(self, inputs: tf.Tensor, *, starts: tf.Tensor | None = None, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [B, classes], in the parameters' dtype; dropout is on where a seed is given.
+    def logits(
+        self,
+        inputs: tf.Tensor,
+        *,
+        starts: tf.Tensor | None = None,
+        places: tf.Tensor | None = None,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Tokens [B, T] -> logits [B, T, V], [B, T, tags] or [samples, classes], in the parameters' dtype; dropout is on where a seed is given.
 
-        `starts` [B, T] of `hvbench.training.layout.Layout`, where rows hold documents.
+        `starts` [B, T] and `places` [samples] of `hvbench.training.layout.Layout`, where rows hold documents, and each several samples.
         """
-        return self._project(self._features(inputs, starts, seed))
+        return self._project(self._features(inputs, starts, places, seed))
 
     def loss(
         self,
@@ -48,20 +55,20 @@ class Model(AdaptedLayers):
         targets: tf.Tensor,
         *,
         starts: tf.Tensor | None = None,
+        places: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [B]; squared error of numbers [B].
+        """Mean cross-entropy, in nats, of tokens [B, T] against targets [B, T] that are not IGNORED, or classes [samples]; squared error of numbers.
 
         Of pairs of texts (`hvbench.training.pairs`) the first target is the pair's class, whose mean cross-entropy is added.
         """
         drop = _Dropout(self.point.dropout, seed)
         x = self._encode(inputs, starts, drop)
         if not self.point.judges_pairs:
-            return self._mean_cross_entropy(self._read(x, starts, drop), targets, starts)
+            return self._mean_cross_entropy(self._read(x, starts, places, drop), targets, starts)
         classes = tf.nn.sparse_softmax_cross_entropy_with_logits(targets[:, 0], self._judge(x))
-        return self._mean_cross_entropy(self._read(x, starts, drop), _hide_class(targets), starts) + tf.reduce_mean(
-            classes
-        )
+        others = self._mean_cross_entropy(self._read(x, starts, places, drop), _hide_class(targets), starts)
+        return others + tf.reduce_mean(classes)
 
     def _mean_cross_entropy(self, x: tf.Tensor, targets: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
         """Of what `_features` yields against targets [B, T] or [B]; of numbers [B] the mean squared error."""
@@ -81,7 +88,7 @@ class Model(AdaptedLayers):
     def sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, *, starts: tf.Tensor | None = None) -> tf.Tensor:
         """Mean cross-entropy, or squared error, [B] of each sample, as `loss` takes it over all of them, without dropout and without classes of pairs."""
         targets = _hide_class(targets) if self.point.judges_pairs else targets
-        x, rows, flat = self._features(inputs, starts, None), targets.shape[0], tf.reshape(targets, (-1,))
+        x, rows, flat = self._features(inputs, starts, None, None), targets.shape[0], tf.reshape(targets, (-1,))
         if self.point.is_regression:
             predicted = self._project(x)[:, 0]
             return tf.square(predicted - tf.cast(flat, predicted.dtype))
@@ -100,10 +107,12 @@ class Model(AdaptedLayers):
         """Pairs of texts [B, T] -> logits [B, 2] that the second follows the first, and that it does not; without dropout."""
         return self._judge(self._encode(inputs, None, _Dropout(0.0, None)))
 
-    def _features(self, inputs: tf.Tensor, starts: tf.Tensor | None, seed: tf.Tensor | None) -> tf.Tensor:
-        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [B, 1, W]."""
+    def _features(
+        self, inputs: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None, seed: tf.Tensor | None
+    ) -> tf.Tensor:
+        """Tokens [B, T] -> what the output projection multiplies [B, T, W], or [samples, 1, W]."""
         drop = _Dropout(self.point.dropout, seed)
-        return self._read(self._encode(inputs, starts, drop), starts, drop)
+        return self._read(self._encode(inputs, starts, drop), starts, places, drop)
 
     def _encode(self, inputs: tf.Tensor, starts: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
         """Tokens [B, T] -> the residual stream behind the last block [B, T, W]."""
@@ -115,17 +124,17 @@ class Model(AdaptedLayers):
             x = self._block(x, layer, drop, documents, rotation)
         return x
 
-    def _read(self, x: tf.Tensor, starts: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
+    def _read(self, x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None, drop: _Dropout) -> tf.Tensor:
         """What `_encode` yields -> what `_features` does."""
         if self.point.labels_samples:
-            x = self.family.pool(self, x, starts)
+            x = self.family.pool(self, x, starts, places)
         else:
             x = self.round(self.family.finish(self, x))
         return drop(x) if self.point.predicts_labels and self.traits.has_heads else x
 
     def _judge(self, x: tf.Tensor) -> tf.Tensor:
         """What `_encode` yields -> logits [B, 2] of a pair's class."""
-        return self.widen(self.linear(self.family.pool(self, x, None), "next_sentence"))[:, 0]
+        return self.widen(self.linear(self.family.pool(self, x, None, None), "next_sentence"))[:, 0]
 
     def _project(self, x: tf.Tensor) -> tf.Tensor:
         """What `_features` yields -> logits [..., V], or [B, classes], in the parameters' dtype."""

@@ -39,6 +39,7 @@ class _Pass(NamedTuple):
     inputs: tf.Tensor  # [B, T]
     targets: tf.Tensor  # [B, T], or classes [B]
     starts: tf.Tensor  # [B, T], where documents begin; [0] where rows hold none
+    places: tf.Tensor  # [samples], where each begins among the rows; [0] where each has a row
     # A of its step, over the pass's weight where it has one: the pass contributes 1 / A of the step's mean loss.
     count: tf.Tensor
     seed: tf.Tensor  # [2], of its dropout
@@ -142,8 +143,9 @@ class Trainer:
 
     def _share_of_loss(self, batch: _Pass) -> tf.Tensor:
         starts = batch.starts if self.point.has_layout else None
+        places = batch.places if batch.places.shape[0] else None
         seed = batch.seed if self.point.dropout else None
-        loss = self.model.loss(batch.inputs, batch.targets, starts=starts, seed=seed)
+        loss = self.model.loss(batch.inputs, batch.targets, starts=starts, places=places, seed=seed)
         return loss / batch.count
 
     def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -204,10 +206,13 @@ class Trainer:
         documents = () if starts is None else (starts,)
         return self._run(self._sample_losses, inputs, targets, *documents).numpy()
 
-    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, inputs: np.ndarray, starts: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
         with tf.device(self.device):
-            starts = None if starts is None else tf.convert_to_tensor(starts)
-            return self.model.logits(tf.convert_to_tensor(inputs), starts=starts).numpy()
+            given = {"starts": starts, "places": places}
+            documents = {name: tf.convert_to_tensor(each) for name, each in given.items() if each is not None}
+            return self.model.logits(tf.convert_to_tensor(inputs), **documents).numpy()
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         with tf.device(self.device):
@@ -293,16 +298,25 @@ class Trainer:
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[_Pass]:
         """The passes of one step, from tokens [A, B, T]."""
+        nothing = [()] * len(inputs)
         if layout is None:
-            starts, counts = [()] * len(inputs), [self._scalar(len(inputs))] * len(inputs)
+            starts, places, counts = nothing, nothing, [self._scalar(len(inputs))] * len(inputs)
         else:
-            starts, counts = layout.starts, [self._scalar(len(inputs) / weight) for weight in layout.weights]
+            starts, places = layout.starts, nothing if layout.places is None else layout.places
+            counts = [self._scalar(len(inputs) / weight) for weight in layout.weights]
         seeds = [
             dropout_seed(self.point, rank=self.rank, pass_number=self.passes + index) for index in range(len(inputs))
         ]
         return [
-            _Pass(*map(tf.convert_to_tensor, arrays), tf.constant(start, tf.int32), count, tf.constant(seed or (0, 0)))
-            for *arrays, start, count, seed in zip(inputs, targets, starts, counts, seeds, strict=True)
+            _Pass(
+                *map(tf.convert_to_tensor, arrays),
+                *(tf.constant(each, tf.int32) for each in documents),
+                count,
+                tf.constant(seed or (0, 0)),
+            )
+            for *arrays, documents, count, seed in zip(
+                inputs, targets, zip(starts, places, strict=True), counts, seeds, strict=True
+            )
         ]
 
     def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:

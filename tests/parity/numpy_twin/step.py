@@ -73,7 +73,9 @@ class Trainer:
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         return self.model.sample_losses(inputs, targets, starts=starts)
 
-    def logits(self, inputs: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
+    def logits(
+        self, inputs: np.ndarray, starts: np.ndarray | None = None, places: np.ndarray | None = None
+    ) -> np.ndarray:
         return self.model.logits(inputs, starts=starts)
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:

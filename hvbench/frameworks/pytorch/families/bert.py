@@ -31,12 +31,15 @@ def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
     return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
 
 
-def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
+def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None) -> torch.Tensor:
     """tanh of a linear layer of one position: [B, T, W] -> [B, W].
 
     It is the first, which holds [CLS]; behind a causal mask that one sees nothing else, and it is the last one that is no padding.
     """
-    position = last_token(x, starts) if layers.point.is_causal else x[:, 0]
+    if layers.point.is_causal:
+        position = last_token(x, starts, places)
+    else:
+        position = x[:, 0] if places is None else x.flatten(end_dim=1)[places]
     return torch.tanh(layers.widen(layers.linear(position, "pooler")))
 
 

@@ -41,13 +41,13 @@ def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, W].
+def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None) -> torch.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [samples, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    normal = mean_of_tokens(F.layer_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon), starts)
+    normal = mean_of_tokens(F.layer_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon), starts, places)
     return normal * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 

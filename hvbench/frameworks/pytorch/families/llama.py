@@ -34,10 +34,10 @@ def finish(layers: Layers, x: torch.Tensor) -> torch.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None) -> torch.Tensor:
-    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, W]; the gain comes after it, as in `gpt2.pool`."""
+def pool(layers: Layers, x: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None) -> torch.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [samples, W]; the gain comes after it, as in `gpt2.pool`."""
     normal = F.rms_norm(x, (x.shape[-1],), eps=layers.traits.norm_epsilon)
-    return mean_of_tokens(normal, starts) * layers.parameters["final_norm.gain"]
+    return mean_of_tokens(normal, starts, places) * layers.parameters["final_norm.gain"]
 
 
 def split_heads(

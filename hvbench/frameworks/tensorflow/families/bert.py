@@ -10,7 +10,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hvbench.frameworks.tensorflow.families import gpt2
-from hvbench.frameworks.tensorflow.layers import Layers, last_token
+from hvbench.frameworks.tensorflow.layers import Layers, _rows, last_token
 
 # As GPT-2 has them.
 rotations = gpt2.rotations
@@ -31,12 +31,15 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     return norm(layers, gpt2.activate(layers, layers.widen(layers.linear(x, "head"))), "head_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None) -> tf.Tensor:
     """tanh of a linear layer of one position: [B, T, W] -> [B, 1, W].
 
     It is the first, which holds [CLS]; behind a causal mask that one sees nothing else, and it is the last one that is no padding.
     """
-    position = last_token(x, starts) if layers.point.is_causal else x[:, :1]
+    if layers.point.is_causal:
+        position = last_token(x, starts, places)
+    else:
+        position = x[:, :1] if places is None else tf.gather(_rows(x), places)[:, None]
     return tf.tanh(layers.widen(layers.linear(position, "pooler")))
 
 

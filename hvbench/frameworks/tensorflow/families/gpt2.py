@@ -42,13 +42,13 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, 1, W].
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None) -> tf.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [samples, 1, W].
 
     Gain and bias are applied after the mean, so that their gradients are sums of B rows. Before the mean they would be
     sums of B·T rows of which T at a time are equal, and float32 rounding errors of such a sum all go the same way.
     """
-    normal = mean_of_tokens(_with_gradient(partial(_standard, layers.traits.norm_epsilon))(x), starts)
+    normal = mean_of_tokens(_with_gradient(partial(_standard, layers.traits.norm_epsilon))(x), starts, places)
     return normal * layers.parameters["final_norm.gain"] + layers.parameters["final_norm.bias"]
 
 

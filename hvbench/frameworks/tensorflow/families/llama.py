@@ -39,10 +39,10 @@ def finish(layers: Layers, x: tf.Tensor) -> tf.Tensor:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None) -> tf.Tensor:
-    """The mean of the last norm over positions that are no padding: [B, T, W] -> [B, 1, W]; the gain comes after it, as in `gpt2.pool`."""
+def pool(layers: Layers, x: tf.Tensor, starts: tf.Tensor | None, places: tf.Tensor | None) -> tf.Tensor:
+    """The mean of the last norm over positions that are no padding: [B, T, W] -> [samples, 1, W]; the gain comes after it, as in `gpt2.pool`."""
     standardized = _with_gradient(partial(_standard, layers.traits.norm_epsilon))(x)
-    return mean_of_tokens(standardized, starts) * layers.parameters["final_norm.gain"]
+    return mean_of_tokens(standardized, starts, places) * layers.parameters["final_norm.gain"]
 
 
 def split_heads(layers: Layers, qkv: tf.Tensor, rotation: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
