@@ -32,6 +32,8 @@ class Model(AdaptedLayers):
             raise ValueError("numpy recomputes nothing: give recompute=none")
         if point.compile != "none":
             raise ValueError("numpy has no compiler: give compile=none")
+        if point.padding != "longest":
+            raise ValueError("numpy packs no labelled texts: give padding=longest")
         super().__init__(point, weights, precision=precision, device=device)
         self.family = FAMILIES[point.family]
 
