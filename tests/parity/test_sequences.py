@@ -76,7 +76,7 @@ def test_a_padded_batch_has_the_loss_and_the_gradient_of_its_samples_alone(alone
         assert relative_error(mean, found) < 1e-11 or np.abs(found).max() < 1e-12, name
 
 
-@pytest.mark.parametrize("case", map("/".join, PADDED))
+@pytest.mark.parametrize("case", ["/".join(each[:3]) for each in PADDED])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_packed_samples_have_the_loss_and_the_gradient_of_a_padded_batch(alone, framework, case):
     """In float64: whatever else is in its row, a sample sees itself alone, and its label is predicted from its own tokens."""

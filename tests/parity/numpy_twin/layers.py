@@ -73,24 +73,34 @@ def multiply_by_rows(x: np.ndarray, weight: np.ndarray, *, gemm: str) -> np.ndar
     return multiply(x, weight, transposed="right", gemm=gemm)
 
 
-def mean_of_tokens(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
-    """The mean (B, W) of x (B, T, W) over positions where `starts` (B, T) are 0; None: all of them."""
-    return (x * _shares(x, starts)).sum(axis=1)
+def mean_of_tokens(x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None) -> np.ndarray:
+    """The mean (samples, W) of x (B, T, W) over each sample's positions, as `_positions_of` knows them."""
+    return _shares(x, starts, places) @ _rows(x)
 
 
-def last_token(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
-    """The last position (B, W) of x (B, T, W) where `starts` (B, T) are 0; None: of the row."""
-    return x[np.arange(len(x)), _last_places(x, starts)]
+def last_token(x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None) -> np.ndarray:
+    """The last position (samples, W) of each sample in x (B, T, W)."""
+    return _rows(x)[_last_places(x, starts, places)]
 
 
-def _shares(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
-    """What each position counts in that mean (B, T, 1)."""
-    counts = np.ones(x.shape[:2], x.dtype) if starts is None else (starts == 0).astype(x.dtype)
-    return (counts / counts.sum(axis=1, keepdims=True))[:, :, None]
+def _shares(x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None) -> np.ndarray:
+    """What each position counts in those means (samples, B T)."""
+    counts = _positions_of(x, starts, places).astype(x.dtype)
+    return counts / counts.sum(axis=1, keepdims=True)
 
 
-def _last_places(x: np.ndarray, starts: np.ndarray | None) -> np.ndarray:
-    return np.full(len(x), x.shape[1] - 1) if starts is None else (starts == 0).sum(axis=1) - 1
+def _first_places(x: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+    return np.arange(len(x)) * x.shape[1] if places is None else places
+
+
+def _last_places(x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None) -> np.ndarray:
+    return _first_places(x, places) + _positions_of(x, starts, places).sum(axis=1) - 1
+
+
+def _positions_of(x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None) -> np.ndarray:
+    """Which positions of all rows are of each sample (samples, B T): of the document that begins its row, or at its place."""
+    begins = np.arange(len(x))[:, None] * x.shape[1] + (np.zeros(x.shape[:2], int) if starts is None else starts)
+    return begins.reshape(-1) == _first_places(x, places)[:, None]
 
 
 def _rows(x: np.ndarray) -> np.ndarray:

@@ -32,14 +32,19 @@ class Model(AdaptedLayers):
             raise ValueError("numpy recomputes nothing: give recompute=none")
         if point.compile != "none":
             raise ValueError("numpy has no compiler: give compile=none")
-        if point.padding != "longest":
-            raise ValueError("numpy packs no labelled texts: give padding=longest")
         super().__init__(point, weights, precision=precision, device=device)
         self.family = FAMILIES[point.family]
 
-    def logits(self, inputs: np.ndarray, *, starts: np.ndarray | None = None, seed: Seed | None = None) -> np.ndarray:
-        """Tokens (B, T) -> logits (B, T, V), (B, T, tags) or (B, classes) in the parameters' dtype; without dropout there is no seed."""
-        return self._project(self._read(self._encode(inputs, starts)[0], starts)[0])[0]
+    def logits(
+        self,
+        inputs: np.ndarray,
+        *,
+        starts: np.ndarray | None = None,
+        places: np.ndarray | None = None,
+        seed: Seed | None = None,
+    ) -> np.ndarray:
+        """Tokens (B, T) -> logits (B, T, V), (B, T, tags) or (samples, classes) in the parameters' dtype; without dropout there is no seed."""
+        return self._project(self._read(self._encode(inputs, starts)[0], starts, places)[0])[0]
 
     def loss(
         self,
@@ -47,6 +52,7 @@ class Model(AdaptedLayers):
         targets: np.ndarray,
         *,
         starts: np.ndarray | None = None,
+        places: np.ndarray | None = None,
         seed: Seed | None = None,
     ) -> tuple[float, Callable[[float], Arrays]]:
         """Mean cross-entropy, in nats, of tokens (B, T) against targets (B, T) that are not IGNORED, or classes (B), or the squared error of
@@ -55,7 +61,7 @@ class Model(AdaptedLayers):
         Of pairs of texts the first target is the pair's class, whose mean cross-entropy is added.
         """
         x, encode_backward = self._encode(inputs, starts)
-        features, read_backward = self._read(x, starts)
+        features, read_backward = self._read(x, starts, places)
         logits, project_backward = self._project(features)
         loss, d_logits = self._compare(logits, _hide_class(targets) if self.point.judges_pairs else targets)
         if self.point.judges_pairs:
@@ -107,13 +113,15 @@ class Model(AdaptedLayers):
 
     def _judge(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
         """What `_encode` yields -> logits (B, 2) of a pair's class."""
-        pooled, pool_backward = self.family.pool(self, x, None)
+        pooled, pool_backward = self.family.pool(self, x, None, None)
         logits, linear_backward = self.linear(pooled, "next_sentence")
         return logits, lambda d, gradients: pool_backward(linear_backward(d, gradients), gradients)
 
-    def _read(self, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-        """What `_encode` yields -> what is projected (B, T, W), or (B, W)."""
-        return self.family.pool(self, x, starts) if self.point.labels_samples else self.family.finish(self, x)
+    def _read(
+        self, x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None
+    ) -> tuple[np.ndarray, _Backward]:
+        """What `_encode` yields -> what is projected (B, T, W), or (samples, W)."""
+        return self.family.pool(self, x, starts, places) if self.point.labels_samples else self.family.finish(self, x)
 
     def _project(self, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
         """What `_read` yields -> logits (B, T, V), (B, T, tags) or (B, classes)."""

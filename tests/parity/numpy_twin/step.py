@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -54,9 +55,8 @@ class Trainer:
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         passes = _split(inputs, targets, layout)
-        return sum(self.model.loss(*batch, starts=starts)[0] * weight for *batch, starts, weight in passes) / len(
-            inputs
-        )
+        losses = [self.model.loss(*batch, **documents)[0] * weight for *batch, documents, weight in passes]
+        return sum(losses) / len(inputs)
 
     def backward(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
@@ -76,7 +76,7 @@ class Trainer:
     def logits(
         self, inputs: np.ndarray, starts: np.ndarray | None = None, places: np.ndarray | None = None
     ) -> np.ndarray:
-        return self.model.logits(inputs, starts=starts)
+        return self.model.logits(inputs, starts=starts, places=places)
 
     def next_sentence_logits(self, inputs: np.ndarray) -> np.ndarray:
         return self.model.next_sentence_logits(inputs)
@@ -99,7 +99,7 @@ class Trainer:
         norms = []
         for index in range(len(inputs)):
             one = slice(index, index + 1)
-            alone = layout and Layout(starts=layout.starts[one], weights=np.ones(1))
+            alone = layout and replace(layout.part(one), weights=np.ones(1))
             found = self.gradients(inputs[one], targets[one], alone, loss_scale=loss_scale)
             norms.append(global_norm(list(found.values())) / loss_scale)
         averaged = self.gradients(inputs, targets, layout, loss_scale=loss_scale)
@@ -139,8 +139,8 @@ class Trainer:
         total = 0.0
         sums: Arrays = {}
         with np.errstate(over="ignore", invalid="ignore"):  # an overflow is for the loss scale to see, not for a log
-            for *batch, starts, weight in _split(inputs, targets, layout):
-                loss, backward = self.model.loss(*batch, starts=starts)
+            for *batch, documents, weight in _split(inputs, targets, layout):
+                loss, backward = self.model.loss(*batch, **documents)
                 total += loss * weight / len(inputs)
                 for name, gradient in backward(loss_scale * weight / len(inputs)).items():
                     sums[name] = sums[name] + gradient if name in sums else gradient
@@ -154,9 +154,11 @@ class Trainer:
 
 
 def _split(inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> Iterator[tuple[Any, ...]]:
-    """The passes of a step: inputs, targets, starts of documents or None, and what the pass counts."""
-    starts, weights = (layout.starts, layout.weights) if layout else ([None] * len(inputs), np.ones(len(inputs)))
-    return zip(inputs, targets, starts, weights.tolist(), strict=True)
+    """The passes of a step: inputs, targets, where documents and samples begin, and what the pass counts."""
+    weights = layout.weights if layout else np.ones(len(inputs))
+    names = ("starts", "places")
+    documents = [dict(zip(names, layout.of_pass(i) if layout else (), strict=False)) for i in range(len(inputs))]
+    return zip(inputs, targets, documents, weights.tolist(), strict=True)
 
 
 def clip_factor(gradient_norm: float, *, max_norm: float) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from hvbench.frameworks.numpy.families import gpt2
-from hvbench.frameworks.numpy.layers import Layers, _Backward, _last_places
+from hvbench.frameworks.numpy.layers import Layers, _Backward, _first_places, _last_places, _rows
 
 from hvbench.frameworks.contract import Arrays
 
@@ -54,15 +54,17 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     return normal, backward
 
 
-def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-    """tanh of a linear layer of the first position, or of the last one that a causal mask lets see all (B, W)."""
-    places = np.arange(len(x)), _last_places(x, starts) if layers.point.is_causal else 0
-    y, linear_backward = layers.linear(x[places], "pooler")
+def pool(
+    layers: Layers, x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None
+) -> tuple[np.ndarray, _Backward]:
+    """tanh of a linear layer of the first position, or of the last one that a causal mask lets see all (samples, W)."""
+    read = _last_places(x, starts, places) if layers.point.is_causal else _first_places(x, places)
+    y, linear_backward = layers.linear(_rows(x)[read], "pooler")
     pooled = np.tanh(y)
 
     def backward(d: np.ndarray, gradients: Arrays) -> np.ndarray:
         whole = np.zeros_like(x)
-        whole[places] = linear_backward(d * (1 - np.square(pooled)), gradients)
+        np.add.at(_rows(whole), read, linear_backward(d * (1 - np.square(pooled)), gradients))
         return whole
 
     return pooled, backward

@@ -45,12 +45,14 @@ def finish(layers: Layers, x: np.ndarray) -> tuple[np.ndarray, _Backward]:
     return norm(layers, x, "final_norm")
 
 
-def pool(layers: Layers, x: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, _Backward]:
-    """The last norm of the mean over positions that are no padding (B, W)."""
+def pool(
+    layers: Layers, x: np.ndarray, starts: np.ndarray | None, places: np.ndarray | None
+) -> tuple[np.ndarray, _Backward]:
+    """The last norm of the mean over positions that are no padding (samples, W)."""
     normal, standard_backward = _standard(x, layers.traits.norm_epsilon)
-    value, scale_backward = _scale(layers, mean_of_tokens(normal, starts), "final_norm")
-    shares = _shares(x, starts)
-    return value, lambda d, gradients: standard_backward(scale_backward(d, gradients)[:, None] * shares)
+    value, scale_backward = _scale(layers, mean_of_tokens(normal, starts, places), "final_norm")
+    shares = _shares(x, starts, places)
+    return value, lambda d, gradients: standard_backward((shares.T @ scale_backward(d, gradients)).reshape(x.shape))
 
 
 def split_heads(
