@@ -36,6 +36,11 @@ class Layout:
         return (self.starts[number],) if self.places is None else (self.starts[number], self.places[number])
 
 
+CARRIED = (
+    "starts",
+    "weights",
+    "places",
+)  # the fields of a layout in the order in which a pipeline carries them; the last may be missing
 # Inputs [A, B, T] and targets [A, B, T] (or classes [A, samples]), int32; the layout where rows hold documents.
 Batch = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Layout]
 
@@ -43,18 +48,11 @@ Batch = tuple[np.ndarray, np.ndarray] | tuple[np.ndarray, np.ndarray, Layout]
 def to_arrays(batch: Batch) -> list[np.ndarray]:
     """The arrays that a batch consists of, as an input pipeline carries them."""
     inputs, targets, *layouts = batch
-    return [
-        inputs,
-        targets,
-        *(array for layout in layouts for array in (layout.starts, layout.weights, layout.places) if array is not None),
-    ]
+    carried = (getattr(layout, name) for layout in layouts for name in CARRIED)
+    return [inputs, targets, *(array for array in carried if array is not None)]
 
 
 def from_arrays(arrays: Sequence[np.ndarray]) -> Batch:
     """The batch again."""
     inputs, targets, *rest = arrays
-    return (
-        (inputs, targets, Layout(**dict(zip(("starts", "weights", "places"), rest, strict=False))))
-        if rest
-        else (inputs, targets)
-    )
+    return (inputs, targets, Layout(**dict(zip(CARRIED, rest, strict=False)))) if rest else (inputs, targets)

@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 from hvbench.cli import run
-from hvbench.plan.skip import is_installed
-from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.training.huggingface.export import make_byte_tokenizer, write_model
 from hvbench.training.weights import initial_weights
@@ -47,7 +45,6 @@ def test_the_guide_has_them_all() -> None:
     assert len(COMMANDS) == len(WHAT) and all(any(key in command for command in COMMANDS) for key in WHAT)
 
 
-@pytest.mark.skipif(not all(map(is_installed, FRAMEWORKS)), reason="a framework that is not installed is skipped")
 @pytest.mark.parametrize("key", WHAT)
 def test_a_usual_training_is_planned(folder: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
     epochs, batch, line = WHAT[key]

@@ -151,8 +151,12 @@ class PaddedBatches(Batches):
         return self._round_up(int(self._lengths(windows, stream=stream).max()), longest=longest)
 
     def _round_up(self, length: int, *, longest: int) -> int:
-        step = -(-self._point.sequence_length // self._point.length_buckets)
-        return min(-(-length // step) * step, longest)
+        return min(self._round_to_bucket(length, whole=self._point.sequence_length), longest)
+
+    def _round_to_bucket(self, count: int, *, whole: int) -> int:
+        """`count` rounded up to one of `length_buckets` parts of `whole`, evenly apart; the last one may be more than that."""
+        step = -(-whole // self._point.length_buckets)
+        return -(-count // step) * step
 
     def _lengths(self, windows: np.ndarray, *, stream: int = TRAIN_STREAM) -> np.ndarray:
         """Tokens [samples] of samples before they are cut."""

@@ -75,17 +75,14 @@ class PackedBatches(PaddedBatches):
         return self._round_up_rows(1 + max(int(of_pass.max()) for of_pass in rows))
 
     def _round_up_rows(self, count: int) -> int:
-        step = -(-self._point.micro_batch_size // self._point.length_buckets)
-        return min(-(-count // step) * step, self._point.micro_batch_size)
+        most = self._point.micro_batch_size
+        return min(self._round_to_bucket(count, whole=most), most)
 
 
 def place_samples(counts: np.ndarray, *, length: int) -> tuple[np.ndarray, np.ndarray]:
     """The row [samples] of samples of `counts` tokens each, and its place [samples] in it, where rows have `length`."""
     rows = pack(counts, capacity=length)
-    begins, ends = (
-        np.zeros(len(rows), np.int64),
-        np.zeros(len(rows), np.int64),
-    )  # of samples, and of what is in rows so far
+    begins, ends = np.zeros((2, len(rows)), np.int64)  # of samples, and of what is in rows so far
     for sample, row in enumerate(rows):
         begins[sample] = ends[row]
         ends[row] += counts[sample]
