@@ -13,6 +13,7 @@ dimension, and of regression numbers, float32.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -180,8 +181,17 @@ class Trainer(Protocol):
     def state(self) -> Arrays:
         """All that a step changes: `parameters/NAME`, `optimizer/…` and `passes`, with the same names in every twin."""
 
-    def load_state(self, state: Arrays) -> None:
-        """Continue from a `state`, whichever twin it comes from. Raises KeyError where an array is missing."""
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from a `state`, whichever twin it comes from, read array by array. Raises KeyError where one is missing."""
+
+    def own_state(self) -> Arrays:
+        """What of a training differs from rank to rank, by names of its own (`residuals/NAME`, say), as copies; empty where all ranks have the same.
+
+        A checkpoint keeps it for each rank, and the same rank gets it back in a training of as many ranks.
+        """
+
+    def load_own_state(self, state: Arrays) -> None:
+        """Continue from an `own_state` of this rank in a training of as many ranks. Raises KeyError where an array is missing."""
 
     def close(self) -> None:
         """End this rank's training; a parameter server waits for that."""

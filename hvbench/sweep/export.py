@@ -12,10 +12,11 @@ from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.spec.messages import shorten
 from hvbench.spec.point import Point
-from hvbench.training.checkpoints import name_checkpoint, read_parameters
+from hvbench.training.checkpoints import find_checkpoint, name_checkpoint, read_parameters
 from hvbench.training.huggingface.export import describe_tokenizer, require_exportable, require_room, write_model
+from hvbench.training.shards import MANIFEST
 
-CHECKPOINT = re.compile(r"step-(\d{7,12})\.safetensors", re.ASCII)
+CHECKPOINT = re.compile(r"step-(\d{7,12})(\.safetensors)?", re.ASCII)
 MAX_SHOWN = 6
 
 
@@ -79,7 +80,7 @@ def find_trained(run: Path, wanted: Wanted) -> Trained:
     step = max(steps) if wanted.step is None else wanted.step
     if step not in steps:
         raise MissingData(f"{run}: {record.key} left no checkpoint after step {step}; there are of {steps}")
-    return Trained(record=record, path=folder_of(run, record) / name_checkpoint(step), step=step)
+    return Trained(record=record, path=find_checkpoint(folder_of(run, record) / name_checkpoint(step)), step=step)
 
 
 def choose_point(records: Sequence[Record], wanted: str, *, where: str) -> list[Record]:
@@ -95,9 +96,9 @@ def choose_point(records: Sequence[Record], wanted: str, *, where: str) -> list[
 
 
 def find_steps(run: Path, record: Record) -> list[int]:
-    """After which steps a launch left checkpoints."""
-    matches = (CHECKPOINT.fullmatch(path.name) for path in folder_of(run, record).glob("step-*.safetensors"))
-    return sorted(int(match[1]) for match in matches if match)
+    """After which steps a launch left checkpoints, files or folders with a manifest."""
+    paths = [path for path in folder_of(run, record).glob("step-*") if path.is_file() or (path / MANIFEST).is_file()]
+    return sorted({int(match[1]) for path in paths if (match := CHECKPOINT.fullmatch(path.name))})
 
 
 def folder_of(run: Path, record: Record) -> Path:

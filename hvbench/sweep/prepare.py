@@ -33,7 +33,7 @@ from hvbench.sweep.run import Sweep
 from hvbench.sweep.search import keep_to_text
 from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
-from hvbench.training.checkpoints import check_checkpoint
+from hvbench.training.checkpoints import check_checkpoint, describe_lost_own_state
 from hvbench.training.documents import cut_documents
 from hvbench.training.huggingface.start import check_weights, identify_weights
 from hvbench.training.labelled.corpus import LabelledCorpus, describe_labelled, require_labels
@@ -122,7 +122,8 @@ def _prepare(
         if changes:
             observer.prepare(f"going on although it has changed: {describe_changes(changes)}")
         run = continue_run(before, run, changes=changes)
-    check_checkpoints(plan, suite.measure)
+    for line in check_checkpoints(plan, suite.measure):
+        observer.prepare(line)
     is_open = suite.measure.precision_target is not None or suite.search is not None
     read = check_inputs(plan, before, folder, options, observer=observer, is_open=is_open)
     folder.write_run({**run, **{key: found for key, found in read.items() if found or key == "data"}})
@@ -199,11 +200,14 @@ def continue_run(before: Mapping[str, Any], now: Mapping[str, Any], *, changes: 
     return {**before, **now, **kept, "sessions": [*sessions, session]}
 
 
-def check_checkpoints(plan: Plan, settings: MeasureSettings) -> None:
-    """Compare every initial checkpoint with the points that start from it; raises UsageError."""
+def check_checkpoints(plan: Plan, settings: MeasureSettings) -> list[str]:
+    """Compare every initial checkpoint with the points that start from it: lines on what they do not take from it. Raises UsageError."""
+    lines = []
     for job in plan.jobs:
-        if job.point.initial_checkpoint:
-            check_checkpoint(job.point.initial_checkpoint, seeded_point(job, settings))
+        if path := job.point.initial_checkpoint:
+            check_checkpoint(path, seeded_point(job, settings))
+            lines.append(describe_lost_own_state(path, world_size=job.point.world_size or 1))
+    return list(dict.fromkeys(filter(None, lines)))
 
 
 def check_inputs(

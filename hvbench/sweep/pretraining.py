@@ -21,7 +21,7 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point, in_framework
 from hvbench.spec.settings import MeasureSettings
 from hvbench.sweep.tasks import name_text, seeded_point
-from hvbench.training.checkpoints import identify_checkpoint
+from hvbench.training.checkpoints import find_checkpoint, identify_checkpoint
 from hvbench.training.pretraining import pretrained_file, pretraining_name, pretraining_point
 
 Report = Callable[[str], None]
@@ -42,6 +42,11 @@ class Pretraining:
     def settings(self) -> MeasureSettings:
         """Its steps, as those of a measurement that nobody times."""
         return MeasureSettings(warmup_steps=1, steps=self.steps - 1)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its checkpoint is there, a file or a folder."""
+        return find_checkpoint(self.path).exists()
 
     @property
     def seconds(self) -> float:
@@ -84,7 +89,7 @@ def launch_pretrainings(
 
     Raises LaunchError when ranks are lost.
     """
-    missing = [each for each in pretrainings if not each.path.exists()]
+    missing = [each for each in pretrainings if not each.is_done]
     failures: dict[Path, Failure] = {}
     while missing:
         limits = {"timeout_seconds": timeout_seconds, "memory_limit_bytes": memory_limit_bytes}
@@ -175,7 +180,7 @@ def identify_pretrainings(pretrainings: Iterable[Pretraining]) -> dict[str, dict
 
     Those without a checkpoint are left out. Raises UsageError.
     """
-    return {each.name: identify_checkpoint(str(each.path)) for each in pretrainings if each.path.exists()}
+    return {each.name: identify_checkpoint(str(each.path)) for each in pretrainings if each.is_done}
 
 
 def describe_start(pretraining: Pretraining) -> str:

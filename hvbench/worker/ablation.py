@@ -41,12 +41,13 @@ class Ablations:
         enter("ablation")
         with loop.paused():
             self.peaks = self.peaks or read_peaks(self.runtime)
-            state = loop.trainer.state()
+            state, own = loop.trainer.state(), loop.trainer.own_state()
             batch = loop.batches.train_batch(loop.first_step + loop.step - 1)
             loop.trainer.rewind(len(batch[0]))  # dropout masks are those of that step, too, in every kind
             for number in numbers:
                 self.round(number, batch)
             loop.trainer.load_state(state)
+            loop.trainer.load_own_state(own)
             self.runtime.barrier()  # ranks continue together, as after the all-reduce of a step
 
     def due(self) -> range:

@@ -23,12 +23,13 @@ from hvbench.spec.point import Point
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
-from hvbench.training.checkpoints import Checkpoint, CheckpointHeader, load_checkpoint, name_checkpoint, save_checkpoint
+from hvbench.training.checkpoints import CheckpointHeader, load_checkpoint
 from hvbench.training.evaluation import ValidationBatch, mean_over_ranks
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping, Plateau
+from hvbench.worker.checkpoints import Saver
 from hvbench.worker.energy import EnergyMeter
 from hvbench.worker.evaluation import describe_evaluation, evaluate
 
@@ -88,7 +89,7 @@ class Loop:
         folder: Path | None = None,
         meter: EnergyMeter | None = None,
     ) -> None:
-        """Args: `folder` is where rank 0 leaves checkpoints, for all ranks hold the same parameters; None: it leaves none.
+        """Args: `folder` is where the ranks leave checkpoints; None: they leave none.
 
         `meter` is on during the timed steps, and off in pauses.
         """
@@ -98,7 +99,7 @@ class Loop:
         self.batches = batches
         self.reader: Input | None = None  # hands the steps their batches; None: `batches` itself
         self.runtime = runtime
-        self.folder = folder
+        self.saver = Saver(folder, runtime, is_common=point.has_common_updates) if folder else None
         self.meter = meter or EnergyMeter()
         self.samples = SampleLists()
         self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
@@ -195,9 +196,11 @@ class Loop:
         if len(shapes) < 2:
             return
         before = {name: value.copy() for name, value in self.trainer.state().items()}
+        own = self.trainer.own_state()
         for batch in shapes:
             self.trainer.train_step(*batch, learning_rate=0.0, loss_scale=self.loss_scale.scale)
         self.trainer.load_state(before)
+        self.trainer.load_own_state(own)
 
     @property
     def training_seconds(self) -> float:
@@ -218,7 +221,7 @@ class Loop:
         is_last = bool(self.settings.evaluate_every) and self.step == self.total_steps
         if is_last or self._is_due(self.settings.evaluate_every):
             self._evaluate()
-        if self.folder and self._is_due(self.settings.checkpoint_every):
+        if self.saver and self._is_due(self.settings.checkpoint_every):
             self._save()
 
     def close(self) -> None:
@@ -301,21 +304,15 @@ class Loop:
 
     def _save(self) -> None:
         with self.paused():
-            if self.runtime.rank == 0:
-                checkpoint = Checkpoint(header=self.checkpoint_header, arrays=self.trainer.state())
-                save_checkpoint(self.folder / name_checkpoint(checkpoint.header.step), checkpoint)
-            self.runtime.barrier()  # or the others would wait for rank 0 in their next step
+            self.saver.save(self.checkpoint_header, self.trainer)
 
     def _keep_best(self, loss: float) -> None:
         """Save where the training stands, in the place of the best checkpoint before it."""
         self._save()
         before, self._best = self._best, (loss, self.step)
         every = self.settings.checkpoint_every
-        if before and self.runtime.rank == 0 and not (every and before[1] % every == 0):
-            self._best_path(before[1]).unlink(missing_ok=True)
-
-    def _best_path(self, step: int) -> Path:
-        return self.folder / name_checkpoint(self.first_step + step)
+        if before and not (every and before[1] % every == 0):
+            self.saver.remove(self.first_step + before[1])
 
     def _load_best(self) -> tuple[Arrays | None, Iterable[ValidationBatch]]:
         """Continue from the best checkpoint, if one was kept and the training went on since: the state until then, and what this rank tests.
@@ -324,15 +321,15 @@ class Loop:
         """
         if self._best is None or self._best[1] == self.step:
             return None, self.batches.test_batches()
-        path = self._best_path(self._best[1])
-        if all(self.runtime.gather(float(path.is_file()))):
+        path = self.saver.path(self.first_step + self._best[1])
+        if all(self.runtime.gather(float(path.exists()))):
             batches = self.batches.test_batches()
         elif self.runtime.rank == 0:
             batches = self.batches.test_batches(alone=True)
         else:
             return None, ()
         last = {name: value.copy() for name, value in self.trainer.state().items()}
-        self.trainer.load_state(dict(load_checkpoint(str(path), self.point).arrays))
+        self.trainer.load_state(load_checkpoint(str(path), self.point).arrays)
         return last, batches
 
     def _check_finite(self, result: StepResult) -> None:
@@ -387,7 +384,7 @@ class Loop:
         times = {"seconds": ended - begun, "training_seconds": training_seconds}
         self.samples.evaluations.append(describe_evaluation(own, step=self.step) | times)
         mean = mean_over_ranks(losses, samples=counts)
-        if self.settings.keep_best and self.folder and self.step and mean < (self._best[0] if self._best else math.inf):
+        if self.settings.keep_best and self.saver and self.step and mean < (self._best[0] if self._best else math.inf):
             self._keep_best(mean)
         if self._plateau:
             self._plateau.judge(mean)

@@ -15,7 +15,7 @@ from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import has_gemm_choice
 from hvbench.spec.point import Point
-from hvbench.training.checkpoints import identify_checkpoint, load_checkpoint
+from hvbench.training.checkpoints import identify_checkpoint
 from hvbench.training.corpus import Corpus
 from hvbench.training.files import describe_left_out
 from hvbench.training.huggingface.start import identify_weights, load_weights
@@ -23,6 +23,7 @@ from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file, pretraining_point
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.ceiling import CeilingRequest
+from hvbench.worker.checkpoints import resume_trainer
 from hvbench.worker.energy import make_meter
 from hvbench.worker.faults import disturb
 from hvbench.worker.loop import Diverged, Loop, SampleLists
@@ -47,6 +48,7 @@ class Prepared:
     loop: Loop
     ablations: Ablations
     load_before: Json  # of the host
+    lost_state: str | None  # why a rank's own state is not that of the checkpoint it starts from
     start_rss_bytes: int
     data_prepare_seconds: float
     build_seconds: float
@@ -147,10 +149,11 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
     folder = checkpoints / request.key if settings.checkpoint_every or settings.keep_best else None
     meter = make_meter(device=runtime.device, local_rank=worker.description.local_rank)
     loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime, folder=folder, meter=meter)
+    lost_state = None
     if point.initial_checkpoint:
-        checkpoint = load_checkpoint(point.initial_checkpoint, point, tokens_digest=text.tokens_digest)
-        trainer.load_state(dict(checkpoint.arrays))
-        loop.resume(checkpoint.header)
+        place = {"rank": runtime.rank, "tokens_digest": text.tokens_digest}
+        header, lost_state = resume_trainer(trainer, point.initial_checkpoint, point, **place)
+        loop.resume(header)
     loop.reader = worker.open_input(point, batches, steps=loop.steps)  # its workers begin at once
     ablations = Ablations(loop)
     built = time.perf_counter()
@@ -161,6 +164,7 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         loop=loop,
         ablations=ablations,
         load_before=load_before,
+        lost_state=lost_state,
         start_rss_bytes=start_rss_bytes,
         data_prepare_seconds=read - begun,
         build_seconds=built - read,
@@ -255,6 +259,7 @@ def describe_measurement(worker: Worker, request: MeasureRequest, prepared: Prep
             if (names := prepared.loop.batches.class_names)
             else {}
         ),
+        **({"lost_state": prepared.lost_state} if prepared.lost_state else {}),
         **({"initial_weights": identify_weights(point)} if point.initial_weights else {}),
         **({"pretraining": identify_checkpoint(str(start))} if start else {}),
         **describe_gemm(worker, point),

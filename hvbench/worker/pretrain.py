@@ -10,7 +10,7 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.launch.requests import PretrainRequest
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.training.checkpoints import PARAMETERS, identify_checkpoint, load_checkpoint
+from hvbench.training.checkpoints import PARAMETERS, find_checkpoint, identify_checkpoint, load_checkpoint
 from hvbench.training.corpus import Corpus
 from hvbench.training.packages import make_batches
 from hvbench.training.pretraining import pretrained_file, pretraining_point
@@ -53,7 +53,7 @@ def load_pretrained(point: Point, text: Corpus, *, checkpoints: Path, digest: st
     Raises UsageError on a host that does not see the run's folder `checkpoints`, or where the file is not of that `digest`.
     """
     path = checkpoints / pretrained_file(point)
-    if not path.exists():
+    if not find_checkpoint(path).exists():
         raise UsageError(f"{path}: no pretrained weights on this host; all hosts must see the run's folder")
     found = identify_checkpoint(str(path))["digest"]
     if digest not in (None, found):

@@ -301,6 +301,12 @@ class Scribe:
         self.passes = state["passes"]
         self.note("restore")
 
+    def own_state(self) -> dict[str, Any]:
+        return {}
+
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        return None
+
     def evaluate(self, inputs: Any, targets: Any) -> np.ndarray:
         return np.ones(len(inputs))
 

@@ -292,6 +292,7 @@ READ_FILES_BY_NATURE = {
             "labelled.corpus",
             "labelled.snippets",
             "checkpoints",
+            "shards",
             "tokenizer_file",
             "huggingface.export",
             "huggingface.folder",

@@ -14,7 +14,7 @@ from hvbench.frameworks.contract import GradientNorms, StepResult
 from hvbench.records.record import Overflow
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.training.batches import Batch
-from hvbench.worker import loop as loops
+from hvbench.worker import checkpoints
 from hvbench.worker.ablation import Ablations
 from hvbench.worker.energy import Counter, EnergyMeter
 from hvbench.worker.faults import DivergingTrainer
@@ -109,11 +109,11 @@ def test_steps_waits_and_pauses_add_up_to_the_time_that_elapsed(
 ) -> None:
     """A step has what is done between it and the one before, and nothing of a pause, whichever rank is busy in it."""
     clock = TickingScribe(monkeypatch, rank=rank)
-    monkeypatch.setattr(loops, "save_checkpoint", lambda *_: setattr(clock, "now", clock.now + 11.0))
+    monkeypatch.setattr(checkpoints, "save_checkpoint", lambda *_: setattr(clock, "now", clock.now + 11.0))
     monkeypatch.setattr(clock, "state", dict)
     loop = make_loop(clock, steps=6, **pauses)
     loop.meter = EnergyMeter(cpu_counters=[Counter(read=lambda: clock.now)])  # a watt
-    loop.folder, read = tmp_path, loop.batches.train_batch
+    loop.saver, read = checkpoints.Saver(tmp_path, clock), loop.batches.train_batch
 
     def train_batch(index: int) -> Batch:
         clock.now += clock.BATCH

@@ -47,6 +47,7 @@ def list_warnings(run: Run) -> list[tuple[str, str]]:
     traced = [TRACED] if was_traced(run.records) else []
     unproven = [(verdict.title, verdict.text)] if verdict and not verdict.is_proven else []
     lost = [("Not all of the text was read.", line) for line in list_text_left_out(run.records)]
+    lost += [("Not all of a checkpoint was continued.", line) for line in list_lost_states(run.records)]
     said = [*describe_crowding(run.records), *describe_sources(run.records), *run.derive(find_large_losses)]
     return [*traced, *unproven, *lost, *(("", line) for line in said)]
 
@@ -62,6 +63,11 @@ def list_text_left_out(records: Iterable[Record]) -> list[str]:
                 f"{facts.get('data_source')}: {files} files with {size_bytes} bytes were read, {lost} bytes were not: {why}."
             ] = None
     return list(lines)
+
+
+def list_lost_states(records: Iterable[Record]) -> list[str]:
+    """A line for each checkpoint from which ranks could not take what they had each for itself."""
+    return list(dict.fromkeys(str(why) for record in records if (why := record.environment.get("lost_state"))))
 
 
 def was_traced(records: Iterable[Record]) -> bool:

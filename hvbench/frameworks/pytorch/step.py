@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -247,13 +248,19 @@ class Trainer:
         state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
-    def load_state(self, state: Arrays) -> None:
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         with torch.no_grad():
             for name, parameter in self.model.parameters.items():
                 parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
+    def own_state(self) -> Arrays:
+        return {}
+
+    def load_own_state(self, state: Arrays) -> None:
+        return None
 
     def close(self) -> None:
         if self.server:

@@ -9,7 +9,7 @@ Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -256,12 +256,18 @@ class Trainer:
         state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
-    def load_state(self, state: Arrays) -> None:
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         for name, parameter in self.model.parameters.items():
             parameter.assign(state[f"parameters/{name}"])
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+
+    def own_state(self) -> Arrays:
+        return {}
+
+    def load_own_state(self, state: Arrays) -> None:
+        return None
 
     def close(self) -> None:
         if self.server:

@@ -123,6 +123,12 @@ class Trainer:
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
 
+    def own_state(self) -> Arrays:
+        return {}
+
+    def load_own_state(self, state: Arrays) -> None:
+        return None
+
     def close(self) -> None:
         """No server has to know."""
 
