@@ -32,6 +32,9 @@ class StepResult:
     loss: float  # mean over this rank's samples of the step, before the update; nats
     gradient_norm: float  # global L2 norm of the averaged gradient, unscaled, before clipping
     skipped: bool  # an fp16 overflow: no update was made
+    # From this rank's last own gradient to the averages (a server's parameters): the exchange, and slower ranks. None: nothing says it,
+    # as where nothing is exchanged, on a GPU, whose host runs ahead, and in PyTorch's DistributedDataParallel.
+    exchange_wait_seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

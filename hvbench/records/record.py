@@ -20,7 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
-#       ranks: step_padding_tokens
+#       ranks: step_padding_tokens, exchange_wait_seconds
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -276,6 +276,10 @@ class RankSamples(Spec):
     step_padding_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
         [],
         description="padding of each step over all ranks, which step_tokens does not count; of rows of documents and of labelled texts",
+    )
+    exchange_wait_seconds: StepSeconds = Field(
+        [],
+        description="of each step: from this rank's last own gradient to the averages over the ranks; empty where nothing says it",
     )
     evaluations: list[Evaluation]
     test: Evaluation | None = Field(None, description="of the test split, read once, after the last step")

@@ -88,6 +88,20 @@ def _sum_does_not_exist(point: AnyPoint) -> str | None:
     return None
 
 
+def _no_straggler(point: AnyPoint) -> str | None:
+    if point.world_size == 1 and point.straggler_seconds:
+        return "one rank waits for nobody: straggler_seconds changes nothing"
+    return None
+
+
+def _straggler_in_words(text: str) -> str:
+    """`straggler 50 ms`, of seconds as text; what is no number is left as it is."""
+    try:
+        return f"straggler {1e3 * float(text):g} ms" if float(text) else "no straggler"
+    except ValueError:
+        return f"straggler {text}"
+
+
 def _no_mpi(point: AnyPoint, site: Site) -> str | None:
     return site.no_mpi if point.needs_mpirun else None
 
@@ -185,6 +199,14 @@ class ExchangePart(Part):
             unavailable=_no_link_to_shape,
         ),
     ] = Field(None, description="what the hosts' links are shaped to (see hvbench lab); left out: as they are")
+
+    straggler_seconds: Annotated[
+        Annotated[float, Field(ge=0.0, le=60.0)],
+        Knob(label="straggler (s)", unit="s", in_words=_straggler_in_words, impossible=_no_straggler),
+    ] = Field(
+        0.0,
+        description="the last rank begins every step so much later, as a slower host would: what it costs the others",
+    )
 
     @property
     def is_served(self) -> bool:

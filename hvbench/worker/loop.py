@@ -58,7 +58,7 @@ class SampleLists:
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
-    step_padding_tokens: list[int] = field(default_factory=list)
+    exchange_wait_seconds: list[float] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     test: dict[str, Any] | None = None
     overflows: list[dict[str, Any]] = field(default_factory=list)
@@ -73,6 +73,8 @@ class SampleLists:
         self.gradient_norm.append(finite_or_none(result.gradient_norm))
         self.learning_rate.append(learning_rate)
         self.loss_scale.append(loss_scale)
+        if result.exchange_wait_seconds is not None:
+            self.exchange_wait_seconds.append(result.exchange_wait_seconds)
 
 
 class Loop:
@@ -116,6 +118,8 @@ class Loop:
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
         self._best: tuple[float, int] | None = None  # validation loss and step of the checkpoint that `keep_best` keeps
+        # The last rank is the straggler: the others, and what they do, are those of a training without one.
+        self._delay_seconds = point.straggler_seconds if runtime.rank == runtime.world_size - 1 else 0.0
         self._started = 0.0
         self._step_ended = 0.0  # by the clock of training alone: the last step
 
@@ -224,6 +228,12 @@ class Loop:
         if self.saver and self._is_due(self.settings.checkpoint_every):
             self._save()
 
+    def count_padding(self) -> list[int]:
+        """Padding of each step so far over all ranks; no step counts it, for packing all ranks' samples again takes time of its own."""
+        if not self.point.has_layout:
+            return []
+        return [self.batches.padding_of_step(self.first_step + step) for step in range(len(self.samples.step_tokens))]
+
     def close(self) -> None:
         """End what hands the steps their batches: after this there is no step."""
         if self.reader:
@@ -275,6 +285,8 @@ class Loop:
         batch = (self.reader or self.batches).train_batch(index)
         self.runtime.synchronize()
         begun = self.training_seconds
+        if self._delay_seconds:
+            time.sleep(self._delay_seconds)  # not a busy wait: another host's rank would leave this one's cores alone
         result = self.trainer.train_step(*batch, learning_rate=rate, loss_scale=scale)
         self.runtime.synchronize()
         ended = self.training_seconds
@@ -284,8 +296,6 @@ class Loop:
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(step_seconds)
         self.samples.step_tokens.append(self.batches.tokens_of_step(index))
-        if self.point.has_layout:
-            self.samples.step_padding_tokens.append(self.batches.padding_of_step(index))
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
             self._find_overflow(batch, loss_scale=scale)

@@ -230,6 +230,7 @@ def collect_samples(worker: Worker, prepared: Prepared) -> Json:
         **worker.describe_place(),
         **(prepared.ablations.peaks or read_peaks(worker.runtime)),
         **loop.meter.describe(),
+        "step_padding_tokens": loop.count_padding(),
         "first_step": loop.first_step,
         "data_prepare_seconds": prepared.data_prepare_seconds,
         "build_seconds": prepared.build_seconds,

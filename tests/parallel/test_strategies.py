@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hvbench.analysis.frame.idle import straggler_rank
+from hvbench.analysis.frame.samples import make_samples
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 from hvbench.worker.faults import VARIABLE
@@ -47,6 +49,8 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
         "-s",
         f"strategy={','.join(OTHERS)}",
         "-s",
+        "straggler_seconds=0.3",
+        "-s",
         "steps=2",
         "-s",
         "warmup_steps=1",
@@ -68,6 +72,13 @@ def test_other_strategies_are_measured_in_both_frameworks(tmp_path: Path) -> Non
         assert (busbw is None) == (strategy == "parameter_server"), "a server's ranks know no all-reduce"
         for rank in (0, 1):
             assert record.ranks[rank].loss == pytest.approx(found["pytorch", "native"].ranks[rank].loss, rel=2e-5)
+        waits = [len(rank.exchange_wait_seconds) for rank in record.ranks]
+        hides_waits = (record.point.framework, strategy) == ("pytorch", "native")  # in its backward pass
+        assert waits == [0, 0] if hides_waits else [3, 3]
+        late = straggler_rank(make_samples(record))
+        assert late is None if hides_waits else late == 1, (
+            "0.3 s a step are more than what a busy machine does to either rank"
+        )
     logs = [
         path for path in (tmp_path / "run" / "logs").glob("*.log") if "Traceback" in path.read_text(errors="replace")
     ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hvbench.analysis.frame import memory, shape, targets
+from hvbench.analysis.frame import idle, memory, shape, targets
 from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.breakdown import BREAKDOWN
 from hvbench.analysis.frame.ceilings import gemm_flops_per_second, ranks_together_ratio, sum_ceilings, with_library
@@ -319,6 +319,10 @@ POINT_COLUMNS: tuple[Column, ...] = (
            lambda s: s.step_seconds[:, 0].max()),
     Column("data_seconds_median", "float", "s", "wait for a batch of slowest_rank, timed steps",
            lambda s: s.data_seconds_median),
+    Column("idle_share", "float", "1", "what ranks wait for slower ones, mean over them / what the timed steps took; missing where waits were not recorded",
+           idle.idle_share),
+    Column("straggler_rank", "int", "", "the rank whose own work, without the waits, took longest; missing likewise",
+           idle.straggler_rank),
     *(Column(name, "float", unit, meaning, partial(part_of_step, name)) for name, (unit, meaning) in BREAKDOWN.items()),
     Column("exchange_and_update_seconds_per_token", "float", "s/token",
            "(exposed_communication_seconds + optimizer_seconds) / tokens_per_step: what accumulation saves",

@@ -33,6 +33,7 @@ from hvbench.analysis.topics.convergence import topic as convergence
 from hvbench.analysis.topics.links import topic as links
 from hvbench.analysis.topics.parity import topic as parity
 from hvbench.analysis.topics.scaling import topic as scaling
+from hvbench.analysis.topics.stragglers import topic as stragglers
 from hvbench.analysis.topics.throughput import topic as throughput
 from hvbench.analysis.topics.topic import Topic
 
@@ -57,6 +58,7 @@ TOPICS: list[Topic] = [
     wire.TOPIC,
     scaling.TOPIC,
     strategies.TOPIC,
+    stragglers.TOPIC,
     links.TOPIC,
     breakdown.TOPIC,
     reading.TOPIC,

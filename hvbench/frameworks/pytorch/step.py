@@ -9,6 +9,7 @@ Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequ
 from __future__ import annotations
 
 import contextlib
+import time
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -52,6 +53,7 @@ class Trainer:
         self.ddp = _wrap(self.model) if isinstance(ranks, NativeRanks) else None
         self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self.sends_gradients = False  # whether the running backward pass starts all-reduces
+        self.exchange_wait_seconds: float | None = None  # of the last all-reduce of a step; see `StepResult`
         this = weakref.ref(self)  # a hook that referred to the trainer would keep it, and its memory, alive
         for name, parameter in self.model.trained.items():
             parameter.register_post_accumulate_grad_hook(lambda p, name=name: this()._on_gradient(name, p))
@@ -75,7 +77,12 @@ class Trainer:
         gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
         gradients.clear()
         self._forget_gradients()  # now, while a GPU still computes; a step begins with what it would wait for
-        return StepResult(loss=loss.item(), gradient_norm=gradient_norm.item(), skipped=skipped)
+        return StepResult(
+            loss=loss.item(),
+            gradient_norm=gradient_norm.item(),
+            skipped=skipped,
+            exchange_wait_seconds=self.exchange_wait_seconds if with_allreduce else None,
+        )
 
     def _averaged_gradients(
         self,
@@ -104,8 +111,16 @@ class Trainer:
             loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
             total += loss.detach()
-        averages = self.allreduce.finish() if with_allreduce and self.ddp is None else {}
+        averages = self._wait_for_averages() if with_allreduce and self.ddp is None else {}
         return total, {name: averages.get(name, p.grad) for name, p in self.model.trained.items()}
+
+    def _wait_for_averages(self) -> dict[str, torch.Tensor]:
+        """The averages of the gradients that the backward pass has sent; how long they took is kept, where ranks have any to wait for."""
+        begun = time.perf_counter()
+        averages = self.allreduce.finish()
+        if self.device == "cpu" and self.allreduce.world_size > 1:
+            self.exchange_wait_seconds = time.perf_counter() - begun
+        return averages
 
     def _forget_gradients(self) -> None:
         for parameter in self.model.trained.values():
@@ -278,13 +293,13 @@ class Trainer:
         """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
         loss, gradients = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
         self.passes += len(inputs)
-        values, gradient_norm, skipped = self.server.update(
-            self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
-        )
+        arrays, begun = self._to_numpy(gradients), time.perf_counter()
+        values, gradient_norm, skipped = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
+        waited = time.perf_counter() - begun
         with torch.no_grad():
             for name, value in values.items():
                 self.model.parameters[name].copy_(torch.from_numpy(value))
-        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped)
+        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped, exchange_wait_seconds=waited)
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[tuple[Any, ...]]:
         """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None, places of samples or None."""

@@ -9,6 +9,7 @@ Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequ
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -67,6 +68,9 @@ class Trainer:
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
         self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
+        self.times_exchange = (
+            runtime.device == "cpu" and ranks.world_size > 1
+        )  # a GPU's operations run behind the graph's
         self.kept: dict[str, tf.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self._graphs: dict[str, Callable[..., Any]] = {}
         choices = {"choice": point.compile, "device": runtime.device}
@@ -88,11 +92,16 @@ class Trainer:
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets, layout)
         loss = self._accumulate_all(earlier, scale)
-        last_loss, gradient_norm, skipped = self._run(
+        last_loss, gradient_norm, skipped, waited = self._run(
             self._finish_step, last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
-        return StepResult(loss=float(loss + last_loss), gradient_norm=float(gradient_norm), skipped=bool(skipped))
+        return StepResult(
+            loss=float(loss + last_loss),
+            gradient_norm=float(gradient_norm),
+            skipped=bool(skipped),
+            exchange_wait_seconds=float(waited) if with_allreduce and self.times_exchange else None,
+        )
 
     def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor) -> tf.Tensor:
         """Run `passes` and add their gradients up; their share of the step's mean loss."""
@@ -110,26 +119,31 @@ class Trainer:
 
     def _finish_step(
         self, batch: _Pass, scale: tf.Tensor, learning_rate: tf.Tensor, *, with_allreduce: bool
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the end of a step, from its last backward pass to the update, so that the all-reduce can overlap both."""
-        loss, gradients = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
+        loss, gradients, waited = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
         gradient_norm, skipped = self._update(gradients, scale, learning_rate)
-        return loss, gradient_norm, skipped
+        return loss, gradient_norm, skipped, waited
 
     def _averaged_gradients(
         self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks. Clears `sums`."""
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks, and the wait for them. Clears `sums`."""
         loss, gradients = self._compiled_backward(batch, scale)
         gradients = {
             name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
         }
-        if with_allreduce:
+        waited = tf.zeros((), tf.float64)
+        if with_allreduce and self.times_exchange:
+            begun = _read_clock(gradients)
+            gradients = self._allreduce(gradients)
+            waited = _read_clock(gradients) - begun
+        elif with_allreduce:
             gradients = self._allreduce(gradients)
         for name, value in self.sums.items():
             with tf.control_dependencies([gradients[name]]):
                 value.assign(tf.zeros_like(value))
-        return loss, gradients
+        return loss, gradients, waited
 
     def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """One pass's share of the mean loss, and its gradients (times `scale`) by canonical name."""
@@ -232,7 +246,7 @@ class Trainer:
             *earlier, last = self._split(inputs, targets, layout)
             for batch in earlier:
                 self._accumulate(batch, scale)
-            _, gradients = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
+            _, gradients, _ = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
         arrays = self._to_numpy(gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
@@ -285,12 +299,12 @@ class Trainer:
         """One step with a parameter server: push this rank's gradients, pull the updated parameters."""
         loss, gradients = self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)
         self.passes += len(inputs)
-        values, gradient_norm, skipped = self.server.update(
-            self._to_numpy(gradients), learning_rate=learning_rate, loss_scale=loss_scale
-        )
+        arrays, begun = self._to_numpy(gradients), time.perf_counter()
+        values, gradient_norm, skipped = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
+        waited = time.perf_counter() - begun
         for name, value in values.items():
             self.model.parameters[name].assign(value)
-        return StepResult(loss=float(loss), gradient_norm=gradient_norm, skipped=skipped)
+        return StepResult(loss=float(loss), gradient_norm=gradient_norm, skipped=skipped, exchange_wait_seconds=waited)
 
     def _gradients_of_rank(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None, *, loss_scale: float
@@ -299,7 +313,7 @@ class Trainer:
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets, layout)
         loss = self._accumulate_all(earlier, scale)
-        last_loss, gradients = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
+        last_loss, gradients, _ = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
         return loss + last_loss, gradients
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[_Pass]:
@@ -382,3 +396,9 @@ class Trainer:
 def clip_factor(gradient_norm: tf.Tensor, *, max_norm: float) -> tf.Tensor:
     """Factor, at most 1, that brings gradients of global L2 norm `gradient_norm` to at most `max_norm`; 0: no clipping."""
     return tf.minimum(max_norm / (gradient_norm + 1e-6), 1.0) if max_norm else tf.ones_like(gradient_norm)
+
+
+def _read_clock(tensors: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Graph: the time in seconds at which the last of `tensors` has been computed."""
+    with tf.control_dependencies(list(tensors.values())):
+        return tf.timestamp()
