@@ -22,6 +22,7 @@ from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.optimizer import OptimizerPart
 from hvbench.spec.schedule import SchedulePart
 from hvbench.spec.script import ScriptPoint
+from hvbench.spec.shard import ShardPart
 from hvbench.spec.update import UpdatePart
 
 
@@ -31,6 +32,7 @@ class Point(
     UpdatePart,
     SchedulePart,
     OptimizerPart,
+    ShardPart,
     ExchangePart,
     ExecutionPart,
     NumericsPart,

@@ -331,14 +331,15 @@ class Loop:
         """
         if self._best is None or self._best[1] == self.step:
             return None, self.batches.test_batches()
-        path = self.saver.path(self.first_step + self._best[1])
+        path, last = self.saver.path(self.first_step + self._best[1]), None
+        if self.point.is_sharded or self.runtime.rank == 0 or path.exists():  # of shards all ranks have a part
+            last = {name: value.copy() for name, value in self.trainer.state().items()}
         if all(self.runtime.gather(float(path.exists()))):
             batches = self.batches.test_batches()
         elif self.runtime.rank == 0:
             batches = self.batches.test_batches(alone=True)
         else:
             return None, ()
-        last = {name: value.copy() for name, value in self.trainer.state().items()}
         self.trainer.load_state(load_checkpoint(str(path), self.point).arrays)
         return last, batches
 

@@ -39,6 +39,11 @@ CONFIGURATIONS = [
 # Other ways to exchange gradients, in fp32 on two ranks: those whose updates are Horovod's average, and adasum.
 SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server"}]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
+# What two ranks share, and what else is set: each does what ranks do that hold everything. LAMB measures norms of whole tensors.
+SHARDED: list[dict[str, Any]] = [
+    {"shard": "optimizer", "optimizer": "lamb"},
+    {"shard": "gradients", "precision": "fp16"},
+]
 # World size, micro-batch, accumulation: the same 64 samples a step.
 SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 16, 2)]
 
@@ -265,6 +270,14 @@ def exchanged_point(framework: str, choices: dict[str, Any]) -> Point:
     return make_point(framework, 2, **choices)
 
 
+def sharded_point(framework: str, knobs: dict[str, Any], **more: Any) -> Point:
+    """A point at world size 2 whose ranks share what `shard` says; with shard none its comparison, which is traced anyhow."""
+    knobs = {"optimizer": "adamw", **knobs, **more}
+    if knobs["optimizer"] in OPTIMIZERS:
+        return optimizer_point(framework, knobs.pop("optimizer"), 2, **knobs)
+    return make_point(framework, 2, **knobs)
+
+
 def broken_point(knobs: dict[str, Any], configuration: tuple[int, str, str]) -> Point:
     """A configured point with `knobs` wrong."""
     world_size, precision, compression = configuration
@@ -307,6 +320,7 @@ def all_points() -> list[Point]:
         points += [make_point(framework, world_size, **knobs) for world_size, knobs in ADAPTATIONS]
         points += [labelled_point(framework, world_size, **knobs) for world_size, knobs in LABELLED]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
+        points += [sharded_point(framework, knobs) for knobs in SHARDED]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, configuration) for configuration, knobs in MISTAKES]

@@ -1,4 +1,4 @@
-"""Whoever exchanges the gradients, the updates are the same: each strategy against Horovod's average, and twin by twin."""
+"""Whoever exchanges the gradients, and whatever the ranks share, the updates are the same: against Horovod's average, and twin by twin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hvbench.parity.norms import relative_error
 from hvbench.parity.pairs import compare_points
 from hvbench.registry import FRAMEWORKS
-from tests.parity.points import ADASUM, SAME_AS_HOROVOD, configured_point, exchanged_point
+from tests.parity.points import ADASUM, SAME_AS_HOROVOD, SHARDED, configured_point, exchanged_point, sharded_point
 
 each_strategy = pytest.mark.parametrize("choices", SAME_AS_HOROVOD, ids=lambda choices: choices["strategy"])
 each_framework = pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -31,6 +31,17 @@ def test_twins_agree_under_every_strategy(traced, choices):
 def test_a_strategy_does_the_work_of_horovod(traced, framework, choices):
     horovod = traced[configured_point(framework, (2, "fp32", "none"))]
     assert_same_work(traced[exchanged_point(framework, choices)], horovod)
+
+
+@pytest.mark.parametrize("knobs", SHARDED, ids=lambda knobs: knobs["shard"])
+def test_ranks_that_share_their_state_do_the_work_of_those_that_hold_it(traced, knobs):
+    shared, held = (
+        [traced[sharded_point(framework, knobs, **more)] for framework in FRAMEWORKS]
+        for more in ({}, {"shard": "none"})
+    )
+    assert_same_work(*shared)
+    for one, other in zip(shared, held, strict=True):
+        assert_same_work(one, other)
 
 
 def test_twins_agree_under_adasum(traced):

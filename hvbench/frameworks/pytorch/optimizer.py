@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.spec.optimizer import OPTIMIZERS as OPTIMIZERS_OF_POINTS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
@@ -27,15 +28,25 @@ from hvbench.training.optimizers import (
 )
 from hvbench.training.weights import is_decayed
 
+Norms = Callable[[list[torch.Tensor]], list[torch.Tensor]]
+
 
 class Optimizer(abc.ABC):
     """Updates parameters in place from averaged gradients; `slots` (moments, momenta) and `updates` are its whole state."""
 
-    def __init__(self, parameters: dict[str, torch.nn.Parameter], point: Point) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: dict[str, torch.Tensor], point: Point, norms: Norms | None = None) -> None:
+        self.parameters = parameters  # or this rank's parts of them, which `norms` then measures with all ranks' parts
         self.point = point
+        self.measure_norms = norms or measure_norms
+        is_factored = OPTIMIZERS_OF_POINTS[
+            point.optimizer
+        ].is_factored  # else its state has the shapes of what it updates
         self.slots = {
-            slot: {name: value.new_zeros(shapes[name]) for name, value in parameters.items() if name in shapes}
+            slot: {
+                name: value.new_zeros(shapes[name] if is_factored else value.shape)
+                for name, value in parameters.items()
+                if name in shapes
+            }
             for slot, shapes in state_shapes(point).items()
         }
         self.updates = 0
@@ -127,8 +138,8 @@ class LARS(Optimizer):
     def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
         self.updates += 1
         weight_decay = self.point.weight_decay
-        norms = measure_norms([self._values[name] for name in self._adapted])
-        gradient_norms = measure_norms([gradients[name] for name in self._adapted])
+        norms = self.measure_norms([self._values[name] for name in self._adapted])
+        gradient_norms = self.measure_norms([gradients[name] for name in self._adapted])
         rates = [learning_rate * self._factors[name] for name in gradients]
         steps = dict(zip(gradients, torch._foreach_mul(list(gradients.values()), rates), strict=True))
         if self._decayed:
@@ -165,8 +176,8 @@ class LAMB(Optimizer):
         if self._decayed:
             decays = torch._foreach_mul([self._values[name] for name in self._decayed], self.point.weight_decay)
             torch._foreach_add_([steps[name] for name in self._decayed], decays)
-        norms = measure_norms([self._values[name] for name in self._adapted])
-        step_norms = measure_norms([steps[name] for name in self._adapted])
+        norms = self.measure_norms([self._values[name] for name in self._adapted])
+        step_norms = self.measure_norms([steps[name] for name in self._adapted])
         for name, norm, step_norm in zip(self._adapted, norms, step_norms, strict=True):
             steps[name].mul_(torch.where((norm > 0) & (step_norm > 0), norm / step_norm, 1.0))
         self._scale(steps)
@@ -220,9 +231,9 @@ def global_norm(values: list[torch.Tensor]) -> torch.Tensor:
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
 
 
-def make_optimizer(parameters: dict[str, torch.nn.Parameter], *, point: Point) -> Optimizer:
-    """The optimizer that `point` names, for `parameters`."""
-    return OPTIMIZERS[point.optimizer](parameters, point)
+def make_optimizer(parameters: dict[str, torch.Tensor], *, point: Point, norms: Norms | None = None) -> Optimizer:
+    """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
+    return OPTIMIZERS[point.optimizer](parameters, point, norms)
 
 
 def _exact_norms(values: list[torch.Tensor]) -> Sequence[torch.Tensor]:

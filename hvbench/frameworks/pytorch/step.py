@@ -24,6 +24,7 @@ from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.pytorch.ranks import NativeRanks
 from hvbench.frameworks.pytorch.runtime import Runtime
+from hvbench.frameworks.pytorch.shard import make_shards
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
@@ -44,9 +45,13 @@ class Trainer:
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
-        self.optimizer = make_optimizer(self.model.trained, point=point)
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
-        self.allreduce = make_allreduce(
+        self.shards = make_shards(point, self.model.trained, rank=runtime.rank, world_size=ranks.world_size)
+        if self.shards:
+            self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
+        else:
+            self.optimizer = make_optimizer(self.model.trained, point=point)
+        self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
         self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
@@ -74,9 +79,16 @@ class Trainer:
             inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
         self.passes += len(inputs)
-        gradient_norm, skipped = self._update(gradients, learning_rate=learning_rate, loss_scale=loss_scale)
+        is_shared = self.shards is not None and with_allreduce
+        if self.shards and not is_shared:
+            gradients = self.shards.take(gradients)
+        gradient_norm, skipped = self._update(
+            gradients, learning_rate=learning_rate, loss_scale=loss_scale, is_shared=is_shared
+        )
         gradients.clear()
         self._forget_gradients()  # now, while a GPU still computes; a step begins with what it would wait for
+        if is_shared:
+            self.shards.spread()
         return StepResult(
             loss=loss.item(),
             gradient_norm=gradient_norm.item(),
@@ -94,7 +106,7 @@ class Trainer:
         with_allreduce: bool,
         first: int = 0,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks.
+        """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T], averaged over passes and ranks: this rank's parts, if it has shards.
 
         `first` is the number of the first of these passes in its step, which decides on their dropout masks.
         """
@@ -103,8 +115,9 @@ class Trainer:
         self._forget_gradients()
         total = torch.zeros((), dtype=self.model.parameter_dtype, device=self.device)
         for index, (weight, *batch) in enumerate(passes):
-            # Only the last pass yields final sums, so only they are sent, while it still runs.
-            is_sent = with_allreduce and index == gradient_accumulation_steps - 1
+            # Only the last pass yields final sums, so only they are sent, while it still runs. Shards may sum parts.
+            is_last = index == gradient_accumulation_steps - 1
+            is_sent = with_allreduce and (is_last or self._shares_gradients)
             self.sends_gradients = is_sent and self.ddp is None
             seed = self._dropout_seed(first + index)
             loss = self._pass_loss(*batch, seed=seed, is_sent=is_sent) * weight
@@ -121,6 +134,11 @@ class Trainer:
         if self.device == "cpu" and self.allreduce.world_size > 1:
             self.exchange_wait_seconds = time.perf_counter() - begun
         return averages
+
+    @property
+    def _shares_gradients(self) -> bool:
+        """Whether this rank keeps sums of its parts alone, and reduces the gradients of each pass."""
+        return self.shards is not None and self.shards.mode.of_gradients
 
     def _forget_gradients(self) -> None:
         for parameter in self.model.trained.values():
@@ -149,15 +167,18 @@ class Trainer:
         """Called by autograd as soon as a parameter's gradient is complete: its all-reduce overlaps the passes left."""
         if self.sends_gradients:
             self.allreduce.start(name, parameter.grad)
+            if self._shares_gradients:
+                parameter.grad = None
 
     def _update(
-        self, gradients: dict[str, torch.Tensor], *, learning_rate: float, loss_scale: float
+        self, gradients: dict[str, torch.Tensor], *, learning_rate: float, loss_scale: float, is_shared: bool
     ) -> tuple[torch.Tensor, bool]:
         """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update).
 
-        What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
+        `is_shared`: all ranks' parts together have that norm, and overflow. What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
         """
-        gradient_norm = global_norm(list(gradients.values())) / loss_scale
+        norm = self.shards.global_norm if is_shared else global_norm
+        gradient_norm = norm(list(gradients.values())) / loss_scale
         if self.can_overflow and not gradient_norm.isfinite():
             return gradient_norm, self.precision.loss_scaling
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
@@ -189,6 +210,8 @@ class Trainer:
         for name, gradient in reversed(self.kept.items()):  # the order in which a backward pass yields them
             self.allreduce.start(name, gradient)
         self.allreduce.finish()
+        if self.shards:
+            self.shards.spread()
 
     def allreduce_kept(self) -> tuple[Arrays, Arrays]:
         own = {name: value.copy() for name, value in self._to_numpy(self.kept).items()}  # some all-reduces sum in place
@@ -196,7 +219,7 @@ class Trainer:
             return own, self.server.average(own)
         for name, gradient in reversed(self.kept.items()):
             self.allreduce.start(name, gradient)
-        averages = self.allreduce.finish()
+        averages = self._whole(self.allreduce.finish())
         return own, self._to_numpy({name: averages[name] for name in self.kept})
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
@@ -227,7 +250,7 @@ class Trainer:
         _, gradients = self._averaged_gradients(
             inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
         )
-        arrays = self._to_numpy(gradients)
+        arrays = self._to_numpy(self._whole(gradients) if with_allreduce else gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(
@@ -249,7 +272,8 @@ class Trainer:
         for name, gradient in reversed(sums.items()):
             self.allreduce.start(name, gradient)
         averages = self.allreduce.finish()
-        averaged = global_norm([averages[name] for name in sums]).item() / loss_scale
+        norm = self.shards.global_norm if self.shards else global_norm
+        averaged = norm([averages[name] for name in sums]).item() / loss_scale
         return GradientNorms(micro_batches=norms, averaged=averaged)
 
     def rewind(self, passes: int) -> None:
@@ -260,16 +284,20 @@ class Trainer:
 
     def state(self) -> Arrays:
         parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
-        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
+        state = parameters | {f"optimizer/{name}": value for name, value in optimizer.items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         with torch.no_grad():
             for name, parameter in self.model.parameters.items():
                 parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
+        if self.shards:
+            self.shards.load(state)
         self.passes = int(state["passes"])
         prefix = "optimizer/"
-        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+        optimizer = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+        self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
 
     def own_state(self) -> Arrays:
         return {}
@@ -316,6 +344,10 @@ class Trainer:
 
     def _starts(self, starts: np.ndarray | None) -> torch.Tensor | None:
         return None if starts is None else self._tokens(starts)
+
+    def _whole(self, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Averaged gradients as whole tensors, of which a rank with shards has parts."""
+        return self.shards.gather(gradients) if self.shards else gradients
 
     def _to_numpy(self, tensors: dict[str, torch.Tensor]) -> Arrays:
         return {name: tensor.cpu().numpy() for name, tensor in tensors.items()}

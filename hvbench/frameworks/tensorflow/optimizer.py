@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.spec.optimizer import OPTIMIZERS as OPTIMIZERS_OF_POINTS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
@@ -23,16 +25,22 @@ from hvbench.training.optimizers import (
 )
 from hvbench.training.weights import is_decayed
 
+Norms = Callable[[list[tf.Tensor]], list[tf.Tensor]]
+
 
 class Optimizer(abc.ABC):
     """Updates parameters in place from averaged gradients; `slots` (moments, momenta) and `updates` are its whole state."""
 
-    def __init__(self, parameters: dict[str, tf.Variable], point: Point) -> None:
-        self.parameters = parameters
+    def __init__(self, parameters: dict[str, tf.Variable], point: Point, norms: Norms | None = None) -> None:
+        self.parameters = parameters  # or this rank's parts of them, which `norms` then measures with all ranks' parts
         self.point = point
+        self.measure_norms = norms or measure_norms
+        is_factored = OPTIMIZERS_OF_POINTS[
+            point.optimizer
+        ].is_factored  # else its state has the shapes of what it updates
         self.slots = {
             slot: {
-                name: tf.Variable(tf.zeros(shapes[name], value.dtype))
+                name: tf.Variable(tf.zeros(shapes[name] if is_factored else value.shape, value.dtype))
                 for name, value in parameters.items()
                 if name in shapes
             }
@@ -143,7 +151,7 @@ class LARS(Optimizer):
             step = gradient + decay * value if decay else gradient
             rate = self._rate(name, learning_rate)
             if is_adapted(name):
-                norm, gradient_norm = measure_norms([value, gradient])
+                norm, gradient_norm = self.measure_norms([value, gradient])
                 ratio = self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
                 rate *= _where_positive(norm, gradient_norm, ratio)
             momenta.assign(self.point.momentum * momenta + rate * step)
@@ -169,7 +177,7 @@ class LAMB(Optimizer):
                 step += self.point.weight_decay * value
             rate = self._rate(name, learning_rate)
             if is_adapted(name):
-                norm, step_norm = measure_norms([value, step])
+                norm, step_norm = self.measure_norms([value, step])
                 rate *= _where_positive(norm, step_norm, norm / step_norm)
             self.parameters[name].assign_sub(rate * step)
 
@@ -216,9 +224,9 @@ def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
 
 
-def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point) -> Optimizer:
-    """The optimizer that `point` names, for `parameters`."""
-    return OPTIMIZERS[point.optimizer](parameters, point)
+def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point, norms: Norms | None = None) -> Optimizer:
+    """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
+    return OPTIMIZERS[point.optimizer](parameters, point, norms)
 
 
 def _exact_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:

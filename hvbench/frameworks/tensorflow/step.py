@@ -24,6 +24,7 @@ from hvbench.frameworks.tensorflow.execution import compiled
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
+from hvbench.frameworks.tensorflow.shard import make_shards
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
@@ -58,13 +59,18 @@ class Trainer:
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
+        ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         with tf.device(self.device):
-            self.optimizer = make_optimizer(self.model.trained, point=point)
+            self.shards = make_shards(point, self.model.trained, rank=runtime.rank, world_size=ranks.world_size)
+            if self.shards:
+                self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
+            else:
+                self.optimizer = make_optimizer(self.model.trained, point=point)
             self.sums: dict[str, tf.Variable] = {}  # gradients of the passes before the last
             if point.gradient_accumulation_steps > 1:
-                self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in self.model.trained.items()}
-        ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
-        self.allreduce = make_allreduce(
+                summed = self.shards.parts if self._shares_gradients else self.model.trained
+                self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in summed.items()}
+        self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
         self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
@@ -91,7 +97,7 @@ class Trainer:
             return self._train_on_server(inputs, targets, layout, learning_rate=learning_rate, loss_scale=loss_scale)
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets, layout)
-        loss = self._accumulate_all(earlier, scale)
+        loss = self._accumulate_all(earlier, scale, with_allreduce=with_allreduce)
         last_loss, gradient_norm, skipped, waited = self._run(
             self._finish_step, last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
         )
@@ -103,16 +109,23 @@ class Trainer:
             exchange_wait_seconds=float(waited) if with_allreduce and self.times_exchange else None,
         )
 
-    def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor) -> tf.Tensor:
+    @property
+    def _shares_gradients(self) -> bool:
+        """Whether this rank keeps sums of its parts alone, and reduces the gradients of each pass."""
+        return self.shards is not None and self.shards.mode.of_gradients
+
+    def _accumulate_all(self, passes: list[_Pass], scale: tf.Tensor, *, with_allreduce: bool) -> tf.Tensor:
         """Run `passes` and add their gradients up; their share of the step's mean loss."""
         loss = tf.zeros((), self.model.parameter_dtype)
         for batch in passes:
-            loss += self._run(self._accumulate, batch, scale)
+            loss += self._run(self._accumulate, batch, scale, with_allreduce=with_allreduce)
         return loss
 
-    def _accumulate(self, batch: _Pass, scale: tf.Tensor) -> tf.Tensor:
+    def _accumulate(self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool) -> tf.Tensor:
         """Graph: one backward pass, its gradients added to `sums`; its share of the step's mean loss."""
         loss, gradients = self._compiled_backward(batch, scale)
+        if self._shares_gradients:
+            gradients, _ = self._reduce(gradients, with_allreduce=with_allreduce)
         for name, gradient in gradients.items():
             self.sums[name].assign_add(gradient)
         return loss
@@ -122,24 +135,30 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
         """Graph: the end of a step, from its last backward pass to the update, so that the all-reduce can overlap both."""
         loss, gradients, waited = self._averaged_gradients(batch, scale, with_allreduce=with_allreduce)
-        gradient_norm, skipped = self._update(gradients, scale, learning_rate)
+        is_shared = self.shards is not None and with_allreduce
+        if self.shards and not with_allreduce and not self._shares_gradients:
+            gradients = self.shards.take(gradients)
+        gradient_norm, skipped = self._update(gradients, scale, learning_rate, is_shared=is_shared)
+        if is_shared:
+            self.shards.spread()
         return loss, gradient_norm, skipped, waited
 
     def _averaged_gradients(
         self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks, and the wait for them. Clears `sums`."""
+        """Graph: the last backward pass; gradients (times `scale`) averaged over passes and ranks, and the wait for them. Clears `sums`.
+
+        Of a rank with shards its parts of them.
+        """
         loss, gradients = self._compiled_backward(batch, scale)
+        waited = tf.zeros((), tf.float64)
+        if self._shares_gradients:
+            gradients, waited = self._reduce(gradients, with_allreduce=with_allreduce)
         gradients = {
             name: gradient + self.sums[name] if self.sums else gradient for name, gradient in gradients.items()
         }
-        waited = tf.zeros((), tf.float64)
-        if with_allreduce and self.times_exchange:
-            begun = _read_clock(gradients)
-            gradients = self._allreduce(gradients)
-            waited = _read_clock(gradients) - begun
-        elif with_allreduce:
-            gradients = self._allreduce(gradients)
+        if with_allreduce and not self._shares_gradients:
+            gradients, waited = self._timed_allreduce(gradients)
         for name, value in self.sums.items():
             with tf.control_dependencies([gradients[name]]):
                 value.assign(tf.zeros_like(value))
@@ -162,6 +181,22 @@ class Trainer:
         loss = self.model.loss(batch.inputs, batch.targets, starts=starts, places=places, seed=seed)
         return loss / batch.count
 
+    def _reduce(
+        self, gradients: dict[str, tf.Tensor], *, with_allreduce: bool
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """This rank's parts of the gradients' averages, and the wait for them, or of its own."""
+        if with_allreduce:
+            return self._timed_allreduce(gradients)
+        return self.shards.take(gradients), tf.zeros((), tf.float64)
+
+    def _timed_allreduce(self, gradients: dict[str, tf.Tensor]) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """What `_allreduce` returns, and from the last own gradient to the last average the seconds, 0 where nothing says them."""
+        if not self.times_exchange:
+            return self._allreduce(gradients), tf.zeros((), tf.float64)
+        begun = _read_clock(gradients)
+        averages = self._allreduce(gradients)
+        return averages, _read_clock(averages) - begun
+
     def _allreduce(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """In a graph each all-reduce runs as soon as its gradient exists, beside the rest of the backward pass."""
         for name, gradient in reversed(gradients.items()):  # the order in which a backward pass yields them
@@ -170,14 +205,15 @@ class Trainer:
         return {name: averages[name] for name in self.model.trained}
 
     def _update(
-        self, gradients: dict[str, tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor
+        self, gradients: dict[str, tf.Tensor], scale: tf.Tensor, learning_rate: tf.Tensor, *, is_shared: bool
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Unscale, clip and update; (norm before clipping, whether an fp16 overflow dropped the update).
 
-        What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
+        `is_shared`: all ranks' parts together have that norm, and overflow. What overflowed on the wire alone updates nothing either: training ends there, and the step can be looked at again.
         """
         scale = tf.cast(scale, tf.float64)
-        gradient_norm = global_norm(list(gradients.values())) / scale
+        norm = self.shards.global_norm if is_shared else global_norm
+        gradient_norm = norm(list(gradients.values())) / scale
         factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
         factor = tf.cast(factor, self.model.parameter_dtype)
 
@@ -214,7 +250,7 @@ class Trainer:
         own = self._to_numpy(self.kept)
         if self.server:
             return own, self.server.average(own)
-        return own, self._to_numpy(self._run(self._allreduce_kept, *self.kept.values()))
+        return own, self._to_numpy(self._whole(self._run(self._allreduce_kept, *self.kept.values())))
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         documents = () if starts is None else (starts,)
@@ -241,13 +277,15 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> Arrays:
-        scale = self._scalar(loss_scale)
+        scale, is_averaged = self._scalar(loss_scale), with_allreduce and not self.server
+        if self._shares_gradients and not is_averaged:
+            return self._to_numpy(self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)[1])
         with tf.device(self.device):
             *earlier, last = self._split(inputs, targets, layout)
             for batch in earlier:
-                self._accumulate(batch, scale)
-            _, gradients, _ = self._averaged_gradients(last, scale, with_allreduce=with_allreduce and not self.server)
-        arrays = self._to_numpy(gradients)
+                self._accumulate(batch, scale, with_allreduce=is_averaged)
+            _, gradients, _ = self._averaged_gradients(last, scale, with_allreduce=is_averaged)
+        arrays = self._to_numpy(self._whole(gradients) if is_averaged else gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
     def gradient_norms(
@@ -267,15 +305,19 @@ class Trainer:
 
     def state(self) -> Arrays:
         parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
-        state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
+        state = parameters | {f"optimizer/{name}": value for name, value in optimizer.items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         for name, parameter in self.model.parameters.items():
             parameter.assign(state[f"parameters/{name}"])
+        if self.shards:
+            self.shards.load(state)
         self.passes = int(state["passes"])
         prefix = "optimizer/"
-        self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+        optimizer = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
+        self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
 
     def own_state(self) -> Arrays:
         return {}
@@ -311,8 +353,11 @@ class Trainer:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
         """Mean loss and gradients (times `loss_scale`) of tokens [A, B, T] of this rank alone."""
         scale = self._scalar(loss_scale)
-        *earlier, last = self._split(inputs, targets, layout)
-        loss = self._accumulate_all(earlier, scale)
+        *earlier, last = passes = self._split(inputs, targets, layout)
+        if self._shares_gradients:  # whose sums have room for parts alone
+            losses, gradients = zip(*(self._run(self._compiled_backward, each, scale) for each in passes), strict=True)
+            return tf.add_n(losses), {name: tf.add_n([each[name] for each in gradients]) for name in self.model.trained}
+        loss = self._accumulate_all(earlier, scale, with_allreduce=False)
         last_loss, gradients, _ = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
         return loss + last_loss, gradients
 
@@ -345,10 +390,14 @@ class Trainer:
         scale, count = tf.cast(scale, tf.float64), tf.cast(batch.count, tf.float64)
         norm = global_norm(list(gradients.values())) / scale * count
         averaged = tf.zeros_like(norm)
+        if self._shares_gradients:
+            gradients = self._allreduce(gradients)
         for name, value in self.sums.items():
             gradients[name] = value.assign_add(gradients[name]).read_value()
         if is_last:
-            averaged = global_norm(list(self._allreduce(gradients).values())) / scale
+            gradients = gradients if self._shares_gradients else self._allreduce(gradients)
+            norm_of = self.shards.global_norm if self.shards else global_norm
+            averaged = norm_of(list(gradients.values())) / scale
             for value in self.sums.values():
                 with tf.control_dependencies([averaged]):
                     value.assign(tf.zeros_like(value))
@@ -356,7 +405,10 @@ class Trainer:
 
     def _allreduce_kept(self, *gradients: tf.Tensor) -> dict[str, tf.Tensor]:
         """Graph: the all-reduce of `gradients`, in the order of what trains; a graph that returned nothing would be pruned."""
-        return self._allreduce(dict(zip(self.model.trained, gradients, strict=True)))
+        averages = self._allreduce(dict(zip(self.model.trained, gradients, strict=True)))
+        if self.shards:
+            self.shards.spread()
+        return averages
 
     def _forward(self, batch: _Pass) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Graph: a forward pass; its share of the mean loss, and the activations that a backward pass would read.
@@ -385,6 +437,10 @@ class Trainer:
             self._graphs[name] = tf.function(function, autograph=False)
         with tf.device(self.device):
             return self._graphs[name](*tf.nest.map_structure(tf.convert_to_tensor, arguments), **choices)
+
+    def _whole(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Averaged gradients as whole tensors, of which a rank with shards has parts."""
+        return self.shards.gather(gradients) if self.shards else gradients
 
     def _to_numpy(self, tensors: dict[str, tf.Tensor]) -> Arrays:
         return {name: tensor.numpy() for name, tensor in tensors.items()}

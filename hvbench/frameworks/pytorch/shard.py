@@ -1,0 +1,186 @@
+"""What the ranks share in PyTorch (ZeRO, arXiv:1910.02054): reduce-scatters of gradients, all-gathers of parameters, norms of parts.
+
+`Shards` takes the place of the all-reduce: `start(name, gradient)`, called as soon as a gradient is final, and `finish()`, which returns
+this rank's parts of the averages. `hvbench.spec.shard` says what is shared, `hvbench.training.parts` how arrays are cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import horovod.torch as hvd
+import numpy as np
+import torch
+
+from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.allreduce import COMPRESSORS, _wait
+from hvbench.frameworks.pytorch.optimizer import _exact_norms
+from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
+from hvbench.training.parts import part_size, take_part
+
+WINDOW_BYTES = (
+    16 << 20
+)  # of parameters that are gathered at a time, or of gradients that are sent, unless one is larger
+_ROW = 1024  # values of which a norm is taken in their own dtype
+
+
+class _Sent(NamedTuple):
+    """A gradient whose reduce-scatter has begun."""
+
+    name: str
+    handle: int
+    context: Any  # of the compressor
+    size: int  # bytes
+
+
+class Shards:
+    """This rank's parts of what trains, by canonical name: `parts` of the parameters [k] is what the optimizer updates."""
+
+    def __init__(self, point: Point, parameters: dict[str, torch.nn.Parameter], *, rank: int, world_size: int) -> None:
+        self.mode = SHARDS[point.shard]
+        self.rank = rank
+        self.world_size = world_size
+        self.compressor = COMPRESSORS[point.compression]
+        self.shapes = {name: tuple(value.shape) for name, value in parameters.items()}
+        self.sizes = {name: part_size(shape, world_size=world_size) for name, shape in self.shapes.items()}
+        self.pending: deque[_Sent] = deque()
+        self.sent: set[str] = set()  # their names, which Horovod takes once at a time
+        self.sums: dict[str, torch.Tensor] = {}  # of the passes so far: this rank's parts
+        self.wholes: dict[
+            str, torch.Tensor
+        ] = {}  # [n k]: the memory of the parameters, and of `parts`, which are views of it
+        self.parts: dict[str, torch.Tensor] = {}
+        for name, value in parameters.items():
+            self.wholes[name] = whole = self._padded(value.detach()).clone()
+            value.data = self._unpadded(name, whole)
+            self.parts[name] = whole[self._own(name)]
+
+    def start(self, name: str, gradient: torch.Tensor) -> None:
+        """Begin the reduce-scatter of one gradient; Horovod fuses small ones into one message."""
+        while self.pending and (name in self.sent or self._is_crowded(gradient) or hvd.poll(self.pending[0].handle)):
+            self._collect()  # what has been reduced is freed while the others are sent
+        wire, context = self.compressor.compress(self._padded(gradient))
+        handle = hvd.reducescatter_async(wire, name=f"{name}.parts", op=hvd.Average)
+        self.pending.append(_Sent(name, handle, context, gradient.nbytes))
+        self.sent.add(name)
+
+    def finish(self) -> dict[str, torch.Tensor]:
+        """Wait for all that were started; canonical name -> this rank's part [k] of the average, of several passes their sum."""
+        while self.pending:
+            self._collect()
+        parts = {name: self.sums[name] for name in self.shapes if name in self.sums}
+        self.sums = {}
+        return parts
+
+    def take(self, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """This rank's parts [k] of whole tensors; nothing is sent."""
+        return {name: self._padded(value)[self._own(name)] for name, value in gradients.items()}
+
+    def gather(self, parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every rank's parts [k] -> the whole tensors, on all ranks."""
+        return {name: self._unpadded(name, whole) for name, whole in self._gather(parts)}
+
+    def spread(self) -> None:
+        """Give all ranks the parameters of which each has updated its part."""
+        for name, whole in self._gather(self.parts):
+            self.wholes[name].copy_(whole)
+
+    def join(self, state: Arrays) -> Arrays:
+        """The optimizer's state of parts [k], `SLOT/NAME`, as whole arrays; all ranks call it."""
+        return {key: self._join(key, value) for key, value in state.items()}
+
+    def cut(self, state: Arrays) -> Arrays:
+        """What `join` returns -> this rank's parts."""
+        choices = {"rank": self.rank, "world_size": self.world_size}
+        return {
+            key: take_part(value, **choices) if _named(key) in self.shapes else value for key, value in state.items()
+        }
+
+    def load(self, state: Arrays) -> None:
+        """Parts of the parameters follow from the parameters, whose memory they share."""
+
+    def global_norm(self, parts: list[torch.Tensor]) -> torch.Tensor:
+        """L2 norm of all of `parts` together, of all ranks, in float64."""
+        return self._sum_over_ranks(_squares(parts).sum()[None])[0].sqrt()
+
+    def measure_norms(self, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        """L2 norm of each tensor of which `parts` are this rank's, rounded to its dtype."""
+        norms = self._sum_over_ranks(_squares(parts)).sqrt()
+        return [norm.to(part.dtype) for norm, part in zip(norms, parts, strict=True)]
+
+    def _collect(self) -> None:
+        name, handle, context, _ = self.pending.popleft()
+        part = self.compressor.decompress(_wait(handle), context)
+        self.sent.remove(name)
+        self.sums[name] = self.sums[name].add_(part) if name in self.sums else part
+
+    def _is_crowded(self, gradient: torch.Tensor) -> bool:
+        """Whether a backward pass is so far ahead of the wire that gradients would pile up where only parts should be kept."""
+        return self.mode.of_gradients and sum(each.size for each in self.pending) + gradient.nbytes > WINDOW_BYTES
+
+    def _gather(self, parts: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Names and whole tensors [n k], some of them at a time."""
+        for window in _windows({name: self.world_size * part.nbytes for name, part in parts.items()}):
+            handles = {name: hvd.allgather_async(parts[name], name=f"{name}.whole") for name in window}
+            for name in window:
+                yield name, _wait(handles.pop(name))
+
+    def _join(self, key: str, value: np.ndarray) -> np.ndarray:
+        name = _named(key)
+        if name not in self.shapes:
+            return value
+        whole = _wait(hvd.allgather_async(torch.from_numpy(value), name=f"{key}.whole"))
+        return self._unpadded(name, whole).numpy()
+
+    def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        return _wait(hvd.allreduce_async_(values, name=f"norms.{len(values)}", op=hvd.Sum))
+
+    def _padded(self, value: torch.Tensor) -> torch.Tensor:
+        """A tensor, flat, with zeros behind it [n k]; the same memory where none are needed."""
+        padding = -value.numel() % self.world_size
+        flat = value.reshape(-1)
+        return torch.nn.functional.pad(flat, (0, padding)) if padding else flat
+
+    def _unpadded(self, name: str, whole: torch.Tensor) -> torch.Tensor:
+        shape = self.shapes[name]
+        return whole[: math.prod(shape)].view(shape)
+
+    def _own(self, name: str) -> slice:
+        return slice(self.rank * self.sizes[name], (self.rank + 1) * self.sizes[name])
+
+
+def make_shards(
+    point: Point, parameters: dict[str, torch.nn.Parameter], *, rank: int, world_size: int
+) -> Shards | None:
+    """What the ranks of `point` share of `parameters`; None where each holds all of them."""
+    if not SHARDS[point.shard].of_optimizer:
+        return None
+    return Shards(point, parameters, rank=rank, world_size=world_size)
+
+
+def _squares(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Squares of the L2 norms [len(parts)] in float64, each from norms of rows in the part's dtype."""
+    rows = [part[: len(part) // _ROW * _ROW].view(-1, _ROW) for part in parts]
+    rests = [part[len(part) // _ROW * _ROW :] for part in parts]
+    return torch.stack(_exact_norms(rows)).square() + torch.stack(_exact_norms(rests)).square()
+
+
+def _windows(sizes: dict[str, int]) -> Iterator[list[str]]:
+    """Names in their order, as many at a time as have WINDOW_BYTES together, or one."""
+    window: list[str] = []
+    for name, size in sizes.items():
+        if window and sum(sizes[each] for each in window) + size > WINDOW_BYTES:
+            yield window
+            window = []
+        window.append(name)
+    if window:
+        yield window
+
+
+def _named(key: str) -> str:
+    """The canonical name in `SLOT/NAME`."""
+    return key.partition("/")[2]

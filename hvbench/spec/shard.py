@@ -1,0 +1,61 @@
+"""What the ranks share of the state of a training instead of each holding all of it: ZeRO (Rajbhandari et al., arXiv:1910.02054)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hvbench.spec.exchange import REDUCTIONS
+from hvbench.spec.knob import AnyPoint, Knob, Part
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.optimizer import OPTIMIZERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Of which arrays a rank keeps its part alone, between two steps and between two passes; each mode adds to the one before."""
+
+    stage: int  # of the paper
+    of_optimizer: bool = False  # moments and momenta; gradients are reduced once a step
+    of_gradients: bool = False  # also the sums of gradients: each pass's are reduced at once
+
+
+SHARDS = {
+    "none": Shard(stage=0),
+    "optimizer": Shard(stage=1, of_optimizer=True),
+    "gradients": Shard(stage=2, of_optimizer=True, of_gradients=True),
+}
+
+
+def _cannot_be_shared(point: AnyPoint) -> str | None:
+    shard = SHARDS[point.shard]
+    if not shard.of_optimizer:
+        return None
+    what = f"shard {point.shard}"
+    if not REDUCTIONS[point.reduction].is_average:
+        return f"{what} averages each rank's part: reduction {point.reduction} needs whole gradients"
+    if point.gradient_predivide != 1.0:
+        return f"{what} averages each rank's part: gradient_predivide does not apply"
+    if not WIRE_FORMATS[point.compression].is_summed_by_horovod:
+        return f"{what} sums by Horovod's reduce-scatter: compression none or fp16, not {point.compression}"
+    if OPTIMIZERS[point.optimizer].is_factored:
+        return f"{what}: {point.optimizer} keeps means of whole rows and columns, which no part has"
+    return None
+
+
+class ShardPart(Part):
+    """What the ranks share of the training's state."""
+
+    title = "Sharding"
+
+    shard: Annotated[Literal[*SHARDS], Knob(is_of_horovod=True, impossible=_cannot_be_shared)] = Field(
+        "none",
+        description="of what each rank keeps its part alone: ZeRO 1 and 2; gradients includes the optimizer's state",
+    )
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether each rank has a part of the state that no other has: to write all of it down takes all ranks."""
+        return SHARDS[self.shard].of_optimizer

@@ -1,0 +1,82 @@
+"""One rank of one twin under a launcher: `python -m tests.parallel.sharded FRAMEWORK FOLDER` leaves its tensors there.
+
+It only records; `test_sharding.py` judges.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from hvbench.frameworks import load_framework
+from hvbench.spec.numerics import PRECISIONS
+from hvbench.spec.point import Point
+from hvbench.training.packages import make_batches, prepare_text
+from hvbench.training.weights import initial_weights
+
+RANKS = 3  # by which no size of a tensor can be divided, and more than a classifier has classes
+STEPS = 2  # by whole ranks, and then by either kind
+MODE = "gradients"
+KNOBS = {
+    "model": "tiny", "num_layers": 1, "objective": "classification", "num_classes": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2,
+    "dropout": 0.1, "layer_lr_decay": 0.9, "world_size": RANKS,
+}  # fmt: skip
+
+
+def main(framework: str, folder: Path) -> None:
+    """Train `STEPS` steps with everything on each rank, go on from there with and without shards, and go on from the shards with everything."""
+    modules = {name: load_framework(framework, name) for name in ("runtime", "step")}
+    place = {"rank": int(os.environ["HOROVOD_RANK"]), "local_rank": int(os.environ["HOROVOD_LOCAL_RANK"])}
+    runtime = modules["runtime"].Runtime(world_size=RANKS, strategy="horovod", threads=1, device="cpu", **place)
+    points = {mode: Point(**KNOBS, framework=framework, shard=mode) for mode in ("none", MODE)}
+    precision = PRECISIONS["fp32"]
+    trainers = {
+        mode: modules["step"].Trainer(point, initial_weights(point), precision=precision, runtime=runtime)
+        for mode, point in points.items()
+    }
+    point = points["none"]
+    batches = make_batches(point, prepare_text(point), rank=runtime.rank)
+    arrays: dict[str, np.ndarray] = {}
+
+    def train(mode: str, steps: range, **choices: bool) -> list[float]:
+        results = [
+            trainers[mode].train_step(*batches.train_batch(step), learning_rate=1e-3, loss_scale=1.0, **choices)
+            for step in steps
+        ]
+        return [value for result in results for value in (result.loss, result.gradient_norm)]
+
+    def record(name: str, mode: str) -> None:
+        trainer = trainers[mode]
+        arrays.update({f"{name}/state/{key}": value.copy() for key, value in trainer.state().items()})
+        norms = trainer.gradient_norms(*batches.train_batch(9), loss_scale=8.0)
+        trainer.backward(*batches.train_batch(9), loss_scale=1.0)
+        own, averages = trainer.allreduce_kept()
+        arrays.update({f"{name}/own/{key}": value for key, value in own.items()})
+        arrays.update({f"{name}/averages/{key}": value for key, value in averages.items()})
+        arrays[f"{name}/norms"] = np.array([*norms.micro_batches, norms.averaged])
+        arrays[f"{name}/evaluation"] = trainer.evaluate(*(array[0] for array in batches.train_batch(9)))
+
+    train("none", range(STEPS))
+    begun = {name: value.copy() for name, value in trainers["none"].state().items()}
+    trainers[MODE].load_state(begun)
+    for mode in trainers:
+        arrays[f"{mode}/results"] = np.array(train(mode, range(STEPS, 2 * STEPS)))
+        record(mode, mode)
+        trainers[mode].allreduce_alone()
+        before = {name: value.copy() for name, value in trainers[mode].state().items()}
+        train(mode, range(1), with_allreduce=False)  # as ablations do, which then go back
+        trainers[mode].load_state(before)
+        record(f"{mode} again", mode)
+    trainers["none"].load_state(before)
+    record("back", "none")
+    slots = trainers[MODE].optimizer.slots
+    arrays["kept"] = np.array([sum(int(np.prod(value.shape)) for value in slot.values()) for slot in slots.values()])
+    np.savez(folder / f"rank{runtime.rank}.npz", **arrays)
+    runtime.shutdown()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

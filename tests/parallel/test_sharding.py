@@ -1,0 +1,71 @@
+"""Three real ranks that share their state do what three do that hold all of it, and a training goes from one kind to the other and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from hvbench.parity.norms import relative_error
+from hvbench.registry import FRAMEWORKS
+from hvbench.spec.point import Point
+from hvbench.training.parts import part_size
+from hvbench.training.weights import trained_shapes
+from tests.parallel.ranks import run_ranks
+from tests.parallel.sharded import KNOBS, MODE, RANKS, STEPS
+from tests.parity.points import small_tolerances
+
+Ranks = list[dict[str, np.ndarray]]
+TOLERANCES = small_tolerances("fp32", "none")
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    """What the ranks of one twin recorded."""
+    folder = tmp_path_factory.mktemp(request.param)
+    run_ranks(["-m", "tests.parallel.sharded", request.param, str(folder)], folder=folder, size=RANKS)
+    files = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(RANKS)]
+    return [{name: file[name] for name in file.files} for file in files]
+
+
+def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(f"{name}/"): value for key, value in arrays.items() if key.startswith(f"{name}/")}
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_with_shards_as_without_them(ranks: Ranks) -> None:
+    for rank in ranks:
+        whole, shared = part(rank, "none"), part(rank, MODE)
+        assert whole.keys() == shared.keys() and len(whole["results"]) == 2 * STEPS
+        assert relative_error(shared["results"], whole["results"]) <= TOLERANCES.loss
+        for key in whole:
+            assert shared[key].shape == whole[key].shape and shared[key].dtype == whole[key].dtype, key
+            assert relative_error(shared[key], whole[key]) < 2e-5 or np.abs(whole[key]).max() < 1e-9, key
+
+
+@pytest.mark.slow
+def test_all_ranks_hold_the_same_parameters_and_write_the_same_state(ranks: Ranks) -> None:
+    states = [part(rank, f"{MODE}/state") for rank in ranks]
+    assert len(states[0]) == 3 * len(trained_shapes(Point(**KNOBS))) + 2
+    for state in states[1:]:
+        for key, value in states[0].items():
+            np.testing.assert_array_equal(state[key], value, err_msg=key)
+
+
+@pytest.mark.slow
+def test_parts_of_a_step_leave_no_trace_and_whole_ranks_take_the_state_back(ranks: Ranks) -> None:
+    for rank in ranks:
+        for name, mode in ((f"{MODE} again", MODE), ("back", MODE)):
+            for key, value in part(rank, f"{mode}/state").items():
+                np.testing.assert_array_equal(part(rank, f"{name}/state")[key], value, err_msg=f"{name} {key}")
+        assert relative_error(rank["back/evaluation"], rank[f"{MODE}/evaluation"]) <= TOLERANCES.loss
+
+
+@pytest.mark.slow
+def test_each_rank_keeps_its_part_of_the_moments_alone(ranks: Ranks) -> None:
+    shapes = trained_shapes(Point(**KNOBS)).values()
+    own = sum(part_size(shape, world_size=RANKS) for shape in shapes)
+    assert own < sum(map(math.prod, shapes)) / RANKS + len(shapes)
+    for rank in ranks:
+        assert rank["kept"].tolist() == [own, own]
