@@ -35,6 +35,7 @@ class StepResult:
     # From this rank's last own gradient to the averages (a server's parameters): the exchange, and slower ranks. None: nothing says it,
     # as where nothing is exchanged, on a GPU, whose host runs ahead, and in PyTorch's DistributedDataParallel.
     exchange_wait_seconds: float | None = None
+    staleness: int | None = None  # of parameter servers: updates by other ranks since this rank pulled its parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,9 +49,9 @@ class SingleRank:
 
 
 class MpiRanks:
-    """MPI's ranks, by mpi4py: for trainings with a parameter server and for the reference all-reduces.
+    """MPI's ranks, by mpi4py: for trainings with parameter servers and for the reference all-reduces.
 
-    `communicator` has the ranks that train; `world` also has the server, as its last rank.
+    `communicator` has the ranks that train, or on a server all servers; `world` has both, the servers last.
     """
 
     def __init__(self, *, is_server: bool = False) -> None:

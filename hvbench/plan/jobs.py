@@ -134,7 +134,7 @@ def launch_facts(point: AnyPoint) -> dict[str, Any]:
         "strategy": point.strategy,
         "settings": horovod_variables(point),
         "by_mpirun": point.needs_mpirun,
-        "servers": 1 if point.is_served and (point.world_size or 1) > 1 else 0,
+        "servers": point.servers if point.is_served and (point.world_size or 1) > 1 else 0,
         "link_bits_per_second": point.link_bits_per_second,
     }
 

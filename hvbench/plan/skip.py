@@ -24,6 +24,7 @@ from hvbench.spec.point import AnyPoint
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
+from hvbench.training.weights import trained_shapes
 
 DEVICES = Path("/dev")
 AMD_NODE = "kfd"
@@ -44,6 +45,8 @@ def reason_to_skip(point: AnyPoint, *, world_size: int) -> str | None:
             model_facts(point)
     except ValueError:
         return "its sizes are beyond what a record can hold, and any machine"
+    if point.is_served and point.servers > (tensors := len(trained_shapes(point))):
+        return f"servers = {point.servers}: {tensors} tensors train, and each is on one server"
     site = describe_site(world_size)
     for knob in knobs:
         if knob.unavailable and (reason := knob.unavailable(point, site)):

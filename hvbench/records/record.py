@@ -20,7 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
-#       ranks: step_padding_tokens, exchange_wait_seconds
+#       ranks: step_padding_tokens, exchange_wait_seconds, staleness
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -280,6 +280,9 @@ class RankSamples(Spec):
     exchange_wait_seconds: StepSeconds = Field(
         [],
         description="of each step: from this rank's last own gradient to the averages over the ranks; empty where nothing says it",
+    )
+    staleness: StepValues = Field(
+        [], description="with parameter servers: updates by other ranks since this rank's parameters were pulled"
     )
     evaluations: list[Evaluation]
     test: Evaluation | None = Field(None, description="of the test split, read once, after the last step")

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from hvbench.spec.knob import AnyPoint, Knob, Part, Site, changed_fields
 from hvbench.spec.numerics import WIRE_FORMATS
-from hvbench.spec.optimizer import OPTIMIZERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +68,18 @@ def _strategy_does_not_fit(point: AnyPoint) -> str | None:
         return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
     if changed and not strategy.is_horovod:
         return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
-    starts_elsewhere = point.initial_checkpoint or point.initial_weights or point.is_pretrained
-    if strategy.is_served and (not OPTIMIZERS[point.optimizer].is_known_to_server or starts_elsewhere):
-        known = " or ".join(name for name, optimizer in OPTIMIZERS.items() if optimizer.is_known_to_server)
-        return f"{point.strategy}: the server updates by {known}, and from the seed"
+    return None
+
+
+def _nothing_is_served(point: AnyPoint) -> str | None:
+    if point.servers != 1 and not point.is_served:
+        return f"servers = {point.servers}: the strategy is {point.strategy}, which has none"
+    return None
+
+
+def _nothing_is_stale(point: AnyPoint) -> str | None:
+    if point.staleness_bound is not None and (STRATEGIES[point.strategy].is_repeatable or not point.is_served):
+        return f"staleness_bound: only of parameter_server_async, and the strategy is {point.strategy}"
     return None
 
 
@@ -143,6 +150,14 @@ def _cycle_in_words(text: str) -> str:
         return f"cycle {text}"
 
 
+def _servers_in_words(text: str) -> str:
+    return f"{text} server{'' if text == '1' else 's'}"
+
+
+def _bound_in_words(text: str) -> str:
+    return f"at most {text} updates ahead" if text.isdecimal() else "any number of updates ahead"
+
+
 class ExchangePart(Part):
     """How the ranks exchange gradients, and Horovod's settings for it."""
 
@@ -206,6 +221,16 @@ class ExchangePart(Part):
     ] = Field(
         0.0,
         description="the last rank begins every step so much later, as a slower host would: what it costs the others",
+    )
+    servers: Annotated[
+        Annotated[int, Field(ge=1, le=1024)],
+        Knob(in_words=_servers_in_words, is_of_launch=True, impossible=_nothing_is_served),
+    ] = Field(1, description="processes of a parameter server, among which tensors are placed")
+    staleness_bound: Annotated[
+        Annotated[int, Field(ge=0, le=1_000_000)] | None,
+        Knob(label="staleness bound", unit="updates", in_words=_bound_in_words, impossible=_nothing_is_stale),
+    ] = Field(
+        None, description="updates that a rank may be ahead of the slowest (SSP, Ho et al. 2013); left out: any number"
     )
 
     @property

@@ -21,13 +21,12 @@ class Optimizer:
     slots: tuple[str, ...] = ()  # arrays that it keeps between updates, each of every parameter's shape
     keeps_only_with_momentum: bool = False
     is_factored: bool = False  # it keeps second moments, but of matrices their means over rows and over columns
-    is_known_to_server: bool = False  # hvbench's parameter server updates by it
 
 
 MOMENTS = ("first_moments", "second_moments")
 # Rates: 1e-2 of Adafactor is its paper's, 0.1 of SGD Goyal et al.'s; those of LAMB and LARS train `tiny` without upsetting it.
 OPTIMIZERS = {
-    "adamw": Optimizer(name="AdamW", slots=MOMENTS, is_known_to_server=True),
+    "adamw": Optimizer(name="AdamW", slots=MOMENTS),
     "sgd": Optimizer(
         name="SGD",
         slots=("momenta",),

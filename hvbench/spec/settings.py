@@ -15,12 +15,6 @@ from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.sizes import LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES, parse_memory
 
 
-def _state_is_on_server(settings: AnySettings, point: AnyPoint) -> str | None:
-    if (settings.checkpoint_every or settings.keep_best) and point.is_served:
-        return f"{'checkpoint_every' if settings.checkpoint_every else 'keep_best'}: the optimizer's state is the server's, for the strategy is {point.strategy}"
-    return None
-
-
 def _server_is_in_every_step(settings: AnySettings, point: AnyPoint) -> str | None:
     if settings.ablation_rounds and point.is_served:
         return f"ablation_rounds: no step goes without the server, which updates, for the strategy is {point.strategy}"
@@ -114,10 +108,10 @@ class MeasureSettings(Spec):
         0, description="evaluations without a better loss before giving up; 0: never"
     )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
-    checkpoint_every: Annotated[
-        int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_state_is_on_server)
-    ] = Field(0, description="steps between checkpoints; 0: none")
-    keep_best: Annotated[bool, Knob(needs=(EVALUATIONS,), unmeasurable=_state_is_on_server)] = Field(
+    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
+        0, description="steps between checkpoints; 0: none"
+    )
+    keep_best: Annotated[bool, Knob(needs=(EVALUATIONS,))] = Field(
         False,
         description="keep a checkpoint of the evaluation with the lowest loss; the test split, if there is one, is read with it",
     )

@@ -46,6 +46,8 @@ class Saver:
 
     def save(self, header: CheckpointHeader, trainer: Trainer) -> None:
         """Write where the training stands; returns when it is on disk, on all ranks. Raises OSError."""
+        if self.writers == 1:
+            self.runtime.barrier()  # no other rank's update comes between the parts of the state
         state, own = trainer.state(), trainer.own_state()
         size = sum(value.nbytes for value in state.values())
         if self._is_shared is None:

@@ -59,6 +59,7 @@ class SampleLists:
     skipped_steps: list[int] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
     exchange_wait_seconds: list[float] = field(default_factory=list)
+    staleness: list[int] = field(default_factory=list)
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     test: dict[str, Any] | None = None
     overflows: list[dict[str, Any]] = field(default_factory=list)
@@ -69,6 +70,8 @@ class SampleLists:
         """Append one step's values; its times are appended where they are taken."""
         if result.skipped:
             self.skipped_steps.append(len(self.loss))
+        if result.staleness is not None:
+            self.staleness.append(result.staleness)
         self.loss.append(finite_or_none(result.loss))
         self.gradient_norm.append(finite_or_none(result.gradient_norm))
         self.learning_rate.append(learning_rate)

@@ -37,7 +37,7 @@ CONFIGURATIONS = [
     for compression in (("none", "fp16", "bf16") if world_size > 1 else ("none",))
 ]
 # Other ways to exchange gradients, in fp32 on two ranks: those whose updates are Horovod's average, and adasum.
-SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server"}]
+SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server", "servers": 2}]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # What two ranks share, and what else is set: each does what ranks do that hold everything. LAMB measures norms of whole tensors.
 SHARDED: list[dict[str, Any]] = [

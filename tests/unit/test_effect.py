@@ -20,7 +20,7 @@ from hvbench.spec.suite import Suite, apply_overrides, list_suites, load_suite, 
 ALONE = {
     "framework", "model", "family", "num_layers", "num_heads", "hidden_size", "mlp_size", "vocab_size", "sequence_length", "objective", "world_size",
     "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
-    "cycle_time_seconds", "autotune", "gradient_predivide", "link_bits_per_second", "straggler_seconds", "optimizer", "learning_rate", "layer_lr_decay", "lr_scaling",
+    "cycle_time_seconds", "autotune", "gradient_predivide", "servers", "staleness_bound", "link_bits_per_second", "straggler_seconds", "optimizer", "learning_rate", "layer_lr_decay", "lr_scaling",
     "schedule", "shard", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "attention",
     "warmup_steps", "steps", "epochs", "repeats", "evaluate_every", "seed_per_repeat", "checkpoint_every", "noise_every", "force_emulated",

@@ -263,7 +263,6 @@ def test_a_folder_that_does_not_fit_is_one_line(folder: Path, case: str) -> None
         ({"initial_checkpoint": "a"}, "initial_weights and initial_checkpoint both say where training starts"),
         ({"objective": "classification", "pretraining": "causal_lm"}, "initial_weights and pretraining both say"),
         ({"objective": "masked_lm"}, "initial_weights are of a causal language model"),
-        ({"strategy": "parameter_server"}, "and from the seed"),
     ],
     ids=str,
 )

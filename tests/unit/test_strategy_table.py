@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.topics.strategies import TOPIC, strategy_table
+from hvbench.analysis.topics.strategies import SERVED_HEADER, TOPIC, strategy_table
 from hvbench.records.record import Record
 from tests.unit.sample_records import make_rank, make_record
 
@@ -46,3 +46,18 @@ def test_each_framework_is_compared_with_its_own_horovod() -> None:
 def test_no_table_where_no_strategies_were_compared() -> None:
     assert not TOPIC.needs.is_met(Run(launches(("horovod",))))
     assert TOPIC.tables(Run(launches(("native", "local")))) == []
+
+
+def test_a_run_with_servers_says_how_stale_its_gradients_were() -> None:
+    served = [
+        make_record(
+            [make_rank(rank, step_seconds=[2.0, 0.2, 0.2], staleness=[9, rank, 3 * rank]) for rank in range(2)],
+            framework="pytorch", strategy="parameter_server_async", repeat=repeat,
+        )
+        for repeat in range(2)
+    ]  # fmt: skip
+    table = strategy_table(Run([*launches(("horovod",)), *served]))
+    cells = {row[1]: dict(zip(table.header, row, strict=True)) for row in table.cells}
+    assert [cells["parameter_server_async"][name] for name in SERVED_HEADER] == ["1.00", "3"], "warm-up left out"
+    assert [cells["horovod"][name] for name in SERVED_HEADER] == ["–", "–"]
+    assert SERVED_HEADER[0] not in strategy_table(Run(launches())).header, "nothing of it where nothing was served"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
 import pandas as pd
 
 from hvbench.analysis.frame.axes import AXES
@@ -28,10 +32,16 @@ from hvbench.analysis.topics.scaling.efficiency import OF_MANY_RANKS
 from hvbench.analysis.topics.throughput.pairs import by_framework, measured_rows
 from hvbench.analysis.topics.throughput.sentences import describe_lead, describe_rivals, find_best
 from hvbench.analysis.topics.topic import Need, Topic, never
+from hvbench.records.record import Record
 from hvbench.registry import describe_framework
 
 NAME = "strategies"
 BASE, ALONE = "horovod", "local"
+SERVED_HEADER = ("mean staleness", "most")
+SERVED_NOTE = (
+    "Staleness, of parameter servers: updates by other ranks' gradients since a rank pulled the parameters that its own gradient is of; mean and most "
+    "of all timed steps. What ranks wait for the servers is in the table of stragglers."
+)
 
 
 def select_measured(run: Run) -> pd.DataFrame:
@@ -61,6 +71,7 @@ def strategy_table(run: Run) -> Table:
     }
     base_ids = {point_id: str(base["point_id"].iloc[0]) for point_id, base in bases.items() if len(base)}
     ratios = step_ratios(run, {one: (one, other) for one, other in base_ids.items() if one != other})
+    served = read_servers(run)
     rows, data = [], []
     for point_id, launches in good.groupby("point_id", sort=False):
         if point_id not in base_ids:
@@ -76,6 +87,7 @@ def strategy_table(run: Run) -> Table:
             [
                 str(point["framework"]), describe_strategy(point), *(show_value(point[name]) for name in varying), str(step.n),
                 format_number(1e3 * step.centre, decimals=1), show_ends(step, scale=1e3), show_ratio(ratio), show_difference(cost),
+                *(show_served(served.get(str(point_id))) if served else ()),
             ]
         )  # fmt: skip
         data.append(
@@ -83,6 +95,7 @@ def strategy_table(run: Run) -> Table:
             | spread_columns(STEP, step.centre, step.low, step.high)
             | spread_columns("step_ratio_to_horovod", *((ratio.ratio, ratio.low, ratio.high) if ratio else ()))
             | spread_columns("exchange_seconds", *((cost.centre, cost.low, cost.high) if cost else ()))
+            | (vars(served[str(point_id)]) if str(point_id) in served else {})
         )
     return Table(
         name="strategies",
@@ -92,16 +105,49 @@ def strategy_table(run: Run) -> Table:
             f"Steps: geometric mean of the launches' medians. Against Horovod's: ratio of step times, below 1 is faster than Horovod; "
             f"round by round, {INTERVAL} in brackets, corrected for all rows. Exchanging costs: what a step "
             "takes longer than one of ranks that exchange nothing (local), mean of the pairs' differences, interval likewise.",
+            *([SERVED_NOTE] if served else []),
             *describe_lost(points),
         ),
         data=pd.DataFrame(data),
         header=(
             "framework", "strategy", *head_axes(varying), "n", "step median (ms)", f"{INTERVAL} (ms)", "against Horovod's", "exchanging costs (ms)",
+            *(SERVED_HEADER if served else ()),
         ),
-        is_number=(False, False, *(False for _ in varying), True, True, True, True, True),
-        is_brief=(True,) * (7 + len(varying)),
+        is_number=(False, False, *(False for _ in varying), *[True] * (5 + len(SERVED_HEADER) * bool(served))),
+        is_brief=(True,) * (7 + len(varying)) + (False,) * (len(SERVED_HEADER) * bool(served)),
         cells=rows,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """How stale the gradients of a point's timed steps were, over all ranks and launches."""
+
+    staleness_mean: float
+    staleness_max: float
+
+
+def read_servers(run: Run) -> dict[str, Served]:
+    """Point id -> staleness, of the points whose launches recorded them."""
+    launches: dict[str, list[Record]] = {}
+    for record in run.records:
+        if record.is_measured and all(rank.staleness for rank in record.ranks):
+            launches.setdefault(record.point_id, []).append(record)
+    return {point_id: summarize_servers(records) for point_id, records in launches.items()}
+
+
+def summarize_servers(records: Sequence[Record]) -> Served:
+    """Staleness over the timed steps of some launches of one point."""
+    ranks = [(record.warmup_steps, rank) for record in records for rank in record.ranks]
+    stale = [value for first, rank in ranks for value in rank.staleness[first:]]
+    return Served(staleness_mean=mean(stale), staleness_max=max(stale))
+
+
+def show_served(served: Served | None) -> list[str]:
+    """The cells of SERVED_HEADER."""
+    if served is None:
+        return ["–"] * len(SERVED_HEADER)
+    return [f"{served.staleness_mean:.2f}", f"{served.staleness_max:.0f}"]
 
 
 def describe_strategy(point: Row) -> str:

@@ -54,7 +54,7 @@ class Trainer:
         self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
-        self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
+        self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
         self.ddp = _wrap(self.model) if isinstance(ranks, NativeRanks) else None
         self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self.sends_gradients = False  # whether the running backward pass starts all-reduces
@@ -283,9 +283,14 @@ class Trainer:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
 
     def state(self) -> Arrays:
-        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
-        optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
-        state = parameters | {f"optimizer/{name}": value for name, value in optimizer.items()}
+        parameters = self.parameters()
+        if self.server:  # which has the optimizer's state, and of parameters the newest
+            trained, optimizer = self.server.state()
+            parameters |= trained
+        else:
+            optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
+        state = {f"parameters/{name}": value for name, value in parameters.items()}
+        state |= {f"optimizer/{name}": value for name, value in optimizer.items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -297,7 +302,10 @@ class Trainer:
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         optimizer = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
+        if self.server:
+            self.server.load(self.parameters(), optimizer)
+        else:
+            self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
 
     def own_state(self) -> Arrays:
         return {}
@@ -322,12 +330,18 @@ class Trainer:
         loss, gradients = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
         self.passes += len(inputs)
         arrays, begun = self._to_numpy(gradients), time.perf_counter()
-        values, gradient_norm, skipped = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
+        pushed = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
         waited = time.perf_counter() - begun
         with torch.no_grad():
-            for name, value in values.items():
+            for name, value in pushed.parameters.items():
                 self.model.parameters[name].copy_(torch.from_numpy(value))
-        return StepResult(loss=loss.item(), gradient_norm=gradient_norm, skipped=skipped, exchange_wait_seconds=waited)
+        return StepResult(
+            loss=loss.item(),
+            gradient_norm=pushed.gradient_norm,
+            skipped=pushed.skipped,
+            exchange_wait_seconds=waited,
+            staleness=pushed.staleness,
+        )
 
     def _split(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None) -> list[tuple[Any, ...]]:
         """The passes of one step, from tokens [A, B, T]: weight, inputs [B, T], targets, starts of documents or None, places of samples or None."""

@@ -73,7 +73,7 @@ class Trainer:
         self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
-        self.server = ServerClient(point, ranks) if isinstance(ranks, ServedRanks) else None
+        self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
         self.times_exchange = (
             runtime.device == "cpu" and ranks.world_size > 1
         )  # a GPU's operations run behind the graph's
@@ -304,9 +304,14 @@ class Trainer:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 
     def state(self) -> Arrays:
-        parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
-        optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
-        state = parameters | {f"optimizer/{name}": value for name, value in optimizer.items()}
+        parameters = self.parameters()
+        if self.server:  # which has the optimizer's state, and of parameters the newest
+            trained, optimizer = self.server.state()
+            parameters |= trained
+        else:
+            optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
+        state = {f"parameters/{name}": value for name, value in parameters.items()}
+        state |= {f"optimizer/{name}": value for name, value in optimizer.items()}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -317,7 +322,10 @@ class Trainer:
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         optimizer = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
+        if self.server:
+            self.server.load(self.parameters(), optimizer)
+        else:
+            self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
 
     def own_state(self) -> Arrays:
         return {}
@@ -342,11 +350,17 @@ class Trainer:
         loss, gradients = self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)
         self.passes += len(inputs)
         arrays, begun = self._to_numpy(gradients), time.perf_counter()
-        values, gradient_norm, skipped = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
+        pushed = self.server.update(arrays, learning_rate=learning_rate, loss_scale=loss_scale)
         waited = time.perf_counter() - begun
-        for name, value in values.items():
+        for name, value in pushed.parameters.items():
             self.model.parameters[name].assign(value)
-        return StepResult(loss=float(loss), gradient_norm=gradient_norm, skipped=skipped, exchange_wait_seconds=waited)
+        return StepResult(
+            loss=float(loss),
+            gradient_norm=pushed.gradient_norm,
+            skipped=pushed.skipped,
+            exchange_wait_seconds=waited,
+            staleness=pushed.staleness,
+        )
 
     def _gradients_of_rank(
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None, *, loss_scale: float

@@ -1,175 +1,27 @@
-"""The optimizers in numpy, as `hvbench.training.optimizers` names them."""
+"""The optimizers in numpy: those that parameter servers update by."""
 
 from __future__ import annotations
 
-import abc
-import math
-
-import numpy as np
-
-from hvbench.frameworks.contract import Arrays
-from hvbench.spec.point import Point
-from hvbench.training.optimizers import (
-    ADAFACTOR_CLIP_THRESHOLD,
-    ADAFACTOR_DECAY_EXPONENT,
-    ADAFACTOR_LEAST_SCALE,
-    is_adapted,
-    rate_factor,
-    state_shapes,
+from hvbench.frameworks.numpy_optimizer import (
+    LAMB,
+    LARS,
+    SGD,
+    Adafactor,
+    AdamW,
+    Optimizer,
+    global_norm,
+    make_optimizer,
+    measure_norms,
 )
-from hvbench.training.weights import is_decayed
 
-
-class Optimizer(abc.ABC):
-    """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
-
-    def __init__(self, parameters: Arrays, point: Point) -> None:
-        self.parameters = parameters
-        self.point = point
-        self.slots = {
-            slot: {name: np.zeros(shape, parameters[name].dtype) for name, shape in shapes.items()}
-            for slot, shapes in state_shapes(point).items()
-        }
-        self.updates = 0
-
-    @abc.abstractmethod
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        """One step; `gradients` by canonical name, final (averaged, unscaled, clipped)."""
-
-    def state(self) -> Arrays:
-        """`SLOT/NAME` -> what it keeps of that tensor, and `updates`, how many it has made."""
-        state: Arrays = {"updates": np.array(self.updates, np.int64)}
-        for slot, values in self.slots.items():
-            state |= {f"{slot}/{name}": value.copy() for name, value in values.items()}
-        return state
-
-    def load_state(self, state: Arrays) -> None:
-        """Go on from a `state`. Raises KeyError where it lacks something."""
-        self.updates = int(state["updates"])
-        for slot, values in self.slots.items():
-            for name, value in values.items():
-                value[...] = state[f"{slot}/{name}"]
-
-    def _decay(self, name: str) -> float:
-        return self.point.weight_decay if is_decayed(name) else 0.0
-
-    def _direction(self, name: str, gradient: np.ndarray) -> np.ndarray:
-        """Adam's unbiased first moment over the root of its unbiased second, after `gradient`."""
-        beta1, beta2 = self.point.beta1, self.point.beta2
-        first, second = self.slots["first_moments"][name], self.slots["second_moments"][name]
-        first += (gradient - first) * (1 - beta1)
-        second *= beta2
-        second += np.square(gradient) * (1 - beta2)
-        root = np.sqrt(second) / math.sqrt(1 - beta2**self.updates) + self.point.epsilon
-        return first / (1 - beta1**self.updates) / root
-
-
-class AdamW(Optimizer):
-    """Adam with decoupled weight decay."""
-
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        self.updates += 1
-        peak = learning_rate
-        for name, gradient in gradients.items():
-            learning_rate = peak * rate_factor(self.point, name)
-            value = self.parameters[name]
-            value *= 1 - learning_rate * self._decay(name)
-            value -= learning_rate * self._direction(name, gradient)
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum unless that is 0."""
-
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        self.updates += 1
-        peak = learning_rate
-        for name, gradient in gradients.items():
-            learning_rate = peak * rate_factor(self.point, name)
-            step = gradient + self._decay(name) * self.parameters[name]
-            if self.slots:
-                momenta = self.slots["momenta"][name]
-                momenta *= self.point.momentum
-                momenta += step
-                step = momenta
-            self.parameters[name] -= learning_rate * step
-
-
-class LARS(Optimizer):
-    """Layer-wise adaptive rate scaling of SGD with momentum."""
-
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        self.updates += 1
-        peak = learning_rate
-        for name, gradient in gradients.items():
-            learning_rate = peak * rate_factor(self.point, name)
-            value, momenta, decay = self.parameters[name], self.slots["momenta"][name], self._decay(name)
-            rate = learning_rate
-            if is_adapted(name):
-                norm, gradient_norm = measure_norms([value, gradient])
-                if norm > 0 and gradient_norm > 0:
-                    rate *= self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
-            momenta *= self.point.momentum
-            momenta += rate * (gradient + decay * value)
-            value -= momenta
-
-
-class LAMB(Optimizer):
-    """Layer-wise adaptive moments: AdamW's direction, as long as the parameter times the rate."""
-
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        self.updates += 1
-        peak = learning_rate
-        for name, gradient in gradients.items():
-            learning_rate = peak * rate_factor(self.point, name)
-            value = self.parameters[name]
-            step = self._direction(name, gradient) + self._decay(name) * value
-            rate = learning_rate
-            if is_adapted(name):
-                norm, step_norm = measure_norms([value, step])
-                rate *= norm / step_norm if norm > 0 and step_norm > 0 else 1.0
-            value -= rate * step
-
-
-class Adafactor(Optimizer):
-    """Second moments of matrices as an outer product of the means of rows and columns."""
-
-    def update(self, gradients: Arrays, *, learning_rate: float) -> None:
-        self.updates += 1
-        peak = learning_rate
-        rate = self.updates**-ADAFACTOR_DECAY_EXPONENT  # 1 - the decay
-        rows, columns, seconds = (self.slots[slot] for slot in ("row_moments", "column_moments", "second_moments"))
-        for name, gradient in gradients.items():
-            learning_rate = peak * rate_factor(self.point, name)
-            value = self.parameters[name]
-            squares = np.square(gradient) + self.point.epsilon**2
-            if name in rows:
-                rows[name] += (squares.mean(axis=1) - rows[name]) * rate
-                columns[name] += (squares.mean(axis=0) - columns[name]) * rate
-                step = gradient * np.sqrt(rows[name].mean() / rows[name])[:, None] / np.sqrt(columns[name])
-            else:
-                seconds[name] += (squares - seconds[name]) * rate
-                step = gradient / np.sqrt(seconds[name])
-            size = math.sqrt(value.size)
-            norm, step_norm = measure_norms([value, step])
-            scale = max(norm / size, ADAFACTOR_LEAST_SCALE)
-            clip = max(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
-            value *= 1 - learning_rate * self._decay(name)
-            value -= learning_rate * scale / clip * step
-
-
-def measure_norms(values: list[np.ndarray]) -> list[float]:
-    """Euclidean norm of each of `values`; squares are added in float64."""
-    return [math.sqrt(np.square(value, dtype=np.float64).sum()) for value in values]
-
-
-def global_norm(values: list[np.ndarray]) -> float:
-    """Euclidean norm of all of `values` together."""
-    return math.hypot(*measure_norms(values))
-
-
-OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
-
-
-def make_optimizer(parameters: Arrays, *, point: Point) -> Optimizer:
-    """The point's optimizer over `parameters`."""
-    return OPTIMIZERS[point.optimizer](parameters, point)
+__all__ = [
+    "LAMB",
+    "LARS",
+    "SGD",
+    "Adafactor",
+    "AdamW",
+    "Optimizer",
+    "global_norm",
+    "make_optimizer",
+    "measure_norms",
+]
