@@ -207,56 +207,58 @@ class Server:
         self.left, self.pulled, self.pushed = set(ranks), dict.fromkeys(ranks, 0), dict.fromkeys(ranks, 0.0)
         while self.left:
             if self.point.is_repeatable:
-                self._serve_all(sorted(self.left))
+                self._serve_all()
             else:
                 self._serve_one()
         for rank in ranks:  # not before: requests of the next point are for its own server
             self.ranks.world.Send(np.empty(0), dest=rank, tag=END_TAG)
 
-    def _serve_all(self, ranks: Sequence[int]) -> None:
-        """Answer one request of every rank, all of the same kind; rank 0 alone loads a state."""
-        request, _ = self._receive_request(ranks[0])
-        if request[0] == LOAD:
-            self._load(request, ranks[0])
-            return
-        for rank in ranks[1:]:
-            self._receive_request(rank)
+    def _serve_all(self) -> None:
+        """Wait for gradients of every rank, and answer them all; a state is sent or loaded for each rank that asks, meanwhile."""
+        requests: dict[int, np.ndarray] = {}
+        while len(requests) < len(self.left):
+            request, rank = self._receive_request()
+            if not self._serve_state(request, rank):
+                requests[rank] = request
+        ranks = sorted(self.left)
+        request = requests[ranks[0]]
         if request[0] == LEAVE:
             self.left.clear()
-        elif request[0] == STATE:
-            for rank in ranks:
-                self._send_state(rank)
-        else:
-            total = self._receive_vector(ranks[0], self.tensors.size)
-            for rank in ranks[1:]:
-                total += self._receive_vector(rank, self.tensors.size)
-            total /= np.float32(len(ranks))
-            answer, vector = np.zeros(ANSWER_NUMBERS), total
-            if request[0] == UPDATE:
-                squares = self._sum_over_servers(sum(norm**2 for norm in measure_norms([total])))
-                answer[:2] = self.update(total, squares=squares, learning_rate=request[1], loss_scale=request[2])
-                vector = self.vector
-            for rank in ranks:
-                self._send(rank, answer, vector)
+            return
+        total = self._receive_vector(ranks[0], self.tensors.size)
+        for rank in ranks[1:]:
+            total += self._receive_vector(rank, self.tensors.size)
+        total /= np.float32(len(ranks))
+        answer, vector = np.zeros(ANSWER_NUMBERS), total
+        if request[0] == UPDATE:
+            squares = self._sum_over_servers(sum(norm**2 for norm in measure_norms([total])))
+            answer[:2] = self.update(total, squares=squares, learning_rate=request[1], loss_scale=request[2])
+            vector = self.vector
+        for rank in ranks:
+            self._send(rank, answer, vector)
 
     def _serve_one(self) -> None:
         """Take the request that arrives first, from whichever rank, and answer whom the staleness bound lets go on."""
-        request, rank = self._receive_request(self.ranks.mpi.ANY_SOURCE)
-        kind = request[0]
-        if kind == LEAVE:
+        request, rank = self._receive_request()
+        if self._serve_state(request, rank):
+            return
+        if request[0] == LEAVE:
             self.left.discard(rank)
-        elif kind == LOAD:
-            self._load(request, rank)
-        elif kind == STATE:
-            self._send_state(rank)
-        elif kind == AVERAGE:
+        elif request[0] == AVERAGE:
             self._send(rank, np.zeros(ANSWER_NUMBERS), self._receive_vector(rank, self.tensors.size))
         else:
-            gradients = self._receive_vector(rank, self.tensors.size)
-            self.waiting[rank] = self.push(rank, request, gradients)
+            self.waiting[rank] = self.push(rank, request, self._receive_vector(rank, self.tensors.size))
         for ready in self.find_ready():
             self._send(ready, self.waiting.pop(ready), self.vector)
             self.pulled[ready] = self.optimizer.updates
+
+    def _serve_state(self, request: np.ndarray, rank: int) -> bool:
+        """Send a rank what the server keeps, or take it from it, if that is what it asks for."""
+        if request[0] == STATE:
+            self._send_state(rank)
+        elif request[0] == LOAD:
+            self._load(request, rank)
+        return request[0] in (STATE, LOAD)
 
     def push(self, rank: int, request: np.ndarray, gradients: np.ndarray) -> np.ndarray:
         """Update with one rank's gradients; the numbers to answer, staleness included."""
@@ -314,9 +316,10 @@ class Server:
         self.tensors.join(values, vector, kept=True)
         self._send(rank, np.array([slots["updates"], 0.0, 0.0]), vector)
 
-    def _receive_request(self, source: int) -> tuple[np.ndarray, int]:
+    def _receive_request(self) -> tuple[np.ndarray, int]:
+        """The next request of any rank, and which: a rank sends another one only when it has its answer."""
         status, header = self.ranks.mpi.Status(), np.empty(REQUEST_NUMBERS)
-        self.ranks.world.Recv(header, source=source, tag=HEADER_TAG, status=status)
+        self.ranks.world.Recv(header, source=self.ranks.mpi.ANY_SOURCE, tag=HEADER_TAG, status=status)
         return header, status.Get_source()
 
     def _receive_vector(self, rank: int, size: int) -> np.ndarray:
