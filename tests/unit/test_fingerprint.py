@@ -61,6 +61,7 @@ def other_values() -> list[dict[str, Any]]:
     given = {
         "data": "synthetic", "pretraining_data": "elsewhere", "initial_checkpoint": "elsewhere", "initial_weights": "elsewhere", "world_size": 4, "fusion_threshold_bytes": 1024,
         "cycle_time_seconds": 0.002, "link_bits_per_second": 10**8, "dropout": 0.1, "encoding": "latin-1",
+        "straggler_seconds": 0.05,
     }  # fmt: skip
     found = []
     for name, field in Point.model_fields.items():

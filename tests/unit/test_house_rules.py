@@ -534,6 +534,7 @@ UNITLESS = {
     "rank", "local_rank", "threads", "generation", "schema_version", "repeat", "repeats",
     "step", "first_step", "evaluate_every", "checkpoint_every", "noise_every",  # a position in, and a distance of, steps
     "parameters", "trained_parameters", "parameters_in_flops", "targets",  # how many
+    "staleness",  # how many updates
     "loss", "last_loss", "accuracy", "target_loss", "gradient_norm", "micro_gradient_norms", "learning_rate", "loss_scale",
     "cgroup_cpu_quota", "load_average", "omp_num_threads",  # named by the system that reports them
 }  # fmt: skip
