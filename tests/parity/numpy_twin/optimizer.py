@@ -2,26 +2,6 @@
 
 from __future__ import annotations
 
-from hvbench.frameworks.numpy_optimizer import (
-    LAMB,
-    LARS,
-    SGD,
-    Adafactor,
-    AdamW,
-    Optimizer,
-    global_norm,
-    make_optimizer,
-    measure_norms,
-)
+from hvbench.frameworks.numpy_optimizer import global_norm, make_optimizer
 
-__all__ = [
-    "LAMB",
-    "LARS",
-    "SGD",
-    "Adafactor",
-    "AdamW",
-    "Optimizer",
-    "global_norm",
-    "make_optimizer",
-    "measure_norms",
-]
+__all__ = ["global_norm", "make_optimizer"]
