@@ -3,7 +3,7 @@
 Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of the same files, with the same public names in the
 same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model` (forward pass and loss),
 `layers` (what multiplies), `adaptation` (what is added to them), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
-recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `step`, `collective` (one all-reduce by itself),
+recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `local_sgd` (the average of parameters), `step`, `collective` (one all-reduce by itself),
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
@@ -179,11 +179,17 @@ class Trainer(Protocol):
         A batch is only looked at again with the masks that it had in its step.
         """
 
+    def average_parameters(self) -> None:
+        """End a round of local updates: all ranks continue from one model (`hvbench.training.local_sgd`)."""
+
+    def mean_parameters(self) -> Arrays:
+        """Canonical name -> mean over the ranks, of what trains by local updates; no state changes."""
+
     def parameters(self) -> Arrays:
         """Canonical name -> current value."""
 
     def state(self) -> Arrays:
-        """All that a step changes: `parameters/NAME`, `optimizer/…` and `passes`, with the same names in every twin."""
+        """All that a step changes: `parameters/NAME`, `optimizer/…`, `outer/…` and `passes`, with the same names in every twin."""
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a `state`, whichever twin it comes from, read array by array. Raises KeyError where one is missing."""

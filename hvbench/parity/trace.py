@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays, Input, Trainer
+from hvbench.frameworks.update import common_parameters, train_update
 from hvbench.parity.norms import l2_norm, l2_norm_of_row_l1_norms, wire_spacing
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
@@ -49,7 +50,7 @@ def write_trace(
     """
     arrays = record_trace(point, trainer=trainer, batches=batches, steps=steps, reader=reader)
     gradients = {name: value for name, value in arrays.items() if name.startswith("gradient/")}
-    digests = {"gradients": digest(gradients), "parameters": digest(trainer.parameters())}
+    digests = {"gradients": digest(gradients), "parameters": digest(common_parameters(trainer, point, steps))}
     if path is not None:
         own = {name: value for name, value in arrays.items() if is_first or not name.startswith(COMMON)}
         np.savez(path, **own)
@@ -92,7 +93,7 @@ def record_trace(
     for step in range(steps):
         rate = point_learning_rate(point, step)
         batch = (reader or batches).train_batch(step)
-        results.append(trainer.train_step(*batch, learning_rate=rate, loss_scale=scale.scale))
+        results.append(train_update(trainer, point, step, batch, learning_rate=rate, loss_scale=scale.scale))
         scale.update(skipped=results[-1].skipped)
     arrays["loss"] = np.array([result.loss for result in results])
     arrays["gradient_norm"] = np.array([result.gradient_norm for result in results])
@@ -100,7 +101,8 @@ def record_trace(
     arrays |= {
         f"grid/{name}": np.array(l2_norm_of_row_l1_norms(np.spacing(np.abs(value)))) for name, value in before.items()
     }
-    return arrays | {f"update/{name}": value - before[name] for name, value in trainer.parameters().items()}
+    after = common_parameters(trainer, point, steps)
+    return arrays | {f"update/{name}": value - before[name] for name, value in after.items()}
 
 
 def term_norms(trainer: Trainer, batch: Batch, *, loss_scale: float) -> Arrays:

@@ -20,7 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
-#       ranks: step_padding_tokens, exchange_wait_seconds, staleness
+#       ranks: step_padding_tokens, exchange_wait_seconds, staleness, averaging_steps
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -205,8 +205,10 @@ class Ablation(Spec):
     forward_seconds: list[Seconds] = Field(description="forward passes alone")
     backward_seconds: list[Seconds] = Field(description="forward and backward passes, no all-reduce, no update")
     local_step_seconds: list[Seconds] = Field(description="the whole step but its all-reduce")
-    step_seconds: list[Seconds] = Field(description="the whole step")
-    allreduce_seconds: list[Seconds] = Field(description="all-reduce of all gradients alone; empty with one rank")
+    step_seconds: list[Seconds] = Field(description="the whole step; with sync_every above 1 one that ends a round")
+    allreduce_seconds: list[Seconds] = Field(
+        description="all-reduce of all gradients alone, or the average that ends a round; empty with one rank"
+    )
     clock_seconds: list[Seconds] = Field(
         default=[], description="nothing at all: what the clock itself adds to each kind"
     )
@@ -270,6 +272,9 @@ class RankSamples(Spec):
     learning_rate: StepValues
     loss_scale: StepValues
     skipped_steps: list[Steps] = Field(description="steps whose update fp16 overflow dropped")
+    averaging_steps: Annotated[list[Steps], Field(max_length=2**22)] = Field(
+        [], description="steps that ended in an average of the ranks' parameters: `sync_every`"
+    )
     step_tokens: Annotated[list[Tokens], Field(max_length=2**22)] = Field(
         [], description="tokens of each step over all ranks; records without it had the same in all steps"
     )

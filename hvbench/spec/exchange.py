@@ -244,9 +244,14 @@ class ExchangePart(Part):
         return STRATEGIES[self.strategy].is_repeatable
 
     @property
-    def has_common_updates(self) -> bool:
+    def has_common_updates(self: AnyPoint) -> bool:
         """Whether a training that diverges does so on all ranks in the same step."""
-        return STRATEGIES[self.strategy].has_common_updates
+        return STRATEGIES[self.strategy].has_common_updates and not self.has_local_updates
+
+    @property
+    def has_common_state(self: AnyPoint) -> bool:
+        """Whether all ranks have the same optimizer's state wherever they have the same parameters."""
+        return STRATEGIES[self.strategy].has_common_updates and not self.keeps_moments
 
     @property
     def needs_mpirun(self: AnyPoint) -> bool:

@@ -16,6 +16,7 @@ from hvbench.spec.exchange import ExchangePart
 from hvbench.spec.execution import ExecutionPart
 from hvbench.spec.framework import FrameworkPart
 from hvbench.spec.knob import knobs_of
+from hvbench.spec.local_sgd import LocalSgdPart
 from hvbench.spec.model import ModelPart
 from hvbench.spec.numerics import NumericsPart
 from hvbench.spec.objective import ObjectivePart
@@ -33,6 +34,7 @@ class Point(
     SchedulePart,
     OptimizerPart,
     ShardPart,
+    LocalSgdPart,
     ExchangePart,
     ExecutionPart,
     NumericsPart,

@@ -11,8 +11,47 @@ from hvbench.errors import UsageError
 from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, AnySettings, AutoSwitch, Count, Knob, Spec, needs_set
 from hvbench.spec.messages import shorten, validate
+from hvbench.spec.rounds import first_apart
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.sizes import LEAST_MEMORY_BYTES, MOST_MEMORY_BYTES, parse_memory
+
+
+def _checkpoint_within_a_round(settings: AnySettings, point: AnyPoint) -> str | None:
+    return _saves_within_a_round("checkpoint_every", settings.checkpoint_every, settings, point)
+
+
+def _best_within_a_round(settings: AnySettings, point: AnyPoint) -> str | None:
+    every = settings.evaluate_every if settings.keep_best else 0
+    return _saves_within_a_round("keep_best with evaluate_every", every, settings, point)
+
+
+def _saves_within_a_round(name: str, every: int, settings: AnySettings, point: AnyPoint) -> str | None:
+    return _within_a_round(name, every, settings, point) if every and point.has_local_updates else None
+
+
+def _within_a_round(name: str, every: int, settings: AnySettings, point: AnyPoint) -> str | None:
+    """Why something cannot happen after every so many updates that needs the same parameters on all ranks."""
+    steps = settings.warmup_steps + settings.steps
+    if point.initial_checkpoint:  # after an exchange, of which the number is not known here
+        is_apart = every % point.sync_every
+        return f"{name} {every} is no multiple of sync_every {point.sync_every}" if is_apart else None
+    count = first_apart(point, range(every, steps + 1, every))
+    if count is None:
+        return None
+    return f"{name} {every}: {count} updates end in the middle of a round of sync_every {point.sync_every}, where ranks have parameters of their own"
+
+
+def _no_whole_rounds(settings: AnySettings, point: AnyPoint) -> str | None:
+    if point.has_local_updates and settings.epochs is None and settings.steps % point.sync_every:
+        return (
+            f"steps {settings.steps} are no whole number of rounds of sync_every {point.sync_every}: their time would hold too many exchanges, "
+            "or too few"
+        )
+    return None
+
+
+def _cannot_train(settings: AnySettings, point: AnyPoint) -> str | None:
+    return _never_reaches_full_length(settings, point) or _no_whole_rounds(settings, point)
 
 
 def _server_is_in_every_step(settings: AnySettings, point: AnyPoint) -> str | None:
@@ -25,6 +64,8 @@ def _nothing_is_averaged(settings: AnySettings, point: AnyPoint) -> str | None:
     is_averaged = STRATEGIES[point.strategy].is_horovod and REDUCTIONS[point.reduction].is_average
     if settings.noise_every and not is_averaged:
         return "noise_every compares with gradients that Horovod averages"
+    if settings.noise_every and point.has_local_updates:
+        return _within_a_round("noise_every", settings.noise_every, settings, point)
     return None
 
 
@@ -78,8 +119,8 @@ class MeasureSettings(Spec):
     warmup_steps: Annotated[int, Field(ge=1, le=10_000), Knob(unit="steps")] = Field(
         3, description="leading steps left out, the first included"
     )
-    steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps", unmeasurable=_never_reaches_full_length)] = (
-        Field(10, description="timed steps")
+    steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps", unmeasurable=_cannot_train)] = Field(
+        10, description="timed steps"
     )
     epochs: Annotated[Annotated[float, Field(gt=0.0, le=10_000.0)] | None, Knob(unit="epochs")] = Field(
         None,
@@ -108,10 +149,10 @@ class MeasureSettings(Spec):
         0, description="evaluations without a better loss before giving up; 0: never"
     )
     seed_per_repeat: bool = Field(False, description="repeat r trains with seed + r: an interval then covers seeds")
-    checkpoint_every: Annotated[int, Field(ge=0, le=1_000_000), Knob(unit="steps")] = Field(
-        0, description="steps between checkpoints; 0: none"
-    )
-    keep_best: Annotated[bool, Knob(needs=(EVALUATIONS,))] = Field(
+    checkpoint_every: Annotated[
+        int, Field(ge=0, le=1_000_000), Knob(unit="steps", unmeasurable=_checkpoint_within_a_round)
+    ] = Field(0, description="steps between checkpoints; 0: none")
+    keep_best: Annotated[bool, Knob(needs=(EVALUATIONS,), unmeasurable=_best_within_a_round)] = Field(
         False,
         description="keep a checkpoint of the evaluation with the lowest loss; the test split, if there is one, is read with it",
     )

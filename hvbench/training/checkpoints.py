@@ -25,6 +25,7 @@ from hvbench.io.untrusted import load_json
 from hvbench.spec.knob import Count, Spec
 from hvbench.spec.messages import shorten, validate
 from hvbench.spec.point import Point
+from hvbench.spec.rounds import is_common
 from hvbench.training.schedule import samples_before
 from hvbench.training.shards import (
     KEY,
@@ -163,6 +164,10 @@ def require_fitting(
             f"{where}: adaptation was {shorten(header.adaptation)}, the point has {shorten(point.trained_part)}"
         )
     require_shapes(shapes, point, where=where)
+    if not is_common(point, header.step):
+        raise UsageError(
+            f"{where}: {header.step} updates end in the middle of a round of sync_every {point.sync_every}, where no training may begin"
+        )
     wanted = {"optimizer": point.optimizer, "seed": point.seed, "global_batch_size": point.global_batch_size}
     wanted["samples"] = samples_before(point, header.step)  # differs after another batch warm-up
     if tokens_digest is not None:

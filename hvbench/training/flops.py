@@ -8,9 +8,9 @@ from hvbench.records.record import ModelFacts
 from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
-from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import is_trained, trained_blocks
+from hvbench.training.local_sgd import count_exchanged_bytes
 from hvbench.training.products import blocks_with_gradients, linear_layers
 from hvbench.training.weights import block_layers, parameter_shapes
 
@@ -58,7 +58,10 @@ def model_facts(point: Point) -> ModelFacts:
         parameters_in_flops=parameters_in_flops,
         model_flops_per_token=6 * parameters_in_flops - left_out + attention,
         tokens_per_step=point.tokens_per_step,
-        allreduce_bytes_per_step=trained * WIRE_FORMATS[point.compression].value_bytes if communicates else 0,
+        # Of rounds of local updates the share of a step: an exchange ends each.
+        allreduce_bytes_per_step=count_exchanged_bytes(point, trained=trained) // point.sync_every
+        if communicates
+        else 0,
     )
 
 

@@ -31,8 +31,9 @@ class WireLosses:
 
 
 def is_watched(point: Point) -> bool:
-    """Whether a point's gradients are sent in another format than they have."""
-    return WIRE_FORMATS[point.compression].is_compressed and (point.world_size or 1) > 1
+    """Whether a point's gradients are sent in another format than they have, at every step."""
+    is_sent = (point.world_size or 1) > 1 and not point.has_local_updates
+    return WIRE_FORMATS[point.compression].is_compressed and is_sent
 
 
 def least_kept(wire: WireFormat) -> float:

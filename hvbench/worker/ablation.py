@@ -87,7 +87,7 @@ class Ablations:
             "backward_seconds": lambda: trainer.backward(*batch, loss_scale=loss_scale.scale),
             "local_step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=False),
             "step_seconds": lambda: self._step(batch, loss_scale, with_allreduce=True),
-            "allreduce_seconds": trainer.allreduce_alone,
+            "allreduce_seconds": trainer.average_parameters if self._has_rounds else trainer.allreduce_alone,
             # What the measurement itself costs: a clock around nothing, and the barrier before every clock.
             "clock_seconds": lambda: None,
             "barrier_seconds": self.runtime.barrier,
@@ -97,10 +97,17 @@ class Ablations:
         return kinds
 
     def _step(self, batch: Batch, loss_scale: LossScale, *, with_allreduce: bool) -> StepResult:
-        trainer, scale = self.loop.trainer, loss_scale.scale
-        result = trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=with_allreduce)
+        """A step that ends in an exchange, or, without `with_allreduce`, the same step without it."""
+        trainer, scale, of_gradients = self.loop.trainer, loss_scale.scale, with_allreduce and not self._has_rounds
+        result = trainer.train_step(*batch, learning_rate=0.0, loss_scale=scale, with_allreduce=of_gradients)
+        if with_allreduce and self._has_rounds:
+            trainer.average_parameters()
         trainer.rewind(len(batch[0]))
         return result
+
+    @property
+    def _has_rounds(self) -> bool:
+        return self.loop.point.has_local_updates
 
 
 def rotate(names: list[str], number: int) -> Iterator[str]:

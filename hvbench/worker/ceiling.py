@@ -168,7 +168,8 @@ class Ceilings:
         if point.is_served:
             return None, 0  # its ranks know no all-reduce
         value_bytes = WIRE_FORMATS[compression].value_bytes
-        elements = min(model_facts(point).allreduce_bytes_per_step, ALLREDUCE_MAX_BYTES) // value_bytes
+        exchanged_bytes = model_facts(point).allreduce_bytes_per_step * point.sync_every
+        elements = min(exchanged_bytes, ALLREDUCE_MAX_BYTES) // value_bytes
 
         def measure() -> float:
             run = self.twin.prepare_allreduce(elements, compression=compression, runtime=self.runtime)

@@ -23,6 +23,7 @@ from hvbench.training.checkpoints import (
     read_own_state,
     save_checkpoint,
 )
+from hvbench.training.local_sgd import COMMON
 from hvbench.training.pieces import cut
 from hvbench.training.ring import Ring
 from hvbench.training.shards import DIGEST_DIGITS, MANIFEST, remove_folder, write_manifest, write_own, write_pieces
@@ -49,6 +50,7 @@ class Saver:
         if self.writers == 1:
             self.runtime.barrier()  # no other rank's update comes between the parts of the state
         state, own = trainer.state(), trainer.own_state()
+        state = {name: value for name, value in state.items() if not name.startswith(COMMON)}  # they are the parameters
         size = sum(value.nbytes for value in state.values())
         if self._is_shared is None:
             self._begin()

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.frameworks.contract import Arrays, Input, Runtime, StepResult, Trainer
+from hvbench.frameworks.update import on_common_parameters, train_update
 from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
+from hvbench.spec.rounds import Exchange, exchange_of
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.batches import Batches
@@ -32,6 +34,7 @@ from hvbench.training.stopping import EarlyStopping, Plateau
 from hvbench.worker.checkpoints import Saver
 from hvbench.worker.energy import EnergyMeter
 from hvbench.worker.evaluation import describe_evaluation, evaluate
+from hvbench.worker.rehearsal import rehearse
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
@@ -57,6 +60,7 @@ class SampleLists:
     learning_rate: list[float] = field(default_factory=list)
     loss_scale: list[float] = field(default_factory=list)
     skipped_steps: list[int] = field(default_factory=list)
+    averaging_steps: list[int] = field(default_factory=list)
     step_tokens: list[int] = field(default_factory=list)
     exchange_wait_seconds: list[float] = field(default_factory=list)
     staleness: list[int] = field(default_factory=list)
@@ -104,7 +108,7 @@ class Loop:
         self.batches = batches
         self.reader: Input | None = None  # hands the steps their batches; None: `batches` itself
         self.runtime = runtime
-        self.saver = Saver(folder, runtime, is_common=point.has_common_updates) if folder else None
+        self.saver = Saver(folder, runtime, is_common=point.has_common_state) if folder else None
         self.meter = meter or EnergyMeter()
         self.samples = SampleLists()
         self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
@@ -185,29 +189,13 @@ class Loop:
         """Line up the ranks; evaluate the untrained model if evaluations were asked for."""
         if self.settings.evaluate_every:
             self._evaluate()
-        self._rehearse()
+        rehearse(self.trainer, self.point, self.batches, steps=self.steps, loss_scale=self.loss_scale.scale)
         self.runtime.barrier()
         self._started = time.perf_counter()
         self.paused_seconds = 0.0
         self._step_ended = 0.0
         if not self.settings.warmup_steps:
             self.meter.begin()
-
-    def _rehearse(self) -> None:
-        """Take a step of each shape that batches may have, and take it back.
-
-        A framework that builds a graph for every shape has then built all of them: else it would do so within timed steps, whenever
-        a shape first occurs. Not with a parameter server, whose state this rank does not have.
-        """
-        shapes = [] if self.point.is_served else list(self.batches.rehearsals())
-        if len(shapes) < 2:
-            return
-        before = {name: value.copy() for name, value in self.trainer.state().items()}
-        own = self.trainer.own_state()
-        for batch in shapes:
-            self.trainer.train_step(*batch, learning_rate=0.0, loss_scale=self.loss_scale.scale)
-        self.trainer.load_state(before)
-        self.trainer.load_own_state(own)
 
     @property
     def training_seconds(self) -> float:
@@ -217,9 +205,10 @@ class Loop:
     def advance(self) -> None:
         """One step, timed; the gradient noise before it and an evaluation after it are outside the clock.
 
-        A rank that has diverged alone trains no more: it only counts steps until it meets the others. Raises Diverged.
+        A rank that has diverged alone trains no more: it only counts steps until it meets the others. Where the others need it for an
+        average of parameters, it trains on. Raises Diverged.
         """
-        if self.divergence:
+        if self.divergence and not self.point.has_local_updates:
             self.step += 1
         else:
             self._train()
@@ -254,7 +243,8 @@ class Loop:
         if self.settings.evaluate_every and self.batches.test_samples:
             last, batches = self._load_best()
             begun = time.perf_counter()
-            own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
+            with on_common_parameters(self.trainer, self.point, self.first_step + self.step):
+                own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
             times = {"seconds": time.perf_counter() - begun, "training_seconds": training_seconds}
             step = self._best[1] if self._best else self.step
             self.samples.test = describe_evaluation(own, step=step) | times
@@ -290,7 +280,8 @@ class Loop:
         begun = self.training_seconds
         if self._delay_seconds:
             time.sleep(self._delay_seconds)  # not a busy wait: another host's rank would leave this one's cores alone
-        result = self.trainer.train_step(*batch, learning_rate=rate, loss_scale=scale)
+        how = {"learning_rate": rate, "loss_scale": scale, "times_exchange": self.runtime.device == "cpu"}
+        result = train_update(self.trainer, self.point, index, batch, **how)
         self.runtime.synchronize()
         ended = self.training_seconds
 
@@ -299,6 +290,8 @@ class Loop:
         self.samples.data_seconds.append(begun - asked)
         self.samples.step_seconds.append(step_seconds)
         self.samples.step_tokens.append(self.batches.tokens_of_step(index))
+        if exchange_of(self.point, index) is Exchange.PARAMETERS:
+            self.samples.averaging_steps.append(self.step)
         self.samples.add(result, learning_rate=rate, loss_scale=scale)
         if result.skipped:
             self._find_overflow(batch, loss_scale=scale)
@@ -354,7 +347,7 @@ class Loop:
         divergence = Diverged(message, rank=self.runtime.rank)
         if self.point.has_common_updates:
             raise divergence
-        self.divergence = divergence
+        self.divergence = self.divergence or divergence
 
     def _find_overflow(self, batch: Batch, *, loss_scale: float) -> None:
         """Note whether this rank's own gradients overflowed, or only their sum on the wire; no parameter has moved."""
@@ -388,7 +381,8 @@ class Loop:
         with self.paused():
             begun = time.perf_counter()
             batches = self.batches.validation_batches(self.settings.evaluate_samples)
-            own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
+            with on_common_parameters(self.trainer, self.point, self.first_step + self.step):
+                own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
             # The wait for the slowest rank belongs to no step.
             losses = self.runtime.gather(math.nan if own.loss is None else own.loss)
             counts = [

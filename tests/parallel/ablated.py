@@ -5,15 +5,18 @@ It only records; `test_ablation.py` judges.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.frameworks.update import on_common_parameters
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -21,32 +24,47 @@ from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.weights import initial_weights
 from hvbench.worker.ablation import Ablations
+from hvbench.worker.checkpoints import resume_trainer
 from hvbench.worker.loop import Loop
 
 ROUNDS = 2
 STEPS = 6  # the first of them a warm-up
+HALF = STEPS // 2
 
 # What a step changes differs: moments, the masks' place and, with lars, even the parameters at a learning rate of 0; with
 # fp16 the two moments of adamw, and the loss scale, which begins so high that gradients overflow, on the wire or before it.
 TRAININGS = {
     "fp32": {"dropout": 0.1, "optimizer": "lars"},
     "fp16": {"precision": "fp16", "compression": "fp16"},
+    "rounds": {  # of three updates, in the middle of which are evaluations and the first ablations
+        "sync_every": 3,
+        "sync_moments": "keep",
+        "outer_optimizer": "nesterov",
+        "compression": "bf16",
+        "dropout": 0.1,
+    },
 }
+AVERAGED = {"sync_every": 2, "compression": "fp16"}  # of which the bytes on the wire are counted
 PREDIVIDES = (1.0, 1e4)  # with fp16 on the wire: nothing to speak of is lost, and most of the gradients
 FIRST_LOSS_SCALE = 2.0**24
 # Samples of each step that ablations must leave as they are.
-SAME = ("loss", "gradient_norm", "learning_rate", "loss_scale", "step_tokens", "skipped_steps")
+SAME = ("loss", "gradient_norm", "learning_rate", "loss_scale", "step_tokens", "skipped_steps", "averaging_steps")
 
 
 def train(
-    point: Point, *, rounds: int, runtime: Runtime, build: Callable[[Point], Trainer]
+    point: Point, *, rounds: int, runtime: Runtime, build: Callable[[Point], Trainer], folder: Path
 ) -> tuple[Loop, Ablations, Arrays]:
-    """A point's training, interrupted by `rounds` of ablations: its samples, theirs, and the state at its end."""
+    """A point's training, interrupted by `rounds` of ablations: its samples, theirs, and the state at its end. It leaves checkpoints in `folder`."""
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=runtime.rank)
     settings = MeasureSettings(
-        warmup_steps=1, steps=STEPS - 1, ablation_rounds=rounds, evaluate_every=2, evaluate_samples=4
+        warmup_steps=1,
+        steps=STEPS - 1,
+        ablation_rounds=rounds,
+        evaluate_every=2,
+        evaluate_samples=4,
+        checkpoint_every=HALF,
     )
-    loop = Loop(point, settings, trainer=build(point), batches=batches, runtime=runtime)
+    loop = Loop(point, settings, trainer=build(point), batches=batches, runtime=runtime, folder=folder)
     if loop.loss_scale.enabled:
         loop.loss_scale.scale = FIRST_LOSS_SCALE
     ablations = Ablations(loop)
@@ -55,6 +73,44 @@ def train(
         loop.advance()
         ablations.interrupt(enter=lambda phase: None)
     return loop, ablations, loop.trainer.state()
+
+
+def resume(
+    point: Point, path: Path, *, runtime: Runtime, build: Callable[[Point], Trainer]
+) -> tuple[Loop, dict[str, Arrays]]:
+    """The second half of a training without evaluations, from its checkpoint; and parameters in the middle of a round."""
+    text = corpus.prepare(point.data, vocab_size=point.vocab_size)
+    batches, trainer = Batches(point, text, rank=runtime.rank), build(point)
+    header, lost = resume_trainer(trainer, str(path), point, rank=runtime.rank, tokens_digest=text.tokens_digest)
+    assert lost is None
+    settings = MeasureSettings(warmup_steps=1, steps=STEPS - HALF - 1)
+    loop = Loop(point, settings, trainer=trainer, batches=batches, runtime=runtime)
+    loop.resume(header)
+    loop.start()
+    loop.advance()
+    found = {"apart": trainer.parameters()}
+    with on_common_parameters(trainer, point, loop.first_step + loop.step):
+        found["common"] = trainer.parameters()
+    found["again"] = trainer.parameters()
+    while not loop.is_done:
+        loop.advance()
+    return loop, found
+
+
+def count_bytes(framework: str, exchange: Callable[[], None]) -> int:
+    """What `exchange` hands to Horovod's all-reduce; TensorFlow's graph is built by it."""
+    hvd = load_framework(framework, "allreduce").hvd
+    name = "allreduce_async_" if framework == "pytorch" else "allreduce"
+    sound, sizes = getattr(hvd, name), []
+
+    def counted(tensor: Any, **choices: Any) -> Any:
+        sizes.append(math.prod(tensor.shape) * (tensor.element_size() if framework == "pytorch" else tensor.dtype.size))
+        return sound(tensor, **choices)
+
+    setattr(hvd, name, counted)
+    exchange()
+    setattr(hvd, name, sound)
+    return sum(sizes)
 
 
 def main(framework: str, folder: Path) -> None:
@@ -84,7 +140,8 @@ def main(framework: str, folder: Path) -> None:
 
     for name, fields in TRAININGS.items():
         for kind, rounds in (("plain", 0), ("interrupted", ROUNDS)):
-            loop, ablations, state = train(point.model_copy(update=fields), rounds=rounds, runtime=runtime, build=build)
+            own, left = point.model_copy(update=fields), folder / f"{name}-{kind}"
+            loop, ablations, state = train(own, rounds=rounds, runtime=runtime, build=build, folder=left)
             lists = {key: getattr(loop.samples, key) for key in SAME}
             note(f"{name}/{kind}", {**state, **{key: np.array(values, dtype="f8") for key, values in lists.items()}})
             arrays[f"{name}/{kind}/evaluated"] = np.array(
@@ -92,6 +149,15 @@ def main(framework: str, folder: Path) -> None:
             )
             arrays[f"{name}/{kind}/paused_seconds"] = np.array(loop.paused_seconds)
         note(f"{name}/rounds", {key: np.array(values) for key, values in ablations.samples.items()})
+
+    in_rounds = point.model_copy(update=TRAININGS["rounds"])
+    path = folder / "rounds-plain" / f"step-{HALF:07d}"
+    loop, found = resume(in_rounds, path, runtime=runtime, build=build)
+    note("resumed", {key: np.array(getattr(loop.samples, key), dtype="f8") for key in SAME})
+    for key, parameters in found.items():
+        note(f"round/{key}", parameters)
+    averaging = build(point.model_copy(update=AVERAGED))
+    arrays["exchanged_bytes"] = np.array(count_bytes(framework, averaging.average_parameters))
 
     note("local", trainer.gradients(*batch, loss_scale=1.0, with_allreduce=False))
     note("averaged", trainer.gradients(*batch, loss_scale=1.0))

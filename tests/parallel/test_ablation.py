@@ -15,8 +15,9 @@ from hvbench.records.record import Ablation, Record
 from hvbench.records.store import RunFolder
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
+from hvbench.training.local_sgd import count_exchanged_bytes
 from hvbench.training.wire import count_losses
-from tests.parallel.ablated import FIRST_LOSS_SCALE, PREDIVIDES, ROUNDS, STEPS, TRAININGS
+from tests.parallel.ablated import AVERAGED, FIRST_LOSS_SCALE, HALF, PREDIVIDES, ROUNDS, STEPS, TRAININGS
 from tests.parallel.ranks import run_ranks
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,37 @@ def test_training_goes_on_bit_for_bit_as_without_ablations(ranks: Ranks, name: s
         assert len(set(plain["loss"])) == STEPS, "no two steps are alike, or little has been compared"
     fp16 = part(ranks[0], "fp16/interrupted")
     assert len(fp16["skipped_steps"]) and fp16["loss_scale"][0] == FIRST_LOSS_SCALE > fp16["loss_scale"][-1]
+
+
+@pytest.mark.slow
+def test_rounds_of_local_updates_go_on_bit_for_bit_from_a_checkpoint_and_whatever_was_evaluated(ranks: Ranks) -> None:
+    """The second half without evaluations, each rank with its own moments: its losses and norms are those of the whole."""
+    for rank in ranks:
+        whole, resumed = part(rank, "rounds/plain"), part(rank, "resumed")
+        for name in ("loss", "gradient_norm"):
+            np.testing.assert_array_equal(resumed[name], whole[name][HALF:], err_msg=name)
+        assert whole["averaging_steps"].tolist() == [2, 5] and resumed["averaging_steps"].tolist() == [2]
+    one, other = (part(rank, "rounds/plain") for rank in ranks)
+    moments = [name for name in one if name.startswith("optimizer/first_moments/")]
+    assert all((one[name] != other[name]).any() for name in moments), "each rank keeps its own"
+    assert all((one[name] == other[name]).all() for name in one if name.startswith("parameters/"))
+
+
+@pytest.mark.slow
+def test_evaluations_in_the_middle_of_a_round_are_of_the_mean_of_the_ranks_parameters(ranks: Ranks) -> None:
+    apart, common, again = ([part(rank, f"round/{kind}") for rank in ranks] for kind in ("apart", "common", "again"))
+    for name in apart[0]:
+        assert (apart[0][name] != apart[1][name]).any(), name
+        assert (common[0][name] == common[1][name]).all(), name
+        np.testing.assert_allclose(common[0][name], (apart[0][name] + apart[1][name]) / 2, rtol=1e-6, atol=1e-8)
+        for before, after in zip(apart, again, strict=True):
+            assert (before[name] == after[name]).all(), name
+
+
+@pytest.mark.slow
+def test_an_average_sends_as_many_bytes_as_are_computed(ranks: Ranks) -> None:
+    point = Point(model="tiny", num_layers=1, world_size=2, **AVERAGED)
+    assert [int(rank["exchanged_bytes"]) for rank in ranks] == [count_exchanged_bytes(point)] * 2
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 It only records; `test_against_numpy.py`, `test_optimizers.py`, `test_dropout.py` and `test_broken_twin.py` judge. Files
 (npz): `float64` (logits, loss, gradients, losses beside the point, two updates), `float64_OBJECTIVE`
 (the same without updates), `float64_FAMILY…` (nor losses beside the point), `optimizers` (updates of each),
-`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `labelled` (padded samples, and each alone), `prefixes` (losses and gradients with them, at several lengths), `frozen` (FLOPs where only a part trains), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
+`switches` (of TF32), `attention` (losses and gradients at several lengths), `documents` (what documents of a row see of each other), `labelled` (padded samples, and each alone), `prefixes` (losses and gradients with them, at several lengths), `local` (rounds of local updates), `frozen` (FLOPs where only a part trains), `recompute` (losses, gradients and FLOPs with and without), `padding` (of the output projection, likewise), `chunks` (of the loss, likewise), `dropout` (masks, and what they do to losses and gradient norms), `overflow` (a step that overflows), `sums` (over many rows, in float32 and float64),
 `rounded_DTYPE_CASE` (traces with rounded products, all else in float64), `decayed_biases`, `undivided` and
 `unrounded_biases` (traces of broken twins).
 """
@@ -21,6 +21,7 @@ import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays, Runtime, Trainer
+from hvbench.frameworks.update import train_update
 from hvbench.parity.trace import record_trace
 from hvbench.spec.model import FAMILIES as MODEL_FAMILIES
 from hvbench.spec.model import MODEL_PRESETS
@@ -63,6 +64,21 @@ MASKS, MASKED_PASSES, MASKED_HEADS = 150, 60, 8
 LOOKED_AT = 4  # backward passes of a step
 # Every part of an update is visible: clipping, an epsilon of the size of the gradients, rates of 0.01 and 0.02.
 UPDATE_KNOBS = {"max_gradient_norm": 0.05, "epsilon": 1e-3, "learning_rate": 0.03, "lr_warmup_steps": 2}
+
+
+# One rank's rounds of two updates, each of which an outer step ends that begins the momentum of the inner ones anew.
+LOCAL_KNOBS: dict[str, Any] = {
+    "optimizer": "sgd",
+    "momentum": 0.8,
+    "weight_decay": 0.0,
+    "max_gradient_norm": 0.0,
+    "sync_every": 2,
+    "sync_moments": "reset",
+    "outer_optimizer": "nesterov",
+    "outer_learning_rate": 0.6,
+    "outer_momentum": 0.7,
+}
+LOCAL_RATE, LOCAL_UPDATES = 0.1, 6
 
 
 # Families and adaptations, by the name of their file, that are held against the formulas of their papers in float64.
@@ -492,6 +508,23 @@ def record_prefixes(twin: Twin) -> Arrays:
     return arrays
 
 
+def record_local_updates(twin: Twin) -> Arrays:
+    """Gradients and parameters of each of LOCAL_UPDATES updates in rounds of two; one continues from the state before it, within a round."""
+    point = small_point(twin.framework, **LOCAL_KNOBS)
+    trainer, batches, arrays = twin.trainer(point, lively_weights(point), precision=FP64), twin.batches(point), {}
+    for step in range(LOCAL_UPDATES):
+        if step == LOCAL_UPDATES - 1:
+            state = trainer.state()
+            trainer = twin.trainer(point, precision=FP64)
+            trainer.load_state(state)
+        batch = batches.train_batch(step)
+        gradients = trainer.gradients(*batch, loss_scale=1.0)
+        arrays |= {f"step{step}/gradient/{name}": value for name, value in gradients.items()}
+        train_update(trainer, point, step, batch, learning_rate=LOCAL_RATE, loss_scale=1.0)
+        arrays |= {f"step{step}/after/{name}": value for name, value in trainer.parameters().items()}
+    return arrays
+
+
 def record_frozen(twin: Twin) -> Arrays:
     """FLOPs of the products of a backward pass of each of ADAPTED."""
     flops = {}
@@ -663,6 +696,7 @@ def main(framework: str, folder: Path) -> None:
     np.savez(folder / "attention.npz", **record_attention(twin))
     np.savez(folder / "documents.npz", **record_documents(twin))
     np.savez(folder / "prefixes.npz", **record_prefixes(twin))
+    np.savez(folder / "local.npz", **record_local_updates(twin))
     np.savez(folder / "frozen.npz", **record_frozen(twin))
     np.savez(folder / "labelled.npz", **record_labelled(twin))
     np.savez(folder / "recompute.npz", **record_recompute(twin))

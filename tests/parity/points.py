@@ -44,6 +44,17 @@ SHARDED: list[dict[str, Any]] = [
     {"shard": "optimizer", "optimizer": "lamb"},
     {"shard": "gradients", "precision": "fp16"},
 ]
+# Local updates on two ranks, with rounds that end with the last of 20 updates: plain, of post-local SGD; and DiLoCo with rounds that grow.
+LOCAL_SGD: list[dict[str, Any]] = [
+    {"sync_every": 4, "sync_start": 4},
+    {
+        "sync_every": 4,
+        "sync_warmup_steps": 4,
+        "sync_moments": "keep",
+        "outer_optimizer": "nesterov",
+        "compression": "bf16",
+    },
+]
 # World size, micro-batch, accumulation: the same 64 samples a step.
 SPLITS = [(1, 64, 1), (1, 16, 4), (2, 32, 1), (2, 16, 2)]
 
@@ -278,6 +289,11 @@ def sharded_point(framework: str, knobs: dict[str, Any], **more: Any) -> Point:
     return make_point(framework, 2, **knobs)
 
 
+def local_point(framework: str, choices: dict[str, Any]) -> Point:
+    """The base point at world size 2 with updates of each rank's own."""
+    return make_point(framework, 2, num_layers=FEWER_LAYERS, **choices)
+
+
 def broken_point(knobs: dict[str, Any], configuration: tuple[int, str, str]) -> Point:
     """A configured point with `knobs` wrong."""
     world_size, precision, compression = configuration
@@ -321,6 +337,7 @@ def all_points() -> list[Point]:
         points += [labelled_point(framework, world_size, **knobs) for world_size, knobs in LABELLED]
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
         points += [sharded_point(framework, knobs) for knobs in SHARDED]
+        points += [local_point(framework, choices) for choices in LOCAL_SGD]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, configuration) for configuration, knobs in MISTAKES]

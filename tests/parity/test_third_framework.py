@@ -18,9 +18,13 @@ import numpy as np
 import pytest
 
 import hvbench
+from hvbench.parity.compare import compare_traces
+from hvbench.parity.run import read_trace
+from hvbench.parity.tolerances import tolerances_for
 from hvbench.training.optimizers import state_shapes
 from tests.parity.alone import OPTIMIZER_KNOBS, OPTIMIZER_RATES, optimizer_gradients, optimizer_weights, small_point
 from tests.parity.numpy_twin.optimizer import make_optimizer
+from tests.parity.points import LOCAL_SGD, local_point
 from tests.parity.test_optimizers import updates_of_the_paper
 from tests.unit.test_house_rules import public_interface
 
@@ -132,6 +136,24 @@ def test_it_has_the_gradients_of_the_first_twin(extended: Path) -> None:
         "lora", "prefix", "adapter_bert_masked_lm", "record_labelled", "record_documents"
     }  # fmt: skip
     assert max(error for _, error in errors) < 1e-12
+
+
+def test_two_of_its_ranks_make_the_local_updates_of_the_twins(extended: Path, traced, tmp_path: Path) -> None:
+    """In fp32, within the tolerances of the twins themselves: every rank's losses and norms, and the update that they have in common."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parity.local_ranks", str(tmp_path)],
+        cwd=extended,
+        env=os.environ | {"PYTHONPATH": f"{extended}{os.pathsep}{PACKAGE.parent}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    for number, choices in enumerate(LOCAL_SGD):
+        twin = traced[local_point("pytorch", choices)]
+        for rank, trace in twin.ranks.items():
+            third = read_trace(tmp_path / f"{number}-rank{rank}.npz")
+            found = compare_traces(third, trace, tolerances=tolerances_for(twin.point, is_native=False))
+            assert len(found) > 30 and [each for each in found if not each.is_within] == []
 
 
 def test_its_name_is_known_everywhere(extended: Path) -> None:

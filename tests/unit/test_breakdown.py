@@ -251,6 +251,7 @@ class Scribe:
 
     rank = 0
     world_size = 2
+    device = "cpu"
 
     def __init__(self, *, largest_scale: float = 2.0**20, seconds: float = 0.0) -> None:
         self.calls: list[str] = []
@@ -292,14 +293,21 @@ class Scribe:
 
     def state(self) -> dict[str, Any]:
         self.note("save")
-        return {"passes": self.passes}
+        return {"passes": np.array(self.passes)}
 
     def rewind(self, passes: int) -> None:
         self.passes -= passes
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.passes = state["passes"]
+        self.passes = int(state["passes"])
         self.note("restore")
+
+    def average_parameters(self) -> None:
+        self.note("average")
+
+    def mean_parameters(self) -> dict[str, Any]:
+        self.note("mean")
+        return {}
 
     def own_state(self) -> dict[str, Any]:
         return {}
@@ -329,12 +337,18 @@ class Scribe:
 
 
 def make_loop(
-    scribe: Scribe, *, precision: str = "fp32", passes: int = 1, strategy: str = "horovod", **settings: int
+    scribe: Scribe,
+    *,
+    precision: str = "fp32",
+    passes: int = 1,
+    strategy: str = "horovod",
+    sync_every: int = 1,
+    **settings: int,
 ) -> Loop:
     """A training of 1 step to warm up and `steps` timed ones by `scribe`, of so many backward passes each."""
     point = Point(
         framework="pytorch", model="tiny", data="synthetic", world_size=scribe.world_size, micro_batch_size=1,
-        precision=precision, gradient_accumulation_steps=passes, strategy=strategy,
+        precision=precision, gradient_accumulation_steps=passes, strategy=strategy, sync_every=sync_every,
     )  # fmt: skip
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)
     measure = MeasureSettings(**({"warmup_steps": 1} | settings))
@@ -353,6 +367,21 @@ def train(scribe: Scribe, **choices: Any) -> tuple[Loop, Ablations]:
 
 
 UNTIMED = ["step", "forward", "backward", "local", "step", "allreduce", "|"]  # the first round's; the clock is silent
+
+
+def test_a_round_of_local_updates_ends_in_an_average_that_is_timed_with_its_step() -> None:
+    scribe = Scribe()
+    loop, ablations = train(scribe, steps=5, sync_every=3, ablation_rounds=1, evaluate_every=4)
+    untimed = [*UNTIMED[1:4], "local", "average", "average", "|"]
+    timed = ["|", "forward", "|", "backward", "|", "local", "|", "local", "average", "|", "average", "|", "|", "|"]
+    assert scribe.calls == [
+        *("save", "average", "restore", "|"),  # before the clock runs, for a framework that builds a graph of it
+        *("local", "local", "local", "average", "local"),
+        *("save", "mean", "restore", "restore"),  # an evaluation in the middle of a round
+        *("local", "local", "average"),
+        *("ablation", "save", "local", "average", *untimed, *timed, "restore", "|"),
+    ]
+    assert loop.samples.averaging_steps == [2, 5]
 
 
 def test_rounds_stand_between_timed_steps_and_put_back_what_they_changed() -> None:

@@ -19,7 +19,7 @@ from hvbench.spec.suite import Suite, apply_overrides, list_suites, load_suite, 
 # one launch, or a sweep without ceilings, does anyhow.
 ALONE = {
     "framework", "model", "family", "num_layers", "num_heads", "hidden_size", "mlp_size", "vocab_size", "sequence_length", "objective", "world_size",
-    "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "fusion_threshold_bytes",
+    "micro_batch_size", "gradient_accumulation_steps", "precision", "device", "controller", "sync_every", "fusion_threshold_bytes",
     "cycle_time_seconds", "autotune", "gradient_predivide", "servers", "staleness_bound", "link_bits_per_second", "straggler_seconds", "optimizer", "learning_rate", "layer_lr_decay", "lr_scaling",
     "schedule", "shard", "weight_decay", "max_gradient_norm", "dropout", "data", "input", "seed", "initial_checkpoint", "recompute",
     "attention",
@@ -70,6 +70,12 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("prefix_length=4", "adaptation prefix", "adaptation=prefix"),
     ("trained_layers=2", "adaptation last_layers", "adaptation=last_layers"),
     ("pretraining_steps=50", "pretraining causal_lm or masked_lm", "pretraining=masked_lm objective=classification"),
+    ("sync_start=5", "sync_every above 1", "sync_every=4"),
+    ("sync_warmup_steps=5", "sync_every above 1", "sync_every=4"),
+    ("sync_moments=keep", "sync_every above 1", "sync_every=4"),
+    ("outer_optimizer=nesterov", "sync_every above 1", "sync_every=4"),
+    ("outer_learning_rate=0.5", "sync_every above 1", "sync_every=4 outer_optimizer=nesterov"),
+    ("outer_momentum=0.5", "sync_every above 1", "sync_every=4 outer_optimizer=nesterov"),
 ]  # fmt: skip
 WITHOUT = {
     "activation": "family=llama",
@@ -136,7 +142,7 @@ def test_every_knob_has_an_effect_alone_or_says_what_it_needs(model: type) -> No
         for need in knob.needs:
             field = model.model_fields[need.field]
             known = {Kind.CHOICE: choices_of(field), Kind.TEXT: ("stdlib", "mine.jsonl")}.get(
-                kind_of(field), (0, None, 1)
+                kind_of(field), (0, None, 1, 2)
             )
             assert {bool(need.holds(value)) for value in known} == {True, False}, "it can be met, and missed"
 

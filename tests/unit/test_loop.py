@@ -164,12 +164,14 @@ class MeetingScribe(Scribe):
         self.gather(0.0)
 
 
-def diverge(rank: int, step: int, *, ranks: int = 3, **settings: int) -> list[tuple[Diverged | None, int, int]]:
+def diverge(
+    rank: int, step: int, *, ranks: int = 3, kind: type[MeetingScribe] = MeetingScribe, **settings: int
+) -> list[tuple[Diverged | None, int, int]]:
     """(Diverged or None, steps counted, losses noted) of every rank, where one of them diverges at a step."""
     board, barrier = [0.0] * ranks, threading.Barrier(ranks, timeout=20.0)
 
     def train_rank(number: int) -> tuple[Diverged | None, int, int]:
-        scribe = MeetingScribe(number, board, barrier)
+        scribe = kind(number, board, barrier)
         loop = make_loop(scribe, **settings)
         loop.trainer = DivergingTrainer(scribe, step) if number == rank else scribe
         ablations, ended = Ablations(loop), None
@@ -213,6 +215,24 @@ def test_all_ranks_end_together_where_one_diverges_alone(
         assert str(ended).startswith(
             f"gradient norm nan at step {step}, " if number == rank else f"rank {rank} diverged"
         )
+
+
+class RoundScribe(MeetingScribe):
+    """One whose averages of parameters need all ranks, as a diverged rank's do."""
+
+    def average_parameters(self) -> None:
+        self.barrier()
+
+
+@pytest.mark.parametrize(
+    ("settings", "step", "ends_after"), [({"steps": 9}, 3, 10), ({"steps": 9999}, 5, FIRST_MEETING)]
+)
+def test_a_rank_that_diverges_within_a_round_trains_on_until_all_end_together(
+    settings: dict[str, int], step: int, ends_after: int
+) -> None:
+    found = diverge(1, step, kind=RoundScribe, sync_every=4, **settings)
+    assert [(ended.rank, steps, losses) for ended, steps, losses in found] == [(1, ends_after, ends_after)] * 3
+    assert str(found[1][0]).startswith(f"gradient norm nan at step {step}, ")
 
 
 @pytest.mark.parametrize("strategy", [name for name, each in STRATEGIES.items() if each.has_common_updates])

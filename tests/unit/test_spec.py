@@ -128,6 +128,8 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "strategy": "native", "reduction": "adasum", "controller": "mpi", "fusion_threshold_bytes": 0,
         "cycle_time_seconds": 2e-3, "autotune": True, "gradient_predivide": 2.0, "link_bits_per_second": 10**9,
         "straggler_seconds": 0.05, "shard": "gradients", "servers": 2, "staleness_bound": 3,
+        "sync_every": 4, "sync_start": 5, "sync_warmup_steps": 6, "sync_moments": "reset", "outer_optimizer": "nesterov",
+        "outer_learning_rate": 0.5, "outer_momentum": 0.8,
     }  # fmt: skip
     with_one_value: set[str] = set()
     assert set(changed) == set(Point.model_fields) - with_one_value

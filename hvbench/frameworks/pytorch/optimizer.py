@@ -78,6 +78,13 @@ class Optimizer(abc.ABC):
             state |= {f"{slot}/{name}": value.cpu().numpy().copy() for name, value in values.items()}
         return state
 
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        for values in self.slots.values():
+            torch._foreach_zero_(list(values.values()))
+        self.updates = 0
+        torch._foreach_zero_(list(self._counts.values()))
+
     def load_state(self, state: Arrays) -> None:
         """Continue from a `state`. Raises KeyError where an array is missing."""
         self.updates = int(state["updates"])

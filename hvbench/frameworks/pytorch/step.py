@@ -20,6 +20,7 @@ import torch
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
 from hvbench.frameworks.pytorch.allreduce import make_allreduce
+from hvbench.frameworks.pytorch.local_sgd import ParameterAverage
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.pytorch.ranks import NativeRanks
@@ -54,6 +55,7 @@ class Trainer:
         self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
+        self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
         self.ddp = _wrap(self.model) if isinstance(ranks, NativeRanks) else None
         self.kept: dict[str, torch.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
@@ -279,6 +281,14 @@ class Trainer:
     def rewind(self, passes: int) -> None:
         self.passes -= passes
 
+    def average_parameters(self) -> None:
+        with torch.no_grad():
+            self.average.apply()
+
+    def mean_parameters(self) -> Arrays:
+        with torch.no_grad():
+            return self._to_numpy(self.average.mean())
+
     def parameters(self) -> Arrays:
         return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
 
@@ -291,6 +301,7 @@ class Trainer:
             optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
         state = {f"parameters/{name}": value for name, value in parameters.items()}
         state |= {f"optimizer/{name}": value for name, value in optimizer.items()}
+        state |= self.average.state() if self.average else {}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -306,12 +317,15 @@ class Trainer:
             self.server.load(self.parameters(), optimizer)
         else:
             self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
+        if self.average:
+            self.average.load_state(state)
 
     def own_state(self) -> Arrays:
-        return {}
+        return self.average.own_state() if self.average else {}
 
     def load_own_state(self, state: Arrays) -> None:
-        return None
+        if self.average:
+            self.average.load_own_state(state)
 
     def close(self) -> None:
         if self.server:

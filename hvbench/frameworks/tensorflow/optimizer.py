@@ -59,6 +59,13 @@ class Optimizer(abc.ABC):
             state |= {f"{slot}/{name}": value.numpy() for name, value in values.items()}
         return state
 
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        for values in self.slots.values():
+            for value in values.values():
+                value.assign(tf.zeros_like(value))
+        self.updates.assign(0)
+
     def load_state(self, state: Arrays) -> None:
         """Continue from a `state`. Raises KeyError where an array is missing."""
         self.updates.assign(state["updates"])

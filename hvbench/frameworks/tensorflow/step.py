@@ -21,6 +21,7 @@ from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.frameworks.tensorflow.allreduce import make_allreduce
 from hvbench.frameworks.tensorflow.execution import compiled
+from hvbench.frameworks.tensorflow.local_sgd import ParameterAverage
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
@@ -73,6 +74,8 @@ class Trainer:
         self.allreduce = self.shards or make_allreduce(
             ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
         )
+        with tf.device(self.device):
+            self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
         self.times_exchange = (
             runtime.device == "cpu" and ranks.world_size > 1
@@ -300,6 +303,12 @@ class Trainer:
     def rewind(self, passes: int) -> None:
         self.passes -= passes
 
+    def average_parameters(self) -> None:
+        self._run(self.average.apply)
+
+    def mean_parameters(self) -> Arrays:
+        return self._to_numpy(self._run(self.average.mean))
+
     def parameters(self) -> Arrays:
         return {name: value.numpy() for name, value in self.model.parameters.items()}
 
@@ -312,6 +321,7 @@ class Trainer:
             optimizer = self.shards.join(self.optimizer.state()) if self.shards else self.optimizer.state()
         state = {f"parameters/{name}": value for name, value in parameters.items()}
         state |= {f"optimizer/{name}": value for name, value in optimizer.items()}
+        state |= self.average.state() if self.average else {}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -326,12 +336,15 @@ class Trainer:
             self.server.load(self.parameters(), optimizer)
         else:
             self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
+        if self.average:
+            self.average.load_state(state)
 
     def own_state(self) -> Arrays:
-        return {}
+        return self.average.own_state() if self.average else {}
 
     def load_own_state(self, state: Arrays) -> None:
-        return None
+        if self.average:
+            self.average.load_own_state(state)
 
     def close(self) -> None:
         if self.server:

@@ -64,5 +64,5 @@ class NativeAllReduce(GradientAllReduce):
 def make_allreduce(
     ranks: Ranks, *, compression: str, reduction: str = "average", predivide: float = 1.0
 ) -> GradientAllReduce:
-    """The all-reduce among `ranks`: the one of a rank alone."""
-    return GradientAllReduce(compression=compression, world_size=ranks.world_size)
+    """The all-reduce among `ranks`: the one of a rank alone, which compresses nothing."""
+    return GradientAllReduce(compression="none", world_size=ranks.world_size)

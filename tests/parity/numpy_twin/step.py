@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from hvbench.frameworks.numpy.allreduce import make_allreduce
+from hvbench.frameworks.numpy.local_sgd import ParameterAverage
 from hvbench.frameworks.numpy.model import Model
 from hvbench.frameworks.numpy.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.numpy.runtime import Runtime
@@ -29,6 +30,7 @@ class Trainer:
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.trained, point=point)
         self.allreduce = make_allreduce(runtime.ranks, compression=point.compression)
+        self.average = ParameterAverage(point, self.optimizer, runtime.ranks) if point.has_local_updates else None
         self.kept: Arrays = {}
 
     def train_step(
@@ -108,12 +110,19 @@ class Trainer:
     def rewind(self, passes: int) -> None:
         self.passes -= passes
 
+    def average_parameters(self) -> None:
+        self.average.apply()
+
+    def mean_parameters(self) -> Arrays:
+        return self.average.mean()
+
     def parameters(self) -> Arrays:
         return {name: value.copy() for name, value in self.model.parameters.items()}
 
     def state(self) -> Arrays:
         parameters = {f"parameters/{name}": value for name, value in self.parameters().items()}
         state = parameters | {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
+        state |= self.average.state() if self.average else {}
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Arrays) -> None:
@@ -122,12 +131,15 @@ class Trainer:
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
+        if self.average:
+            self.average.load_state(state)
 
     def own_state(self) -> Arrays:
-        return {}
+        return self.average.own_state() if self.average else {}
 
     def load_own_state(self, state: Arrays) -> None:
-        return None
+        if self.average:
+            self.average.load_own_state(state)
 
     def close(self) -> None:
         """No server has to know."""

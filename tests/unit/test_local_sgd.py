@@ -1,0 +1,151 @@
+"""Rounds of local updates: which update ends in which exchange, what that sends, and what cannot be combined with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hvbench.errors import UsageError
+from hvbench.plan.skip import reason_not_to_measure, reason_to_skip
+from hvbench.spec.point import Point
+from hvbench.spec.rounds import Exchange, exchange_of, is_common
+from hvbench.spec.settings import MeasureSettings
+from hvbench.training.checkpoints import CheckpointHeader, require_fitting
+from hvbench.training.flops import model_facts
+from hvbench.training.local_sgd import count_exchanged_bytes
+from hvbench.training.weights import parameter_shapes
+
+TINY = {"model": "tiny", "world_size": 2}
+
+
+def rounds(steps: int, **knobs: Any) -> str:
+    """A letter for each update: g where gradients are averaged, . where nothing is exchanged, p where parameters are averaged."""
+    letters = {Exchange.GRADIENTS: "g", Exchange.NOTHING: ".", Exchange.PARAMETERS: "p"}
+    return "".join(letters[exchange_of(Point(**TINY, **knobs), step)] for step in range(steps))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "expected"),
+    [
+        ({}, "gggggggg"),
+        ({"sync_every": 1, "sync_start": 3}, "gggggggg"),
+        ({"sync_every": 3}, "..p..p..p"),
+        ({"sync_every": 3, "sync_start": 4}, "gggg..p..p."),
+        # K = 4, W = 6: rounds that begin at 0, 1, 2, 4 and 7 have 1, 1 + 3 // 6, 1 + 6 // 6, 1 + 12 // 6 and 4 updates.
+        ({"sync_every": 4, "sync_warmup_steps": 6}, "pp.p..p...p...p"),
+        ({"sync_every": 4, "sync_warmup_steps": 6, "sync_start": 2}, "ggpp.p..p...p...p"),
+        ({"sync_every": 4, "sync_warmup_steps": 1}, "p...p...p"),
+    ],
+)
+def test_which_update_ends_in_which_exchange(knobs: dict[str, Any], expected: str) -> None:
+    assert rounds(len(expected), **knobs) == expected
+
+
+def test_ranks_agree_before_the_first_update_and_behind_every_exchange() -> None:
+    point = Point(**TINY, sync_every=3, sync_start=2)
+    assert [is_common(point, steps) for steps in range(9)] == [True, True, True, False, False, True, False, False, True]
+    assert all(is_common(Point(**TINY), steps) for steps in range(9))
+
+
+def test_a_long_warm_up_grows_to_the_whole_round() -> None:
+    text = rounds(2_000, sync_every=8, sync_warmup_steps=1_000)
+    lengths = [len(each) + 1 for each in text.split("p")[:-1]]
+    assert lengths == sorted(lengths) and {lengths[0], lengths[-1]} == {1, 8} and set(lengths) == set(range(1, 9))
+    assert len(text) - 8 <= sum(lengths) <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "reason"),
+    [
+        ({"world_size": 1}, "one rank has nothing to all-reduce: sync_every changes nothing"),
+        ({"strategy": "native"}, "sync_every: a choice of Horovod's, and the strategy is native"),
+        ({"strategy": "parameter_server"}, "sync_every: a choice of Horovod's, and the strategy is parameter_server"),
+        ({"strategy": "local"}, "sync_every: a choice of Horovod's, and the strategy is local"),
+        ({"reduction": "adasum", "controller": "mpi"}, "sync_every 4 averages parameters, and reduction is adasum"),
+        (
+            {"shard": "optimizer"},
+            "sync_every 4: ranks that update by themselves need the whole optimizer, and shard is optimizer",
+        ),
+        ({"gradient_predivide": 2.0}, "sync_every 4 sends no gradients, which gradient_predivide 2 would divide"),
+        (
+            {"precision": "fp16"},
+            "sync_every 4: every rank would have a loss scale of its own, which precision fp16 needs in common",
+        ),
+    ],
+)
+def test_what_cannot_be_combined_is_one_line(knobs: dict[str, Any], reason: str) -> None:
+    assert reason_to_skip(Point(**{**TINY, "sync_every": 4, **knobs}), world_size=2) == reason
+
+
+@pytest.mark.parametrize("knobs", [{"compression": "fp16"}, {"compression": "bf16"}, {"precision": "bf16"}])
+def test_what_can_be_combined(knobs: dict[str, Any]) -> None:
+    assert reason_to_skip(Point(**TINY, sync_every=4, **knobs), world_size=2) is None
+
+
+APART = "end in the middle of a round of sync_every 4, where ranks have parameters of their own"
+
+
+@pytest.mark.parametrize(
+    ("settings", "knobs", "reason"),
+    [
+        ({"steps": 10}, {}, "steps 10 are no whole number of rounds of sync_every 4: their time would hold too many exchanges, or too few"),
+        ({"checkpoint_every": 6}, {}, f"checkpoint_every 6: 6 updates {APART}"),
+        ({"checkpoint_every": 4}, {"sync_start": 2}, f"checkpoint_every 4: 4 updates {APART}"),
+        ({"checkpoint_every": 2}, {"sync_start": 2}, f"checkpoint_every 2: 4 updates {APART}"),
+        ({"noise_every": 2}, {}, f"noise_every 2: 2 updates {APART}"),
+        ({"keep_best": True, "evaluate_every": 3}, {}, f"keep_best with evaluate_every 3: 3 updates {APART}"),
+        ({"checkpoint_every": 6}, {"initial_checkpoint": "x"}, "checkpoint_every 6 is no multiple of sync_every 4"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_one_line(settings: dict[str, Any], knobs: dict[str, Any], reason: str) -> None:
+    point = Point(**TINY, sync_every=4, **knobs)
+    assert reason_not_to_measure(point, MeasureSettings(**{"warmup_steps": 4, "steps": 8, **settings})) == reason
+
+
+@pytest.mark.parametrize(
+    "settings", [{"checkpoint_every": 4}, {"evaluate_every": 3}, {"keep_best": True, "evaluate_every": 4}, {"noise_every": 8}]
+)  # fmt: skip
+def test_what_falls_on_exchanges_can_be_measured(settings: dict[str, Any]) -> None:
+    point = Point(**TINY, sync_every=4)
+    assert reason_not_to_measure(point, MeasureSettings(**{"warmup_steps": 4, "steps": 8, **settings})) is None
+
+
+def test_a_checkpoint_of_the_middle_of_a_round_is_refused() -> None:
+    point = Point(**TINY, sync_every=4)
+    shapes = {f"parameters/{name}": shape for name, shape in parameter_shapes(point).items()}
+    about = {"global_batch_size": point.global_batch_size, "optimizer": "adamw", "loss_scale": 1.0, "clean_steps": 0}
+    for steps, is_fitting in ((6, False), (8, True)):
+        samples = steps * point.global_batch_size
+        header = CheckpointHeader(step=steps, samples=samples, tokens_digest="", seed=0, framework="pytorch", **about)
+        if is_fitting:
+            require_fitting(header, shapes, point, where="x")
+            continue
+        with pytest.raises(UsageError, match=r"^x: 6 updates end in the middle of a round of sync_every 4"):
+            require_fitting(header, shapes, point, where="x")
+
+
+@pytest.mark.parametrize(
+    ("knobs", "bytes_of_a_value"),
+    [
+        ({}, 4 + 2 * 4),  # AdamW's two moments, always in float32
+        ({"compression": "fp16"}, 2 + 2 * 4),
+        ({"compression": "bf16", "sync_moments": "keep"}, 2),
+        ({"sync_moments": "reset"}, 4),
+        ({"optimizer": "sgd"}, 4 + 4),
+        ({"optimizer": "sgd", "momentum": 0.0}, 4),
+        ({"outer_optimizer": "nesterov", "sync_moments": "keep"}, 4),
+    ],
+)
+def test_bytes_of_an_exchange_and_of_a_step(knobs: dict[str, Any], bytes_of_a_value: int) -> None:
+    point, parameters = Point(**TINY, sync_every=8, **knobs), 34_688
+    assert count_exchanged_bytes(point) == bytes_of_a_value * parameters
+    assert model_facts(point).allreduce_bytes_per_step == bytes_of_a_value * parameters // 8
+    every_step = point.model_copy(update={"sync_every": 1})
+    assert model_facts(every_step).allreduce_bytes_per_step == count_exchanged_bytes(every_step)
+
+
+def test_adafactors_moments_are_fewer_than_its_parameters() -> None:
+    point = Point(**TINY, optimizer="adafactor", sync_every=2)
+    moments = count_exchanged_bytes(point) - 4 * 34_688
+    assert 0 < moments < 34_688
