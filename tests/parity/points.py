@@ -42,7 +42,8 @@ ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # What two ranks share, and what else is set: each does what ranks do that hold everything. LAMB measures norms of whole tensors.
 SHARDED: list[dict[str, Any]] = [
     {"shard": "optimizer", "optimizer": "lamb"},
-    {"shard": "gradients", "precision": "fp16"},
+    {"shard": "gradients", "precision": "fp16", "compression": "bf16"},
+    {"shard": "parameters", "recompute": "block"},
 ]
 # Local updates on two ranks, with rounds that end with the last of 20 updates: plain, of post-local SGD; and DiLoCo with rounds that grow.
 LOCAL_SGD: list[dict[str, Any]] = [
@@ -282,7 +283,7 @@ def exchanged_point(framework: str, choices: dict[str, Any]) -> Point:
 
 
 def sharded_point(framework: str, knobs: dict[str, Any], **more: Any) -> Point:
-    """A point at world size 2 whose ranks share what `shard` says; with shard none its comparison, which is traced anyhow."""
+    """A point at world size 2 whose ranks share what `shard` says; with shard and recompute none its comparison, which is traced anyhow."""
     knobs = {"optimizer": "adamw", **knobs, **more}
     if knobs["optimizer"] in OPTIMIZERS:
         return optimizer_point(framework, knobs.pop("optimizer"), 2, **knobs)

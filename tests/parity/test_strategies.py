@@ -37,7 +37,7 @@ def test_a_strategy_does_the_work_of_horovod(traced, framework, choices):
 def test_ranks_that_share_their_state_do_the_work_of_those_that_hold_it(traced, knobs):
     shared, held = (
         [traced[sharded_point(framework, knobs, **more)] for framework in FRAMEWORKS]
-        for more in ({}, {"shard": "none"})
+        for more in ({}, {"shard": "none", "recompute": "none"})
     )
     assert_same_work(*shared)
     for one, other in zip(shared, held, strict=True):

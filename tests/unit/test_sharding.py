@@ -21,9 +21,13 @@ from hvbench.training.parts import join_parts, part_size, take_part
         ({"strategy": "native"}, "shard: a choice of Horovod's, and the strategy is native"),
         ({"strategy": "local"}, "shard: a choice of Horovod's, and the strategy is local"),
         ({"optimizer": "adafactor"}, "shard optimizer: adafactor keeps means of whole rows and columns, which no part has"),
-        ({"compression": "bf16"}, "shard optimizer sums by Horovod's reduce-scatter: compression none or fp16, not bf16"),
         ({"gradient_predivide": 2.0}, "shard optimizer averages each rank's part: gradient_predivide does not apply"),
         ({"reduction": "adasum", "controller": "mpi"}, "shard optimizer averages each rank's part: reduction adasum needs whole gradients"),
+        ({"shard": "parameters"}, "shard parameters forgets a block's parameters when it has been computed: it needs recompute block, not none"),
+        (
+            {"shard": "parameters", "recompute": "block", "compile": "default"},
+            "shard parameters gathers parameters within the passes, which no compiler takes: it needs compile none, not default",
+        ),
     ],
 )  # fmt: skip
 def test_what_cannot_be_shared_is_one_line(fields: dict[str, Any], reason: str) -> None:
@@ -33,11 +37,11 @@ def test_what_cannot_be_shared_is_one_line(fields: dict[str, Any], reason: str) 
 
 @pytest.mark.parametrize(
     "fields",
-    [{"optimizer": "lars"}, {"compression": "fp16"}, {"precision": "fp16"}, {"adaptation": "lora"}, {"gradient_accumulation_steps": 3}],
+    [{"optimizer": "lars"}, {"compression": "fp16"}, {"compression": "bf16"}, {"precision": "fp16"}, {"adaptation": "lora"}, {"gradient_accumulation_steps": 3}],
 )  # fmt: skip
 def test_what_can_be_shared_runs(fields: dict[str, Any]) -> None:
     for shard in SHARDS:
-        point = Point(**{"world_size": 3, "shard": shard, **fields})
+        point = Point(**{"world_size": 3, "shard": shard, "recompute": "block", **fields})
         assert reason_to_skip(point, world_size=3) is None
         assert point.is_sharded == (shard != "none")
 

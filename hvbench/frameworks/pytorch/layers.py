@@ -5,6 +5,7 @@ Which dtype each tensor has is said in `hvbench.spec.numerics`.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -42,6 +43,10 @@ class Layers:
             name: torch.tensor(value, dtype=self.parameter_dtype, device=device)
             for name, value in constants(point).items()
         }
+
+    def hold(self, prefix: str, x: torch.Tensor) -> AbstractContextManager[None]:
+        """Within it the parameters whose names begin so are whole, for what reads x: without shards they always are."""
+        return nullcontext() if isinstance(self.parameters, dict) else self.parameters.hold(prefix, x)
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """x [..., in] -> [..., out] in the compute dtype."""

@@ -81,7 +81,10 @@ class Model(AdaptedLayers):
             return (self._project(x)[:, 0] - flat.to(self.parameter_dtype)).square()
         chunk = self.loss_chunk or len(flat)
         parts = zip(x.flatten(end_dim=-2).split(chunk), flat.split(chunk), strict=True)
-        losses = [F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts]
+        with self.hold(self._head_name, x):
+            losses = [
+                F.cross_entropy(self._project(part), t, ignore_index=IGNORED, reduction="none") for part, t in parts
+            ]
         losses = torch.cat(losses).view(rows, -1)  # 0 where IGNORED
         return losses.sum(dim=1) / (targets != IGNORED).view(rows, -1).sum(dim=1)
 
@@ -119,8 +122,9 @@ class Model(AdaptedLayers):
             logits = self._project(x).flatten(end_dim=-2)
             losses = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="none")  # 0 where IGNORED
             return _sum(losses).to(losses.dtype) / (targets != IGNORED).sum()
-        bias = self.parameters.get("output.bias")
-        return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), bias, targets, self)
+        with self.hold(self._head_name, x):
+            bias = self.parameters.get("output.bias")
+            return _ChunkedCrossEntropy.apply(x.flatten(end_dim=-2), self._output_embedding(), bias, targets, self)
 
     def _features(
         self, inputs: torch.Tensor, starts: torch.Tensor | None, places: torch.Tensor | None, rate: float
@@ -169,9 +173,15 @@ class Model(AdaptedLayers):
 
     def _output_embedding(self) -> torch.Tensor:
         """The output projection [V, W] as it is multiplied: rounded, and with the rows of zeros."""
-        name = "token_embedding" if self.point.tied_embeddings else "output_embedding"
-        embedding = self.round(self.parameters[name])
+        embedding = self.round(self.parameters[self._head_name])
         return F.pad(embedding, (0, 0, 0, self.padding)) if self.padding else embedding
+
+    @property
+    def _head_name(self) -> str:
+        """What the name of the last projection's parameters begins with."""
+        if self.point.predicts_labels:
+            return "classifier."
+        return "token_embedding" if self.point.tied_embeddings else "output_embedding"
 
     def _block(
         self, x: torch.Tensor, layer: int, rate: float, documents: torch.Tensor | None, rotation: torch.Tensor | None
@@ -190,8 +200,9 @@ class Model(AdaptedLayers):
             return self._add(x, heads, f"{name}.norm1")
 
         def run(x: torch.Tensor) -> torch.Tensor:
-            x = recomputed(attend, is_random=rate > 0)(x) if self.point.recompute == "attention" else attend(x)
-            return self._add(x, mlp, f"{name}.norm2")
+            with self.hold(f"{name}.", x):
+                x = recomputed(attend, is_random=rate > 0)(x) if self.point.recompute == "attention" else attend(x)
+                return self._add(x, mlp, f"{name}.norm2")
 
         return recomputed(run, is_random=rate > 0)(x) if self.point.recompute == "block" else run(x)
 

@@ -1,14 +1,18 @@
-"""What the ranks share in PyTorch (ZeRO, arXiv:1910.02054): reduce-scatters of gradients, all-gathers of parameters, norms of parts.
+"""What the ranks share in PyTorch (ZeRO, arXiv:1910.02054): averages of parts of gradients, all-gathers of parameters, norms of parts.
 
 `Shards` takes the place of the all-reduce: `start(name, gradient)`, called as soon as a gradient is final, and `finish()`, which returns
 this rank's parts of the averages. `hvbench.spec.shard` says what is shared, `hvbench.training.parts` how arrays are cut.
+
+Averages are an all-to-all and a mean on each rank, and not Horovod's reduce-scatter, which sends as much: over Gloo that copies a rank's result
+to where it still sends from, and on three ranks averages were wrong (docs/communication.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import horovod.torch as hvd
@@ -16,7 +20,8 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.pytorch.allreduce import COMPRESSORS, _wait
+from hvbench.frameworks.pytorch.allreduce import _wait
+from hvbench.frameworks.pytorch.layers import Layers
 from hvbench.frameworks.pytorch.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
@@ -25,15 +30,16 @@ from hvbench.training.parts import part_size, take_part
 WINDOW_BYTES = (
     16 << 20
 )  # of parameters that are gathered at a time, or of gradients that are sent, unless one is larger
+WIRE_DTYPES = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # None: the gradients' own
 _ROW = 1024  # values of which a norm is taken in their own dtype
 
 
 class _Sent(NamedTuple):
-    """A gradient whose reduce-scatter has begun."""
+    """A gradient whose parts are being sent."""
 
     name: str
     handle: int
-    context: Any  # of the compressor
+    dtype: torch.dtype  # of the gradient
     size: int  # bytes
 
 
@@ -44,7 +50,7 @@ class Shards:
         self.mode = SHARDS[point.shard]
         self.rank = rank
         self.world_size = world_size
-        self.compressor = COMPRESSORS[point.compression]
+        self.wire_dtype = WIRE_DTYPES[point.compression]
         self.shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         self.sizes = {name: part_size(shape, world_size=world_size) for name, shape in self.shapes.items()}
         self.pending: deque[_Sent] = deque()
@@ -55,17 +61,24 @@ class Shards:
         ] = {}  # [n k]: the memory of the parameters, and of `parts`, which are views of it
         self.parts: dict[str, torch.Tensor] = {}
         for name, value in parameters.items():
-            self.wholes[name] = whole = self._padded(value.detach()).clone()
+            whole = self._padded(value.detach())
+            if self.mode.of_parameters:
+                self.parts[name] = torch.nn.Parameter(whole[self._own(name)].clone())
+                continue
+            self.wholes[name] = whole = whole.clone()
             value.data = self._unpadded(name, whole)
             self.parts[name] = whole[self._own(name)]
+        self.sends = True  # whether gradients of gathered parameters are reduced; else this rank's own are kept whole
+        self.kept: dict[str, torch.Tensor] = {}
 
     def start(self, name: str, gradient: torch.Tensor) -> None:
-        """Begin the reduce-scatter of one gradient; Horovod fuses small ones into one message."""
+        """Begin to send every rank its part of one gradient."""
         while self.pending and (name in self.sent or self._is_crowded(gradient) or hvd.poll(self.pending[0].handle)):
             self._collect()  # what has been reduced is freed while the others are sent
-        wire, context = self.compressor.compress(self._padded(gradient))
-        handle = hvd.reducescatter_async(wire, name=f"{name}.parts", op=hvd.Average)
-        self.pending.append(_Sent(name, handle, context, gradient.nbytes))
+        wire = self._padded(gradient).to(self.wire_dtype or gradient.dtype)
+        wire = wire.view(torch.float16) if wire.dtype == torch.bfloat16 else wire  # Horovod only copies the bits
+        handle = hvd.alltoall_async(wire, name=f"{name}.parts")
+        self.pending.append(_Sent(name, handle, gradient.dtype, gradient.nbytes))
         self.sent.add(name)
 
     def finish(self) -> dict[str, torch.Tensor]:
@@ -84,9 +97,29 @@ class Shards:
         """Every rank's parts [k] -> the whole tensors, on all ranks."""
         return {name: self._unpadded(name, whole) for name, whole in self._gather(parts)}
 
+    def take_kept(self) -> dict[str, torch.Tensor]:
+        """This rank's own gradients of gathered parameters, whole, which were not sent; they are kept no longer."""
+        kept, self.kept = self.kept, {}
+        return {name: kept[name] for name in self.shapes if name in kept}
+
+    def gather_parameters(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Whole parameters, whose gradients are reduced into this rank's parts."""
+        handles = {name: hvd.allgather_async(self.parts[name].detach(), name=f"{name}.whole") for name in names}
+        return {
+            name: _Gathered.apply(self.parts[name], self, name, self._unpadded(name, _wait(handle)))
+            for name, handle in handles.items()
+        }
+
+    def receive(self, name: str, gradient: torch.Tensor) -> None:
+        """Take the gradient of a gathered parameter, one of each time that it was used."""
+        if self.sends:
+            self.start(name, gradient)
+        else:
+            self.kept[name] = self.kept[name] + gradient if name in self.kept else gradient
+
     def spread(self) -> None:
-        """Give all ranks the parameters of which each has updated its part."""
-        for name, whole in self._gather(self.parts):
+        """Give all ranks the parameters of which each has updated its part, unless they are gathered when they are used."""
+        for name, whole in self._gather(self.parts if self.wholes else {}):
             self.wholes[name].copy_(whole)
 
     def join(self, state: Arrays) -> Arrays:
@@ -101,7 +134,10 @@ class Shards:
         }
 
     def load(self, state: Arrays) -> None:
-        """Parts of the parameters follow from the parameters, whose memory they share."""
+        """Take this rank's parts of the parameters from `state`, `parameters/NAME`."""
+        for name, part in self.parts.items():
+            own = take_part(state[f"parameters/{name}"], rank=self.rank, world_size=self.world_size)
+            part.detach().copy_(torch.from_numpy(own))
 
     def global_norm(self, parts: list[torch.Tensor]) -> torch.Tensor:
         """L2 norm of all of `parts` together, of all ranks, in float64."""
@@ -113,8 +149,10 @@ class Shards:
         return [norm.to(part.dtype) for norm, part in zip(norms, parts, strict=True)]
 
     def _collect(self) -> None:
-        name, handle, context, _ = self.pending.popleft()
-        part = self.compressor.decompress(_wait(handle), context)
+        name, handle, dtype, _ = self.pending.popleft()
+        parts, _ = _wait(handle)  # of all ranks, one behind the other
+        parts = parts.view(self.wire_dtype or dtype).view(self.world_size, -1)
+        part = parts.to(dtype).mean(dim=0)
         self.sent.remove(name)
         self.sums[name] = self.sums[name].add_(part) if name in self.sums else part
 
@@ -153,13 +191,65 @@ class Shards:
         return slice(self.rank * self.sizes[name], (self.rank + 1) * self.sizes[name])
 
 
-def make_shards(
-    point: Point, parameters: dict[str, torch.nn.Parameter], *, rank: int, world_size: int
-) -> Shards | None:
-    """What the ranks of `point` share of `parameters`; None where each holds all of them."""
+class GatheredParameters(Mapping[str, torch.Tensor]):
+    """A model's parameters by canonical name, of which each rank holds a part: whole while they are held, or for one use."""
+
+    def __init__(self, shards: Shards, others: dict[str, torch.Tensor], names: Iterable[str]) -> None:
+        self.shards = shards
+        self.others = others  # that do not train, and are whole
+        self.names = tuple(names)
+        self.held: dict[str, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name in self.held:
+            return self.held[name]
+        return self.others[name] if name in self.others else self.shards.gather_parameters([name])[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @contextlib.contextmanager
+    def hold(self, prefix: str, x: torch.Tensor) -> Iterator[None]:
+        """Within it the parameters whose names begin so are whole, for what reads x."""
+        names = [name for name in self.shards.shapes if name.startswith(prefix) and name not in self.held]
+        self.held |= self.shards.gather_parameters(names)
+        try:
+            yield
+        finally:
+            for name in names:
+                del self.held[name]
+
+
+class _Gathered(torch.autograd.Function):
+    """A gathered parameter as a function of this rank's part, whose gradient goes to all ranks' parts."""
+
+    @staticmethod
+    def forward(ctx: Any, part: torch.Tensor, shards: Shards, name: str, whole: torch.Tensor) -> torch.Tensor:
+        ctx.shards, ctx.name = shards, name
+        return whole.view_as(whole)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, ...]:
+        ctx.shards.receive(ctx.name, gradient)
+        return None, None, None, None
+
+
+def make_shards(point: Point, model: Layers, *, rank: int, world_size: int) -> Shards | None:
+    """What the ranks of `point` share of a model, whose parameters it takes from it if those are shared; None where each rank holds everything."""
     if not SHARDS[point.shard].of_optimizer:
         return None
-    return Shards(point, parameters, rank=rank, world_size=world_size)
+    shards = Shards(point, model.trained, rank=rank, world_size=world_size)
+    if shards.mode.of_parameters:
+        others = {name: value for name, value in model.parameters.items() if name not in model.trained}
+        model.parameters = GatheredParameters(shards, others, model.parameters)
+        model.trained = shards.parts
+    return shards
 
 
 def _squares(parts: list[torch.Tensor]) -> torch.Tensor:

@@ -30,6 +30,7 @@ from hvbench.frameworks.ranks import SingleRank
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
 from hvbench.training.dropout import Seed, dropout_seed
 from hvbench.training.layout import Layout
 
@@ -47,7 +48,7 @@ class Trainer:
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
-        self.shards = make_shards(point, self.model.trained, rank=runtime.rank, world_size=ranks.world_size)
+        self.shards = make_shards(point, self.model, rank=runtime.rank, world_size=ranks.world_size)
         if self.shards:
             self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
         else:
@@ -121,21 +122,32 @@ class Trainer:
             is_last = index == gradient_accumulation_steps - 1
             is_sent = with_allreduce and (is_last or self._shares_gradients)
             self.sends_gradients = is_sent and self.ddp is None
+            if self.shards:
+                self.shards.sends = is_sent
             seed = self._dropout_seed(first + index)
             loss = self._pass_loss(*batch, seed=seed, is_sent=is_sent) * weight
             loss = loss / gradient_accumulation_steps
             (loss * loss_scale).backward()  # adds to each parameter's .grad, then calls `_on_gradient`
             total += loss.detach()
         averages = self._wait_for_averages() if with_allreduce and self.ddp is None else {}
+        if self.shards and not with_allreduce:
+            averages = self.shards.take_kept()
         return total, {name: averages.get(name, p.grad) for name, p in self.model.trained.items()}
 
     def _wait_for_averages(self) -> dict[str, torch.Tensor]:
         """The averages of the gradients that the backward pass has sent; how long they took is kept, where ranks have any to wait for."""
         begun = time.perf_counter()
         averages = self.allreduce.finish()
-        if self.device == "cpu" and self.allreduce.world_size > 1:
+        is_shared = SHARDS[self.point.shard].of_parameters  # then ranks wait for each other throughout the passes
+        if self.device == "cpu" and self.allreduce.world_size > 1 and not is_shared:
             self.exchange_wait_seconds = time.perf_counter() - begun
         return averages
+
+    @property
+    def _whole_names(self) -> list[str]:
+        """Names of the parameters that this rank holds whole."""
+        is_shared = self.shards is not None and self.shards.mode.of_parameters
+        return [name for name in self.model.parameters if not (is_shared and name in self.model.trained)]
 
     @property
     def _shares_gradients(self) -> bool:
@@ -167,7 +179,9 @@ class Trainer:
 
     def _on_gradient(self, name: str, parameter: torch.nn.Parameter) -> None:
         """Called by autograd as soon as a parameter's gradient is complete: its all-reduce overlaps the passes left."""
-        if self.sends_gradients:
+        if (
+            self.sends_gradients and parameter.grad is not None
+        ):  # none is where ranks share the parameters: shards have received it
             self.allreduce.start(name, parameter.grad)
             if self._shares_gradients:
                 parameter.grad = None
@@ -290,7 +304,8 @@ class Trainer:
             return self._to_numpy(self.average.mean())
 
     def parameters(self) -> Arrays:
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
+        with torch.no_grad():
+            return {name: value.detach().cpu().numpy().copy() for name, value in self.model.parameters.items()}
 
     def state(self) -> Arrays:
         parameters = self.parameters()
@@ -306,8 +321,8 @@ class Trainer:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         with torch.no_grad():
-            for name, parameter in self.model.parameters.items():
-                parameter.copy_(torch.from_numpy(state[f"parameters/{name}"]))
+            for name in self._whole_names:
+                self.model.parameters[name].copy_(torch.from_numpy(state[f"parameters/{name}"]))
         if self.shards:
             self.shards.load(state)
         self.passes = int(state["passes"])

@@ -6,6 +6,7 @@ Which dtype each tensor has is said in `hvbench.spec.numerics`.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import tensorflow as tf
 
@@ -47,6 +48,10 @@ class Layers:
             self.constants = {
                 name: tf.constant(value, dtype=self.parameter_dtype) for name, value in constants(point).items()
             }
+
+    def hold(self, prefix: str, x: tf.Tensor) -> AbstractContextManager[None]:
+        """Within it the parameters whose names begin so are whole, for what reads x: without shards they always are."""
+        return nullcontext() if isinstance(self.parameters, dict) else self.parameters.hold(prefix, x)
 
     def linear(self, x: tf.Tensor, name: str) -> tf.Tensor:
         """x [B, T, in] -> [B, T, out] in the compute dtype."""

@@ -74,7 +74,8 @@ class Model(AdaptedLayers):
         """Of what `_features` yields against targets [B, T] or [B]; of numbers [B] the mean squared error."""
         if self.loss_chunk:
             chunked = _with_gradient(self._chunked_cross_entropy)
-            return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)), *self._output_bias())
+            with self.hold(self._head_name, x):
+                return chunked(_rows(x), self._output_embedding(), tf.reshape(targets, (-1,)), *self._output_bias())
         logits = self._project(x)
         if self.point.is_regression:
             return tf.reduce_mean(tf.square(logits[:, 0] - tf.cast(targets, logits.dtype)))
@@ -94,7 +95,8 @@ class Model(AdaptedLayers):
             return tf.square(predicted - tf.cast(flat, predicted.dtype))
         losses: list[tf.Tensor] = []
         for start, end in self._chunks(flat.shape[0]):
-            with tf.control_dependencies(losses[-1:]):  # one after the other, as memory should be used
+            # One after the other, as memory should be used.
+            with self.hold(self._head_name, x), tf.control_dependencies(losses[-1:]):
                 logits = self._project(_rows(x)[None, start:end] if self.loss_chunk else x)
                 logits = tf.reshape(logits, (end - start, -1))
                 chosen = tf.maximum(flat[start:end], 0)
@@ -153,6 +155,9 @@ class Model(AdaptedLayers):
 
     @property
     def _head_name(self) -> str:
+        """What the name of the last projection's parameters begins with."""
+        if self.point.predicts_labels:
+            return "classifier."
         return "token_embedding" if self.point.tied_embeddings else "output_embedding"
 
     def _output_bias(self) -> list[tf.Variable]:
@@ -228,8 +233,9 @@ class Model(AdaptedLayers):
             return self._add(x, heads, f"{name}.norm1")
 
         def run(x: tf.Tensor) -> tf.Tensor:
-            x = recomputed(attend, is_random=drop.rate > 0)(x) if self.point.recompute == "attention" else attend(x)
-            return self._add(x, mlp, f"{name}.norm2")
+            with self.hold(f"{name}.", x):
+                x = recomputed(attend, is_random=drop.rate > 0)(x) if self.point.recompute == "attention" else attend(x)
+                return self._add(x, mlp, f"{name}.norm2")
 
         return recomputed(run, is_random=drop.rate > 0)(x) if self.point.recompute == "block" else run(x)
 

@@ -1,26 +1,36 @@
-"""What the ranks share in TensorFlow (ZeRO, arXiv:1910.02054): reduce-scatters of gradients, all-gathers of parameters, norms of parts.
+"""What the ranks share in TensorFlow (ZeRO, arXiv:1910.02054): averages of parts of gradients, all-gathers of parameters, norms of parts.
 
 `Shards` takes the place of the all-reduce: `start(name, gradient)`, called as soon as a gradient is final, and `finish()`, which returns
 this rank's parts of the averages. `hvbench.spec.shard` says what is shared, `hvbench.training.parts` how arrays are cut.
+
+Averages are an all-to-all and a mean on each rank, and not Horovod's reduce-scatter, which sends as much: over Gloo that copies a rank's result
+to where it still sends from, and on three ranks averages were wrong (docs/communication.md).
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from weakref import WeakKeyDictionary
 
 import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.tensorflow.allreduce import COMPRESSORS, _wire_name
+from hvbench.frameworks.tensorflow.allreduce import _wire_name
+from hvbench.frameworks.tensorflow.execution import _with_gradient
+from hvbench.frameworks.tensorflow.layers import Layers
 from hvbench.frameworks.tensorflow.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.parts import part_size, take_part
 
 WINDOW_BYTES = 16 << 20  # of parameters that are gathered at a time, unless one is larger: what arrives is a copy
+WIRE_DTYPES = {"none": None, "fp16": tf.float16, "bf16": tf.bfloat16}  # None: the gradients' own
 _ROW = 1024  # values of which a norm is taken in their own dtype
 
 
@@ -31,19 +41,19 @@ class Shards:
         self.mode = SHARDS[point.shard]
         self.rank = rank
         self.world_size = world_size
-        self.compressor = COMPRESSORS[point.compression]
+        self.wire_dtype = WIRE_DTYPES[point.compression]
         self.shapes = {name: tuple(value.shape) for name, value in parameters.items()}
         self.sizes = {name: part_size(shape, world_size=world_size) for name, shape in self.shapes.items()}
         self.pending: dict[str, tf.Tensor] = {}
-        self.wholes = parameters
+        self.wholes = {} if self.mode.of_parameters else parameters
         self.parts = {name: tf.Variable(self._padded(value)[self._own(name)]) for name, value in parameters.items()}
-        self._sums = 0  # over the ranks, whose names have to differ
+        self.sends = True  # whether gradients of gathered parameters are reduced; else this rank's own are kept whole
+        self.kept: dict[str, tf.Tensor] = {}
+        self._names: WeakKeyDictionary[tf.Graph, Counter[str]] = WeakKeyDictionary()  # on the wire, in each graph
 
     def start(self, name: str, gradient: tf.Tensor) -> None:
-        """Begin the reduce-scatter of one gradient; Horovod fuses small ones into one message."""
-        wire, context = self.compressor.compress(self._padded(gradient))
-        part = hvd.reducescatter(wire, name=_wire_name(f"{name}.parts"), ignore_name_scope=True, op=hvd.Average)
-        self.pending[name] = tf.ensure_shape(self.compressor.decompress(part, context), [self.sizes[name]])
+        """Begin to send every rank its part of one gradient."""
+        self.pending[name] = self._scatter(name, gradient, f"{name}.parts")
 
     def finish(self) -> dict[str, tf.Tensor]:
         """Wait for all that were started; canonical name -> this rank's part [k] of the average."""
@@ -59,10 +69,26 @@ class Shards:
         """Every rank's parts [k] -> the whole tensors, on all ranks."""
         return {name: self._gather(name, part) for name, part in parts.items()}
 
+    def take_kept(self) -> dict[str, tf.Tensor]:
+        """This rank's own gradients of gathered parameters, whole, which were not sent; they are kept no longer."""
+        kept, self.kept = self.kept, {}
+        return {name: kept[name] for name in self.shapes if name in kept}
+
+    def gather_parameters(self, names: Iterable[str]) -> dict[str, tf.Tensor]:
+        """Whole parameters, whose gradients are reduced into this rank's parts."""
+        return {name: _with_gradient(partial(self._gathered, name))(self.parts[name]) for name in names}
+
+    def receive(self, name: str, gradient: tf.Tensor) -> tf.Tensor:
+        """Take the gradient of a gathered parameter, one of each time that it was used; this rank's part of it."""
+        if self.sends:
+            return self._scatter(name, gradient, self._unique(f"{name}.parts"))
+        self.kept[name] = self.kept[name] + gradient if name in self.kept else gradient
+        return self.take({name: gradient})[name]
+
     def spread(self) -> None:
-        """Give all ranks the parameters of which each has updated its part."""
+        """Give all ranks the parameters of which each has updated its part, unless they are gathered when they are used."""
         done: list[tf.Operation] = []
-        for window in _windows({name: 4 * self.world_size * size for name, size in self.sizes.items()}):
+        for window in _windows({name: 4 * self.world_size * self.sizes[name] for name in self.wholes}):
             with tf.control_dependencies(done):  # one window after the other
                 wholes = {name: self._gather(name, tf.identity(self.parts[name])) for name in window}
             done = [self.wholes[name].assign(whole, read_value=False) for name, whole in wholes.items()]
@@ -92,8 +118,36 @@ class Shards:
         norms = tf.unstack(tf.sqrt(self._sum_over_ranks(_squares(parts))))
         return [tf.cast(norm, part.dtype) for norm, part in zip(norms, parts, strict=True)]
 
+    def _gathered(self, name: str, part: tf.Tensor):
+        """A gathered parameter as a function of this rank's part, and its gradient, which goes to all ranks' parts."""
+
+        def backward(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor:
+            return self.receive(name, tf.convert_to_tensor(gradient))
+
+        return self._gather(name, part), backward
+
+    def _scatter(self, name: str, gradient: tf.Tensor, wire_name: str) -> tf.Tensor:
+        dtype = self.wire_dtype or gradient.dtype
+        wire = tf.cast(self._padded(gradient), dtype)
+        is_copied = dtype == tf.bfloat16  # Horovod only copies the bits
+        wire = tf.bitcast(wire, tf.float16) if is_copied else wire
+        parts = hvd.alltoall(
+            wire, name=_wire_name(wire_name), ignore_name_scope=True
+        )  # of all ranks, one behind the other
+        parts = tf.bitcast(parts, dtype) if is_copied else parts
+        parts = tf.reshape(parts, [self.world_size, self.sizes[name]])
+        return tf.reduce_mean(tf.cast(parts, gradient.dtype), 0)
+
+    def _unique(self, name: str) -> str:
+        """A name on the wire that no other operation of the same graph has: ranks trace the same graphs, but not always in the same order."""
+        if tf.executing_eagerly():
+            return name
+        names = self._names.setdefault(tf.compat.v1.get_default_graph(), Counter())
+        names[name] += 1
+        return f"{name}.{names[name]}"
+
     def _gather(self, name: str, part: tf.Tensor) -> tf.Tensor:
-        whole = hvd.allgather(part, name=_wire_name(f"{name}.whole"), ignore_name_scope=True)
+        whole = hvd.allgather(part, name=_wire_name(self._unique(f"{name}.whole")), ignore_name_scope=True)
         return tf.reshape(whole[: math.prod(self.shapes[name])], self.shapes[name])
 
     def _join(self, key: str, value: np.ndarray) -> np.ndarray:
@@ -101,8 +155,7 @@ class Shards:
         return self._gather(name, tf.constant(value)).numpy() if name in self.shapes else value
 
     def _sum_over_ranks(self, values: tf.Tensor) -> tf.Tensor:
-        self._sums += 1
-        name = f"norms.{self._sums}"
+        name = self._unique("norms")
         return tf.ensure_shape(
             hvd.allreduce(values, op=hvd.Sum, name=_wire_name(name), ignore_name_scope=True), values.shape
         )
@@ -117,11 +170,52 @@ class Shards:
         return slice(self.rank * self.sizes[name], (self.rank + 1) * self.sizes[name])
 
 
-def make_shards(point: Point, parameters: dict[str, tf.Variable], *, rank: int, world_size: int) -> Shards | None:
-    """What the ranks of `point` share of `parameters`; None where each holds all of them."""
+class GatheredParameters(Mapping[str, tf.Tensor]):
+    """A model's parameters by canonical name, of which each rank holds a part: whole while they are held, or for one use."""
+
+    def __init__(self, shards: Shards, others: dict[str, tf.Variable], names: Iterable[str]) -> None:
+        self.shards = shards
+        self.others = others  # that do not train, and are whole
+        self.names = tuple(names)
+        self.held: dict[str, tf.Tensor] = {}
+
+    def __getitem__(self, name: str) -> tf.Tensor:
+        if name in self.held:
+            return self.held[name]
+        return self.others[name] if name in self.others else self.shards.gather_parameters([name])[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @contextlib.contextmanager
+    def hold(self, prefix: str, x: tf.Tensor) -> Iterator[None]:
+        """Within it the parameters whose names begin so are whole, for what reads x."""
+        names = [name for name in self.shards.shapes if name.startswith(prefix) and name not in self.held]
+        with tf.control_dependencies([x]):  # else a graph would gather all of them as it begins
+            self.held |= self.shards.gather_parameters(names)
+        try:
+            yield
+        finally:
+            for name in names:
+                del self.held[name]
+
+
+def make_shards(point: Point, model: Layers, *, rank: int, world_size: int) -> Shards | None:
+    """What the ranks of `point` share of a model, whose parameters it takes from it if those are shared; None where each rank holds everything."""
     if not SHARDS[point.shard].of_optimizer:
         return None
-    return Shards(point, parameters, rank=rank, world_size=world_size)
+    shards = Shards(point, model.trained, rank=rank, world_size=world_size)
+    if shards.mode.of_parameters:
+        others = {name: value for name, value in model.parameters.items() if name not in model.trained}
+        model.parameters = GatheredParameters(shards, others, model.parameters)
+        model.trained = shards.parts
+    return shards
 
 
 def _squares(parts: list[tf.Tensor]) -> tf.Tensor:

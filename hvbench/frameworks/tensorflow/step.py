@@ -29,6 +29,7 @@ from hvbench.frameworks.tensorflow.shard import make_shards
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import WIRE_FORMATS, Precision
 from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
 from hvbench.training.dropout import dropout_seed
 from hvbench.training.layout import Layout
 
@@ -62,7 +63,7 @@ class Trainer:
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         ranks = runtime.ranks if STRATEGIES[point.strategy].exchanges else SingleRank()
         with tf.device(self.device):
-            self.shards = make_shards(point, self.model.trained, rank=runtime.rank, world_size=ranks.world_size)
+            self.shards = make_shards(point, self.model, rank=runtime.rank, world_size=ranks.world_size)
             if self.shards:
                 self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
             else:
@@ -77,9 +78,8 @@ class Trainer:
         with tf.device(self.device):
             self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
-        self.times_exchange = (
-            runtime.device == "cpu" and ranks.world_size > 1
-        )  # a GPU's operations run behind the graph's
+        # A GPU's operations run behind the graph's; where parameters are gathered, ranks wait for each other throughout the passes.
+        self.times_exchange = runtime.device == "cpu" and ranks.world_size > 1 and not SHARDS[point.shard].of_parameters
         self.kept: dict[str, tf.Tensor] = {}  # gradients of the last `backward`, for `allreduce_alone`
         self._graphs: dict[str, Callable[..., Any]] = {}
         choices = {"choice": point.compile, "device": runtime.device}
@@ -113,6 +113,12 @@ class Trainer:
         )
 
     @property
+    def _whole_names(self) -> list[str]:
+        """Names of the parameters that this rank holds whole."""
+        is_shared = self.shards is not None and self.shards.mode.of_parameters
+        return [name for name in self.model.parameters if not (is_shared and name in self.model.trained)]
+
+    @property
     def _shares_gradients(self) -> bool:
         """Whether this rank keeps sums of its parts alone, and reduces the gradients of each pass."""
         return self.shards is not None and self.shards.mode.of_gradients
@@ -126,7 +132,7 @@ class Trainer:
 
     def _accumulate(self, batch: _Pass, scale: tf.Tensor, *, with_allreduce: bool) -> tf.Tensor:
         """Graph: one backward pass, its gradients added to `sums`; its share of the step's mean loss."""
-        loss, gradients = self._compiled_backward(batch, scale)
+        loss, gradients = self._compiled_backward(batch, scale, sends=with_allreduce)
         if self._shares_gradients:
             gradients, _ = self._reduce(gradients, with_allreduce=with_allreduce)
         for name, gradient in gradients.items():
@@ -153,7 +159,7 @@ class Trainer:
 
         Of a rank with shards its parts of them.
         """
-        loss, gradients = self._compiled_backward(batch, scale)
+        loss, gradients = self._compiled_backward(batch, scale, sends=with_allreduce)
         waited = tf.zeros((), tf.float64)
         if self._shares_gradients:
             gradients, waited = self._reduce(gradients, with_allreduce=with_allreduce)
@@ -167,9 +173,17 @@ class Trainer:
                 value.assign(tf.zeros_like(value))
         return loss, gradients, waited
 
-    def _backward(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        """One pass's share of the mean loss, and its gradients (times `scale`) by canonical name."""
+    def _backward(
+        self, batch: _Pass, scale: tf.Tensor, *, sends: bool = True
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """One pass's share of the mean loss, and its gradients (times `scale`) by canonical name.
+
+        Of parameters that ranks share they are this rank's parts of the averages, or, unless it `sends` them, of its own.
+        """
         parameters = self.model.trained
+        if self.shards:
+            self.shards.sends = sends
+            self.shards.take_kept()  # of another graph
         with tf.GradientTape() as tape:
             loss = self._share_of_loss(batch)
             scaled = loss * scale
@@ -188,6 +202,8 @@ class Trainer:
         self, gradients: dict[str, tf.Tensor], *, with_allreduce: bool
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """This rank's parts of the gradients' averages, and the wait for them, or of its own."""
+        if self.shards.mode.of_parameters:
+            return gradients, tf.zeros((), tf.float64)
         if with_allreduce:
             return self._timed_allreduce(gradients)
         return self.shards.take(gradients), tf.zeros((), tf.float64)
@@ -325,8 +341,8 @@ class Trainer:
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        for name, parameter in self.model.parameters.items():
-            parameter.assign(state[f"parameters/{name}"])
+        for name in self._whole_names:
+            self.model.parameters[name].assign(state[f"parameters/{name}"])
         if self.shards:
             self.shards.load(state)
         self.passes = int(state["passes"])
@@ -382,7 +398,7 @@ class Trainer:
         scale = self._scalar(loss_scale)
         *earlier, last = passes = self._split(inputs, targets, layout)
         if self._shares_gradients:  # whose sums have room for parts alone
-            losses, gradients = zip(*(self._run(self._compiled_backward, each, scale) for each in passes), strict=True)
+            losses, gradients = zip(*(self._run(self._own_gradients, each, scale) for each in passes), strict=True)
             return tf.add_n(losses), {name: tf.add_n([each[name] for each in gradients]) for name in self.model.trained}
         loss = self._accumulate_all(earlier, scale, with_allreduce=False)
         last_loss, gradients, _ = self._run(self._averaged_gradients, last, scale, with_allreduce=False)
@@ -411,9 +427,14 @@ class Trainer:
             )
         ]
 
+    def _own_gradients(self, batch: _Pass, scale: tf.Tensor) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+        """Graph: one backward pass; its share of the step's mean loss, and this rank's gradients, whole."""
+        loss, gradients = self._compiled_backward(batch, scale, sends=False)
+        return loss, (self.shards.take_kept() if self.shards else {}) or gradients
+
     def _norms(self, batch: _Pass, scale: tf.Tensor, *, is_last: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Graph: one backward pass; the norm of its gradients and, after the last pass, of their average over passes and ranks."""
-        _, gradients = self._compiled_backward(batch, scale)  # 1 / A of the pass's own gradients
+        _, gradients = self._own_gradients(batch, scale)  # 1 / A of the pass's
         scale, count = tf.cast(scale, tf.float64), tf.cast(batch.count, tf.float64)
         norm = global_norm(list(gradients.values())) / scale * count
         averaged = tf.zeros_like(norm)
@@ -444,6 +465,9 @@ class Trainer:
         results nothing else reads, and frees them at once. So the backward pass is traced too, the activations that it
         reads are returned, and the rest of it is pruned.
         """
+        if self.shards:
+            self.shards.sends = False
+            self.shards.take_kept()
         with tf.GradientTape() as tape:
             loss = self._share_of_loss(batch)
         graph = loss.graph
