@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hvbench.analysis.frame.elapsed import slowest_series
+from hvbench.analysis.frame.elapsed import mean_by_round, slowest_series, steps_of_round
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call, Contrast, judge_family
 from hvbench.analysis.stats.ratios import log_ratios
 from hvbench.errors import UsageError
@@ -234,7 +234,8 @@ def step_seconds(record: Record) -> float:
     """Median of the slowest rank's timed steps; infinite for a launch that did not end in `ok`."""
     if record.outcome.status != "ok":
         return math.inf
-    return float(np.median(slowest_series([rank.step_seconds[record.warmup_steps :] for rank in record.ranks])))
+    series = slowest_series([rank.step_seconds[record.warmup_steps :] for rank in record.ranks])
+    return float(np.median(mean_by_round(series, steps=steps_of_round(record.point))))
 
 
 def describe_gain(tuned: Tuned) -> str:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from hvbench.analysis.contrasts.launches import log_ratio_of_steps, time_steps
+from hvbench.analysis.frame.metrics import RATE, STEP, measure_parts
+from hvbench.analysis.frame.samples import make_samples
 from hvbench.errors import UsageError
 from hvbench.plan.skip import reason_not_to_measure, reason_to_skip
+from hvbench.records.record import Ablation, Record
 from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of, is_common
 from hvbench.spec.settings import MeasureSettings
+from hvbench.sweep.tune import step_seconds as tuned_seconds
 from hvbench.training.checkpoints import CheckpointHeader, require_fitting
 from hvbench.training.flops import model_facts
 from hvbench.training.local_sgd import count_exchanged_bytes
 from hvbench.training.weights import parameter_shapes
+from tests.unit.sample_records import make_rank, make_record
 
 TINY = {"model": "tiny", "world_size": 2}
 
@@ -149,3 +156,40 @@ def test_adafactors_moments_are_fewer_than_its_parameters() -> None:
     point = Point(**TINY, optimizer="adafactor", sync_every=2)
     moments = count_exchanged_bytes(point) - 4 * 34_688
     assert 0 < moments < 34_688
+
+
+def record_of_steps(seconds: list[float], *, ablation: dict[str, list[float]] | None = None, **point: Any) -> Record:
+    """A launch of two ranks with these timed steps, behind one that warms up."""
+    parts = {"ablation": Ablation(**ablation)} if ablation else {}
+    return make_record([make_rank(rank, step_seconds=[1.0, *seconds], **parts) for rank in range(2)], **point)
+
+
+def test_a_step_of_rounds_is_their_mean_and_no_median_of_the_local_ones() -> None:
+    """Three of 10 ms, one of 50: 20 ms a step, whichever of four the exchange ends; twice as fast as steps of 40."""
+    rounds = record_of_steps([0.01, 0.05, 0.01, 0.01] * 3, sync_every=4)
+    samples = make_samples(rounds)
+    assert samples.amortized == pytest.approx([0.02] * 3)
+    plain = make_samples(record_of_steps([0.04] * 12))
+    assert plain.amortized is plain.slowest
+    for metric, ratio in ((STEP, 0.5), (RATE, 2.0)):
+        one, other = (time_steps(each, metric) for each in (samples, plain))
+        assert math.exp(log_ratio_of_steps(metric, one, other)) == pytest.approx(ratio)
+    assert tuned_seconds(rounds) == pytest.approx(0.02)
+
+
+def test_what_is_left_over_of_rounds_counts_for_nothing() -> None:
+    samples = make_samples(record_of_steps([0.01, 0.01, 0.04, 0.01, 0.01, 0.04, 0.01], sync_every=3))
+    assert samples.amortized == pytest.approx([0.02, 0.02])
+    assert make_samples(record_of_steps([0.01, 0.03], sync_every=3)).amortized == pytest.approx([0.02])
+
+
+def test_a_step_has_its_share_of_what_an_exchange_adds() -> None:
+    """Forward 10, backward 20, update 5, and 40 ms that end every fourth step: a step of 45 in the mean."""
+    kinds = {"forward_seconds": 0.01, "backward_seconds": 0.03, "local_step_seconds": 0.035, "step_seconds": 0.075}
+    ablation = {**{name: [value] for name, value in kinds.items()}, "allreduce_seconds": [0.05]}
+    record = record_of_steps([0.035, 0.035, 0.035, 0.075], sync_every=4, ablation=ablation)
+    parts = make_samples(record).parts
+    assert parts["exposed_communication_seconds"] == pytest.approx(0.01)
+    assert parts["parts_seconds"] == pytest.approx(0.045 + make_samples(record).data_seconds_median)
+    assert (parts["parts_to_step"], parts["overlap"]) == (pytest.approx(1.0), pytest.approx(0.2))
+    assert measure_parts(record)["exposed_communication_seconds"] == pytest.approx(0.01)

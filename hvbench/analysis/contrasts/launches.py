@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvbench.analysis.frame.elapsed import mean_by_round
 from hvbench.analysis.frame.metrics import PACE, RATE, STEP
 from hvbench.analysis.frame.samples import LaunchSamples
 from hvbench.analysis.frame.wall import span_of
@@ -18,17 +19,20 @@ RATES = (RATE, PACE)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepTimes:
-    """(timed steps,) of a launch: seconds of the slowest rank's steps; of RATE, seconds a token of all ranks."""
+    """(timed steps,) of a launch, or (rounds,): seconds of the slowest rank's steps; of RATE, seconds a token of all ranks."""
 
     seconds: np.ndarray
     record: Record
 
 
 def time_steps(samples: LaunchSamples, metric: str) -> StepTimes:
-    """The timed steps of a launch, as `metric` (one of BY_STEPS) takes them."""
-    seconds = samples.slowest
+    """The timed steps of a launch, as `metric` (one of BY_STEPS) takes them; the means of rounds where they are of two kinds."""
+    seconds = samples.amortized
     if metric == RATE:
-        seconds = seconds / samples.step_tokens[samples.record.warmup_steps :]
+        tokens = samples.step_tokens[samples.record.warmup_steps :]
+        seconds = seconds / (
+            tokens if samples.steps_of_round == 1 else mean_by_round(tokens, steps=samples.steps_of_round)
+        )
     return StepTimes(seconds=seconds, record=samples.record)
 
 

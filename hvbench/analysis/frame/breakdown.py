@@ -28,7 +28,10 @@ BREAKDOWN = {
     "forward_seconds": ("s", "forward passes alone; all parts: slowest rank of each round, median over rounds"),
     "backward_seconds": ("s", "forward and backward passes - forward passes alone"),
     "optimizer_seconds": ("s", "step without all-reduce - forward and backward passes: norm, clipping, update"),
-    "exposed_communication_seconds": ("s", "whole step - step without all-reduce"),
+    "exposed_communication_seconds": (
+        "s",
+        "whole step - step without all-reduce; of a round of local updates the share of a step",
+    ),
     "parts_seconds": ("s", "sum of these parts and of the wait for data"),
     "parts_to_step": ("1", "that sum / (wait for data + step) as the timed steps measured them: a check"),
     "allreduce_alone_seconds": ("s", "all-reduce of all gradients with nothing beside it; missing with one rank"),
@@ -38,10 +41,13 @@ BREAKDOWN = {
 }
 
 
-def break_down(ranks: Sequence[RankSamples], *, data_seconds: float, step_seconds: float) -> dict[str, float]:
+def break_down(
+    ranks: Sequence[RankSamples], *, data_seconds: float, step_seconds: float, steps_of_round: int = 1
+) -> dict[str, float]:
     """Names of BREAKDOWN -> values; empty unless every rank holds the same rounds of ablations.
 
-    `data_seconds` and `step_seconds` are the medians of the timed steps, by the slowest rank.
+    `data_seconds` and `step_seconds` are the medians of the timed steps, by the slowest rank. Of `steps_of_round` steps one ends in an
+    exchange, as ablated whole steps do: a step has its share of what that adds.
     """
     ablations = [rank.ablation for rank in ranks]
     if not ablations or any(ablation is None for ablation in ablations):
@@ -50,17 +56,19 @@ def break_down(ranks: Sequence[RankSamples], *, data_seconds: float, step_second
     needed = ("forward_seconds", "backward_seconds", "local_step_seconds", "step_seconds")
     if 0 in map(len, kinds["step_seconds"]) or len({len(values) for name in needed for values in kinds[name]}) > 1:
         return {}
-    whole, local, backward, forward = (slowest(kinds[name]) for name in reversed(needed))
+    exchanging, local, backward, forward = (slowest(kinds[name]) for name in reversed(needed))
+    exposed = (exchanging - local) / steps_of_round
+    whole = local + exposed if steps_of_round > 1 else exchanging
     values = {
         "forward_seconds": forward,
         "backward_seconds": backward - forward,
         "optimizer_seconds": local - backward,
-        "exposed_communication_seconds": whole - local,
+        "exposed_communication_seconds": exposed,
         "parts_seconds": data_seconds + whole,
         "parts_to_step": (data_seconds + whole) / (data_seconds + step_seconds),
     }
     if is_complete(kinds["allreduce_seconds"]) and (alone := slowest(kinds["allreduce_seconds"])) > 0:
-        values |= {"allreduce_alone_seconds": alone, "overlap": 1 - values["exposed_communication_seconds"] / alone}
+        values |= {"allreduce_alone_seconds": alone, "overlap": 1 - (exchanging - local) / alone}
     costs = ("clock_seconds", "barrier_seconds")
     return values | {name: slowest(kinds[name]) for name in costs if is_complete(kinds[name])}
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hvbench.spec.point import AnyPoint, Point
+
 Seconds = np.ndarray | Sequence[Sequence[float]]
 
 
@@ -23,6 +25,20 @@ def slowest_rank(seconds: Seconds) -> int:
 def slowest_series(seconds: Seconds) -> np.ndarray:
     """(steps,): the seconds of that rank; they add up to the time that elapsed."""
     return np.asarray(seconds, dtype=float)[slowest_rank(seconds)]
+
+
+def steps_of_round(point: AnyPoint) -> int:
+    """Steps of which one ends in an exchange: above 1 where ranks make local updates."""
+    return point.sync_every if isinstance(point, Point) else 1
+
+
+def mean_by_round(series: np.ndarray, *, steps: int) -> np.ndarray:
+    """(rounds,): means over so many consecutive steps each, of which one ends in an exchange, wherever it lies; what is left over at the end is left out.
+
+    A median of single steps would be that of the local ones, as if the exchanges took no time. Fewer steps than a round has are one.
+    """
+    rounds = len(series) // steps
+    return series[: rounds * steps].reshape(rounds, steps).mean(axis=1) if rounds else series.mean(keepdims=True)
 
 
 def elapsed_after_steps(seconds: Seconds) -> np.ndarray:

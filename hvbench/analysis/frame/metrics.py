@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hvbench.analysis.frame.elapsed import steps_of_round
 from hvbench.analysis.frame.quantiles import P95, samples_needed
 from hvbench.records.record import Record
 
@@ -98,6 +99,6 @@ def measure_parts(record: Record) -> dict[str, float]:
         "forward_seconds": forward,
         "backward_only_seconds": backward - forward,
         "update_seconds": local - backward,
-        "exposed_communication_seconds": step - local,
+        "exposed_communication_seconds": (step - local) / steps_of_round(record.point),
         "allreduce_seconds": median("allreduce_seconds"),
     }

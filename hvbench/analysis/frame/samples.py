@@ -11,7 +11,7 @@ import numpy as np
 
 from hvbench.analysis.frame import memory
 from hvbench.analysis.frame.breakdown import break_down
-from hvbench.analysis.frame.elapsed import slowest_rank
+from hvbench.analysis.frame.elapsed import mean_by_round, slowest_rank, steps_of_round
 from hvbench.records.environment import native_fact
 from hvbench.records.record import Evaluation, LabelCounts, RankSamples, Record
 from hvbench.spec.numerics import PRECISIONS
@@ -63,6 +63,16 @@ class LaunchSamples:
         return self.timed(self.step_seconds)[self.slowest_rank]
 
     @cached_property
+    def steps_of_round(self) -> int:
+        """Steps of which one ends in an exchange: above 1 where ranks make local updates."""
+        return steps_of_round(self.record.point)
+
+    @cached_property
+    def amortized(self) -> np.ndarray:
+        """(rounds,): seconds a step of the slowest rank, mean over each round of local updates; else of each timed step."""
+        return mean_by_round(self.slowest, steps=self.steps_of_round) if self.steps_of_round > 1 else self.slowest
+
+    @cached_property
     def data_seconds_median(self) -> float:
         """Median over the timed steps of the same rank's wait for a batch: its step contains what it waits for others."""
         return float(np.median(self.timed(self.data_seconds)[self.slowest_rank]))
@@ -71,7 +81,10 @@ class LaunchSamples:
     def parts(self) -> dict[str, float]:
         """Names of BREAKDOWN -> values; empty without ablations."""
         return break_down(
-            self.record.ranks, data_seconds=self.data_seconds_median, step_seconds=float(np.median(self.slowest))
+            self.record.ranks,
+            data_seconds=self.data_seconds_median,
+            step_seconds=float(np.median(self.amortized)),
+            steps_of_round=self.steps_of_round,
         )
 
     @cached_property
