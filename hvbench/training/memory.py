@@ -6,7 +6,8 @@ V, and N parameters of 4 bytes, in bytes:
 
     parameters                  4 N
     gradients                   4 N', of the N' that train, where only a part does (`hvbench.training.adaptation`)
-    optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS
+    optimizer state             4 per value of the optimizer's state: 8 N for AdamW and LAMB, 4 N for SGD and LARS; with rounds of local updates
+                                4 N' more for the common parameters, where differences are sent, and 4 N' for the outer step's velocity
     accumulation                4 N' in TensorFlow, which sums passes in variables; PyTorch sums in the gradients
     activations                 per block c S W + m S M values kept for the backward pass, and a S H T of the attention matrix;
                                 h times the former more, free places of the heap between it; once u S M of all that is there while an
@@ -71,6 +72,7 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import LORA_A, is_trained, trained_blocks
+from hvbench.training.local_sgd import sends_differences
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
 from hvbench.training.weights import block_layers, parameter_shapes, trained_shapes
@@ -128,6 +130,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     is_own = STRATEGIES[point.strategy].is_native
     copies_bytes += trained * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
+    state += trained * (sends_differences(point) + point.has_outer_step)
     compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     return MemoryEstimate(

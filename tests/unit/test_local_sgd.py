@@ -20,6 +20,7 @@ from hvbench.sweep.tune import step_seconds as tuned_seconds
 from hvbench.training.checkpoints import CheckpointHeader, require_fitting
 from hvbench.training.flops import model_facts
 from hvbench.training.local_sgd import count_exchanged_bytes
+from hvbench.training.memory import estimate_memory
 from hvbench.training.weights import parameter_shapes
 from tests.unit.sample_records import make_rank, make_record
 
@@ -150,6 +151,20 @@ def test_bytes_of_an_exchange_and_of_a_step(knobs: dict[str, Any], bytes_of_a_va
     assert model_facts(point).allreduce_bytes_per_step == bytes_of_a_value * parameters // 8
     every_step = point.model_copy(update={"sync_every": 1})
     assert model_facts(every_step).allreduce_bytes_per_step == count_exchanged_bytes(every_step)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "arrays"),
+    [({}, 0), ({"compression": "fp16"}, 1), ({"outer_optimizer": "nesterov"}, 2), ({"sync_moments": "reset"}, 0)],
+)
+def test_what_a_rank_keeps_between_two_exchanges_is_in_the_estimate_of_its_memory(
+    knobs: dict[str, Any], arrays: int
+) -> None:
+    own, every_step = (
+        estimate_memory(Point(**TINY, **knobs, sync_every=steps), is_native=True).optimizer_state_bytes
+        for steps in (4, 1)
+    )
+    assert own - every_step == arrays * 4 * 34_688
 
 
 def test_adafactors_moments_are_fewer_than_its_parameters() -> None:
