@@ -71,6 +71,9 @@ class Kept:
     chunk_logits: int = 2  # of C V, in chunks of C tokens
     copies_clipped: bool = True
     copies_sums: bool = True
+    copies_parts: bool = (
+        True  # of parameters, where ranks share moments alone, and of all gradients while they are sent
+    )
     base_bytes: int = 597 * 2**20
     native_bytes: int = 68 * 2**20  # of the framework's own strategy, beside the base
     compiler_bytes: int = 157 * 2**20  # of its compiler, likewise

@@ -17,7 +17,7 @@ FITS, DOES_NOT_FIT = "ok", "oom"  # outcomes that say something; whatever else e
 class Search(Spec):
     """The table [search] of a suite."""
 
-    largest: Literal["micro_batch_size", "sequence_length"] = Field(
+    largest: Literal["micro_batch_size", "sequence_length", "num_layers"] = Field(
         description="the field that is searched: its largest value whose launches do not end in oom"
     )
     at_most: Annotated[int, Field(ge=1, le=1_000_000)] = Field(4096, description="no larger value is tried")

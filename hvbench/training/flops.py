@@ -11,6 +11,7 @@ from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import is_trained, trained_blocks
 from hvbench.training.local_sgd import count_exchanged_bytes
+from hvbench.training.parts import count_shared_bytes
 from hvbench.training.products import blocks_with_gradients, linear_layers
 from hvbench.training.weights import block_layers, parameter_shapes
 
@@ -32,11 +33,11 @@ def model_facts(point: Point) -> ModelFacts:
     }
     of_block = {name: size for name, size in sizes.items() if name.startswith("block0.")}
     parameters = sum(sizes.values()) + (point.num_layers - 1) * sum(of_block.values())
-    trained = sum(size for name, size in sizes.items() if name not in of_block and is_trained(point, name))
     last = f"block{point.num_layers - 1}."
-    trained += trained_blocks(point) * sum(
+    of_blocks = trained_blocks(point) * sum(
         size for name, size in of_block.items() if is_trained(point, name.replace("block0.", last, 1))
     )
+    trained = of_blocks + sum(size for name, size in sizes.items() if name not in of_block and is_trained(point, name))
     parameters_in_flops = parameters - sizes.get("position_embedding", 0) - sizes.get("segment_embedding", 0)
     # What runs once a sample.
     parameters_in_flops -= sum(
@@ -52,16 +53,17 @@ def model_facts(point: Point) -> ModelFacts:
         2 * layer.weights * (2 * layer.count - layer.input_gradients - layer.weight_gradients) for layer in layers
     )
     communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
+    if point.is_sharded:
+        exchanged = count_shared_bytes(point, trained=trained, of_blocks=of_blocks)
+    else:  # of rounds of local updates the share of a step: an exchange ends each
+        exchanged = count_exchanged_bytes(point, trained=trained) // point.sync_every
     return ModelFacts(
         parameters=parameters,
         trained_parameters=trained,
         parameters_in_flops=parameters_in_flops,
         model_flops_per_token=6 * parameters_in_flops - left_out + attention,
         tokens_per_step=point.tokens_per_step,
-        # Of rounds of local updates the share of a step: an exchange ends each.
-        allreduce_bytes_per_step=count_exchanged_bytes(point, trained=trained) // point.sync_every
-        if communicates
-        else 0,
+        allreduce_bytes_per_step=exchanged if communicates else 0,
     )
 
 

@@ -18,6 +18,8 @@ V, and N parameters of 4 bytes, in bytes:
     copies                      4 V W (a tied embedding has two gradients before their sum), not untied; TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
                                 framework's own strategy
+    shards                      what n ranks share is 1 / n of the above: moments, sums of gradients, parameters, of which one block
+                                and its gradients are whole; gradients that are sent are there once more
     base                        interpreter, framework, data, that strategy, its compiler
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, section 4.1: 34 S W bytes + 5 S H T per block, in 16 bits
@@ -71,10 +73,12 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
 from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
 from hvbench.training.adaptation import LORA_A, is_trained, trained_blocks
 from hvbench.training.local_sgd import sends_differences
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
+from hvbench.training.parts import WINDOW_BYTES
 from hvbench.training.weights import block_layers, parameter_shapes, trained_shapes
 
 VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the loss: fp32 in every precision
@@ -131,13 +135,35 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes += trained * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     state += trained * (sends_differences(point) + point.has_outer_step)
-    compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
+    shard, ranks = SHARDS[point.shard], (point.world_size or 1)
+    own = trained * VALUE_BYTES // ranks  # of what ranks share
+    sums_bytes = trained * VALUE_BYTES if sums else 0
+    compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
+    parameter_bytes, gradient_bytes, state_bytes = parameters * VALUE_BYTES, trained * VALUE_BYTES, state * VALUE_BYTES
+    if shard.of_optimizer:
+        # All gradients are received once more, or as many as are sent at a time.
+        sends_all = kept.copies_parts or not shard.of_gradients
+        copies_bytes += trained * VALUE_BYTES if sends_all else 3 * WINDOW_BYTES
+        copies_bytes -= (trained * VALUE_BYTES - own) if kept.copies_clipped else 0
+        gradient_bytes, state_bytes = (0 if shard.of_gradients else gradient_bytes) + own, state_bytes // ranks
+        sums_bytes = sums_bytes // ranks if shard.of_gradients else sums_bytes
+    if shard.of_parameters:
+        block = sum(
+            math.prod(shape)
+            for name, shape in trained_shapes(point).items()
+            if name.startswith(f"block{point.num_layers - 1}.")
+        )
+        parameter_bytes += (
+            own - trained * VALUE_BYTES + 2 * block * VALUE_BYTES
+        )  # one block and its gradients are whole
+    elif shard.of_optimizer and kept.copies_parts:
+        parameter_bytes += own
     return MemoryEstimate(
-        parameter_bytes=parameters * VALUE_BYTES,
-        gradient_bytes=trained * VALUE_BYTES,
-        optimizer_state_bytes=state * VALUE_BYTES,
-        accumulation_bytes=trained * VALUE_BYTES if sums else 0,
+        parameter_bytes=parameter_bytes,
+        gradient_bytes=gradient_bytes,
+        optimizer_state_bytes=state_bytes,
+        accumulation_bytes=sums_bytes,
         activation_bytes=_activation_bytes(point, is_native=is_native),
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,

@@ -1,4 +1,4 @@
-"""The parts of an array that the ranks share: flattened, filled up with zeros to a multiple of the ranks, cut into equal parts.
+"""The parts of an array that the ranks share: flattened, filled up with zeros to a multiple of the ranks, cut into equal parts; what they send.
 
 Zeros cost less than one value a rank and array, keep all parts of one shape, and stay zeros under every update by elements. Pure.
 """
@@ -9,7 +9,16 @@ import math
 
 import numpy as np
 
+from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.point import Point
+from hvbench.spec.shard import SHARDS
+from hvbench.training.adaptation import is_trained
 from hvbench.training.weights import Shape
+
+PARAMETER_BYTES = 4  # of one, in every precision
+WINDOW_BYTES = (
+    16 << 20
+)  # of parameters that are gathered at a time, or of gradients that are sent, unless one is larger
 
 
 def part_size(shape: Shape, *, world_size: int) -> int:
@@ -26,6 +35,17 @@ def take_part(array: np.ndarray, *, rank: int, world_size: int) -> np.ndarray:
     return part
 
 
-def join_parts(parts: np.ndarray, shape: Shape) -> np.ndarray:
-    """All parts, one behind the other [n k] -> the array."""
-    return parts[: math.prod(shape)].reshape(shape)
+def count_shared_bytes(point: Point, *, trained: int, of_blocks: int) -> int:
+    """Bytes of the all-reduce that sends as much as one step of a rank: of `trained` values, `of_blocks` of them in blocks.
+
+    An all-reduce sends its payload twice, times (n - 1) / n. Where ranks share what trains, gradients are sent to the ranks that own their parts,
+    once, or once a pass, and parameters come from there: once when they have been updated, or, where they are shared, too, whenever a
+    pass uses them, which is twice in blocks, for these are computed again, and once elsewhere. A tied embedding is used twice.
+    """
+    value_bytes, shard = WIRE_FORMATS[point.compression].value_bytes, SHARDS[point.shard]
+    passes = point.gradient_accumulation_steps if shard.of_gradients else 1
+    if not shard.of_parameters:
+        return trained * (passes * value_bytes + PARAMETER_BYTES) // 2
+    is_used_twice = point.tied_embeddings and not point.predicts_labels and is_trained(point, "token_embedding")
+    used = trained + (point.vocab_size * point.hidden_size if is_used_twice else 0)
+    return passes * (used * (value_bytes + PARAMETER_BYTES) + of_blocks * PARAMETER_BYTES) // 2

@@ -10,6 +10,7 @@ import pytest
 from hvbench.parity.norms import relative_error
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
+from hvbench.training.flops import model_facts
 from hvbench.training.parts import part_size
 from hvbench.training.weights import trained_shapes
 from tests.parallel.ranks import run_ranks
@@ -85,3 +86,13 @@ def test_each_rank_keeps_its_part_of_the_moments_alone(ranks: Ranks) -> None:
     assert own < sum(map(math.prod, shapes)) / RANKS + len(shapes)
     for rank in ranks:
         assert rank["kept"].tolist() == [own, own]
+
+
+@pytest.mark.slow
+def test_ranks_send_as_many_bytes_as_are_computed(ranks: Ranks) -> None:
+    payload = model_facts(Point(**KNOBS, shard=MODE)).allreduce_bytes_per_step
+    computed = 2 * (RANKS - 1) / RANKS * payload
+    sent = [float(rank["sent"]) for rank in ranks]
+    if not any(sent):
+        pytest.skip("ss is not installed: nothing says what a process has sent")
+    assert all(1.0 < each / computed < 1.25 for each in sent), "what Horovod's ranks agree on comes on top"

@@ -120,7 +120,7 @@ def refuse(text: str, *overrides: str) -> str:
     ("old", "new", "message"),
     [
         ('largest = "micro_batch_size"', "", "[search]: largest is missing"),
-        ('"micro_batch_size"', '"precision"', "[search]: largest = \"precision\": must be 'micro_batch_size' or 'sequence_length'"),
+        ('"micro_batch_size"', '"precision"', "[search]: largest = \"precision\": must be 'micro_batch_size', 'sequence_length' or 'num_layers'"),
         ("[search]", "[search]\nsmallest = 1", '[search]: unknown key "smallest"; allowed: largest, at_most, within'),
         ("[search]", "[search]\nat_most = 0", "[search]: at_most = 0: must be greater than or equal to 1"),
         ("[search]", "[search]\nwithin = 1", "[search]: within = 1: must be less than 1"),

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from hvbench.plan.skip import reason_to_skip
+from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
-from hvbench.training.parts import join_parts, part_size, take_part
+from hvbench.training.flops import model_facts
+from hvbench.training.memory import estimate_memory
+from hvbench.training.parts import part_size, take_part
 
 
 @pytest.mark.parametrize(
@@ -52,5 +55,54 @@ def test_parts_are_cut_and_joined_whatever_the_size(shape: tuple[int, ...], worl
     array = np.arange(1.0, 1 + math.prod(shape), dtype=np.float32).reshape(shape)
     parts = [take_part(array, rank=rank, world_size=world_size) for rank in range(world_size)]
     assert {len(part) for part in parts} == {part_size(shape, world_size=world_size)}
-    np.testing.assert_array_equal(join_parts(np.concatenate(parts), shape), array)
+    np.testing.assert_array_equal(np.concatenate(parts)[: array.size].reshape(shape), array)
     assert np.concatenate(parts).sum() == array.sum(), "what is behind the last value is 0"
+
+
+MEASURED = {
+    "pytorch": {"none": 870, "optimizer": 844, "gradients": 739, "parameters": 706},
+    "tensorflow": {"none": 1344, "gradients": 1330, "parameters": 1126},
+}
+N, EMBEDDING, OUTSIDE = (
+    34_688,
+    256 * 32,
+    (256 + 32) * 32 + 2 * 32,
+)  # values of `tiny`: all, its tied embedding, and those outside of blocks
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),  # of a rank, in multiples of (n - 1) / n: gradients + parameters
+    [
+        ({"shard": "optimizer"}, 4 * N + 4 * N),
+        ({"shard": "optimizer", "compression": "fp16", "gradient_accumulation_steps": 3}, 2 * N + 4 * N),
+        ({"shard": "gradients", "gradient_accumulation_steps": 3}, 3 * 4 * N + 4 * N),
+        ({"shard": "parameters"}, 4 * (N + EMBEDDING) + 4 * (N + EMBEDDING + N - OUTSIDE)),
+        ({"shard": "parameters", "compression": "bf16", "gradient_accumulation_steps": 2}, 2 * 2 * (N + EMBEDDING) + 2 * 4 * (N + EMBEDDING + N - OUTSIDE)),
+    ],
+)  # fmt: skip
+def test_bytes_of_a_step_are_those_of_an_all_reduce_that_sends_as_much(fields: dict[str, Any], sent: int) -> None:
+    facts = model_facts(Point(model="tiny", world_size=4, recompute="block", **fields))
+    assert 2 * facts.allreduce_bytes_per_step == sent
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_rank_needs_less_the_more_is_shared(framework: str) -> None:
+    """Measured peaks of resident memory in MiB (docs/measurements.md): estimates are within 10 % of them."""
+    sizes = {
+        "model": "small",
+        "num_layers": 4,
+        "hidden_size": 768,
+        "num_heads": 12,
+        "vocab_size": 4096,
+        "sequence_length": 128,
+        "micro_batch_size": 2,
+    }
+    for shard, measured in MEASURED[framework].items():
+        point = Point(**sizes, framework=framework, world_size=2, recompute="block", shard=shard)
+        estimate = estimate_memory(point, is_native=True).peak_bytes / 2**20
+        assert abs(estimate / measured - 1) < 0.1, shard
+    more = [
+        estimate_memory(point.model_copy(update={"world_size": ranks, "shard": "parameters"}), is_native=True)
+        for ranks in (2, 4)
+    ]
+    assert more[1].optimizer_state_bytes * 2 == more[0].optimizer_state_bytes

@@ -43,7 +43,12 @@ MEBIBYTE = 2**20
 FIELDS = {
     "micro_batch_size": "micro-batch",
     "sequence_length": "sequence length",
+    "num_layers": "number of blocks",
 }  # that can be searched, and their names
+UNITS = {"micro_batch_size": "samples", "sequence_length": "tokens", "num_layers": "blocks"}
+AT_MOST = {
+    "num_layers": 4096
+}  # of what the estimate is asked for, else a million: it lists the parameters of each block
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,9 @@ def _describe_group(records: Sequence[Record], name: str, rows: Mapping[str, Row
 
 def _estimate(record: Record, name: str, limit_bytes: int) -> int:
     is_native = record.environment.get(native_fact(PRECISIONS[record.point.precision].compute_dtype)) is True
-    return estimate_largest(record.point, name, limit_bytes=limit_bytes, is_native=is_native, at_most=1_000_000)
+    return estimate_largest(
+        record.point, name, limit_bytes=limit_bytes, is_native=is_native, at_most=AT_MOST.get(name, 1_000_000)
+    )
 
 
 # The table
@@ -215,7 +222,7 @@ def plot_search(run: Run) -> dict[str, Figure]:
         highest = max(value for each in found for value in (*each.found.outcomes, each.estimate or 0))
         panel.set_ylim(0, 1.08 * highest)  # marks that are shifted do not count by themselves
         panel.grid(axis="x", visible=False)
-        figure.supylabel(f"{FIELDS[name]} ({'samples' if name == 'micro_batch_size' else 'tokens'})")
+        figure.supylabel(f"{FIELDS[name]} ({UNITS[name]})")
         limit = next((f" under {show_memory(each.limit_bytes)} a worker" for each in found if each.limit_bytes), "")
         figure.suptitle(
             f"Which {FIELDS[name]} is the largest that fits{limit}?\nlarge marks: the largest; dots: others that fit"

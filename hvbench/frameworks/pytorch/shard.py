@@ -25,11 +25,8 @@ from hvbench.frameworks.pytorch.layers import Layers
 from hvbench.frameworks.pytorch.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
-from hvbench.training.parts import part_size, take_part
+from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
 
-WINDOW_BYTES = (
-    16 << 20
-)  # of parameters that are gathered at a time, or of gradients that are sent, unless one is larger
 WIRE_DTYPES = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # None: the gradients' own
 _ROW = 1024  # values of which a norm is taken in their own dtype
 
