@@ -34,11 +34,15 @@ NOTHING = -1.0  # of a rank that has no state of its own
 class Saver:
     """Leaves the checkpoints of one training in its folder. All ranks call `save` together; the other methods need no other rank."""
 
-    def __init__(self, folder: Path, runtime: Runtime, *, is_common: bool = True) -> None:
-        """`is_common`: all ranks have the same state but for what `own_state` gives; else rank 0's is what is kept."""
+    def __init__(self, folder: Path, runtime: Runtime, *, is_common: bool = True, is_sharded: bool = False) -> None:
+        """`is_common`: all ranks have the same state but for what `own_state` gives; else rank 0's is what is kept.
+
+        `is_sharded`: it takes all ranks to put that state together.
+        """
         self.folder = folder
         self.runtime = runtime
         self.writers = runtime.world_size if is_common else 1
+        self.is_sharded = is_sharded
         self._is_shared: bool | None = None  # whether all ranks see rank 0's folder; None: not looked at yet
 
     def path(self, step: int) -> Path:
@@ -49,11 +53,12 @@ class Saver:
         """Write where the training stands; returns when it is on disk, on all ranks. Raises OSError."""
         if self.writers == 1:
             self.runtime.barrier()  # no other rank's update comes between the parts of the state
-        state, own = trainer.state(), trainer.own_state()
-        state = {name: value for name, value in state.items() if not name.startswith(COMMON)}  # they are the parameters
-        size = sum(value.nbytes for value in state.values())
         if self._is_shared is None:
             self._begin()
+        writes = self.runtime.rank == 0 or (self._is_shared and self.writers > 1)
+        state, own = trainer.state() if writes or self.is_sharded else {}, trainer.own_state()  # which are copies
+        state = {name: value for name, value in state.items() if not name.startswith(COMMON)}  # they are the parameters
+        size = sum(value.nbytes for value in state.values())
         has_own = any(self.runtime.gather(float(bool(own))))
         is_large = size > ONE_FILE_BYTES and self.writers > 1
         if self._is_shared and (is_large or has_own):

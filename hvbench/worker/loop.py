@@ -110,7 +110,8 @@ class Loop:
         self.batches = batches
         self.reader: Input | None = None  # hands the steps their batches; None: `batches` itself
         self.runtime = runtime
-        self.saver = Saver(folder, runtime, is_common=point.has_common_state) if folder else None
+        place = {"is_common": point.has_common_state, "is_sharded": point.is_sharded}
+        self.saver = Saver(folder, runtime, **place) if folder else None
         self.meter = meter or EnergyMeter()
         self.samples = SampleLists()
         self.loss_scale = LossScale(enabled=PRECISIONS[point.precision].loss_scaling)
