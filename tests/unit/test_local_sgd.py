@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 
 from hvbench.analysis.contrasts.launches import log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.metrics import RATE, STEP, measure_parts
+from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import make_samples
+from hvbench.analysis.topics.local_sgd import compares_rounds, describe_rounds, rounds_table
 from hvbench.errors import UsageError
 from hvbench.plan.skip import reason_not_to_measure, reason_to_skip
 from hvbench.records.record import Ablation, Record
@@ -22,7 +25,7 @@ from hvbench.training.flops import model_facts
 from hvbench.training.local_sgd import count_exchanged_bytes
 from hvbench.training.memory import estimate_memory
 from hvbench.training.weights import parameter_shapes
-from tests.unit.sample_records import make_rank, make_record
+from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 TINY = {"model": "tiny", "world_size": 2}
 
@@ -208,3 +211,25 @@ def test_a_step_has_its_share_of_what_an_exchange_adds() -> None:
     assert parts["parts_seconds"] == pytest.approx(0.045 + make_samples(record).data_seconds_median)
     assert (parts["parts_to_step"], parts["overlap"]) == (pytest.approx(1.0), pytest.approx(0.2))
     assert measure_parts(record)["exposed_communication_seconds"] == pytest.approx(0.01)
+
+
+def test_a_report_says_how_much_faster_a_token_is_and_what_is_learned() -> None:
+    records = []
+    for framework, sync_every, repeat in itertools.product(("pytorch", "tensorflow"), (1, 4), range(4)):
+        seconds = [0.1] * 8 if sync_every == 1 else [0.02, 0.02, 0.02, 0.14] * 2
+        evaluation = make_evaluation(9, (4.0 if sync_every == 1 else 4.4) + 0.001 * repeat)
+        own = {"evaluations": [evaluation], "averaging_steps": [4, 8] if sync_every > 1 else []}
+        ranks = [
+            make_rank(rank, step_seconds=[1.0, *(each * (1 + 0.001 * repeat) for each in seconds)], **own)
+            for rank in range(2)
+        ]
+        about = {"framework": framework, "sync_every": sync_every, "seed": 0}
+        records.append(make_record(ranks, repeat=repeat, seed_per_repeat=True, **about))
+    run = Run(records)
+    assert compares_rounds(run)
+    (sentence,) = describe_rounds(run)
+    assert sentence.text.startswith("An exchange every 4 steps is 2.00 times as fast as an exchange at every step")
+    assert "after as many tokens it has 10.0 % more validation loss" in sentence.text
+    table = rounds_table(run)
+    cells = dict(zip(table.header, table.cells[1], strict=True))
+    assert (cells["local step (ms)"], cells["step with an average (ms)"]) == ("20.0", "140.2")
