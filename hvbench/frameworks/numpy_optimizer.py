@@ -43,6 +43,13 @@ class Optimizer(abc.ABC):
             state |= {f"{slot}/{name}": value.copy() for name, value in values.items()}
         return state
 
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        for values in self.slots.values():
+            for value in values.values():
+                value[...] = 0
+        self.updates = 0
+
     def load_state(self, state: Arrays) -> None:
         """Go on from a `state`. Raises KeyError where it lacks something."""
         self.updates = int(state["updates"])

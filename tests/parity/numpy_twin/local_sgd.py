@@ -46,7 +46,7 @@ class ParameterAverage:
                 for name, average in _average(self.whole, slot).items():
                     slot[name][...] = average
         if self.point.sync_moments == "reset":
-            self.optimizer.load_state({name: 0 * value for name, value in self.optimizer.state().items()})
+            self.optimizer.reset()
 
     def mean(self) -> Arrays:
         """What trains, averaged over the ranks."""
