@@ -78,6 +78,8 @@ class Kept:
     native_bytes: int = 68 * 2**20  # of the framework's own strategy, beside the base
     compiler_bytes: int = 157 * 2**20  # of its compiler, likewise
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
+    # Of the gradients that less is sent of, by compression: the residual, and what one of them needs while it becomes a message.
+    feedback_copies: Mapping[str, float] = field(default_factory=lambda: {"topk": 1.6, "int8": 2.7, "powersgd": 1.5})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from scipy import optimize, special
 
 from hvbench.analysis.stats.confidence import CONFIDENCE
 from hvbench.launch.link import burst_bytes
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.training.products import busbw_factor
 
 CASTING = tuple(name for name, wire in WIRE_FORMATS.items() if wire.is_compressed)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 from hvbench.analysis.topics.links.model import LinkModel, Span
 from hvbench.communication.cost import Cost
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import COMPRESSIONS, WIRE_FORMATS
+from hvbench.training.products import busbw_factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +88,18 @@ def predict_step(
 
 def software_seconds(model: LinkModel, cost: Cost, *, compression: str, world_size: int) -> float:
     """Seconds that an all-reduce among `world_size` ranks takes longer than among the measured ones, without the wire's time."""
-    payload = model.payload_bytes[compression] / WIRE_FORMATS[compression].value_bytes * 4
-    many, few = (
-        cost.predict(payload_bytes=payload, world_size=n, compression=compression)
-        for n in (world_size, model.world_size)
-    )
-    return max(0.0, many - few)
+    handed, known = model.payload_bytes[compression], compression in WIRE_FORMATS
+
+    def predict(n: int) -> float:
+        if known:
+            payload = handed / WIRE_FORMATS[compression].value_bytes * 4
+            return cost.predict(payload_bytes=payload, world_size=n, compression=compression)
+        # Of an all-reduce that brings as many bytes across each link, and as often.
+        payload = handed * COMPRESSIONS[compression].crossing_share(n) / busbw_factor(n)
+        calls = COMPRESSIONS[compression].operations - WIRE_FORMATS["none"].operations
+        return cost.predict(payload_bytes=payload, world_size=n) + calls * cost.call_seconds
+
+    return max(0.0, predict(world_size) - predict(model.world_size))
 
 
 def predict_all(
@@ -112,7 +119,7 @@ def predict_all(
         settings = itertools.product(
             targets.world_sizes or (model.world_size,),
             targets.links or model.links,
-            sorted(model.local_seconds, key=list(WIRE_FORMATS).index),
+            sorted(model.local_seconds, key=list(COMPRESSIONS).index),
         )
         for world_size, link, compression in settings:
             setting = StepSetting(

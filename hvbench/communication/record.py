@@ -15,10 +15,10 @@ from hvbench.io.untrusted import load_json, read_regular_file
 from hvbench.records.record import Line, Outcome, Real, Seconds, Whole
 from hvbench.records.store import RECORD_NAME
 from hvbench.registry import FRAMEWORKS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.exchange import CONTROLLERS
 from hvbench.spec.knob import Spec
 from hvbench.spec.messages import describe_validation_error
-from hvbench.spec.numerics import WIRE_FORMATS
 
 # Schema history, newest first:
 #   2   ranks: head_seconds; a call's time runs from the end of the one before, and not from a barrier

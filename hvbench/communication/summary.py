@@ -16,7 +16,7 @@ from hvbench.analysis.frame.elapsed import slowest_series
 from hvbench.analysis.frame.quantiles import P99, tail_quantile
 from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.communication.record import AllreduceRecord, Case
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.training.products import allreduce_busbw
 
 COLUMNS = (

@@ -3,7 +3,8 @@
 Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of the same files, with the same public names in the
 same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model` (forward pass and loss),
 `layers` (what multiplies), `adaptation` (what is added to them), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
-recomputed), `input` (the framework's own input pipeline), `optimizer`, `allreduce`, `local_sgd` (the average of parameters), `step`, `collective` (one all-reduce by itself),
+recomputed), `input` (the framework's own input pipeline), `optimizer`, `operations` (Horovod's), `allreduce`, `compression` (all-reduces
+that send less than the gradients, a module each), `local_sgd` (the average of parameters), `step`, `collective` (one all-reduce by itself),
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
@@ -197,7 +198,8 @@ class Trainer(Protocol):
     def own_state(self) -> Arrays:
         """What of a training differs from rank to rank, by names of its own (`residuals/NAME`, say), as copies; empty where all ranks have the same.
 
-        A checkpoint keeps it for each rank, and the same rank gets it back in a training of as many ranks.
+        A checkpoint keeps it for each rank, and the same rank gets it back in a training of as many ranks. Of what runs parts of a step
+        only `allreduce_alone` changes it.
         """
 
     def load_own_state(self, state: Arrays) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 
 CHUNK = 1 << 22  # elements that are held in float64 at a time
 

@@ -21,8 +21,8 @@ from hvbench.launch.task import Failure, FailureStatus, StartFailed, Task, TaskE
 from hvbench.parity.trace import MAX_LOGITS, Trace, trace_name
 from hvbench.plan.estimates import time_limit_seconds
 from hvbench.plan.jobs import Job, launch_facts, worker_group
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.numerics import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
@@ -114,7 +114,7 @@ def launched_as(point: Point) -> Point:
     tensors were ready at the same time: in fp16, one framework's gradients on four ranks differ by 4e-4 from launch to
     launch. A tensor that is sent by itself always lies in the same segment: then launches agree bit for bit.
     """
-    wire = WIRE_FORMATS[point.compression]
+    wire = COMPRESSIONS[point.compression].wire
     is_summed_on_the_wire = STRATEGIES[point.strategy].is_horovod and wire.is_compressed and wire.is_summed_by_horovod
     is_ordered_by_time = is_summed_on_the_wire and (point.world_size or 1) > 2
     settings = {"compile": "none"} | ({"fusion_threshold_bytes": 0} if is_ordered_by_time else {})

@@ -115,11 +115,17 @@ def rows_for(model: str, precision: str, compression: str, *, is_native: bool) -
     arithmetic = ("any", "emulated", "native") if is_native else ("any", "emulated")
     rows = [row for row in table.entries if row.precision == precision and row.compression in ("none", compression)]
     own = [row for row in rows if row.model == model and row.arithmetic in arithmetic]
-    if is_native and not any(row.arithmetic in ("any", "native") for row in own):  # measured in a smaller model only
+    uncompressed = [row.arithmetic for row in own if row.compression == "none"]
+    if is_native and not {"any", "native"} & set(uncompressed):  # measured in a smaller model only
         own += [row for row in rows if row.arithmetic == "native"]
     if not own:
         raise ValueError(f"no tolerance is known of {precision} with {compression} on the wire")
-    return own
+    # Less than the gradients is sent: what that makes of errors was measured in fp32, too.
+    return own + [
+        row
+        for row in table.entries
+        if (row.model, row.precision, row.compression) == (model, "fp32", compression) and row not in own
+    ]
 
 
 def tolerances_for(point: Point, *, is_native: bool) -> Tolerances:

@@ -8,6 +8,7 @@ each parameter changed over all steps. A worker records it; `hvbench.parity.run`
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,9 +17,11 @@ import numpy as np
 from hvbench.frameworks.contract import Arrays, Input, Trainer
 from hvbench.frameworks.update import common_parameters, train_update
 from hvbench.parity.norms import l2_norm, l2_norm_of_row_l1_norms, wire_spacing
-from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
+from hvbench.spec.compression import COMPRESSIONS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.batches import Batches
+from hvbench.training.compression import STEP
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate
@@ -137,14 +140,20 @@ def wire_rounding(point: Point, gradient: np.ndarray, *, scale: float) -> np.nda
 
     `scale` is the loss scale that `gradient` still contains, and the result does not; 0 where fp32 is sent. A value is
     rounded to `compression` on its rank. bf16 is summed in fp32 and rounded once more (`Bf16AllReduce`); fp16 is summed
-    by a ring, which rounds each of the `world_size` - 1 partial sums.
+    by a ring, which rounds each of the `world_size` - 1 partial sums. int8 is summed in fp32, too; its steps are shares of the largest. With topk and products in 16 bits each rank
+    may send another one of two elements that are about as large: the smallest that is sent goes, and comes elsewhere.
     """
     world_size = point.world_size or 1
-    wire = WIRE_FORMATS[point.compression]
+    wire = COMPRESSIONS[point.compression].wire
+    sent = float(np.abs(gradient).max()) / point.gradient_predivide
+    if point.compression == "int8":
+        return np.array(2 * STEP * sent / scale)
+    if point.compression == "topk" and PRECISIONS[point.precision].is_lower:
+        least = float(np.abs(gradient[gradient != 0]).min(initial=np.inf))
+        return np.array(math.sqrt(2 * world_size) * least / scale if math.isfinite(least) else 0.0)
     if not wire.is_compressed or world_size == 1:
         return np.array(0.0)
     roundings = world_size if wire.is_summed_by_horovod else 2
-    sent = float(np.abs(gradient).max()) / point.gradient_predivide
     step = wire_spacing(sent, compression=point.compression)
     return np.array(roundings * step * point.gradient_predivide / scale)
 

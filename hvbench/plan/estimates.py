@@ -10,6 +10,7 @@ from functools import cache
 from hvbench.plan.jobs import Job, worker_group
 from hvbench.records.environment import multiplies_natively, usable_cores
 from hvbench.registry import describe_framework
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.script import ScriptPoint
@@ -102,9 +103,11 @@ def estimate_setup_seconds(jobs: Sequence[Job], settings: MeasureSettings) -> fl
 
 
 def link_seconds(payload_bytes: int, point: Point) -> float:
-    """Least seconds of a ring all-reduce over the point's shaped links: each carries 2 (n - 1) / n of the payload."""
+    """Least seconds of an all-reduce over the point's shaped links: in a ring each carries 2 (n - 1) / n of the payload."""
     n = point.world_size or 1
-    return 8 * 2 * (n - 1) / n * payload_bytes / (point.link_bits_per_second or math.inf)
+    return (
+        8 * COMPRESSIONS[point.compression].crossing_share(n) * payload_bytes / (point.link_bits_per_second or math.inf)
+    )
 
 
 def ceiling_question(point: Point) -> tuple[object, ...]:

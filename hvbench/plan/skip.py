@@ -20,7 +20,7 @@ from hvbench.records.gpu import least_compute_capability
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.knob import Site, knobs_of
 from hvbench.spec.numerics import TF32_CAPABILITY
-from hvbench.spec.point import AnyPoint
+from hvbench.spec.point import AnyPoint, Point
 from hvbench.spec.script import ScriptPoint
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.flops import model_facts
@@ -41,8 +41,8 @@ def reason_to_skip(point: AnyPoint, *, world_size: int) -> str | None:
         if knob.impossible and (reason := knob.impossible(point)):
             return reason
     try:
-        if not isinstance(point, ScriptPoint):
-            model_facts(point)
+        if not isinstance(point, ScriptPoint) and (reason := compresses_nothing(point)):
+            return reason
     except ValueError:
         return "its sizes are beyond what a record can hold, and any machine"
     if point.is_served and point.servers > (tensors := len(trained_shapes(point))):
@@ -61,6 +61,14 @@ def reason_not_to_measure(point: AnyPoint, settings: MeasureSettings) -> str | N
     for knob in knobs_of(type(settings)).values():
         if knob.unmeasurable and (reason := knob.unmeasurable(settings, point)):
             return reason
+    return None
+
+
+def compresses_nothing(point: Point) -> str | None:
+    """Why PowerSGD would send everything as it is; None: it does not. Raises ValueError for sizes that no record can hold."""
+    facts = model_facts(point)
+    if point.compression == "powersgd" and facts.allreduce_bytes_per_step == 4 * facts.trained_parameters:
+        return f"powersgd_rank {point.powersgd_rank}: no matrix that trains is smaller as two of that rank; give less than its smaller side"
     return None
 
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.knob import AnyPoint, Knob, Part, Site, changed_fields
-from hvbench.spec.numerics import WIRE_FORMATS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,8 @@ def _sum_does_not_exist(point: AnyPoint) -> str | None:
     is_power_of_two = not point.world_size & (point.world_size - 1)
     if not is_average and not (CONTROLLERS[point.controller].needs_mpirun and is_power_of_two):
         return "Horovod's adasum on processors needs controller mpi and 2, 4, 8, … ranks"
-    if not WIRE_FORMATS[point.compression].is_summed_by_horovod and (is_predivided or not is_average):
-        return "bf16 sums outside Horovod: it knows no adasum and needs no gradient_predivide"
+    if not COMPRESSIONS[point.compression].is_summed_by_horovod and (is_predivided or not is_average):
+        return f"{point.compression} sums outside Horovod: it knows no adasum and needs no gradient_predivide"
     if not is_average and is_predivided:
         return "adasum is no sum: gradient_predivide does not apply"
     return None

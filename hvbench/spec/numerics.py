@@ -1,4 +1,4 @@
-"""In which numbers products are computed and gradients travel, and what computes them."""
+"""In which numbers products are computed, and what computes them."""
 
 from __future__ import annotations
 
@@ -53,31 +53,6 @@ PRECISIONS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class WireFormat:
-    """What the all-reduce of gradients sends for one float32 value, and how."""
-
-    value_bytes: int
-    significand_bits: int  # after the leading one
-    least_exponent: int  # of a normal number: 2^least_exponent is the smallest
-    operations: int = 1  # of Horovod, each negotiated between the ranks
-    is_summed_by_horovod: bool = True  # else hvbench sums, between two of Horovod's copies
-
-    @property
-    def is_compressed(self) -> bool:
-        """Whether gradients are cast before they are sent."""
-        return self.value_bytes < 4
-
-
-WIRE_FORMATS = {
-    "none": WireFormat(value_bytes=4, significand_bits=23, least_exponent=-126),
-    "fp16": WireFormat(value_bytes=2, significand_bits=10, least_exponent=-14),
-    "bf16": WireFormat(
-        value_bytes=2, significand_bits=7, least_exponent=-126, operations=2, is_summed_by_horovod=False
-    ),
-}
-
-
 # What `gemm` may name -> the library that PyTorch then multiplies fp32 matrices with on a CPU.
 GEMM_LIBRARIES = {"default": "MKL", "onednn": "oneDNN"}
 
@@ -93,12 +68,6 @@ def _no_tf32(point: AnyPoint, site: Site) -> str | None:
         return None
     no_cuda = site.no_cuda(point.framework)
     return site.no_tf32 or (f"precision {point.precision}: {no_cuda}" if no_cuda else None)
-
-
-def _nothing_to_compress(point: AnyPoint) -> str | None:
-    if point.world_size == 1 and WIRE_FORMATS[point.compression].is_compressed:
-        return "one rank has nothing to all-reduce: Horovod skips compression"
-    return None
 
 
 def has_gemm_choice(point: AnyPoint) -> bool:
@@ -118,28 +87,21 @@ def _no_cuda(point: AnyPoint, site: Site) -> str | None:
     return site.no_cuda(point.framework) if point.device == "cuda" else None
 
 
-def _on_the_wire(text: str) -> str:
-    return "uncompressed" if text == "none" else f"{text} on the wire"
-
-
 class NumericsPart(Part):
-    """Number formats, and the library and device that compute in them."""
+    """Number formats of products."""
 
     title = "Numerics"
 
     precision: Annotated[
         Literal[*PRECISIONS], Knob(in_words="{}".format, column=4, impossible=_tf32_on_a_cpu, unavailable=_no_tf32)
     ] = Field("fp32", description="of matrix products; weights stay fp32; tf32: of NVIDIA's GPUs from Ampere on")
-    compression: Annotated[
-        Literal[*WIRE_FORMATS],
-        Knob(
-            in_words=_on_the_wire,
-            column=5,
-            is_of_horovod=True,
-            impossible=_nothing_to_compress,
-            searched=tuple(WIRE_FORMATS),
-        ),
-    ] = Field("none", description="what goes on the wire; bf16: hvbench's own")
+
+
+class DevicePart(Part):
+    """What computes: a library of products, a device."""
+
+    title = "Device"
+
     gemm: Annotated[
         Literal["auto", *GEMM_LIBRARIES],
         Knob(

@@ -11,6 +11,7 @@ import json
 
 from hvbench.spec.adaptation import AdaptationPart
 from hvbench.spec.batch import BatchPart
+from hvbench.spec.compression import CompressionPart
 from hvbench.spec.data import DataPart
 from hvbench.spec.exchange import ExchangePart
 from hvbench.spec.execution import ExecutionPart
@@ -18,7 +19,7 @@ from hvbench.spec.framework import FrameworkPart
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.local_sgd import LocalSgdPart
 from hvbench.spec.model import ModelPart
-from hvbench.spec.numerics import NumericsPart
+from hvbench.spec.numerics import DevicePart, NumericsPart
 from hvbench.spec.objective import ObjectivePart
 from hvbench.spec.optimizer import OptimizerPart
 from hvbench.spec.schedule import SchedulePart
@@ -37,6 +38,8 @@ class Point(
     LocalSgdPart,
     ExchangePart,
     ExecutionPart,
+    DevicePart,
+    CompressionPart,
     NumericsPart,
     BatchPart,
     AdaptationPart,

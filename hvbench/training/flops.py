@@ -10,6 +10,7 @@ from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
 from hvbench.spec.point import Point
 from hvbench.training.adaptation import is_trained, trained_blocks
+from hvbench.training.compression import payload_bytes
 from hvbench.training.local_sgd import count_exchanged_bytes
 from hvbench.training.parts import count_shared_bytes
 from hvbench.training.products import blocks_with_gradients, linear_layers
@@ -28,16 +29,18 @@ def model_facts(point: Point) -> ModelFacts:
     its input, where nothing before it trains.
     """
     # One block is enough, since all have the same shapes: an untrusted suite may ask for a million.
-    sizes = {
-        name: math.prod(shape) for name, shape in parameter_shapes(point.model_copy(update={"num_layers": 1})).items()
-    }
+    shapes = parameter_shapes(point.model_copy(update={"num_layers": 1}))
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     of_block = {name: size for name, size in sizes.items() if name.startswith("block0.")}
     parameters = sum(sizes.values()) + (point.num_layers - 1) * sum(of_block.values())
     last = f"block{point.num_layers - 1}."
-    of_blocks = trained_blocks(point) * sum(
-        size for name, size in of_block.items() if is_trained(point, name.replace("block0.", last, 1))
-    )
-    trained = of_blocks + sum(size for name, size in sizes.items() if name not in of_block and is_trained(point, name))
+    counts = {  # name -> how many such tensors train
+        name: trained_blocks(point) if name in of_block else 1
+        for name in sizes
+        if is_trained(point, name.replace("block0.", last, 1))
+    }
+    trained = sum(count * sizes[name] for name, count in counts.items())
+    of_blocks = sum(count * sizes[name] for name, count in counts.items() if name in of_block)
     parameters_in_flops = parameters - sizes.get("position_embedding", 0) - sizes.get("segment_embedding", 0)
     # What runs once a sample.
     parameters_in_flops -= sum(
@@ -55,8 +58,10 @@ def model_facts(point: Point) -> ModelFacts:
     communicates = (point.world_size or 1) > 1 and STRATEGIES[point.strategy].exchanges
     if point.is_sharded:
         exchanged = count_shared_bytes(point, trained=trained, of_blocks=of_blocks)
-    else:  # of rounds of local updates the share of a step: an exchange ends each
+    elif point.has_local_updates:  # the share of a step: an exchange ends each round
         exchanged = count_exchanged_bytes(point, trained=trained) // point.sync_every
+    else:
+        exchanged = sum(count * payload_bytes(shapes[name], point) for name, count in counts.items())
     return ModelFacts(
         parameters=parameters,
         trained_parameters=trained,

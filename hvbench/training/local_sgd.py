@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.optimizer import OPTIMIZERS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import state_shapes

@@ -16,7 +16,8 @@ V, and N parameters of 4 bytes, in bytes:
                                 and 4 V W for the embedding's gradient, which waits for the next chunk's
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
     copies                      4 V W (a tied embedding has two gradients before their sum), not untied; TensorFlow's clipped gradients
-                                4 N, the weights rounded to a lower precision, Horovod's wire format, and 4 d N of the
+                                4 N, the weights rounded to a lower precision, Horovod's wire format, 4 f N' where what is not sent is fed back
+                                (`Kept.feedback_copies`: residuals and messages), and 4 d N of the
                                 framework's own strategy
     shards                      what n ranks share is 1 / n of the above: moments, sums of gradients, parameters, of which one block
                                 and its gradients are whole; gradients that are sent are there once more
@@ -69,12 +70,14 @@ from dataclasses import dataclass, fields
 
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.adaptation import LORA_TARGETS
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.model import FAMILIES
-from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.adaptation import LORA_A, is_trained, trained_blocks
+from hvbench.training.compression import feedback_shapes
 from hvbench.training.local_sgd import sends_differences
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
@@ -129,8 +132,10 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes = point.vocab_size * point.hidden_size * VALUE_BYTES * of_embedding
     copies_bytes += trained * VALUE_BYTES if kept.copies_clipped else 0
     copies_bytes += parameters * compute_bytes if is_lower else 0
-    wire = WIRE_FORMATS[point.compression]
+    wire = COMPRESSIONS[point.compression].wire
     copies_bytes += trained * wire.value_bytes if wire.is_compressed else 0
+    fed_back = sum(math.prod(shape) for shape in feedback_shapes(point).values())
+    copies_bytes += int(fed_back * VALUE_BYTES * kept.feedback_copies.get(point.compression, 0.0))
     is_own = STRATEGIES[point.strategy].is_native
     copies_bytes += trained * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.adaptation import is_trained

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.spec.numerics import WIRE_FORMATS, WireFormat
+from hvbench.spec.compression import COMPRESSIONS, WIRE_FORMATS, WireFormat
 from hvbench.spec.point import Point
 
 CHUNK = 1 << 20  # values that are looked at together
@@ -31,9 +31,9 @@ class WireLosses:
 
 
 def is_watched(point: Point) -> bool:
-    """Whether a point's gradients are sent in another format than they have, at every step."""
+    """Whether a point's gradients are sent in another format than they have, at every step; what is fed back is not lost."""
     is_sent = (point.world_size or 1) > 1 and not point.has_local_updates
-    return WIRE_FORMATS[point.compression].is_compressed and is_sent
+    return COMPRESSIONS[point.compression].wire.is_compressed and is_sent
 
 
 def least_kept(wire: WireFormat) -> float:

@@ -19,7 +19,8 @@ from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Runtime
 from hvbench.records.environment import multiplies_natively
 from hvbench.records.record import Ceiling
-from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
 from hvbench.training.products import Product, allreduce_busbw, describe_slowness, shrink
@@ -164,7 +165,9 @@ class Ceilings:
 
     def _allreduce(self, point: Point) -> tuple[float | None, int]:
         """Bus bandwidth, and the bytes that go on the wire for it; None and 0 where one rank is alone."""
-        world_size, compression = self.runtime.world_size, point.compression
+        world_size = self.runtime.world_size
+        # Of what sends a part of the gradients the ceiling is that of as many bytes: the wire's own.
+        compression = point.compression if point.compression in WIRE_FORMATS else "none"
         if point.is_served:
             return None, 0  # its ranks know no all-reduce
         value_bytes = WIRE_FORMATS[compression].value_bytes

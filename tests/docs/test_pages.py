@@ -69,7 +69,7 @@ def test_architecture_has_every_folder_in_the_order_of_the_flow() -> None:
 def test_the_declaration_that_architecture_walks_through_is_the_one_in_the_source() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
-    source = (ROOT / "hvbench" / "spec" / "numerics.py").read_text(encoding="utf-8")
+    source = (ROOT / "hvbench" / "spec" / "compression.py").read_text(encoding="utf-8")
     assert textwrap.indent(shown, "    ") in source
 
 

@@ -31,10 +31,10 @@ ROUNDS = 2
 STEPS = 6  # the first of them a warm-up
 HALF = STEPS // 2
 
-# What a step changes differs: moments, the masks' place and, with lars, even the parameters at a learning rate of 0; with
+# What a step changes differs: moments, the masks' place, what a rank has yet to send and, with lars, even the parameters at a learning rate of 0; with
 # fp16 the two moments of adamw, and the loss scale, which begins so high that gradients overflow, on the wire or before it.
 TRAININGS = {
-    "fp32": {"dropout": 0.1, "optimizer": "lars"},
+    "fp32": {"dropout": 0.1, "optimizer": "lars", "compression": "topk"},
     "fp16": {"precision": "fp16", "compression": "fp16"},
     "rounds": {  # of three updates, in the middle of which are evaluations and the first ablations
         "sync_every": 3,
@@ -72,7 +72,7 @@ def train(
     while not loop.is_done:
         loop.advance()
         ablations.interrupt(enter=lambda phase: None)
-    return loop, ablations, loop.trainer.state()
+    return loop, ablations, loop.trainer.state() | loop.trainer.own_state()
 
 
 def resume(

@@ -38,6 +38,13 @@ CONFIGURATIONS = [
 ]
 # Other ways to exchange gradients, in fp32 on two ranks: those whose updates are Horovod's average, and adasum.
 SAME_AS_HOROVOD: list[dict[str, Any]] = [{"strategy": "native"}, {"strategy": "parameter_server", "servers": 2}]
+# Ways to send less than the gradients, which feed back the rest: on two ranks, one of them in bf16.
+COMPRESSED: list[dict[str, Any]] = [
+    {"compression": "topk", "topk_share": 0.05},
+    {"compression": "int8", "int8_bucket": 256},
+    {"compression": "powersgd", "powersgd_rank": 2},
+    {"compression": "int8", "precision": "bf16"},
+]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # What two ranks share, and what else is set: each does what ranks do that hold everything. LAMB measures norms of whole tensors.
 SHARDED: list[dict[str, Any]] = [
@@ -295,6 +302,11 @@ def local_point(framework: str, choices: dict[str, Any]) -> Point:
     return make_point(framework, 2, num_layers=FEWER_LAYERS, **choices)
 
 
+def compressed_point(framework: str, choices: dict[str, Any]) -> Point:
+    """The base point at world size 2, of which less than the gradients is sent."""
+    return exchanged_point(framework, {"num_layers": FEWER_LAYERS, **choices})
+
+
 def broken_point(knobs: dict[str, Any], configuration: tuple[int, str, str]) -> Point:
     """A configured point with `knobs` wrong."""
     world_size, precision, compression = configuration
@@ -339,6 +351,7 @@ def all_points() -> list[Point]:
         points += [exchanged_point(framework, choices) for choices in [*SAME_AS_HOROVOD, ADASUM]]
         points += [sharded_point(framework, knobs) for knobs in SHARDED]
         points += [local_point(framework, choices) for choices in LOCAL_SGD]
+        points += [compressed_point(framework, choices) for choices in COMPRESSED]
     points += [optimizer_point(BROKEN, optimizer, 1, **knobs) for optimizer, knobs in OPTIMIZER_MISTAKES]
     points.append(onednn_point())
     points += [broken_point(knobs, configuration) for configuration, knobs in MISTAKES]

@@ -23,7 +23,7 @@ from hvbench.communication.table import render_table
 from hvbench.launch.placement import Member
 from hvbench.launch.task import TaskEnd
 from hvbench.records.record import Outcome
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.training.products import allreduce_busbw
 
 SETTINGS = CallSettings()

@@ -10,7 +10,7 @@ from hvbench.communication.cost import Cost, error_factor, families, fit, hold_o
 from hvbench.communication.cost_report import fit_all, render_allreduces, render_costs
 from hvbench.communication.predict import Targets
 from hvbench.communication.summary import COLUMNS
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.training.products import busbw_factor
 
 SIZES = [4**power for power in range(5, 15)]

@@ -97,6 +97,18 @@ def test_more_ranks_put_more_on_each_link() -> None:
     assert model.describe_reach(world_size=2, bits_per_second=1e8) == ""
 
 
+def test_of_what_is_gathered_every_rank_gets_all_others_bytes() -> None:
+    model = model_of(make_records(noise=0.0))
+    sent = {"none": 16e6, "topk": 4e6}
+    local, hidden = {"none": 0.1, "topk": 0.2}, {"none": 0.0, "topk": 0.0}
+    model = LinkModel(
+        **{**vars(model), "wire": 1.0, "payload_bytes": sent, "local_seconds": local, "hidden_seconds": hidden}
+    )
+    assert model.break_even("topk") == pytest.approx(8 * (16e6 - 4e6) / 0.1)  # two ranks: both cross each link once
+    assert model.break_even("topk", world_size=4) == pytest.approx(8 * (1.5 * 16e6 - 3 * 4e6) / 0.1)
+    assert model.break_even("topk", world_size=8) == 0.0  # 7 x 4 MB are as many as 2 x 7 / 8 x 16 MB
+
+
 def test_compression_may_always_win_or_never() -> None:
     model = model_of(make_records(noise=0.0))
     cheap = {"none": 0.3, "fp16": 0.29}

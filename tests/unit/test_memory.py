@@ -39,6 +39,15 @@ def test_adamw_in_fp32_needs_four_times_the_parameters(framework: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+@pytest.mark.parametrize("compression", ["topk", "int8", "powersgd"])
+def test_residuals_are_as_large_as_the_gradients_and_messages_come_on_top(framework: str, compression: str) -> None:
+    plain, less = (estimate(framework, compression=name) for name in ("none", compression))
+    values = PARAMETERS - VECTORS if compression == "powersgd" else PARAMETERS
+    assert 1 <= (less.copies_bytes - plain.copies_bytes) / (4 * values) <= 3
+    assert less.peak_bytes - plain.peak_bytes == less.copies_bytes - plain.copies_bytes
+
+
 # tiny: tables of 256 + 32 rows, per layer matrices (32, 96), (32, 32), (32, 128), (128, 32), and their vectors.
 FACTORED = (256 + 32) + 32 + 2 * ((32 + 96) + (32 + 32) + (32 + 128) + (128 + 32)) + 32
 VECTORS = 2 * (4 * 32 + 96 + 32 + 128 + 32) + 2 * 32

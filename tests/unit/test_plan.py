@@ -9,7 +9,7 @@ import pytest
 
 from hvbench.plan.estimates import count_tokens, describe_shortages, estimate_seconds, estimate_sweep_seconds
 from hvbench.plan.jobs import Job, Plan, make_plan, number_places, worker_group
-from hvbench.plan.skip import is_installed, reason_not_to_measure
+from hvbench.plan.skip import is_installed, reason_not_to_measure, reason_to_skip
 from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
@@ -80,6 +80,38 @@ def test_a_served_training_is_not_ablated_and_leaves_checkpoints(strategy: str) 
     assert reason.startswith("ablation_rounds: ") and strategy in reason
     assert reason_not_to_measure(point, MeasureSettings(checkpoint_every=2)) is None
     assert reason_not_to_measure(Point(model="tiny"), MeasureSettings(ablation_rounds=2)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"compression": "topk", "world_size": 1}, "one rank has nothing to all-reduce: "),
+        (
+            {"compression": "int8", "precision": "fp16"},
+            "compression int8 adds what was not sent to the next gradient, and in precision fp16 ",
+        ),
+        (
+            {"compression": "topk", "gradient_predivide": 2.0},
+            "topk sums outside Horovod: it knows no adasum and needs no gradient_predivide",
+        ),
+        (
+            {"compression": "powersgd", "strategy": "native"},
+            "compression: a choice of Horovod's, and the strategy is native",
+        ),
+        (
+            {"compression": "powersgd", "powersgd_rank": 29},
+            "powersgd_rank 29: no matrix that trains is smaller as two of that rank; ",
+        ),
+        (
+            {"compression": "powersgd", "adaptation": "bias"},
+            "powersgd_rank 4: no matrix that trains is smaller as two of that rank; ",
+        ),
+        ({"compression": "powersgd", "powersgd_rank": 28}, None),
+    ],
+)
+def test_a_compression_that_cannot_be_is_one_line(fields: dict, line: str | None) -> None:
+    found = reason_to_skip(Point(**{"model": "tiny", "world_size": 2, **fields}), world_size=2)
+    assert found is None if line is None else found.startswith(line)
 
 
 # World size

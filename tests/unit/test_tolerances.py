@@ -12,7 +12,8 @@ from hvbench.parity.compare import OFF_TERMS, cancellation, compare_traces, wire
 from hvbench.parity.norms import l2_norm, wire_spacing
 from hvbench.parity.tolerances import Entry, Tolerances, check_updates, find_tolerances, read_table, tolerances_for
 from hvbench.parity.trace import wire_rounding
-from hvbench.spec.numerics import PRECISIONS, WIRE_FORMATS
+from hvbench.spec.compression import COMPRESSIONS
+from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.optimizer import OPTIMIZERS
 from hvbench.spec.point import Point
 
@@ -30,9 +31,9 @@ each_entry = pytest.mark.parametrize(
 COMBINATIONS = [
     (model, precision, compression, is_native)
     for model, precision, compression, is_native in itertools.product(
-        ("small", "large"), PRECISIONS, WIRE_FORMATS, (False, True)
+        ("small", "large"), PRECISIONS, COMPRESSIONS, (False, True)
     )
-    if is_native or precision != "tf32"
+    if (is_native or precision != "tf32") and not (precision == "fp16" and COMPRESSIONS[compression].feeds_back)
 ]
 each_combination = pytest.mark.parametrize(("model", "precision", "compression", "is_native"), COMBINATIONS)
 SIZES = {"small": "tiny", "large": "small"}  # of models, to ones that have them
@@ -105,7 +106,7 @@ def test_more_roundings_are_allowed_no_less(model: str, precision: str, compress
 def test_every_vector_optimizer_was_measured_in_the_formats_that_it_is_widened_for() -> None:
     table = read_table()
     assert {each["compression"] for each in table.vectors_measured} <= table.vector_update_length.keys()
-    assert table.vector_update_length.keys() == WIRE_FORMATS.keys()
+    assert table.vector_update_length.keys() == COMPRESSIONS.keys()
     assert set(table.vector_optimizers) <= OPTIMIZERS.keys()
 
 
@@ -121,7 +122,7 @@ def test_allowed_is_at_least_twice_what_was_measured(row: Entry) -> None:
 def test_allowed_is_not_loose(row: Entry) -> None:
     """No tolerance of a quantity that was measured is above twenty times the measurement, rounded up to 1, 2 or 5."""
     bounds = {name: 20 * value for name, value in row.measured.items()}
-    if row.compression != "none":
+    if row.compression in SPACING:
         bounds["gradients"] = max(bounds.get("gradients", 0.0), 4 * derived_gradients(row))
     assert {name: value for name, value in bounds.items() if getattr(row.allowed, name) > max(value, 2e-6)} == {}
 
@@ -138,7 +139,7 @@ def derived_gradients(row: Entry) -> float:
 
 @pytest.mark.parametrize(
     "row",
-    [row for row in ENTRIES if row.precision == "fp32" and row.compression != "none"],
+    [row for row in ENTRIES if row.precision == "fp32" and row.compression in SPACING],
     ids=lambda row: f"{row.model}-{row.compression}",
 )
 def test_gradients_on_the_wire_follow_from_those_before_it(row: Entry) -> None:
@@ -176,6 +177,23 @@ def test_one_element_that_rounds_to_the_other_side_is_no_mistake() -> None:
         wrong[element] += wire_spacing(right[element], compression="bf16")
         assert gradient_errors(wrong, right, compression="bf16")
         assert not gradient_errors(wrong, right, compression="none")
+
+
+def test_an_element_that_another_rank_would_have_sent_is_no_mistake_with_products_in_16_bits() -> None:
+    right = np.zeros(96)
+    right[[3, 40]] = 2.0, -2.1  # of each of two ranks the largest of a small tensor
+    wrong = np.zeros(96)
+    wrong[[5, 40]] = 2.0, -2.1
+    distance = l2_norm(wrong - right)
+    for precision, is_allowed in (("bf16", True), ("fp32", False)):
+        point = Point(model="tiny", world_size=2, compression="topk", precision=precision)
+        assert (wire_rounding(point, right, scale=1.0) >= distance) == is_allowed
+        assert wire_rounding(point, np.zeros(3), scale=1.0) == 0.0
+
+
+def test_int8_rounds_to_shares_of_the_largest() -> None:
+    point = Point(model="tiny", world_size=2, compression="int8")
+    assert wire_rounding(point, np.array([0.1, -25.4]), scale=2.0) == pytest.approx(2 * 0.2 / 2)
 
 
 @pytest.mark.parametrize("elements", [32, 10_000])

@@ -13,7 +13,7 @@ from hvbench.launch.requests import MeasureRequest
 from hvbench.plan.jobs import Job
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.records.record import Record, WireLook
-from hvbench.spec.numerics import WIRE_FORMATS
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.training.wire import (

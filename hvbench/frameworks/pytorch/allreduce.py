@@ -5,18 +5,15 @@ All three have `start(name, gradient)`, called as soon as a gradient is final, a
 
 from __future__ import annotations
 
-import time
-
 import horovod.torch as hvd
 import torch
 import torch.distributed
 
+from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.pytorch.ranks import HorovodRanks, NativeRanks
 from hvbench.frameworks.ranks import Ranks
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.exchange import REDUCTIONS
-from hvbench.spec.numerics import WIRE_FORMATS
-
-_POLL_SECONDS = 50e-6  # sleeping for less takes as long
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
@@ -46,13 +43,13 @@ class GradientAllReduce:
             self.pending[name] = (None, gradient)
             return
         wire, context = self.compressor.compress(gradient)
-        self.pending[name] = (hvd.allreduce_async_(wire, name=name, **self.choices), context)
+        self.pending[name] = (start_reduction(name, wire, **self.choices), context)
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Wait for all that were started; canonical name -> average."""
         averages = {}
         for name, (handle, context) in self.pending.items():
-            averages[name] = context if handle is None else self.compressor.decompress(_wait(handle), context)
+            averages[name] = context if handle is None else self.compressor.decompress(wait(handle), context)
         self.pending = {}
         return averages
 
@@ -74,19 +71,18 @@ class Bf16AllReduce:
         """Begin to send every rank its part of one gradient, padded to a multiple of the number of ranks."""
         padding = -gradient.numel() % self.world_size
         wire = torch.nn.functional.pad(gradient.flatten().bfloat16(), (0, padding)).view(torch.float16)
-        self.pending[name] = (hvd.alltoall_async(wire, name=f"{name}.parts"), gradient)
+        self.pending[name] = (start_parts(f"{name}.parts", wire), gradient)
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Average this rank's parts and gather all parts; canonical name -> average."""
         gathers = {}
         for name, (handle, gradient) in self.pending.items():
-            parts, _ = _wait(handle)
-            parts = parts.view(torch.bfloat16).view(self.world_size, -1).to(gradient.dtype)
+            parts = wait(handle).view(torch.bfloat16).view(self.world_size, -1).to(gradient.dtype)
             mean = parts.mean(0).bfloat16().view(torch.float16)
-            gathers[name] = (hvd.allgather_async(mean, name=f"{name}.averages"), gradient)
+            gathers[name] = (start_gather(f"{name}.averages", mean), gradient)
         averages = {}
         for name, (handle, gradient) in gathers.items():
-            values = _wait(handle)[: gradient.numel()]
+            values = wait(handle)[: gradient.numel()]
             averages[name] = values.view(torch.bfloat16).to(gradient.dtype).view_as(gradient)
         self.pending = {}
         return averages
@@ -123,10 +119,3 @@ def make_allreduce(
     if world_size > 1 and not WIRE_FORMATS[compression].is_summed_by_horovod:
         return Bf16AllReduce(world_size=world_size)
     return GradientAllReduce(compression=compression, world_size=world_size, reduction=reduction, predivide=predivide)
-
-
-def _wait(handle: int) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """What `hvd.synchronize` returns, without its busy waiting: on a core that ranks share it takes the time of those that are waited for."""
-    while not hvd.poll(handle):
-        time.sleep(_POLL_SECONDS)
-    return hvd.synchronize(handle)

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.pytorch.allreduce import _wait
 from hvbench.frameworks.pytorch.layers import Layers
+from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.pytorch.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
@@ -74,7 +74,7 @@ class Shards:
             self._collect()  # what has been reduced is freed while the others are sent
         wire = self._padded(gradient).to(self.wire_dtype or gradient.dtype)
         wire = wire.view(torch.float16) if wire.dtype == torch.bfloat16 else wire  # Horovod only copies the bits
-        handle = hvd.alltoall_async(wire, name=f"{name}.parts")
+        handle = start_parts(f"{name}.parts", wire)
         self.pending.append(_Sent(name, handle, gradient.dtype, gradient.nbytes))
         self.sent.add(name)
 
@@ -101,9 +101,9 @@ class Shards:
 
     def gather_parameters(self, names: Iterable[str]) -> dict[str, torch.Tensor]:
         """Whole parameters, whose gradients are reduced into this rank's parts."""
-        handles = {name: hvd.allgather_async(self.parts[name].detach(), name=f"{name}.whole") for name in names}
+        handles = {name: start_gather(f"{name}.whole", self.parts[name].detach()) for name in names}
         return {
-            name: _Gathered.apply(self.parts[name], self, name, self._unpadded(name, _wait(handle)))
+            name: _Gathered.apply(self.parts[name], self, name, self._unpadded(name, wait(handle)))
             for name, handle in handles.items()
         }
 
@@ -147,7 +147,7 @@ class Shards:
 
     def _collect(self) -> None:
         name, handle, dtype, _ = self.pending.popleft()
-        parts, _ = _wait(handle)  # of all ranks, one behind the other
+        parts = wait(handle)  # of all ranks, one behind the other
         parts = parts.view(self.wire_dtype or dtype).view(self.world_size, -1)
         part = parts.to(dtype).mean(dim=0)
         self.sent.remove(name)
@@ -160,19 +160,19 @@ class Shards:
     def _gather(self, parts: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and whole tensors [n k], some of them at a time."""
         for window in _windows({name: self.world_size * part.nbytes for name, part in parts.items()}):
-            handles = {name: hvd.allgather_async(parts[name], name=f"{name}.whole") for name in window}
+            handles = {name: start_gather(f"{name}.whole", parts[name]) for name in window}
             for name in window:
-                yield name, _wait(handles.pop(name))
+                yield name, wait(handles.pop(name))
 
     def _join(self, key: str, value: np.ndarray) -> np.ndarray:
         name = _named(key)
         if name not in self.shapes:
             return value
-        whole = _wait(hvd.allgather_async(torch.from_numpy(value), name=f"{key}.whole"))
+        whole = wait(start_gather(f"{key}.whole", torch.from_numpy(value)))
         return self._unpadded(name, whole).numpy()
 
     def _sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
-        return _wait(hvd.allreduce_async_(values, name=f"norms.{len(values)}", op=hvd.Sum))
+        return wait(start_reduction(f"norms.{len(values)}", values, op=hvd.Sum))
 
     def _padded(self, value: torch.Tensor) -> torch.Tensor:
         """A tensor, flat, with zeros behind it [n k]; the same memory where none are needed."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import torch
 
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
-from hvbench.frameworks.pytorch.allreduce import make_allreduce
+from hvbench.frameworks.pytorch.compression import FeedbackAllReduce, make_exchange
 from hvbench.frameworks.pytorch.local_sgd import ParameterAverage
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import global_norm, make_optimizer
@@ -27,8 +27,9 @@ from hvbench.frameworks.pytorch.ranks import NativeRanks
 from hvbench.frameworks.pytorch.runtime import Runtime
 from hvbench.frameworks.pytorch.shard import make_shards
 from hvbench.frameworks.ranks import SingleRank
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.numerics import WIRE_FORMATS, Precision
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.dropout import Seed, dropout_seed
@@ -43,7 +44,7 @@ class Trainer:
         self.precision = precision
         self.device = runtime.device
         self.rank = runtime.rank
-        self.can_overflow = precision.loss_scaling or WIRE_FORMATS[point.compression].is_compressed
+        self.can_overflow = precision.loss_scaling or COMPRESSIONS[point.compression].wire.is_compressed
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
@@ -53,9 +54,7 @@ class Trainer:
             self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
         else:
             self.optimizer = make_optimizer(self.model.trained, point=point)
-        self.allreduce = self.shards or make_allreduce(
-            ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
-        )
+        self.allreduce = self.shards or make_exchange(ranks, point, rank=runtime.rank, device=runtime.device)
         self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
         self.ddp = _wrap(self.model) if isinstance(ranks, NativeRanks) else None
@@ -223,9 +222,7 @@ class Trainer:
         if self.server:
             self.server.average(self._to_numpy(self.kept))
             return
-        for name, gradient in reversed(self.kept.items()):  # the order in which a backward pass yields them
-            self.allreduce.start(name, gradient)
-        self.allreduce.finish()
+        self._average(self.kept)
         if self.shards:
             self.shards.spread()
 
@@ -233,9 +230,8 @@ class Trainer:
         own = {name: value.copy() for name, value in self._to_numpy(self.kept).items()}  # some all-reduces sum in place
         if self.server:
             return own, self.server.average(own)
-        for name, gradient in reversed(self.kept.items()):
-            self.allreduce.start(name, gradient)
-        averages = self._whole(self.allreduce.finish())
+        with self._keeping_own_state():
+            averages = self._whole(self._average(self.kept))
         return own, self._to_numpy({name: averages[name] for name in self.kept})
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
@@ -263,9 +259,10 @@ class Trainer:
         loss_scale: float,
         with_allreduce: bool = True,
     ) -> Arrays:
-        _, gradients = self._averaged_gradients(
-            inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
-        )
+        with self._keeping_own_state():
+            _, gradients = self._averaged_gradients(
+                inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce and not self.server
+            )
         arrays = self._to_numpy(self._whole(gradients) if with_allreduce else gradients)
         return self.server.average(arrays) if self.server and with_allreduce else arrays
 
@@ -285,9 +282,8 @@ class Trainer:
             if sums:
                 torch._foreach_add_(list(sums.values()), list(gradients.values()))
             sums = sums or gradients
-        for name, gradient in reversed(sums.items()):
-            self.allreduce.start(name, gradient)
-        averages = self.allreduce.finish()
+        with self._keeping_own_state():
+            averages = self._average(sums)
         norm = self.shards.global_norm if self.shards else global_norm
         averaged = norm([averages[name] for name in sums]).item() / loss_scale
         return GradientNorms(micro_batches=norms, averaged=averaged)
@@ -336,15 +332,32 @@ class Trainer:
             self.average.load_state(state)
 
     def own_state(self) -> Arrays:
-        return self.average.own_state() if self.average else {}
+        if self.average:
+            return self.average.own_state()
+        return self.allreduce.state() if isinstance(self.allreduce, FeedbackAllReduce) else {}
 
     def load_own_state(self, state: Arrays) -> None:
         if self.average:
             self.average.load_own_state(state)
+        elif isinstance(self.allreduce, FeedbackAllReduce):
+            self.allreduce.load_state(state)
 
     def close(self) -> None:
         if self.server:
             self.server.leave()
+
+    def _average(self, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Their averages over the ranks, sent in the order in which a backward pass yields them."""
+        for name, gradient in reversed(gradients.items()):
+            self.allreduce.start(name, gradient)
+        return self.allreduce.finish()
+
+    @contextlib.contextmanager
+    def _keeping_own_state(self) -> Iterator[None]:
+        """What is sent in here is no step's: afterwards this rank has the state of its own that it had before."""
+        own = self.own_state()
+        yield
+        self.load_own_state(own)
 
     def _train_on_server(
         self,

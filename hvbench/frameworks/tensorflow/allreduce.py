@@ -9,9 +9,10 @@ import horovod.tensorflow as hvd
 import tensorflow as tf
 
 from hvbench.frameworks.ranks import Ranks
+from hvbench.frameworks.tensorflow.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.tensorflow.ranks import HorovodRanks, NativeRanks
+from hvbench.spec.compression import WIRE_FORMATS
 from hvbench.spec.exchange import REDUCTIONS
-from hvbench.spec.numerics import WIRE_FORMATS
 
 COMPRESSORS = {"none": hvd.Compression.none, "fp16": hvd.Compression.fp16}
 
@@ -43,8 +44,8 @@ class GradientAllReduce:
             self.pending[name] = gradient
             return
         wire, context = self.compressor.compress(gradient)
-        average = hvd.allreduce(wire, name=_wire_name(name), ignore_name_scope=True, **self.choices)
-        self.pending[name] = self.compressor.decompress(average, context)
+        average = start_reduction(name, wire, **self.choices)
+        self.pending[name] = self.compressor.decompress(wait(average), context)
 
     def finish(self) -> dict[str, tf.Tensor]:
         """Wait for all that were started; canonical name -> average."""
@@ -70,16 +71,15 @@ class Bf16AllReduce:
         """Begin to send every rank its part of one gradient, padded to a multiple of the number of ranks."""
         padding = -gradient.shape.num_elements() % self.world_size
         wire = tf.bitcast(tf.pad(tf.cast(tf.reshape(gradient, [-1]), tf.bfloat16), [[0, padding]]), tf.float16)
-        parts = hvd.alltoall(wire, name=_wire_name(f"{name}.parts"), ignore_name_scope=True)
-        self.pending[name] = (parts, gradient)
+        self.pending[name] = (start_parts(f"{name}.parts", wire), gradient)
 
     def finish(self) -> dict[str, tf.Tensor]:
         """Average this rank's parts and gather all parts; canonical name -> average."""
         averages = {}
         for name, (parts, gradient) in self.pending.items():
-            parts = tf.cast(tf.reshape(tf.bitcast(parts, tf.bfloat16), [self.world_size, -1]), gradient.dtype)
+            parts = tf.cast(tf.reshape(tf.bitcast(wait(parts), tf.bfloat16), [self.world_size, -1]), gradient.dtype)
             mean = tf.bitcast(tf.cast(tf.reduce_mean(parts, 0), tf.bfloat16), tf.float16)
-            values = hvd.allgather(mean, name=_wire_name(f"{name}.averages"), ignore_name_scope=True)
+            values = wait(start_gather(f"{name}.averages", mean))
             values = tf.cast(tf.bitcast(values[: gradient.shape.num_elements()], tf.bfloat16), gradient.dtype)
             averages[name] = tf.reshape(values, gradient.shape)
         self.pending = {}
@@ -120,8 +120,3 @@ def _average(gradients: list[tf.Tensor]) -> list[tf.Tensor]:
     """Called in each replica: the mean over all replicas. TensorFlow needs tensors with a device, hence the identities."""
     placed = [tf.identity(gradient) for gradient in gradients]
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, placed)
-
-
-def _wire_name(name: str) -> str:
-    """A tensor's name as TensorFlow allows it for an operation: without dots."""
-    return name.replace(".", "_")

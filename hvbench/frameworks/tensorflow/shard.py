@@ -21,9 +21,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.tensorflow.allreduce import _wire_name
 from hvbench.frameworks.tensorflow.execution import _with_gradient
 from hvbench.frameworks.tensorflow.layers import Layers
+from hvbench.frameworks.tensorflow.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.tensorflow.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
@@ -130,9 +130,7 @@ class Shards:
         wire = tf.cast(self._padded(gradient), dtype)
         is_copied = dtype == tf.bfloat16  # Horovod only copies the bits
         wire = tf.bitcast(wire, tf.float16) if is_copied else wire
-        parts = hvd.alltoall(
-            wire, name=_wire_name(wire_name), ignore_name_scope=True
-        )  # of all ranks, one behind the other
+        parts = wait(start_parts(wire_name, wire))  # of all ranks, one behind the other
         parts = tf.bitcast(parts, dtype) if is_copied else parts
         parts = tf.reshape(parts, [self.world_size, self.sizes[name]])
         return tf.reduce_mean(tf.cast(parts, gradient.dtype), 0)
@@ -146,7 +144,7 @@ class Shards:
         return f"{name}.{names[name]}"
 
     def _gather(self, name: str, part: tf.Tensor) -> tf.Tensor:
-        whole = hvd.allgather(part, name=_wire_name(self._unique(f"{name}.whole")), ignore_name_scope=True)
+        whole = wait(start_gather(self._unique(f"{name}.whole"), part))
         return tf.reshape(whole[: math.prod(self.shapes[name])], self.shapes[name])
 
     def _join(self, key: str, value: np.ndarray) -> np.ndarray:
@@ -155,9 +153,7 @@ class Shards:
 
     def _sum_over_ranks(self, values: tf.Tensor) -> tf.Tensor:
         name = self._unique("norms")
-        return tf.ensure_shape(
-            hvd.allreduce(values, op=hvd.Sum, name=_wire_name(name), ignore_name_scope=True), values.shape
-        )
+        return tf.ensure_shape(wait(start_reduction(name, values, op=hvd.Sum)), values.shape)
 
     def _padded(self, value: tf.Tensor) -> tf.Tensor:
         """A tensor, flat, with zeros behind it [n k]."""

@@ -9,8 +9,9 @@ Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequ
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,15 +20,16 @@ import tensorflow as tf
 from hvbench.frameworks.contract import Arrays, GradientNorms, StepResult
 from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
 from hvbench.frameworks.ranks import SingleRank
-from hvbench.frameworks.tensorflow.allreduce import make_allreduce
+from hvbench.frameworks.tensorflow.compression import FeedbackAllReduce, make_exchange
 from hvbench.frameworks.tensorflow.execution import compiled
 from hvbench.frameworks.tensorflow.local_sgd import ParameterAverage
 from hvbench.frameworks.tensorflow.model import Model
 from hvbench.frameworks.tensorflow.optimizer import global_norm, make_optimizer
 from hvbench.frameworks.tensorflow.runtime import Runtime
 from hvbench.frameworks.tensorflow.shard import make_shards
+from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.exchange import STRATEGIES
-from hvbench.spec.numerics import WIRE_FORMATS, Precision
+from hvbench.spec.numerics import Precision
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.dropout import dropout_seed
@@ -57,7 +59,7 @@ class Trainer:
         self.precision = precision
         self.device = "GPU:0" if runtime.device == "cuda" else "CPU:0"
         self.rank = runtime.rank
-        self.can_overflow = precision.loss_scaling or WIRE_FORMATS[point.compression].is_compressed
+        self.can_overflow = precision.loss_scaling or COMPRESSIONS[point.compression].wire.is_compressed
         self.passes = 0  # backward passes done in training: the index into the sequence of dropout's seeds
         runtime.use_tf32(precision.uses_tf32)
         self.model = Model(point, weights, precision=precision, device=runtime.device)
@@ -72,9 +74,7 @@ class Trainer:
             if point.gradient_accumulation_steps > 1:
                 summed = self.shards.parts if self._shares_gradients else self.model.trained
                 self.sums = {name: tf.Variable(tf.zeros_like(p)) for name, p in summed.items()}
-        self.allreduce = self.shards or make_allreduce(
-            ranks, compression=point.compression, reduction=point.reduction, predivide=point.gradient_predivide
-        )
+        self.allreduce = self.shards or make_exchange(ranks, point, rank=runtime.rank, device=self.device)
         with tf.device(self.device):
             self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
@@ -269,7 +269,8 @@ class Trainer:
         own = self._to_numpy(self.kept)
         if self.server:
             return own, self.server.average(own)
-        return own, self._to_numpy(self._whole(self._run(self._allreduce_kept, *self.kept.values())))
+        with self._keeping_own_state():
+            return own, self._to_numpy(self._whole(self._run(self._allreduce_kept, *self.kept.values())))
 
     def evaluate(self, inputs: np.ndarray, targets: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
         documents = () if starts is None else (starts,)
@@ -299,7 +300,7 @@ class Trainer:
         scale, is_averaged = self._scalar(loss_scale), with_allreduce and not self.server
         if self._shares_gradients and not is_averaged:
             return self._to_numpy(self._gradients_of_rank(inputs, targets, layout, loss_scale=loss_scale)[1])
-        with tf.device(self.device):
+        with tf.device(self.device), self._keeping_own_state():
             *earlier, last = self._split(inputs, targets, layout)
             for batch in earlier:
                 self._accumulate(batch, scale, with_allreduce=is_averaged)
@@ -311,9 +312,10 @@ class Trainer:
         self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None, *, loss_scale: float
     ) -> GradientNorms:
         norms, scale = [], self._scalar(loss_scale)
-        for index, batch in enumerate(self._split(inputs, targets, layout)):
-            norm, averaged = self._run(self._norms, batch, scale, is_last=index == len(inputs) - 1)
-            norms.append(float(norm))
+        with self._keeping_own_state():
+            for index, batch in enumerate(self._split(inputs, targets, layout)):
+                norm, averaged = self._run(self._norms, batch, scale, is_last=index == len(inputs) - 1)
+                norms.append(float(norm))
         return GradientNorms(micro_batches=norms, averaged=float(averaged))
 
     def rewind(self, passes: int) -> None:
@@ -356,15 +358,26 @@ class Trainer:
             self.average.load_state(state)
 
     def own_state(self) -> Arrays:
-        return self.average.own_state() if self.average else {}
+        if self.average:
+            return self.average.own_state()
+        return self.allreduce.state() if isinstance(self.allreduce, FeedbackAllReduce) else {}
 
     def load_own_state(self, state: Arrays) -> None:
         if self.average:
             self.average.load_own_state(state)
+        elif isinstance(self.allreduce, FeedbackAllReduce):
+            self.allreduce.load_state(state)
 
     def close(self) -> None:
         if self.server:
             self.server.leave()
+
+    @contextlib.contextmanager
+    def _keeping_own_state(self) -> Iterator[None]:
+        """What is sent in here is no step's: afterwards this rank has the state of its own that it had before."""
+        own = self.own_state()
+        yield
+        self.load_own_state(own)
 
     def _train_on_server(
         self,

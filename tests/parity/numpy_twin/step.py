@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hvbench.frameworks.numpy.allreduce import make_allreduce
+from hvbench.frameworks.numpy.compression import make_exchange
 from hvbench.frameworks.numpy.local_sgd import ParameterAverage
 from hvbench.frameworks.numpy.model import Model
 from hvbench.frameworks.numpy.optimizer import global_norm, make_optimizer
@@ -29,7 +29,7 @@ class Trainer:
         self.passes = 0  # backward passes that training has done
         self.model = Model(point, weights, precision=precision, device=runtime.device)
         self.optimizer = make_optimizer(self.model.trained, point=point)
-        self.allreduce = make_allreduce(runtime.ranks, compression=point.compression)
+        self.allreduce = make_exchange(runtime.ranks, point, rank=0, device=runtime.device)
         self.average = ParameterAverage(point, self.optimizer, runtime.ranks) if point.has_local_updates else None
         self.kept: Arrays = {}
 

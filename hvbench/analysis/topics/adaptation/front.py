@@ -45,6 +45,20 @@ MEASURES = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ways:
+    """What a question chooses among: the values of an axis, one of which leaves nothing out."""
+
+    topic: str
+    axis: str
+    whole: str  # the value with which everything is sent
+    words: str  # `ways to adapt`
+
+
+ADAPT = Ways(topic="adaptation", axis="adaptation", whole="full", words="ways to adapt")
+EXCHANGE = Ways(topic="exchange", axis="compression", whole="none", words="ways to exchange")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Front:
     """The points of one framework: those that nothing beats, by their loss, and each of the others with the best of what beats it."""
 

@@ -1,4 +1,4 @@
-"""Validation loss against what it costs: time, memory and bytes, each way to adapt a point, and the front of the lowest."""
+"""Validation loss against what it costs: time, memory and bytes, each way a point, and the front of the lowest."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from hvbench.analysis.show.panels import (
     legend_mark,
     list_frameworks,
 )
-from hvbench.analysis.topics.adaptation.front import LOSS, MEASURES, WIRE, Measure, learned_rows, measures_of
+from hvbench.analysis.topics.adaptation.front import LOSS, MEASURES, WIRE, Measure, Ways, learned_rows, measures_of
 from hvbench.analysis.topics.throughput.pairs import by_framework
 
 OF_LOSS = next(measure for measure in MEASURES if measure.column == LOSS)
 
 
-def plot_adaptations(run: Run) -> Figure:
+def plot_ways(run: Run, ways: Ways) -> Figure:
     """A row per framework, a panel per cost; a line joins the points that get further than all that cost less."""
     rows = learned_rows(run)
     costs = [measure for measure in measures_of(rows) if measure is not OF_LOSS]
@@ -49,7 +49,7 @@ def plot_adaptations(run: Run) -> Figure:
             if number >= len(panels) - len(costs):
                 panel.set_xlabel(cost.label)
         figure.supylabel(OF_LOSS.label)
-        figure.suptitle("Which ways to adapt get furthest for what they cost?\nfurther down and to the left is better")
+        figure.suptitle(f"Which {ways.words} get furthest for what they cost?\nfurther down and to the left is better")
         extra = [legend_mark("one launch", marker="."), legend_mark("nothing cheaper gets as far", linestyle="-")]
         add_legend(figure, list_frameworks(run.points), extra)
     return figure

@@ -1,4 +1,4 @@
-"""Which ways to adapt a model nothing beats, how far those get, and how much less is sent than where everything trains."""
+"""Which ways nothing beats (to adapt a model, to exchange gradients), how far those get, and how much less is sent than where everything is."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from hvbench.analysis.show.cells import Row
 from hvbench.analysis.show.panels import STYLES
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.text import join_names
-from hvbench.analysis.topics.adaptation.front import LOSS, WIRE, Front, find_fronts, measures_of, name_way
+from hvbench.analysis.topics.adaptation.front import LOSS, WIRE, Front, Ways, find_fronts, measures_of, name_way
 from hvbench.analysis.topics.questions import was_launched_once
-from hvbench.spec.adaptation import AdaptationPart
-
-NAME = "adaptation"
-ALL = AdaptationPart.model_fields["adaptation"].default
 
 
-def describe_adaptations(run: Run) -> list[Sentence]:
+def describe_ways(run: Run, ways: Ways) -> list[Sentence]:
     """The Pareto front, then what is sent."""
     fronts = [front for front in find_fronts(run) if len(front.rows) + len(front.beaten) > 1]
     if not fronts or was_launched_once(run):
         return []
-    return [_describe_fronts(run, fronts), *_describe_wire(run, fronts)]
+    return [_describe_fronts(run, fronts, ways), *_describe_wire(run, fronts, ways)]
 
 
-def _describe_fronts(run: Run, fronts: Sequence[Front]) -> Sentence:
+def _describe_fronts(run: Run, fronts: Sequence[Front], kind: Ways) -> Sentence:
     """`No other way beats LoRA (validation loss 1.52, 25.0 KiB sent) and the head alone (...) in validation loss, step time ... in both frameworks`."""
     draft = Draft()
     measures = join_names([measure.words for measure in measures_of(fronts[0].rows)])
@@ -41,13 +37,13 @@ def _describe_fronts(run: Run, fronts: Sequence[Front]) -> Sentence:
             if len(mine) == len(fronts) == 2
             else join_names([STYLES[each.framework].label for each in mine])
         )
-        of = f"{draft.count(len(ways))} of {draft.count(count)} ways to adapt" if not parts else draft.count(len(ways))
+        of = f"{draft.count(len(ways))} of {draft.count(count)} {kind.words}" if not parts else draft.count(len(ways))
         verb = "is" if len(ways) == 1 else "are"
         on = f"on the Pareto front of {measures}" if not parts else "on it"
         parts.append(f"in {where} {of} {verb} {on}: {join_names(ways)}")
         if beaten := _describe_beaten(draft, run, mine):
             parts[-1] += f"; {beaten}"
-    return draft.finish(NAME, f"{'; '.join(parts)}.")
+    return draft.finish(kind.topic, f"{'; '.join(parts)}.")
 
 
 def _name_with_figures(draft: Draft, run: Run, rows: Sequence[Row]) -> str:
@@ -68,21 +64,21 @@ def _describe_beaten(draft: Draft, run: Run, fronts: Sequence[Front]) -> str:
     return f"beaten: {join_names(names)}" if names else ""
 
 
-def _describe_wire(run: Run, fronts: Sequence[Front]) -> list[Sentence]:
-    """`Of the 417 KiB that a rank sends a step with all parameters, 6.0 % are left with LoRA, ...`, where a point trains all of them and others do not."""
+def _describe_wire(run: Run, fronts: Sequence[Front], kind: Ways) -> list[Sentence]:
+    """`Of the 417 KiB that a rank sends a step with all parameters, 6.0 % are left with LoRA, ...`, where a point sends all of them and others do not."""
     rows = [*fronts[0].rows, *(row for row, _ in fronts[0].beaten)]
-    whole = [row for row in rows if row["adaptation"] == ALL]
-    if len(whole) != 1 or not whole[0][WIRE] or "adaptation" not in run.other_axes:
+    whole = [row for row in rows if row[kind.axis] == kind.whole]
+    if len(whole) != 1 or not whole[0][WIRE] or kind.axis not in run.other_axes:
         return []
     draft = Draft()
     name, sent = draft.label(name_way(run, whole[0])), _show_sent(draft, whole[0])
-    rest = sorted((row for row in rows if row["adaptation"] != ALL), key=lambda row: -row[WIRE])
+    rest = sorted((row for row in rows if row[kind.axis] != kind.whole), key=lambda row: -row[WIRE])
     parts = []
     for row in rest:
         percent = 100 * row[WIRE] / whole[0][WIRE]
         share = draft.quote(f"{percent:.2g}", percent, "sent_share", row, whole[0], metric=WIRE)
         parts.append(f"{share} % {'' if parts else 'are left '}with {draft.label(name_way(run, row))}")
-    return [draft.finish(NAME, f"of the {sent} KiB that a rank sends a step with {name}, {join_names(parts)}.")]
+    return [draft.finish(kind.topic, f"of the {sent} KiB that a rank sends a step with {name}, {join_names(parts)}.")]
 
 
 def _show_sent(draft: Draft, row: Row) -> str:

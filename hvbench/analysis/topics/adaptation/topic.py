@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from matplotlib.figure import Figure
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.tables import Table
-from hvbench.analysis.topics.adaptation.front import learned_rows
-from hvbench.analysis.topics.adaptation.plot import plot_adaptations
-from hvbench.analysis.topics.adaptation.sentences import describe_adaptations
+from hvbench.analysis.topics.adaptation.front import ADAPT, learned_rows
+from hvbench.analysis.topics.adaptation.plot import plot_ways
+from hvbench.analysis.topics.adaptation.sentences import describe_ways
 from hvbench.analysis.topics.adaptation.table import adaptation_table
 from hvbench.analysis.topics.topic import Need, Topic
 
@@ -31,7 +33,7 @@ def adaptation_tables(run: Run) -> list[Table]:
 
 def adaptation_plots(run: Run) -> dict[str, Figure]:
     """The one plot, of runs that were evaluated."""
-    return {"adaptation_front": plot_adaptations(run)} if learned_rows(run) else {}
+    return {"adaptation_front": plot_ways(run, ADAPT)} if learned_rows(run) else {}
 
 
 TOPIC = Topic(
@@ -40,7 +42,7 @@ TOPIC = Topic(
     needs=Need(words="launches of more than one adaptation", is_met=compares_adaptations),
     tables=adaptation_tables,
     plots=adaptation_plots,
-    sentences=describe_adaptations,
+    sentences=partial(describe_ways, ways=ADAPT),
     precedence=9,
     answers=asks_about_adaptations,
     is_in_terminal=asks_about_adaptations,

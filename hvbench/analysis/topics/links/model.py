@@ -2,6 +2,8 @@
 
     step = local + max(0, wire x 8 x 2 (n - 1) / n x payload / bandwidth - hidden)
 
+with n - 1 in the place of 2 (n - 1) / n where every rank gets what all others send (`Compression.is_gathered`).
+
 `local` is everything but waiting for the wire, casts included; `hidden` is what of the wire's time runs beside other
 work; `wire` is what the link costs of its nominal time (headers, gaps), the same for every compression. They are fitted to
 the launches by the logarithm of their step times. Intervals are Student's t about the fit (delta method) by the scatter of
@@ -24,6 +26,7 @@ from hvbench.analysis.frame.axes import AXES
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.stats.scatter import Scatter, measure_scatter
 from hvbench.records.record import Record
+from hvbench.spec.compression import COMPRESSIONS
 
 LEAST_LINKS = 2
 SEARCHED_BITS_PER_SECOND = (1e5, 1e13)
@@ -64,7 +67,7 @@ class LinkModel:
     def nominal_seconds(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> float:
         """Seconds of a step's payload on a link that does what it says."""
         n = world_size or self.world_size
-        return 8 * 2 * (n - 1) / n * self.payload_bytes[compression] / bits_per_second
+        return 8 * COMPRESSIONS[compression].crossing_share(n) * self.payload_bytes[compression] / bits_per_second
 
     def step_span(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> Span:
         """The same with its interval."""
@@ -277,7 +280,8 @@ def _fit(rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str,
     seconds = rows["step_seconds_median"].to_numpy(dtype=float)
     links = rows["link_bits_per_second"].to_numpy(dtype=float)
     which = np.array([names.index(name) for name in rows["compression"]])
-    nominal = 8 * 2 * (n - 1) / n * np.array([payloads[names[i]] for i in which]) / links
+    crossing = np.array([COMPRESSIONS[name].crossing_share(n) * payloads[name] for name in names])
+    nominal = 8 * crossing[which] / links
     least = np.array([seconds[which == i].min() for i in range(len(names))])
 
     def predict(parameters: np.ndarray) -> np.ndarray:

@@ -27,10 +27,10 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
 from hvbench.analysis.topics.links.model import LinkModel, models_of
 
-LINES = {"none": "-", "fp16": "--", "bf16": ":"}
+LINES = {"none": "-", "fp16": "--", "bf16": ":", "topk": "-.", "int8": (0, (6, 1)), "powersgd": (0, (3, 1, 1, 1, 1, 1))}
 
 
-MARKS = {"none": "o", "fp16": "s", "bf16": "^"}
+MARKS = {"none": "o", "fp16": "s", "bf16": "^", "topk": "v", "int8": "D", "powersgd": "P"}
 
 
 SAMPLES = 200  # of a drawn curve
