@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 from hvbench.launch.rendezvous import ask_store, store_address
@@ -73,6 +74,24 @@ class MpiRanks:
     def leave(self) -> None:
         """Finalize MPI: to mpirun a process that ends without has failed."""
         self.mpi.Finalize()
+
+
+def group_by_level(
+    environment: Mapping[str, str], *, rank: int, world_size: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The ranks of each host, and those that have the same place on every host, from what the launch says of this rank's place.
+
+    Raises RuntimeError unless ranks are numbered host by host, as many on each: else some would have no counterpart.
+    """
+    names = ("HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE", "HOROVOD_CROSS_RANK", "HOROVOD_CROSS_SIZE")
+    place, on_host, host, hosts = (int(environment.get(name, "0")) for name in names)
+    if on_host * hosts != world_size or host * on_host + place != rank:
+        raise RuntimeError(
+            f"strategy hierarchical needs as many ranks on every host, numbered host by host: rank {rank} of {world_size} is number {place} of "
+            f"{on_host} on host {host} of {hosts}"
+        )
+    of_hosts = [list(range(each * on_host, (each + 1) * on_host)) for each in range(hosts)]
+    return of_hosts, [list(ranks) for ranks in zip(*of_hosts, strict=True)]
 
 
 def publish_address(name: str, *, port: int) -> str:

@@ -19,6 +19,7 @@ class Strategy:
     is_native: bool = False  # the framework's own data parallelism averages
     is_served: bool = False  # a parameter server, a process of its own, updates the parameters
     is_repeatable: bool = True  # another run gives the same losses: no update depends on which rank comes first
+    has_levels: bool = False  # the ranks of a host average among themselves first, then between the hosts
     exchanges: bool = True  # else each rank trains for itself, among ranks that Horovod has brought together
 
     @property
@@ -34,6 +35,7 @@ class Strategy:
 
 STRATEGIES = {
     "horovod": Strategy(is_horovod=True),
+    "hierarchical": Strategy(is_horovod=True, has_levels=True),
     "native": Strategy(is_native=True),
     "parameter_server": Strategy(is_served=True),
     "parameter_server_async": Strategy(is_served=True, is_repeatable=False),
@@ -64,8 +66,17 @@ CONTROLLERS = {"gloo": Controller(needs_mpirun=False), "mpi": Controller(needs_m
 def _strategy_does_not_fit(point: AnyPoint) -> str | None:
     strategy = STRATEGIES[point.strategy]
     changed = changed_fields(point, among=lambda knob: knob.is_of_horovod)
-    if point.world_size == 1 and (changed or not strategy.is_horovod):
+    if point.world_size == 1 and (changed or point.strategy != "horovod"):
         return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
+    if strategy.has_levels:
+        compression = COMPRESSIONS[point.compression]
+        others = [name for name in changed if name in ("reduction", "controller", "gradient_predivide")]
+        if compression.feeds_back or not compression.wire.is_summed_by_horovod:
+            others.append(f"compression {point.compression}")
+        if others:
+            return (
+                f"{point.strategy} sums fp32 or fp16 over gloo, level by level: it does not go with {', '.join(others)}"
+            )
     if changed and not strategy.is_horovod:
         return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
     return None
@@ -164,7 +175,8 @@ class ExchangePart(Part):
     title = "Exchange"
 
     strategy: Annotated[Literal[*STRATEGIES], Knob(is_of_launch=True, impossible=_strategy_does_not_fit)] = Field(
-        "horovod", description="native: DistributedDataParallel or MultiWorkerMirroredStrategy; local: no exchange"
+        "horovod",
+        description="hierarchical: within each host, then between; native: DistributedDataParallel or MultiWorkerMirroredStrategy; local: no exchange",
     )
     reduction: Annotated[Literal[*REDUCTIONS], Knob(is_of_horovod=True, impossible=_sum_does_not_exist)] = Field(
         "average", description="what Horovod makes of the ranks' gradients"

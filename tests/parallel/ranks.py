@@ -20,9 +20,15 @@ ROOT = Path(__file__).parents[2]
 HERE = "127.0.0.1"
 
 
-def run_ranks(words: Sequence[str], *, folder: Path, size: int = 2) -> str:
-    """Run `python WORDS` as each of `size` ranks over Gloo; all they print. Fails unless each ends well."""
-    members = [Member(rank=rank, host=HERE, pid=0, cores=[], cgroup_cpu_quota=None) for rank in range(size)]
+def run_ranks(words: Sequence[str], *, folder: Path, size: int = 2, hosts: Sequence[str] = (HERE,)) -> str:
+    """Run `python WORDS` as each of `size` ranks over Gloo; all they print. Fails unless each ends well.
+
+    `hosts`: names of this one that Horovod takes for as many hosts, with an equal share of the ranks each.
+    """
+    members = [
+        Member(rank=rank, host=hosts[rank * len(hosts) // size], pid=0, cores=[], cgroup_cpu_quota=None)
+        for rank in range(size)
+    ]
     slots = assign_slots(members)
     with serving(slots) as port, contextlib.ExitStack() as files:
         ranks, outputs = [], []
@@ -33,7 +39,7 @@ def run_ranks(words: Sequence[str], *, folder: Path, size: int = 2) -> str:
                     [sys.executable, *words],
                     cwd=ROOT,
                     env=os.environ
-                    | {"PYTHONPATH": str(ROOT)}
+                    | {"PYTHONPATH": str(ROOT), "HOROVOD_GLOO_IFACE": "lo"}
                     | worker_settings(slot, address=HERE, port=port, threads=1),
                     stdout=outputs[-1],
                     stderr=subprocess.STDOUT,

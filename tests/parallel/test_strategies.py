@@ -36,7 +36,11 @@ steps = 7
 evaluate_every = 4
 ceilings = false
 """
-OTHERS = ("native", "parameter_server")  # than Horovod's ring, which nearly every other launch of the tests measures
+OTHERS = (
+    "native",
+    "hierarchical",
+    "parameter_server",
+)  # than Horovod's ring, which nearly every other launch of the tests measures
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import horovod.torch as hvd
 import torch
 import torch.distributed
 
+from hvbench.frameworks.pytorch.hierarchical import HierarchicalAllReduce
 from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.pytorch.ranks import HorovodRanks, NativeRanks
 from hvbench.frameworks.ranks import Ranks
@@ -111,10 +112,12 @@ class NativeAllReduce:
 
 def make_allreduce(
     ranks: Ranks, *, compression: str, reduction: str = "average", predivide: float = 1.0
-) -> GradientAllReduce | Bf16AllReduce | NativeAllReduce:
+) -> GradientAllReduce | HierarchicalAllReduce | Bf16AllReduce | NativeAllReduce:
     """The all-reduce among `ranks`; one that returns gradients unchanged where they are alone or have a parameter server."""
     if isinstance(ranks, NativeRanks):
         return NativeAllReduce(ranks)
+    if isinstance(ranks, HorovodRanks) and ranks.levels:
+        return HierarchicalAllReduce(ranks.levels, compressor=COMPRESSORS[compression])
     world_size = ranks.world_size if isinstance(ranks, HorovodRanks) else 1
     if world_size > 1 and not WIRE_FORMATS[compression].is_summed_by_horovod:
         return Bf16AllReduce(world_size=world_size)

@@ -16,14 +16,14 @@ def start_reduction(name: str, values: torch.Tensor, **choices: Any) -> int:
     return hvd.allreduce_async_(values, name=name, **choices)
 
 
-def start_gather(name: str, values: torch.Tensor) -> int:
-    """Begin to hand every rank's `values` to all, one behind the other in the first dimension, in the order of the ranks."""
-    return hvd.allgather_async(values, name=name)
+def start_gather(name: str, values: torch.Tensor, **choices: Any) -> int:
+    """Begin to hand every rank's `values` to all, one behind the other in the first dimension, in the order of the ranks; `choices`: Horovod's, of whom."""
+    return hvd.allgather_async(values, name=name, **choices)
 
 
-def start_parts(name: str, values: torch.Tensor) -> int:
-    """Begin to hand every rank its part of all ranks' `values`; parts divide the first dimension evenly."""
-    return hvd.alltoall_async(values, name=name)
+def start_parts(name: str, values: torch.Tensor, **choices: Any) -> int:
+    """Begin to hand every rank its part of all ranks' `values`; parts divide the first dimension evenly; `choices`: Horovod's, of whom."""
+    return hvd.alltoall_async(values, name=name, **choices)
 
 
 def wait(handle: int) -> torch.Tensor:

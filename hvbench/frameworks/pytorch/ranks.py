@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import horovod.torch as hvd
 import torch
 import torch.distributed
 
 from hvbench.frameworks.parameter_server import ServedRanks
-from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, publish_address
+from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, group_by_level, publish_address
 from hvbench.spec.exchange import STRATEGIES
 
 
-class HorovodRanks:
-    """See `hvbench.frameworks.ranks.Ranks`."""
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """The two levels at which a rank exchanges: with the ranks of its host, and with those of its place on every host; None: it is alone there."""
 
-    def __init__(self, *, rank: int, world_size: int) -> None:
+    host: hvd.ProcessSet | None
+    between: hvd.ProcessSet | None
+
+
+class HorovodRanks:
+    """See `hvbench.frameworks.ranks.Ranks`; `levels` where the strategy has two."""
+
+    def __init__(self, *, rank: int, world_size: int, has_levels: bool = False) -> None:
         self.world_size = world_size
-        hvd.init()
+        self.levels: Levels | None = None
+        if has_levels:
+            self.levels = _init_levels(rank, world_size)
+        else:
+            hvd.init()
 
     def barrier(self) -> None:
         hvd.barrier()
@@ -59,7 +72,18 @@ def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
         return NativeRanks(rank=rank, world_size=world_size)
     if STRATEGIES[strategy].is_served:
         return ServedRanks()
-    return HorovodRanks(rank=rank, world_size=world_size)
+    return HorovodRanks(rank=rank, world_size=world_size, has_levels=STRATEGIES[strategy].has_levels)
+
+
+def _init_levels(rank: int, world_size: int) -> Levels:
+    """Initialise Horovod with a process set for every host, and one for every place on the hosts; those of `rank`."""
+    groups = group_by_level(os.environ, rank=rank, world_size=world_size)
+    # Of all ranks Horovod has a set already, and a rank needs none to be alone.
+    made = {tuple(ranks): hvd.ProcessSet(ranks) for level in groups for ranks in level if 1 < len(ranks) < world_size}
+    hvd.init(process_sets=list(made.values()))
+    sets = made | {tuple(range(world_size)): hvd.global_process_set}
+    host, between = (sets.get(tuple(next(ranks for ranks in level if rank in ranks))) for level in groups)
+    return Levels(host=host, between=between)
 
 
 def _open_store(rank: int, world_size: int) -> torch.distributed.TCPStore:

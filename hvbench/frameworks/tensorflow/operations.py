@@ -16,14 +16,14 @@ def start_reduction(name: str, values: tf.Tensor, **choices: Any) -> tf.Tensor:
     return hvd.allreduce(values, name=_wire_name(name), ignore_name_scope=True, **choices)
 
 
-def start_gather(name: str, values: tf.Tensor) -> tf.Tensor:
-    """Hand every rank's `values` to all, one behind the other in the first dimension, in the order of the ranks."""
-    return hvd.allgather(values, name=_wire_name(name), ignore_name_scope=True)
+def start_gather(name: str, values: tf.Tensor, **choices: Any) -> tf.Tensor:
+    """Hand every rank's `values` to all, one behind the other in the first dimension, in the order of the ranks; `choices`: Horovod's, of whom."""
+    return hvd.allgather(values, name=_wire_name(name), ignore_name_scope=True, **choices)
 
 
-def start_parts(name: str, values: tf.Tensor) -> tf.Tensor:
-    """Hand every rank its part of all ranks' `values`; parts divide the first dimension evenly."""
-    return hvd.alltoall(values, name=_wire_name(name), ignore_name_scope=True)
+def start_parts(name: str, values: tf.Tensor, **choices: Any) -> tf.Tensor:
+    """Hand every rank its part of all ranks' `values`; parts divide the first dimension evenly; `choices`: Horovod's, of whom."""
+    return hvd.alltoall(values, name=_wire_name(name), ignore_name_scope=True, **choices)
 
 
 def wait(handle: tf.Tensor) -> tf.Tensor:

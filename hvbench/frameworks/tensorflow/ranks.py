@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import dataclass
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
 from hvbench.frameworks.parameter_server import ServedRanks
-from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, publish_address
+from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, group_by_level, publish_address
 from hvbench.launch.rendezvous import find_ports
 from hvbench.spec.exchange import STRATEGIES
 
@@ -18,12 +19,24 @@ from hvbench.spec.exchange import STRATEGIES
 _GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.CancelledError)
 
 
-class HorovodRanks:
-    """See `hvbench.frameworks.ranks.Ranks`."""
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """The two levels at which a rank exchanges: with the ranks of its host, and with those of its place on every host; None: it is alone there."""
 
-    def __init__(self, *, rank: int, world_size: int) -> None:
+    host: hvd.ProcessSet | None
+    between: hvd.ProcessSet | None
+
+
+class HorovodRanks:
+    """See `hvbench.frameworks.ranks.Ranks`; `levels` where the strategy has two."""
+
+    def __init__(self, *, rank: int, world_size: int, has_levels: bool = False) -> None:
         self.world_size = world_size
-        hvd.init()
+        self.levels: Levels | None = None
+        if has_levels:
+            self.levels = _init_levels(rank, world_size)
+        else:
+            hvd.init()
 
     def barrier(self) -> None:
         hvd.allreduce(tf.zeros(()), name="barrier")  # horovod.tensorflow has no barrier
@@ -71,7 +84,18 @@ def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
         return NativeRanks(rank=rank, world_size=world_size)
     if STRATEGIES[strategy].is_served:
         return ServedRanks()
-    return HorovodRanks(rank=rank, world_size=world_size)
+    return HorovodRanks(rank=rank, world_size=world_size, has_levels=STRATEGIES[strategy].has_levels)
+
+
+def _init_levels(rank: int, world_size: int) -> Levels:
+    """Initialise Horovod with a process set for every host, and one for every place on the hosts; those of `rank`."""
+    groups = group_by_level(os.environ, rank=rank, world_size=world_size)
+    # Of all ranks Horovod has a set already, and a rank needs none to be alone.
+    made = {tuple(ranks): hvd.ProcessSet(ranks) for level in groups for ranks in level if 1 < len(ranks) < world_size}
+    hvd.init(process_sets=list(made.values()))
+    sets = made | {tuple(range(world_size)): hvd.global_process_set}
+    host, between = (sets.get(tuple(next(ranks for ranks in level if rank in ranks))) for level in groups)
+    return Levels(host=host, between=between)
 
 
 def _gather(value: tf.Tensor) -> tf.Tensor:
