@@ -40,6 +40,8 @@ class HorovodRanks:
         return hvd.allgather(torch.tensor([value], dtype=torch.float64), name="gather").tolist()
 
     def leave(self) -> None:
+        if self.levels:
+            self.barrier()  # a level's last exchange may have ended here and not yet on another host, where the shutdown would cut it off
         hvd.shutdown()
 
 

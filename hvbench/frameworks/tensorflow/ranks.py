@@ -45,6 +45,8 @@ class HorovodRanks:
         return hvd.allgather(tf.constant([value], tf.float64), name="gather").numpy().tolist()
 
     def leave(self) -> None:
+        if self.levels:
+            self.barrier()  # a level's last exchange may have ended here and not yet on another host, where the shutdown would cut it off
         hvd.shutdown()
 
 
