@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -19,13 +20,16 @@ from hvbench.training.optimizers import (
 )
 from hvbench.training.weights import is_decayed
 
+Norms = Callable[[list[np.ndarray]], list[float]]
+
 
 class Optimizer(abc.ABC):
     """Updates parameters in place from averaged gradients. `slots` and `updates` are all that it keeps."""
 
-    def __init__(self, parameters: Arrays, point: Point) -> None:
+    def __init__(self, parameters: Arrays, point: Point, norms: Norms | None = None) -> None:
         self.parameters = parameters
         self.point = point
+        self.measure_norms = norms or measure_norms
         self.slots = {
             slot: {name: np.zeros(shapes[name], value.dtype) for name, value in parameters.items() if name in shapes}
             for slot, shapes in state_shapes(point).items()
@@ -112,7 +116,7 @@ class LARS(Optimizer):
             value, momenta, decay = self.parameters[name], self.slots["momenta"][name], self._decay(name)
             rate = learning_rate
             if is_adapted(name):
-                norm, gradient_norm = measure_norms([value, gradient])
+                norm, gradient_norm = self.measure_norms([value, gradient])
                 if norm > 0 and gradient_norm > 0:
                     rate *= self.point.trust_coefficient * norm / (gradient_norm + decay * norm)
             momenta *= self.point.momentum
@@ -132,7 +136,7 @@ class LAMB(Optimizer):
             step = self._direction(name, gradient) + self._decay(name) * value
             rate = learning_rate
             if is_adapted(name):
-                norm, step_norm = measure_norms([value, step])
+                norm, step_norm = self.measure_norms([value, step])
                 rate *= norm / step_norm if norm > 0 and step_norm > 0 else 1.0
             value -= rate * step
 
@@ -157,7 +161,7 @@ class Adafactor(Optimizer):
                 seconds[name] += (squares - seconds[name]) * rate
                 step = gradient / np.sqrt(seconds[name])
             size = math.sqrt(value.size)
-            norm, step_norm = measure_norms([value, step])
+            norm, step_norm = self.measure_norms([value, step])
             scale = max(norm / size, ADAFACTOR_LEAST_SCALE)
             clip = max(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
             value *= 1 - learning_rate * self._decay(name)
@@ -177,6 +181,6 @@ def global_norm(values: list[np.ndarray]) -> float:
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
 
 
-def make_optimizer(parameters: Arrays, *, point: Point) -> Optimizer:
-    """The point's optimizer over `parameters`."""
-    return OPTIMIZERS[point.optimizer](parameters, point)
+def make_optimizer(parameters: Arrays, *, point: Point, norms: Norms | None = None) -> Optimizer:
+    """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
+    return OPTIMIZERS[point.optimizer](parameters, point, norms)

@@ -7,6 +7,7 @@ of the input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from hvbench.frameworks.numpy.runtime import DTYPES, _round_to
@@ -35,6 +36,10 @@ class Layers:
         self.parameters = {name: np.array(value, dtype=self.parameter_dtype) for name, value in weights.items()}
         self.trained = {name: value for name, value in self.parameters.items() if is_trained(point, name)}
         self.constants = {name: value.astype(self.parameter_dtype) for name, value in constants(point).items()}
+
+    def hold(self, prefix: str, x: np.ndarray) -> AbstractContextManager[None]:
+        """One rank has all of its parameters."""
+        return nullcontext()
 
     def linear(self, x: np.ndarray, name: str) -> tuple[np.ndarray, _Backward]:
         """x (..., in) -> (..., out)."""

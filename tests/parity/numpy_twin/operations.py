@@ -12,12 +12,12 @@ def start_reduction(name: str, values: np.ndarray, **choices: Any) -> np.ndarray
     return values
 
 
-def start_gather(name: str, values: np.ndarray) -> np.ndarray:
+def start_gather(name: str, values: np.ndarray, **choices: Any) -> np.ndarray:
     """The values of one rank."""
     return values
 
 
-def start_parts(name: str, values: np.ndarray) -> np.ndarray:
+def start_parts(name: str, values: np.ndarray, **choices: Any) -> np.ndarray:
     """The one part of one rank's values."""
     return values
 

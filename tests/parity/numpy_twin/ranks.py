@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from hvbench.frameworks.ranks import Ranks, SingleRank
 
 _ALONE = "numpy trains on one rank, not on {world_size}: Horovod has no binding for it"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """One rank is alone at both levels."""
+
+    host: Any = None
+    between: Any = None
+
+
 class HorovodRanks(SingleRank):
     """Horovod has no binding for numpy."""
 
-    def __init__(self, *, rank: int, world_size: int) -> None:
+    def __init__(self, *, rank: int, world_size: int, has_levels: bool = False) -> None:
         raise ValueError(_ALONE.format(world_size=world_size))
 
     def barrier(self) -> None:
