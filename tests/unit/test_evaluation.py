@@ -28,13 +28,15 @@ ASKED = [(1, 5), (2, 5), (3, 5), (4, 5), (8, 5)]  # (micro-batch, samples): five
 class Teller:
     """A trainer whose loss of a sample is its window's number and `start`, less the steps done; and the only rank's runtime."""
 
-    rank, world_size = 0, 1
+    rank, world_size, device = 0, 1, "cpu"
 
     def __init__(self, *, start: float = 0.0, diverges_at: int | None = None) -> None:
         self.start, self.steps = start, 0
         self.diverges_at = diverges_at
 
-    def train_step(self, inputs: Any, targets: Any, *, learning_rate: float, loss_scale: float) -> StepResult:
+    def train_step(
+        self, inputs: Any, targets: Any, *, learning_rate: float, loss_scale: float, with_allreduce: bool = True
+    ) -> StepResult:
         self.steps += 1
         norm = math.nan if self.steps - 1 == self.diverges_at else 1.0
         return StepResult(loss=1.0, gradient_norm=norm, skipped=False)

@@ -39,6 +39,7 @@ from hvbench.training.shards import MANIFEST, ShardedArrays, read_manifest
 from hvbench.training.weights import initial_weights
 from hvbench.worker import checkpoints as savers
 from hvbench.worker.checkpoints import Saver, resume_trainer
+from tests import patience
 from tests.unit.sample_records import make_rank, make_record
 
 POINT = Point(model="tiny", world_size=3, micro_batch_size=2, gradient_accumulation_steps=2)
@@ -64,7 +65,7 @@ class Rank:
         self.team, self.rank, self.world_size = team, rank, team.size
 
     def barrier(self) -> None:
-        self.team.meeting.wait(30)
+        self.team.meeting.wait(patience.SECONDS)
 
     def gather(self, value: float) -> list[float]:
         self.team.values[self.rank] = value
