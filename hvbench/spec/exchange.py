@@ -62,6 +62,9 @@ class Controller:
 
 CONTROLLERS = {"gloo": Controller(needs_mpirun=False), "mpi": Controller(needs_mpirun=True)}
 
+# Of Horovod's choices those that a two-level all-reduce has, too; of the compressions fp16 alone.
+GOES_WITH_LEVELS = ("compression", "fusion_threshold_bytes", "cycle_time_seconds", "autotune")
+
 
 def _strategy_does_not_fit(point: AnyPoint) -> str | None:
     strategy = STRATEGIES[point.strategy]
@@ -70,7 +73,7 @@ def _strategy_does_not_fit(point: AnyPoint) -> str | None:
         return f"one rank has nothing to all-reduce: {', '.join(changed) or 'strategy'} changes nothing"
     if strategy.has_levels:
         compression = COMPRESSIONS[point.compression]
-        others = [name for name in changed if name in ("reduction", "controller", "gradient_predivide")]
+        others = [name for name in changed if name not in GOES_WITH_LEVELS]
         if compression.feeds_back or not compression.wire.is_summed_by_horovod:
             others.append(f"compression {point.compression}")
         if others:

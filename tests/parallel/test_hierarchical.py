@@ -76,6 +76,8 @@ def test_hosts_without_counterparts_are_refused_in_words(
         ({"world_size": 1}, "nothing to all-reduce"),
         ({"reduction": "adasum", "controller": "mpi"}, "it does not go with reduction, controller"),
         ({"gradient_predivide": 2.0}, "gradient_predivide"),
+        ({"sync_every": 4}, "it does not go with sync_every"),
+        ({"shard": "optimizer"}, "it does not go with shard"),
         ({"compression": "bf16"}, "compression bf16"),
         ({"compression": "topk"}, "compression topk"),
     ],
