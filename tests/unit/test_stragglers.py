@@ -12,6 +12,7 @@ from hvbench.analysis.topics.stragglers.costs import cost_table, describe_costs,
 from hvbench.analysis.topics.stragglers.sentences import describe_stragglers, find_stragglers
 from hvbench.analysis.topics.stragglers.table import MOST_RANKS, idle_table
 from hvbench.analysis.topics.stragglers.topic import TOPIC, has_straggler
+from hvbench.analysis.topics.stragglers.work import measure_ranks
 from hvbench.plan.skip import reason_to_skip
 from hvbench.records.record import Record
 from hvbench.spec.point import Point
@@ -102,6 +103,17 @@ def test_the_table_has_a_row_a_rank_and_of_many_the_ends() -> None:
     at = table.header.index("rank")
     assert [cells[at] for cells in table.cells] == [str(rank) for rank in (0, 1, 2, 3, 8, 9, 10, 11)]
     assert len(table.cells) == MOST_RANKS
+
+
+def test_who_came_last_is_asked_of_steps_that_end_in_an_exchange() -> None:
+    """Within a round of local updates nobody waits, and so nobody is last."""
+    ranks = [
+        make_rank(rank, step_seconds=[0.04] * 9, exchange_wait_seconds=[0.0, *[0.0, 0.0, 0.0, wait] * 2])
+        for rank, wait in enumerate((0.02, 0.01))
+    ]
+    first, second = measure_ranks(make_samples(make_record(ranks)))
+    assert (first.last_share, second.last_share) == (0.0, 1.0)
+    assert first.idle_seconds == pytest.approx(0.01 / 4)
 
 
 def test_a_straggler_needs_somebody_who_waits() -> None:

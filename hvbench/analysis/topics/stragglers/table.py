@@ -69,7 +69,7 @@ LAYOUT = RecordLayout(
     notes=(
         "Means over the timed steps of n launches. Own work: a step without the wait from the rank's last own gradient to the averages over the "
         "ranks. Idle: what it waits longer than the rank that waits least, which came last; the exchange itself, which all wait for, is in "
-        f"neither. {INTERVAL} of the mean of the launches. Last: share of the steps in which no rank came later. Of more than "
+        f"neither. {INTERVAL} of the mean of the launches. Last: share of the steps with an exchange in which no rank came later. Of more than "
         f"{MOST_RANKS} ranks those whose own work takes longest and shortest.",
     ),
     columns=(

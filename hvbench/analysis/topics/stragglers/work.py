@@ -17,7 +17,7 @@ class RankWork:
     own_seconds: float  # without the wait for the averages
     idle_seconds: float
     idle_share: float  # of the time that the steps took
-    last_share: float  # of the steps: in which no rank came later
+    last_share: float  # of the steps that end in an exchange: in which no rank came later
 
 
 def measure_ranks(samples: LaunchSamples) -> list[RankWork]:
@@ -25,12 +25,13 @@ def measure_ranks(samples: LaunchSamples) -> list[RankWork]:
     waits = waits_of(samples)
     assert waits is not None
     idle, own = idle_seconds(waits), own_seconds(samples, waits)
+    has_exchange = waits.any(axis=0) if waits.any() else slice(None)  # local updates wait for nobody
     return [
         RankWork(
             own_seconds=float(own[rank].mean()),
             idle_seconds=float(idle[rank].mean()),
             idle_share=float(idle[rank].sum() / samples.slowest.sum()),
-            last_share=float((idle[rank] == 0).mean()),
+            last_share=float((idle[rank] == 0)[has_exchange].mean()),
         )
         for rank in range(len(waits))
     ]
