@@ -54,6 +54,23 @@ def test_every_contrast_has_a_row_and_the_mean_comes_first() -> None:
     assert [note.partition(":")[0] for note in notes_of(figure)] == ["mean over all 4", *(row.label for row in rows)]
 
 
+def test_long_names_break_into_lines_that_the_figure_has_room_for() -> None:
+    one, other = "an exchange every 16 steps", "an exchange at every step"
+    sides = {"left": Side(words=f"{other} is faster"), "right": Side(words=f"{one} is faster")}
+    texts = {"title": f"{one} or {other}: which is faster, and by how much?", "quantity": f"tokens/s, {one} / {other}"}
+    rows = [make_effect(name) for name in ("PyTorch", "TensorFlow")]
+    figure, usual = draw_forest(make_forest(*rows, **sides, **texts)), draw_forest(make_forest(*rows))
+    figure.draw_without_rendering()
+    assert figure.get_figheight() > usual.get_figheight()
+    width = figure.bbox.width
+    title = figure._suptitle.get_window_extent()
+    assert title.x0 >= 0 and title.x1 <= width
+    left, right = (
+        text.get_window_extent() for text in figure.axes[0].texts if text.get_text()[0] == "←" or "→" in text.get_text()
+    )
+    assert left.x0 >= 0 and left.x1 < right.x0 and right.x1 <= width + 1
+
+
 @pytest.mark.parametrize(
     ("effect", "said", "shown"),
     [

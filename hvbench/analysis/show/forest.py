@@ -26,6 +26,9 @@ from hvbench.analysis.stats.contrasts import Call
 BAND = "#eeeeee"  # what counts as equal
 INK = "#111111"
 MOST_ROWS = 40
+WHOLE = 56  # letters of a line of the title
+USUAL_TITLE = 3  # lines of it, which a figure has room for
+HALF = 32  # letters of a line of a side's words, which have half of the width
 LETTERS = 34  # of a line of a label, which has its figures beside it
 WIDTH = 4.4  # inches
 ROW = 0.4  # inches; a second line of a label takes LINE
@@ -87,10 +90,12 @@ def draw_forest(forest: Forest) -> Figure:
     shown = [*([forest.mean] if forest.mean else []), *forest.rows[:MOST_ROWS]]
     lines = max((len(_wrap(effect.label)) for effect in shown), default=1)
     height = ROW + LINE * (lines - 1)
-    with draw_panels([[Cell(title="", chosen={})]], width=WIDTH, height=height * (len(shown) + 0.3)) as (
-        figure,
-        panels,
-    ):
+    title = [
+        part for line in f"{forest.title}\n{_note(forest, shown)}".splitlines() for part in textwrap.wrap(line, WHOLE)
+    ]
+    more = len(title) - USUAL_TITLE + max(len(_in_half(side.words)) for side in (forest.left, forest.right)) - 1
+    inches = height * (len(shown) + 0.3) + LINE * max(0, more)
+    with draw_panels([[Cell(title="", chosen={})]], width=WIDTH, height=inches) as (figure, panels):
         panel = panels[0][0]
         low, high = choose_reach(forest)
         if forest.is_ratio:
@@ -102,7 +107,7 @@ def draw_forest(forest: Forest) -> Figure:
         panel.set_ylim(len(shown) - 0.6, -0.9)
         if forest.mean:
             panel.axhline(0.2 * ROW / height + 0.03, color="#b0b0b0", linewidth=0.8)
-        figure.suptitle(f"{forest.title}\n{_note(forest, shown)}")
+        figure.suptitle("\n".join(title))
         equal = Patch(facecolor=BAND, edgecolor="#b0b0b0", linewidth=0.5, label=_name_band(forest))
         is_any_open = any(effect.call is Call.OPEN for effect in shown)
         hollow = [legend_mark("open", marker="o", markerfacecolor="#ffffff")] if is_any_open else []
@@ -181,8 +186,8 @@ def _draw_axis(panel: Axes, forest: Forest) -> None:
         )
         panel.xaxis.set_minor_locator(NullLocator())
     below = {"xycoords": "axes fraction", "textcoords": "offset points", "xytext": (0, -20), "va": "top"}
-    panel.annotate(f"← {forest.left.words}", (0.0, 0.0), ha="left", **below)
-    panel.annotate(f"{forest.right.words} →", (1.0, 0.0), ha="right", **below)
+    panel.annotate("\n".join(_in_half(f"← {forest.left.words}")), (0.0, 0.0), ha="left", **below)
+    panel.annotate("\n".join(_in_half(f"{forest.right.words} →")), (1.0, 0.0), ha="right", **below)
 
 
 def choose_ticks(low: float, high: float) -> list[float]:
@@ -261,6 +266,11 @@ def show_figures(effect: Effect, forest: Forest) -> str:
     texts = [text.replace("-", "\N{MINUS SIGN}") for text in texts]
     behind = f" ({texts[1]} to {texts[2]})" if len(texts) == 3 else ""
     return f"{texts[0]}{unit}{behind}"
+
+
+def _in_half(words: str) -> list[str]:
+    """What stands below one side of the axis, in lines."""
+    return textwrap.wrap(words, HALF)
 
 
 def _wrap(label: str) -> list[str]:
