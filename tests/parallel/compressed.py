@@ -6,8 +6,6 @@ It only records; `test_compression.py` judges.
 from __future__ import annotations
 
 import os
-import socket
-import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from hvbench.spec.point import Point
 from hvbench.training import corpus
 from hvbench.training.batches import Batches
 from hvbench.training.weights import initial_weights, trained_shapes
+from tests.parallel.sent import bytes_sent
 
 STEPS = 3
 METHODS = {
@@ -53,20 +52,6 @@ def gradients_of(point: Point, *, rank: int, step: int) -> Arrays:
         for name, shape in trained_shapes(point).items()
     }
     return made | ({name: np.zeros_like(made[name]) for name in ZEROS} if step == 0 else {})
-
-
-def bytes_sent() -> int:
-    """What this process has sent over its TCP connections, of all times, and was told that it arrived."""
-    total = 0
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            with socket.socket(fileno=os.dup(int(name))) as one:
-                if one.family == socket.AF_INET and one.type == socket.SOCK_STREAM:
-                    info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)  # linux/tcp.h: tcpi_bytes_acked
-                    total += struct.unpack_from("Q", info, 120)[0]
-        except OSError:
-            continue  # no socket, or closed since
-    return total
 
 
 def main(framework: str, folder: Path) -> None:

@@ -6,9 +6,6 @@ It only records; `test_sharding.py` judges.
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.packages import make_batches, prepare_text
 from hvbench.training.weights import initial_weights
+from tests.parallel.sent import bytes_sent
 
 RANKS = 3  # by which no size of a tensor can be divided, and more than a classifier has classes
 STEPS = 2  # by whole ranks, and then by either kind
@@ -28,15 +26,6 @@ KNOBS = {
     "model": "tiny", "num_layers": 1, "hidden_size": 128, "objective": "classification", "num_classes": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
     "recompute": "block",     "dropout": 0.1, "layer_lr_decay": 0.9, "world_size": RANKS,
 }  # fmt: skip
-
-
-def sent_bytes() -> int:
-    """What this process has sent over TCP; 0 where nothing says it."""
-    if not shutil.which("ss"):
-        return 0
-    sockets = subprocess.run(["ss", "-tinpHO"], capture_output=True, text=True, check=True).stdout.splitlines()
-    found = (re.search(r"bytes_sent:(\d+)", line) for line in sockets if f"pid={os.getpid()}," in line)
-    return sum(int(sent[1]) for sent in found if sent)
 
 
 def main(framework: str, folder: Path) -> None:
@@ -71,9 +60,11 @@ def main(framework: str, folder: Path) -> None:
         arrays[f"{mode}/results"] = np.array(train(mode, range(STEPS, 2 * STEPS)))
         record(mode, trainer.state())
     shared, batch = trainers[MODE], batches.train_batch(9)
-    begun_bytes = sent_bytes()
+    runtime.barrier()
+    begun_bytes = bytes_sent()
     train(MODE, range(2 * STEPS, 3 * STEPS))
-    arrays["sent"] = np.array((sent_bytes() - begun_bytes) / STEPS)
+    runtime.barrier()
+    arrays["sent"] = np.array((bytes_sent() - begun_bytes) / STEPS)
     shared.load_state(
         {name.removeprefix(f"{MODE}/"): value for name, value in arrays.items() if name.startswith(f"{MODE}/")}
     )

@@ -93,6 +93,4 @@ def test_ranks_send_as_many_bytes_as_are_computed(ranks: Ranks) -> None:
     payload = model_facts(Point(**KNOBS, shard=MODE)).allreduce_bytes_per_step
     computed = 2 * (RANKS - 1) / RANKS * payload
     sent = [float(rank["sent"]) for rank in ranks]
-    if not any(sent):
-        pytest.skip("ss is not installed: nothing says what a process has sent")
     assert all(1.0 < each / computed < 1.25 for each in sent), "what Horovod's ranks agree on comes on top"

@@ -11,19 +11,10 @@ from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, Row, format_percent, show_estimate, show_interval
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import summary_of
-from hvbench.analysis.topics.adaptation.front import (
-    EXCHANGE,
-    LOSS,
-    NOT_WORSE,
-    PEAK,
-    WIRE,
-    find_fronts,
-    learned_rows,
-    name_way,
-)
+from hvbench.analysis.topics.adaptation.front import EXCHANGE, LOSS, PEAK, WIRE, learned_rows
 from hvbench.analysis.topics.adaptation.plot import plot_ways
 from hvbench.analysis.topics.adaptation.sentences import describe_ways
-from hvbench.analysis.topics.questions import was_launched_once
+from hvbench.analysis.topics.adaptation.table import BEATEN, beaten_column
 from hvbench.analysis.topics.topic import Need, Topic
 from hvbench.spec.compression import COMPRESSIONS
 
@@ -44,16 +35,10 @@ def asks_about_exchange(run: Run) -> bool:
 
 def exchange_table(run: Run) -> Table:
     """One row per point: what is sent, what that costs, where it ends, and what beats it."""
-    fronts = [] if was_launched_once(run) else find_fronts(run)
-    beaten = {str(row["point_id"]): by for front in fronts for row, by in front.beaten}
 
     def show_share(row: Row) -> str:
         whole = VALUE_BYTES * row["trained_parameters"]
         return NOT_AVAILABLE if pd.isna(whole) else format_percent(row[WIRE] / whole)
-
-    def show_beaten(row: Row) -> str:
-        by = beaten.get(str(row["point_id"]))
-        return NOT_AVAILABLE if by is None else name_way(run, by)
 
     columns = [
         Shown("sent per step and rank (KiB)", show_estimate(WIRE, scale=2**-10, decimals=1), is_brief=True),
@@ -63,13 +48,12 @@ def exchange_table(run: Run) -> Table:
         Shown("peak (MiB)", show_estimate(PEAK, scale=2**-20, decimals=0)),
         Shown("validation loss at the end", show_estimate(LOSS), is_brief=True),
         Shown(INTERVAL, show_interval(LOSS), metric=LOSS),
-        Shown("beaten by", show_beaten, is_number=False, is_brief=True),
+        beaten_column(run),
     ]
     notes = (
         "Sent is what a rank hands to Horovod in a step, indices and scales included; of float32 gradients all of them. What topk sends is gathered by "
         "all, and crosses each link once for every other rank; of the others 2 (n - 1) / n crosses it.",
-        "Beaten: another point of that framework is shown to be better in validation loss, step time, peak memory or bytes sent, and "
-        f"is worse by at most {NOT_WORSE} % in each of them. Those that nothing beats are the Pareto front.",
+        BEATEN,
     )
     metrics = [WIRE, "trained_parameters", PEAK, "step_seconds_median", LOSS]
     layout = Layout(name="exchange", title="Ways to exchange", columns=columns, metrics=metrics, notes=notes)

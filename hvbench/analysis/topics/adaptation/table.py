@@ -13,19 +13,30 @@ from hvbench.analysis.topics.questions import was_launched_once
 
 PLAIN = ("trained_parameters", WIRE, "optimizer_state_bytes", PEAK)
 
+BEATEN = (
+    "Beaten: another point of that framework is shown to be better in validation loss, step time, peak memory or bytes sent, and "
+    f"is worse by at most {NOT_WORSE} % in each of them. Those that nothing beats are the Pareto front."
+)  # what the column of `beaten_column` says, for a table's notes
+
+
+def beaten_column(run: Run) -> Shown:
+    """The point that beats each; nothing of those on the front, nor where every point was launched once."""
+    fronts = [] if was_launched_once(run) else find_fronts(run)
+    beaten = {str(row["point_id"]): by for front in fronts for row, by in front.beaten}
+
+    def show(row: Row) -> str:
+        by = beaten.get(str(row["point_id"]))
+        return NOT_AVAILABLE if by is None else name_way(run, by)
+
+    return Shown("beaten by", show, is_number=False, is_brief=True)
+
 
 def adaptation_table(run: Run) -> Table:
     """One row per point: what trains, what that costs, where it ends, and what beats it."""
-    fronts = [] if was_launched_once(run) else find_fronts(run)
-    beaten = {str(row["point_id"]): by for front in fronts for row, by in front.beaten}
 
     def show_share(row: Row) -> str:
         share = row["trained_parameters_share"]
         return NOT_AVAILABLE if pd.isna(share) else format_percent(share)
-
-    def show_beaten(row: Row) -> str:
-        by = beaten.get(str(row["point_id"]))
-        return NOT_AVAILABLE if by is None else name_way(run, by)
 
     columns = [
         Shown("trained parameters", show_estimate("trained_parameters", decimals=0), is_brief=True),
@@ -37,13 +48,12 @@ def adaptation_table(run: Run) -> Table:
         Shown("peak (MiB)", show_estimate(PEAK, scale=2**-20, decimals=0)),
         Shown("validation loss at the end", show_estimate(LOSS), is_brief=True),
         Shown(INTERVAL, show_interval(LOSS), metric=LOSS),
-        Shown("beaten by", show_beaten, is_number=False, is_brief=True),
+        beaten_column(run),
     ]
     notes = (
         "Parameters that train have gradients, state of the optimizer and a place on the wire; no others do. Sent are the gradients "
         "that a rank hands to the all-reduce, in the wire's format; of one rank none. Optimizer state is computed.",
-        "Beaten: another point of that framework is shown to be better in validation loss, step time, peak memory or bytes sent, and "
-        f"is worse by at most {NOT_WORSE} % in each of them. Those that nothing beats are the Pareto front.",
+        BEATEN,
     )
     metrics = [*PLAIN, "trained_parameters_share", "step_seconds_median", LOSS]
     layout = Layout(name="adaptation", title="Ways to adapt", columns=columns, metrics=metrics, notes=notes)
