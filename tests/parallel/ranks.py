@@ -6,8 +6,9 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from horovod.runner.http.http_server import RendezvousServer
 
@@ -20,10 +21,17 @@ ROOT = Path(__file__).parents[2]
 HERE = "127.0.0.1"
 
 
-def run_ranks(words: Sequence[str], *, folder: Path, size: int = 2, hosts: Sequence[str] = (HERE,)) -> str:
+def run_ranks(
+    words: Sequence[str],
+    *,
+    folder: Path,
+    size: int = 2,
+    hosts: Sequence[str] = (HERE,),
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """Run `python WORDS` as each of `size` ranks over Gloo; all they print. Fails unless each ends well.
 
-    `hosts`: names of this one that Horovod takes for as many hosts, with an equal share of the ranks each.
+    `hosts`: names of this one that Horovod takes for as many hosts, with an equal share of the ranks each. `variables`: environment variables of the ranks.
     """
     members = [
         Member(rank=rank, host=hosts[rank * len(hosts) // size], pid=0, cores=[], cgroup_cpu_quota=None)
@@ -40,7 +48,8 @@ def run_ranks(words: Sequence[str], *, folder: Path, size: int = 2, hosts: Seque
                     cwd=ROOT,
                     env=os.environ
                     | {"PYTHONPATH": str(ROOT), "HOROVOD_GLOO_IFACE": "lo"}
-                    | worker_settings(slot, address=HERE, port=port, threads=1),
+                    | worker_settings(slot, address=HERE, port=port, threads=1)
+                    | variables,
                     stdout=outputs[-1],
                     stderr=subprocess.STDOUT,
                 )

@@ -14,9 +14,10 @@ from hvbench.training.flops import model_facts
 from hvbench.training.weights import trained_shapes
 from tests.parallel.compressed import METHODS, STEPS, gradients_of, wide
 from tests.parallel.ranks import run_ranks
+from tests.parallel.sent import FEW_CYCLES
 from tests.parity.reference_compression import Int8, PowerSGD, TopK
 
-CYCLES = 60_000  # bytes a step; 15 to 52 kB were measured (docs/measurements.md, "What adaptations send")
+CYCLES = 25_000  # bytes a step; 1 to 6 kB were measured, 10 to 35 kB with as many cycles as Horovod makes by itself
 SUMS = 2e-5  # of the largest value
 Ranks = list[dict[str, np.ndarray]]
 
@@ -27,7 +28,7 @@ each_method = pytest.mark.parametrize("method", METHODS)
 def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     """What both ranks of one twin recorded."""
     folder = tmp_path_factory.mktemp(request.param)
-    run_ranks(["-m", "tests.parallel.compressed", request.param, str(folder)], folder=folder)
+    run_ranks(["-m", "tests.parallel.compressed", request.param, str(folder)], folder=folder, variables=FEW_CYCLES)
     files = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(2)]
     return [{name: file[name] for name in file.files} for file in files]
 
