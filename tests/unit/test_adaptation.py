@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hvbench.analysis.frame.run import Run
-from hvbench.analysis.topics.adaptation.front import find_fronts
+from hvbench.analysis.topics.adaptation.front import ADAPT, find_fronts
+from hvbench.analysis.topics.adaptation.sentences import describe_ways
 from hvbench.analysis.topics.adaptation.topic import adaptation_tables, compares_adaptations
 from hvbench.spec.adaptation import ADAPTATIONS
 from hvbench.spec.knob import knobs_of
@@ -185,6 +186,22 @@ def test_what_another_beats_is_not_on_the_front(loss: float, seconds: float, fro
     (found,) = find_fronts(make_run(records, compares=["adaptation"]))
     assert {row["adaptation"] for row in found.rows} == front
     assert [(row["adaptation"], by["adaptation"]) for row, by in found.beaten] == [("full", "lora")] * (2 - len(front))
+
+
+def test_a_point_over_another_link_beats_nothing() -> None:
+    """Steps are ten times as long over the slower link, whatever is trained there."""
+    records = [
+        make_learner(level + 0.003 * (seed % 2), seed=seed, seconds=length, framework="pytorch", adaptation=adaptation, link_bits_per_second=link)
+        for adaptation, level in (("full", 3.0), ("lora", 3.1))
+        for link, length in ((2 * 10**8, 1.0), (10**9, 0.1))
+        for seed in range(5)
+    ]  # fmt: skip
+    run = make_run(records, compares=["adaptation"])
+    assert [(found.link, len(found.rows), found.beaten) for found in find_fronts(run)] == [
+        (" over 1 Gbit/s", 2, ()), (" over 200 Mbit/s", 2, ())
+    ]  # fmt: skip
+    said = describe_ways(run, ADAPT)[0].text
+    assert "in PyTorch over 1 Gbit/s and PyTorch over 200 Mbit/s 2 of 2 ways to adapt" in said
 
 
 @pytest.mark.parametrize("scale", [None, "base", "llama"])

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hvbench.analysis.contrasts.equal_seconds import LOSS_AFTER_EQUAL_SECONDS, compare_after_equal_seconds
 from hvbench.analysis.contrasts.launches import BY_STEPS, StepTimes, log_ratio_of_steps, time_steps
 from hvbench.analysis.frame.metrics import RATE, STEP
 from hvbench.analysis.frame.run import Run
@@ -110,6 +111,8 @@ def _compare(run: Run, one: str, other: str, metric: str) -> dict[int, float]:
         seconds = run.derive(_seconds_of_tokens if metric == RATE else _seconds_of_steps)
         a, b = seconds.get(one, {}), seconds.get(other, {})
         return {when: log_ratio_of_steps(metric, a[when], b[when]) for when in a if when in b}
+    if metric == LOSS_AFTER_EQUAL_SECONDS:
+        return compare_after_equal_seconds(run, one, other)
     a, b = (_values(run, point_id, metric) for point_id in (one, other))
     return {when: math.log(a[when]) - math.log(b[when]) for when in a if when in b}
 

@@ -1,7 +1,7 @@
 """The topic "Local SGD": how much faster a token is the less often the ranks exchange anything, and how much further from the target that ends.
 
 Every point with rounds of local updates is compared with the one that exchanges at every step, all else equal: tokens a second round by round,
-validation losses at the end, after equal tokens, seed by seed.
+validation losses at the end, after equal tokens, seed by seed, and after as many seconds as the quicker one took, round by round.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from hvbench.analysis.contrasts.equal_seconds import LOSS_AFTER_EQUAL_SECONDS
 from hvbench.analysis.contrasts.points import PointFamily, contrast_points
 from hvbench.analysis.frame.axes import axes_of
 from hvbench.analysis.frame.run import Run
@@ -24,13 +25,14 @@ from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
 from hvbench.analysis.stats.estimates import summary_of
 from hvbench.analysis.topics.paired_steps import show_ratio
 from hvbench.analysis.topics.questions import was_launched_once
-from hvbench.analysis.topics.throughput.pairs import measured_rows
+from hvbench.analysis.topics.throughput.pairs import by_link, measured_rows
 from hvbench.analysis.topics.topic import Need, Topic
 from hvbench.spec.local_sgd import LocalSgdPart
 
 NAME = "local_sgd"
 OF_ROUNDS = tuple(LocalSgdPart.model_fields)
 LOSS, RATE = "final_validation_loss", "tokens_per_second"
+AFTER = {"tokens": LOSS, "seconds": LOSS_AFTER_EQUAL_SECONDS}  # of training: what is equal -> the metric
 LOSSES = Words(verb="has", more="more validation loss", less="less validation loss", times="times the loss of", of_what=" in validation loss")  # fmt: skip
 
 
@@ -40,6 +42,7 @@ class LessOften:
 
     words: str  # such as `an exchange every 4 steps, outer Nesterov`
     base: str
+    link: str  # ` over 200 Mbit/s`; nothing where links do not vary
     pairs: tuple[tuple[Row, Row], ...]
 
 
@@ -58,8 +61,13 @@ def asks_about_rounds(run: Run) -> bool:
 
 
 def find_less_often(run: Run) -> list[LessOften]:
-    """In table order, every way to make rounds that has a counterpart without them."""
-    rows = measured_rows(run)
+    """In table order, every way to make rounds that has a counterpart without them, link by link."""
+    return [
+        found for link, rows in by_link(run, measured_rows(run)).items() for found in _find_over_link(run, link, rows)
+    ]
+
+
+def _find_over_link(run: Run, link: str, rows: Sequence[Row]) -> list[LessOften]:
     names = [name for name in axes_of(rows[0]) if name not in OF_ROUNDS] if rows else []
 
     def key(row: Row) -> tuple[object, ...]:
@@ -72,7 +80,7 @@ def find_less_often(run: Run) -> list[LessOften]:
             axes = [axis for axis in run.other_axes if axis in OF_ROUNDS]
             found.setdefault(_describe(row, axes), []).append((row, bases[key(row)]))
     base = describe_value("sync_every", 1, emulated=frozenset())
-    return [LessOften(words=words, base=base, pairs=tuple(pairs)) for words, pairs in found.items()]
+    return [LessOften(words=words, base=base, link=link, pairs=tuple(pairs)) for words, pairs in found.items()]
 
 
 def _describe(row: Row, axes: Sequence[str]) -> str:
@@ -87,18 +95,29 @@ def describe_rounds(run: Run) -> list[Sentence]:
 
 def _describe_one(run: Run, each: LessOften) -> Sentence:
     draft = Draft()
-    sides = Sides(one=draft.label(each.words), other=draft.label(each.base))
+    where = draft.label(each.link) if each.link else ""
+    sides = Sides(one=draft.label(each.words), other=draft.label(each.base), where=where)
     speed = contrast_points(run, each.pairs)
-    clauses, families = [describe_family(draft, speed, sides)], [speed]
-    if run.was_evaluated and all(not pd.isna(row[LOSS]) for pair in each.pairs for row in pair):
-        loss = contrast_points(run, each.pairs, metric=LOSS)
-        continued = Sides(one=sides.one, other=sides.other, words=LOSSES, is_continued=True)
-        clauses.append(describe_family(draft, loss, continued))
-        families.append(loss)
+    continued = Sides(one=sides.one, other=sides.other, words=LOSSES, is_continued=True)
+    clauses, families, text = [describe_family(draft, speed, sides)], [speed], ""
+    for after, metric in AFTER.items():
+        loss = _contrast_losses(run, each.pairs, metric)
+        if loss:
+            clauses.append(describe_family(draft, loss, continued))
+            families.append(loss)
+            text += f"; after as many {after} {clauses[-1].text}"
     opened = next((family for clause, family in zip(clauses, families, strict=True) if clause.is_open), None)
     price = describe_price(run, opened) if opened else None
-    text = f"{'; after as many tokens '.join(clause.text for clause in clauses)}."
+    text = f"{clauses[0].text}{text}."
     return draft.finish(NAME, text, strength=clauses[0].strength, is_open=clauses[0].is_open, price=price)
+
+
+def _contrast_losses(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str) -> PointFamily | None:
+    """Losses of all pairs; None where some launch has none to compare."""
+    if not pairs or not run.was_evaluated or any(pd.isna(row[LOSS]) for pair in pairs for row in pair):
+        return None
+    family = contrast_points(run, pairs, metric=metric)
+    return family if all(each.contrast.rounds for each in family.contrasts) else None
 
 
 def step_kinds(run: Run) -> dict[str, tuple[float, float]]:
@@ -122,8 +141,7 @@ def rounds_table(run: Run) -> Table:
     kinds = step_kinds(run)
     pairs = [pair for each in find_less_often(run) for pair in each.pairs]
     speed = _by_point(contrast_points(run, pairs)) if pairs else {}
-    has_loss = run.was_evaluated and all(not pd.isna(row[LOSS]) for pair in pairs for row in pair)
-    loss = _by_point(contrast_points(run, pairs, metric=LOSS)) if pairs and has_loss else {}
+    losses = {after: _contrast_losses(run, pairs, metric) for after, metric in AFTER.items()}
 
     def show_kind(place: int):
         def text(row: Row) -> str:
@@ -144,11 +162,19 @@ def rounds_table(run: Run) -> Table:
         Shown("step (ms)", lambda row: format_number(1e3 * row["step_seconds_median"], decimals=1), is_brief=True),
         Shown("sent a step (KiB)", show_sent, is_brief=True),
         Shown("tokens/s, against an exchange at every step", show(speed), is_brief=True),
-        Shown("validation loss, likewise", show(loss), is_brief=True),
+        *(
+            Shown(
+                f"validation loss after equal {after}, likewise",
+                show(_by_point(family) if family else {}),
+                is_brief=True,
+            )
+            for after, family in losses.items()
+        ),
     ]
     notes = (
         "Local steps exchange nothing; a step with an average ends a round. Step: the mean of a round, median over the rounds. Sent: a step's share. "
-        f"Ratios: round by round (of losses seed by seed, after equal tokens), {INTERVAL} in brackets, corrected for all rows; above 1 is faster, or a higher loss.",
+        f"Ratios: round by round (of losses after equal tokens seed by seed), {INTERVAL} in brackets, corrected for all rows; above 1 is faster, or a higher loss. "
+        "After equal seconds: when the quicker of the two has made all its steps, on the line between two evaluations.",
     )
     metrics = ["step_seconds_median", "allreduce_bytes_per_step", RATE, LOSS]
     layout = Layout(name="local_sgd", title="Exchanging less often", columns=columns, metrics=metrics, notes=notes)

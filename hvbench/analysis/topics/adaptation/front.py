@@ -1,7 +1,7 @@
 """The Pareto front of points: those that no other beats in validation loss, step time, peak memory and bytes on the wire together.
 
 One point beats another if the one rule shows it to be better in one of these, and it is worse by at most 1 % in each of the others,
-as far as the estimates go: what differs by less is no difference (`hvbench.analysis.stats.contrasts`). Points are compared within a framework.
+as far as the estimates go: what differs by less is no difference (`hvbench.analysis.stats.contrasts`). Points are compared within a framework and a link.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hvbench.analysis.frame.metrics import STEP
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import Row
 from hvbench.analysis.stats.contrasts import OF_RATIOS
-from hvbench.analysis.topics.throughput.pairs import by_framework, describe_point, measured_rows
+from hvbench.analysis.topics.throughput.pairs import by_framework, by_link, chosen_axes, describe_point, measured_rows
 
 LOSS, PEAK, WIRE = "final_validation_loss", "peak_rss_bytes", "allreduce_bytes_per_step"
 LEAST = OF_RATIOS.least  # of ln(one / other)
@@ -60,9 +60,10 @@ EXCHANGE = Ways(topic="exchange", axis="compression", whole="none", words="ways 
 
 @dataclass(frozen=True, kw_only=True)
 class Front:
-    """The points of one framework: those that nothing beats, by their loss, and each of the others with the best of what beats it."""
+    """The points of one framework over one link: those that nothing beats, by their loss, and each of the others with the best of what beats it."""
 
     framework: str
+    link: str  # ` over 200 Mbit/s`; nothing where links do not vary
     rows: tuple[Row, ...]
     beaten: tuple[tuple[Row, Row], ...]
 
@@ -78,15 +79,19 @@ def measures_of(rows: Sequence[Row]) -> list[Measure]:
 
 
 def find_fronts(run: Run) -> list[Front]:
-    """One a framework, in the order of the tables."""
+    """One a framework and link, in the order of the tables."""
     return run.derive(_find_fronts)
 
 
 def _find_fronts(run: Run) -> list[Front]:
-    return [_find_front(run, name, rows) for name, rows in by_framework(learned_rows(run)).items()]
+    return [
+        _find_front(run, framework, link, mine)
+        for framework, rows in by_framework(learned_rows(run)).items()
+        for link, mine in by_link(run, rows).items()
+    ]
 
 
-def _find_front(run: Run, framework: str, rows: Sequence[Row]) -> Front:
+def _find_front(run: Run, framework: str, link: str, rows: Sequence[Row]) -> Front:
     ordered = sorted(rows, key=lambda row: row[LOSS])
     against = [_compare(run, ordered, measure) for measure in measures_of(ordered)]
 
@@ -100,6 +105,7 @@ def _find_front(run: Run, framework: str, rows: Sequence[Row]) -> Front:
     front = [place for place in places if not winners[place]]
     return Front(
         framework=framework,
+        link=link,
         rows=tuple(ordered[place] for place in front),
         beaten=tuple(
             # One of the front, where one of those does it.
@@ -136,5 +142,5 @@ def _compare(run: Run, rows: Sequence[Row], measure: Measure) -> tuple[Logs, set
 
 
 def name_way(run: Run, row: Row) -> str:
-    """What of a point varies, in words: `LoRA`."""
-    return describe_point(row, run.other_axes)
+    """What of a point was chosen, in words: `LoRA`."""
+    return describe_point(row, chosen_axes(run))

@@ -22,29 +22,36 @@ from hvbench.analysis.show.panels import (
     list_frameworks,
 )
 from hvbench.analysis.topics.adaptation.front import LOSS, MEASURES, WIRE, Measure, Ways, learned_rows, measures_of
-from hvbench.analysis.topics.throughput.pairs import by_framework
+from hvbench.analysis.topics.throughput.pairs import by_framework, by_link, chosen_axes
 
 OF_LOSS = next(measure for measure in MEASURES if measure.column == LOSS)
 
 
 def plot_ways(run: Run, ways: Ways) -> Figure:
-    """A row per framework, a panel per cost; a line joins the points that get further than all that cost less."""
+    """A row per framework and link, a panel per cost; a line joins the points that get further than all that cost less."""
     rows = learned_rows(run)
     costs = [measure for measure in measures_of(rows) if measure is not OF_LOSS]
-    of_framework = by_framework(rows)
+    parts = {
+        (framework, link): mine
+        for framework, own in by_framework(rows).items()
+        for link, mine in by_link(run, own).items()
+    }
     cells = [
-        [Cell(title=f"{cost.words}, {STYLES[name].label}", chosen={"cost": cost, "framework": name}) for cost in costs]
-        for name in of_framework
+        [
+            Cell(title=f"{cost.words}, {STYLES[name].label}{link}", chosen={"cost": cost, "part": (name, link)})
+            for cost in costs
+        ]
+        for name, link in parts
     ]
     with draw_panels(cells, width=3.6, height=2.8) as (figure, panels):
         for number, (panel, chosen) in enumerate(panels):
-            cost, framework = chosen["cost"], chosen["framework"]
+            cost, part = chosen["cost"], chosen["part"]
             if cost.column == WIRE:
                 panel.set_xscale("log")
                 panel.xaxis.set_major_formatter(FuncFormatter(format_large))
             else:
                 panel.locator_params(axis="x", nbins=5)
-            _draw(panel, run, of_framework[framework], cost, framework)
+            _draw(panel, run, parts[part], cost)
             panel.margins(x=0.15, y=0.1)
             if number >= len(panels) - len(costs):
                 panel.set_xlabel(cost.label)
@@ -55,9 +62,9 @@ def plot_ways(run: Run, ways: Ways) -> Figure:
     return figure
 
 
-def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure, framework: str) -> None:
+def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure) -> None:
     """Means with their names, launches, and the front by the means."""
-    style = STYLES[framework]
+    style = STYLES[rows[0]["framework"]]
     places = sorted((float(row[cost.column]) * cost.scale, float(row[LOSS]), _short_name(run, row)) for row in rows)
     lowest, front = math.inf, []
     for x, y, _ in places:
@@ -70,11 +77,12 @@ def _draw(panel: Axes, run: Run, rows: Sequence[Row], cost: Measure, framework: 
     for x, y, name in places:
         panel.plot([x], [y], style.marker, **look)
         panel.annotate(name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7, in_layout=False)
-    mine = run.points[(run.points["framework"] == framework) & (run.points["status"] == "ok")]
+    ids = {row["point_id"] for row in rows}
+    mine = run.points[run.points["point_id"].isin(ids) & (run.points["status"] == "ok")]
     launches = mine[mine[LOSS].notna() & mine[cost.column].notna()]
     x, y = (launches[name].astype("float64") for name in (cost.column, LOSS))
     panel.plot(x * cost.scale, y, ".", markersize=3, alpha=0.4, color=style.colour)
 
 
 def _short_name(run: Run, row: Row) -> str:
-    return label_text(", ".join(str(row[axis]) for axis in run.other_axes))
+    return label_text(", ".join(str(row[axis]) for axis in chosen_axes(run)))

@@ -32,11 +32,7 @@ def _describe_fronts(run: Run, fronts: Sequence[Front], kind: Ways) -> Sentence:
     for mine in same.values():
         ways = [_name_with_figures(draft, run, rows) for rows in zip(*(front.rows for front in mine), strict=True)]
         count = len(mine[0].rows) + len(mine[0].beaten)
-        where = (
-            "both frameworks"
-            if len(mine) == len(fronts) == 2
-            else join_names([STYLES[each.framework].label for each in mine])
-        )
+        where = _say_where(mine, fronts)
         of = f"{draft.count(len(ways))} of {draft.count(count)} {kind.words}" if not parts else draft.count(len(ways))
         verb = "is" if len(ways) == 1 else "are"
         on = f"on the Pareto front of {measures}" if not parts else "on it"
@@ -44,6 +40,20 @@ def _describe_fronts(run: Run, fronts: Sequence[Front], kind: Ways) -> Sentence:
         if beaten := _describe_beaten(draft, run, mine):
             parts[-1] += f"; {beaten}"
     return draft.finish(kind.topic, f"{'; '.join(parts)}.")
+
+
+def _say_where(mine: Sequence[Front], fronts: Sequence[Front]) -> str:
+    """`both frameworks over 200 Mbit/s and PyTorch over 1 Gbit/s`, of some of all fronts."""
+    by_link: dict[str, list[str]] = {}
+    for front in mine:
+        by_link.setdefault(front.link, []).append(STYLES[front.framework].label)
+    both = len({front.framework for front in fronts}) == 2
+    return join_names(
+        [
+            f"{'both frameworks' if both and len(names) == 2 else join_names(names)}{link}"
+            for link, names in by_link.items()
+        ]
+    )
 
 
 def _name_with_figures(draft: Draft, run: Run, rows: Sequence[Row]) -> str:

@@ -14,7 +14,7 @@ from hvbench.analysis.topics.questions import was_launched_once
 PLAIN = ("trained_parameters", WIRE, "optimizer_state_bytes", PEAK)
 
 BEATEN = (
-    "Beaten: another point of that framework is shown to be better in validation loss, step time, peak memory or bytes sent, and "
+    "Beaten: another point of that framework and link is shown to be better in validation loss, step time, peak memory or bytes sent, and "
     f"is worse by at most {NOT_WORSE} % in each of them. Those that nothing beats are the Pareto front."
 )  # what the column of `beaten_column` says, for a table's notes
 

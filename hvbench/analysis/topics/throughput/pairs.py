@@ -13,6 +13,7 @@ from hvbench.analysis.show.cells import Row
 from hvbench.analysis.show.panels import STYLES, describe_value, label_text
 from hvbench.analysis.stats.estimates import summary_rows
 from hvbench.registry import SCRIPT
+from hvbench.spec.exchange import describe_bandwidth
 from hvbench.spec.script import name_program
 
 
@@ -32,6 +33,26 @@ def by_framework(rows: Sequence[Row]) -> dict[str, list[Row]]:
     for row in rows:
         found.setdefault(row["framework"], []).append(row)
     return found
+
+
+LINK = "link_bits_per_second"
+
+
+def chosen_axes(run: Run) -> list[str]:
+    """The axes that vary and are somebody's choice: a link is what there is."""
+    return [axis for axis in run.other_axes if axis != LINK]
+
+
+def by_link(run: Run, rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """` over 200 Mbit/s` -> its rows, in their order; no words where links do not vary."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_name_link(row) if LINK in run.other_axes else "", []).append(row)
+    return found
+
+
+def _name_link(row: Row) -> str:
+    return " over the link as it is" if pd.isna(row[LINK]) else f" over {describe_bandwidth(float(row[LINK]))}"
 
 
 def pair_values(
