@@ -198,10 +198,10 @@ def test_a_point_over_another_link_beats_nothing() -> None:
     ]  # fmt: skip
     run = make_run(records, compares=["adaptation"])
     assert [(found.link, len(found.rows), found.beaten) for found in find_fronts(run)] == [
-        (" over 1 Gbit/s", 2, ()), (" over 200 Mbit/s", 2, ())
+        (" over 200 Mbit/s", 2, ()), (" over 1 Gbit/s", 2, ())
     ]  # fmt: skip
     said = describe_ways(run, ADAPT)[0].text
-    assert "in PyTorch over 1 Gbit/s and PyTorch over 200 Mbit/s 2 of 2 ways to adapt" in said
+    assert "In PyTorch over 200 Mbit/s and PyTorch over 1 Gbit/s 2 of 2 ways to adapt" in said
 
 
 @pytest.mark.parametrize("scale", [None, "base", "llama"])

@@ -84,13 +84,14 @@ def _find_over_link(run: Run, link: str, rows: Sequence[Row]) -> list[LessOften]
 
 
 def _describe(row: Row, axes: Sequence[str]) -> str:
-    names = ["sync_every", *(axis for axis in axes if axis != "sync_every")]
+    names = ["sync_every", *(axis for axis in axes if axis != "sync_every" and row[axis] != "none")]
     return ", ".join(describe_value(axis, row[axis], emulated=frozenset()) for axis in names)
 
 
 def describe_rounds(run: Run) -> list[Sentence]:
-    """`An exchange every 4 steps is 2.1 times as fast as an exchange at every step …; it has 1.2 % more validation loss …`, one sentence a way."""
-    return [] if was_launched_once(run) else [_describe_one(run, each) for each in find_less_often(run)]
+    """`An exchange every 4 steps is 2.1 times as fast as an exchange at every step …; it has 1.2 % more validation loss …`, one sentence a way; what changes most comes first."""
+    sentences = [] if was_launched_once(run) else [_describe_one(run, each) for each in find_less_often(run)]
+    return sorted(sentences, key=lambda sentence: -sentence.strength)
 
 
 def _describe_one(run: Run, each: LessOften) -> Sentence:
