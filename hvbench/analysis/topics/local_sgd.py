@@ -162,10 +162,10 @@ def rounds_table(run: Run) -> Table:
         Shown("step with an average (ms)", show_kind(1), is_brief=True),
         Shown("step (ms)", lambda row: format_number(1e3 * row["step_seconds_median"], decimals=1), is_brief=True),
         Shown("sent a step (KiB)", show_sent, is_brief=True),
-        Shown("tokens/s, against an exchange at every step", show(speed), is_brief=True),
+        Shown("tokens/s against an exchange at every step", show(speed), is_brief=True),
         *(
             Shown(
-                f"validation loss after equal {after}, likewise",
+                f"loss after equal {after}",
                 show(_by_point(family) if family else {}),
                 is_brief=True,
             )
