@@ -26,6 +26,7 @@ from hvbench.cli.submit import submit
 from hvbench.cli.suites import suites
 from hvbench.cli.sweep import sweep
 from hvbench.cli.tune import tune
+from hvbench.cli.watch import watch
 
 EPILOG = """\b
 The flow:
@@ -36,6 +37,7 @@ The flow:
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench allreduce --np 2              all-reduces by themselves, by message size and path
   hvbench predict results/…/…           what more ranks or another link would make of it
+  hvbench watch quickstart@latest       a sweep that runs elsewhere, as its own terminal shows it
   hvbench report results/…/…            tables, plots and report again, from the records
   hvbench export smoke@latest POINT FOLDER         a trained model, as transformers loads it
   hvbench compare smoke@baseline smoke@latest      what changed between two runs, and how sure that is
@@ -68,6 +70,7 @@ COMMANDS = (
     suites,
     sweep,
     tune,
+    watch,
 )
 
 

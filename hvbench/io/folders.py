@@ -12,6 +12,7 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,16 +26,17 @@ LOCK = ".lock"
 OWNER = "process "  # what the lock file begins with
 SKELETON = ("records", "logs")  # made before the file that says what the run is: alone and empty they hold nothing
 TIME = "%Y%m%dT%H%M%SZ"
+ASKING_SECONDS = 0.1  # in which who asks whether a folder is locked has his answer
 NAME = re.compile(r"(\d{8}T\d{6}Z)(?:-(\d{1,9}))?", re.ASCII)
 
 
 def make_new_folder(parent: Path) -> Path:
     """Make `PARENT/UTC-TIME`, with -2, -3, … appended where another process was first; raises StorageError."""
-    time = datetime.now(UTC).strftime(TIME)
+    now = datetime.now(UTC).strftime(TIME)
     with explaining_write_errors(parent, hint=OTHER_FOLDER):
         parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
-            path = parent / (time if number == 1 else f"{time}-{number}")
+            path = parent / (now if number == 1 else f"{now}-{number}")
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
                 return path
@@ -100,7 +102,7 @@ def lock_folder(path: Path) -> TextIO:
     with explaining_write_errors(path, hint=OTHER_FOLDER):
         lock = (path / LOCK).open("a+", encoding="utf-8", errors="replace")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock_file(lock)
     except BlockingIOError:
         lock.seek(0)
         name = lock.read(100).strip()
@@ -123,6 +125,28 @@ def lock_folder(path: Path) -> TextIO:
             lock.close()
         raise
     return lock
+
+
+def _lock_file(lock: TextIO) -> None:
+    """Lock an open file; raises BlockingIOError where another process has it for longer than `is_locked` takes to ask."""
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return
+    time.sleep(ASKING_SECONDS)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process writes into the folder; not of one that cannot be read."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def remove_abandoned(folders: Iterable[Path]) -> None:

@@ -4,6 +4,7 @@
     records/KEY.json     the record of one launch; KEY is POINT_ID.rREPEAT
     records/KEY.a2.json  the second attempt at that launch, after the first did not end in `ok`; then .a3, …
     logs/                one log per worker
+    journal.jsonl        what happens while a sweep runs (`hvbench.records.journal`)
     tables/ plots/ report.html report.md
 
 A record is never replaced; reports use the newest readable attempt at each launch.
@@ -16,7 +17,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -43,7 +44,7 @@ MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # of nesting: a record needs 5, an environment and run.json may need some more
 EARLIER_IS_SAFE = "what was measured before is safe"
-OWN_NAMES = (".lock", "run.json", "records", "checkpoints", "logs", "tables", "plots")
+OWN_NAMES = (".lock", "run.json", "journal.jsonl", "records", "checkpoints", "logs", "tables", "plots")
 RECORD_NAME = re.compile(
     r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
 )
@@ -143,6 +144,16 @@ class RunFolder:
                 problems.append(str(error))
         return sorted(attempts, key=lambda pair: (pair[1].point_id, pair[1].repeat, pair[0])), problems
 
+    def read_newest(self, key: str) -> Record | None:
+        """The newest attempt at one launch; None where there is none, or it is no record."""
+        name = RECORD_NAME.fullmatch(f"{key}.json")
+        if name is None or name["attempt"]:
+            return None
+        paths = list(itertools.takewhile(os.path.lexists, list_attempts(self.records_path, key)))
+        with contextlib.suppress(UsageError):
+            return read_record(paths[-1]) if paths else None
+        return None
+
     def done_keys(self, *, retry: Collection[Status] | None = None) -> set[str]:
         """Keys of the launches that need no repetition: those that ended in `ok`, or, with `retry`, in an outcome not in it."""
         records, _ = self.read_records()
@@ -159,8 +170,12 @@ class RunFolder:
 
 def next_attempt(folder: Path, key: str) -> Path:
     """Path in `folder` of the next attempt at the launch `key`: KEY.json, then KEY.a2.json, …; none is ever replaced."""
-    names = (f"{key}.json" if attempt == 1 else f"{key}.a{attempt}.json" for attempt in itertools.count(1))
-    return next(path for name in names if not os.path.lexists(path := folder / name))
+    return next(path for path in list_attempts(folder, key) if not os.path.lexists(path))
+
+
+def list_attempts(folder: Path, key: str) -> Iterator[Path]:
+    """The paths of the first, the second, … attempt at the launch `key`, without end."""
+    return (folder / (f"{key}.json" if number == 1 else f"{key}.a{number}.json") for number in itertools.count(1))
 
 
 def parse_run(content: bytes, *, where: str) -> dict[str, Any]:

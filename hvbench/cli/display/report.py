@@ -7,13 +7,16 @@ import gc
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hvbench.cli.options import RESULTS
 from hvbench.errors import MissingData
 from hvbench.io.atomic import write_text
 from hvbench.io.untrusted import make_printable
 from hvbench.records.store import RunFolder, latest_run_path
+
+if TYPE_CHECKING:
+    from hvbench.analysis.frame.run import Run
 
 
 @contextlib.contextmanager
@@ -61,12 +64,25 @@ def name_to_continue(path: Path, request: Mapping[str, Any]) -> str | None:
 
 
 @rarely_collecting()
-def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: Sequence[str]) -> tuple[str, bool]:
-    """As `write_report`: the text, and whether any launch was measured."""
-    from hvbench import tracking
-    from hvbench.analysis.frame.run import Run
-    from hvbench.analysis.report import write
+def describe_run(path: Path) -> str:
+    """What a run has found, and where its report lies if there is one; nothing is written.
+
+    Raises:
+        UsageError: this is no run folder.
+        MissingData: no record can be read.
+    """
     from hvbench.analysis.report.terminal import render_terminal
+
+    run, problems = read_whole_run(path)
+    page = path / "report.html"
+    return "\n".join(
+        [*problems, *render_terminal(run), "", f"report: {page}" if page.is_file() else f"records: {path}"]
+    )
+
+
+def read_whole_run(path: Path) -> tuple[Run, list[str]]:
+    """(the run, a line for each file that is no record); raises UsageError, and MissingData where no record can be read."""
+    from hvbench.analysis.frame.run import Run
 
     folder = RunFolder(path)
     request = folder.read_run()
@@ -75,9 +91,19 @@ def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: 
         first = make_printable(f"; the first: {problems[0]}") if problems else ""
         raise MissingData(f"{path}: holds no readable record; {len(problems)} files are none{first}")
     run = Run(records, request, folder=name_to_continue(path, request))
+    return run, [make_printable(f"not a readable record: {problem}") for problem in problems]
+
+
+@rarely_collecting()
+def report_run(path: Path, *, style: Path | None, with_parquet: bool, trackers: Sequence[str]) -> tuple[str, bool]:
+    """As `write_report`: the text, and whether any launch was measured."""
+    from hvbench import tracking
+    from hvbench.analysis.report import write
+    from hvbench.analysis.report.terminal import render_terminal
+
+    run, problems = read_whole_run(path)
     write.write_report(path, run, style=style, with_parquet=with_parquet)
-    lines = [make_printable(f"not a readable record: {problem}") for problem in problems]
-    lines += render_terminal(run)
-    tracked = [f"tracked: {line}" for line in tracking.track(path, records, trackers)]
+    lines = [*problems, *render_terminal(run)]
+    tracked = [f"tracked: {line}" for line in tracking.track(path, run.records, trackers)]
     text = "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
-    return text, any(record.is_measured for record in records)
+    return text, any(record.is_measured for record in run.records)

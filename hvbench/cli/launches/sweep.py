@@ -19,7 +19,9 @@ from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.estimates import describe_shortages
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.records.environment import usable_memory_bytes
+from hvbench.records.journal import JournalWriter
 from hvbench.spec.suite import Suite
+from hvbench.sweep.journal import Journalled
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
@@ -104,9 +106,9 @@ def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: P
     if not sweep.has_work:
         launch.dismiss()
         return
-    with launch.open(run_path=sweep.folder.path) as coordinator, display:
+    with launch.open(run_path=sweep.folder.path) as coordinator, display, JournalWriter(sweep.folder.path) as journal:
         coordinator.state.timelines = timelines
-        sweep.run(coordinator, display)
+        sweep.run(coordinator, Journalled(display, journal))
 
 
 def require_all_ok(sweep: Sweep, *, see: Path, answers: Collection[str] = ()) -> None:
