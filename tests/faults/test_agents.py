@@ -2,26 +2,71 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hvbench.records.store import RunFolder
+from tests import patience
 from tests.faults.kill_and_resume import kill_and_resume
 from tests.faults.sweeps import find_processes, plan_jobs, read_outcomes, run_sweep, start_and_hang, suite_text
+
+
+@contextlib.contextmanager
+def watching(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`hvbench watch` beside a sweep; it has to end by itself."""
+    words = [sys.executable, "-m", "hvbench", "watch", str(folder), "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+            process.wait(timeout=patience.SECONDS)
+        finally:
+            process.kill()
+
+
+def until_it_runs(watcher: subprocess.Popen[str], key: str) -> list[dict[str, Any]]:
+    """What it says until the launch `key` is where it hangs."""
+    events = []
+    for line in watcher.stdout:
+        events.append(json.loads(line))
+        told = events[-1]
+        if (
+            told["event"] == "progress"
+            and f"{told['point_id']}.r{told['repeat']}" == key
+            and told["phase"] == "measure"
+        ):
+            return events
+    raise AssertionError(f"never in measure: {events}")
+
+
+def read_events(watcher: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """What it says until it ends."""
+    return [json.loads(line) for line in watcher.stdout]
 
 
 @pytest.mark.slow
 def test_a_killed_agent_ends_the_sweep_tidily_and_resume_goes_on(tmp_path: Path) -> None:
     sweep, keys = start_and_hang(tmp_path)
     (agent,) = find_processes(sweep.mark, command="hvbench.launch")
-    os.kill(agent, signal.SIGKILL)
-    code, output = sweep.wait()
+    with watching(sweep.folder.path) as watcher:
+        events = until_it_runs(watcher, keys[1])
+        os.kill(agent, signal.SIGKILL)
+        code, output = sweep.wait()
+        events += read_events(watcher)
     sweep.wait_for_nobody()
     assert code == 5
+    assert [event.get("status") for event in events if event["event"] == "launch"] == ["ok"]
+    assert "its agent is gone" in events[-2]["message"] and watcher.returncode == 0
+    assert events[-1]["html"] == str(sweep.folder.path / "report.html")
     assert "rank 1 on " in output and "its agent is gone; what was measured is safe, go on with --resume" in output
     assert "Traceback" not in output
     records = read_outcomes(sweep.folder)

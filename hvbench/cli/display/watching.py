@@ -48,7 +48,7 @@ def watch_run(path: Path, display: Display) -> None:
                 f"{path}: the process that ran this sweep is gone; what it measured is safe: go on with --resume"
             )
         if ended.error:
-            display.say(f"ended: {ended.error}")
+            display.warn(f"the sweep ended early: {ended.error}")
     display.show(describe_run(path), path=path)
 
 
