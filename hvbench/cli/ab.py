@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from hvbench.cli.completers import complete_field, complete_suite
 from hvbench.cli.options import RESULTS, VerdictFiles, verdict_options
 
 
 @click.command()
-@click.argument("suite", default="smoke")
+@click.argument("suite", shell_complete=complete_suite, default="smoke")
 @click.option("--a", "a", multiple=True, metavar="CHANGE", help="What arm a is. Default: as it is. May be repeated.")
 @click.option("--b", "b", multiple=True, metavar="CHANGE", help="What is different in arm b. May be repeated.")
 @click.option(
@@ -22,6 +23,7 @@ from hvbench.cli.options import RESULTS, VerdictFiles, verdict_options
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
+    shell_complete=complete_field,
     help="As in `sweep`, for both arms. May be repeated.",
 )
 @click.option("--np", "np", type=click.IntRange(1, 4096), metavar="N", help="Ranks to launch on this host.")

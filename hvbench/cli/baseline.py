@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from hvbench.cli.completers import complete_run
 from hvbench.cli.options import RESULTS
 
 
@@ -13,7 +14,7 @@ def baseline() -> None:
 
 
 @baseline.command("set")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 def set_(run: str) -> None:
     """Keep RUN (a folder or SUITE@latest) as the baseline of its suite on its machine."""
     from hvbench.comparison.baseline import set_baseline

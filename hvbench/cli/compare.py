@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from hvbench.cli.completers import complete_run
 from hvbench.cli.options import RESULTS, write_output
 
 
 @click.command()
-@click.argument("runs", nargs=-1, required=True, metavar="RUN…")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN…", shell_complete=complete_run)
 @click.option(
     "--by",
     metavar="AXIS",

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
+from hvbench.cli.completers import complete_run
 from hvbench.cli.options import RESULTS
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.argument("point", metavar="POINT")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="FOLDER")
 @click.option(

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
+from hvbench.cli.completers import complete_run
 from hvbench.cli.options import RESULTS, VerdictFiles, verdict_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @click.option("--baseline", metavar="RUN", help="Compare with this run instead of the stored baseline.")
 @click.option("--fail-on-baseline", is_flag=True, help="Let a stored baseline alone call a regression (exit code 1).")
 @verdict_options

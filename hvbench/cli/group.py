@@ -11,6 +11,7 @@ from hvbench.cli.ab import ab
 from hvbench.cli.allreduce import allreduce
 from hvbench.cli.baseline import baseline
 from hvbench.cli.compare import compare
+from hvbench.cli.completion import completion
 from hvbench.cli.doctor import doctor
 from hvbench.cli.export import export
 from hvbench.cli.gate import gate
@@ -55,6 +56,7 @@ COMMANDS = (
     allreduce,
     baseline,
     compare,
+    completion,
     doctor,
     export,
     gate,

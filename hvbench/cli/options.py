@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
+from hvbench.cli.completers import complete_field
 from hvbench.cli.param_types import Duration, Memory, Outcomes, Share, Trackers
 
 RESULTS = Path("results")  # below the current folder
@@ -82,7 +83,9 @@ def launch_options(command: Command) -> Command:
 def override_option(command: Command) -> Command:
     """`-s key=value`."""
     text = "Fix a field (key=value) or make it an axis (key=value,value); [measure] settings too. May be repeated."
-    return click.option("-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE[,VALUE]", help=text)(command)
+    return click.option(
+        "-s", "--set", "overrides", multiple=True, metavar="KEY=VALUE[,VALUE]", shell_complete=complete_field, help=text
+    )(command)
 
 
 def scale_option(command: Command) -> Command:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from hvbench.cli.completers import complete_suite_or_field
 from hvbench.cli.options import launch_options, override_option
 from hvbench.parity import CHECKED_UPDATES
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[SUITE] [KEY=VALUE…]")
+@click.argument("words", nargs=-1, metavar="[SUITE] [KEY=VALUE…]", shell_complete=complete_suite_or_field)
 @override_option
 @launch_options
 @click.option(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from hvbench.cli.completers import complete_suite_or_field
 from hvbench.cli.options import launch_options, memory_limit_option, override_option, scale_option
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[SUITE|KEY=VALUE…]")
+@click.argument("words", nargs=-1, metavar="[SUITE|KEY=VALUE…]", shell_complete=complete_suite_or_field)
 @scale_option
 @override_option
 @launch_options

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvbench.cli.completers import complete_field
 from hvbench.cli.options import (
     Outputs,
     display_options,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("values", nargs=-1, metavar="KEY=VALUE…")
+@click.argument("values", nargs=-1, metavar="KEY=VALUE…", shell_complete=complete_field)
 @override_option
 @launch_options
 @out_option("results/run/TIME")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hvbench.cli.completers import complete_suite
 from hvbench.cli.options import (
     Outputs,
     display_options,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("suite", default="quickstart")
+@click.argument("suite", shell_complete=complete_suite, default="quickstart")
 @scale_option
 @override_option
 @launch_options

@@ -6,12 +6,13 @@ from typing import Any
 
 import click
 
+from hvbench.cli.completers import complete_field
 from hvbench.cli.options import launch_options, out_option, override_option, typed_words
 from hvbench.cli.param_types import Duration, SearchedKnobs
 
 
 @click.command()
-@click.argument("values", nargs=-1, metavar="KEY=VALUE…")
+@click.argument("values", nargs=-1, metavar="KEY=VALUE…", shell_complete=complete_field)
 @launch_options
 @click.option(
     "--knob", "knobs", type=SearchedKnobs(),

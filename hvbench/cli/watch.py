@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from hvbench.cli.completers import complete_run
 from hvbench.cli.options import display_options
 
 
 @click.command()
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=complete_run)
 @display_options
 def watch(run: str, display: str | None) -> None:
     """Show the sweep in the run folder RUN (or SUITE@latest) while it runs; of one that has ended, what it found.
