@@ -88,6 +88,7 @@ setup(
             "pytest>=8,<9",  # pytest-xdist 3.8 does not group tests under pytest 9
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
+            "prometheus-client>=0.23",  # what reads the OpenMetrics that are written
             "scikit-learn>=1.7",  # what metrics of labels are held against
             "tensorboard>=2.16",  # reads what --track tensorboard wrote
         ],

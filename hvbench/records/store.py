@@ -44,7 +44,7 @@ MAX_RUN_BYTES = 16_000_000
 MAX_ENVIRONMENT_CHARACTERS = 1_000_000
 MAX_DEPTH = 12  # of nesting: a record needs 5, an environment and run.json may need some more
 EARLIER_IS_SAFE = "what was measured before is safe"
-OWN_NAMES = (".lock", "run.json", "journal.jsonl", "records", "checkpoints", "logs", "tables", "plots")
+OWN_NAMES = (".lock", "run.json", "journal.jsonl", "records", "checkpoints", "logs", "tables", "plots", "formats")
 RECORD_NAME = re.compile(
     r"(?P<point_id>[\w.-]{1,200})\.r(?P<repeat>\d{1,6})(?:\.a(?P<attempt>\d{1,6}))?\.json", re.ASCII
 )
