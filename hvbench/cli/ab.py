@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from hvbench.cli.completers import complete_field, complete_suite
-from hvbench.cli.options import RESULTS, VerdictFiles, verdict_options
+from hvbench.cli.options import VerdictFiles, verdict_options
+from hvbench.io.folders import RESULTS
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hvbench.cli.completers import complete_run
-from hvbench.cli.options import RESULTS
+from hvbench.io.folders import RESULTS
 
 
 @click.group()

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from hvbench.cli.completers import complete_run
-from hvbench.cli.options import RESULTS, write_output
+from hvbench.cli.options import write_output
+from hvbench.io.folders import RESULTS
 
 
 @click.command()

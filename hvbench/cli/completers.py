@@ -20,7 +20,7 @@ def complete_suite(context: click.Context, parameter: click.Parameter, incomplet
 
 def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """`SUITE@latest` of the suites that have runs below `results`, or folders."""
-    from hvbench.cli.options import RESULTS
+    from hvbench.io.folders import RESULTS
 
     names = sorted({f"{path.parent.parent.name}@latest" for path in RESULTS.glob("*/*/run.json")})
     return [*_beginning(names, incomplete), CompletionItem(incomplete, type="dir")]

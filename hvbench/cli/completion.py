@@ -5,8 +5,13 @@ from __future__ import annotations
 import os
 
 import click
-from click.parser import split_arg_string
-from click.shell_completion import BashComplete, CompletionItem, add_completion_class, get_completion_class
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    add_completion_class,
+    get_completion_class,
+    split_arg_string,
+)
 
 SHELLS = ("bash", "zsh", "fish")
 # Bash cuts words at these, a field from its value among them, and replaces what stands behind the last one.

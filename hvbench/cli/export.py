@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from hvbench.cli.completers import complete_run
-from hvbench.cli.options import RESULTS
+from hvbench.io.folders import RESULTS
 
 
 @click.command()

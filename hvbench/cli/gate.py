@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from hvbench.cli.completers import complete_run
-from hvbench.cli.options import RESULTS, VerdictFiles, verdict_options
+from hvbench.cli.options import VerdictFiles, verdict_options
+from hvbench.io.folders import RESULTS
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hvbench.cli.options import RESULTS
+from hvbench.io.folders import RESULTS
 
 
 @click.command()

@@ -24,7 +24,7 @@ def watch(run: str, display: str | None) -> None:
     """
     from hvbench.cli.display.choose import choose_display
     from hvbench.cli.display.watching import watch_run
-    from hvbench.cli.options import RESULTS
     from hvbench.comparison.runs import find_run
+    from hvbench.io.folders import RESULTS
 
     watch_run(find_run(run, root=RESULTS), choose_display(display or "auto"))

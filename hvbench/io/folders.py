@@ -21,6 +21,7 @@ from typing import TextIO
 from hvbench.errors import StorageError, UsageError
 from hvbench.io.atomic import explaining_write_errors, is_abandoned
 
+RESULTS = Path("results")  # below the current folder: where runs go that are given no other place
 OTHER_FOLDER = "choose another folder with --out"
 LOCK = ".lock"
 OWNER = "process "  # what the lock file begins with

@@ -40,7 +40,7 @@ def offered(words: str) -> list[str]:
         ("sweep batch -s precision=", ["precision=fp32", "precision=bf16"]),
         ("sweep batch -s precision=bf16,f", ["precision=bf16,fp32", "precision=bf16,fp16"]),
         ("run model=tiny frame", ["framework="]),
-        ("run compile=", ["compile=true", "compile=false"]),
+        ("run tied_embeddings=", ["tied_embeddings=true", "tied_embeddings=false"]),
         ("plan local", ["local_sgd"]),
         ("plan learning_r", ["learning_rate="]),
         ("compare smoke@latest smo", ["smoke@latest"]),

@@ -18,7 +18,7 @@ from hvbench.cli import run as run_command
 from hvbench.records.store import RunFolder
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-MLLOG = re.compile(r":::MLLOG (\\{.*\\})")
+MLLOG = re.compile(r":::MLLOG (\{.*\})")
 
 
 @pytest.fixture(scope="module")

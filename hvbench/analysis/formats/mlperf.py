@@ -51,16 +51,14 @@ def _launch(record: Record) -> Iterator[str]:
         yield line(start, POINT, key, value)
     yield line(begun, END, "init_stop")
     yield line(begun, BEGIN, "run_start")
-    spent = 0.0  # in evaluations
+    spent, latest = 0.0, begun  # seconds in evaluations; the last event
     for evaluation in evaluations_of(record):
         samples = evaluation.step * point.global_batch_size
         at = begun + evaluation.training_seconds + spent
         yield line(at, BEGIN, "eval_start", samples_count=samples)
         spent += evaluation.evaluation_seconds
-        yield line(
-            at + evaluation.evaluation_seconds, POINT, "eval_error", evaluation.validation_loss, samples_count=samples
-        )
-        yield line(at + evaluation.evaluation_seconds, END, "eval_stop", samples_count=samples)
+        latest = at + evaluation.evaluation_seconds
+        yield line(latest, POINT, "eval_error", evaluation.validation_loss, samples_count=samples)
+        yield line(latest, END, "eval_stop", samples_count=samples)
     status = "success" if record.outcome.status == "ok" else "aborted"
-    ended = max(begun, start + record.duration_seconds)
-    yield line(ended, END, "run_stop", status=status)
+    yield line(max(latest, start + record.duration_seconds), END, "run_stop", status=status)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.cli.display.lines import format_duration
-from hvbench.cli.options import RESULTS
+from hvbench.io.folders import RESULTS
 from hvbench.launch.session import resolve_context
 from hvbench.launch.settings import chosen_threads, require_horovod_settings
 from hvbench.plan.earlier import Earlier, Power, expected_seconds, find_earlier, pair_frameworks, power_of

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hvbench.cli.options import RESULTS
 from hvbench.errors import MissingData
 from hvbench.io.atomic import write_text
+from hvbench.io.folders import RESULTS
 from hvbench.io.untrusted import make_printable
 from hvbench.records.store import RunFolder, latest_run_path
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.report import describe_defect
-from hvbench.cli.options import RESULTS
 from hvbench.communication.options import AllreduceOptions
 from hvbench.communication.plan import CaseJob, plan_jobs
 from hvbench.communication.record import AllreduceRecord, CallSettings
 from hvbench.communication.results import write_results
 from hvbench.communication.run import ASKED, done_keys, open_folder, run_cases
 from hvbench.errors import HvbenchError, PointsFailed, StorageError, UsageError
+from hvbench.io.folders import RESULTS
 from hvbench.launch.link import VARIABLE as LINK_VARIABLE
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.skip import has_mpi, is_installed

@@ -11,8 +11,9 @@ from pathlib import Path
 from hvbench.cli.display.choose import choose_display
 from hvbench.cli.display.lines import Display
 from hvbench.cli.display.report import describe_defect, write_report
-from hvbench.cli.options import RESULTS, Outputs
+from hvbench.cli.options import Outputs
 from hvbench.errors import HvbenchError, Interrupted, PointsFailed, StorageError
+from hvbench.io.folders import RESULTS
 from hvbench.launch.context import Context
 from hvbench.launch.process import worker_environment
 from hvbench.launch.session import Launch, join_launch

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from hvbench.cli.display.lines import Display, describe_record
-from hvbench.cli.options import RESULTS
 from hvbench.errors import HvbenchError, MissingData, UsageError
+from hvbench.io.folders import RESULTS
 from hvbench.launch.coordinator import Coordinator
 from hvbench.launch.session import Launch, join_launch
 from hvbench.plan.jobs import Job
