@@ -28,7 +28,7 @@ class Implementation:
 # Imported in a process of their own only.
 IMPLEMENTATIONS = {
     "pytorch": Implementation(
-        module="benchmarks.twins", cls="PyTorchTwin", needs=("torch",), loads=("hvbench.frameworks.pytorch.step",)
+        module="benchmarks.twins", cls="PyTorchTwin", needs=("torch",), loads=("hvbench.frameworks.pytorch.trainer",)
     ),
     "huggingface": Implementation(
         module="benchmarks.peers_pytorch", cls="HuggingFace", needs=("torch", "transformers"),
@@ -38,7 +38,7 @@ IMPLEMENTATIONS = {
         module="benchmarks.peers_pytorch", cls="PlainTorch", needs=("torch",), loads=("torch._dynamo", "torch.optim")
     ),
     "tensorflow": Implementation(
-        module="benchmarks.twins", cls="TensorFlowTwin", needs=("tensorflow",), loads=("hvbench.frameworks.tensorflow.step",)
+        module="benchmarks.twins", cls="TensorFlowTwin", needs=("tensorflow",), loads=("hvbench.frameworks.tensorflow.trainer",)
     ),
     "keras-hub": Implementation(
         module="benchmarks.peers_tensorflow", cls="KerasHub", needs=("tensorflow", "keras_hub"), loads=("benchmarks.peers_tensorflow",)

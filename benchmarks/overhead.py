@@ -56,7 +56,7 @@ def time_blocks(options: argparse.Namespace) -> dict[str, list[float]]:
     runtime = load_framework(point.framework, "runtime").Runtime(
         rank=0, world_size=1, local_rank=0, threads=options.threads, device="cpu"
     )
-    trainer = load_framework(point.framework, "step").Trainer(
+    trainer = load_framework(point.framework, "trainer").Trainer(
         point, initial_weights(point), precision=PRECISIONS[point.precision], runtime=runtime
     )
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=0)

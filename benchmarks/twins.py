@@ -38,7 +38,7 @@ class Twin:
         precision = PRECISIONS[point.precision]
         runtime = shared_runtime(self.framework, threads=threads, device=point.device)
         self.scale = LossScale(enabled=precision.loss_scaling)
-        self.trainer = load_framework(self.framework, "step").Trainer(
+        self.trainer = load_framework(self.framework, "trainer").Trainer(
             point, weights, precision=precision, runtime=runtime
         )
 

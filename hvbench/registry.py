@@ -1,6 +1,6 @@
 """The frameworks, and the facts about each that hvbench needs without importing it.
 
-A framework is a folder of `hvbench/frameworks` with a `step.py`; the folder's name is the framework's. Its `__init__.py`
+A framework is a folder of `hvbench/frameworks` with a `trainer.py`; the folder's name is the framework's. Its `__init__.py`
 may set `FRAMEWORK = Framework(…)` and imports nothing but this module; every fact has a default.
 """
 
@@ -18,7 +18,7 @@ SCRIPT = "script"
 FIRST = "pytorch"
 FRAMEWORKS: tuple[str, ...] = tuple(
     sorted(
-        (path.parent.name for path in Path(__file__).with_name("frameworks").glob("*/step.py")),
+        (path.parent.name for path in Path(__file__).with_name("frameworks").glob("*/trainer.py")),
         key=lambda name: (name != FIRST, name),
     )
 )

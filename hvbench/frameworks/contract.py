@@ -3,8 +3,9 @@
 Arrays cross this border as numpy, scalars as Python floats. A twin is a folder of the same files, with the same public names in the
 same order and with the same signatures: `runtime` (process, device), `ranks` (connects the ranks), `model` (forward pass and loss),
 `layers` (what multiplies), `adaptation` (what is added to them), `families` (norms, positions, heads and MLP, a module each), `attention`, `execution` (what is compiled and
-recomputed), `input` (the framework's own input pipeline), `optimizer`, `operations` (Horovod's), `allreduce`, `compression` (all-reduces
-that send less than the gradients, a module each), `local_sgd` (the average of parameters), `step`, `collective` (one all-reduce by itself),
+recomputed), `input` (the framework's own input pipeline), `norms`, `optimizer`, `operations` (Horovod's), `allreduce`, `compression` (all-reduces
+that send less than the gradients, a module each), `local_sgd` (the average of parameters), `hierarchical` (an all-reduce in two
+levels), `shard` (parts of a training's state), `state` (a training), `step` (one update), `trainer` (its parts), `collective` (one all-reduce by itself),
 `ceiling` (matrix products, memory passes and all-reduces alone, for `hvbench.worker.ceiling` to time).
 
 Shapes: A accumulation steps (backward passes per update), B micro-batch, T sequence length, V vocabulary. Token arrays
@@ -97,8 +98,40 @@ class Input(Protocol):
         """End the workers."""
 
 
-class Trainer(Protocol):
-    """The training of one point: model, optimizer and all-reduce together."""
+class TrainingState(Protocol):
+    """What a training is made of: model, optimizer and exchange between the ranks, and what of them a checkpoint keeps."""
+
+    def rewind(self, passes: int) -> None:
+        """Go back so many backward passes in the sequence of dropout masks; forward where negative.
+
+        A batch is only looked at again with the masks that it had in its step.
+        """
+
+    def parameters(self) -> Arrays:
+        """Canonical name -> current value."""
+
+    def state(self) -> Arrays:
+        """All that a step changes: `parameters/NAME`, `optimizer/…`, `outer/…` and `passes`, with the same names in every twin."""
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Continue from a `state`, whichever twin it comes from, read array by array. Raises KeyError where one is missing."""
+
+    def own_state(self) -> Arrays:
+        """What of a training differs from rank to rank, by names of its own (`residuals/NAME`, say), as copies; empty where all ranks have the same.
+
+        A checkpoint keeps it for each rank, and the same rank gets it back in a training of as many ranks. Of what runs parts of a step
+        only `allreduce_alone` changes it.
+        """
+
+    def load_own_state(self, state: Arrays) -> None:
+        """Continue from an `own_state` of this rank in a training of as many ranks. Raises KeyError where an array is missing."""
+
+    def close(self) -> None:
+        """End this rank's training; a parameter server waits for that."""
+
+
+class TrainingStep(TrainingState, Protocol):
+    """One update of a training."""
 
     def train_step(
         self,
@@ -124,6 +157,13 @@ class Trainer(Protocol):
         Returns:
             Loss, gradient norm, and whether an fp16 overflow dropped the update.
         """
+
+    def average_parameters(self) -> None:
+        """End a round of local updates: all ranks continue from one model (`hvbench.training.local_sgd`)."""
+
+
+class Trainer(TrainingStep, Protocol):
+    """The training of one point: its updates, and the parts of one by themselves."""
 
     def forward(self, inputs: np.ndarray, targets: np.ndarray, layout: Layout | None = None) -> float:
         """Forward passes alone of [A, B, T], activations kept as for backward passes; the mean loss. No state changes."""
@@ -174,39 +214,8 @@ class Trainer(Protocol):
     ) -> GradientNorms:
         """Norms of the gradients of a step's batch [A, B, T], with the dropout masks of the next step; no state changes."""
 
-    def rewind(self, passes: int) -> None:
-        """Go back so many backward passes in the sequence of dropout masks; forward where negative.
-
-        A batch is only looked at again with the masks that it had in its step.
-        """
-
-    def average_parameters(self) -> None:
-        """End a round of local updates: all ranks continue from one model (`hvbench.training.local_sgd`)."""
-
     def mean_parameters(self) -> Arrays:
         """Canonical name -> mean over the ranks, of what trains by local updates; no state changes."""
-
-    def parameters(self) -> Arrays:
-        """Canonical name -> current value."""
-
-    def state(self) -> Arrays:
-        """All that a step changes: `parameters/NAME`, `optimizer/…`, `outer/…` and `passes`, with the same names in every twin."""
-
-    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Continue from a `state`, whichever twin it comes from, read array by array. Raises KeyError where one is missing."""
-
-    def own_state(self) -> Arrays:
-        """What of a training differs from rank to rank, by names of its own (`residuals/NAME`, say), as copies; empty where all ranks have the same.
-
-        A checkpoint keeps it for each rank, and the same rank gets it back in a training of as many ranks. Of what runs parts of a step
-        only `allreduce_alone` changes it.
-        """
-
-    def load_own_state(self, state: Arrays) -> None:
-        """Continue from an `own_state` of this rank in a training of as many ranks. Raises KeyError where an array is missing."""
-
-    def close(self) -> None:
-        """End this rank's training; a parameter server waits for that."""
 
 
 class Collective(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.numpy_norms import measure_norms
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
@@ -166,16 +167,6 @@ class Adafactor(Optimizer):
             clip = max(step_norm / size / ADAFACTOR_CLIP_THRESHOLD, 1.0)
             value *= 1 - learning_rate * self._decay(name)
             value -= learning_rate * scale / clip * step
-
-
-def measure_norms(values: list[np.ndarray]) -> list[float]:
-    """Euclidean norm of each of `values`; squares are added in float64."""
-    return [math.sqrt(np.square(value, dtype=np.float64).sum()) for value in values]
-
-
-def global_norm(values: list[np.ndarray]) -> float:
-    """Euclidean norm of all of `values` together."""
-    return math.hypot(*measure_norms(values))
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}

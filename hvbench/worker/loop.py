@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from hvbench.errors import UsageError
-from hvbench.frameworks.contract import Arrays, Input, Runtime, StepResult, Trainer
+from hvbench.frameworks.contract import Input, Runtime, StepResult, Trainer
 from hvbench.frameworks.update import on_common_parameters, train_update
 from hvbench.records.record import finite_or_none
 from hvbench.spec.numerics import PRECISIONS
@@ -25,18 +22,19 @@ from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of
 from hvbench.spec.schedule import SCHEDULES
 from hvbench.spec.settings import MeasureSettings
-from hvbench.spec.shard import SHARDS
 from hvbench.training.batches import Batches
-from hvbench.training.checkpoints import CheckpointHeader, load_checkpoint
-from hvbench.training.evaluation import ValidationBatch, mean_over_ranks
+from hvbench.training.checkpoints import CheckpointHeader
+from hvbench.training.evaluation import mean_over_ranks
 from hvbench.training.layout import Batch
 from hvbench.training.loss_scale import LossScale
 from hvbench.training.schedule import point_learning_rate, samples_before
 from hvbench.training.stopping import EarlyStopping, Plateau
+from hvbench.worker.best import BestCheckpoint
 from hvbench.worker.checkpoints import Saver
 from hvbench.worker.energy import EnergyMeter
 from hvbench.worker.evaluation import describe_evaluation, evaluate
 from hvbench.worker.rehearsal import rehearse
+from hvbench.worker.samples import SampleLists
 
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
@@ -49,41 +47,6 @@ class Diverged(Exception):
     def __init__(self, message: str, *, rank: int) -> None:
         super().__init__(message)
         self.rank = rank
-
-
-@dataclass(kw_only=True)
-class SampleLists:
-    """Per-step lists of one rank, warm-up included; `hvbench.records.record.RankSamples` says what each one holds."""
-
-    step_seconds: list[float] = field(default_factory=list)
-    data_seconds: list[float] = field(default_factory=list)
-    loss: list[float | None] = field(default_factory=list)
-    gradient_norm: list[float | None] = field(default_factory=list)
-    learning_rate: list[float] = field(default_factory=list)
-    loss_scale: list[float] = field(default_factory=list)
-    skipped_steps: list[int] = field(default_factory=list)
-    averaging_steps: list[int] = field(default_factory=list)
-    step_tokens: list[int] = field(default_factory=list)
-    exchange_wait_seconds: list[float] = field(default_factory=list)
-    staleness: list[int] = field(default_factory=list)
-    evaluations: list[dict[str, Any]] = field(default_factory=list)
-    test: dict[str, Any] | None = None
-    overflows: list[dict[str, Any]] = field(default_factory=list)
-    gradient_noise: list[dict[str, Any]] = field(default_factory=list)
-    stopped_by: str | None = None
-
-    def add(self, result: StepResult, *, learning_rate: float, loss_scale: float) -> None:
-        """Append one step's values; its times are appended where they are taken."""
-        if result.skipped:
-            self.skipped_steps.append(len(self.loss))
-        if result.staleness is not None:
-            self.staleness.append(result.staleness)
-        self.loss.append(finite_or_none(result.loss))
-        self.gradient_norm.append(finite_or_none(result.gradient_norm))
-        self.learning_rate.append(learning_rate)
-        self.loss_scale.append(loss_scale)
-        if result.exchange_wait_seconds is not None:
-            self.exchange_wait_seconds.append(result.exchange_wait_seconds)
 
 
 class Loop:
@@ -127,7 +90,7 @@ class Loop:
         self.timed_seconds = 0.0  # the same, by this rank's clock
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
-        self._best: tuple[float, int] | None = None  # validation loss and step of the checkpoint that `keep_best` keeps
+        self.best = BestCheckpoint(self.saver, every=settings.checkpoint_every)  # which `keep_best` keeps
         # The last rank is the straggler: the others, and what they do, are those of a training without one.
         self._delay_seconds = point.straggler_seconds if runtime.rank == runtime.world_size - 1 else 0.0
         self._started = 0.0
@@ -244,13 +207,12 @@ class Loop:
         self.meter.end()
         self.meet()
         if self.settings.evaluate_every and self.batches.test_samples:
-            last, batches = self._load_best()
+            last, batches = self.best.load(self.trainer, self.point, batches=self.batches, step=self.step)
             begun = time.perf_counter()
             with on_common_parameters(self.trainer, self.point, self.first_step + self.step):
                 own = evaluate(self.trainer, batches, point=self.point, names=self.batches.class_names)
             times = {"seconds": time.perf_counter() - begun, "training_seconds": training_seconds}
-            step = self._best[1] if self._best else self.step
-            self.samples.test = describe_evaluation(own, step=step) | times
+            self.samples.test = describe_evaluation(own, step=self.best.step or self.step) | times
             if last is not None:
                 self.trainer.load_state(last)
             self.runtime.barrier()
@@ -315,37 +277,6 @@ class Loop:
         with self.paused():
             self.saver.save(self.checkpoint_header, self.trainer)
 
-    def _keep_best(self, loss: float) -> None:
-        """Save where the training stands, in the place of the best checkpoint before it."""
-        self._save()
-        before, self._best = self._best, (loss, self.step)
-        every = self.settings.checkpoint_every
-        if before and not (every and before[1] % every == 0):
-            self.saver.remove(self.first_step + before[1])
-
-    def _load_best(self) -> tuple[Arrays | None, Iterable[ValidationBatch]]:
-        """Continue from the best checkpoint, if one was kept and the training went on since: the state until then, and what this rank tests.
-
-        Where a rank, on a host of its own, does not see the checkpoint, rank 0 tests all samples and the others none.
-        """
-        if self._best is None or self._best[1] == self.step:
-            return None, self.batches.test_batches()
-        path, last = self.saver.path(self.first_step + self._best[1]), None
-        if self.point.is_sharded or self.runtime.rank == 0 or path.exists():  # of shards all ranks have a part
-            last = {name: value.copy() for name, value in self.trainer.state().items()}
-        if all(self.runtime.gather(float(path.exists()))):
-            batches = self.batches.test_batches()
-        elif SHARDS[self.point.shard].of_parameters:
-            raise UsageError(
-                f"keep_best with shard {self.point.shard}: not every host sees {path.parent}, and one rank alone cannot test"
-            )
-        elif self.runtime.rank == 0:
-            batches = self.batches.test_batches(alone=True)
-        else:
-            return None, ()
-        self.trainer.load_state(load_checkpoint(str(path), self.point).arrays)
-        return last, batches
-
     def _check_finite(self, result: StepResult) -> None:
         gave_up = result.skipped and self.loss_scale.scale <= 1.0
         if not gave_up and (result.skipped or math.isfinite(result.gradient_norm)):
@@ -399,8 +330,9 @@ class Loop:
         times = {"seconds": ended - begun, "training_seconds": training_seconds}
         self.samples.evaluations.append(describe_evaluation(own, step=self.step) | times)
         mean = mean_over_ranks(losses, samples=counts)
-        if self.settings.keep_best and self.saver and self.step and mean < (self._best[0] if self._best else math.inf):
-            self._keep_best(mean)
+        if self.settings.keep_best and self.saver and self.step and mean < self.best.loss:
+            with self.paused():
+                self.best.keep(self.checkpoint_header, self.trainer, loss=mean, step=self.step)
         if self._plateau:
             self._plateau.judge(mean)
         reason = self._stopping.judge(mean)

@@ -26,10 +26,11 @@ from hvbench.worker.ceiling import CeilingRequest
 from hvbench.worker.checkpoints import resume_trainer
 from hvbench.worker.energy import make_meter
 from hvbench.worker.faults import disturb
-from hvbench.worker.loop import Diverged, Loop, SampleLists
+from hvbench.worker.loop import Diverged, Loop
 from hvbench.worker.memory import read_peaks, require_within, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
 from hvbench.worker.progress import WAITING
+from hvbench.worker.samples import SampleLists
 from hvbench.worker.wire import describe_losses, look_at_wire
 from hvbench.worker.worker import Worker, find_change, find_text_change, load_text
 

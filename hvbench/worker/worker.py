@@ -47,7 +47,9 @@ class Worker:
         )
         self.progress = ProgressFile(directory, faults=load_faults(self.description.rank))
         self.runtime: Runtime | None = None
-        self.step_module: ModuleType | None = None  # the twin's `step`; None for an implementation without training
+        self.trainer_module: ModuleType | None = (
+            None  # the twin's `trainer`; None for an implementation without training
+        )
         self.ceilings: Ceilings | None = None
         self.ceiling_process: CeilingProcess | None = None
         self.turns = Turns()
@@ -61,12 +63,12 @@ class Worker:
         if about.framework in references.COLLECTIVES:
             self.runtime = references.Runtime(world_size=about.world_size, strategy=about.strategy, **self._place)
             return
-        modules = {name: load_framework(about.framework, name) for name in ("runtime", "step", "ceiling")}
+        modules = {name: load_framework(about.framework, name) for name in ("runtime", "trainer", "ceiling")}
         if needs_ceiling_process(about.jobs) and about.device != "cuda":  # before the framework starts anything
             self.ceiling_process = CeilingProcess(lambda: self._make_local_ceilings(modules["runtime"]))
         make = modules["runtime"].Runtime
         self.runtime = make(world_size=about.world_size, strategy=about.strategy, **self._place)
-        self.step_module = modules["step"]
+        self.trainer_module = modules["trainer"]
         self.ceilings = self._make_ceilings()
         self.turns = join_turns(rank=self.runtime.rank, world_size=self.runtime.world_size)
 
@@ -102,7 +104,7 @@ class Worker:
         point = self.with_library(point)
         precision = PRECISIONS[point.precision]
         initial = initial_weights(point, dtype=precision.parameter_dtype)
-        return self.step_module.Trainer(point, initial | (weights or {}), precision=precision, runtime=self.runtime)
+        return self.trainer_module.Trainer(point, initial | (weights or {}), precision=precision, runtime=self.runtime)
 
     def choose_gemm(self, point: Point) -> GemmChoice:
         """The library of the point's products; the first time for these shapes all ranks call it."""

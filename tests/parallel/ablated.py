@@ -123,10 +123,10 @@ def main(framework: str, folder: Path) -> None:
         framework=framework, model="tiny", num_layers=1, data="synthetic", world_size=world_size, micro_batch_size=2,
         gradient_accumulation_steps=2, weight_decay=0.1,
     )  # fmt: skip
-    step = load_framework(framework, "step")
+    module = load_framework(framework, "trainer")
 
     def build(point: Point) -> Trainer:
-        return step.Trainer(point, initial_weights(point), precision=PRECISIONS[point.precision], runtime=runtime)
+        return module.Trainer(point, initial_weights(point), precision=PRECISIONS[point.precision], runtime=runtime)
 
     trainer = build(point)
     batches = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=rank)
@@ -162,7 +162,7 @@ def main(framework: str, folder: Path) -> None:
     note("local", trainer.gradients(*batch, loss_scale=1.0, with_allreduce=False))
     note("averaged", trainer.gradients(*batch, loss_scale=1.0))
     alone = point.model_copy(update={"gradient_accumulation_steps": 1})
-    trainer_of_one = step.Trainer(alone, trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime)
+    trainer_of_one = module.Trainer(alone, trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime)
     norms = trainer.gradient_norms(*batch, loss_scale=1.0)
     arrays["micro_gradient_norms"], arrays["averaged_norm"] = np.array(norms.micro_batches), np.array(norms.averaged)
     arrays["scaled_norm"] = np.array(trainer.gradient_norms(*batch, loss_scale=8.0).averaged)
@@ -172,7 +172,7 @@ def main(framework: str, folder: Path) -> None:
             batch[0][index : index + 1], batch[1][index : index + 1], loss_scale=1.0, with_allreduce=False
         )
         note(f"micro{index}", one)
-    compressing = step.Trainer(
+    compressing = module.Trainer(
         point.model_copy(update={"compression": "fp16"}),
         trainer.parameters(),
         precision=PRECISIONS["fp32"],
@@ -182,7 +182,7 @@ def main(framework: str, folder: Path) -> None:
     arrays["wire_norms"] = np.array([*overflowing.micro_batches, overflowing.averaged])
     for predivide in PREDIVIDES:
         fields = {"compression": "fp16", "gradient_predivide": predivide}
-        sending = step.Trainer(
+        sending = module.Trainer(
             point.model_copy(update=fields), trainer.parameters(), precision=PRECISIONS["fp32"], runtime=runtime
         )
         sending.backward(*batch, loss_scale=1.0)

@@ -117,8 +117,8 @@ def main(framework: str, folder: Path) -> None:
         arrays[f"sent/{method}"] = count_bytes(exchange)
 
     point = wide(framework, **METHODS[OF_PARTS])
-    step = load_framework(framework, "step")
-    trainer = step.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
+    module = load_framework(framework, "trainer")
+    trainer = module.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
     batch = Batches(point, corpus.prepare(point.data, vocab_size=point.vocab_size), rank=rank).train_batch(0)
     trainer.train_step(*batch, learning_rate=1e-3, loss_scale=1.0)
     note("own", trainer.own_state())

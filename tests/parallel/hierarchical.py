@@ -45,12 +45,12 @@ def main(framework: str, folder: Path) -> None:
     rank, ranks = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     place = {"local_rank": rank, "threads": 1, "device": "cpu", "strategy": "hierarchical"}
     runtime = load_framework(framework, "runtime").Runtime(rank=rank, world_size=ranks, **place)
-    step = load_framework(framework, "step")
+    module = load_framework(framework, "trainer")
     found: Arrays = {}
     for compression in COMPRESSIONS:
         point = make_point(framework, compression, ranks=ranks)
         weights = initial_weights(point)
-        trainer = step.Trainer(point, weights, precision=PRECISIONS["fp32"], runtime=runtime)
+        trainer = module.Trainer(point, weights, precision=PRECISIONS["fp32"], runtime=runtime)
         own = gradients_of(point, rank=rank)
         for _ in range(2):
             averages = average(trainer, own, framework=framework)

@@ -30,13 +30,13 @@ KNOBS = {
 
 def main(framework: str, folder: Path) -> None:
     """Train `STEPS` steps with everything on each rank, go on from there with and without shards, and go on from the shards with everything."""
-    modules = {name: load_framework(framework, name) for name in ("runtime", "step")}
+    modules = {name: load_framework(framework, name) for name in ("runtime", "trainer")}
     place = {"rank": int(os.environ["HOROVOD_RANK"]), "local_rank": int(os.environ["HOROVOD_LOCAL_RANK"])}
     runtime = modules["runtime"].Runtime(world_size=RANKS, strategy="horovod", threads=1, device="cpu", **place)
     points = {mode: Point(**KNOBS, framework=framework, shard=mode) for mode in ("none", MODE)}
     precision = PRECISIONS["fp32"]
     trainers = {
-        mode: modules["step"].Trainer(point, initial_weights(point), precision=precision, runtime=runtime)
+        mode: modules["trainer"].Trainer(point, initial_weights(point), precision=precision, runtime=runtime)
         for mode, point in points.items()
     }
     point = points["none"]

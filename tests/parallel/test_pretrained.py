@@ -93,14 +93,14 @@ asked = dict(np.load(source))
 tokens, runtime = asked.pop("tokens"), load_framework(framework, "runtime").Runtime(
     rank=0, world_size=1, local_rank=0, threads=1, device="cpu"
 )
-step, models = load_framework(framework, "step"), {}
+module, models = load_framework(framework, "trainer"), {}
 for name, value in asked.items():
     key, _, parameter = name.partition("|")
     models.setdefault(key, {})[parameter] = value
 found = {}
 for key, weights in models.items():
     point = Point.model_validate_json(str(weights.pop("point")))
-    found[key] = step.Trainer(point, weights, precision=PRECISIONS["fp32"], runtime=runtime).logits(tokens)
+    found[key] = module.Trainer(point, weights, precision=PRECISIONS["fp32"], runtime=runtime).logits(tokens)
 np.savez(target, **found)
 """
 

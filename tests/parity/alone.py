@@ -126,14 +126,14 @@ class Twin:
         self.runtime: Runtime = load_framework(framework, "runtime").Runtime(
             rank=0, world_size=1, local_rank=0, threads=1, device="cpu"
         )
-        self.step = load_framework(framework, "step")
+        self.module = load_framework(framework, "trainer")
         self.optimizer = load_framework(framework, "optimizer")
 
     def trainer(self, point: Point, weights: Arrays | None = None, *, precision: Precision | None = None) -> Trainer:
         """A fresh trainer, in the point's precision or in another."""
         meaning = precision or PRECISIONS[point.precision]
         weights = initial_weights(point, dtype=meaning.parameter_dtype) if weights is None else weights
-        return self.step.Trainer(point, weights, precision=meaning, runtime=self.runtime)
+        return self.module.Trainer(point, weights, precision=meaning, runtime=self.runtime)
 
     def tensor(self, value: np.ndarray | float) -> Any:
         """`value` in float64, as the framework holds it."""
@@ -678,7 +678,7 @@ def trace_rounded(twin: Twin, dtype: str, case: str, *, rounds_biases: bool = Tr
     point = make_point(twin.framework, 1, **{"model" if case in MODEL_PRESETS else "objective": case})
     precision = Precision(parameter_dtype="float64", compute_dtype=dtype, loss_scaling=False)
     weights = initial_weights(point, dtype="float64")
-    trainer = twin.step.Trainer(point, weights, precision=precision, runtime=twin.runtime)
+    trainer = twin.module.Trainer(point, weights, precision=precision, runtime=twin.runtime)
     trainer.model.is_native = False
     if not rounds_biases:
         sound = trainer.model.round

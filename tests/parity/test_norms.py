@@ -15,8 +15,8 @@ values = [np.random.default_rng(number).standard_normal((2**11, 2**11), np.float
 expected = float(np.sqrt(sum(np.square(value, dtype=np.float64).sum() for value in values)))
 """
 NORMS = {
-    "pytorch": "import torch\nfrom hvbench.frameworks.pytorch.optimizer import global_norm\nnorm = global_norm([torch.from_numpy(value) for value in values])",
-    "tensorflow": "import tensorflow as tf\nfrom hvbench.frameworks.tensorflow.optimizer import global_norm\nnorm = global_norm([tf.constant(value) for value in values])",
+    "pytorch": "import torch\nfrom hvbench.frameworks.pytorch.norms import global_norm\nnorm = global_norm([torch.from_numpy(value) for value in values])",
+    "tensorflow": "import tensorflow as tf\nfrom hvbench.frameworks.tensorflow.norms import global_norm\nnorm = global_norm([tf.constant(value) for value in values])",
 }
 
 

@@ -21,7 +21,7 @@ from hvbench.training.weights import initial_weights
 framework = sys.argv[1]
 runtime = load_framework(framework, "runtime").Runtime(rank=0, world_size=1, local_rank=0, threads=1, device="cpu")
 point = Point(framework=framework, model="tiny", world_size=1, gradient_accumulation_steps=2, micro_batch_size=2, recompute="block")
-trainer = load_framework(framework, "step").Trainer(
+trainer = load_framework(framework, "trainer").Trainer(
     point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime
 )
 tokens = np.zeros((2, 2, point.sequence_length), dtype=np.int32)

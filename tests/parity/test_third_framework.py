@@ -32,7 +32,8 @@ PACKAGE = Path(hvbench.__file__).parent
 FIRST = PACKAGE / "frameworks" / "pytorch"
 TWIN = Path(__file__).parent / "numpy_twin"
 OF_SEVERAL_RANKS = ("hierarchical.py", "shard.py")  # reached by points of several ranks alone, which numpy has not
-SHARED = {"optimizer.py": PACKAGE / "frameworks" / "numpy_optimizer.py"}  # what parameter servers update by, too
+# What parameter servers update by, too.
+SHARED = {name: PACKAGE / "frameworks" / f"numpy_{name}" for name in ("norms.py", "optimizer.py")}
 ALL = ("pytorch", "numpy", "tensorflow")
 FILES = sorted({path.relative_to(FIRST).as_posix() for path in FIRST.rglob("*.py")} - set(OF_SEVERAL_RANKS))
 SUITE = """

@@ -490,7 +490,10 @@ def test_the_twins_have_the_same_public_names_in_the_same_order_with_the_same_si
 
 
 @pytest.mark.parametrize("twin", TWINS)
-@pytest.mark.parametrize(("protocol", "file"), [("Runtime", "runtime"), ("Trainer", "step")])
+@pytest.mark.parametrize(
+    ("protocol", "file"),
+    [("Runtime", "runtime"), ("TrainingState", "state"), ("TrainingStep", "step"), ("Trainer", "trainer")],
+)
 def test_a_twin_has_every_method_of_the_contract_in_its_order(twin: str, protocol: str, file: str) -> None:
     def methods(module: str) -> list[tuple]:
         body = next(

@@ -763,12 +763,12 @@ def test_a_rank_that_does_not_see_the_best_checkpoint_leaves_the_test_to_the_fir
         host, batches = Host(rank), make_batches(point, corpus, rank=rank)
         measure = MeasureSettings(warmup_steps=1, steps=4, evaluate_every=1, keep_best=True)
         loop = Loop(point, measure, trainer=host, batches=batches, runtime=host, folder=folder)
-        loop.step, loop._best = 3, (0.5, 2)
+        loop.best.loss, loop.best.step = 0.5, 2
         if rank == 0:
             arrays = {f"parameters/{name}": value for name, value in best.items()}
             header = loop.checkpoint_header.model_copy(update={"step": 2, "samples": samples_before(point, 2)})
             save_checkpoint(folder / name_checkpoint(2), Checkpoint(header=header, arrays=arrays))
-        last, tested = loop._load_best()
+        last, tested = loop.best.load(host, point, batches=batches, step=3)
         assert sum(batch.samples for batch in tested) == (batches.test_samples if rank == 0 else 0)
         assert (host.held.keys() == arrays.keys() and last is not None) if rank == 0 else last is None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvbench.frameworks.numpy_optimizer import measure_norms
+from hvbench.frameworks.numpy_norms import measure_norms
 from hvbench.frameworks.parameter_server import UPDATE, Server, place_tensors
 from hvbench.plan.skip import reason_to_skip
 from hvbench.spec.optimizer import OPTIMIZERS

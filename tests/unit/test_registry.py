@@ -114,7 +114,7 @@ def test_what_a_framework_is_made_of_stays_out_of_garbage_collections_and_what_c
 
 
 def test_a_worker_of_tensorflow_has_neither_pandas_nor_matplotlib() -> None:
-    words = "import sys; from hvbench.frameworks import load_framework; load_framework('tensorflow', 'step'); "
+    words = "import sys; from hvbench.frameworks import load_framework; load_framework('tensorflow', 'trainer'); "
     words += "print(sorted({'tensorflow', 'horovod.tensorflow', 'pandas', 'matplotlib'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=patience.SECONDS)
     assert done.stdout.strip() == "['horovod.tensorflow', 'tensorflow']", done.stderr

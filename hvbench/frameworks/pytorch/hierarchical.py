@@ -8,12 +8,20 @@ gathers the others' shares (all-gather). Of one rank a host it is a ring over th
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import horovod.torch as hvd
 import torch
 
 from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.frameworks.pytorch.ranks import Levels
+
+
+class _Stage(NamedTuple):
+    """What happens to a gradient on one level: `begin` sends its values, `end` makes of what arrived, and of the gradient's dtype, those of the next stage."""
+
+    begin: Callable[[str, torch.Tensor], int]
+    end: Callable[[torch.Tensor, torch.dtype], torch.Tensor]
 
 
 class HierarchicalAllReduce:
@@ -24,13 +32,13 @@ class HierarchicalAllReduce:
         self.levels = levels
         self.host_size, hosts = (1 if each is None else each.size() for each in (levels.host, levels.between))
         self.world_size = self.host_size * hosts
-        self.stages: list[Callable[[str, torch.Tensor], int]] = []
+        self.stages: list[_Stage] = []
         if levels.host:
-            self.stages.append(self._hand_out_in_host)
+            self.stages.append(_Stage(self._hand_out_in_host, self._sum_parts))
         if levels.between:
-            self.stages.append(self._sum_between_hosts)
+            self.stages.append(_Stage(self._sum_between_hosts, _keep))
         if levels.host:
-            self.stages.append(self._gather_in_host)
+            self.stages.append(_Stage(self._gather_in_host, _keep))
         self.pending: dict[str, _Running] = {}
 
     def start(self, name: str, gradient: torch.Tensor) -> None:
@@ -40,7 +48,7 @@ class HierarchicalAllReduce:
                 self._go_on(other, running)
         wire, context = self.compressor.compress(gradient)
         padded = torch.nn.functional.pad(wire.flatten(), (0, -gradient.numel() % self.host_size))
-        self.pending[name] = _Running(gradient, context, handle=self.stages[0](name, padded))
+        self.pending[name] = _Running(gradient, context, handle=self.stages[0].begin(name, padded))
 
     def finish(self) -> dict[str, torch.Tensor]:
         """Wait for all that were started; canonical name -> average."""
@@ -54,14 +62,10 @@ class HierarchicalAllReduce:
 
     def _go_on(self, name: str, running: _Running) -> None:
         """Wait for the end of a gradient's stage, and begin its next one."""
-        stage = self.stages[running.stage]
-        running.value = wait(running.handle)
-        if stage == self._hand_out_in_host:
-            parts = running.value.view(self.host_size, -1)
-            running.value = parts.sum(0, dtype=running.gradient.dtype).to(parts.dtype)  # fp16 is added in float32
+        running.value = self.stages[running.stage].end(wait(running.handle), running.gradient.dtype)
         running.stage += 1
         if running.stage < len(self.stages):
-            running.handle = self.stages[running.stage](name, running.value)
+            running.handle = self.stages[running.stage].begin(name, running.value)
 
     def _average(self, running: _Running) -> torch.Tensor:
         total = self.compressor.decompress(running.value[: running.gradient.numel()], running.context)
@@ -70,11 +74,19 @@ class HierarchicalAllReduce:
     def _hand_out_in_host(self, name: str, values: torch.Tensor) -> int:
         return start_parts(f"{name}.host", values, process_set=self.levels.host)
 
+    def _sum_parts(self, parts: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """The sum of this rank's part of the gradients of all ranks of the host, one behind the other; fp16 is added in float32."""
+        return parts.view(self.host_size, -1).sum(0, dtype=dtype).to(parts.dtype)
+
     def _sum_between_hosts(self, name: str, values: torch.Tensor) -> int:
         return start_reduction(f"{name}.between", values, op=hvd.Sum, process_set=self.levels.between)
 
     def _gather_in_host(self, name: str, values: torch.Tensor) -> int:
         return start_gather(f"{name}.gather", values, process_set=self.levels.host)
+
+
+def _keep(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return values
 
 
 class _Running:

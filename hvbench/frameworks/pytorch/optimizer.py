@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.pytorch.norms import measure_norms
 from hvbench.spec.optimizer import OPTIMIZERS as OPTIMIZERS_OF_POINTS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
@@ -221,33 +222,9 @@ class Adafactor(Optimizer):
         torch._foreach_add_(values, list(steps.values()), alpha=-learning_rate)
 
 
-def measure_norms(values: list[torch.Tensor]) -> list[torch.Tensor]:
-    """L2 norm of each of `values`, rounded to its dtype; squares of the rows' norms are summed in float64."""
-    return [norm.to(value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
-
-
-def global_norm(values: list[torch.Tensor]) -> torch.Tensor:
-    """L2 norm of all of `values` together, in float64.
-
-    Its rounding error scales every clipped gradient by the same factor, and training amplifies such an error far more
-    than independent rounding errors of the parameters: norms in float32 let the twins drift apart.
-    """
-    return torch.linalg.vector_norm(torch.stack(_exact_norms(values)))
-
-
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
 
 
 def make_optimizer(parameters: dict[str, torch.Tensor], *, point: Point, norms: Norms | None = None) -> Optimizer:
     """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
     return OPTIMIZERS[point.optimizer](parameters, point, norms)
-
-
-def _exact_norms(values: list[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """L2 norms in float64: PyTorch's float32 sum of millions of values on a CPU is off by up to 1e-4.
-
-    Of norms of rows in their dtype, where an operation in float64 would make a copy of each tensor first.
-    """
-    if values and values[0].device.type == "cpu":
-        values = [torch.linalg.vector_norm(value, dim=-1).double() for value in values]
-    return torch._foreach_norm(values, dtype=torch.float64)

@@ -21,8 +21,8 @@ import torch
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.layers import Layers
+from hvbench.frameworks.pytorch.norms import exact_norms
 from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
-from hvbench.frameworks.pytorch.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
@@ -253,7 +253,7 @@ def _squares(parts: list[torch.Tensor]) -> torch.Tensor:
     """Squares of the L2 norms [len(parts)] in float64, each from norms of rows in the part's dtype."""
     rows = [part[: len(part) // _ROW * _ROW].view(-1, _ROW) for part in parts]
     rests = [part[len(part) // _ROW * _ROW :] for part in parts]
-    return torch.stack(_exact_norms(rows)).square() + torch.stack(_exact_norms(rests)).square()
+    return torch.stack(exact_norms(rows)).square() + torch.stack(exact_norms(rests)).square()
 
 
 def _windows(sizes: dict[str, int]) -> Iterator[list[str]]:

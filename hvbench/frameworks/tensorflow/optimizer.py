@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
+from hvbench.frameworks.tensorflow.norms import measure_norms
 from hvbench.spec.optimizer import OPTIMIZERS as OPTIMIZERS_OF_POINTS
 from hvbench.spec.point import Point
 from hvbench.training.optimizers import (
@@ -214,33 +215,12 @@ class Adafactor(Optimizer):
             self.parameters[name].assign(value - self._rate(name, learning_rate) * scale / clip * step)
 
 
-def measure_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """L2 norm of each of `values`, rounded to its dtype; squares of the rows' norms are summed in float64."""
-    return [tf.cast(norm, value.dtype) for norm, value in zip(_exact_norms(values), values, strict=True)]
-
-
-def global_norm(values: list[tf.Tensor]) -> tf.Tensor:
-    """L2 norm of all of `values` together, in float64.
-
-    Its rounding error scales every clipped gradient by the same factor, and training amplifies such an error far more
-    than independent rounding errors of the parameters: norms in float32 let the twins drift apart.
-    """
-    return tf.math.reduce_euclidean_norm(tf.stack(_exact_norms(values)))
-
-
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor": Adafactor}
 
 
 def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point, norms: Norms | None = None) -> Optimizer:
     """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
     return OPTIMIZERS[point.optimizer](parameters, point, norms)
-
-
-def _exact_norms(values: list[tf.Tensor]) -> list[tf.Tensor]:
-    """L2 norms in float64 of norms of rows in their dtype, summed as a tree: no tensor is copied to float64."""
-    last, axes = tf.constant(-1), {0: tf.constant([], tf.int32), 1: tf.constant([0])}  # the same for all values
-    rows = [tf.math.reduce_euclidean_norm(value, axis=last) for value in values]
-    return [tf.math.reduce_euclidean_norm(tf.cast(norms, tf.float64), axis=axes[norms.shape.rank]) for norms in rows]
 
 
 def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

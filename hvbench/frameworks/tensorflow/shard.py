@@ -23,8 +23,8 @@ import tensorflow as tf
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.tensorflow.execution import _with_gradient
 from hvbench.frameworks.tensorflow.layers import Layers
+from hvbench.frameworks.tensorflow.norms import exact_norms
 from hvbench.frameworks.tensorflow.operations import start_gather, start_parts, start_reduction, wait
-from hvbench.frameworks.tensorflow.optimizer import _exact_norms
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
@@ -218,7 +218,7 @@ def _squares(parts: list[tf.Tensor]) -> tf.Tensor:
     whole = [part.shape[0] // _ROW * _ROW for part in parts]
     rows = [tf.reshape(part[:size], [-1, _ROW]) for part, size in zip(parts, whole, strict=True)]
     rests = [part[size:] for part, size in zip(parts, whole, strict=True)]
-    return tf.square(tf.stack(_exact_norms(rows))) + tf.square(tf.stack(_exact_norms(rests)))
+    return tf.square(tf.stack(exact_norms(rows))) + tf.square(tf.stack(exact_norms(rests)))
 
 
 def _windows(sizes: dict[str, int]) -> Iterator[list[str]]:

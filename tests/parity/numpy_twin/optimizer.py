@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hvbench.frameworks.numpy_optimizer import Optimizer, global_norm, make_optimizer
+from hvbench.frameworks.numpy_optimizer import Optimizer, make_optimizer
 
-__all__ = ["Optimizer", "global_norm", "make_optimizer"]
+__all__ = ["Optimizer", "make_optimizer"]
