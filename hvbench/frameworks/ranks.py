@@ -50,17 +50,13 @@ class SingleRank:
 
 
 class MpiRanks:
-    """MPI's ranks, by mpi4py: for trainings with parameter servers and for the reference all-reduces.
+    """MPI's ranks, by mpi4py: for the reference all-reduces."""
 
-    `communicator` has the ranks that train, or on a server all servers; `world` has both, the servers last.
-    """
-
-    def __init__(self, *, is_server: bool = False) -> None:
+    def __init__(self) -> None:
         from mpi4py import MPI
 
         self.mpi = MPI
-        self.world = MPI.COMM_WORLD
-        self.communicator = self.world.Split(color=int(is_server), key=self.world.rank)
+        self.communicator = MPI.COMM_WORLD
         self.world_size: int = self.communicator.size
 
     def barrier(self) -> None:

@@ -36,6 +36,7 @@ from hvbench.launch.messages import (
 from hvbench.launch.mpirun import MpirunWorkers
 from hvbench.launch.process import WorkerProcess
 from hvbench.launch.script_process import ScriptProcess
+from hvbench.launch.served import ServedWorker
 from hvbench.launch.settings import find_missing_interface
 from hvbench.launch.task import FailureStatus
 from hvbench.records.environment import CHOSEN_VARIABLE, cgroup_cpu_quota
@@ -50,7 +51,7 @@ class Agent:
         self.connection = connection
         self.rank = rank
         self.scratch = Path(tempfile.mkdtemp(prefix="hvbench-"))
-        self.workers: dict[int, WorkerProcess | MpirunWorkers] = {}  # by generation
+        self.workers: dict[int, WorkerProcess | ServedWorker | MpirunWorkers] = {}  # by generation
 
     def run(self) -> None:
         """Introduce this rank, then serve; whatever fails here is reported to rank 0, and the workers end."""
@@ -111,7 +112,8 @@ class Agent:
         try:
             shape_link(order.link_bits_per_second)
             own = ScriptProcess if order.workers[0].command else WorkerProcess
-            kind = MpirunWorkers if order.by_mpirun else own
+            with_servers = ServedWorker if len(order.workers) > 1 else own
+            kind = MpirunWorkers if order.by_mpirun else with_servers
             complete_order = replace(order, environment=complete(order.environment, own=order.workers[0].environment))
             self.workers[order.generation] = kind(complete_order, scratch=self.scratch)
         except OSError as error:  # no space, no memory, no more processes

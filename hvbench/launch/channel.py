@@ -15,13 +15,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
+from multiprocessing.connection import Client, Connection
 
 from hvbench.errors import Interrupted, LaunchError
+from hvbench.launch.handshake import keep_alive, let_in
 from hvbench.launch.messages import Hello, Lost, Message, read_message
-
-# A connection whose other host has vanished counts as lost after idle + count x interval seconds.
-KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +113,9 @@ class Hub:
         """
         rank = None
         try:
-            deliver_challenge(connection, self.secret.encode())
-            answer_challenge(connection, self.secret.encode())
-            keep_alive(connection)
+            let_in(connection, self.secret)
+            with as_socket(connection) as stream:
+                keep_alive(stream)
             while True:
                 message = receive(connection)
                 if rank is None:
@@ -143,7 +141,8 @@ def connect(address: Address) -> Connection:
     for host in address.hosts:
         try:
             connection = Client((host, address.port), authkey=address.secret.encode())
-            keep_alive(connection)
+            with as_socket(connection) as stream:
+                keep_alive(stream)
             return connection
         except (OSError, EOFError, AuthenticationError) as error:
             problems.append(f"{host}: {error}")
@@ -158,15 +157,6 @@ def as_socket(connection: Connection) -> Iterator[socket.socket]:
         yield stream
     finally:
         stream.detach()
-
-
-def keep_alive(connection: Connection) -> None:
-    """Let the kernel check now and then whether the other host still exists."""
-    with as_socket(connection) as stream:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in KEEPALIVE.items():
-            if hasattr(socket, name):  # not every system has every option
-                stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def send(connection: Connection, message: Message) -> None:

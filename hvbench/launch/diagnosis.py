@@ -27,6 +27,7 @@ ANOTHER_RANK_IS_GONE = (
     "Connection closed by peer", "Connection reset by peer", "gloo/transport/tcp/", "gloo/transport/uv/",  # Gloo
     "ncclRemoteError", "Connection closed by remote peer", "Watchdog caught collective operation timeout",  # NCCL
     "Did the remote server shutdown or crash", "The client socket has failed to connect", "DistNetworkError",  # torch.distributed
+    "PeerGone",  # parameter servers
     "Collective ops is aborted by", "stopped sending heartbeats", "coordination service agent is in error state",  # TensorFlow
 )  # fmt: skip
 

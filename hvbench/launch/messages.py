@@ -92,14 +92,14 @@ class Hello(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Message):
-    """Start this rank's worker, or with `by_mpirun` all of them in one mpirun."""
+    """Start this rank's worker and the parameter servers beside it, or with `by_mpirun` all ranks' workers in one mpirun."""
 
     kind = "start"
     generation: int
     logs: str  # the run's folder of logs, which this host may not share
     token: str  # name of a file there by which an agent sees whether it does
     environment: dict[str, str]
-    workers: list[WorkerDescription]
+    workers: list[WorkerDescription]  # the rank's own first
     link_bits_per_second: int | None = None
     by_mpirun: bool = False
 

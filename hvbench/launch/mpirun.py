@@ -1,6 +1,6 @@
 """Workers that MPI has to start: all ranks of a host in one `mpirun`, watched by rank 0's agent on behalf of the others.
 
-Horovod's MPI controller, its Adasum on processors, mpi4py and the parameter server need ranks that mpirun started. Such
+Horovod's MPI controller, its Adasum on processors and mpi4py need ranks that mpirun started. Such
 workers do, write and report the same as any other; only their processes have another parent.
 """
 
@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from hvbench.launch.messages import Exited, Message, Role, Start, WorkerDescription
+from hvbench.launch.messages import Exited, Message, Start, WorkerDescription
 from hvbench.launch.process import UNEXPLAINED, WorkerProcess, log_path, order_environment
 
 # More ranks than cores are allowed, as without MPI, and the ranks' threads move freely between the cores.
@@ -38,13 +38,12 @@ class RankOfMpirun(WorkerProcess):
 
 
 class MpirunWorkers:
-    """All ranks of one generation, and maybe parameter servers, in one mpirun; the interface of `WorkerProcess`."""
+    """All ranks of one generation in one mpirun; the interface of `WorkerProcess`."""
 
     def __init__(self, order: Start, *, scratch: Path) -> None:
-        """Start what `order` describes: the ranks that train, and servers after them. Raises OSError."""
+        """Start the ranks that `order` describes. Raises OSError."""
         self.generation = order.generation
         self.is_reported = False
-        self.servers = {worker.rank for worker in order.workers if worker.role == Role.SERVER}
         folder = scratch / f"generation-{self.generation}"
         log = log_path(order, scratch)
         self.ranks = [
@@ -75,14 +74,10 @@ class MpirunWorkers:
         self.is_reported = any(rank.is_reported for rank in self.ranks)
         ends = [message for message in messages if isinstance(message, Exited)]
         has_reason = not all(map(is_unexplained, ends))
-        news: list[Message] = []
-        for message in messages:
-            is_echo = isinstance(message, Exited) and is_unexplained(message) and has_reason
-            if message.rank not in self.servers:
-                news.append(as_echo(message) if is_echo else message)
-            elif isinstance(message, Exited) and not is_unexplained(message):
-                news.append(as_first_rank(message))
-        return news
+        return [
+            as_echo(message) if isinstance(message, Exited) and is_unexplained(message) and has_reason else message
+            for message in messages
+        ]
 
     def stack(self, rank: int) -> str:
         """What every thread of that rank is doing."""
@@ -107,9 +102,3 @@ def is_unexplained(end: Exited) -> bool:
 def as_echo(end: Exited) -> Exited:
     """The end, marked as one that another rank's end explains."""
     return replace(end, failure=replace(end.failure, is_echo=True))
-
-
-def as_first_rank(end: Exited) -> Exited:
-    """A server's end as one of the first rank, for a server is no rank of the launch."""
-    failure = replace(end.failure, message=f"parameter server: {end.failure.message}", is_echo=False)
-    return replace(end, rank=0, failure=failure)

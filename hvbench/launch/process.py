@@ -115,6 +115,13 @@ class WorkerProcess:
             log.write(f"\nStacks when the time was up:\n{text}\n" if text else "\nTime was up; no answer to SIGUSR1.\n")
         return text
 
+    def place(self) -> Json:
+        """Where the worker is or was, by its progress: `phase`, `index`, `step` and `loss` of a WorkerFailure."""
+        progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
+        step = progress.get("step") or None
+        loss = progress.get("loss") if step else None
+        return {"phase": progress["phase"], "index": progress["index"], "step": step, "loss": loss}
+
     def _explain_exit(self, returncode: int, tail: str) -> Json:
         """Status and message of an exit that left no reason; `tail` is the end of its log."""
         return {"status": FailureStatus.FAILED, "message": f"exited with code {returncode} {UNEXPLAINED}"}
@@ -164,14 +171,11 @@ class WorkerProcess:
             failure["is_echo"] = was_aborted and not was_oom
         elif not failure:
             failure = self._explain_exit(returncode, tail)
-        progress = _read_progress(self.folder) or self._progress or {"phase": "start", "index": -1}
-        place = {"phase": progress["phase"], "index": progress["index"], "step": progress.get("step") or None}
-        place["loss"] = progress.get("loss") if place["step"] else None
         return Exited(
             generation=self.generation,
             rank=self.rank,
             returncode=returncode,
-            failure=WorkerFailure(**place | failure),
+            failure=WorkerFailure(**self.place() | failure),
             log=str(self.log),
             log_tail=tail,
         )

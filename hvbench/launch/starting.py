@@ -9,8 +9,9 @@ from typing import Any
 
 from hvbench.launch.environments import find_environment, variables_of_worker
 from hvbench.launch.joining import join_variables
-from hvbench.launch.messages import Role, Start, WorkerDescription
+from hvbench.launch.messages import Start, WorkerDescription
 from hvbench.launch.placement import Member, threads_per_worker, worker_settings
+from hvbench.launch.servers import add_servers
 from hvbench.launch.settings import chosen_threads
 from hvbench.launch.task import Task
 from hvbench.launch.turns import VARIABLE as TURNS
@@ -34,7 +35,7 @@ class Rendezvous:
 def make_orders(
     tasks: Sequence[Task], slots: Sequence[Any], *, members: Sequence[Member], rendezvous: Rendezvous
 ) -> list[Start]:
-    """One order per rank that trains `tasks`; with mpirun one for all of them.
+    """One order per rank that trains `tasks`, which starts the parameter servers beside it, too; with mpirun one for all ranks.
 
     `slots` are Horovod's places of those ranks (see `assign_slots`), `members` all ranks of the launch.
     """
@@ -76,7 +77,9 @@ def make_orders(
                 link_bits_per_second=first.link_bits_per_second,
             )
         )
-    return [join_ranks(orders, servers=first.servers)] if first.by_mpirun else orders
+    if first.by_mpirun:
+        return [join_ranks(orders)]
+    return add_servers(orders, servers=first.servers) if first.servers else orders
 
 
 def outlast_suspension(variables: Mapping[str, str]) -> dict[str, str]:
@@ -91,8 +94,6 @@ def outlast_suspension(variables: Mapping[str, str]) -> dict[str, str]:
     return {GLOO_TIMEOUT: str(SUSPENDED_SECONDS)}
 
 
-def join_ranks(orders: Sequence[Start], *, servers: int) -> Start:
-    """The one order by which rank 0's agent starts all ranks, and servers after them, in one mpirun."""
-    ranks = [worker for order in orders for worker in order.workers]
-    beside = [replace(ranks[0], role=Role.SERVER, rank=len(ranks) + number, local_rank=0) for number in range(servers)]
-    return replace(orders[0], workers=[*ranks, *beside], by_mpirun=True)
+def join_ranks(orders: Sequence[Start]) -> Start:
+    """The one order by which rank 0's agent starts all ranks in one mpirun."""
+    return replace(orders[0], workers=[worker for order in orders for worker in order.workers], by_mpirun=True)

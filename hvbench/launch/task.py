@@ -54,7 +54,7 @@ class Task:
     strategy: str = "horovod"  # how the ranks are connected
     settings: dict[str, str] = field(default_factory=dict)  # environment of the workers, the same on every rank
     by_mpirun: bool = False  # its workers have to be MPI ranks
-    servers: int = 0  # processes beside the ranks; only with mpirun
+    servers: int = 0  # processes beside the ranks
     command: tuple[str, ...] = ()  # what is executed on every rank instead of a worker
     folder: str = "."  # in which it is
     variables: dict[str, str] = field(default_factory=dict)  # of that command's environment alone

@@ -293,7 +293,7 @@ class WorkerSet:
 
     def _keep_log(self, end: Exited) -> str:
         """Where the worker's log can be read; of one that lies on another host, its end is kept here."""
-        path = self._log(end.rank)
+        path = self.state.logs / Path(end.log).name if end.log else self._log(end.rank)
         with contextlib.suppress(OSError):
             if not path.exists() and end.log_tail:
                 path.write_text(end.log_tail, encoding="utf-8", errors="replace")

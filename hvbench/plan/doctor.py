@@ -192,7 +192,7 @@ def examine_horovod(stack: Stack) -> Check:
 
 
 def examine_mpi(stack: Stack) -> Check:
-    """MPI, which one of the launchers needs, and the parameter server."""
+    """MPI, which one of the launchers needs, and Horovod's controller of that name."""
     if not stack.mpi:
         fact = "none: horovodrun --gloo and hvbench sweep --np N work without it"
         return Check(

@@ -271,4 +271,4 @@ class ExchangePart(Part):
     @property
     def needs_mpirun(self: AnyPoint) -> bool:
         """Whether its workers have to be ranks of MPI."""
-        return (CONTROLLERS[self.controller].needs_mpirun or self.is_served) and (self.world_size or 1) > 1
+        return CONTROLLERS[self.controller].needs_mpirun and (self.world_size or 1) > 1

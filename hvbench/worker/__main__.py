@@ -8,9 +8,10 @@ import signal
 import sys
 from pathlib import Path
 
-from hvbench.frameworks.parameter_server import serve_points
+from hvbench.frameworks.parameter_server.service import serve
 from hvbench.launch.messages import Role
 from hvbench.launch.own_process import die_with_parent
+from hvbench.spec.point import Point
 from hvbench.worker.failure import report_failure
 from hvbench.worker.jobs import run_jobs
 from hvbench.worker.memory import cap_memory
@@ -31,7 +32,7 @@ def main(directory: Path) -> None:
         with (directory / "stack.txt").open("w", encoding="utf-8") as stack:
             faulthandler.register(signal.SIGUSR1, file=stack)
             if worker.description.role == Role.SERVER:
-                serve_points()
+                serve_points(worker)
             else:
                 run_jobs(worker)
     except BaseException as error:  # the last line of defence: whatever it was, the agent has to learn of it
@@ -44,6 +45,16 @@ def main(directory: Path) -> None:
             os._exit(1)
     sys.stdout.flush()
     os._exit(0)
+
+
+def serve_points(worker: Worker) -> None:
+    """Be the parameter server that the description names."""
+    about = worker.description
+
+    def note(point: Point) -> None:
+        worker.progress.enter("serve", point=point.point_id)
+
+    serve(about.rank - about.world_size, world_size=about.world_size, on_point=note)
 
 
 def find_directory(argument: str) -> Path:

@@ -34,6 +34,7 @@ micro_batch_size = 2
 data = "synthetic"
 [axes]
 framework = {frameworks}
+strategy = {strategies}
 link_bits_per_second = {links}
 compression = {compressions}
 [measure]
@@ -48,10 +49,11 @@ def write_suite(
     frameworks: tuple[str, ...] = ("pytorch",),
     links: tuple[int, ...],
     compressions: tuple[str, ...] = ("none",),
+    strategies: tuple[str, ...] = ("horovod",),
     steps: int = 4,
 ) -> Path:
     path = folder / "hosts.toml"
-    choices = {"frameworks": frameworks, "links": links, "compressions": compressions}
+    choices = {"frameworks": frameworks, "links": links, "compressions": compressions, "strategies": strategies}
     path.write_text(SUITE.format(**{name: json.dumps(list(values)) for name, values in choices.items()}, steps=steps))
     return path
 
@@ -110,13 +112,16 @@ def test_hosts_are_apart_have_names_and_let_each_other_in_and_nothing_is_left(tm
 @pytest.mark.slow
 def test_two_hosts_train_over_ssh_and_a_shaped_link_is_as_slow_as_it_says(lab: Lab, tmp_path: Path) -> None:
     link = 2_000_000
-    suite = write_suite(tmp_path, links=(link,))
+    suite = write_suite(tmp_path, links=(link,), strategies=("horovod", "parameter_server"))
     done = run(lab, ["hvbench", "sweep", str(suite), "--no-parity", "--no-report", "--out", "run"], folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    (record,), problems = RunFolder(tmp_path / "run").read_records()
-    assert problems == [] and record.outcome.status == "ok"
-    assert [rank.host for rank in record.ranks] == ["host1", "host2"]
-    assert [rank.local_rank for rank in record.ranks] == [0, 0]
+    records, problems = RunFolder(tmp_path / "run").read_records()
+    record, served = sorted(records, key=lambda record: record.point.strategy)
+    for each in (record, served):
+        assert problems == [] and each.outcome.status == "ok"
+        assert [rank.host for rank in each.ranks] == ["host1", "host2"]
+        assert [rank.local_rank for rank in each.ranks] == [0, 0]
+    assert served.ranks[1].loss == pytest.approx(record.ranks[1].loss, rel=2e-5), "the one server is on the other host"
     assert record.environment["horovod_settings"]["HOROVOD_GLOO_IFACE"] == "eth0"
     # Two ranks: all of the payload leaves each host in every step, in any step but the first few at the link's rate.
     wire_seconds = 8 * record.model.allreduce_bytes_per_step / link

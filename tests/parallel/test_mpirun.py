@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +18,7 @@ ReportT = TypeVar("ReportT", Exited, Progress, Result)
 CALLS = CallSettings(warmup_calls=1, least_calls=2, most_calls=2)
 
 
-def start(tmp_path: Path, *, framework: str, jobs: list[dict[str, Any]], servers: int = 0) -> MpirunWorkers:
+def start(tmp_path: Path, *, framework: str, jobs: list[dict[str, Any]]) -> MpirunWorkers:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / ".token").touch()
     shared = {"framework": framework, "world_size": 2, "host": "a", "threads": 1, "device": "cpu", "jobs": jobs}
@@ -35,7 +33,7 @@ def start(tmp_path: Path, *, framework: str, jobs: list[dict[str, Any]], servers
         for rank in range(2)
     ]
     (tmp_path / "scratch").mkdir()
-    return MpirunWorkers(join_ranks(orders, servers=servers), scratch=tmp_path / "scratch")
+    return MpirunWorkers(join_ranks(orders), scratch=tmp_path / "scratch")
 
 
 def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
@@ -46,15 +44,6 @@ def listen(workers: MpirunWorkers, until: type[ReportT]) -> list[ReportT]:
         found += [message for message in workers.news() if isinstance(message, until)]
         time.sleep(0.05)
     return found
-
-
-def wait_for_pid(path: Path) -> int:
-    """The number in the file, which the server writes when it has started, perhaps later than the ranks."""
-    deadline = time.monotonic() + patience.SECONDS
-    while not path.exists() or not path.read_text():
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.05)
-    return int(path.read_text())
 
 
 def allreduce_job(implementation: str) -> dict[str, Any]:
@@ -83,21 +72,6 @@ def test_ranks_that_fail_say_why(tmp_path: Path) -> None:
         told = [end for end in ends if "unknown framework 'jax'" in end.failure.message]
         assert told and all(end.failure.is_echo for end in ends if end not in told)
         assert all(end.returncode != 0 for end in ends)
-    finally:
-        workers.kill()
-
-
-def test_a_server_that_fails_speaks_through_the_first_rank(tmp_path: Path) -> None:
-    """Its ranks wait for a point that they never name: the server is ended by a signal, and they with it."""
-    job = allreduce_job("ring")
-    job["settings"] |= {"most_calls": 100_000, "least_calls": 100_000}
-    workers = start(tmp_path, framework="ring", jobs=[job], servers=1)
-    try:
-        listen(workers, Progress)
-        os.kill(wait_for_pid(workers.ranks[2].folder / "pid"), signal.SIGKILL)
-        ends = listen(workers, Exited)
-        assert {end.rank for end in ends} == {0, 1}
-        assert any("SIGKILL" in end.failure.message for end in ends)
     finally:
         workers.kill()
 

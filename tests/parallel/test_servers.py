@@ -1,7 +1,8 @@
-"""Trainings with several parameter servers: what they leave, how one goes on from it, and how far ahead a rank may be."""
+"""Trainings with several parameter servers: what they leave, how one goes on from it, how far ahead a rank may be, and a server that dies."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
 from hvbench.training.checkpoints import load_checkpoint
 from hvbench.training.weights import parameter_shapes
+from hvbench.worker.faults import VARIABLE
 from tests.parallel.test_launchers import launch
 
 HALF, STEPS = 3, 6
@@ -19,13 +21,12 @@ question = "Does a served training go on?"
 [point]
 model = "tiny"
 num_layers = 1
-micro_batch_size = 2
 data = "synthetic"
 servers = 2
 optimizer = "lamb"
 {more}
 [axes]
-framework = {frameworks}
+micro_batch_size = {batches}
 strategy = {strategies}
 [measure]
 warmup_steps = 1
@@ -35,30 +36,34 @@ ceilings = false
 """
 
 
-def sweep(folder: Path, name: str, **values: object) -> dict[str, Record]:
-    """Strategy -> record of a sweep of SUITE on two ranks."""
-    (folder / f"{name}.toml").write_text(SUITE.format(**{"more": "", "frameworks": '["pytorch"]'} | values))
+def sweep(folder: Path, name: str, *, code: int = 0, **values: object) -> list[Record]:
+    """The records of a sweep of SUITE on two ranks, in their order, which ends with that exit code."""
+    (folder / f"{name}.toml").write_text(SUITE.format(**{"more": "", "batches": "[2]"} | values))
     done = launch(
         ["hvbench", "sweep", f"{name}.toml", "--np", "2", "--out", name, "--no-parity", "--no-report"], folder=folder
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     records, problems = RunFolder(folder / name).read_records()
-    assert problems == [] and {record.outcome.status for record in records} == {"ok"}
-    return {record.point.strategy: record for record in records}
+    assert problems == [] and (code or {record.outcome.status for record in records} == {"ok"})
+    return sorted(records, key=lambda record: record.generation)
 
 
 @pytest.mark.slow
-def test_a_served_training_goes_on_from_its_checkpoint_bit_for_bit_and_another_within_its_bound(tmp_path: Path) -> None:
+def test_a_served_training_goes_on_from_its_checkpoint_bit_for_bit_and_another_within_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     late = "staleness_bound = 1\nstraggler_seconds = 0.05"
-    whole = sweep(tmp_path, "whole", steps=STEPS - 1, every=HALF, strategies='["parameter_server"]')["parameter_server"]
-    bound = sweep(tmp_path, "bound", steps=STEPS - 1, every=STEPS, strategies='["parameter_server_async"]', more=late)[
-        "parameter_server_async"
-    ]
+    (whole,) = sweep(tmp_path, "whole", steps=STEPS - 1, every=HALF, strategies='["parameter_server"]')
+    # Behind the two ranks stand the servers: the second dies when the first point begins.
+    monkeypatch.setenv(VARIABLE, json.dumps([{"kind": "kill", "rank": 3, "point": "-b1x1-", "phase": "serve"}]))
+    killed, bound = sweep(
+        tmp_path, "bound", code=1, steps=STEPS - 1, every=STEPS, strategies='["parameter_server_async"]', more=late, batches="[1, 2]"
+    )  # fmt: skip
     half = tmp_path / "whole" / "checkpoints" / whole.key / f"step-{HALF:07d}.safetensors"
-    resumed = sweep(
+    (resumed,) = sweep(
         tmp_path, "resumed", steps=STEPS - HALF - 1, every=HALF, strategies='["parameter_server"]',
         more=f'initial_checkpoint = "{half}"',
-    )["parameter_server"]  # fmt: skip
+    )  # fmt: skip
     for rank, before in zip(resumed.ranks, whole.ranks, strict=True):
         assert rank.first_step == HALF and rank.loss == before.loss[HALF:]
         assert rank.gradient_norm == before.gradient_norm[HALF:] and rank.staleness == [0] * (STEPS - HALF)
@@ -72,6 +77,9 @@ def test_a_served_training_goes_on_from_its_checkpoint_bit_for_bit_and_another_w
     names = {f"{kind}/{name}" for kind in kinds for name in parameter_shapes(whole.point)}
     assert left.keys() == right.keys() == names | {"optimizer/updates", "passes"} and left["optimizer/updates"] == STEPS
     assert all(np.array_equal(left[name], right[name]) for name in left), "what all servers have after the last step"
+
+    assert (killed.outcome.status, killed.outcome.rank) == ("failed", 1), "the rank that it stood beside"
+    assert killed.outcome.message == "parameter server 1: killed by SIGKILL" and bound.outcome.status == "ok"
 
     fast, slow = bound.ranks
     assert len(fast.staleness) == len(slow.staleness) == STEPS

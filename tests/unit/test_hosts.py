@@ -18,6 +18,7 @@ from hvbench.launch.hosts import gloo_interface, start_remote_agent
 from hvbench.launch.link import VARIABLE, shape_link
 from hvbench.launch.messages import Role, Start, WorkerDescription, read_message
 from hvbench.launch.placement import Member, threads_per_worker, unite_names, worker_settings
+from hvbench.launch.servers import COUNT, SECRET, add_servers
 from hvbench.launch.session import resolve_context
 from hvbench.launch.starting import join_ranks
 from hvbench.launch.task import Task
@@ -217,8 +218,8 @@ def test_mpi_starts_what_needs_it() -> None:
     mpi = launch_facts(Point(world_size=2, controller="mpi"))
     assert (mpi["by_mpirun"], mpi["servers"]) == (True, 0)
     served = launch_facts(Point(world_size=2, strategy="parameter_server_async"))
-    assert (served["by_mpirun"], served["servers"], served["strategy"]) == (True, 1, "parameter_server_async")
-    assert not launch_facts(Point(world_size=1, strategy="parameter_server"))["by_mpirun"]
+    assert (served["by_mpirun"], served["servers"], served["strategy"]) == (False, 1, "parameter_server_async")
+    assert launch_facts(Point(world_size=1, strategy="parameter_server"))["servers"] == 0
 
 
 def test_knobs_become_horovods_variables() -> None:
@@ -265,9 +266,10 @@ def test_what_makes_sense_is_run(fields: dict) -> None:
     assert reason_to_skip(Point(world_size=2, **fields), world_size=2) is None
 
 
-def test_one_message_starts_all_ranks_of_mpi() -> None:
+def make_orders() -> list[Start]:
+    """Of two ranks."""
     shared = {"framework": "pytorch", "world_size": 2, "host": "a", "threads": 1, "device": "cpu", "jobs": []}
-    orders = [
+    return [
         Start(
             generation=0,
             logs="logs",
@@ -277,11 +279,27 @@ def test_one_message_starts_all_ranks_of_mpi() -> None:
         )
         for rank in range(2)
     ]
-    joined = join_ranks(orders, servers=1)
+
+
+def test_one_message_starts_all_ranks_of_mpi() -> None:
+    joined = join_ranks(make_orders())
     assert joined.by_mpirun and joined.environment == {"A": "0"}
-    assert [worker.rank for worker in joined.workers] == [0, 1, 2]
-    assert [worker.role for worker in joined.workers] == [Role.RANK, Role.RANK, Role.SERVER]
+    assert [worker.rank for worker in joined.workers] == [0, 1]
     assert read_message(json.loads(json.dumps(joined.to_json()))) == joined
+
+
+def test_servers_are_dealt_out_to_the_ranks_hosts_with_one_secret_for_all() -> None:
+    first, second = add_servers(make_orders(), servers=3)
+    assert [(worker.role, worker.rank) for worker in first.workers] == [
+        (Role.RANK, 0),
+        (Role.SERVER, 2),
+        (Role.SERVER, 4),
+    ]
+    assert [(worker.role, worker.rank) for worker in second.workers] == [(Role.RANK, 1), (Role.SERVER, 3)]
+    assert first.environment[COUNT] == "3" and first.environment[SECRET] == second.environment[SECRET]
+    assert (first.environment["A"], second.environment["A"]) == ("0", "1")
+    assert add_servers(make_orders(), servers=3)[0].environment[SECRET] != first.environment[SECRET]
+    assert read_message(json.loads(json.dumps(second.to_json()))) == second
 
 
 def test_ranks_of_mpi_are_told_their_place_by_mpirun() -> None:

@@ -9,7 +9,7 @@ import horovod.torch as hvd
 import torch
 import torch.distributed
 
-from hvbench.frameworks.parameter_server import ServedRanks
+from hvbench.frameworks.parameter_server.client import ServedRanks
 from hvbench.frameworks.ranks import Ranks, SingleRank, find_address, group_by_level, publish_address
 from hvbench.spec.exchange import STRATEGIES
 
@@ -73,7 +73,7 @@ def join(strategy: str, *, rank: int, world_size: int) -> Ranks:
     if STRATEGIES[strategy].is_native:
         return NativeRanks(rank=rank, world_size=world_size)
     if STRATEGIES[strategy].is_served:
-        return ServedRanks()
+        return ServedRanks(rank=rank, world_size=world_size)
     return HorovodRanks(rank=rank, world_size=world_size, has_levels=STRATEGIES[strategy].has_levels)
 
 

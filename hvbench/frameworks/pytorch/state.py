@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
+from hvbench.frameworks.parameter_server.client import ServedRanks, ServerClient
 from hvbench.frameworks.pytorch.compression import FeedbackAllReduce, make_exchange
 from hvbench.frameworks.pytorch.local_sgd import ParameterAverage
 from hvbench.frameworks.pytorch.model import Model

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvbench.frameworks.contract import Arrays
-from hvbench.frameworks.parameter_server import ServedRanks, ServerClient
+from hvbench.frameworks.parameter_server.client import ServedRanks, ServerClient
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.frameworks.tensorflow.compression import FeedbackAllReduce, make_exchange
 from hvbench.frameworks.tensorflow.local_sgd import ParameterAverage
