@@ -79,6 +79,8 @@ def train(rank: int, found: dict[int, list[object]], *, until: threading.Event |
                 until.set()
         except PeerGone as error:
             found[rank] = [str(error)]
+        for server in ranks.servers:
+            server.stream.close()
         return
     for _ in range(2):
         pushed = client.update(gradients, learning_rate=0.5, loss_scale=1.0)
@@ -123,7 +125,7 @@ def test_a_server_that_is_killed_ends_its_rank_with_its_reason_and_the_ranks_see
     os.kill(beside.processes[1].process.pid, signal.SIGKILL)
     for thread in threads:
         thread.join(timeout=patience.SECONDS)
-    assert [found[rank][0].partition(" is gone")[0] for rank in (0, 1)] != [], found
+    assert all(" is gone" in found[rank][0] for rank in (0, 1)), found
     deadline = time.monotonic() + patience.SECONDS
     while not (ends := [report for report in beside.news() if isinstance(report, Exited)]):
         assert time.monotonic() < deadline

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -48,7 +48,7 @@ class Frame:
 
     kind: Kind
     numbers: Numbers = NO_NUMBERS
-    content: np.ndarray = NOTHING
+    content: np.ndarray = field(default_factory=lambda: NOTHING)
 
 
 Room = Callable[
