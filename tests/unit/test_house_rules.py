@@ -153,6 +153,8 @@ MAY_IMPORT = {
         "spec",
         "records.environment",
         "launch.rendezvous",
+        "launch.handshake",  # how parameter servers and ranks let each other in
+        "launch.servers",
         "launch.own_process",
         "training",
     ],
