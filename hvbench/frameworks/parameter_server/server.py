@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvbench.frameworks.numpy_norms import measure_norms
+from hvbench.frameworks.numpy_norms import clip_factor, measure_norms
 from hvbench.frameworks.numpy_optimizer import make_optimizer
 from hvbench.frameworks.parameter_server.frames import NO_NUMBERS, Frame, Kind, Numbers
 from hvbench.frameworks.parameter_server.tensors import PARAMETERS, place_tensors
@@ -123,7 +123,7 @@ class Server:
         norm = math.sqrt(squares) / loss_scale
         if PRECISIONS[self.point.precision].loss_scaling and not math.isfinite(norm):
             return norm, True
-        factor = min(1.0, self.point.max_gradient_norm / (norm + 1e-6)) if self.point.max_gradient_norm else 1.0
+        factor = clip_factor(norm, max_norm=self.point.max_gradient_norm)
         gradients *= np.float32(factor / loss_scale)
         self.optimizer.update(self.tensors.split(gradients), learning_rate=learning_rate)
         return norm, False
