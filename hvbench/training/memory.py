@@ -20,7 +20,7 @@ V, and N parameters of 4 bytes, in bytes:
                                 (`Kept.feedback_copies`: residuals and messages), and 4 d N of the
                                 framework's own strategy
     shards                      what n ranks share is 1 / n of the above: moments, sums of gradients, parameters, of which one block
-                                and its gradients are whole; gradients that are sent are there once more
+                                and its gradients are whole; gradients that are sent are there once more, sums of their parts beside the parts that came last
     base                        interpreter, framework, data, that strategy, its compiler
 
 The activations follow Korthikanti et al. (arXiv:2205.05198, section 4.1: 34 S W bytes + 5 S H T per block, in 16 bits
@@ -151,7 +151,9 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         sends_all = kept.copies_parts or not shard.of_gradients
         copies_bytes += trained * VALUE_BYTES if sends_all else 3 * WINDOW_BYTES
         copies_bytes -= (trained * VALUE_BYTES - own) if kept.copies_clipped else 0
-        gradient_bytes, state_bytes = (0 if shard.of_gradients else gradient_bytes) + own, state_bytes // ranks
+        # Sums of its parts, and the parts that have come last; PyTorch frees whole gradients for these.
+        gradient_bytes = 2 * own if shard.of_gradients else gradient_bytes + (own if kept.copies_parts else 0)
+        state_bytes //= ranks
         sums_bytes = sums_bytes // ranks if shard.of_gradients else sums_bytes
     if shard.of_parameters:
         block = sum(
