@@ -1,10 +1,11 @@
-"""One rank of one twin under a launcher: `python -m tests.parallel.hierarchical FRAMEWORK FOLDER` leaves what it averaged there.
+"""One rank of one twin under a launcher: `python -m tests.parallel.hierarchical FRAMEWORK FOLDER` leaves what it averaged and trained there.
 
 It only records; `test_hierarchical.py` judges.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,9 +14,12 @@ import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays
+from hvbench.parity.trace import write_trace
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
+from hvbench.training.packages import make_batches, prepare_text
 from hvbench.training.weights import initial_weights, trained_shapes
+from tests.parity.points import STEPS, four_point
 
 COMPRESSIONS = ("none", "fp16")
 
@@ -41,7 +45,7 @@ def gradients_of(point: Point, *, rank: int) -> Arrays:
 
 
 def main(framework: str, folder: Path) -> None:
-    """Average made up gradients in each compression, twice: names are used again in a second step."""
+    """Average made up gradients in each compression, twice: names are used again in a second step; then train."""
     rank, ranks = int(os.environ["HOROVOD_RANK"]), int(os.environ["HOROVOD_SIZE"])
     place = {"local_rank": rank, "threads": 1, "device": "cpu", "strategy": "hierarchical"}
     runtime = load_framework(framework, "runtime").Runtime(rank=rank, world_size=ranks, **place)
@@ -56,6 +60,11 @@ def main(framework: str, folder: Path) -> None:
             averages = average(trainer, own, framework=framework)
         found |= {f"{compression}/{name}": value for name, value in averages.items()}
     np.savez(folder / f"rank{rank}.npz", **found)
+    point = four_point(framework, {"strategy": "hierarchical"})
+    trainer = module.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
+    batches, path = make_batches(point, prepare_text(point), rank=rank), folder / f"trace{rank}.npz"
+    digests = write_trace(path, point, trainer=trainer, batches=batches, steps=STEPS, is_first=rank == 0)
+    (folder / f"digests{rank}.json").write_text(json.dumps(digests))
     runtime.shutdown()
 
 

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hvbench.frameworks.ranks import group_by_level
+from hvbench.parity.compare import compare_traces
+from hvbench.parity.run import read_trace
+from hvbench.parity.tolerances import tolerances_for
 from hvbench.plan.skip import reason_to_skip
 from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from tests.parallel.hierarchical import COMPRESSIONS, gradients_of, make_point
 from tests.parallel.ranks import HERE, run_ranks
+from tests.parity.points import four_point
 
 RANKS = 4
 TOLERANCES = {"none": 3e-7, "fp16": 2e-3}  # of the largest value: float32 sums of four, and 11 bits of a sum
 LAYOUTS = {"two hosts": (HERE, "localhost"), "one host": (HERE,)}
+LAUNCHES = [(framework, "two hosts") for framework in FRAMEWORKS] + [(FRAMEWORKS[0], "one host")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """(framework, layout) -> where its ranks left what they averaged and trained."""
+    folders = {}
+    for framework, layout in LAUNCHES:
+        folders[framework, layout] = folder = tmp_path_factory.mktemp(framework)
+        words = ["-m", "tests.parallel.hierarchical", framework, str(folder)]
+        run_ranks(words, folder=folder, size=RANKS, hosts=LAYOUTS[layout])
+    return folders
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("framework", "layout"),
-    [(framework, "two hosts") for framework in FRAMEWORKS] + [(FRAMEWORKS[0], "one host")],
-)
-def test_every_rank_gets_the_average_over_all(framework: str, layout: str, tmp_path: Path) -> None:
-    words = ["-m", "tests.parallel.hierarchical", framework, str(tmp_path)]
-    run_ranks(words, folder=tmp_path, size=RANKS, hosts=LAYOUTS[layout])
-    ranks = [np.load(tmp_path / f"rank{rank}.npz", allow_pickle=False) for rank in range(RANKS)]
+@pytest.mark.parametrize(("framework", "layout"), LAUNCHES)
+def test_every_rank_gets_the_average_over_all(whole: dict[tuple[str, str], Path], framework: str, layout: str) -> None:
+    folder = whole[framework, layout]
+    ranks = [np.load(folder / f"rank{rank}.npz", allow_pickle=False) for rank in range(RANKS)]
     for compression in COMPRESSIONS:
         point = make_point(framework, compression, ranks=RANKS)
         own = [gradients_of(point, rank=rank) for rank in range(RANKS)]
@@ -38,6 +51,22 @@ def test_every_rank_gets_the_average_over_all(framework: str, layout: str, tmp_p
             assert np.abs(found - mean).max() <= TOLERANCES[compression] * np.abs(mean).max(), name
             for other in ranks[1:]:
                 np.testing.assert_array_equal(other[f"{compression}/{name}"], found)
+
+
+@pytest.mark.slow
+def test_twins_train_the_same_over_two_hosts_and_over_one(whole: dict[tuple[str, str], Path]) -> None:
+    """Every rank's losses and norms, the first gradients, and the update that all have in common."""
+    first, *others = LAUNCHES
+    tolerances = tolerances_for(four_point(FRAMEWORKS[0], {"strategy": "hierarchical"}), is_native=True)
+    for launch in others:
+        for rank in range(RANKS):
+            one, other = (read_trace(whole[each] / f"trace{rank}.npz") for each in (launch, first))
+            found = compare_traces(one, other, tolerances=tolerances)
+            assert [each for each in found if not each.is_within] == [], (launch, rank)
+            assert other["loss"][-1] < other["loss"][0] - 0.2
+    for folder in whole.values():
+        digests = [json.loads((folder / f"digests{rank}.json").read_text()) for rank in range(RANKS)]
+        assert digests == [digests[0]] * RANKS
 
 
 def place(rank: int, *, on_host: int, hosts: int) -> dict[str, str]:

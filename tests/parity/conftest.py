@@ -68,7 +68,8 @@ def trace(folder: Path, points: Sequence[Point]) -> None:
     """Trace points that share workers, and leave in `folder` what the workers left and their digests."""
     (folder / "logs").mkdir()
     failures = {}
-    with open_launch(resolve_context(max(WORLD_SIZES)), run_path=folder) as coordinator:
+    ranks = max(*WORLD_SIZES, points[0].world_size)
+    with open_launch(resolve_context(ranks), run_path=folder) as coordinator:
         for traced in run_traces(coordinator, points, folder=str(folder), steps=STEPS):
             for arrays in traced.ranks.values():
                 arrays.close()
