@@ -87,7 +87,11 @@ def train(rank: int, found: dict[int, list[object]], *, until: threading.Event |
     parameters = {name: value.copy() for name, value in pushed.parameters.items()}
     found[rank] = [parameters, pushed.gradient_norm, ranks.gather(float(rank)), client.state()[1]["updates"]]
     client.leave()
-    ranks.leave()
+    if rank == 0:
+        ranks.leave()
+    else:  # as one whose agent ends it when its jobs are done: no reason to complain, nor to keep the others
+        for server in ranks.servers:
+            server.stream.close()
 
 
 def run_both(**how: object) -> dict[int, list[object]]:

@@ -98,6 +98,10 @@ class Peer:
             if count:
                 self._unsent[0] = self._unsent[0][count:]
 
+    def forget_unsent(self) -> None:
+        """Send nothing more of what was put here."""
+        self._unsent.clear()
+
     def copy_unsent(self) -> None:
         """Copy what is not sent, so that the arrays which it is of may change."""
         self._unsent = deque(part if part.readonly else memoryview(bytes(part)) for part in self._unsent)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from hvbench.frameworks.allocator import keep_freed_memory
-from hvbench.frameworks.parameter_server.frames import NOTHING, Frame, Kind, Peer, Room, only, require_size, take_all
+from hvbench.frameworks.parameter_server.frames import (
+    NOTHING,
+    Frame,
+    Kind,
+    Peer,
+    PeerGone,
+    Room,
+    only,
+    require_size,
+    take_all,
+)
 from hvbench.frameworks.parameter_server.meeting import connect, count_servers, open_door, welcome
 from hvbench.frameworks.parameter_server.server import Server
 from hvbench.spec.point import Point
@@ -80,7 +91,8 @@ class Service:
         self.peers: list[Peer] = []  # by rank
         self.server: Server | None = None  # of the point that is trained
         self.gathered: dict[int, float] = {}
-        self.gone: set[int] = set()  # ranks that have said goodbye
+        self.gone: set[int] = set()  # ranks that have said goodbye, or have ended between two points
+        self.lost: set[int] = set()  # the latter
         self._role = {"place": place, "servers": servers, "sum_over_servers": sum_over_servers}
         self._gradients: dict[int, np.ndarray] = {}  # rank -> where its gradients arrive
 
@@ -92,10 +104,11 @@ class Service:
                 selector.register(peer.stream, selectors.EVENT_READ, rank)
             while len(self.gone) < self.world_size or any(peer.is_sending for peer in peers):
                 for key, ready in selector.select():
-                    if ready & selectors.EVENT_WRITE:
-                        peers[key.data].send()
-                    if ready & selectors.EVENT_READ:
-                        self._listen(key.data)
+                    with self._bearing_loss(key.data):
+                        if ready & selectors.EVENT_WRITE:
+                            peers[key.data].send()
+                        if ready & selectors.EVENT_READ:
+                            self._listen(key.data)
                 for rank, peer in enumerate(peers):
                     self._watch(selector, rank, peer)
 
@@ -129,9 +142,7 @@ class Service:
                     values = np.array([self.gathered.pop(each) for each in range(self.world_size)])
                     self._answer_everybody(Frame(kind=Kind.GATHER, content=values))
             case Kind.BYE:
-                self.gone.add(rank)
-                if len(self.gone) == self.world_size:
-                    self._answer_everybody(Frame(kind=Kind.BYE))
+                self._part_from(rank)
             case _ if self.server is None:
                 raise ValueError(f"rank {rank} sent a {request.kind.name}, and no point has begun")
             case _:
@@ -139,7 +150,7 @@ class Service:
                     for peer in self.peers:  # else all have the answer before the parameters change
                         peer.copy_unsent()
                 for answer in self.server.handle(rank, request):
-                    self.peers[answer.rank].put(answer.frame)
+                    self._put(answer.rank, answer.frame)
                 if not self.server.left:
                     self.server = None
 
@@ -152,8 +163,32 @@ class Service:
         self._gradients.clear()
 
     def _answer_everybody(self, frame: Frame) -> None:
-        for peer in self.peers:
-            peer.put(frame)
+        for rank in range(self.world_size):
+            self._put(rank, frame)
+
+    def _put(self, rank: int, frame: Frame) -> None:
+        if rank not in self.lost:
+            with self._bearing_loss(rank):
+                self.peers[rank].put(frame)
+
+    @contextlib.contextmanager
+    def _bearing_loss(self, rank: int) -> Iterator[None]:
+        """A rank that is gone between two points, which its agent ends when its jobs are done, has parted; within one that ends the server."""
+        try:
+            yield
+        except PeerGone:
+            if self.server is not None:
+                raise
+            self.lost.add(rank)
+            self.peers[rank].forget_unsent()
+            self._part_from(rank)
+
+    def _part_from(self, rank: int) -> None:
+        """A rank asks for nothing more; when none does, those that wait for it may go."""
+        if rank not in self.gone:
+            self.gone.add(rank)
+            if len(self.gone) == self.world_size:
+                self._answer_everybody(Frame(kind=Kind.BYE))
 
     def _watch(self, selector: selectors.BaseSelector, rank: int, peer: Peer) -> None:
         """Wait for what a rank sends, until its goodbye, and for room for what is to be sent to it."""
