@@ -92,6 +92,7 @@ class Framework:
     distributions: tuple[str, ...] = ()  # packages whose versions belong to a record's environment
     unneeded: tuple[str, ...] = ()  # packages that it imports where they are installed, for features that no twin uses
     native_strategy: str | None = None  # the name of its own data parallelism
+    native_shards: Mapping[str, str] = field(default_factory=dict)  # by `shard`, the name of its own way to share that
     draws_masks_in_order: bool = False  # a mask of dropout depends on what was drawn before it, not on its place alone
     trace_seconds: float = 0.0  # time of tracing or compiling a point, roughly; for estimates
     compile_seconds: float = 0.0  # of compiling a point, roughly, beside that

@@ -16,7 +16,7 @@ class Strategy:
     """Who brings the ranks together, and what becomes of their gradients."""
 
     is_horovod: bool = False  # Horovod averages, so its settings apply
-    is_native: bool = False  # the framework's own data parallelism averages
+    is_native: bool = False  # the framework's own data parallelism averages, and shares what `shard` says where it can
     is_served: bool = False  # a parameter server, a process of its own, updates the parameters
     is_repeatable: bool = True  # another run gives the same losses: no update depends on which rank comes first
     has_levels: bool = False  # the ranks of a host average among themselves first, then between the hosts
@@ -62,6 +62,8 @@ class Controller:
 
 CONTROLLERS = {"gloo": Controller(needs_mpirun=False), "mpi": Controller(needs_mpirun=True)}
 
+# Of Horovod's choices those that the framework's own data parallelism may have, too.
+GOES_WITH_NATIVE = ("shard",)
 # Of Horovod's choices those that a two-level all-reduce has, too; of the compressions fp16 alone.
 GOES_WITH_LEVELS = ("compression", "fusion_threshold_bytes", "cycle_time_seconds", "autotune")
 
@@ -80,6 +82,8 @@ def _strategy_does_not_fit(point: AnyPoint) -> str | None:
             return (
                 f"{point.strategy} sums fp32 or fp16 over gloo, level by level: it does not go with {', '.join(others)}"
             )
+    if strategy.is_native:
+        changed = [name for name in changed if name not in GOES_WITH_NATIVE]
     if changed and not strategy.is_horovod:
         return f"{', '.join(changed)}: a choice of Horovod's, and the strategy is {point.strategy}"
     return None

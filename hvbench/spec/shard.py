@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hvbench.spec.exchange import REDUCTIONS
+from hvbench.registry import describe_framework
+from hvbench.spec.exchange import REDUCTIONS, STRATEGIES
 from hvbench.spec.knob import AnyPoint, Knob, Part
 from hvbench.spec.optimizer import OPTIMIZERS
 
@@ -40,6 +41,8 @@ def _cannot_be_shared(point: AnyPoint) -> str | None:
     if not shard.of_optimizer:
         return None
     what = f"shard {point.shard}"
+    if STRATEGIES[point.strategy].is_native:
+        return _has_no_own(point, what)
     if not REDUCTIONS[point.reduction].is_average:
         return f"{what} averages each rank's part: reduction {point.reduction} needs whole gradients"
     if point.gradient_predivide != 1.0:
@@ -53,6 +56,14 @@ def _cannot_be_shared(point: AnyPoint) -> str | None:
     if shard.of_parameters and point.compile != "none":
         return f"{what} gathers parameters within the passes, which no compiler takes: it needs compile none, not {point.compile}"
     return None
+
+
+def _has_no_own(point: AnyPoint, what: str) -> str | None:
+    framework = describe_framework(point.framework)
+    if point.shard in framework.native_shards:
+        return None
+    offered = " and ".join(f"shard {shard} ({name})" for shard, name in framework.native_shards.items())
+    return f"{what}, strategy {point.strategy}: {framework.title} offers {offered or 'no sharding of its own on processors'}"
 
 
 class ShardPart(Part):
@@ -69,3 +80,8 @@ class ShardPart(Part):
     def is_sharded(self) -> bool:
         """Whether each rank has a part of the state that no other has: to write all of it down takes all ranks."""
         return SHARDS[self.shard].of_optimizer
+
+    @property
+    def shares_by_itself(self: AnyPoint) -> bool:
+        """Whether it is the framework that shares what is shared, by whole tensors, and not hvbench over Horovod, by parts of each."""
+        return self.is_sharded and STRATEGIES[self.strategy].is_native

@@ -81,7 +81,7 @@ from hvbench.training.compression import feedback_shapes
 from hvbench.training.local_sgd import sends_differences
 from hvbench.training.loss_chunks import loss_chunk
 from hvbench.training.optimizers import state_shapes
-from hvbench.training.parts import WINDOW_BYTES
+from hvbench.training.parts import WINDOW_BYTES, own_whole
 from hvbench.training.weights import block_layers, parameter_shapes, trained_shapes
 
 VALUE_BYTES = 4  # parameters, gradients, optimizer state and the softmax of the loss: fp32 in every precision
@@ -146,7 +146,9 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     sums_bytes = trained * VALUE_BYTES if sums else 0
     compiler_bytes = kept.compiler_bytes if point.compile != "none" else 0
     parameter_bytes, gradient_bytes, state_bytes = parameters * VALUE_BYTES, trained * VALUE_BYTES, state * VALUE_BYTES
-    if shard.of_optimizer:
+    if point.shares_by_itself:
+        state_bytes = _most_owned(point, ranks) * VALUE_BYTES
+    elif shard.of_optimizer:
         # All gradients are received once more, or as many as are sent at a time.
         sends_all = kept.copies_parts or not shard.of_gradients
         copies_bytes += trained * VALUE_BYTES if sends_all else 3 * WINDOW_BYTES
@@ -164,7 +166,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         parameter_bytes += (
             own - trained * VALUE_BYTES + 2 * block * VALUE_BYTES
         )  # one block and its gradients are whole
-    elif shard.of_optimizer and kept.copies_parts:
+    elif shard.of_optimizer and kept.copies_parts and not point.shares_by_itself:
         parameter_bytes += own
     return MemoryEstimate(
         parameter_bytes=parameter_bytes,
@@ -175,6 +177,16 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
         logits_bytes=logits_bytes,
         copies_bytes=copies_bytes,
         base_bytes=kept.base_bytes + (kept.native_bytes if is_own else 0) + compiler_bytes,
+    )
+
+
+def _most_owned(point: Point, ranks: int) -> int:
+    """Values of the optimizer's state on the rank that keeps most, where each rank keeps that of whole tensors."""
+    sizes = {name: math.prod(shape) for name, shape in trained_shapes(point).items()}
+    slots = state_shapes(point).values()
+    return max(
+        sum(math.prod(shapes[name]) for shapes in slots for name in owned if name in shapes)
+        for owned in own_whole(sizes, world_size=ranks)
     )
 
 

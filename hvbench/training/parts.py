@@ -6,6 +6,7 @@ Zeros cost less than one value a rank and array, keep all parts of one shape, an
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -35,13 +36,28 @@ def take_part(array: np.ndarray, *, rank: int, world_size: int) -> np.ndarray:
     return part
 
 
+def own_whole(sizes: Mapping[str, int], *, world_size: int) -> list[list[str]]:
+    """The arrays that each rank owns where none is cut, as PyTorch's ZeroRedundancyOptimizer deals them out: the largest first, each to the
+    rank that has the fewest values so far, the first of such."""
+    owned: list[list[str]] = [[] for _ in range(world_size)]
+    values = [0] * world_size
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        rank = values.index(min(values))
+        owned[rank].append(name)
+        values[rank] += sizes[name]
+    return owned
+
+
 def count_shared_bytes(point: Point, *, trained: int, of_blocks: int) -> int:
     """Bytes of the all-reduce that sends as much as one step of a rank: of `trained` values, `of_blocks` of them in blocks.
 
     An all-reduce sends its payload twice, times (n - 1) / n. Where ranks share what trains, gradients are sent to the ranks that own their parts,
     once, or once a pass, and parameters come from there: once when they have been updated, or, where they are shared, too, whenever a
     pass uses them, which is twice in blocks, for these are computed again, and once elsewhere. A tied embedding is used twice.
+    A framework that shares moments by itself all-reduces whole gradients, and each rank sends what it has updated once.
     """
+    if point.shares_by_itself:
+        return trained * (2 * PARAMETER_BYTES + PARAMETER_BYTES) // 2
     value_bytes, shard = WIRE_FORMATS[point.compression].value_bytes, SHARDS[point.shard]
     passes = point.gradient_accumulation_steps if shard.of_gradients else 1
     if not shard.of_parameters:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hvbench.frameworks import load_framework
 from hvbench.frameworks.contract import Arrays
+from hvbench.registry import describe_framework
 from hvbench.spec.numerics import PRECISIONS
 from hvbench.spec.point import Point
 from hvbench.training.packages import make_batches, prepare_text
@@ -22,6 +25,7 @@ from tests.parallel.sent import bytes_sent
 RANKS = 3  # by which no size of a tensor can be divided, and more than a classifier has classes
 STEPS = 2  # by whole ranks, and then by either kind
 MODE = "parameters"
+NATIVE = "native"  # the framework's own sharding of the optimizer, where it has one
 KNOBS = {
     "model": "tiny", "num_layers": 1, "hidden_size": 128, "objective": "classification", "num_classes": 2, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
     "recompute": "block",     "dropout": 0.1, "layer_lr_decay": 0.9, "world_size": RANKS,
@@ -84,9 +88,30 @@ def main(framework: str, folder: Path) -> None:
     for mode, trainer in trainers.items():
         arrays[f"evaluation/{mode}"] = trainer.evaluate(*(array[0] for array in batch))
     slots = trainers[MODE].optimizer.slots
-    arrays["kept"] = np.array([sum(int(np.prod(value.shape)) for value in slot.values()) for slot in slots.values()])
+    arrays["kept"] = count_values(slots)
+    if "optimizer" in describe_framework(framework).native_shards:
+        over_horovod, join = runtime.ranks, load_framework(framework, "ranks").join
+        runtime.ranks = join("native", rank=runtime.rank, world_size=RANKS)
+        own = Point(**KNOBS | {"recompute": "none"}, framework=framework, strategy=NATIVE, shard="optimizer")
+        trainers[NATIVE] = modules["trainer"].Trainer(own, initial_weights(own), precision=precision, runtime=runtime)
+        trainers[NATIVE].load_state(begun)
+        arrays[f"{NATIVE}/results"] = np.array(train(NATIVE, range(STEPS, 2 * STEPS)))
+        record(NATIVE, trainers[NATIVE].state())
+        runtime.barrier()
+        begun_bytes = bytes_sent()
+        train(NATIVE, range(2 * STEPS, 3 * STEPS))
+        runtime.barrier()
+        arrays[f"sent {NATIVE}"] = np.array((bytes_sent() - begun_bytes) / STEPS)
+        arrays[f"kept {NATIVE}"] = count_values(trainers[NATIVE].optimizer.slots)
+        runtime.ranks.leave()
+        runtime.ranks = over_horovod
     np.savez(folder / f"rank{runtime.rank}.npz", **arrays)
     runtime.shutdown()
+
+
+def count_values(slots: Mapping[str, Mapping[str, Any]]) -> np.ndarray:
+    """Of each slot, the values that a rank keeps."""
+    return np.array([sum(int(np.prod(value.shape)) for value in slot.values()) for slot in slots.values()])
 
 
 if __name__ == "__main__":

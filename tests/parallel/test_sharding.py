@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from hvbench.parity.norms import relative_error
-from hvbench.registry import FRAMEWORKS
+from hvbench.registry import FRAMEWORKS, describe_framework
 from hvbench.spec.point import Point
 from hvbench.training.flops import model_facts
-from hvbench.training.parts import part_size
+from hvbench.training.parts import own_whole, part_size
 from hvbench.training.weights import trained_shapes
 from tests.parallel.ranks import run_ranks
 from tests.parallel.sent import FEW_CYCLES
-from tests.parallel.sharded import KNOBS, MODE, RANKS, STEPS
+from tests.parallel.sharded import KNOBS, MODE, NATIVE, RANKS, STEPS
 from tests.parity.points import small_tolerances
 
 Ranks = list[dict[str, np.ndarray]]
@@ -40,22 +40,25 @@ def part(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_a_training_goes_on_with_shards_as_without_them(ranks: Ranks) -> None:
     for rank in ranks:
-        whole, shared = part(rank, "none"), part(rank, MODE)
-        assert whole.keys() == shared.keys() and len(whole["results"]) == 2 * STEPS
-        assert relative_error(shared["results"], whole["results"]) <= TOLERANCES.loss
-        for key in whole:
-            assert shared[key].shape == whole[key].shape and shared[key].dtype == whole[key].dtype, key
-            if not key.endswith("qkv.bias"):  # that of keys has no gradient but rounding errors
-                assert relative_error(shared[key], whole[key]) < 2e-5, key
+        whole = part(rank, "none")
+        for shared in filter(None, (part(rank, MODE), part(rank, NATIVE))):
+            assert whole.keys() == shared.keys() and len(whole["results"]) == 2 * STEPS
+            assert relative_error(shared["results"], whole["results"]) <= TOLERANCES.loss
+            for key in whole:
+                assert shared[key].shape == whole[key].shape and shared[key].dtype == whole[key].dtype, key
+                if not key.endswith("qkv.bias"):  # that of keys has no gradient but rounding errors
+                    assert relative_error(shared[key], whole[key]) < 2e-5, key
 
 
 @pytest.mark.slow
 def test_all_ranks_hold_the_same_parameters_and_write_the_same_state(ranks: Ranks) -> None:
-    states = [{key: value for key, value in part(rank, MODE).items() if key != "results"} for rank in ranks]
-    assert len(states[0]) == 3 * len(trained_shapes(Point(**KNOBS))) + 2
-    for state in states[1:]:
-        for key, value in states[0].items():
-            np.testing.assert_array_equal(state[key], value, err_msg=key)
+    for kind in (MODE, NATIVE):
+        states = [{key: value for key, value in part(rank, kind).items() if key != "results"} for rank in ranks]
+        if states[0]:
+            assert len(states[0]) == 3 * len(trained_shapes(Point(**KNOBS))) + 2
+        for state in states[1:]:
+            for key, value in states[0].items():
+                np.testing.assert_array_equal(state[key], value, err_msg=key)
 
 
 @pytest.mark.slow
@@ -89,6 +92,19 @@ def test_each_rank_keeps_its_part_of_the_moments_alone(ranks: Ranks) -> None:
     assert own < sum(map(math.prod, shapes)) / RANKS + len(shapes)
     for rank in ranks:
         assert rank["kept"].tolist() == [own, own]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "ranks", [name for name in FRAMEWORKS if describe_framework(name).native_shards], indirect=True
+)
+def test_a_framework_that_shares_by_itself_keeps_and_sends_what_is_computed(ranks: Ranks) -> None:
+    sizes = {name: math.prod(shape) for name, shape in trained_shapes(Point(**KNOBS)).items()}
+    owned = [sum(sizes[name] for name in names) for names in own_whole(sizes, world_size=RANKS)]
+    assert [rank[f"kept {NATIVE}"].tolist() for rank in ranks] == [[own, own] for own in owned]
+    payload = model_facts(Point(**KNOBS, strategy="native", shard="optimizer")).allreduce_bytes_per_step
+    sent = sum(float(rank[f"sent {NATIVE}"]) for rank in ranks) / RANKS
+    assert 1.0 < sent / (2 * (RANKS - 1) / RANKS * payload) < 1.05
 
 
 @pytest.mark.slow

@@ -20,7 +20,11 @@ from hvbench.training.parts import part_size, take_part
     ("fields", "reason"),
     [
         ({"world_size": 1}, "one rank has nothing to all-reduce: shard changes nothing"),
-        ({"strategy": "native"}, "shard: a choice of Horovod's, and the strategy is native"),
+        ({"strategy": "native"}, None),
+        ({"strategy": "native", "optimizer": "adafactor"}, None),
+        ({"strategy": "native", "compression": "fp16"}, "compression: a choice of Horovod's, and the strategy is native"),
+        ({"strategy": "native", "shard": "gradients"}, "shard gradients, strategy native: PyTorch offers shard optimizer (ZeroRedundancyOptimizer)"),
+        ({"strategy": "native", "framework": "tensorflow"}, "shard optimizer, strategy native: TensorFlow offers no sharding of its own on processors"),
         ({"strategy": "local"}, "shard: a choice of Horovod's, and the strategy is local"),
         ({"optimizer": "adafactor"}, "shard optimizer: adafactor keeps means of whole rows and columns, which no part has"),
         ({"gradient_predivide": 2.0}, "shard optimizer averages each rank's part: gradient_predivide does not apply"),
@@ -32,7 +36,7 @@ from hvbench.training.parts import part_size, take_part
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_shared_is_one_line(fields: dict[str, Any], reason: str) -> None:
+def test_what_cannot_be_shared_is_one_line(fields: dict[str, Any], reason: str | None) -> None:
     point = Point(**{"world_size": 2, "shard": "optimizer", **fields})
     assert reason_to_skip(point, world_size=point.world_size) == reason
 
@@ -89,6 +93,7 @@ N, EMBEDDING, OUTSIDE = (
         ({"shard": "optimizer"}, 4 * N + 4 * N),
         ({"shard": "optimizer", "compression": "fp16", "gradient_accumulation_steps": 3}, 2 * N + 4 * N),
         ({"shard": "gradients", "gradient_accumulation_steps": 3}, 3 * 4 * N + 4 * N),
+        ({"shard": "optimizer", "strategy": "native"}, 2 * 4 * N + 4 * N),
         ({"shard": "parameters"}, 4 * (N + EMBEDDING) + 4 * (N + EMBEDDING + N - OUTSIDE)),
         ({"shard": "parameters", "compression": "bf16", "gradient_accumulation_steps": 2}, 2 * 2 * (N + EMBEDDING) + 2 * 4 * (N + EMBEDDING + N - OUTSIDE)),
     ],

@@ -8,6 +8,7 @@ FRAMEWORK = Framework(
     libraries=("torch", "torchvision", "horovod.torch"),
     distributions=("torch",),
     native_strategy="DistributedDataParallel",
+    native_shards={"optimizer": "ZeroRedundancyOptimizer"},
     draws_masks_in_order=True,
     compile_seconds=30.0,
     compiler_caches=("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),

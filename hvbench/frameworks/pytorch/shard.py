@@ -13,6 +13,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import horovod.torch as hvd
@@ -23,8 +24,10 @@ from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.pytorch.layers import Layers
 from hvbench.frameworks.pytorch.norms import exact_norms
 from hvbench.frameworks.pytorch.operations import start_gather, start_parts, start_reduction, wait
+from hvbench.frameworks.pytorch.optimizer import Optimizer, make_optimizer
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
+from hvbench.training.optimizers import state_shapes
 from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
 
 WIRE_DTYPES = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # None: the gradients' own
@@ -237,9 +240,80 @@ class _Gathered(torch.autograd.Function):
         return None, None, None, None
 
 
+class _ZeroRedundancy:
+    """PyTorch's own ZeroRedundancyOptimizer with the update rule of the point: each rank updates the tensors that it owns and sends them to the others.
+
+    The interface of `hvbench.frameworks.pytorch.optimizer.Optimizer`; `slots` are of the tensors of this rank alone.
+    """
+
+    def __init__(self, parameters: dict[str, torch.nn.Parameter], *, point: Point) -> None:
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+
+        self.parameters = parameters
+        self.shapes = state_shapes(point)
+        self.spreads = True  # whether an update is sent to the other ranks
+        names = {parameter: name for name, parameter in parameters.items()}
+        rule = partial(_UpdateRule, names=names, point=point)
+        self.zero = ZeroRedundancyOptimizer(list(parameters.values()), optimizer_class=rule, lr=0.0)
+        self.own: Optimizer = self.zero.optim.rule
+
+    @property
+    def slots(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What this rank keeps."""
+        return self.own.slots
+
+    def update(self, gradients: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        """One update; `gradients`: canonical name -> gradient, averaged, unscaled and clipped, the same on all ranks."""
+        for name, gradient in gradients.items():
+            self.parameters[name].grad = gradient
+        for optimizer in (self.zero, self.zero.optim):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+        (self.zero if self.spreads else self.zero.optim).step()
+
+    def state(self) -> Arrays:
+        """The state of all ranks, as that of an optimizer that has it whole; all ranks call it."""
+        state: Arrays = {"updates": np.array(self.own.updates, np.int64)}
+        for slot, shapes in self.shapes.items():
+            for name, shape in shapes.items():
+                own = self.own.slots[slot].get(name)
+                whole = self.parameters[name].new_zeros(shape) if own is None else own.clone()
+                torch.distributed.all_reduce(whole)  # one rank has values, the others zeros
+                state[f"{slot}/{name}"] = whole.detach().cpu().numpy()
+        return state
+
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        self.own.reset()
+
+    def load_state(self, state: Arrays) -> None:
+        """Continue from a `state`, of which this rank takes its part. Raises KeyError where an array is missing."""
+        self.own.load_state(state)
+
+
+class _UpdateRule(torch.optim.Optimizer):
+    """A point's optimizer as ZeroRedundancyOptimizer makes and steps it, for the tensors that it gives to this rank."""
+
+    def __init__(
+        self, groups: list[dict[str, Any]], *, lr: float, names: dict[torch.nn.Parameter, str], point: Point
+    ) -> None:
+        super().__init__(groups, {"lr": lr})
+        owned = {names[each] for group in groups for each in group["params"]}
+        self.own = {name: each for each, name in names.items() if name in owned}  # in the order of the model's
+        self.rule = make_optimizer(self.own, point=point)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        gradients = {name: parameter.grad for name, parameter in self.own.items()}
+        if gradients:
+            self.rule.update(gradients, learning_rate=self.param_groups[0]["lr"])
+        else:
+            self.rule.updates += 1
+
+
 def make_shards(point: Point, model: Layers, *, rank: int, world_size: int) -> Shards | None:
     """What the ranks of `point` share of a model, whose parameters it takes from it if those are shared; None where each rank holds everything."""
-    if not SHARDS[point.shard].of_optimizer:
+    if not point.is_sharded or point.shares_by_itself:
         return None
     shards = Shards(point, model.trained, rank=rank, world_size=world_size)
     if shards.mode.of_parameters:

@@ -14,7 +14,7 @@ from hvbench.frameworks.pytorch.local_sgd import ParameterAverage
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import make_optimizer
 from hvbench.frameworks.pytorch.runtime import Runtime
-from hvbench.frameworks.pytorch.shard import make_shards
+from hvbench.frameworks.pytorch.shard import _ZeroRedundancy, make_shards
 from hvbench.frameworks.ranks import SingleRank
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import Precision
@@ -36,6 +36,8 @@ class TrainingState:
         self.shards = make_shards(point, self.model, rank=runtime.rank, world_size=ranks.world_size)
         if self.shards:
             self.optimizer = make_optimizer(self.shards.parts, point=point, norms=self.shards.measure_norms)
+        elif point.shares_by_itself:
+            self.optimizer = _ZeroRedundancy(self.model.trained, point=point)
         else:
             self.optimizer = make_optimizer(self.model.trained, point=point)
         self.allreduce = self.shards or make_exchange(ranks, point, rank=runtime.rank, device=runtime.device)

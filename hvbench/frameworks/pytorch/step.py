@@ -20,6 +20,7 @@ from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.norms import clip_factor, global_norm
 from hvbench.frameworks.pytorch.ranks import NativeRanks
 from hvbench.frameworks.pytorch.runtime import Runtime
+from hvbench.frameworks.pytorch.shard import _ZeroRedundancy
 from hvbench.frameworks.pytorch.state import TrainingState
 from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.numerics import Precision
@@ -71,6 +72,8 @@ class TrainingStep(TrainingState):
         )
         self.passes += len(inputs)
         is_shared = self.shards is not None and with_allreduce
+        if isinstance(self.optimizer, _ZeroRedundancy):
+            self.optimizer.spreads = with_allreduce
         if self.shards and not is_shared:
             gradients = self.shards.take(gradients)
         gradient_norm, skipped = self._update(

@@ -203,7 +203,7 @@ class GatheredParameters(Mapping[str, tf.Tensor]):
 
 def make_shards(point: Point, model: Layers, *, rank: int, world_size: int) -> Shards | None:
     """What the ranks of `point` share of a model, whose parameters it takes from it if those are shared; None where each rank holds everything."""
-    if not SHARDS[point.shard].of_optimizer:
+    if not point.is_sharded or point.shares_by_itself:
         return None
     shards = Shards(point, model.trained, rank=rank, world_size=world_size)
     if shards.mode.of_parameters:
