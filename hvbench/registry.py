@@ -79,7 +79,9 @@ class Kept:
     compiler_bytes: int = 157 * 2**20  # of its compiler, likewise
     native_copies: int = 10  # of the gradients, in that strategy's packs and buffers
     # Of the gradients that less is sent of, by compression: the residual, and what one of them needs while it becomes a message.
-    feedback_copies: Mapping[str, float] = field(default_factory=lambda: {"topk": 1.6, "int8": 2.7, "powersgd": 1.5})
+    feedback_copies: Mapping[str, float] = field(
+        default_factory=lambda: {"topk": 1.6, "int8": 2.7, "powersgd": 1.5, "onebit": 2.0}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,9 @@ from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
+    LEAST_SECOND_MOMENT,
     is_adapted,
+    largest_share,
     rate_factor,
     state_shapes,
 )
@@ -87,6 +89,69 @@ class AdamW(Optimizer):
             value = self.parameters[name]
             value *= 1 - learning_rate * self._decay(name)
             value -= learning_rate * self._direction(name, gradient)
+
+
+class OneBitAdamW(AdamW):
+    """AdamW that freezes its second moments after `onebit_warmup_steps` updates; from then on ranks exchange what steps they would take.
+
+    These are first moments in units of the second's roots (`hvbench.training.optimizers`). `frozen_updates` were made when it froze, which the
+    second moments' bias correction stays at; 0: it has not.
+    """
+
+    def __init__(self, parameters: Arrays, point: Point, norms: Norms | None = None) -> None:
+        super().__init__(parameters, point, norms)
+        self.frozen_updates = 0
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the next update is one by exchanged first moments."""
+        return self.updates >= self.point.onebit_warmup_steps
+
+    def mix(self, gradients: Arrays) -> Arrays:
+        """Canonical name -> the step that this rank's gradient makes of the last common one."""
+        self.frozen_updates = self.frozen_updates or self.updates
+        bound, steps = largest_share(self.point), {}
+        for name, gradient in gradients.items():
+            root = self._root(name)
+            last = self.slots["first_moments"][name] / root
+            share = np.where(self._has_moved(name), np.clip(gradient / root, -bound, bound), 0.0)
+            steps[name] = ((share - last) * (1 - self.point.beta1) + last).astype(gradient.dtype)
+        return steps
+
+    def update_by(self, steps: Arrays, *, learning_rate: float) -> None:
+        """One update by steps that all ranks have in common; what had hardly a gradient stays, for no sign is 0."""
+        self.updates += 1
+        correction = 1 - self.point.beta1**self.updates
+        for name, step in steps.items():
+            rate, value = learning_rate * rate_factor(self.point, name), self.parameters[name]
+            step = np.where(self._has_moved(name), step, 0.0).astype(value.dtype)
+            self.slots["first_moments"][name][...] = step * self._root(name)
+            value *= 1 - rate * self._decay(name)
+            value -= rate / correction * step
+
+    def _has_moved(self, name: str) -> np.ndarray:
+        """Of each element whether its gradients were more than rounding errors."""
+        second = self.slots["second_moments"][name]
+        return second > LEAST_SECOND_MOMENT * second.mean()
+
+    def _root(self, name: str) -> np.ndarray:
+        """The root of a frozen second moment, unbiased, and epsilon."""
+        correction = math.sqrt(1 - self.point.beta2**self.frozen_updates)
+        return np.sqrt(self.slots["second_moments"][name]) / correction + self.point.epsilon
+
+    def state(self) -> Arrays:
+        """`SLOT/NAME`, `updates`, and `frozen_updates`."""
+        return super().state() | {"frozen_updates": np.array(self.frozen_updates, np.int64)}
+
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        super().reset()
+        self.frozen_updates = 0
+
+    def load_state(self, state: Arrays) -> None:
+        """Continue from a `state`, or from one of AdamW. Raises KeyError where an array is missing."""
+        super().load_state(state)
+        self.frozen_updates = int(state.get("frozen_updates", 0)) if self.is_frozen else 0
 
 
 class SGD(Optimizer):
@@ -174,4 +239,5 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 
 def make_optimizer(parameters: Arrays, *, point: Point, norms: Norms | None = None) -> Optimizer:
     """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
-    return OPTIMIZERS[point.optimizer](parameters, point, norms)
+    rule = OneBitAdamW if point.sends_momenta else OPTIMIZERS[point.optimizer]
+    return rule(parameters, point, norms)

@@ -48,6 +48,9 @@ class Compression:
     operations: int = 1  # of Horovod, for each tensor
     # Whether each rank gets what every other one sends, n - 1 times a rank's bytes, and not its share of a sum.
     is_gathered: bool = False
+    # Whether momenta are sent, of the optimizers that this names, when so many updates with averaged gradients are done as a point
+    # says: a part of their update rule, and no way to send any gradient.
+    of_momenta: tuple[str, ...] = ()
 
     @property
     def is_summed_by_horovod(self) -> bool:
@@ -64,16 +67,23 @@ COMPRESSIONS = {
     "topk": Compression(feeds_back=True, is_gathered=True),
     "int8": Compression(feeds_back=True, operations=2),
     "powersgd": Compression(feeds_back=True, operations=2),
+    "onebit": Compression(feeds_back=True, operations=2, of_momenta=("adamw",)),
 }
 
 
 def _compression_does_not_fit(point: AnyPoint) -> str | None:
     if point.world_size == 1 and point.compression != "none":
         return "one rank has nothing to all-reduce: Horovod skips compression"
-    if COMPRESSIONS[point.compression].feeds_back and PRECISIONS[point.precision].loss_scaling:
+    compression = COMPRESSIONS[point.compression]
+    if compression.feeds_back and PRECISIONS[point.precision].loss_scaling:
         return (
             f"compression {point.compression} adds what was not sent to the next gradient, and in precision "
             f"{point.precision} that may have another loss scale"
+        )
+    if compression.of_momenta and point.optimizer not in compression.of_momenta:
+        return (
+            f"compression {point.compression} sends the momenta of optimizer {', '.join(compression.of_momenta)}, not of "
+            f"{point.optimizer}"
         )
     return None
 
@@ -98,7 +108,7 @@ class CompressionPart(Part):
         ),
     ] = Field(
         "none",
-        description="what goes on the wire; topk, int8, powersgd: less than the gradients, and what is left is added to the next ones",
+        description="what goes on the wire; topk, int8, powersgd, onebit: less than the gradients, and what is left is added to the next ones",
     )
     topk_share: Annotated[
         float, Field(gt=0.0, le=1.0), Knob(is_of_horovod=True, needs=(needs_one_of("compression", ("topk",)),))
@@ -112,3 +122,17 @@ class CompressionPart(Part):
             description="of the product that stands for a matrix's gradient; where that is no less to send, and of vectors, all is sent",
         )
     )
+    onebit_warmup_steps: Annotated[
+        Count, Knob(unit="steps", is_of_horovod=True, needs=(needs_one_of("compression", ("onebit",)),))
+    ] = Field(
+        20, description="updates with averaged gradients before second moments freeze and momenta are sent as signs"
+    )
+    onebit_bucket: Annotated[
+        Annotated[int, Field(ge=8, le=1_000_000, multiple_of=8)],
+        Knob(unit="values", is_of_horovod=True, needs=(needs_one_of("compression", ("onebit",)),)),
+    ] = Field(1024, description="consecutive values of a momentum that share a scale")
+
+    @property
+    def sends_momenta(self) -> bool:
+        """Whether ranks exchange momenta after the first updates, and no gradients."""
+        return bool(COMPRESSIONS[self.compression].of_momenta)

@@ -50,6 +50,15 @@ def _no_whole_rounds(settings: AnySettings, point: AnyPoint) -> str | None:
     return None
 
 
+def _sends_gradients_still(settings: AnySettings, point: AnyPoint) -> str | None:
+    if point.sends_momenta and point.onebit_warmup_steps > settings.warmup_steps:
+        return (
+            f"warmup_steps {settings.warmup_steps}: compression {point.compression} averages gradients in the first onebit_warmup_steps "
+            f"{point.onebit_warmup_steps}, and timed steps would be of two kinds; give at least as many warmup_steps"
+        )
+    return None
+
+
 def _cannot_train(settings: AnySettings, point: AnyPoint) -> str | None:
     return _never_reaches_full_length(settings, point) or _no_whole_rounds(settings, point)
 
@@ -116,8 +125,8 @@ def require_one_length(values: Mapping[str, Any], *, where: str) -> None:
 class MeasureSettings(Spec):
     """How a suite's points are measured. Part of a record, not of a point's identity."""
 
-    warmup_steps: Annotated[int, Field(ge=1, le=10_000), Knob(unit="steps")] = Field(
-        3, description="leading steps left out, the first included"
+    warmup_steps: Annotated[int, Field(ge=1, le=10_000), Knob(unit="steps", unmeasurable=_sends_gradients_still)] = (
+        Field(3, description="leading steps left out, the first included")
     )
     steps: Annotated[int, Field(ge=1, le=1_000_000), Knob(unit="steps", unmeasurable=_cannot_train)] = Field(
         10, description="timed steps"

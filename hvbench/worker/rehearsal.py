@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from hvbench.frameworks.contract import Trainer
 from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of
 from hvbench.training.batches import Batches
+from hvbench.training.checkpoints import OPTIMIZER
+
+UPDATES = f"{OPTIMIZER}updates"  # in a trainer's state
 
 
 def rehearse(trainer: Trainer, point: Point, batches: Batches, *, steps: Iterable[int], loss_scale: float) -> None:
@@ -21,14 +26,23 @@ def rehearse(trainer: Trainer, point: Point, batches: Batches, *, steps: Iterabl
     numbers = list(steps)
     kinds = {exchange_of(point, step) for step in numbers} if point.has_local_updates else {Exchange.GRADIENTS}
     with_allreduce = sorted({kind is Exchange.GRADIENTS for kind in kinds})
+    counts = _count_updates(point, numbers)
     if len(shapes) < 2:
-        shapes = [batches.train_batch(numbers[0])] if len(with_allreduce) > 1 else []
+        shapes = [batches.train_batch(numbers[0])] if len(with_allreduce) > 1 or len(counts) > 1 else []
     if not shapes and Exchange.PARAMETERS not in kinds:
         return
     before, own = {name: value.copy() for name, value in trainer.state().items()}, trainer.own_state()
-    for batch, is_exchanged in itertools.product(shapes, with_allreduce):
+    for count, batch, is_exchanged in itertools.product(counts, shapes, with_allreduce):
+        if count != counts[0]:
+            trainer.load_state(before | {UPDATES: np.array(count, np.int64)})
         trainer.train_step(*batch, learning_rate=0.0, loss_scale=loss_scale, with_allreduce=is_exchanged)
     if Exchange.PARAMETERS in kinds:
         trainer.average_parameters()
     trainer.load_state(before)
     trainer.load_own_state(own)
+
+
+def _count_updates(point: Point, steps: Sequence[int]) -> list[int]:
+    """How many updates are made before a step of each phase of 1-bit Adam that `steps` have; before the first of them, where there are no phases."""
+    begin = point.onebit_warmup_steps
+    return [steps[0], begin] if point.sends_momenta and steps[0] < begin <= steps[-1] else [steps[0]]

@@ -27,7 +27,11 @@ METHODS = {
     "topk": {"compression": "topk", "topk_share": 0.05},
     "int8": {"compression": "int8", "int8_bucket": 100},
     "powersgd": {"compression": "powersgd", "powersgd_rank": 3},
+    "onebit": {"compression": "onebit", "onebit_bucket": 96},
 }
+FIRST_PHASE = 2  # updates with averaged gradients
+RATE = 1e-3
+GAP = "parameters/final_norm.gain"  # of one rank alone not finite
 OF_PARTS = "topk"  # whose steps are run in parts
 ZEROS = ("final_norm.bias", "block0.mlp.up.weight")  # without a gradient in the first step
 WIDE = {
@@ -83,6 +87,8 @@ def main(framework: str, folder: Path) -> None:
         )
 
         def average(gradients: Any) -> Any:
+            if point.sends_momenta:
+                return allreduce.average_momenta(gradients)[0]
             for name, value in gradients.items():
                 allreduce.start(name, value)
             return allreduce.finish()
@@ -129,6 +135,39 @@ def main(framework: str, folder: Path) -> None:
     note("own_after_parts", trainer.own_state())
     trainer.allreduce_alone()
     note("own_after_allreduce", trainer.own_state())
+
+    point = wide(framework, **METHODS["onebit"], onebit_warmup_steps=FIRST_PHASE)
+
+    def begin() -> Any:
+        return module.Trainer(point, initial_weights(point), precision=PRECISIONS["fp32"], runtime=runtime)
+
+    def train(trainer: Any) -> float:
+        return trainer.train_step(*batch, learning_rate=RATE, loss_scale=1.0).gradient_norm
+
+    trainer = begin()
+    for _ in range(FIRST_PHASE):
+        train(trainer)
+    assert trainer.sends_momenta
+    note("onebit/before", trainer.state())
+    trainer.backward(*batch, loss_scale=1.0)
+    note("onebit/own", trainer.allreduce_kept()[0])
+    assert not any(value.any() for value in trainer.own_state().values())
+    trainer.rewind(len(batch[0]))
+    arrays["onebit/norm"] = np.array(train(trainer))
+    note("onebit/after", trainer.state())
+    state, own = (
+        {name: value.copy() for name, value in each.items()} for each in (trainer.state(), trainer.own_state())
+    )
+    train(trainer)
+    note("onebit/last", trainer.state())
+    other = begin()
+    other.load_state(state)
+    other.load_own_state(own)
+    train(other)
+    note("onebit/last_again", other.state())
+    gap = {name: np.full_like(value, np.nan) if rank == 0 and name == GAP else value for name, value in state.items()}
+    other.load_state(gap)
+    arrays["onebit/norm_with_a_gap"] = np.array(train(other))
 
     np.savez(folder / f"rank{rank}.npz", **arrays)
     runtime.shutdown()

@@ -44,6 +44,7 @@ COMPRESSED: list[dict[str, Any]] = [
     {"compression": "int8", "int8_bucket": 256},
     {"compression": "powersgd", "powersgd_rank": 2},
     {"compression": "int8", "precision": "bf16"},
+    {"compression": "onebit", "onebit_bucket": 256, "onebit_warmup_steps": 12},
 ]
 ADASUM: dict[str, Any] = {"reduction": "adasum", "controller": "mpi"}
 # What two ranks share, and what else is set: each does what ranks do that hold everything. LAMB measures norms of whole tensors.

@@ -3,7 +3,7 @@
 Each class averages one gradient: it takes those of all ranks and returns what every rank gets. `residuals` [ranks, …] is what each has yet to send.
 
 Top-k with error feedback (arXiv:1809.07599, algorithm 1, of gradients instead of steps); int8 with a scale for each bucket (arXiv:1610.02132), rounded twice;
-PowerSGD (arXiv:1905.13727, algorithms 1 and 2).
+PowerSGD (arXiv:1905.13727, algorithms 1 and 2); momenta of 1-bit Adam as signs (arXiv:2102.02888, algorithm 1).
 """
 
 from __future__ import annotations
@@ -87,3 +87,36 @@ class PowerSGD:
         self.residuals -= product
         self.factors = np.where((right != 0).any(0), right, self.factors)
         return product
+
+
+class OneBit:
+    """Each value as its sign times the mean size of its bucket; `part_residuals`: what the averages of a rank's part have yet to send."""
+
+    def __init__(self, shape: tuple[int, ...], *, ranks: int, bucket: int) -> None:
+        self.residuals = np.zeros((ranks, *shape), np.float32)
+        self.part_residuals = np.zeros(shape, np.float32)
+        self.bucket = bucket
+
+    def average(self, momenta: np.ndarray) -> np.ndarray:
+        """Momenta [ranks, …] -> their average, made signs on each rank and once more by the rank that averages."""
+        self.residuals += momenta
+        ranks, values = len(momenta), momenta[0].size
+        length = -(-values // ranks)
+        averages = np.zeros(values, np.float32)
+        for owner in range(ranks):
+            part = slice(owner * length, min(values, (owner + 1) * length))
+            sent = []
+            for mine in self.residuals:
+                sent.append(self._signs(mine.flat[part]))
+                mine.flat[part] -= sent[-1]
+            self.part_residuals.flat[part] += np.sum(sent, axis=0, dtype=np.float32) / np.float32(ranks)
+            averages[part] = self._signs(self.part_residuals.flat[part])
+            self.part_residuals.flat[part] -= averages[part]
+        return averages.reshape(momenta[0].shape)
+
+    def _signs(self, values: np.ndarray) -> np.ndarray:
+        signs = np.unpackbits(np.packbits(values >= 0), count=len(values)) * np.float32(2) - np.float32(1)
+        for start in range(0, len(values), self.bucket):
+            bucket = slice(start, start + self.bucket)
+            signs[bucket] *= np.float32(np.abs(values[bucket]).sum(dtype=np.float64) / len(values[bucket]))
+        return signs

@@ -30,7 +30,7 @@ def seconds_of(point: Point) -> tuple[float, float, float]:
     share *= 1.0 if point.recompute == "none" else 1.3
     share *= 1.0 + max(0, point.sequence_length - 128) / (8192 if point.attention == "fused" else 4096)
     forward = share * (0.02 + 0.01 * point.micro_batch_size * max(1.0, point.sequence_length / 128)) / 3
-    wire = {"none": 0.05, "fp16": 0.07, "topk": 0.03, "int8": 0.06, "powersgd": 0.02}[point.compression]
+    wire = {"none": 0.05, "fp16": 0.07, "topk": 0.03, "int8": 0.06, "powersgd": 0.02, "onebit": 0.04}[point.compression]
     wire += 0.02 * (point.fusion_threshold_bytes == 0)
     wire *= {"native": 0.8, "parameter_server": 2.0, "parameter_server_async": 1.5, "local": 0.0}.get(point.strategy, 1)
     return forward, 0.0 if point.world_size == 1 else wire * share, 0.02 * share

@@ -7,7 +7,16 @@ import pytest
 
 from hvbench.spec.compression import COMPRESSIONS
 from hvbench.spec.point import Point
-from hvbench.training.compression import feedback_shapes, initial_factors, is_low_rank, own_part, payload_bytes
+from hvbench.training.compression import (
+    PACKING,
+    SIGNS,
+    feedback_shapes,
+    initial_factors,
+    is_low_rank,
+    momentum_layout,
+    own_part,
+    payload_bytes,
+)
 from hvbench.training.flops import model_facts
 from hvbench.training.weights import trained_shapes
 
@@ -30,6 +39,9 @@ def tiny(**fields: object) -> Point:
         ((32, 96), {"compression": "powersgd"}, 4 * 4 * (32 + 96)),
         ((32, 96), {"compression": "powersgd", "powersgd_rank": 24}, 4 * 3072),  # 24 x 128 values are no fewer
         ((96,), {"compression": "powersgd"}, 4 * 96),
+        ((32, 96), {"compression": "onebit"}, 2 * (1536 // 8 + 2 * 4)),  # two parts of 1,536 signs, two scales each
+        ((32, 96), {"compression": "onebit", "onebit_bucket": 96}, 2 * (1536 // 8 + 16 * 4)),
+        ((33,), {"compression": "onebit", "world_size": 4}, 4 * (2 + 4)),  # nine signs of a part take two bytes
     ],
 )
 def test_bytes_of_a_gradient(shape: tuple[int, ...], fields: dict, expected: int) -> None:
@@ -48,7 +60,7 @@ def test_a_step_hands_over_all_gradients(compression: str) -> None:
 
 def test_what_is_gathered_crosses_each_link_once_for_every_other_rank() -> None:
     assert [COMPRESSIONS["topk"].crossing_share(ranks) for ranks in (2, 4)] == [1, 3]
-    for name in ("none", "int8", "powersgd"):
+    for name in ("none", "int8", "powersgd", "onebit"):
         assert [COMPRESSIONS[name].crossing_share(ranks) for ranks in (2, 4)] == [1, 1.5]
 
 
@@ -56,6 +68,21 @@ def test_what_is_gathered_crosses_each_link_once_for_every_other_rank() -> None:
 def test_parts_are_all_values_once(values: int, ranks: int) -> None:
     parts = [own_part(values, rank=rank, world_size=ranks) for rank in range(ranks)]
     assert [index for part in parts for index in range(values)[part]] == list(range(values))
+
+
+def test_signs_are_packed_as_numpy_packs_them() -> None:
+    bits = np.random.default_rng(0).integers(0, 2, (40, 8), dtype=np.uint8)
+    packed = (bits.view(np.int64) * PACKING).view(np.uint8)[:, -1]
+    assert np.array_equal(packed, np.packbits(bits)) and np.array_equal(SIGNS[packed], 2.0 * bits - 1)
+
+
+@pytest.mark.parametrize(("values", "ranks", "bucket"), [(10, 4, 8), (3072, 2, 1024), (3000, 2, 1024), (1, 2, 8)])
+def test_the_mean_size_of_a_bucket_is_that_of_its_own_values(values: int, ranks: int, bucket: int) -> None:
+    layout = momentum_layout(values, tiny(compression="onebit", world_size=ranks, onebit_bucket=bucket))
+    sizes = layout.bucket_sizes
+    assert sizes.shape == (ranks, layout.buckets) and sizes.min() >= 1 and sizes.max() <= layout.bucket
+    assert layout.length <= layout.filled_length < layout.length + layout.bucket
+    assert sizes.sum() - (sizes == 1).sum() <= values <= sizes.sum()
 
 
 def test_powersgd_begins_from_the_seed_and_keeps_what_it_sends_as_it_is() -> None:

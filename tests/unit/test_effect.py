@@ -37,6 +37,8 @@ CASES = [  # a field that is set, what it needs, and what gives it that
     ("topk_share=0.1", "compression topk", "compression=topk"),
     ("powersgd_rank=2", "compression powersgd", "compression=powersgd"),
     ("int8_bucket=64", "compression int8", "compression=int8"),
+    ("onebit_bucket=64", "compression onebit", "compression=onebit"),
+    ("onebit_warmup_steps=5", "compression onebit", "compression=onebit"),
     ("momentum=0.5", "optimizer sgd or lars", "optimizer=sgd"),
     ("momentum=0.5", "optimizer sgd or lars", "optimizer=lars"),
     ("trust_coefficient=0.01", "optimizer lars", "optimizer=lars"),

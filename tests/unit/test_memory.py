@@ -40,7 +40,7 @@ def test_adamw_in_fp32_needs_four_times_the_parameters(framework: str) -> None:
 
 
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-@pytest.mark.parametrize("compression", ["topk", "int8", "powersgd"])
+@pytest.mark.parametrize("compression", ["topk", "int8", "powersgd", "onebit"])
 def test_residuals_are_as_large_as_the_gradients_and_messages_come_on_top(framework: str, compression: str) -> None:
     plain, less = (estimate(framework, compression=name) for name in ("none", compression))
     values = PARAMETERS - VECTORS if compression == "powersgd" else PARAMETERS

@@ -82,6 +82,16 @@ def test_a_served_training_is_not_ablated_and_leaves_checkpoints(strategy: str) 
     assert reason_not_to_measure(Point(model="tiny"), MeasureSettings(ablation_rounds=2)) is None
 
 
+def test_steps_that_still_send_gradients_are_not_timed_with_those_that_send_momenta() -> None:
+    point = Point(model="tiny", world_size=2, compression="onebit", onebit_warmup_steps=8)
+    assert reason_not_to_measure(point, MeasureSettings(warmup_steps=8)) is None
+    reason = reason_not_to_measure(point, MeasureSettings(warmup_steps=7))
+    assert reason is not None and reason.startswith(
+        "warmup_steps 7: compression onebit averages gradients in the first "
+    )
+    assert reason_not_to_measure(Point(model="tiny"), MeasureSettings(warmup_steps=1)) is None
+
+
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
@@ -107,6 +117,24 @@ def test_a_served_training_is_not_ablated_and_leaves_checkpoints(strategy: str) 
             "powersgd_rank 4: no matrix that trains is smaller as two of that rank; ",
         ),
         ({"compression": "powersgd", "powersgd_rank": 28}, None),
+        (
+            {"compression": "onebit", "optimizer": "lamb"},
+            "compression onebit sends the momenta of optimizer adamw, not of lamb",
+        ),
+        (
+            {"compression": "onebit", "precision": "fp16"},
+            "compression onebit adds what was not sent to the next gradient, ",
+        ),
+        ({"compression": "onebit", "sync_every": 4}, "sync_every 4 sends differences of parameters, "),
+        ({"compression": "onebit", "shard": "optimizer"}, "shard optimizer sends values: "),
+        ({"compression": "onebit", "strategy": "hierarchical"}, "hierarchical sums fp32 or fp16 over gloo, "),
+        (
+            {"compression": "onebit", "strategy": "native"},
+            "compression: a choice of Horovod's, and the strategy is native",
+        ),
+        ({"compression": "onebit", "world_size": 1}, "one rank has nothing to all-reduce: "),
+        ({"compression": "onebit", "reduction": "adasum", "controller": "mpi"}, "onebit sums outside Horovod: "),
+        ({"compression": "onebit"}, None),
     ],
 )
 def test_a_compression_that_cannot_be_is_one_line(fields: dict, line: str | None) -> None:

@@ -113,7 +113,7 @@ def test_the_point_id_differs_whenever_a_field_differs() -> None:
         "tied_embeddings": False, "rope_theta": 500.0, "num_layers": 3, "num_heads": 8, "hidden_size": 128,
         "vocab_size": 257, "sequence_length": 16, "world_size": 3, "micro_batch_size": 9,
         "gradient_accumulation_steps": 2,
-        "precision": "bf16", "compression": "fp16", "topk_share": 0.1, "int8_bucket": 64, "powersgd_rank": 2, "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
+        "precision": "bf16", "compression": "fp16", "topk_share": 0.1, "int8_bucket": 64, "powersgd_rank": 2, "onebit_warmup_steps": 5, "onebit_bucket": 64, "gemm": "onednn", "device": "cpu", "learning_rate": 2e-3, "schedule": "constant",
         "lr_warmup_steps": 11, "schedule_steps": 999, "beta1": 0.8, "beta2": 0.9, "epsilon": 1e-7, "weight_decay": 0.0,
         "max_gradient_norm": 0.0, "data": "synthetic", "seed": 1, "objective": "masked_lm", "next_sentence": True, "num_classes": 9,
         "pretraining": "causal_lm", "pretraining_steps": 3, "initial_checkpoint": "a", "optimizer": "lamb", "encoding": "cp1252",

@@ -1,4 +1,4 @@
-"""The optimizers in PyTorch: AdamW, SGD, LARS, LAMB, Adafactor.
+"""The optimizers in PyTorch: AdamW, 1-bit Adam, SGD, LARS, LAMB, Adafactor.
 
 The formulas and their papers are in `hvbench.training.optimizers`; PyTorch's own kernels are used where they compute the same.
 They are called as functions: to make an object of `torch.optim` loads PyTorch's compiler, which takes longer than PyTorch.
@@ -23,7 +23,9 @@ from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
+    LEAST_SECOND_MOMENT,
     is_adapted,
+    largest_share,
     rate_factor,
     state_shapes,
 )
@@ -118,6 +120,73 @@ class AdamW(Optimizer):
                 eps=self.point.epsilon,
                 maximize=False,
             )
+
+
+class OneBitAdamW(AdamW):
+    """AdamW that freezes its second moments after `onebit_warmup_steps` updates; from then on ranks exchange what steps they would take.
+
+    These are first moments in units of the second's roots (`hvbench.training.optimizers`). `frozen_updates` were made when it froze, which the
+    second moments' bias correction stays at; 0: it has not.
+    """
+
+    def __init__(self, parameters: dict[str, torch.Tensor], point: Point, norms: Norms | None = None) -> None:
+        super().__init__(parameters, point, norms)
+        self.frozen_updates = 0
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the next update is one by exchanged first moments."""
+        return self.updates >= self.point.onebit_warmup_steps
+
+    def mix(self, gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Canonical name -> the step that this rank's gradient makes of the last common one, in the gradient's place."""
+        self.frozen_updates = self.frozen_updates or self.updates
+        bound = largest_share(self.point)
+        for name, gradient in gradients.items():
+            root = self._root(name)
+            last = self.slots["first_moments"][name] / root
+            gradient.div_(root).clamp_(-bound, bound).mul_(self._has_moved(name))
+            gradient.sub_(last).mul_(1 - self.point.beta1).add_(last)
+        return gradients
+
+    def update_by(self, steps: dict[str, torch.Tensor], *, learning_rate: float) -> None:
+        """One update by steps that all ranks have in common; what had hardly a gradient stays, for no sign is 0."""
+        self.updates += 1
+        for count in self._counts.values():
+            count += 1
+        correction = 1 - self.point.beta1**self.updates
+        for (weight_decay, factor), names in self._groups.items():
+            rate = learning_rate * factor
+            for name in names:
+                value, step = self._values[name], steps[name].mul_(self._has_moved(name))
+                torch.mul(step, self._root(name), out=self.slots["first_moments"][name])
+                if weight_decay:
+                    value.mul_(1 - rate * weight_decay)
+                value.add_(step, alpha=-rate / correction)
+
+    def _has_moved(self, name: str) -> torch.Tensor:
+        """Of each element whether its gradients were more than rounding errors."""
+        second = self.slots["second_moments"][name]
+        return second > LEAST_SECOND_MOMENT * second.mean()
+
+    def _root(self, name: str) -> torch.Tensor:
+        """The root of a frozen second moment, unbiased, and epsilon."""
+        correction = math.sqrt(1 - self.point.beta2**self.frozen_updates)
+        return self.slots["second_moments"][name].sqrt().div_(correction).add_(self.point.epsilon)
+
+    def state(self) -> Arrays:
+        """`SLOT/NAME`, `updates`, and `frozen_updates`."""
+        return super().state() | {"frozen_updates": np.array(self.frozen_updates, np.int64)}
+
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        super().reset()
+        self.frozen_updates = 0
+
+    def load_state(self, state: Arrays) -> None:
+        """Continue from a `state`, or from one of AdamW. Raises KeyError where an array is missing."""
+        super().load_state(state)
+        self.frozen_updates = int(state.get("frozen_updates", 0)) if self.is_frozen else 0
 
 
 class SGD(Optimizer):
@@ -227,4 +296,5 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 
 def make_optimizer(parameters: dict[str, torch.Tensor], *, point: Point, norms: Norms | None = None) -> Optimizer:
     """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
-    return OPTIMIZERS[point.optimizer](parameters, point, norms)
+    rule = OneBitAdamW if point.sends_momenta else OPTIMIZERS[point.optimizer]
+    return rule(parameters, point, norms)

@@ -9,7 +9,7 @@ import torch
 
 from hvbench.frameworks.contract import Arrays
 from hvbench.frameworks.parameter_server.client import ServedRanks, ServerClient
-from hvbench.frameworks.pytorch.compression import FeedbackAllReduce, make_exchange
+from hvbench.frameworks.pytorch.compression import FeedbackAllReduce, OneBitAllReduce, make_exchange
 from hvbench.frameworks.pytorch.local_sgd import ParameterAverage
 from hvbench.frameworks.pytorch.model import Model
 from hvbench.frameworks.pytorch.optimizer import make_optimizer
@@ -43,6 +43,11 @@ class TrainingState:
         self.allreduce = self.shards or make_exchange(ranks, point, rank=runtime.rank, device=runtime.device)
         self.average = ParameterAverage(point, self.optimizer, ranks) if point.has_local_updates else None
         self.server = ServerClient(point, ranks, weights) if isinstance(ranks, ServedRanks) else None
+
+    @property
+    def sends_momenta(self) -> bool:
+        """Whether the ranks exchange momenta in the next step, and no gradients."""
+        return isinstance(self.allreduce, OneBitAllReduce) and self.optimizer.is_frozen
 
     def rewind(self, passes: int) -> None:
         self.passes -= passes

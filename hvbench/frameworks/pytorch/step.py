@@ -67,6 +67,9 @@ class TrainingStep(TrainingState):
     ) -> StepResult:
         if self.server and with_allreduce:
             return self._train_on_server(inputs, targets, layout, learning_rate=learning_rate, loss_scale=loss_scale)
+        if self.sends_momenta:
+            choices = {"learning_rate": learning_rate, "loss_scale": loss_scale, "with_exchange": with_allreduce}
+            return self._train_by_momenta(inputs, targets, layout, **choices)
         loss, gradients = self._averaged_gradients(
             inputs, targets, layout, loss_scale=loss_scale, with_allreduce=with_allreduce
         )
@@ -173,12 +176,45 @@ class TrainingStep(TrainingState):
         gradient_norm = norm(list(gradients.values())) / loss_scale
         if self.can_overflow and not gradient_norm.isfinite():
             return gradient_norm, self.precision.loss_scaling
-        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
+        self._multiply(gradients, clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale)
+        self.optimizer.update(gradients, learning_rate=learning_rate)
+        return gradient_norm, False
+
+    def _multiply(self, gradients: dict[str, torch.Tensor], factor: torch.Tensor) -> None:
+        """Multiply gradients by a number, in place."""
         # A GPU's factor is not looked at: the host would wait, and then the GPU for it.
         if self.device != "cpu" or factor != 1.0:
             torch._foreach_mul_(list(gradients.values()), factor.to(self.model.parameter_dtype))
-        self.optimizer.update(gradients, learning_rate=learning_rate)
-        return gradient_norm, False
+
+    def _train_by_momenta(
+        self,
+        inputs: np.ndarray,
+        targets: np.ndarray,
+        layout: Layout | None,
+        *,
+        learning_rate: float,
+        loss_scale: float,
+        with_exchange: bool,
+    ) -> StepResult:
+        """One step of 1-bit Adam's second phase: ranks clip gradients, each by the norm of its own, and exchange momenta."""
+        loss, gradients = self._averaged_gradients(inputs, targets, layout, loss_scale=loss_scale, with_allreduce=False)
+        self.passes += len(inputs)
+        gradient_norm, waited = global_norm(list(gradients.values())) / loss_scale, None
+        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / loss_scale
+        # Of what is not finite somewhere nothing is: it shows in all that is sent.
+        self._multiply(gradients, torch.where(gradient_norm.isfinite(), factor, torch.nan))
+        steps = self.optimizer.mix(gradients)
+        if with_exchange:
+            begun = time.perf_counter()
+            steps, are_finite = self.allreduce.average_momenta(steps)
+            # All ranks see in the same step what is not finite on one.
+            gradient_norm = torch.where(are_finite, gradient_norm, torch.nan)
+            waited = time.perf_counter() - begun if self.device == "cpu" else None
+        self.optimizer.update_by(steps, learning_rate=learning_rate)
+        self._forget_gradients()
+        return StepResult(
+            loss=loss.item(), gradient_norm=gradient_norm.item(), skipped=False, exchange_wait_seconds=waited
+        )
 
     def _train_on_server(
         self,

@@ -48,6 +48,9 @@ class Trainer(TrainingStep):
         if self.server:
             self.server.average(self._to_numpy(self.kept))
             return
+        if self.sends_momenta:
+            self.allreduce.average_momenta(self.kept)
+            return
         self._average(self.kept)
         if self.shards:
             self.shards.spread()

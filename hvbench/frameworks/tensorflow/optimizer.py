@@ -1,4 +1,4 @@
-"""The optimizers in TensorFlow: AdamW, SGD, LARS, LAMB, Adafactor.
+"""The optimizers in TensorFlow: AdamW, 1-bit Adam, SGD, LARS, LAMB, Adafactor.
 
 The formulas and their papers are in `hvbench.training.optimizers`; TensorFlow's own kernels are used where they compute the same.
 """
@@ -20,7 +20,9 @@ from hvbench.training.optimizers import (
     ADAFACTOR_CLIP_THRESHOLD,
     ADAFACTOR_DECAY_EXPONENT,
     ADAFACTOR_LEAST_SCALE,
+    LEAST_SECOND_MOMENT,
     is_adapted,
+    largest_share,
     rate_factor,
     state_shapes,
 )
@@ -127,6 +129,73 @@ class AdamW(Optimizer):
             )
 
 
+class OneBitAdamW(AdamW):
+    """AdamW that freezes its second moments after `onebit_warmup_steps` updates; from then on ranks exchange what steps they would take.
+
+    These are first moments in units of the second's roots (`hvbench.training.optimizers`). `frozen_updates` were made when it froze, which the
+    second moments' bias correction stays at; 0: it has not.
+    """
+
+    def __init__(self, parameters: dict[str, tf.Variable], point: Point, norms: Norms | None = None) -> None:
+        super().__init__(parameters, point, norms)
+        self.frozen_updates = tf.Variable(0, dtype=tf.int64)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the next update is one by exchanged first moments."""
+        return int(self.updates.numpy()) >= self.point.onebit_warmup_steps
+
+    def mix(self, gradients: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Canonical name -> the step that this rank's gradient makes of the last common one."""
+        frozen = tf.where(self.frozen_updates > 0, self.frozen_updates, self.updates)
+        self.frozen_updates.assign(frozen)
+        bound, steps = largest_share(self.point), {}
+        for name, gradient in gradients.items():
+            root = self._root(name)
+            last, share = self.slots["first_moments"][name] / root, gradient / root
+            share = tf.where(tf.abs(share) > bound, bound * tf.sign(share), share)  # what is not a number stays none
+            share = tf.where(self._has_moved(name), share, tf.zeros_like(share))
+            steps[name] = (share - last) * (1 - self.point.beta1) + last
+        return steps
+
+    def update_by(self, steps: dict[str, tf.Tensor], *, learning_rate: tf.Tensor) -> None:
+        """One update by steps that all ranks have in common; what had hardly a gradient stays, for no sign is 0."""
+        correction = 1 - tf.constant(self.point.beta1, tf.float64) ** self._count()
+        for name, step in steps.items():
+            value = tf.convert_to_tensor(self.parameters[name])
+            step = tf.where(self._has_moved(name), step, tf.zeros_like(step))
+            self.slots["first_moments"][name].assign(step * self._root(name))
+            rate = tf.cast(self._rate(name, learning_rate), tf.float64)
+            if self._is_decayed(name):
+                value *= tf.cast(1 - rate * self.point.weight_decay, value.dtype)
+            self.parameters[name].assign(value - tf.cast(rate / correction, value.dtype) * step)
+
+    def _has_moved(self, name: str) -> tf.Tensor:
+        """Of each element whether its gradients were more than rounding errors."""
+        second = self.slots["second_moments"][name]
+        return second > LEAST_SECOND_MOMENT * tf.reduce_mean(second)
+
+    def _root(self, name: str) -> tf.Tensor:
+        """The root of a frozen second moment, unbiased, and epsilon."""
+        second, frozen = self.slots["second_moments"][name], tf.cast(self.frozen_updates, tf.float64)
+        correction = tf.sqrt(1 - tf.constant(self.point.beta2, tf.float64) ** frozen)
+        return tf.sqrt(second) / tf.cast(correction, second.dtype) + self.point.epsilon
+
+    def state(self) -> Arrays:
+        """`SLOT/NAME`, `updates`, and `frozen_updates`."""
+        return super().state() | {"frozen_updates": np.array(self.frozen_updates.numpy(), np.int64)}
+
+    def reset(self) -> None:
+        """Begin anew: no moments, no updates made."""
+        super().reset()
+        self.frozen_updates.assign(0)
+
+    def load_state(self, state: Arrays) -> None:
+        """Continue from a `state`, or from one of AdamW. Raises KeyError where an array is missing."""
+        super().load_state(state)
+        self.frozen_updates.assign(state.get("frozen_updates", 0) if self.is_frozen else 0)
+
+
 class SGD(Optimizer):
     """TensorFlow's fused momentum kernel."""
 
@@ -220,7 +289,8 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "lars": LARS, "lamb": LAMB, "adafactor
 
 def make_optimizer(parameters: dict[str, tf.Variable], *, point: Point, norms: Norms | None = None) -> Optimizer:
     """The optimizer that `point` names, for `parameters`, or for parts of them whose tensors' norms `norms` measures."""
-    return OPTIMIZERS[point.optimizer](parameters, point, norms)
+    rule = OneBitAdamW if point.sends_momenta else OPTIMIZERS[point.optimizer]
+    return rule(parameters, point, norms)
 
 
 def _where_positive(norm: tf.Tensor, other_norm: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

@@ -71,9 +71,14 @@ class TrainingStep(TrainingState):
             return self._train_on_server(inputs, targets, layout, learning_rate=learning_rate, loss_scale=loss_scale)
         scale = self._scalar(loss_scale)
         *earlier, last = self._split(inputs, targets, layout)
-        loss = self._accumulate_all(earlier, scale, with_allreduce=with_allreduce)
+        sends_momenta = self.sends_momenta
+        loss = self._accumulate_all(earlier, scale, with_allreduce=with_allreduce and not sends_momenta)
         last_loss, gradient_norm, skipped, waited = self._run(
-            self._finish_step, last, scale, self._scalar(learning_rate), with_allreduce=with_allreduce
+            self._finish_by_momenta if sends_momenta else self._finish_step,
+            last,
+            scale,
+            self._scalar(learning_rate),
+            with_allreduce=with_allreduce,
         )
         self.passes += len(inputs)
         return StepResult(
@@ -211,6 +216,28 @@ class TrainingStep(TrainingState):
             return gradient_norm, update()
         skipped = tf.cond(tf.math.is_finite(gradient_norm), update, lambda: tf.constant(self.precision.loss_scaling))
         return gradient_norm, skipped
+
+    def _finish_by_momenta(
+        self, batch: Pass, scale: tf.Tensor, learning_rate: tf.Tensor, *, with_allreduce: bool
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Graph: what `_finish_step` is in 1-bit Adam's second phase: ranks clip gradients, each by the norm of its own, and exchange momenta."""
+        loss, gradients, waited = self._averaged_gradients(batch, scale, with_allreduce=False)
+        scale = tf.cast(scale, tf.float64)
+        gradient_norm = global_norm(list(gradients.values())) / scale
+        factor = clip_factor(gradient_norm, max_norm=self.point.max_gradient_norm) / scale
+        nothing = tf.constant(np.nan, gradient_norm.dtype)
+        # Of what is not finite somewhere nothing is: it shows in all that is sent.
+        factor = tf.where(tf.math.is_finite(gradient_norm), factor, nothing)
+        factor = tf.cast(factor, self.model.parameter_dtype)
+        steps = self.optimizer.mix({name: gradient * factor for name, gradient in gradients.items()})
+        if with_allreduce:
+            begun = _read_clock(steps) if self.times_exchange else waited
+            steps, are_finite = self.allreduce.average_momenta(steps)
+            # All ranks see in the same step what is not finite on one.
+            gradient_norm = tf.where(are_finite, gradient_norm, nothing)
+            waited = _read_clock(steps) - begun if self.times_exchange else waited
+        self.optimizer.update_by(steps, learning_rate=learning_rate)
+        return loss, gradient_norm, tf.constant(False), waited
 
     def _train_on_server(
         self,

@@ -51,7 +51,8 @@ class Trainer(TrainingStep):
         if self.server:
             self.server.average(self._to_numpy(self.kept))
             return
-        self._run(self._allreduce_kept, *self.kept.values())
+        exchange = self._exchange_kept_momenta if self.sends_momenta else self._allreduce_kept
+        self._run(exchange, *self.kept.values())
 
     def allreduce_kept(self) -> tuple[Arrays, Arrays]:
         own = self._to_numpy(self.kept)
@@ -153,6 +154,10 @@ class Trainer(TrainingStep):
         if self.shards:
             self.shards.spread()
         return averages
+
+    def _exchange_kept_momenta(self, *gradients: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Graph: what `_allreduce_kept` is where momenta are exchanged, with `gradients` in their place."""
+        return self.allreduce.average_momenta(dict(zip(self.model.trained, gradients, strict=True)))[0]
 
     def _sample_losses(self, inputs: tf.Tensor, targets: tf.Tensor, starts: tf.Tensor | None = None) -> tf.Tensor:
         """Graph: the loss of each sample, without dropout."""

@@ -26,6 +26,11 @@ class TrainingState:
         self.allreduce = make_exchange(runtime.ranks, point, rank=0, device=runtime.device)
         self.average = ParameterAverage(point, self.optimizer, runtime.ranks) if point.has_local_updates else None
 
+    @property
+    def sends_momenta(self) -> bool:
+        """A rank alone sends nothing."""
+        return False
+
     def rewind(self, passes: int) -> None:
         self.passes -= passes
 

@@ -27,10 +27,13 @@ from hvbench.analysis.show.panels import (
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
 from hvbench.analysis.topics.links.model import LinkModel, models_of
 
-LINES = {"none": "-", "fp16": "--", "bf16": ":", "topk": "-.", "int8": (0, (6, 1)), "powersgd": (0, (3, 1, 1, 1, 1, 1))}
+LINES = {
+    "none": "-", "fp16": "--", "bf16": ":", "topk": "-.", "int8": (0, (6, 1)), "powersgd": (0, (3, 1, 1, 1, 1, 1)),
+    "onebit": (0, (1, 3)),
+}  # fmt: skip
 
 
-MARKS = {"none": "o", "fp16": "s", "bf16": "^", "topk": "v", "int8": "D", "powersgd": "P"}
+MARKS = {"none": "o", "fp16": "s", "bf16": "^", "topk": "v", "int8": "D", "powersgd": "P", "onebit": "X"}
 
 
 SAMPLES = 200  # of a drawn curve

@@ -5,13 +5,19 @@ from __future__ import annotations
 from hvbench.frameworks.pytorch.allreduce import GradientAllReduce, make_allreduce
 from hvbench.frameworks.pytorch.compression.feedback import FeedbackAllReduce
 from hvbench.frameworks.pytorch.compression.int8 import Int8AllReduce
+from hvbench.frameworks.pytorch.compression.onebit import OneBitAllReduce
 from hvbench.frameworks.pytorch.compression.powersgd import PowerSGDAllReduce
 from hvbench.frameworks.pytorch.compression.topk import TopKAllReduce
 from hvbench.frameworks.pytorch.ranks import HorovodRanks
 from hvbench.frameworks.ranks import Ranks
 from hvbench.spec.point import Point
 
-METHODS = {"topk": TopKAllReduce, "int8": Int8AllReduce, "powersgd": PowerSGDAllReduce}
+METHODS = {
+    "topk": TopKAllReduce,
+    "int8": Int8AllReduce,
+    "powersgd": PowerSGDAllReduce,
+    "onebit": OneBitAllReduce,
+}
 
 
 def make_exchange(ranks: Ranks, point: Point, *, rank: int, device: str) -> FeedbackAllReduce | GradientAllReduce:

@@ -6,12 +6,18 @@ from hvbench.frameworks.ranks import Ranks
 from hvbench.frameworks.tensorflow.allreduce import GradientAllReduce, make_allreduce
 from hvbench.frameworks.tensorflow.compression.feedback import FeedbackAllReduce
 from hvbench.frameworks.tensorflow.compression.int8 import Int8AllReduce
+from hvbench.frameworks.tensorflow.compression.onebit import OneBitAllReduce
 from hvbench.frameworks.tensorflow.compression.powersgd import PowerSGDAllReduce
 from hvbench.frameworks.tensorflow.compression.topk import TopKAllReduce
 from hvbench.frameworks.tensorflow.ranks import HorovodRanks
 from hvbench.spec.point import Point
 
-METHODS = {"topk": TopKAllReduce, "int8": Int8AllReduce, "powersgd": PowerSGDAllReduce}
+METHODS = {
+    "topk": TopKAllReduce,
+    "int8": Int8AllReduce,
+    "powersgd": PowerSGDAllReduce,
+    "onebit": OneBitAllReduce,
+}
 
 
 def make_exchange(ranks: Ranks, point: Point, *, rank: int, device: str) -> FeedbackAllReduce | GradientAllReduce:
