@@ -329,7 +329,7 @@ ANSWERS = {
     "convergence": r"PyTorch and TensorFlow learn the same in both configurations: .*; TensorFlow gets to the target loss first: ",
     "exchange": r"In both frameworks 3 of 6 ways to exchange are on the Pareto front of validation loss, step time, peak memory and bytes on the wire: int8 on the wire "
     r"\(loss .*, 4,141\.8 KiB sent a step\), powersgd on the wire \(loss .*, 383\.0 KiB sent a step\) and topk on the wire \(loss .*, 330\.1 KiB sent a step\); "
-    r"beaten: .*fp16 on the wire \(by int8 on the wire\).* and uncompressed \(by int8 on the wire\)\.$",
+    r"beaten: fp16 on the wire \(by int8 on the wire\), uncompressed \(by int8 on the wire\) and onebit on the wire \(by powersgd on the wire\)\.$",
     "families": r"Family gpt2 gets furthest: validation loss \d\.\d{3} after 20 steps, 0\.\d+ nats lower \(.*\) than with family llama, and 0\.\d+ nats lower than with family bert",
     "finetune": r"Pretraining helps: with pretraining by causal_lm the validation loss after 20 steps is 0\.70 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right.*; with pretraining by masked_lm 0\.50 nats lower",
     "finetune_labels": r"Pretraining helps: with pretraining by masked_lm the validation loss after 20 steps is 0\.50 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right",
