@@ -52,7 +52,8 @@ def exchange_table(run: Run) -> Table:
     ]
     notes = (
         "Sent is what a rank hands to Horovod in a step, indices and scales included; of float32 gradients all of them. What topk sends is gathered by "
-        "all, and crosses each link once for every other rank; of the others 2 (n - 1) / n crosses it.",
+        "all, and crosses each link once for every other rank; of the others 2 (n - 1) / n crosses it. Of onebit it is what the "
+        "steps behind its onebit_warmup_steps send, which are timed; those before are uncompressed.",
         BEATEN,
     )
     metrics = [WIRE, "trained_parameters", PEAK, "step_seconds_median", LOSS]
