@@ -101,6 +101,10 @@ class Input(Protocol):
 class TrainingState(Protocol):
     """What a training is made of: model, optimizer and exchange between the ranks, and what of them a checkpoint keeps."""
 
+    @property
+    def sends_momenta(self) -> bool:
+        """Whether the ranks exchange momenta in the next step, and no gradients (1-bit Adam's second phase)."""
+
     def rewind(self, passes: int) -> None:
         """Go back so many backward passes in the sequence of dropout masks; forward where negative.
 
@@ -174,7 +178,7 @@ class Trainer(TrainingStep, Protocol):
         """Forward and backward passes of [A, B, T], no all-reduce, no update; the mean loss. Keeps the gradients."""
 
     def allreduce_alone(self) -> None:
-        """All-reduce the gradients that the last `backward` kept, casts for compression included."""
+        """All-reduce the gradients that the last `backward` kept, casts for compression included; as many momenta where these are exchanged."""
 
     def allreduce_kept(self) -> tuple[Arrays, Arrays]:
         """This rank's gradients that the last `backward` kept, and their averages over the ranks, compression included."""
