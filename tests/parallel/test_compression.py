@@ -80,8 +80,9 @@ def test_every_step_averages_and_keeps_what_the_reference_does(ranks: Ranks, met
 def test_nothing_is_lost(ranks: Ranks, method: str) -> None:
     """All that was sent and all that is left add up to all gradients."""
     point = wide("pytorch", **METHODS[method])
+    gradients = [gradients_of(point, rank=rank, step=step) for rank in range(2) for step in range(STEPS)]
     for name in trained_shapes(point):
-        given = sum(gradients_of(point, rank=rank, step=step)[name] for rank in range(2) for step in range(STEPS))
+        given = sum(each[name] for each in gradients)
         sent = sum(2 * ranks[0][f"{method}/{step}/average/{name}"] for step in range(STEPS))
         last = f"{method}/{STEPS - 1}/state"
         left = sum(arrays.get(f"{last}/residuals/{name}", np.zeros(1)) for arrays in ranks)
