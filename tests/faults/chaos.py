@@ -122,7 +122,7 @@ def run_chaos(
     text = suite_text(points)
     faults = choose_faults(text, kinds, np=np, chance=chance)
     begun = time.monotonic()
-    options = ["--timeout", str(timeout), "--memory-limit", "2GiB", "--no-parity"]
+    options = ["--timeout", str(timeout), "--memory-limit", "2GiB", "--no-parity", "--no-report"]
     (folder / "clocks").mkdir()
     clock = {"kind": "clock", "folder": str(folder / "clocks")}
     sweep = start_sweep(text, folder, launcher=launcher, np=np, options=options, faults=[*faults.values(), clock])

@@ -96,7 +96,7 @@ def test_every_launcher_trains_both_frameworks_on_two_ranks(launcher: str, tmp_p
     assert done.stdout.count("report.html") == 1, "rank 0 alone prints"
     assert "cpu_feature_guard" not in done.stdout, "framework noise belongs in the workers' logs"
     if launcher == "mpirun":
-        again = launch([*words, "--resume"], folder=tmp_path)
+        again = launch([*words, "--resume", "--no-report"], folder=tmp_path)
         assert again.returncode == 0, again.stderr  # nothing is left to do, and every rank is told so
 
 
@@ -105,10 +105,10 @@ def test_hvbench_alone_trains_on_one_rank_and_on_two_for_as_long_as_a_clock_on_t
     (tmp_path / "watched.toml").write_text(WATCHED)
     (tmp_path / "walls").mkdir()
     clock = [{"kind": "clock", "folder": str(tmp_path / "walls")}]
-    words = ["hvbench", "sweep", "watched.toml", "--np", "2", "--out", "run", *UNCHECKED]
+    words = ["hvbench", "sweep", "watched.toml", "--np", "2", "--out", "run", "--no-report", *UNCHECKED]
     done = launch(words, folder=tmp_path, HVBENCH_FAULTS=json.dumps(clock))
     assert done.returncode == 0, done.stderr
-    check_run(tmp_path / "run", ranks=None)
+    check_run(tmp_path / "run", ranks=None, is_reported=False)
     records, _ = RunFolder(tmp_path / "run").read_records()
     wall_seconds = {}
     for record in records:
@@ -157,10 +157,10 @@ def test_the_readme_s_first_command_proves_the_twins_alike_and_measures_ceilings
 def test_eight_ranks_on_whatever_cores_there_are(frameworks: Sequence[str], tmp_path: Path) -> None:
     """Four times as many ranks as cores, or more; what a framework does on several ranks the other tests say of both."""
     suite = write_suite(tmp_path, compression="fp16", frameworks=frameworks)
-    words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "--out", "run"]
+    words = ["horovodrun", "-np", "8", "hvbench", "sweep", str(suite), "--out", "run", "--no-report"]
     done = launch([*words, *UNCHECKED], folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    check_run(tmp_path / "run", ranks=8, frameworks=frameworks)
+    check_run(tmp_path / "run", ranks=8, frameworks=frameworks, is_reported=False)
 
 
 @pytest.mark.slow
@@ -207,9 +207,14 @@ def test_a_mistake_under_a_launcher_is_one_line_from_rank_0(arguments: list[str]
 
 
 def check_run(
-    path: Path, *, ranks: int | None, is_stamped: bool = False, frameworks: Sequence[str] = FRAMEWORKS
+    path: Path,
+    *,
+    ranks: int | None,
+    is_stamped: bool = False,
+    is_reported: bool = True,
+    frameworks: Sequence[str] = FRAMEWORKS,
 ) -> None:
-    """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written.
+    """All planned launches ended in ok, with samples of every rank, and everything that follows from them was written, unless it was not asked for.
 
     `ranks`: of every point; None: as many as it asks for, in workers of its own.
     """
@@ -236,13 +241,16 @@ def check_run(
         assert (record.parity is not None and record.parity.is_proven) == is_stamped, record.parity
     utilization = point_frame(records)["model_flops_utilization"]
     assert ((utilization > 0) & (utilization < 1)).eq(is_stamped).all()
-    assert (path / "report.md").is_file()
-    assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
-    assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
     logs = {path.name for path in (path / "logs").glob("*.log")}
     workers = (
         ranks * len(frameworks) * (2 if is_stamped else 1) if ranks else sum(len(record.ranks) for record in records)
     )
     assert len(logs) == workers, "a log a worker: each generation of each rank"
+    if not is_reported:
+        assert not (path / "report.md").exists()
+        return
+    assert (path / "report.md").is_file()
+    assert list((path / "plots").glob("*.png")) and (path / "tables" / "throughput.csv").is_file()
+    assert (path / "tables" / "ceilings.csv").is_file() == is_stamped
     is_comparable = "do not compare their speed" not in (path / "report.md").read_text()
     assert is_comparable == (is_stamped or len(frameworks) == 1)  # of one framework there is nothing to compare
