@@ -71,6 +71,7 @@ class Kept:
     chunk_logits: int = 2  # of C V, in chunks of C tokens
     copies_clipped: bool = True
     copies_sums: bool = True
+    average_copies: int = 2  # of what trains, where parameters are averaged: Horovod's buffer, and the graph's
     copies_parts: bool = (
         True  # of parameters, where ranks share moments alone, and of all gradients while they are sent
     )

@@ -17,7 +17,8 @@ V, and N parameters of 4 bytes, in bytes:
     dropout                     per block, c S W + a S H T more: masks, and attention matrices that a fused kernel avoids
     copies                      4 V W (a tied embedding has two gradients before their sum), not untied; TensorFlow's clipped gradients
                                 4 N, the weights rounded to a lower precision, Horovod's wire format, 4 f N' where what is not sent is fed back
-                                (`Kept.feedback_copies`: residuals and messages), and 4 d N of the
+                                (`Kept.feedback_copies`: residuals and messages), 4 N' e at the end of a round of local updates, when all parameters are
+                                sent at once (Horovod's buffer, and in TensorFlow a graph's own), and 4 d N of the
                                 framework's own strategy
     shards                      what n ranks share is 1 / n of the above: moments, sums of gradients, parameters, of which one block
                                 and its gradients are whole; gradients that are sent are there once more, sums of their parts beside the parts that came last
@@ -140,6 +141,7 @@ def estimate_memory(point: Point, *, is_native: bool) -> MemoryEstimate:
     copies_bytes += trained * VALUE_BYTES * kept.native_copies if is_own else 0
     state = sum(math.prod(shape) for slot in state_shapes(point).values() for shape in slot.values())
     state += trained * (sends_differences(point) + point.has_outer_step)
+    copies_bytes += trained * VALUE_BYTES * kept.average_copies if point.has_local_updates else 0
     sums = kept.copies_sums and point.gradient_accumulation_steps > 1
     shard, ranks = SHARDS[point.shard], (point.world_size or 1)
     own = trained * VALUE_BYTES // ranks  # of what ranks share

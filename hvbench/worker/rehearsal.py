@@ -12,6 +12,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of
 from hvbench.training.batches import Batches
 from hvbench.training.checkpoints import OPTIMIZER
+from hvbench.worker.memory import reset_peak_rss
 
 UPDATES = f"{OPTIMIZER}updates"  # in a trainer's state
 
@@ -40,6 +41,8 @@ def rehearse(trainer: Trainer, point: Point, batches: Batches, *, steps: Iterabl
         trainer.average_parameters()
     trainer.load_state(before)
     trainer.load_own_state(own)
+    del before, own
+    reset_peak_rss()  # copies of the state, several times its size, are no part of training
 
 
 def _count_updates(point: Point, steps: Sequence[int]) -> list[int]:

@@ -24,7 +24,7 @@ FRAMEWORK = Framework(
         },
         attention_values=1, plain_values=7, mlp_values=2, holes=(0.35, 0.6),
         strip_rows=0, strip_values=0, dropout_values=2, dropout_attention_values=3,
-        logits=4, chunk_logits=1, copies_clipped=False, copies_sums=False, copies_parts=False,
+        logits=4, chunk_logits=1, copies_clipped=False, copies_sums=False, average_copies=1, copies_parts=False,
         base_bytes=271 * 2**20, native_bytes=68 * 2**20, compiler_bytes=157 * 2**20, native_copies=0,  # DistributedDataParallel imports the compiler
     ),
 )  # fmt: skip

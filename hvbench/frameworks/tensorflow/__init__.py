@@ -24,7 +24,7 @@ FRAMEWORK = Framework(
         attention_values=1, plain_values=15, mlp_values=3, holes=(0.0, 0.0),
         strip_rows=256, strip_values=5,
         dropout_values=0.5, dropout_attention_values=1.25,
-        logits=2, chunk_logits=2, copies_clipped=True, copies_sums=True, copies_parts=True,
+        logits=2, chunk_logits=2, copies_clipped=True, copies_sums=True, average_copies=2, copies_parts=True,
         base_bytes=597 * 2**20, native_bytes=43 * 2**20, compiler_bytes=150 * 2**20, native_copies=10,
         feedback_copies={"topk": 1.25, "int8": 2.7, "powersgd": 1.0, "onebit": 2.0},
     ),
