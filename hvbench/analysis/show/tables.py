@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -143,15 +144,16 @@ def describe_lost(points: pd.DataFrame) -> tuple[str, ...]:
         return ()
     axes, named = leading_axes(points), []
     whole = points["point_id"].value_counts()
-    for point_id, launches in bad.groupby("point_id", sort=False):
+    lost = bad.groupby("point_id", sort=False)
+    for point_id, launches in itertools.islice(lost, MAX_NAMED):
         first = list_rows(launches.head(1))[0]
         values = [f"{head} {cell}" for head, cell in zip(head_axes(axes), show_axes(axes, first), strict=True)]
         counts = ", ".join(f"{count} {status}" for status, count in launches["status"].value_counts().items())
         # A note is written as it stands, and a point's values are what somebody typed.
         name = re.sub(UNSAFE, "?", ", ".join(values)) or "the one configuration"
         named.append(f"{name}: {counts} of {whole[point_id]}")
-    more = [f"{len(named) - MAX_NAMED} points more"] if len(named) > MAX_NAMED else []
-    return (f"Launches that did not end in ok, in no figure of this table: {'; '.join([*named[:MAX_NAMED], *more])}.",)
+    more = [f"{lost.ngroups - MAX_NAMED} points more"] if lost.ngroups > MAX_NAMED else []
+    return (f"Launches that did not end in ok, in no figure of this table: {'; '.join([*named, *more])}.",)
 
 
 def leading_axes(points: pd.DataFrame) -> list[str]:
