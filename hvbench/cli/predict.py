@@ -48,10 +48,12 @@ def predict(run: Path, **choices: Any) -> None:
     \b
     hvbench predict results/allreduce/…  --ranks 8,64 --link 10Gbit
     hvbench predict results/network/…    --ranks 64 --link 10Gbit --allreduce results/allreduce/…
+    hvbench predict results/exchange/…   --link 200Mbit,1Gbit
 
     RUN is a run of hvbench allreduce (the cost of an all-reduce by size and ranks, checked on held-out cases) or of a
-    sweep on links of different bandwidth, such as the suite network (step time, efficiency, and the bandwidth where
-    compression breaks even).
+    sweep: on links of different bandwidth, such as the suite network (step time, efficiency, and the bandwidth where
+    compression breaks even), or on one machine with several compressions, such as the suite exchange (the same from the
+    bytes that cross a link).
     """
     from hvbench.communication.forecast import Question, forecast
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
-from hvbench.analysis.topics.links.model import break_even_from_afar, models_of, payloads_of, predict_held_out
+from hvbench.analysis.topics.links.model import (
+    break_even_from_afar,
+    machine_models_of,
+    models_of,
+    payloads_of,
+    predict_held_out,
+)
 from hvbench.communication.cost import Cost
 from hvbench.communication.cost_report import (
     error_factors,
@@ -27,6 +33,9 @@ from hvbench.communication.summary import summarize
 from hvbench.errors import MissingData, UsageError
 from hvbench.records.store import RunFolder
 
+LINKS = (2e8, 1e9, 1e10)  # bits per second: what is predicted for where neither the question nor the run says which
+COMPUTED = "no link was measured: a step is that of one machine and the time of its bytes on the link, of which nothing is hidden beside other work"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Targets):
@@ -36,7 +45,7 @@ class Question(Targets):
 
 
 def forecast(run: Path, question: Question) -> str:
-    """Predictions from a run of `hvbench allreduce`, or of a sweep on links of different bandwidth.
+    """Predictions from a run of `hvbench allreduce`, or of a sweep on links of different bandwidth, or on one machine.
 
     Args:
         run: the run folder; a plot of the fit's residuals is written into one of `hvbench allreduce`.
@@ -83,17 +92,20 @@ def forecast_steps(run: Path, question: Question, costs: Mapping[str, Cost], fac
             f"{run}: no launch ended in ok with a timed step{f'; unreadable: {unreadable[0]}' if unreadable else ''}"
         )
     linked = Run(records)
-    models = models_of(linked)
+    models = models_of(linked) or machine_models_of(linked)
     if not models:
         raise UsageError(
-            f"{run}: holds no configuration on links of different bandwidth; run: hvbench lab -- hvbench sweep network"
+            f"{run}: holds no configuration on links of different bandwidth, nor one that ran compressed and uncompressed on one machine; "
+            "run: hvbench lab -- hvbench sweep network, or hvbench sweep exchange"
         )
-    predictions = predict_all(models, question, costs=costs, factors=factors)
+    is_linked = models[0].is_linked
+    targets = question if is_linked or question.links else replace(question, links=LINKS)
+    predictions = predict_all(models, targets, costs=costs, factors=factors)
     return [
         *(f"not a readable record: {problem}" for problem in unreadable),
         render_predictions(predictions),
-        *describe_held_out(linked),
-        *describe_break_even(linked),
+        *(describe_held_out(linked) if is_linked else []),
+        *(describe_break_even(linked) if is_linked else [COMPUTED]),
         "efficiency: against a step that never waits for the wire, uncompressed",
     ]
 

@@ -11,8 +11,14 @@ from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
-from hvbench.analysis.topics.links.model import LinkModel, break_even_from_afar, link_models, predict_held_out
-from hvbench.analysis.topics.links.sentences import describe_break_evens
+from hvbench.analysis.topics.links.model import (
+    LinkModel,
+    break_even_from_afar,
+    link_models,
+    machine_models,
+    predict_held_out,
+)
+from hvbench.analysis.topics.links.sentences import describe_break_evens, describe_machine_break_evens
 from hvbench.analysis.topics.links.table import links_table
 from hvbench.analysis.topics.links.topic import link_tables
 from hvbench.records.record import Record
@@ -149,3 +155,94 @@ def test_the_table_says_by_how_much_compression_wins_and_what_the_wire_adds() ->
     assert rows["fp16", fast]["uncompressed_to_compressed"] < 1
     assert rows["none", slow]["exposed_seconds"] == pytest.approx(steps["none", slow] - steps["none", fast])
     assert link_tables(Run(make_records(links=LINKS[:1]))) == []
+
+
+STEPS = {"none": 0.100, "fp16": 0.130, "topk": 0.110, "powersgd": 0.1005, "int8": 0.099}  # on one machine
+
+
+def make_machine_records(*, noise: float = 0.01, repeats: int = 6) -> list[Record]:
+    """Launches without a shaped link; those of a round share what makes the machine slower."""
+    random = np.random.default_rng(5)
+    records = []
+    for repeat in range(repeats):
+        drift = math.exp(10 * noise * random.standard_normal())
+        for compression, step in STEPS.items():
+            seconds = drift * step * math.exp(noise * random.standard_normal())
+            ranks = [make_rank(rank, step_seconds=[9.0, *[seconds] * 4]) for rank in range(2)]
+            records.append(make_record(ranks, repeat=repeat, model="small", compression=compression, world_size=2))
+    return records
+
+
+def machine_model_of(records: list[Record]) -> LinkModel:
+    (model,) = machine_models(point_frame(records), payloads_of(records))
+    return model
+
+
+@pytest.mark.parametrize("world_size", [2, 4, 16])
+def test_at_the_break_even_of_one_machine_both_steps_are_as_long(world_size: int) -> None:
+    model = machine_model_of(make_machine_records())
+    for compression in set(STEPS) - {"none"}:
+        found = model.break_even(compression, world_size=world_size)
+        where = {"world_size": world_size, "bits_per_second": found}
+        if 0 < found < math.inf:
+            plain, packed = (model.step_seconds(name, **where) for name in ("none", compression))
+            assert plain == pytest.approx(packed, rel=1e-6)
+            slower, faster = ({**where, "bits_per_second": share * found} for share in (0.9, 1.1))
+            assert model.gain_seconds(compression, **slower) > 0 > model.gain_seconds(compression, **faster)
+
+
+def test_a_break_even_of_one_machine_is_that_of_its_steps_and_bytes() -> None:
+    records = make_machine_records(noise=0.0)
+    model, bytes_of = (
+        machine_model_of(records),
+        {each.point.compression: each.model.allreduce_bytes_per_step for each in records},
+    )
+    for compression in ("fp16", "topk", "powersgd"):  # of two ranks all that is handed over crosses each link once
+        expected = 8 * (bytes_of["none"] - bytes_of[compression]) / (STEPS[compression] - STEPS["none"])
+        assert model.break_even(compression) == pytest.approx(expected, rel=1e-6)
+    assert model.break_even("int8") == math.inf  # no longer a step, and fewer bytes
+    assert (
+        model.describe_reach(bits_per_second=1e9, world_size=4) == "2 times the ranks, a link, where none was measured"
+    )
+
+
+def test_its_interval_holds_it_whatever_moves_all_launches_of_a_round() -> None:
+    exact = machine_model_of(make_machine_records(noise=0.0))
+    model = machine_model_of(make_machine_records())
+    for compression in ("fp16", "topk"):
+        span = model.break_even_span(compression)
+        assert span.low < exact.break_even(compression) < span.high
+    assert (
+        model.break_even_span("fp16").high / model.break_even_span("fp16").low < 1.6
+    )  # rounds differ by 10 %, launches by 1 %
+    assert math.isinf(model.break_even_span("powersgd").high), (
+        "half a per cent more cannot be told from none by 1 % of noise"
+    )
+    alone = machine_model_of(make_machine_records(repeats=1)).break_even_span("fp16")
+    assert alone.centre > 0 and math.isnan(alone.low) and math.isnan(alone.high)
+
+
+def test_a_report_of_one_machine_names_the_break_even_of_each_compression() -> None:
+    records = make_machine_records()
+    model, sentences = machine_model_of(records), describe_machine_break_evens(Run(records))
+    assert len(sentences) == len(STEPS) - 1
+    said = {
+        name: next(each.text for each in sentences if f" {name} on the wire " in each.text)
+        for name in STEPS
+        if name != "none"
+    }
+    span = model.break_even_span("fp16")
+    ends = " to ".join(show_bandwidth(end) for end in (span.low, span.high))
+    assert said["fp16"].startswith(
+        f"Below {show_bandwidth(span.centre)} in PyTorch (95 % interval {ends}, n = {len(records)}) fp16 on the wire"
+    )
+    assert said["int8"].startswith("On every link in PyTorch (95 % interval ")
+    assert [each for each in model.local_seconds if each not in said] == ["none"]
+
+
+def test_what_ran_without_the_uncompressed_all_reduce_or_alone_has_no_break_even() -> None:
+    records = make_machine_records(repeats=2)
+    compressed = [record for record in records if record.point.compression != "none"]
+    assert machine_models(point_frame(compressed), payloads_of(compressed)) == []
+    linked = make_records(repeats=1)
+    assert machine_models(point_frame(linked), payloads_of(linked)) == []

@@ -9,13 +9,16 @@ work; `wire` is what the link costs of its nominal time (headers, gaps), the sam
 the launches by the logarithm of their step times. Intervals are Student's t about the fit (delta method) by the scatter of
 the launches about it (`hvbench.analysis.stats.scatter`); a launch is the unit of evidence. Where compression breaks even is bounded as Fieller bounds a ratio: by every bandwidth at
 which the difference of the two steps may be 0.
+
+Where no link was shaped, all launches ran on one machine, `local` is their step, and the wire's time is computed: `wire` is 1 and nothing is
+hidden. These two are assumed, and intervals are those of the steps alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +61,12 @@ class LinkModel:
     launches: int
     links: tuple[float, float]  # slowest and fastest that were measured, bits per second
     scatter: Scatter | None = None  # of the launches about it; None: too few say how they scatter
+    is_linked: bool = True  # else no link was shaped: the wire's time is computed, and no machine's drift is in it
+
+    def holds(self, row: Mapping[str, Any]) -> bool:
+        """Whether a point with these values is one of the configuration's, and its compression one of those that were measured."""
+        same = (value is None if pd.isna(row[name]) else row[name] == value for name, value in self.point.items())
+        return row["compression"] in self.local_seconds and all(same)
 
     def step_seconds(self, compression: str, *, bits_per_second: float, world_size: int | None = None) -> float:
         """Predicted seconds of a step; more ranks only mean that more of the payload crosses each link."""
@@ -145,7 +154,10 @@ class LinkModel:
     def _half_width(self, gradient: np.ndarray) -> float:
         """Of a figure's interval. All parameters are times, or shares of one: a machine that drifts moves all by one factor."""
         assert self.scatter is not None
-        return self.scatter.half_width(gradient, of_drift=float(gradient @ self._parameters))
+        parameters = self._parameters
+        if not self.is_linked:
+            parameters[0] = 0.0
+        return self.scatter.half_width(gradient, of_drift=float(gradient @ parameters))
 
     def _span(self, centre: float, gradient: np.ndarray) -> Span:
         """`centre` and its interval, on the logarithm so that it stays positive; none without a covariance."""
@@ -162,7 +174,9 @@ class LinkModel:
         parts = []
         if world_size and world_size != self.world_size:
             parts.append(f"{world_size / self.world_size:.3g} times the ranks")
-        if bits_per_second and math.isfinite(bits_per_second) and bits_per_second > 0:
+        if not self.is_linked:
+            parts.append("a link, where none was measured")
+        elif bits_per_second and math.isfinite(bits_per_second) and bits_per_second > 0:
             beyond = max(self.links[0] / bits_per_second, bits_per_second / self.links[1])
             if beyond > 1 + 1e-9:
                 parts.append(f"{beyond:.3g} times beyond the links")
@@ -199,8 +213,17 @@ def payloads_of(records: Sequence[Record]) -> dict[str, float]:
     return {record.point_id: float(record.model.allreduce_bytes_per_step) for record in records}
 
 
+def machine_models_of(run: Run) -> list[LinkModel]:
+    """`machine_models` of a run, fitted once."""
+    return run.derive(_fit_machine_run)
+
+
 def _fit_run(run: Run) -> list[LinkModel]:
     return link_models(run.points, payloads_of(run.records)) if has_shaped_links(run) else []
+
+
+def _fit_machine_run(run: Run) -> list[LinkModel]:
+    return machine_models(run.points, payloads_of(run.records))
 
 
 def link_models(points: pd.DataFrame, payloads: Mapping[str, float]) -> list[LinkModel]:
@@ -209,16 +232,39 @@ def link_models(points: pd.DataFrame, payloads: Mapping[str, float]) -> list[Lin
     `payloads`: point id -> bytes that one rank all-reduces in a step.
     """
     good = points[(points["status"] == "ok") & points["link_bits_per_second"].notna()]
-    shared = [name for name in AXES if name not in NOT_OF_A_MODEL]
+    return [
+        _fit(rows, point=point, payloads=_sizes_of(rows, payloads))
+        for point, rows in _configurations(good)
+        if rows.loc[rows["compression"] == "none", "link_bits_per_second"].nunique() >= LEAST_LINKS
+    ]
+
+
+def machine_models(points: pd.DataFrame, payloads: Mapping[str, float]) -> list[LinkModel]:
+    """A model of each configuration in `point_frame` of which several ranks ran without a shaped link, compressed and not.
+
+    `payloads`: point id -> bytes that one rank all-reduces in a step, 0 where none does.
+    """
+    good = points[
+        (points["status"] == "ok") & points["link_bits_per_second"].isna() & points["step_seconds_median"].notna()
+    ]
     models = []
-    for values, rows in good.groupby(shared, sort=False, dropna=False):
-        plain = rows[rows["compression"] == "none"]
-        if plain["link_bits_per_second"].nunique() < LEAST_LINKS:
-            continue
-        point = {name: None if pd.isna(value) else value for name, value in zip(shared, values, strict=True)}
-        sizes = {str(row.compression): float(payloads[row.point_id]) for row in rows.itertuples()}
-        models.append(_fit(rows, point=point, payloads=sizes))
+    for point, rows in _configurations(good):
+        sizes = _sizes_of(rows, payloads)
+        if "none" in sizes and len(sizes) > 1 and all(sizes.values()):
+            models.append(_fit_machine(rows, point=point, payloads=sizes))
     return models
+
+
+def _configurations(points: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Launches by what their points have in common but compression and link: those axes, and the rows."""
+    shared = [name for name in AXES if name not in NOT_OF_A_MODEL]
+    for values, rows in points.groupby(shared, sort=False, dropna=False):
+        yield {name: None if pd.isna(value) else value for name, value in zip(shared, values, strict=True)}, rows
+
+
+def _sizes_of(rows: pd.DataFrame, payloads: Mapping[str, float]) -> dict[str, float]:
+    """Compression -> bytes of a rank and step."""
+    return {str(row.compression): float(payloads[row.point_id]) for row in rows.itertuples()}
 
 
 def predict_held_out(points: pd.DataFrame, payloads: Mapping[str, float]) -> pd.DataFrame:
@@ -308,4 +354,30 @@ def _fit(rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str,
         launches=len(rows),
         links=(float(links.min()), float(links.max())),
         scatter=scatter,
+    )
+
+
+def _fit_machine(rows: pd.DataFrame, *, point: Mapping[str, Any], payloads: Mapping[str, float]) -> LinkModel:
+    """Steps by compression: their geometric means over the launches, and how launches scatter about these."""
+    names = sorted(payloads)
+    logarithms = np.log(rows["step_seconds_median"].to_numpy(dtype=float))
+    which = np.array([names.index(name) for name in rows["compression"]])
+    local = np.array([math.exp(logarithms[which == index].mean()) for index in range(len(names))])
+    slopes = np.zeros((len(rows), 1 + 2 * len(names)))
+    slopes[np.arange(len(rows)), 1 + which] = 1 / local[which]
+    scatter = None
+    if rows.groupby("compression").size().min() > 1:
+        found = measure_scatter(slopes, np.log(local)[which] - logarithms, rows["repeat"].tolist())
+        scatter = replace(found, blind=np.zeros_like(found.blind))  # of what is assumed
+    return LinkModel(
+        point=point,
+        world_size=int(point["world_size"]),
+        payload_bytes=payloads,
+        local_seconds=dict(zip(names, map(float, local), strict=True)),
+        hidden_seconds=dict.fromkeys(names, 0.0),
+        wire=1.0,
+        launches=len(rows),
+        links=(math.inf, math.inf),
+        scatter=scatter,
+        is_linked=False,
     )
