@@ -41,6 +41,7 @@ setup(
     package_dir={"hvbench.suites": "suites"},
     package_data={
         "hvbench.suites": ["*.toml", "*.md"],
+        "hvbench.cli": ["completion.bash"],
         "hvbench.parity": ["*.toml"],
         "hvbench.analysis.report.page": ["page.*"],
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import click
 from click.shell_completion import (
@@ -16,30 +17,13 @@ from click.shell_completion import (
 SHELLS = ("bash", "zsh", "fish")
 # Bash cuts words at these, a field from its value among them, and replaces what stands behind the last one.
 BREAKS = "=:@,"
-BASH = """\
-%(complete_func)s() {
-    local kind value
-    COMPREPLY=()
-    while IFS=, read -r kind value; do
-        case $kind in
-            dir) compopt -o dirnames 2> /dev/null ;;
-            file) compopt -o default 2> /dev/null ;;
-            plain) COMPREPLY+=("$value") ;;
-        esac
-    done < <(COMPLETED="${COMP_LINE:0:COMP_POINT}" BREAKS="$COMP_WORDBREAKS" %(complete_var)s=bash_complete "$1")
-    if [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *= ]]; then
-        compopt -o nospace 2> /dev/null
-    fi
-}
-complete -o nosort -F %(complete_func)s %(prog_name)s
-"""
 
 
 @add_completion_class
 class Bash(BashComplete):
     """Bash, which leaves it to the program to put words together that it has cut at `=`."""
 
-    source_template = BASH
+    source_template = Path(__file__).with_name("completion.bash").read_text(encoding="utf-8")
 
     def get_completion_args(self) -> tuple[list[str], str]:
         """(the words before the one that is completed, what there is of that one)."""

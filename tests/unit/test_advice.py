@@ -31,6 +31,7 @@ LAUNCHING = ("sweep", "run", "tune", "allreduce", "parity")
 # Where messages with options of hvbench's own are made -> the commands whose users read them.
 SAID_BY: dict[str, tuple[str, ...]] = {
     "launch/task.py": ("sweep", "run", "tune", "allreduce"),  # the others leave its advice out
+    "cli/display/watching.py": ("sweep", "run"),
     "launch/session.py": LAUNCHING,
     "launch/host_list.py": LAUNCHING,
     "launch/environments.py": (*LAUNCHING, "doctor", "install-horovod"),

@@ -333,8 +333,8 @@ ANSWERS = {
     "finetune": r"Pretraining helps: with pretraining by causal_lm the validation loss after 20 steps is 0\.70 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right.*; with pretraining by masked_lm 0\.50 nats lower",
     "finetune_labels": r"Pretraining helps: with pretraining by masked_lm the validation loss after 20 steps is 0\.50 nats lower \(.*\) than with no pretraining, and it names 50 instead of 50 % of the samples right",
     "large_batch": r"The critical batch, from which on a larger one can at most halve the steps, is [\d,]+ samples \(95 % interval ",
-    "local_sgd": r"An exchange every 4 steps, no outer optimizer and an exchange at every step are within 3 % of each other over both frameworks \(.*, 3 rounds\); after as "
-    r"many tokens an exchange every 4 steps, no outer optimizer and an exchange at every step are within 3 % of each other in validation loss \(",
+    "local_sgd": r"An exchange every 4 steps and an exchange at every step are within 3 % of each other over both frameworks \(.*, 3 rounds\); after as "
+    r"many tokens an exchange every 4 steps and an exchange at every step are within 3 % of each other in validation loss \(",
     "objectives": r"PyTorch and TensorFlow learn the same in all 3 configurations: ",
     "optimizers": r"AdamW \(rate 0\.00\d\) gets furthest: validation loss \d\.\d{3} after 20 steps, 0\.2\d nats lower \(.*\) than with SGD, and 0\.\d+ to 0\.\d+ nats lower than with Adafactor, LAMB and LARS",
     "precision_convergence": r"bf16 and fp16 learn what fp32 learns, validation losses after 20 steps within 0\.\d+ % \(95 % interval, \d seeds\), in as many steps to the target loss \(within .* %\); fp16 on the wire learns what uncompressed learns",
