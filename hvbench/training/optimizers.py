@@ -19,8 +19,8 @@ are rounding errors, were moved by 100 in 40 steps of `tiny`. So what is sent he
 correction included, as at the update before), and epsilon: the step that Adam would take, of which all elements are of one size. As the root no longer
 changes, that is the same recursion in other units: u = beta1 u + (1 - beta1) g / root. A gradient that its second moment does not know of makes
 no larger step than Adam's would be, whose second moment would have it in it: g / root counts as at most 1 / sqrt(1 - beta2) (`largest_share`).
-Elements that had hardly a gradient before do not move: those whose second moment is below LEAST_SECOND_MOMENT of the mean of their parameter's. Each rank clips its own gradients by the norm of its own, before that, as DeepSpeed's
-OnebitAdam is used; what all ranks together had is not known.
+Elements that had hardly a gradient before do not move: those whose second moment is below LEAST_SECOND_MOMENT of the mean of their parameter's. Each rank clips its own gradients
+by the norm of its own, before that; what all ranks together had is not known.
 
 `epsilon` of Adafactor is the square root of its epsilon_1. The paper's 1e-30 (an epsilon of 1e-15) makes full-size updates
 from rounding errors where the true gradient is 0, as that of the keys' biases is in every framework; with 1e-8 such
