@@ -46,7 +46,7 @@ class Plan:
 
 def make_plan(
     points: Sequence[AnyPoint],
-    settings: MeasureSettings,
+    settings: MeasureSettings | None,
     *,
     world_size: int,
     done: Iterable[str] = (),
@@ -61,7 +61,7 @@ def make_plan(
 
     Args:
         points: A suite's, in order; a point without a `world_size` gets all ranks.
-        settings: How they are measured, with the number of repeats.
+        settings: How they are measured, with the number of repeats; None: nothing is timed, and each is launched once.
         world_size: Ranks that were launched.
         done: Keys of jobs that have a record already.
         extra: Launches, (point id, repeat), that an earlier session added to the planned repeats.
@@ -70,7 +70,9 @@ def make_plan(
     skipped: list[Skipped] = []
     for point in points:
         resolved = point.model_copy(update={"world_size": point.world_size or world_size})
-        reason = reason_to_skip(resolved, world_size=world_size) or reason_not_to_measure(resolved, settings)
+        reason = reason_to_skip(resolved, world_size=world_size)
+        if settings and not reason:
+            reason = reason_not_to_measure(resolved, settings)
         if reason:
             skipped.append(Skipped(point=resolved, reason=reason))
         else:
@@ -78,10 +80,11 @@ def make_plan(
     ordered = in_order_of_groups(runnable)
     finished, added = set(done), set(extra)
     jobs, already = [], []
-    for repeat in range(max([settings.repeats, *(repeat + 1 for _, repeat in added)])):
+    repeats = settings.repeats if settings else 1
+    for repeat in range(max([repeats, *(repeat + 1 for _, repeat in added)])):
         for point in ordered if repeat % 2 == 0 else ordered[::-1]:
             job = Job(point=point, repeat=repeat)
-            if repeat < settings.repeats or (point.point_id, repeat) in added:
+            if repeat < repeats or (point.point_id, repeat) in added:
                 (already if job.key in finished else jobs).append(job)
     return Plan(jobs=jobs, skipped=skipped, done=already)
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from hvbench.cli.display.lines import Quiet
 from hvbench.cli.display.parity import describe_row
-from hvbench.cli.launches.parity import require_proven
+from hvbench.cli.launches.parity import parse_words, plan_pairs, require_proven
 from hvbench.errors import HvbenchError
 from hvbench.parity.compare import Deviation, kind_of, worst_by_kind
 from hvbench.parity.pairs import MAX_TRACE_BYTES, Parity, pair_up, split_by_size
@@ -223,3 +224,14 @@ def test_the_exit_code_says_whether_a_difference_was_seen(tmp_path: Path) -> Non
         "both": (1, "1 of 2 comparisons are not proven to be the same work"),
     }
     require_proven([green], logs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["compression=onebit", "precision=fp32"], ["sync_every=7", "precision=fp32", "compression=none"]],
+    ids=" ".join,
+)
+def test_what_is_compared_needs_no_steps_that_can_be_timed(words: list[str]) -> None:
+    """Phases of 1-bit Adam and whole rounds are a matter of timed steps, which a check of parity has none of."""
+    pairs = plan_pairs(parse_words(words, []), world_size=2, display=Quiet())
+    assert len(pairs) == 2 and all(len(pair) == 2 for pair in pairs)

@@ -140,7 +140,7 @@ def plan_pairs(suite: Suite, *, world_size: int, display: Display) -> list[Point
     for name in missing:
         display.prepare(f"left out: {name} is not installed here; see hvbench doctor")
     firsts = list(dict.fromkeys(pair[0] for pair in pair_up(suite.points(), frameworks=installed)))
-    plan = make_plan(firsts, MeasureSettings(repeats=1), world_size=world_size)
+    plan = make_plan(firsts, None, world_size=world_size)
     if not plan.jobs:
         reasons = "; ".join(sorted({skipped.reason for skipped in plan.skipped}))
         raise UsageError(f"{suite.where}: none of its {len(firsts)} configurations can run: {reasons}")
