@@ -29,7 +29,10 @@ class Curve:
     """The validation loss of one launch that ended in `ok`, evaluation by evaluation."""
 
     seed: int
+    point_id: str
+    repeat: int
     steps: np.ndarray
+    seconds: np.ndarray  # of training until then, evaluations left out
     tokens: np.ndarray  # or steps, where some launch does not say its tokens
     losses: np.ndarray
     accuracies: np.ndarray
@@ -38,6 +41,10 @@ class Curve:
     def loss_at(self, tokens: float) -> float:
         """The loss after that many tokens, on the line between two evaluations; NaN outside of them."""
         return float(np.interp(tokens, self.tokens, self.losses, left=np.nan, right=np.nan))
+
+    def loss_after(self, seconds: float) -> float:
+        """The loss after that much training, likewise. A curve that bends down lies below that line: a loss is rather too high than too low."""
+        return float(np.interp(seconds, self.seconds, self.losses, left=np.nan, right=np.nan))
 
     def accuracy_at(self, tokens: float) -> float:
         """The share of samples whose class was named, likewise."""
@@ -110,7 +117,7 @@ def are_losses_comparable(learners: Sequence[Learner]) -> bool:
 
 def _list_learners(run: Run) -> dict[str | None, list[Learner]]:
     points = run.points[~run.points["status"].isin(("skipped", "interrupted"))]
-    curves = _read_curves(run)
+    curves = read_curves(run)
     axes = choice_axes(run)
     places = {axis: order_values(axis, points[axis]) for axis in axes}
     learners: dict[str | None, list[Learner]] = {}
@@ -136,6 +143,11 @@ def _make_learner(launches: pd.DataFrame, axes: Sequence[str], curves: Mapping[i
     )
 
 
+def read_curves(run: Run) -> dict[int, Curve]:
+    """Launch -> its curve, of those that ended in `ok` and were evaluated; made once."""
+    return run.derive(_read_curves)
+
+
 def _read_curves(run: Run) -> dict[int, Curve]:
     good = run.points[run.points["status"] == "ok"].set_index("launch")
     evaluations = run.evaluations[run.evaluations["launch"].isin(good.index)]
@@ -146,7 +158,10 @@ def _read_curves(run: Run) -> dict[int, Curve]:
         own = good.loc[launch]
         found[launch] = Curve(
             seed=int(own["trained_seed"]),
+            point_id=str(own["point_id"]),
+            repeat=int(own["repeat"]),
             steps=marks["step"].to_numpy(float),
+            seconds=marks["training_seconds"].to_numpy(float),
             tokens=marks[budget].to_numpy(float),
             losses=marks["validation_loss"].to_numpy(float),
             accuracies=marks["accuracy"].to_numpy(float),
