@@ -29,6 +29,8 @@ POINT = Point(
     world_size=2, optimizer="sgd", momentum=0.0, weight_decay=0.0, max_gradient_norm=0.0,
 )  # fmt: skip
 
+LATE_SECONDS = 0.5  # after which rank 0 begins the point: the other has something to ask of the servers long before
+
 
 @pytest.fixture
 def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServedWorker]:
@@ -69,8 +71,9 @@ def train(rank: int, found: dict[int, list[object]], *, until: threading.Event |
     """Two updates of one rank, and what it was told; with `until` averages until the servers are gone."""
     ranks = ServedRanks(rank=rank, world_size=2)
     weights = initial_weights(POINT)
+    if rank == 0:
+        time.sleep(LATE_SECONDS)
     client = ServerClient(POINT, ranks, weights)
-    ranks.barrier()
     gradients = {name: np.full(value.shape, rank + 1, np.float32) for name, value in weights.items()}
     if until is not None:
         try:

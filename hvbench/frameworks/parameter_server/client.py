@@ -76,7 +76,7 @@ class ServerClient:
     """A rank's side of one point. Tensors go to the servers that own them as one float32 vector each, and come back so."""
 
     def __init__(self, point: Point, ranks: ServedRanks, weights: Mapping[str, np.ndarray]) -> None:
-        """`weights` by canonical name are what rank 0 starts the servers from."""
+        """`weights` by canonical name are what rank 0 starts the servers from; returns on all ranks when the servers have them."""
         self.rank, self.servers = ranks.rank, ranks.servers
         self.tensors = place_tensors(point, servers=len(self.servers))
         self._out = [np.empty(each.size, dtype=np.float32) for each in self.tensors]
@@ -87,6 +87,7 @@ class ServerClient:
             for server in self.servers:
                 server.put(Frame(kind=Kind.POINT, content=text))
         self.load(weights, None)
+        ranks.barrier()  # a rank's first request must not come before rank 0 has begun the point
 
     def average(self, gradients: Arrays) -> Arrays:
         """Gradients averaged over the ranks; from an asynchronous server, which never averages, this rank's own."""
