@@ -6,7 +6,7 @@ Zeros cost less than one value a rank and array, keep all parts of one shape, an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -34,6 +34,19 @@ def take_part(array: np.ndarray, *, rank: int, world_size: int) -> np.ndarray:
     values = array.reshape(-1)[rank * size : (rank + 1) * size]
     part[: len(values)] = values
     return part
+
+
+def group_by_window(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Names of arrays of `sizes` (bytes) in their order, as many at a time as have WINDOW_BYTES together, or one."""
+    window, filled = [], 0
+    for name, size in sizes.items():
+        if window and filled + size > WINDOW_BYTES:
+            yield window
+            window, filled = [], 0
+        window.append(name)
+        filled += size
+    if window:
+        yield window
 
 
 def own_whole(sizes: Mapping[str, int], *, world_size: int) -> list[list[str]]:

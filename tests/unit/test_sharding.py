@@ -13,7 +13,7 @@ from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.flops import model_facts
 from hvbench.training.memory import estimate_memory
-from hvbench.training.parts import part_size, take_part
+from hvbench.training.parts import WINDOW_BYTES, group_by_window, part_size, take_part
 
 
 @pytest.mark.parametrize(
@@ -121,3 +121,10 @@ def test_more_ranks_need_less_each() -> None:
         for ranks in (2, 4)
     ]
     assert more[1].optimizer_state_bytes * 2 == more[0].optimizer_state_bytes
+
+
+def test_arrays_are_gathered_as_many_at_a_time_as_fill_a_window():
+    half = WINDOW_BYTES // 2
+    sizes = {"a": half, "b": half, "c": 1, "large": 3 * WINDOW_BYTES, "d": 5, "e": 7}
+    assert list(group_by_window(sizes)) == [["a", "b"], ["c"], ["large"], ["d", "e"]]
+    assert list(group_by_window({})) == []

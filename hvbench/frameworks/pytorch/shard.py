@@ -28,7 +28,7 @@ from hvbench.frameworks.pytorch.optimizer import Optimizer, make_optimizer
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
 from hvbench.training.optimizers import state_shapes
-from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
+from hvbench.training.parts import WINDOW_BYTES, group_by_window, part_size, take_part
 
 WIRE_DTYPES = {"none": None, "fp16": torch.float16, "bf16": torch.bfloat16}  # None: the gradients' own
 _ROW = 1024  # values of which a norm is taken in their own dtype
@@ -162,7 +162,7 @@ class Shards:
 
     def _gather(self, parts: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Names and whole tensors [n k], some of them at a time."""
-        for window in _windows({name: self.world_size * part.nbytes for name, part in parts.items()}):
+        for window in group_by_window({name: self.world_size * part.nbytes for name, part in parts.items()}):
             handles = {name: start_gather(f"{name}.whole", parts[name]) for name in window}
             for name in window:
                 yield name, wait(handles.pop(name))
@@ -328,18 +328,6 @@ def _squares(parts: list[torch.Tensor]) -> torch.Tensor:
     rows = [part[: len(part) // _ROW * _ROW].view(-1, _ROW) for part in parts]
     rests = [part[len(part) // _ROW * _ROW :] for part in parts]
     return torch.stack(exact_norms(rows)).square() + torch.stack(exact_norms(rests)).square()
-
-
-def _windows(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Names in their order, as many at a time as have WINDOW_BYTES together, or one."""
-    window: list[str] = []
-    for name, size in sizes.items():
-        if window and sum(sizes[each] for each in window) + size > WINDOW_BYTES:
-            yield window
-            window = []
-        window.append(name)
-    if window:
-        yield window
 
 
 def _named(key: str) -> str:

@@ -27,7 +27,7 @@ from hvbench.frameworks.tensorflow.norms import exact_norms
 from hvbench.frameworks.tensorflow.operations import start_gather, start_parts, start_reduction, wait
 from hvbench.spec.point import Point
 from hvbench.spec.shard import SHARDS
-from hvbench.training.parts import WINDOW_BYTES, part_size, take_part
+from hvbench.training.parts import group_by_window, part_size, take_part
 
 WIRE_DTYPES = {"none": None, "fp16": tf.float16, "bf16": tf.bfloat16}  # None: the gradients' own
 _ROW = 1024  # values of which a norm is taken in their own dtype
@@ -87,7 +87,7 @@ class Shards:
     def spread(self) -> None:
         """Give all ranks the parameters of which each has updated its part, unless they are gathered when they are used."""
         done: list[tf.Operation] = []
-        for window in _windows({name: 4 * self.world_size * self.sizes[name] for name in self.wholes}):
+        for window in group_by_window({name: 4 * self.world_size * self.sizes[name] for name in self.wholes}):
             with tf.control_dependencies(done):  # one window after the other
                 wholes = {name: self._gather(name, tf.identity(self.parts[name])) for name in window}
             done = [self.wholes[name].assign(whole, read_value=False) for name, whole in wholes.items()]
@@ -219,18 +219,6 @@ def _squares(parts: list[tf.Tensor]) -> tf.Tensor:
     rows = [tf.reshape(part[:size], [-1, _ROW]) for part, size in zip(parts, whole, strict=True)]
     rests = [part[size:] for part, size in zip(parts, whole, strict=True)]
     return tf.square(tf.stack(exact_norms(rows))) + tf.square(tf.stack(exact_norms(rests)))
-
-
-def _windows(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Names in their order, as many at a time as have WINDOW_BYTES together, or one."""
-    window: list[str] = []
-    for name, size in sizes.items():
-        if window and sum(sizes[each] for each in window) + size > WINDOW_BYTES:
-            yield window
-            window = []
-        window.append(name)
-    if window:
-        yield window
 
 
 def _named(key: str) -> str:

@@ -64,9 +64,8 @@ class OneBitAllReduce(FeedbackAllReduce):
         """The messages [ranks, bytes] of one momentum with what was left of it before; keeps what they leave."""
         layout, residual = self.layouts[name], self.residuals[name].view(-1)
         residual += momentum.view(-1)
-        parts = torch.nn.functional.pad(residual, (0, self.world_size * layout.length - residual.numel()))
-        filling = layout.filled_length - layout.length
-        parts = torch.nn.functional.pad(parts.view(self.world_size, -1), (0, filling))
+        parts = _fill(residual, self.world_size * layout.length).view(self.world_size, -1)
+        parts = _fill(parts, layout.filled_length)
         message, sent = _encode(layout, parts, self.bucket_sizes[name])
         residual -= sent[:, : layout.length].reshape(-1)[: residual.numel()]
         return message
@@ -86,8 +85,8 @@ class OneBitAllReduce(FeedbackAllReduce):
         """The values [ranks, filled length] that messages [ranks, bytes] stand for."""
         bits = messages[:, : layout.sign_bytes].flatten().int()
         signs = self.signs.index_select(0, bits).view(len(messages), -1)
-        signs = torch.nn.functional.pad(signs, (0, layout.filled_length - signs.shape[1]))
-        return (signs.view(len(messages), -1, layout.bucket) * _scales(layout, messages)[:, :, None]).flatten(1)
+        signs = _fill(signs, layout.filled_length).view(len(messages), -1, layout.bucket)
+        return signs.mul_(_scales(layout, messages)[:, :, None]).flatten(1)
 
     def state(self) -> Arrays:
         """`residuals/NAME`, and `part_residuals/NAME`: what the averages of this rank's part have yet to send."""
@@ -113,6 +112,12 @@ def _encode(layout: MomentumLayout, values: torch.Tensor, sizes: torch.Tensor) -
     bits = packed[:, SIGNS_IN_A_BYTE - 1 :: SIGNS_IN_A_BYTE][:, : layout.sign_bytes]
     sent = torch.where(are_positive, scales[:, :, None], -scales[:, :, None])
     return torch.cat([bits, scales.view(torch.uint8)], 1), sent.view_as(values)
+
+
+def _fill(values: torch.Tensor, length: int) -> torch.Tensor:
+    """Values [..., length], with zeros behind those that there are; the same tensor where there are as many."""
+    missing = length - values.shape[-1]
+    return torch.nn.functional.pad(values, (0, missing)) if missing else values
 
 
 def _scales(layout: MomentumLayout, messages: torch.Tensor) -> torch.Tensor:

@@ -65,9 +65,8 @@ class OneBitAllReduce(FeedbackAllReduce):
         """The messages [ranks, bytes] of one momentum with what was left of it before; keeps what they leave."""
         layout = self.layouts[name]
         corrected = tf.reshape(self.residuals[name] + momentum, [-1])
-        parts = tf.pad(corrected, [[0, self.world_size * layout.length - layout.values]])
-        filling = layout.filled_length - layout.length
-        parts = tf.pad(tf.reshape(parts, [self.world_size, -1]), [[0, 0], [0, filling]])
+        parts = tf.reshape(_fill(corrected, self.world_size * layout.length), [self.world_size, -1])
+        parts = _fill(parts, layout.filled_length)
         message, sent = _encode(layout, parts, tf.constant(layout.bucket_sizes))
         left = corrected - tf.reshape(sent[:, : layout.length], [-1])[: layout.values]
         self.residuals[name].assign(tf.reshape(left, momentum.shape))
@@ -77,11 +76,11 @@ class OneBitAllReduce(FeedbackAllReduce):
         """The message [1, bytes] of the average of this rank's part of one momentum, with what was left of it before."""
         layout, residual = self.layouts[name], self.part_residuals[name]
         own = own_part(layout.values, rank=self.rank, world_size=self.world_size)
-        filling = [[0, layout.filled_length - (own.stop - own.start)]]  # of what fills the part up nothing is left
         corrected = residual + tf.reduce_mean(_decode(layout, received), 0)
-        corrected = tf.pad(corrected[: own.stop - own.start], filling)
+        corrected = _fill(corrected[: own.stop - own.start], layout.filled_length)
         message, sent = _encode(layout, corrected[None], tf.constant(layout.bucket_sizes[self.rank, None]))
-        residual.assign(tf.pad((corrected - sent[0])[: own.stop - own.start], filling))
+        left = (corrected - sent[0])[: own.stop - own.start]  # of what fills the part up nothing is left
+        residual.assign(_fill(left, layout.filled_length))
         return message
 
     def state(self) -> Arrays:
@@ -116,9 +115,15 @@ def _decode(layout: MomentumLayout, messages: tf.Tensor) -> tf.Tensor:
     count = messages.shape[0]
     signs = tf.gather(tf.constant(SIGNS), tf.cast(messages[:, : layout.sign_bytes], tf.int32))
     signs = tf.reshape(signs, [count, layout.sign_bytes * SIGNS_IN_A_BYTE])
-    signs = tf.pad(signs, [[0, 0], [0, layout.filled_length - signs.shape[1]]])
-    values = tf.reshape(signs, [count, -1, layout.bucket]) * _scales(layout, messages)[:, :, None]
+    signs = tf.reshape(_fill(signs, layout.filled_length), [count, -1, layout.bucket])
+    values = signs * _scales(layout, messages)[:, :, None]
     return tf.reshape(values, [count, layout.filled_length])
+
+
+def _fill(values: tf.Tensor, length: int) -> tf.Tensor:
+    """Values [..., length], with zeros behind those that there are; the same tensor where there are as many."""
+    missing = length - values.shape[-1]
+    return tf.pad(values, [[0, 0]] * (len(values.shape) - 1) + [[0, missing]]) if missing else values
 
 
 def _scales(layout: MomentumLayout, messages: tf.Tensor) -> tf.Tensor:
