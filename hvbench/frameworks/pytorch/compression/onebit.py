@@ -110,7 +110,8 @@ def _encode(layout: MomentumLayout, values: torch.Tensor, sizes: torch.Tensor) -
     are_positive = buckets >= 0
     packed = (are_positive.view(torch.int64) * PACKING).view(torch.uint8).view(len(values), -1)
     bits = packed[:, SIGNS_IN_A_BYTE - 1 :: SIGNS_IN_A_BYTE][:, : layout.sign_bytes]
-    sent = torch.where(are_positive, scales[:, :, None], -scales[:, :, None])
+    signs = are_positive.float().mul_(2.0).sub_(1.0)  # `where` with scales that are broadcast takes four times as long
+    sent = signs.mul_(scales[:, :, None])
     return torch.cat([bits, scales.view(torch.uint8)], 1), sent.view_as(values)
 
 

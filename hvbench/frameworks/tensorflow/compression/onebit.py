@@ -105,7 +105,8 @@ def _encode(layout: MomentumLayout, values: tf.Tensor, sizes: tf.Tensor) -> tupl
     are_positive = buckets >= 0
     eights = tf.reshape(tf.cast(are_positive, tf.uint8), [count, -1, SIGNS_IN_A_BYTE])
     packed = tf.bitcast(tf.bitcast(eights, tf.int64) * PACKING, tf.uint8)[:, : layout.sign_bytes, -1]
-    sent = tf.where(are_positive, scales[:, :, None], -scales[:, :, None])
+    signs = tf.cast(are_positive, tf.float32) * 2.0 - 1.0
+    sent = signs * scales[:, :, None]
     scale_bytes = tf.reshape(tf.bitcast(scales, tf.uint8), [count, -1])
     return tf.concat([packed, scale_bytes], 1), tf.reshape(sent, values.shape)
 
