@@ -35,7 +35,7 @@ RUFF := $(shell sed -n 's/^STYLE = \["\(.*\)"\].*/\1/p' setup.py)
 PIP_INSTALL := "$(BIN)/python" -m pip install --disable-pip-version-check
 # pip compiles on one core, this on all of them; a few packages bring files for other Pythons, which cannot be compiled.
 COMPILE := "$(BIN)/python" -m compileall -qq -j 0 .venv/lib || true
-TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel scripts faults network docs))
+TESTS := $(wildcard $(addprefix tests/,unit browser parity parallel scripts faults network docs distribution))
 
 export PATH := $(BIN):$(PATH)
 # horovodrun starts mpirun, which wants to be told twice that root may use it (containers).

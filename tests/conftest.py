@@ -13,7 +13,7 @@ import pytest
 from hvbench.frameworks import uncollected
 
 # Fixtures of a module or a session that take seconds to make, other than those that all processes share (`tests/once.py`).
-COSTLY = {"browser", "pages", "broken", "ended", "extended", "proofs", "ranks", "whole"}
+COSTLY = {"browser", "built", "pages", "broken", "ended", "extended", "proofs", "ranks", "whole"}
 
 
 # Places of tests in the order in which they begin; the last ones are short.
@@ -26,6 +26,7 @@ ORDER = (
     "tests/parallel/",
     "tests/scripts/",
     "tests/docs/",
+    "tests/distribution/",
     "tests/browser/",
     "tests/network/",
     "tests/faults/",

@@ -51,6 +51,7 @@ def make_plan(
     world_size: int,
     done: Iterable[str] = (),
     extra: Iterable[tuple[str, int]] = (),
+    assumes_frameworks: bool = False,
 ) -> Plan:
     """Put the launches of `points` in running order, without those that cannot run.
 
@@ -65,12 +66,13 @@ def make_plan(
         world_size: Ranks that were launched.
         done: Keys of jobs that have a record already.
         extra: Launches, (point id, repeat), that an earlier session added to the planned repeats.
+        assumes_frameworks: Plan for a place where every framework is installed, whatever is missing here.
     """
     runnable: list[AnyPoint] = []
     skipped: list[Skipped] = []
     for point in points:
         resolved = point.model_copy(update={"world_size": point.world_size or world_size})
-        reason = reason_to_skip(resolved, world_size=world_size)
+        reason = reason_to_skip(resolved, world_size=world_size, assumes_frameworks=assumes_frameworks)
         if settings and not reason:
             reason = reason_not_to_measure(resolved, settings)
         if reason:

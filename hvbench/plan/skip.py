@@ -31,10 +31,11 @@ AMD_NODE = "kfd"
 GPU_NODES = ("nvidia[0-9]*", "nvhost-gpu", "dxg", AMD_NODE)  # of a graphics card, a Jetson, Windows' Linux, AMD
 
 
-def reason_to_skip(point: AnyPoint, *, world_size: int) -> str | None:
+def reason_to_skip(point: AnyPoint, *, world_size: int, assumes_frameworks: bool = False) -> str | None:
     """Why `point` (with a resolved world size) cannot run on `world_size` launched ranks; None when it can.
 
     What makes no sense anywhere comes before what is missing here, and each in the order of the fields.
+    `assumes_frameworks`: as if every framework were installed here.
     """
     knobs = knobs_of(type(point)).values()
     for knob in knobs:
@@ -47,7 +48,7 @@ def reason_to_skip(point: AnyPoint, *, world_size: int) -> str | None:
         return "its sizes are beyond what a record can hold, and any machine"
     if point.is_served and point.servers > (tensors := len(trained_shapes(point))):
         return f"servers = {point.servers}: {tensors} tensors train, and each is on one server"
-    site = describe_site(world_size)
+    site = describe_site(world_size, assumes_frameworks=assumes_frameworks)
     for knob in knobs:
         if knob.unavailable and (reason := knob.unavailable(point, site)):
             return reason
@@ -72,12 +73,12 @@ def compresses_nothing(point: Point) -> str | None:
     return None
 
 
-def describe_site(world_size: int) -> Site:
+def describe_site(world_size: int, *, assumes_frameworks: bool = False) -> Site:
     """What this host offers to points on `world_size` ranks; imports no framework and no MPI."""
     no_links = f"no link may be shaped here: run it in hvbench lab, or name the interface in {LINK_VARIABLE}"
     return Site(
         world_size=world_size,
-        frameworks=frozenset(name for name in FRAMEWORKS if is_installed(name)),
+        frameworks=frozenset(name for name in FRAMEWORKS if assumes_frameworks or is_installed(name)),
         no_mpi=None if has_mpi() else "needs mpirun and mpi4py: pip install 'hvbench[mpi]'",
         no_shaped_links=None if os.environ.get(LINK_VARIABLE) else no_links,
         no_tf32=why_no_tf32(least_compute_capability()),

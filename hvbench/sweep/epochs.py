@@ -28,10 +28,11 @@ def resolve_epochs(
     world_size: int,
     say: Callable[[str], None],
     report: Report = lambda line: None,
+    assumes_frameworks: bool = False,
 ) -> Suite:
     """The suite with the `steps` of its epochs, of which `say` is told; itself where it asks for none.
 
-    `report` is told what takes long: a text is read into tokens to count its samples.
+    `report` is told what takes long: a text is read into tokens to count its samples. `assumes_frameworks`: as in `make_plan`.
 
     Raises UsageError where its points have different numbers of steps, and DataError where a text cannot be read.
     """
@@ -41,7 +42,11 @@ def resolve_epochs(
     if suite.search:
         raise UsageError(f"{suite.where}: epochs = {epochs:g}: not with [search], whose launches only see what fits")
     resolved = [point.model_copy(update={"world_size": point.world_size or world_size}) for point in points]
-    runnable = [point for point in resolved if reason_to_skip(point, world_size=world_size) is None]
+    runnable = [
+        point
+        for point in resolved
+        if reason_to_skip(point, world_size=world_size, assumes_frameworks=assumes_frameworks) is None
+    ]
     found: dict[int, int] = {}  # steps -> samples of an epoch
     counts: dict[Source, int] = {}
     for point in runnable:

@@ -335,7 +335,7 @@ def test_a_folder_in_use_is_not_written_over(hvbench: Callable[..., Answer], arm
         (["ab", "mine.toml", "--b", "set=precision=bf17"], "precision"),
         (["ab", "mine.toml", "--b", "set=precision=fp32,bf16"], "one value"),
         (["ab", "mine.toml", "-s", "precision=fp32,bf16", "--b", "set=precision=bf16"], "precision is an axis of mine"),
-        (["ab", "mine.toml", "--b", "rev=nosuch"], "no such revision"),
+        (["ab", "mine.toml", "--b", "rev=nosuch"], "lies in no git repository"),
         (["ab", "mine.toml", "--b", "rev=--help"], "not a revision"),
         (["gate", "nowhere"], "not a run folder"),
         (["gate", "mine@latest"], "there is none below results"),

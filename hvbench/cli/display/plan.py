@@ -26,9 +26,11 @@ from hvbench.plan.precision import choose_aim
 from hvbench.plan.repeats import BUDGET_SECONDS
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.plan.search import TRIES, describe_search, plan_search, require_limit
+from hvbench.plan.skip import is_installed
 from hvbench.plan.together import describe_together
 from hvbench.plan.turns import Turns, decide_turns, describe_site
 from hvbench.records.environment import usable_cores, usable_memory_bytes
+from hvbench.registry import FRAMEWORKS
 from hvbench.spec.effect import describe_idle_points
 from hvbench.spec.knob import knobs_of
 from hvbench.spec.labels import describe_values, distinguish, short_name, values_of
@@ -43,6 +45,7 @@ from hvbench.sweep.pretraining import Pretraining, find_pretrainings
 MAX_ROWS = 60  # of the table, unless all are asked for
 MAX_NAMES = 3  # of points that are skipped for one reason
 MAX_CELL = 24  # characters of a value such as a path
+ELSEWHERE = "No framework is installed here, so nothing of this can be launched: planned as for a place that has them (hvbench doctor)."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +61,17 @@ class Expected:
 def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> str:
     """A row a point with launches and time, skipped points by reason, what may not fit, time in all, what it will tell.
 
-    Raises DataError for a text, or a folder of weights, that cannot be read, and UsageError where no point can run, as a sweep does.
+    Where no framework is installed, it is the plan of a place that has them. Raises DataError for a text, or a folder of weights, that
+    cannot be read, and UsageError where no point can run, as a sweep does.
     """
     context = resolve_context(np)
     require_horovod_settings(is_launched=context.launcher != "none")
     points = suite.points()
     require_script_folder(suite)
     losses = check_texts([point for point in points if isinstance(point, Point)])
-    suite = resolve_epochs(suite, points, world_size=context.size, say=losses.append)
-    plan = make_plan(points, suite.measure, world_size=context.size)
+    is_elsewhere = not any(map(is_installed, FRAMEWORKS)) and any(isinstance(point, Point) for point in points)
+    suite = resolve_epochs(suite, points, world_size=context.size, say=losses.append, assumes_frameworks=is_elsewhere)
+    plan = make_plan(points, suite.measure, world_size=context.size, assumes_frameworks=is_elsewhere)
     require_runnable(plan, where=suite.where)
     losses += compare_weights(dict.fromkeys(job.point for job in plan.jobs if isinstance(job.point, Point)))
     if suite.search:
@@ -83,6 +88,7 @@ def describe_plan(suite: Suite, *, np: int | None, lists_all: bool = False) -> s
     pretrainings = find_pretrainings(plan.jobs, suite.measure, checkpoints=Path("checkpoints"))
     parts = [
         [": ".join(filter(None, (suite.name, suite.question)))],
+        [ELSEWHERE] if is_elsewhere else [],
         losses,
         describe_command(suite, plan),
         describe_searched(suite),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hvbench.comparison.ab.worktrees import add_worktree
+from hvbench.comparison.ab.worktrees import add_worktree, ask
 from hvbench.errors import LaunchError, UsageError
 from hvbench.launch.environments import find_python
 from hvbench.spec.axes import check_axes
@@ -128,6 +128,11 @@ def prepare_arm(arm: Arm, *, worktrees: Path) -> Prepared:
     """Make the worktree of a revision of hvbench, and see that it starts in the arm; raises UsageError or LaunchError."""
     if not arm.revision:
         return start_arm(arm)
+    if ask("rev-parse", "--git-dir", at=Path()).returncode:
+        raise UsageError(
+            f"rev={shorten(arm.revision)}: this folder lies in no git repository: start in a checkout of hvbench, build an environment with "
+            "that revision and give env=PATH, or write a suite with a [script]"
+        )
     source = add_worktree(arm.revision, worktrees / arm.name, repository=Path())
     if not (source / "hvbench" / "__init__.py").is_file():
         raise UsageError(
