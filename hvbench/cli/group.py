@@ -16,6 +16,7 @@ from hvbench.cli.doctor import doctor
 from hvbench.cli.export import export
 from hvbench.cli.gate import gate
 from hvbench.cli.history import history
+from hvbench.cli.init import init
 from hvbench.cli.install_horovod import install_horovod
 from hvbench.cli.lab import lab
 from hvbench.cli.parity import parity
@@ -33,6 +34,7 @@ EPILOG = """\b
 The flow:
   hvbench doctor                        what is installed, and what to do about the rest
   hvbench suites                        the questions that can be asked
+  hvbench init                          a suite of your own, from a few questions
   hvbench plan quickstart               what a suite would run, and for how long
   hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
@@ -61,6 +63,7 @@ COMMANDS = (
     export,
     gate,
     history,
+    init,
     install_horovod,
     lab,
     parity,

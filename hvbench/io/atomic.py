@@ -94,6 +94,17 @@ def write_named_file(path: Path, content: str) -> None:
         target.chmod(mode)
 
 
+def write_new_file(path: Path, content: str) -> None:
+    """Write `content` to a file that is not there yet, whole or not at all. Raises FileExistsError, and OSError."""
+    descriptor = os.open(path, EXCLUSIVELY, 0o666)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(content)
+    except BaseException:
+        os.unlink(path)
+        raise
+
+
 def is_abandoned(path: Path) -> bool:
     """Whether `path` is a half-written file of a process of hvbench on this host that is dead."""
     match = TEMPORARY.fullmatch(path.name)

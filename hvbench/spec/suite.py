@@ -170,9 +170,14 @@ def suite_of_words(words: Iterable[str], *, where: str) -> Suite:
 def load_suite(path: Path) -> Suite:
     """Read and validate a suite file; raises UsageError."""
     text = read_text(path)
-    if path.stem.startswith(".") or not path.stem.isprintable():  # runs of a suite lie in a folder of its name
-        raise UsageError(f"{path}: a suite's name is printable and starts with no dot")
+    require_name(path)
     return parse_suite(text, name=path.stem, where=str(path))
+
+
+def require_name(path: Path) -> None:
+    """Raise UsageError where a file of that name cannot be a suite: its runs lie in a folder of that name."""
+    if path.stem.startswith(".") or not path.stem.isprintable():
+        raise UsageError(f"{path}: a suite's name is printable and starts with no dot")
 
 
 def read_text(path: Path) -> str:

@@ -35,6 +35,9 @@ def _value(value: Any) -> str:
     """A list has a line for each value: a line of a suite must not have hundreds of dots."""
     if isinstance(value, list):
         return "[\n" + "".join(f"    {_value(each)},\n" for each in value) + "]"
-    if isinstance(value, bool | str):
-        return json.dumps(value, ensure_ascii=False)
-    return repr(value)
+    return write_scalar(value)
+
+
+def write_scalar(value: bool | str | int | float) -> str:
+    """A value as TOML writes it."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else repr(value)
