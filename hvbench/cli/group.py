@@ -10,6 +10,7 @@ from hvbench import __version__
 from hvbench.cli.ab import ab
 from hvbench.cli.allreduce import allreduce
 from hvbench.cli.baseline import baseline
+from hvbench.cli.comment import comment
 from hvbench.cli.compare import compare
 from hvbench.cli.completion import completion
 from hvbench.cli.doctor import doctor
@@ -57,6 +58,7 @@ COMMANDS = (
     ab,
     allreduce,
     baseline,
+    comment,
     compare,
     completion,
     doctor,
