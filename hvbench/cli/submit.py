@@ -21,6 +21,7 @@ LAUNCHING = ("sweep", "run", "parity", "allreduce", "tune")
 @click.option(
     "--cores-per-rank", type=click.IntRange(1, 1024), default=1, show_default=True, help="Cores of each rank."
 )
+@click.option("--gpus", type=click.IntRange(0, 64), default=0, show_default=True, help="GPUs of each rank, of NVIDIA.")
 @click.option(
     "--time", "seconds", type=Duration(), default="1h", show_default=True, metavar="TIME", help="The job's time limit."
 )
@@ -42,6 +43,7 @@ def submit(
     hosts: int,
     ranks_per_host: int,
     cores_per_rank: int,
+    gpus: int,
     seconds: float,
     name: str,
     options: tuple[str, ...],
@@ -54,7 +56,7 @@ def submit(
     \b
     hvbench submit --scheduler slurm --hosts 2 --ranks-per-host 8 --out job.sh -- sweep batch
     sbatch job.sh
-    hvbench submit --scheduler kubernetes --hosts 4 --image me/hvbench:1 -- sweep batch | kubectl apply -f -
+    hvbench submit --scheduler kubernetes --hosts 4 --gpus 1 --image me/hvbench:gpu -- sweep batch | kubectl apply -f -
     """
     from hvbench.launch.submit import Submission, program_words, render
 
@@ -69,6 +71,7 @@ def submit(
         hosts=hosts,
         ranks_per_host=ranks_per_host,
         cores_per_rank=cores_per_rank,
+        gpus_per_rank=gpus,
         minutes=max(1, round(seconds / 60)),
         folder=os.getcwd(),
         options=options,

@@ -18,6 +18,7 @@ from hvbench.errors import UsageError
 from hvbench.spec.messages import shorten
 
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")  # what Kubernetes allows, and Slurm takes
+GPUS = "nvidia.com/gpu"  # what NVIDIA's device plugin calls them
 OPTION = re.compile(r"[A-Za-z][\w-]*(=[^\n\r]*)?")
 
 SLURM = """#!/bin/bash
@@ -51,6 +52,7 @@ class Submission:
     hosts: int
     ranks_per_host: int
     cores_per_rank: int
+    gpus_per_rank: int = 0
     minutes: int
     folder: str
     options: tuple[str, ...] = ()  # of the scheduler, NAME or NAME=VALUE
@@ -76,6 +78,7 @@ def render_slurm(submission: Submission) -> str:
         "nodes": submission.hosts,
         "ntasks-per-node": submission.ranks_per_host,
         "cpus-per-task": submission.cores_per_rank,
+        **({"gpus-per-node": gpus} if (gpus := submission.ranks_per_host * submission.gpus_per_rank) else {}),
         "time": submission.minutes,
         "output": f"{submission.name}-%j.log",
     }
@@ -101,7 +104,10 @@ def render_kubernetes(submission: Submission) -> str:
     launcher = {
         "command": ["mpirun", "--allow-run-as-root", "-np", str(ranks), *submission.command]
     }  # as containers do
-    worker = {"resources": {"requests": {"cpu": cores}, "limits": {"cpu": cores}}}
+    given = {"cpu": cores}
+    if submission.gpus_per_rank:
+        given[GPUS] = str(submission.ranks_per_host * submission.gpus_per_rank)
+    worker = {"resources": {"requests": given, "limits": given}}
     manifest = {
         "apiVersion": "kubeflow.org/v2beta1",
         "kind": "MPIJob",

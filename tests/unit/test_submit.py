@@ -62,6 +62,16 @@ def test_an_mpi_job_has_the_shape_of_kubeflows_schema() -> None:
     assert worker["template"]["spec"]["containers"][0]["resources"]["limits"] == {"cpu": "12"}
 
 
+def test_ranks_get_their_gpus_on_each_host() -> None:
+    assert "#SBATCH --gpus-per-node=8\n" in render_slurm(change(gpus_per_rank=2))
+    manifest = json.loads(render_kubernetes(change(image="me/hvbench:gpu", gpus_per_rank=2)))
+    jsonschema.validate(manifest, SCHEMA)
+    launcher, worker = (manifest["spec"]["mpiReplicaSpecs"][name] for name in ("Launcher", "Worker"))
+    (container,) = worker["template"]["spec"]["containers"]
+    assert container["resources"] == dict.fromkeys(("requests", "limits"), {"cpu": "12", "nvidia.com/gpu": "8"})
+    assert "resources" not in launcher["template"]["spec"]["containers"][0], "it trains nothing"
+
+
 def test_a_field_that_kubeflow_does_not_know_would_be_seen() -> None:
     manifest = json.loads(render_kubernetes(change(image="me/hvbench:1")))
     manifest["spec"]["mpiReplicaSpecs"]["Worker"]["replica"] = 2
