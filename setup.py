@@ -119,6 +119,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "prometheus-client>=0.23",  # what reads the OpenMetrics that are written
+            "pyyaml>=6",  # reads the files of CI services and of conda
             "scikit-learn>=1.7",  # what metrics of labels are held against
             "setuptools>=70.1",  # builds the wheel that is tested; from here on without another package
             "tensorboard>=2.16",  # reads what --track tensorboard wrote
