@@ -72,7 +72,8 @@ setup(
         "hvbench.suites": ["*.toml", "*.md"],
         "hvbench.cli": ["completion.bash"],
         "hvbench.parity": ["*.toml"],
-        "hvbench.analysis.report.page": ["page.*"],
+        "hvbench.analysis.report.page": ["page.*", "grid.*"],
+        "hvbench.site": ["templates/*"],
     },
     install_requires=[
         "click>=8.1",

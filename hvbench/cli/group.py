@@ -25,6 +25,7 @@ from hvbench.cli.plan import plan
 from hvbench.cli.predict import predict
 from hvbench.cli.report import report
 from hvbench.cli.run import run
+from hvbench.cli.site import site
 from hvbench.cli.submit import submit
 from hvbench.cli.suites import suites
 from hvbench.cli.sweep import sweep
@@ -48,6 +49,7 @@ The flow:
   hvbench ab smoke --np 2 --b env=.venv-new        launch two arms alternately: is the new one slower?
   hvbench gate smoke@latest             the same question to a stored run (hvbench baseline), with an exit code
   hvbench history step_seconds_median   a metric over the stored runs, and where it changed
+  hvbench site results --out public     all runs as a static site: answers, lines, comparisons, machines
 
 \b
 Exit codes: 0 all well · 1 some points failed, parity not proven, or a regression · 2 usage · 3 inconclusive ·
@@ -73,6 +75,7 @@ COMMANDS = (
     predict,
     report,
     run,
+    site,
     submit,
     suites,
     sweep,

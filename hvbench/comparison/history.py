@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.metrics import Metric, measure_parts
@@ -35,6 +36,17 @@ class Line:
 
     label: str
     entries: tuple[Entry, ...]
+    point_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRun:
+    """One metric of one run: point -> its value of each launch, as `values_of` gives them."""
+
+    name: str
+    created_at: str
+    values: Mapping[str, Sequence[float]]
+    revision: str = ""  # of the script that was run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,24 +64,34 @@ class History:
 
 def trace(runs: Sequence[tuple[str, str, Sequence[Record]]], metric: Metric) -> list[Line]:
     """`metric` of every point over `runs`, each (name, created at, records), oldest first; steps are marked."""
-    found: dict[str, list[Entry]] = {}
-    points = {}
+    measured = []
     for name, created_at, records in runs:
-        for point_id, values in _values(records, metric).items():
-            found.setdefault(point_id, []).append(
-                Entry(
-                    run=name,
-                    created_at=created_at,
-                    estimate=estimate_rate(values),
-                    revision=", ".join(dict.fromkeys(filter(None, map(name_revision, records)))),
-                )
+        ordered = sort_records(records)
+        values = values_of(ordered, point_frame(ordered), metric)
+        measured.append(MeasuredRun(name=name, created_at=created_at, values=values, revision=name_revisions(records)))
+    points = {record.point_id: record.point for _, _, records in runs for record in records}
+    varying = choose_axes(points.values())
+    return trace_values(measured, metric, labels={key: describe_point(point, varying) for key, point in points.items()})
+
+
+def trace_values(runs: Sequence[MeasuredRun], metric: Metric, *, labels: Mapping[str, str]) -> list[Line]:
+    """The lines of `metric` over `runs`, oldest first, by point; `labels`: what each point is called."""
+    found: dict[str, list[Entry]] = {}
+    for run in runs:
+        for point_id, values in run.values.items():
+            entry = Entry(
+                run=run.name, created_at=run.created_at, estimate=estimate_rate(values), revision=run.revision
             )
-        points |= {record.point_id: record.point for record in records}
-    varying = choose_axes({record.point_id: record.point for _, _, records in runs for record in records}.values())
+            found.setdefault(point_id, []).append(entry)
     return [
-        Line(label=describe_point(points[key], varying), entries=mark_changes(found[key], resolution=metric.resolution))
+        Line(label=labels[key], entries=mark_changes(found[key], resolution=metric.resolution), point_id=key)
         for key in sorted(found)
     ]
+
+
+def name_revisions(records: Sequence[Record]) -> str:
+    """The revisions of the script that a run's launches ran; empty where nothing says them."""
+    return ", ".join(dict.fromkeys(filter(None, map(name_revision, records))))
 
 
 def mark_changes(entries: Sequence[Entry], *, resolution: float) -> tuple[Entry, ...]:
@@ -81,14 +103,15 @@ def mark_changes(entries: Sequence[Entry], *, resolution: float) -> tuple[Entry,
     return tuple(Entry(**{**vars(entry), "change": changes.get(index)}) for index, entry in enumerate(entries))
 
 
-def _values(records: Sequence[Record], metric: Metric) -> Mapping[str, list[float]]:
-    """Point -> the metric of each of its `ok` launches; a point is left out if one of its launches lacks the metric."""
-    ordered = sort_records(records)
-    rows = point_frame(ordered)
+def values_of(records: Sequence[Record], rows: pd.DataFrame, metric: Metric) -> dict[str, list[float]]:
+    """Point -> the metric of each of its `ok` launches; a point is left out if one of its launches lacks the metric.
+
+    `rows`: `point_frame` of `records`, in their order.
+    """
     columns = rows[metric.name].to_numpy(dtype="float64", na_value=np.nan) if metric.name in rows else None
     found: dict[str, list[float]] = {}
-    for index, record in enumerate(ordered):
-        if rows["status"].iloc[index] != "ok":
+    for index, (record, status) in enumerate(zip(records, rows["status"], strict=True)):
+        if status != "ok":
             continue
         value = columns[index] if columns is not None else measure_parts(record).get(metric.name, math.nan)
         found.setdefault(record.point_id, []).append(float(value))

@@ -145,14 +145,9 @@ def _render(
     if comparison.points:
         sides = f"A: {comparison.arms[0]}; B: {', '.join(comparison.arms[1:])}"
         several = len(comparison.arms) > 2
-        most = [(point, change) for point in comparison.points for change in point.changes if change.metric.is_decisive]
-        most.sort(key=lambda pair: -_size(pair[1]))
-        blocks += [
-            title("What changed most"),
-            item(sides),
-            table(HEADER, [_brief(*pair, several=several) for pair in most[:MOST]]),
-        ]
-        rows = [_full(point, change, several=several) for point in comparison.points for change in point.changes]
+        most = [brief_row(*pair, several=several) for pair in sort_changes(comparison)[:MOST]]
+        blocks += [title("What changed most"), item(sides), table(HEADER, most)]
+        rows = [full_row(point, change, several=several) for point in comparison.points for change in point.changes]
         blocks += [title("Everything"), table(FULL_HEADER, rows), note]
     if comparison.missing:
         lines = [item(f"{each.label}: {each.arm}: {each.reason}") for each in comparison.missing]
@@ -160,19 +155,27 @@ def _render(
     return "\n\n".join(blocks) + "\n"
 
 
+def sort_changes(comparison: Comparison) -> list[tuple[PointComparison, Change]]:
+    """Every change of a decisive metric with its point: those that are called first, and the largest of them."""
+    decisive = [(point, change) for point in comparison.points for change in point.changes if change.metric.is_decisive]
+    return sorted(decisive, key=lambda pair: -_size(pair[1]))
+
+
 def _size(change: Change) -> float:
     estimate, _, _ = change.worse
     return abs(estimate) * (1.0 if change.call in ("worse", "better") else 1e-3)
 
 
-def _brief(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+def brief_row(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+    """The cells below HEADER; `several` sides are named."""
     return [
         _name(point, several=several), _title(change), show_estimate(change.a, change), show_estimate(change.b, change),
         f"{change.ratio.ratio:.4g}", show_ratio_interval(change), describe_change(change),
     ]  # fmt: skip
 
 
-def _full(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+def full_row(point: PointComparison, change: Change, *, several: bool) -> list[str]:
+    """The cells below FULL_HEADER; `several` sides are named."""
     corrected = change.contrast.p_value if change.contrast else None
     p_values = [NOT_AVAILABLE if p is None else f"{p:.2g}" for p in (corrected, change.ratio.sign_flip_p_value)]
     return [

@@ -40,8 +40,8 @@ for (const grid of document.querySelectorAll(".grid")) {
     header.append(button);
     button.addEventListener("click", () => sort(table, index, header));
   });
-  if (table.tBodies[0].rows.length > 4) {
-    const tools = grid.querySelector(".tools");
+  const tools = grid.querySelector(".tools");
+  if (tools && table.tBodies[0].rows.length > 4) {
     const [input, output] = [tools.querySelector("input"), tools.querySelector("output")];
     tools.hidden = false;
     input.addEventListener("input", () => filter(table, input.value, output));

@@ -195,25 +195,25 @@ def list_facts(run: Run) -> list[tuple[str, str]]:
     known = list_environment(run.records)
     ended_ok = int((points["status"] == "ok").sum())
     cores = f", {known['usable_cores']} cores" if "usable_cores" in known else ""
-    versions = [
-        f"{label} {known[key]}"
-        for label, key in [
-            *((style.label, f"framework_versions {name}") for name, style in STYLES.items()),
-            ("Horovod", "packages horovod"),
-        ]
-        if key in known
-    ]
     facts = {
         "launches": f"{len(points)}, {'all' if ended_ok == len(points) else ended_ok} ok",
         "points": str(points["point_id"].nunique()),
         "ranks": ", ".join(str(value) for value in sorted(points["world_size"].dropna().unique())),
         "machine": f"{known.get('cpu_model') or known.get('cpu model') or ''}{cores}".strip(", "),
         "script": "; ".join(list_scripts(run)),
-        "software": ", ".join(versions),
+        "software": name_versions(known),
         "began": min(points["started_at"])[:16].replace("T", " "),
     }
+    return [(name, clean_text(value)) for name, value in facts.items() if value]
+
+
+def name_versions(known: Mapping[str, str]) -> str:
+    """`PyTorch 2.13.0, Horovod 0.28.1` of an environment as it is listed."""
+    keys = {style.label: f"framework_versions {name}" for name, style in STYLES.items()}
+    keys["Horovod"] = "packages horovod"
+    versions = ", ".join(f"{label} {known[key]}" for label, key in keys.items() if key in known)
     # The local part of a version says how it was built; the table of the environment has it.
-    return [(name, re.sub(r"\+hvbench\w+", "", clean_text(value))) for name, value in facts.items() if value]
+    return re.sub(r"\+hvbench\w+", "", clean_text(versions))
 
 
 def slug(title: str) -> str:

@@ -19,13 +19,13 @@ MAX_ROWS = 300  # of a table on the page: some 0.2 MB
 BAD = ("failed", "timeout", "oom", "diverged", "interrupted", "skipped")
 
 
-def show_table(table: Table) -> dict[str, Any]:
+def show_table(table: Table, *, most: int = MAX_ROWS, file: str = "") -> dict[str, Any]:
     """A Table as the template needs it: cleaned texts, the number that each cell sorts by, and the look of its rows.
 
-    A page holds MAX_ROWS of them, and a note then names the file that has all.
+    A page holds `most` of them, and a note then names the `file` that has all, by default the one beside the report.
     """
     rows = []
-    for texts in table.cells[:MAX_ROWS]:
+    for texts in table.cells[:most]:
         cells = [
             show_cell(text, header=header, is_number=is_number)
             for text, header, is_number in zip(texts, table.header, table.is_number, strict=True)
@@ -34,27 +34,27 @@ def show_table(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,
         "title": table.title,
-        "caption": f"{table.title}: {count_rows(table.cells)}",
+        "caption": f"{table.title}: {count_rows(table.cells, most=most)}",
         "columns": [
             {"header": header, "is_number": number}
             for header, number in zip(table.header, table.is_number, strict=True)
         ],
         "rows": rows,
-        "notes": [*note_rows(table.cells, file=f"tables/{table.name}.csv"), *table.notes],
+        "notes": [*note_rows(table.cells, file=file or f"tables/{table.name}.csv", most=most), *table.notes],
     }
 
 
-def count_rows(rows: Sequence[Any]) -> str:
+def count_rows(rows: Sequence[Any], *, most: int = MAX_ROWS) -> str:
     """`32 rows`, or `300 of 1,667 rows` where a page does not show all."""
-    shown = f"{MAX_ROWS:,} of " if len(rows) > MAX_ROWS else ""
+    shown = f"{most:,} of " if len(rows) > most else ""
     return f"{shown}{len(rows):,} row{'' if len(rows) == 1 else 's'}"
 
 
-def note_rows(rows: Sequence[Any], *, file: str) -> list[str]:
+def note_rows(rows: Sequence[Any], *, file: str, most: int = MAX_ROWS) -> list[str]:
     """What to say below a table that has more rows than a page shows; nothing where all are there."""
-    if len(rows) <= MAX_ROWS:
+    if len(rows) <= most:
         return []
-    return [f"The first {MAX_ROWS:,} of {len(rows):,} rows, which is what sorting and filtering see: {file} has all."]
+    return [f"The first {most:,} of {len(rows):,} rows, which is what sorting and filtering see: {file} has all."]
 
 
 def show_cell(text: str, *, header: str, is_number: bool) -> dict[str, Any]:
