@@ -104,7 +104,8 @@ def digest_task(place: Place) -> Task:
 
     kind = AbSummary if place.kind == AB else RunSummary
     return Task(
-        key=place.id, made_of=place.signature, kind=kind, place=place.name, make=make, records=place.records
+        key=place.id, made_of=place.signature, kind=kind, place=place.name, make=make, records=place.records,
+        prefix=str(place.path),
     )  # fmt: skip
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from hvbench.analysis.report.answer import find_answer
 from hvbench.analysis.report.facts import describe_missing, list_environment, list_failures, read_command, read_suite
 from hvbench.analysis.report.page.headlines import split_sentence
 from hvbench.analysis.report.page.render import name_versions
+from hvbench.analysis.show.sentences import Sentence
 from hvbench.analysis.show.text import clean_text
 from hvbench.comparison.history import name_revisions, values_of
 from hvbench.errors import MissingData
@@ -65,7 +65,7 @@ def digest_run(place: Place, run: Run, problems: Sequence[str]) -> RunSummary:
         launches=len(run.records),
         statuses=dict(Counter(run.points["status"])),
         missing=describe_missing(run),
-        answer=[Said(**asdict(split_sentence(sentence.text))) for sentence in find_answer(run).headlines],
+        answer=[say(sentence) for sentence in find_answer(run).headlines],
         failures=[
             Failed(
                 point_id=clean_text(one.point_id),
@@ -80,6 +80,12 @@ def digest_run(place: Place, run: Run, problems: Sequence[str]) -> RunSummary:
         points=digest_points(run),
         body=render_run_body(run),
     )
+
+
+def say(sentence: Sentence) -> Said:
+    """A sentence in the parts that a page shows."""
+    parts = split_sentence(sentence.text)
+    return Said(claim=parts.claim, figures=parts.figures, more=list(parts.more), command=parts.command)
 
 
 def digest_points(run: Run) -> dict[str, PointSummary]:

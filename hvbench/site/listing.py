@@ -96,7 +96,7 @@ def show_pair(pair: PairSummary, a: RunSummary, b: RunSummary) -> list[Cell]:
     return [*runs, Cell(text=where), *cells, Cell(text=words, href=name_pair_page(a.id, b.id))]
 
 
-def ab_row(ab: AbSummary) -> list[Cell]:
+def ab_row(frame: Frame, ab: AbSummary) -> list[Cell]:
     """A row of a table of A/B comparisons."""
     return [
         Cell(text=ab.began or ab.name, href=name_run_page(ab)),
@@ -104,5 +104,5 @@ def ab_row(ab: AbSummary) -> list[Cell]:
         Cell(text=ab.arms["a"], more=ab.revisions.get("a", "")[:13], style="long"),
         Cell(text=ab.arms["b"], more=ab.revisions.get("b", "")[:13], style="long"),
         Cell(text=str(ab.pairs), value=ab.pairs, style="number"),
-        Cell(text=ab.machine, href=name_machine_page(ab.machine)),
+        Cell(text=ab.machine, href=name_machine_page(ab.machine) if ab.machine in frame.atlas.machines else ""),
     ]

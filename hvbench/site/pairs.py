@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +9,7 @@ from hvbench.analysis.show.text import clean_text
 from hvbench.comparison.ab.judge import judge_run
 from hvbench.comparison.ab.pairs import ARMS, load_pairs, read_ab
 from hvbench.comparison.compare import compare
+from hvbench.comparison.gate.judgement import Judgement
 from hvbench.comparison.gate.policy import Policy
 from hvbench.comparison.history import name_revisions
 from hvbench.comparison.outputs.comparison import describe_change
@@ -103,9 +103,16 @@ def digest_ab(place: Place) -> AbSummary:
         revisions={side.name: name_revision_of(side.records) for side in sets},
         pairs=run.pairs,
         verdict=str(judgement.verdict),
-        headline=clean_text(re.sub(r"^[A-Z ]+ \(", "(", judgement.headline()), limit=500),
+        headline=clean_text(describe_verdict(judgement), limit=500),
         problems=list_problems(problems, place),
         body=render_comparison_body(judgement.comparison, judgement=judgement),
+    )
+
+
+def describe_verdict(judgement: Judgement) -> str:
+    """The headline of a verdict without what stands beside it: the verdict's name, the suite, the arms."""
+    return judgement.headline().partition(f"against {judgement.against})")[2].removeprefix(": ") or str(
+        judgement.verdict
     )
 
 

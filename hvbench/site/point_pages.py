@@ -9,13 +9,15 @@ from hvbench.analysis.frame.axes import axes_of, axis_values, plain_name
 from hvbench.analysis.frame.metrics import METRICS, RATE, STEP, Metric
 from hvbench.analysis.show.cells import NOT_AVAILABLE, show_axis
 from hvbench.analysis.show.text import clean_text
+from hvbench.records.record import AnyPoint
 from hvbench.site.atlas import Setup, SuiteRuns
 from hvbench.site.cells import Cell, Column, align, show_centre, show_interval
 from hvbench.site.frame import Frame, Page, count, name_run_page, name_suite_page
 from hvbench.site.marks import find_marks
-from hvbench.site.repeat import repeat_point
+from hvbench.site.repeat import list_chosen, repeat_point
 from hvbench.site.rows import MEMORY, count_statuses, name_metric, name_point_page, show_call, show_mark, show_spark
 from hvbench.site.suite_pages import describe_setup, name_setup
+from hvbench.spec.script import ScriptPoint
 
 MOST_RUNS = 200  # of each machine and set of software, the newest
 SUMMARY = [
@@ -34,7 +36,6 @@ def point_pages(frame: Frame, suite: SuiteRuns) -> Iterator[Page]:
     for key, point in suite.points.items():
         setups = [setup for setup in suite.setups if any(key in run.points for run in setup.runs)]
         newest = next(run for run in reversed(suite.runs) if key in run.points)
-        values = axis_values(point)
         yield frame.render(
             name_point_page(suite.name, key),
             "point",
@@ -45,11 +46,17 @@ def point_pages(frame: Frame, suite: SuiteRuns) -> Iterator[Page]:
             setups=[show_setup(frame, suite, setup, key) for setup in setups],
             command=repeat_point(point, settings=newest.settings),
             suite_command=newest.command,
-            fields=[
-                (plain_name(axis), clean_text(show_axis(axis, values[axis], is_emulated=False)))
-                for axis in axes_of(values)
-            ],
+            fields=show_fields(point, is_chosen=True),
+            others=show_fields(point, is_chosen=False),
         )
+
+
+def show_fields(point: AnyPoint, *, is_chosen: bool) -> list[tuple[str, str]]:
+    """The fields of a point that were chosen, or all others, in table order; of a script all are."""
+    values = axis_values(point)
+    chosen = values if isinstance(point, ScriptPoint) else {"framework", *list_chosen(point)}
+    axes = [axis for axis in axes_of(values) if (axis in chosen) is is_chosen]
+    return [(plain_name(axis), clean_text(show_axis(axis, values[axis], is_emulated=False))) for axis in axes]
 
 
 def show_setup(frame: Frame, suite: SuiteRuns, setup: Setup, key: str) -> dict[str, Any]:
@@ -75,11 +82,12 @@ def show_setup(frame: Frame, suite: SuiteRuns, setup: Setup, key: str) -> dict[s
     shown = [metric for metric in metrics if metric.name in SHOWN]
     columns = run_columns(shown)
     left_out = len(tried) - MOST_RUNS
+    has_history = len(tried) > 1
     return {
         "name": name_setup(setup),
         "note": describe_setup(setup),
-        "metric_columns": SUMMARY,
-        "metrics": rows,
+        "metric_columns": SUMMARY if has_history else SUMMARY[:3],
+        "metrics": rows if has_history else [row[:3] for row in rows],
         "run_columns": columns,
         "runs": align(run_rows(setup, suite, key, shown)[:MOST_RUNS], columns),
         "more": f"and {count(left_out, 'older run')}" if left_out > 0 else "",

@@ -81,20 +81,31 @@ def list_columns(suite: SuiteRuns, setup: Setup) -> list[Column]:
     axes = [Column(header=head_axis(axis)) for axis in suite.axes] or [Column(header="point")]
     metric = choose_metric(setup)
     if metric is None:
-        return [*axes, Column(header="newest run"), Column(header="status")]
+        return [*axes, *([Column(header="newest run")] if differ(suite, setup) else []), Column(header="status")]
     step = name_metric(metric)
+    over = [
+        Column(header="over its runs", hint=f"{step}, oldest run first; a line where a new level begins"),
+        Column(
+            header="last change", hint="a new level, as hvbench history finds it: by how much, between which commits"
+        ),
+        Column(header="to the run before", hint="as hvbench compare calls it, corrected for all points"),
+    ]
     return [
         *axes,
-        Column(header="newest run"),
+        *([Column(header="newest run")] if differ(suite, setup) else []),
         Column(header="n", is_number=True, hint="launches that ended in ok"),
         Column(header=step, is_number=True),
         Column(header="95 % interval", is_number=True),
         *([Column(header="tokens/s", is_number=True)] if RATE in setup.lines else []),
         *([Column(header="peak memory (MiB)", is_number=True)] if MEMORY in setup.lines else []),
-        Column(header="over its runs", hint=f"{step}, oldest run first; a line where a new level begins"),
-        Column(header="last change", hint="a new level, as hvbench history finds it: by how much, between which commits"),
-        Column(header="to the run before", hint="as hvbench compare calls it, corrected for all points"),
-    ]  # fmt: skip
+        *(over if len(setup.runs) > 1 else []),
+    ]
+
+
+def differ(suite: SuiteRuns, setup: Setup) -> bool:
+    """Whether not all points were tried by the newest run of a set-up."""
+    tried = {key for run in setup.runs for key in run.points}
+    return bool(tried - set(setup.runs[-1].points))
 
 
 def name_metric(metric: Metric) -> str:
@@ -104,7 +115,7 @@ def name_metric(metric: Metric) -> str:
 
 def list_rows(suite: SuiteRuns, setup: Setup, pairs: Mapping[tuple[str, str], PairSummary]) -> Iterator[Row]:
     """A row a point that any run of the set-up tried: its newest figures, its line, its last change."""
-    metric = choose_metric(setup)
+    metric, has_dates = choose_metric(setup), differ(suite, setup)
     runs = {run.id: run for run in suite.runs}
     for key, point in suite.points.items():
         tried = [run for run in setup.runs if key in run.points]
@@ -113,11 +124,12 @@ def list_rows(suite: SuiteRuns, setup: Setup, pairs: Mapping[tuple[str, str], Pa
         newest, values = tried[-1], axis_values(point)
         cells = [show_axis_cell(axis, values.get(axis)) for axis in suite.axes]
         cells[:1] = [link_point(suite, key, cells[0] if cells else Cell(text=suite.labels[key]))]
-        cells.append(Cell(text=newest.began, href=f"runs/{newest.id}.html"))
+        cells += [Cell(text=newest.began or newest.name, href=f"runs/{newest.id}.html")] if has_dates else []
         if metric is None:
             cells.append(Cell(text=count_statuses(newest, key)))
         else:
             cells += show_figures(setup, key, metric, newest)
+        if metric is not None and len(setup.runs) > 1:
             line = setup.lines[metric.name].get(key)
             marks = find_marks(line, runs, suite.abs) if line else []
             cells += [show_spark(line, metric, marks), show_mark(marks), show_call(tried, key, metric, pairs)]

@@ -103,7 +103,7 @@ def first_page(frame: Frame, suite: SuiteRuns, blocks: Sequence[Block], *, names
         pairs=align([show_pair(*each) for each in pairs[:MOST_PAIRS]], PAIRS),
         pairs_note=f"{f'The newest {MOST_PAIRS} of {len(pairs):,}. ' if len(pairs) > MOST_PAIRS else ''}{ABOUT_PAIRS}",
         ab_columns=ABS,
-        abs=align([ab_row(ab) for ab in reversed(suite.abs)], ABS),
+        abs=align([ab_row(frame, ab) for ab in reversed(suite.abs)], ABS),
         run_columns=WITHOUT_SUITE,
         runs=[[*row[:1], *row[2:]] for row in (show_run(frame, run) for run in newest)],
         more_runs=f"{count(left_out, 'older run')}: the machines' pages have all." if left_out else "",

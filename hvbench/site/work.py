@@ -41,6 +41,7 @@ class Task:
     place: str  # what it is about, where it cannot be made
     make: Callable[[], Spec]
     records: int  # that are read for it, about
+    prefix: str = ""  # of paths in errors: the page says where that is
 
 
 @dataclass(kw_only=True)
@@ -115,11 +116,16 @@ def do(tasks: Sequence[Task], cache: Cache) -> None:
         try:
             summary = task.make()
         except HvbenchError as error:
-            summary = Failure(place=task.place, reason=clean_text(str(error), limit=300))
+            summary = Failure(place=task.place, reason=clean_text(shorten_paths(str(error), task), limit=300))
         # Records of strangers may be such as nobody has thought of: a line in the site, and the others go on.
         except Exception as error:
             summary = Failure(place=task.place, reason=describe(error))
         cache.put(task, summary)
+
+
+def shorten_paths(text: str, task: Task) -> str:
+    """What an error says, with paths as they are within what it is about."""
+    return text.replace(f"{task.prefix}/", "").replace(f"{task.prefix}: ", "") if task.prefix else text
 
 
 def describe(error: Exception) -> str:

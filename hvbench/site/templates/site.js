@@ -99,7 +99,7 @@ async function apply() {
   if (isFiltered) await loadRows();
   if (mine !== turn) return;
   filterRows();
-  await draw(mine);
+  if (!chart.hidden) await draw(mine);
 }
 
 // --- panels: one a configuration, its metric over the runs ---
@@ -203,7 +203,7 @@ async function draw(mine) {
 function begin(value) {
   suite = value;
   controls.hidden = false;
-  chart.hidden = false;
+  chart.hidden = suite.runs.length < 2; // one run is no line
   readAddress();
   for (const field of fields()) field.addEventListener("input", () => { writeAddress(); apply(); });
   addEventListener("hashchange", () => { readAddress(); apply(); });
