@@ -18,7 +18,7 @@ from hvbench.comparison.sides import choose_axes, describe_point
 from hvbench.io.folders import age_key
 from hvbench.records.record import AnyPoint
 from hvbench.site.collect import name_file
-from hvbench.site.summary import AbSummary, Failure, PairSummary, RunSummary
+from hvbench.site.summary import AbSummary, Failure, PairSummary, RunSummary, RunTables
 
 MAX_AXES = 10  # that have a column and a filter
 MAX_CHOICES = 60  # of a filter
@@ -111,6 +111,10 @@ class SuiteRuns:
             for each in sorted(newest, key=lambda each: -place[newest[each].id])
         ]
 
+    def newest_of(self, machine: str, most: int) -> list[RunSummary]:
+        """The newest runs on a machine, oldest first."""
+        return [run for run in self.runs if run.machine == machine][-most:]
+
     @cached_property
     def newest(self) -> dict[str, RunSummary]:
         """Machine -> its newest run, the newest first."""
@@ -136,6 +140,7 @@ class Atlas:
 
     suites: Sequence[SuiteRuns]  # by name
     pairs: Mapping[tuple[str, str], PairSummary]
+    tables: Mapping[str, RunTables]  # of the newest runs, by their ids
     troubles: Sequence[Trouble]
     running: frozenset[str]  # ids of runs that a process works on
 

@@ -14,14 +14,15 @@ from hvbench.io.folders import is_locked
 from hvbench.records.store import RunFolder
 from hvbench.site.atlas import Atlas, SuiteRuns, group, list_troubles
 from hvbench.site.collect import AB, RUN, Place, collect
-from hvbench.site.digest import digest_run, read_run
+from hvbench.site.digest import digest_run, digest_tables, read_run
 from hvbench.site.folder import SiteFolder
 from hvbench.site.frame import Frame
 from hvbench.site.pages import pages_of
 from hvbench.site.pairs import choose_pairs, compare_pair, digest_ab
-from hvbench.site.summary import AbSummary, Failure, PairSummary, RunSummary
+from hvbench.site.summary import AbSummary, Failure, PairSummary, RunSummary, RunTables
 from hvbench.site.work import Cache, Task, settle
 
+WITH_TABLES = 3  # newest runs of a suite on a machine whose pages have the tables of their reports
 SHELF_RECORDS = 4000  # that are kept for the next pair
 
 
@@ -64,14 +65,16 @@ def build(wanted: Wanted, folder: SiteFolder, cache: Cache) -> Built:
             first = f"; the first: {failures[0].place}: {failures[0].reason}" if failures else ""
             raise MissingData(f"{wanted.results}: no run with a readable record{first}")
         suites = group(runs, abs_)
-        pair_tasks = list_pair_tasks(suites, {place.id: place for place in places})
-        compared = settle(pair_tasks, cache, processes=wanted.processes)
-        cache.forget_others([*tasks, *pair_tasks])
-    failures += [found for found in compared.values() if isinstance(found, Failure)]
+        known = {place.id: place for place in places}
+        more = [*list_table_tasks(suites, known), *list_pair_tasks(suites, known)]
+        found_more = settle(more, cache, processes=wanted.processes).values()
+        cache.forget_others([*tasks, *more])
+    failures += [found for found in found_more if isinstance(found, Failure)]
     running = frozenset(place.id for place in places if place.kind == RUN and is_locked(place.path))
     atlas = Atlas(
         suites=suites,
-        pairs={(pair.a, pair.b): pair for pair in compared.values() if isinstance(pair, PairSummary)},
+        pairs={(pair.a, pair.b): pair for pair in found_more if isinstance(pair, PairSummary)},
+        tables={each.id: each for each in found_more if isinstance(each, RunTables)},
         troubles=list_troubles(
             suites, failures, running=running, today=wanted.today, stale_days=wanted.stale_days
         ),
@@ -106,6 +109,24 @@ def digest_task(place: Place) -> Task:
     return Task(
         key=place.id, made_of=place.signature, kind=kind, place=place.name, make=make, records=place.records,
         prefix=str(place.path),
+    )  # fmt: skip
+
+
+def list_table_tasks(suites: Sequence[SuiteRuns], places: Mapping[str, Place]) -> list[Task]:
+    """To make the tables of the newest runs of every suite on every machine."""
+    runs = [run for suite in suites for machine in suite.newest for run in suite.newest_of(machine, WITH_TABLES)]
+    return [table_task(places[run.id]) for run in runs]
+
+
+def table_task(place: Place) -> Task:
+    """To make the tables of a run."""
+
+    def make() -> RunTables:
+        return digest_tables(place, read_run(place)[0])
+
+    return Task(
+        key=f"{place.id} tables", made_of=place.signature, kind=RunTables, place=place.name, make=make,
+        records=place.records, prefix=str(place.path),
     )  # fmt: skip
 
 

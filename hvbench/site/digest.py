@@ -23,7 +23,7 @@ from hvbench.records.store import RunFolder
 from hvbench.site.collect import Place
 from hvbench.site.render import render_run_body
 from hvbench.site.repeat import list_settings
-from hvbench.site.summary import Failed, PointSummary, RunSummary, Said
+from hvbench.site.summary import Failed, PointSummary, RunSummary, RunTables, Said
 
 MAX_FAILURES = 100  # that a run's page lists
 MAX_PROBLEMS = 20  # files that are no records: named
@@ -78,8 +78,12 @@ def digest_run(place: Place, run: Run, problems: Sequence[str]) -> RunSummary:
         more_failures=max(0, len(failures) - MAX_FAILURES),
         problems=list_problems(problems, place),
         points=digest_points(run),
-        body=render_run_body(run),
     )
+
+
+def digest_tables(place: Place, run: Run) -> RunTables:
+    """The tables of a run's report."""
+    return RunTables(id=place.id, body=render_run_body(run))
 
 
 def say(sentence: Sentence) -> Said:

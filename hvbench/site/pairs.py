@@ -41,10 +41,9 @@ def choose_pairs(suite: SuiteRuns) -> list[tuple[RunSummary, RunSummary]]:
 def list_pairs(suite: SuiteRuns) -> Iterator[tuple[RunSummary, RunSummary]]:
     """The same in no order."""
     for machine in suite.newest:
-        runs = [run for run in suite.runs if run.machine == machine]
-        following = runs[-FOLLOWING - 1 :]
+        following = suite.newest_of(machine, FOLLOWING + 1)
         yield from zip(following, following[1:], strict=False)
-        yield from list_all(runs[-NEWEST:])
+        yield from list_all(following[-NEWEST:])
     yield from list_all(list(suite.newest.values())[:MACHINES])
 
 

@@ -6,13 +6,27 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from hvbench.analysis.frame.metrics import RATE, STEP
+from hvbench.analysis.show.text import clean_text
+from hvbench.analysis.stats.estimates import estimate_rate
 from hvbench.site.atlas import SuiteRuns
-from hvbench.site.cells import Cell, Column, align
+from hvbench.site.cells import Cell, Column, align, show_centre, show_interval
 from hvbench.site.frame import Frame, Page, name_run_page, name_suite_page
 from hvbench.site.listing import PAIRS, show_pair
-from hvbench.site.rows import name_pair_page
+from hvbench.site.rows import BY_NAME, MEMORY, count_statuses, name_metric, name_pair_page, name_point_page
 from hvbench.site.summary import AbSummary, PairSummary, RunSummary
 
+MOST_FIGURES = 300  # rows
+SHOWN = (STEP, RATE, MEMORY)
+FIGURES = [
+    Column(header="configuration"),
+    Column(header="launches"),
+    *(
+        Column(header=header, is_number=True)
+        for name in SHOWN
+        for header in (name_metric(BY_NAME[name]), "95 % interval")
+    ),
+]
 Compared = tuple[PairSummary, RunSummary, RunSummary]  # with its runs, a and b
 
 
@@ -41,13 +55,30 @@ def run_page(frame: Frame, suite: SuiteRuns, run: RunSummary, pairs: Sequence[Co
         ],
         pair_columns=PAIRS,
         pairs=align([show_pair(*each) for each in pairs], PAIRS),
-        body=Markup(run.body),
+        body=Markup(tables.body) if (tables := frame.atlas.tables.get(run.id)) else "",
+        figure_columns=FIGURES,
+        figures=[] if tables else align(list_figures(suite, run), FIGURES),
         failure_columns=[Column(header="point"), Column(header="launch"), Column(header="outcome"), Column(header="why")],
         failures=failed,
         more_failures=f"and {run.more_failures:,} more" if run.more_failures else "",
         command=run.command,
         name=f"{frame.results}/{run.name}",
     )  # fmt: skip
+
+
+def list_figures(suite: SuiteRuns, run: RunSummary) -> list[list[Cell]]:
+    """A row a point of an older run: what `hvbench history` has of it."""
+    rows = []
+    for key, point in list(run.points.items())[:MOST_FIGURES]:
+        found = {name: estimate_rate(point.values[name]) if name in point.values else None for name in SHOWN}
+        cells = [
+            cell
+            for name in SHOWN
+            for cell in (show_centre(found[name], BY_NAME[name]), show_interval(found[name], BY_NAME[name]))
+        ]
+        label = Cell(text=clean_text(suite.labels[key], limit=160), href=name_point_page(suite.name, key))
+        rows.append([label, Cell(text=count_statuses(run, key)), *cells])
+    return rows
 
 
 def ab_page(frame: Frame, suite: SuiteRuns, ab: AbSummary) -> Page:

@@ -68,7 +68,13 @@ class RunSummary(Spec):
     more_failures: int = Field(description="that are not listed")
     problems: list[str] = Field(description="files that are no records")
     points: dict[str, PointSummary]
-    body: str = Field(description="HTML: tables of its topics")
+
+
+class RunTables(Spec):
+    """The tables of a run's report, of the newest runs alone: they take longer than everything else."""
+
+    id: str
+    body: str = Field(description="HTML: tables of its topics, topic by topic")
 
 
 class Counts(Spec):

@@ -1,4 +1,4 @@
-"""Headless Chromium for the tests of the HTML report, driven through its DevTools protocol by Playwright.
+"""Headless Chromium for the tests of the HTML report and of the site, driven through its DevTools protocol by Playwright.
 
 Debian's package is used: `apt-get install chromium` (`make test` does that where it can). A missing browser fails.
 """
@@ -32,13 +32,24 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def is_allowed(url: str, allowed: tuple[str, ...]) -> bool:
+    """Whether an address is one of these files, or lies in one of these folders."""
+    plain = url.partition("#")[0]
+    return any(plain == each or (each.endswith("/") and plain.startswith(each)) for each in allowed)
+
+
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[Open]:
     """Opens a file; at the end of the test nothing may have been said on the console and nothing asked of the network."""
     complaints: list[str] = []
     pages: list[Page] = []
 
-    def open_file(path: Path, *, width: int = 1280, scheme: str = "light", scripts: bool = True) -> Page:
+    def open_file(
+        path: Path, *, width: int = 1280, scheme: str = "light", scripts: bool = True, within: Path | None = None,
+        fragment: str = "",
+    ) -> Page:  # fmt: skip
+        """`within`: a folder whose files the page may load, too."""
+        allowed = (path.as_uri(), *([f"{within.as_uri()}/"] if within else []))
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=scripts
         )
@@ -46,8 +57,10 @@ def open_page(browser: Browser) -> Iterator[Open]:
         page.set_default_timeout(10_000)  # milliseconds
         page.on("console", lambda message: complaints.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-        page.on("request", lambda request: request.url == path.as_uri() or complaints.append(f"request: {request.url}"))
-        page.goto(path.as_uri())
+        page.on(
+            "request", lambda request: is_allowed(request.url, allowed) or complaints.append(f"request: {request.url}")
+        )
+        page.goto(path.as_uri() + fragment)
         pages.append(page)
         return page
 

@@ -79,6 +79,16 @@ def write_ab(results: Path) -> Path:
     return path
 
 
+def write_wide(results: Path, *, points: int) -> Path:
+    """A run of many points, a launch each: more than one page has rows."""
+    records = [
+        record
+        for number in range(points)
+        for record in launches(repeats=1, seed=number, environment=ONE, learning_rate=1e-4 * (1 + number))
+    ]
+    return write_run(results / "wide" / "20260310T120000Z", records, day=9)
+
+
 def make_results(results: Path) -> Path:
     """Nine runs with a step, another machine's, an A/B comparison, a hostile run, a copy, and what cannot be read."""
     for number in range(RUNS):

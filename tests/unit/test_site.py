@@ -24,7 +24,7 @@ from hvbench.site.sparks import draw_spark
 from hvbench.site.summary import Counts, Failure
 from hvbench.site.work import Cache, Task, settle
 from hvbench.spec.suite import suite_of_words
-from tests.unit.sample_site import REVISIONS, RUNS, STEP_AT, build_site, make_results, write_mine
+from tests.unit.sample_site import REVISIONS, RUNS, STEP_AT, build_site, make_results, write_mine, write_wide
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 2_000_000
@@ -188,12 +188,20 @@ def test_a_mistake_is_one_line(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["letter.txt"]
 
 
-def test_three_hundred_records_keep_every_file_small(tmp_path: Path) -> None:
-    write_results(tmp_path / "results", of=ROOT / "results" / "reference" / "quickstart", runs=1, records=300)
-    assert build_site(tmp_path / "results", tmp_path / "public") == 0
-    files = [path for path in (tmp_path / "public").rglob("*") if path.is_file() and ".cache" not in path.parts]
-    assert max(path.stat().st_size for path in files) < MOST_BYTES / 4
-    assert len(list((tmp_path / "public" / "points").iterdir())) == 50
+def test_many_records_are_many_small_files(tmp_path: Path) -> None:
+    """310 points: 200 rows on the first page, the others on a further one, and as a part for the first one's filters."""
+    results, out = tmp_path / "results", tmp_path / "public"
+    write_wide(results, points=310)
+    write_results(
+        results, of=ROOT / "results" / "reference" / "quickstart", runs=2, records=6
+    )  # as the benchmark makes them
+    assert build_site(results, out) == 0
+    files = {path.relative_to(out).as_posix(): path.stat().st_size for path in out.rglob("*") if path.is_file()}
+    assert max(size for name, size in files.items() if not name.startswith(".cache")) < MOST_BYTES / 4
+    assert len([name for name in files if name.startswith("points/")]) == 310 + 2
+    (further,) = [name for name in files if re.fullmatch(r"suites/wide-\w+-2\.html", name)]
+    assert (out / further).read_text(encoding="utf-8").count("<tr data-point") == 110
+    assert len([name for name in files if re.fullmatch(r"data/wide-\w+-\d+-rows\.js", name)]) == 1
 
 
 def test_a_process_that_dies_costs_its_own_tasks_alone(tmp_path: Path) -> None:
