@@ -10,6 +10,7 @@ import pytest
 from hvbench.analysis.frame.frames import point_frame
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.report.answer import find_answer
+from hvbench.analysis.show.panels import render_figure
 from hvbench.analysis.topics.links.bandwidth import show_bandwidth
 from hvbench.analysis.topics.links.model import (
     LinkModel,
@@ -18,6 +19,7 @@ from hvbench.analysis.topics.links.model import (
     machine_models,
     predict_held_out,
 )
+from hvbench.analysis.topics.links.plot import plot_links
 from hvbench.analysis.topics.links.sentences import describe_break_evens, describe_machine_break_evens
 from hvbench.analysis.topics.links.table import links_table
 from hvbench.analysis.topics.links.topic import link_tables
@@ -155,6 +157,22 @@ def test_the_table_says_by_how_much_compression_wins_and_what_the_wire_adds() ->
     assert rows["fp16", fast]["uncompressed_to_compressed"] < 1
     assert rows["none", slow]["exposed_seconds"] == pytest.approx(steps["none", slow] - steps["none", fast])
     assert link_tables(Run(make_records(links=LINKS[:1]))) == []
+
+
+@pytest.mark.parametrize("links", [LINKS, (200_000_000, 1_000_000_000)], ids=["many", "two"])
+def test_ticks_of_the_plot_are_bandwidths(links: tuple[int, ...]) -> None:
+    figure = plot_links(Run(make_records(links=links)))
+    render_figure(figure, kind="png")
+    (panel,) = figure.axes
+    names = [tick.get_text() for tick in panel.get_xticklabels(which="both") if tick.get_text()]
+    assert len(names) >= 2 and all(name.endswith("bit/s") for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_a_plot_without_compressions_does_not_ask_about_them() -> None:
+    records = [record for record in make_records() if record.point.compression == "none"]
+    assert plot_links(Run(records)).get_suptitle().startswith("How long is a step on links of which bandwidth?")
+    assert "compression cost more" in plot_links(Run(make_records())).get_suptitle()
 
 
 STEPS = {"none": 0.100, "fp16": 0.130, "topk": 0.110, "powersgd": 0.1005, "int8": 0.099}  # on one machine

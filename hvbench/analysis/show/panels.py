@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 from matplotlib.transforms import Transform, offset_copy
 
 from hvbench.analysis.frame.axes import KNOBS, order_values, plain_name
@@ -158,7 +159,19 @@ def draw_panels(
                 panel.set_xlabel(x_label)
             panels.append((panel, grid[row][column].chosen))
         yield figure, panels
+        for panel, _ in panels:
+            write_plain_powers(panel)
         thin_figure(figure)
+
+
+def write_plain_powers(panel: Axes) -> None:
+    """Ticks of logarithmic axes as plain numbers, and none between them named, where nothing else was chosen: the library's own names are
+    mathematical text, which is drawn as it is written here (`text.parse_math`)."""
+    for axis in (panel.xaxis, panel.yaxis):
+        if isinstance(axis.get_major_formatter(), LogFormatter):
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        if isinstance(axis.get_minor_formatter(), LogFormatter):
+            axis.set_minor_formatter(NullFormatter())
 
 
 def wrap_title(title: str, *, inches: float) -> str:

@@ -69,13 +69,16 @@ def exchange_table(run: Run) -> Table:
         Shown(INTERVAL, show_interval(LOSS), metric=LOSS),
         beaten_column(run),
     ]
+    of_break_evens = (
+        "Shorter than uncompressed below: the bandwidth of every link at which its step is as long as the uncompressed one, where both are those of one "
+        "machine and the time in which the bytes cross that link: 8 x bytes / bandwidth, of which nothing is hidden beside other work. "
+        "The interval is that of the steps (Student's t; Fieller's for the ratio).",
+    )
     notes = (
         "Sent is what a rank hands to Horovod in a step, indices and scales included; of float32 gradients all of them. What topk sends is gathered by "
         "all, and crosses each link once for every other rank; of the others 2 (n - 1) / n crosses it. Of onebit it is what the "
         "steps behind its onebit_warmup_steps send, which are timed; those before are uncompressed.",
-        "Shorter than uncompressed below: the bandwidth of every link at which its step is as long as the uncompressed one, where both are those of one "
-        "machine and the time in which the bytes cross that link: 8 x bytes / bandwidth, of which nothing is hidden beside other work. "
-        "The interval is that of the steps (Student's t; Fieller's for the ratio).",
+        *(of_break_evens if models else ()),
         BEATEN,
     )
     metrics = [WIRE, "trained_parameters", PEAK, "step_seconds_median", LOSS]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.show.cells import INTERVAL
@@ -31,12 +31,9 @@ LINES = {
     "none": "-", "fp16": "--", "bf16": ":", "topk": "-.", "int8": (0, (6, 1)), "powersgd": (0, (3, 1, 1, 1, 1, 1)),
     "onebit": (0, (1, 3)),
 }  # fmt: skip
-
-
 MARKS = {"none": "o", "fp16": "s", "bf16": "^", "topk": "v", "int8": "D", "powersgd": "P", "onebit": "X"}
-
-
 SAMPLES = 200  # of a drawn curve
+FEW_POWERS = 50  # a range of bandwidths below this has ticks between its powers of ten, too
 
 
 def plot_links(run: Run) -> Figure:
@@ -60,10 +57,13 @@ def plot_links(run: Run) -> Figure:
         for panel, chosen in panels:
             _draw_model(panel, points, chosen["model"])
         figure.supylabel("step (ms)")
-        figure.suptitle(
-            f"From which bandwidth on does compression cost more than it saves?\ndots: median step of a launch, n = "
-            f"{sum(model.launches for model in shown)}; band: where it breaks even, {INTERVAL}"
-        )
+        launches = f"dots: median step of a launch, n = {sum(model.launches for model in shown)}"
+        if len(compressions) > 1:
+            question = "From which bandwidth on does compression cost more than it saves?"
+            launches = f"{launches}; band: where it breaks even, {INTERVAL}"
+        else:
+            question = "How long is a step on links of which bandwidth?"
+        figure.suptitle(f"{question}\n{launches}")
         marks = [legend_mark(name, marker=MARKS[name], linestyle=LINES[name]) for name in compressions]
         add_legend(figure, [], marks)
     return figure
@@ -102,4 +102,5 @@ def _draw_model(panel: Any, points: pd.DataFrame, model: LinkModel) -> None:
             )  # fmt: skip
     panel.set_xscale("log")
     panel.set_ylim(0, 1.1 * highest if highest else None)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if fast / slow < FEW_POWERS else (1.0,)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: show_bandwidth(value)))
