@@ -13,9 +13,11 @@ from collections.abc import Sequence
 def clean_text(text: str, *, limit: int = 200) -> str:
     """One printable line of at most `limit` characters: control, format and separator characters become spaces."""
     # Twice the limit is enough: a longer text is cut anyway, and a hostile one may be very long.
-    visible = "".join(
-        " " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c for c in text[: 2 * limit]
-    )
+    visible = text[: 2 * limit]
+    if not visible.isprintable():  # as nearly all are
+        visible = "".join(
+            " " if unicodedata.category(c) in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"} else c for c in visible
+        )
     line = " ".join(visible.split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
