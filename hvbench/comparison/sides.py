@@ -52,6 +52,13 @@ class LaunchValues:
         return make_samples(self.record)
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeasuredSet(LaunchSet):
+    """A side whose metrics are known already: for one that is compared with several others."""
+
+    launches: Sequence[LaunchValues]
+
+
 Side = dict[str, list[LaunchValues]]  # point without the joined fields -> its launches
 
 
@@ -75,9 +82,17 @@ def collect_sides(sets: Sequence[LaunchSet], *, joined_over: Collection[str]) ->
     sides: dict[str, Side] = {}
     for launches in sets:
         side = sides.setdefault(launches.name, {})
-        for launch in measure_launches(launches):
+        measured = launches.launches if isinstance(launches, MeasuredSet) else measure_launches(launches)
+        for launch in measured:
             side.setdefault(key_of(launch.record, joined_over=joined_over), []).append(launch)
     return sides
+
+
+def measure(launches: LaunchSet) -> MeasuredSet:
+    """A side with the metrics of its launches."""
+    return MeasuredSet(
+        name=launches.name, records=launches.records, job=launches.job, launches=measure_launches(launches)
+    )
 
 
 def measure_launches(launches: LaunchSet) -> list[LaunchValues]:

@@ -8,6 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from hvbench.comparison.result import LaunchSet
+from hvbench.comparison.sides import MeasuredSet, measure
 from hvbench.errors import MissingData
 from hvbench.io.atomic import explaining_write_errors
 from hvbench.io.folders import is_locked
@@ -160,14 +161,14 @@ class Shelf:
     """The records of the runs that were read last."""
 
     def __init__(self) -> None:
-        self._sets: dict[str, LaunchSet] = {}
+        self._sets: dict[str, MeasuredSet] = {}
 
-    def load(self, place: Place) -> LaunchSet:
-        """All launches of a run, as one side of a comparison."""
+    def load(self, place: Place) -> MeasuredSet:
+        """All launches of a run with their metrics, as one side of a comparison."""
         found = self._sets.pop(place.id, None)
         if found is None:
             records, _ = RunFolder(place.path).read_records()
-            found = LaunchSet(name=place.name, records=records, job=str(place.path))
+            found = measure(LaunchSet(name=place.name, records=records, job=str(place.path)))
         self._sets[place.id] = found  # the newest comes last
         while len(self._sets) > 2 and sum(len(each.records) for each in self._sets.values()) > SHELF_RECORDS:
             del self._sets[next(iter(self._sets))]
