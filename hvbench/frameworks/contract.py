@@ -120,6 +120,9 @@ class TrainingState(Protocol):
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Continue from a `state`, whichever twin it comes from, read array by array. Raises KeyError where one is missing."""
 
+    def load_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
+        """Continue from these parameters, by canonical name; nothing else changes. Not of ranks that share them."""
+
     def own_state(self) -> Arrays:
         """What of a training differs from rank to rank, by names of its own (`residuals/NAME`, say), as copies; empty where all ranks have the same.
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from hvbench.frameworks.contract import Arrays, StepResult, Trainer
 from hvbench.spec.point import Point
 from hvbench.spec.rounds import Exchange, exchange_of, is_common
-from hvbench.training.checkpoints import PARAMETERS
 from hvbench.training.layout import Batch
 
 
@@ -54,7 +53,9 @@ def on_common_parameters(trainer: Trainer, point: Point, steps: int) -> Iterator
     if is_common(point, steps):
         yield
         return
-    own = {name: value.copy() for name, value in trainer.state().items()}
-    trainer.load_state(own | {f"{PARAMETERS}{name}": value for name, value in trainer.mean_parameters().items()})
+    mean = trainer.mean_parameters()
+    own = {name: value for name, value in trainer.parameters().items() if name in mean}
+    trainer.load_parameters(mean)
+    del mean  # an evaluation is to need no more memory than training
     yield
-    trainer.load_state(own)
+    trainer.load_parameters(own)

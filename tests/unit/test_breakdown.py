@@ -302,6 +302,12 @@ class Scribe:
         self.passes = int(state["passes"])
         self.note("restore")
 
+    def parameters(self) -> dict[str, Any]:
+        return {}
+
+    def load_parameters(self, parameters: dict[str, Any]) -> None:
+        self.note("replace")
+
     def average_parameters(self) -> None:
         self.note("average")
 
@@ -377,7 +383,7 @@ def test_a_round_of_local_updates_ends_in_an_average_that_is_timed_with_its_step
     assert scribe.calls == [
         *("save", "average", "restore", "|"),  # before the clock runs, for a framework that builds a graph of it
         *("local", "local", "local", "average", "local"),
-        *("save", "mean", "restore", "restore"),  # an evaluation in the middle of a round
+        *("mean", "replace", "replace"),  # an evaluation in the middle of a round
         *("local", "local", "average"),
         *("ablation", "save", "local", "average", *untimed, *timed, "restore", "|"),
     ]

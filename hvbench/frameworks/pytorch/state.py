@@ -69,9 +69,8 @@ class TrainingState:
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        with torch.no_grad():
-            for name in self._whole_names:
-                self.model.parameters[name].copy_(torch.from_numpy(state[f"parameters/{name}"]))
+        for name in self._whole_names:
+            self.load_parameters({name: state[f"parameters/{name}"]})
         if self.shards:
             self.shards.load(state)
         self.passes = int(state["passes"])
@@ -83,6 +82,11 @@ class TrainingState:
             self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
         if self.average:
             self.average.load_state(state)
+
+    def load_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, value in parameters.items():
+                self.model.parameters[name].copy_(torch.from_numpy(value))
 
     def own_state(self) -> Arrays:
         if self.average:

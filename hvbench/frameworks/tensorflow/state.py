@@ -69,7 +69,7 @@ class TrainingState:
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
         for name in self._whole_names:
-            self.model.parameters[name].assign(state[f"parameters/{name}"])
+            self.load_parameters({name: state[f"parameters/{name}"]})
         if self.shards:
             self.shards.load(state)
         self.passes = int(state["passes"])
@@ -81,6 +81,10 @@ class TrainingState:
             self.optimizer.load_state(self.shards.cut(optimizer) if self.shards else optimizer)
         if self.average:
             self.average.load_state(state)
+
+    def load_parameters(self, parameters: Mapping[str, np.ndarray]) -> None:
+        for name, value in parameters.items():
+            self.model.parameters[name].assign(value)
 
     def own_state(self) -> Arrays:
         if self.average:

@@ -44,13 +44,17 @@ class TrainingState:
         return state | {"passes": np.array(self.passes, np.int64)}
 
     def load_state(self, state: Arrays) -> None:
-        for name, parameter in self.model.parameters.items():
-            parameter[...] = state[f"parameters/{name}"]
+        for name in self.model.parameters:
+            self.load_parameters({name: state[f"parameters/{name}"]})
         self.passes = int(state["passes"])
         prefix = "optimizer/"
         self.optimizer.load_state({name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)})
         if self.average:
             self.average.load_state(state)
+
+    def load_parameters(self, parameters: Arrays) -> None:
+        for name, value in parameters.items():
+            self.model.parameters[name][...] = value
 
     def own_state(self) -> Arrays:
         return self.average.own_state() if self.average else {}
