@@ -21,7 +21,7 @@ TENSORFLOW = ["tensorflow-cpu==2.21.*"]
 TRANSFORMERS = "transformers==5.23.0"
 PEERS = [TRANSFORMERS, "kagglehub>=1", "regex>=2024.5", "sentencepiece>=0.2"]
 CI = ["junitparser>=4"]  # --junit of hvbench ab and gate
-TUNE = ["optuna>=4"]  # hvbench tune
+TUNE = ["optuna>=4"]  # hvbench search, tune
 PARQUET = ["pyarrow>=16"]
 STYLE = ["ruff==0.17.*"]  # another minor version formats otherwise
 DOCS = ["furo>=2024.8", "myst-parser>=3", "sphinx>=7.3", "sphinx-click>=6"]
@@ -69,7 +69,7 @@ setup(
     packages=[*find_packages(include=["hvbench", "hvbench.*"]), "hvbench.suites"],
     package_dir={"hvbench.suites": "suites"},
     package_data={
-        "hvbench.suites": ["*.toml", "*.md"],
+        "hvbench.suites": ["*.toml", "*.md", "spaces/*.toml"],
         "hvbench.cli": ["completion.bash"],
         "hvbench.parity": ["*.toml"],
         "hvbench.analysis.report.page": ["page.*", "grid.*"],

@@ -18,6 +18,13 @@ def complete_suite(context: click.Context, parameter: click.Parameter, incomplet
     return _beginning(names, incomplete) or [CompletionItem(incomplete, type="file")]
 
 
+def complete_space(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of spaces of `hvbench search`, or TOML files."""
+    from hvbench.sweep.search.ask import list_spaces
+
+    return _beginning(list(list_spaces()), incomplete) or [CompletionItem(incomplete, type="file")]
+
+
 def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """`SUITE@latest` of the suites that have runs below `results`, or folders."""
     from hvbench.io.folders import RESULTS

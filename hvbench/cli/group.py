@@ -25,6 +25,7 @@ from hvbench.cli.plan import plan
 from hvbench.cli.predict import predict
 from hvbench.cli.report import report
 from hvbench.cli.run import run
+from hvbench.cli.search import search
 from hvbench.cli.site import site
 from hvbench.cli.submit import submit
 from hvbench.cli.suites import suites
@@ -41,6 +42,7 @@ The flow:
   hvbench parity --np 2                 whether both frameworks do the same work, tensor by tensor
   horovodrun -np 8 hvbench sweep        train every point in both frameworks, on 8 ranks
   hvbench allreduce --np 2              all-reduces by themselves, by message size and path
+  hvbench search tiny --np 2            what reaches a loss soonest, and what it gains
   hvbench predict results/…/…           what more ranks or another link would make of it
   hvbench watch quickstart@latest       a sweep that runs elsewhere, as its own terminal shows it
   hvbench report results/…/…            tables, plots and report again, from the records
@@ -75,6 +77,7 @@ COMMANDS = (
     predict,
     report,
     run,
+    search,
     site,
     submit,
     suites,

@@ -22,6 +22,7 @@ from hvbench.launch.hosts import gloo_interface
 from hvbench.launch.link import shape_link
 from hvbench.launch.messages import (
     Broken,
+    EndEarly,
     Exited,
     Hello,
     Message,
@@ -97,6 +98,9 @@ class Agent:
             case Stop():
                 self._end_worker(order.generation)
                 send(self.connection, Stopped(generation=order.generation))
+            case EndEarly():
+                if worker := self.workers.get(order.generation):
+                    worker.end_early(order.index)
             case Where():
                 worker = self.workers.get(order.generation)
                 text = worker.stack(order.rank) if worker else ""

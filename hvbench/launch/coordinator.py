@@ -72,7 +72,8 @@ class Coordinator:
 
         Args:
             tasks: consecutive ones of one group share workers; groups that are beside each other take turns.
-            on_progress: is called with the index of a running task and each progress report of rank 0's worker.
+            on_progress: is called with the index of a running task and each progress report of rank 0's worker; where it returns True
+                the task is trained no further, if its request says that it `may_end_early`.
 
         Yields:
             The index of a task and how it ended, for every task, in the order of their ends.
@@ -98,10 +99,10 @@ class Coordinator:
     def _run_in_turns(
         self, groups: Sequence[Mapping[int, Task]], *, crew: Crew, seed: int
     ) -> Iterator[tuple[int, TaskEnd]]:
-        """The ends of tasks of several frameworks, whose workers live at the same time and take turns."""
-        frameworks = [next(iter(group.values())).framework for group in groups]
+        """The ends of tasks of several groups, whose workers live at the same time and take turns."""
+        names = [next(iter(group.values())).turn_name for group in groups]
         # No limit of its own: every set of workers has one for each task, and whoever waits for it goes on after that.
-        with TurnServer(frameworks, seed=(seed,), limits=TurnLimits(give_up_seconds=math.inf)) as turns:
+        with TurnServer(names, seed=(seed,), limits=TurnLimits(give_up_seconds=math.inf)) as turns:
             yield from self._run_lanes([Lane(group, crew=crew, turns=turns) for group in groups])
 
     def _run_lanes(self, lanes: Sequence[Lane]) -> Iterator[tuple[int, TaskEnd]]:

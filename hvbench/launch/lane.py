@@ -15,7 +15,8 @@ from hvbench.launch.workers import WorkerSet
 
 WAIT_SECONDS = 0.2  # between looks whether new workers may be started
 
-OnProgress = Callable[[int, Progress], None]  # (index of the task, report of rank 0's worker)
+# (index of the task, report of rank 0's worker) -> whether the task is to be trained no further
+OnProgress = Callable[[int, Progress], bool | None]
 Start = Callable[[Sequence[Task], Mapping[str, str]], WorkerSet]  # tasks, and what their workers' environment has more
 
 
@@ -44,6 +45,7 @@ class Lane:
         self.position = 0
         self.workers: WorkerSet | None = None
         self.lost_seconds = 0.0  # of the present task, in starts that failed
+        self.ended_early: int | None = None  # the position of the task whose workers were told so
 
     @property
     def is_done(self) -> bool:
@@ -89,7 +91,7 @@ class Lane:
 
     @property
     def _arm(self) -> str:
-        return self.tasks[0][1].framework
+        return self.tasks[0][1].turn_name
 
     def _start(self) -> bool:
         """Start workers for the rest of the tasks; False where others must come to the end of their point first."""
@@ -112,5 +114,10 @@ class Lane:
         return replace(end, seconds=seconds, in_turns=self.turns is not None)
 
     def _report(self, message: Progress) -> None:
-        if message.rank == 0 and not self.is_done:
-            self.crew.on_progress(self.tasks[self.position][0], message)
+        if message.rank or self.is_done:
+            return
+        ends = self.crew.on_progress(self.tasks[self.position][0], message)
+        # A late report may still be of the job before.
+        if ends and self.workers and message.index == self.workers.index and self.ended_early != self.position:
+            self.ended_early = self.position
+            self.workers.end_early()

@@ -1,6 +1,6 @@
 """The messages between rank 0 and the agents: frozen objects here, JSON objects with a `type` on the channel.
 
-Rank 0 sends `Start`, `Where`, `Stop` and `Quit`. An agent sends `Hello` first, then reports on its workers, which name
+Rank 0 sends `Start`, `Where`, `EndEarly`, `Stop` and `Quit`. An agent sends `Hello` first, then reports on its workers, which name
 the worker's rank: rank 0's agent also reports on the ranks that mpirun started.
 """
 
@@ -121,6 +121,20 @@ class Where(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EndEarly(Message):
+    """Let the ranks train job `index` no further; their workers go on with the next one."""
+
+    kind = "end_early"
+    generation: int
+    index: int
+
+
+def end_file(index: int) -> str:
+    """Name of the file in a worker's folder that ends the training of job `index` early."""
+    return f"end-{index}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stop(Message):
     """End the workers of that generation."""
 
@@ -149,6 +163,10 @@ class Progress(Message):
     loss: float | None = None
     timed_tokens: int = 0
     timed_seconds: float = 0.0
+    validation_step: int = 0  # of the last evaluation over all ranks; 0: none since training began
+    validation_loss: float | None = None  # None: not finite
+    validation_tokens: int = 0  # that all ranks had trained on by then
+    validation_seconds: float = 0.0  # of training by then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +234,7 @@ class Lost(Message):
     kind = "lost"
 
 
-SENT = (Hello, Start, Where, Stop, Quit, Progress, Result, Exited, StackDump, Stopped, Broken)
+SENT = (Hello, Start, Where, EndEarly, Stop, Quit, Progress, Result, Exited, StackDump, Stopped, Broken)
 KINDS: dict[str, type[Message]] = {message.kind: message for message in SENT}
 
 

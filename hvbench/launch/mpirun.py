@@ -83,6 +83,10 @@ class MpirunWorkers:
         """What every thread of that rank is doing."""
         return self.ranks[rank].stack(rank)
 
+    def end_early(self, index: int) -> None:
+        """Let the ranks train job `index` no further: rank 0 tells the others."""
+        self.ranks[0].end_early(index)
+
     def kill(self) -> None:
         """End mpirun, and with it all ranks."""
         for rank in self.ranks:

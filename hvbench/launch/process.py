@@ -25,13 +25,14 @@ from hvbench.launch.messages import (
     Start,
     WorkerDescription,
     WorkerFailure,
+    end_file,
 )
 from hvbench.launch.settings import without_empty_settings
 from hvbench.launch.task import FailureStatus
 
 PROGRESS_SECONDS = 0.5
-PROGRESS_NUMBERS = ("step", "steps", "loss", "timed_tokens", "timed_seconds")
-PROGRESS_COUNTS = ("step", "steps", "timed_tokens")
+PROGRESS_COUNTS = ("step", "steps", "timed_tokens", "validation_step", "validation_tokens")
+PROGRESS_NUMBERS = (*PROGRESS_COUNTS, "loss", "timed_seconds", "validation_loss", "validation_seconds")
 MOST = 2.0**53  # of any of them; what is larger, or not finite, no worker writes
 LOG_TAIL_BYTES = 4000
 STACK_SECONDS = 5.0  # a healthy process answers SIGUSR1 in milliseconds, a busy machine's later
@@ -121,6 +122,11 @@ class WorkerProcess:
         step = progress.get("step") or None
         loss = progress.get("loss") if step else None
         return {"phase": progress["phase"], "index": progress["index"], "step": step, "loss": loss}
+
+    def end_early(self, index: int) -> None:
+        """Let the worker train job `index` no further, if it still does."""
+        with contextlib.suppress(OSError):  # a folder that is gone: so is the worker
+            (self.folder / end_file(index)).touch()
 
     def _explain_exit(self, returncode: int, tail: str) -> Json:
         """Status and message of an exit that left no reason; `tail` is the end of its log."""

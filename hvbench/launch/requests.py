@@ -50,6 +50,10 @@ class MeasureRequest(LaunchRequest):
     kind: Literal["measure"] = "measure"
     point: Point
     checkpoints: str = Field("checkpoints", description="the run's folder of checkpoints")
+    may_end_early: bool = Field(
+        False,
+        description="train no further once rank 0 finds `hvbench.launch.messages.end_file` at an evaluation, where all ranks meet",
+    )
     data_digest: str | None = Field(None, description="of the text that the run was begun with; None: not known")
     pretraining_digest: str | None = Field(None, description="of the checkpoint that a pretrained point starts from")
     weights_digest: str | None = Field(

@@ -55,6 +55,10 @@ class ServedWorker:
         """What every thread of the worker is doing."""
         return self.worker.stack(rank)
 
+    def end_early(self, index: int) -> None:
+        """Let the worker train job `index` no further."""
+        self.worker.end_early(index)
+
     def kill(self) -> None:
         """End all of them, and wait for them."""
         for process in self.processes:

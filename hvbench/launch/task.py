@@ -46,6 +46,7 @@ class Task:
     group: tuple  # consecutive tasks with equal groups share one set of workers
     beside: tuple | None = None  # workers of consecutive tasks with equal ones live at the same time and take turns
     framework: str
+    arm: str = ""  # the name by which its workers take turns with those of other groups; empty: their framework's
     world_size: int
     device: str
     job: dict[str, Any]  # the worker's request, as JSON; see `hvbench.launch.requests`
@@ -59,6 +60,11 @@ class Task:
     folder: str = "."  # in which it is
     variables: dict[str, str] = field(default_factory=dict)  # of that command's environment alone
     link_bits_per_second: int | None = None  # what the hosts' links are shaped to while its workers live
+
+    @property
+    def turn_name(self) -> str:
+        """The name by which its workers take turns."""
+        return self.arm or self.framework
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from hvbench.launch import script
 from hvbench.launch.channel import Hub
 from hvbench.launch.diagnosis import describe_silence, suspect
 from hvbench.launch.generation import Generation
-from hvbench.launch.messages import Broken, Exited, Lost, Message, Progress, Stop, Stopped, Where
+from hvbench.launch.messages import Broken, EndEarly, Exited, Lost, Message, Progress, Stop, Stopped, Where
 from hvbench.launch.placement import Member, assign_slots
 from hvbench.launch.starting import Rendezvous, make_orders
 from hvbench.launch.task import GO_ON, Failure, FailureStatus, Task, TaskEnd
@@ -163,6 +163,11 @@ class WorkerSet:
         is_starting = self._counts_from is None
         limit = self.state.start_limit_seconds() if is_starting else self.tasks[index].timeout_seconds
         return self._end(self._explain_timeout(index, seconds=limit))
+
+    def end_early(self) -> None:
+        """Let the ranks train the job that is waited for no further; they leave its results, and go on with the next one."""
+        order = EndEarly(generation=self.generation.number, index=self.index)
+        self.state.hub.send(self.generation.agent(0), order)
 
     def stop(self, *, patience_seconds: float = STOP_SECONDS) -> None:
         """End the workers everywhere; a rank whose agent does not confirm it within `patience_seconds` is lost."""

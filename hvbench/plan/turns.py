@@ -48,6 +48,10 @@ class Turns:
         side = side_of(point)
         return side if side in self.sides else None
 
+    def arm_of(self, point: Point) -> str | None:
+        """The name by which its workers take turns; None: their framework's."""
+        return None
+
     def unit_of(self, point: Point) -> Point:
         """The same for points that are only launched together: those of all frameworks that take turns at one configuration."""
         return point if self.side_of(point) is None else configuration_of(point)

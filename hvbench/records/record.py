@@ -20,7 +20,7 @@ from hvbench.spec.settings import MeasureSettings
 
 # Schema history, newest first:
 #   5   point: of a script, too; compile, recompute; model: null there; ranks: no entries in lists of what a script does not log; profile; energy, gpu_state
-#       ranks: step_padding_tokens, exchange_wait_seconds, staleness, averaging_steps
+#       outcome: stopped; ranks: step_padding_tokens, exchange_wait_seconds, staleness, averaging_steps
 #   4   ranks: ceiling: readings of the best product by one rank alone and by all together, read_at; wire; phase_seconds
 #       point: encoding; parity: start; measure: turns; in_turns; outcome: step, last_loss
 #   3   point: optimizers, schedules, dropout, initial_checkpoint, objectives and pretraining
@@ -30,7 +30,7 @@ from hvbench.spec.settings import MeasureSettings
 #   1   point, repeat, measure, outcome, model, environment, ranks
 SCHEMA_VERSION = 5
 
-Status = Literal["ok", "oom", "failed", "timeout", "diverged", "skipped", "interrupted"]
+Status = Literal["ok", "oom", "failed", "timeout", "diverged", "stopped", "skipped", "interrupted"]
 
 # Records may be untrusted: bounds keep sums and products of their values within the integers and floats of a table.
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
@@ -299,7 +299,9 @@ class RankSamples(Spec):
         description="where gradients are compressed, at the training's end; in the first launch of a seed, and in those that diverged",
     )
     first_step: Steps = Field(0, description="updates that the initial checkpoint had done; lists begin after them")
-    stopped_by: Literal["target", "patience"] | None = Field(None, description="what ended the training early")
+    stopped_by: Literal["target", "patience", "search"] | None = Field(
+        None, description="what ended the training early"
+    )
     data_prepare_seconds: Seconds
     build_seconds: Seconds
     peak_rss_bytes: Whole = Field(description="high-water mark; with ablations, of what came before their first round")

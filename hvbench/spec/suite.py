@@ -190,8 +190,8 @@ def read_text(path: Path) -> str:
         raise UsageError(f"{path}: not UTF-8 text; {KIND}") from None
 
 
-def parse_suite(text: str, *, name: str, where: str) -> Suite:
-    """Validate a suite's text; `where` names it in messages. Raises UsageError."""
+def parse_suite(text: str, *, name: str, where: str, leave: Sequence[str] = ()) -> Suite:
+    """Validate a suite's text, but for the tables `leave`; `where` names it in messages. Raises UsageError."""
     if len(text) > MAX_FILE_BYTES:
         raise UsageError(f"{where}: longer than {MAX_FILE_BYTES} characters; {KIND}")
     if any(line.count(".") > MAX_DOTS_IN_LINE for line in text.split("\n")):
@@ -201,6 +201,7 @@ def parse_suite(text: str, *, name: str, where: str) -> Suite:
     except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, or an integer of thousands of digits
         raise UsageError(f"{where}: not valid TOML: {shorten(str(error), limit=200)}") from None
     require_shallow(values, where=where, max_depth=MAX_DEPTH)
+    values = {key: value for key, value in values.items() if key not in leave}
     check_tables(values, allowed=TABLES, where=where)
     question = values.get("question", "")
     if len(question) > MAX_QUESTION or not question.isprintable():

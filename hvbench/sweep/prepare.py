@@ -26,11 +26,11 @@ from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.epochs import resolve_epochs
+from hvbench.sweep.largest import keep_to_text
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.resume import describe_changes, find_changes, lasting_environment, require_unchanged
 from hvbench.sweep.run import Sweep
-from hvbench.sweep.search import keep_to_text
 from hvbench.sweep.tasks import name_text, seeded_point
 from hvbench.training import corpus, text
 from hvbench.training.checkpoints import check_checkpoint, describe_lost_own_state

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ from hvbench.spec.search import Search
 from hvbench.spec.settings import MeasureSettings
 from hvbench.spec.suite import Suite
 from hvbench.sweep.clock import StartTimes
+from hvbench.sweep.largest import default_plan, list_tries
 from hvbench.sweep.observer import Observer
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.outcomes import (
@@ -44,7 +45,6 @@ from hvbench.sweep.outcomes import (
 )
 from hvbench.sweep.pretraining import find_pretrainings, identify_pretrainings, launch_pretrainings
 from hvbench.sweep.resume import find_changes, require_unchanged
-from hvbench.sweep.search import default_plan, list_tries
 from hvbench.sweep.tasks import Shared, make_task, seeded_point
 from hvbench.training.flops import model_facts
 from hvbench.training.pretraining import pretrained_file, pretraining_name
@@ -66,6 +66,9 @@ class Sweep:
     weights: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # run.json's `initial_weights`
     pretrained: dict[str, Any] = field(default_factory=dict)  # run.json's `pretraining`
     searched: Sequence[Searched] = ()  # the configurations of a suite with a [search]
+    ends_early: Callable[[Job, Progress], bool] | None = (
+        None  # whether a running launch is trained no further; None: none is
+    )
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
 
     @property
@@ -185,8 +188,9 @@ class Sweep:
         jobs = self.turns.arrange(self.leave_out_startless(jobs, observer))
         tasks = self.make_tasks(jobs)
 
-        def pass_on(index: int, message: Progress) -> None:
+        def pass_on(index: int, message: Progress) -> bool:
             observer.progress(jobs[index], message)
+            return self.ends_early is not None and self.ends_early(jobs[index], message)
 
         clock, ended = StartTimes(tasks), set()
         try:
@@ -211,8 +215,14 @@ class Sweep:
             texts=self.texts,
             weights=self.weights,
             folder=self.suite.folder.resolve() if self.suite.folder else None,
+            may_end_early=self.ends_early is not None,
         )
-        return [make_task(job, shared, place=places.get(job.key), side=self.turns.side_of(job.point)) for job in jobs]
+
+        def make(job: Job) -> Task:
+            turns = {"side": self.turns.side_of(job.point), "arm": self.turns.arm_of(job.point)}
+            return make_task(job, shared, place=places.get(job.key), **turns)
+
+        return list(map(make, jobs))
 
     def leave_out_startless(self, jobs: Sequence[Job], observer: Observer) -> list[Job]:
         """The jobs that have what they start from; the others leave a record that says why there is nothing."""

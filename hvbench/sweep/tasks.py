@@ -36,9 +36,12 @@ class Shared:
         default_factory=dict
     )  # run.json's `initial_weights`, by their folder
     folder: Path | None = None  # in which a script runs
+    may_end_early: bool = False
 
 
-def make_task(job: Job, shared: Shared, *, place: int | None = 0, side: Side | None = None) -> Task:
+def make_task(
+    job: Job, shared: Shared, *, place: int | None = 0, side: Side | None = None, arm: str | None = None
+) -> Task:
     """The task that measures one job, whose point has a resolved `world_size`.
 
     Args:
@@ -46,6 +49,7 @@ def make_task(job: Job, shared: Shared, *, place: int | None = 0, side: Side | N
         shared: what it has in common with the others.
         place: its number among the launches that frameworks, or arms of `hvbench ab`, run in turns; None: it takes no turns.
         side: what it shares with the jobs whose workers live at the same time; None: its workers live alone.
+        arm: the name by which its workers, which it shares with no job of another arm, take turns; None: their framework's.
     """
     point = seeded_point(job, shared.settings)
     request, own = (
@@ -55,7 +59,8 @@ def make_task(job: Job, shared: Shared, *, place: int | None = 0, side: Side | N
     # point before would count against it.
     alone = () if shared.settings.memory_limit_bytes is None else (configuration_of(job.point).point_id,)
     return Task(
-        group=(job.repeat, worker_group(job.point), *alone),
+        group=(job.repeat, worker_group(job.point), *alone, *([arm] if arm else [])),
+        arm=arm or "",
         beside=None if side is None else (job.repeat, side, *alone),
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
@@ -87,6 +92,7 @@ def measure_request(job: Job, point: Point, shared: Shared) -> tuple[MeasureRequ
         key=job.key,
         repeat=job.repeat,
         checkpoints=str(shared.checkpoints),
+        may_end_early=shared.may_end_early,
         data_digest=shared.texts.get(name_text(point)),
         pretraining_digest=start.get("digest"),
         weights_digest=shared.weights.get(point.initial_weights or "", {}).get("digest"),

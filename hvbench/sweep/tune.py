@@ -19,20 +19,24 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hvbench.analysis.frame.elapsed import mean_by_round, slowest_series, steps_of_round
 from hvbench.analysis.stats.contrasts import EQUAL_WITHIN, Call, Contrast, judge_family
 from hvbench.analysis.stats.ratios import log_ratios
 from hvbench.errors import UsageError
 from hvbench.plan.jobs import Job
 from hvbench.plan.skip import reason_to_skip
-from hvbench.records.record import Record
+from hvbench.records.record import Record, finite_or_none
 from hvbench.spec.knob import searched_values
 from hvbench.spec.labels import describe_values
 from hvbench.spec.point import Point
+from hvbench.sweep.search.confirm import launch_pairs
+from hvbench.sweep.search.goals import median_step_seconds
+from hvbench.sweep.search.proposals import Proposal, Proposals, make_sampler
+from hvbench.sweep.search.space import Choices, Space
+from hvbench.sweep.search.trials import OnRecord
 
 SEARCH_SHARE = 0.6  # of the budget at most; the rest is for the pairs
 LEAST_TRIALS = 4
-MOST_PAIRS = 18
+STARTUP = 6  # random proposals
 NO_SPREAD = 0.01  # per cent: an interval that is narrower has one value at the digits that are shown
 CHOICES = searched_values(Point)  # the values of each knob; None is Horovod's own default
 DEFAULT_KNOBS = ("fusion_threshold_bytes", "cycle_time_seconds")
@@ -105,12 +109,16 @@ class Launches:
         self.count += 1
         return step_seconds(self._launch(job))
 
-    def next_pair(self, first: Point, second: Point) -> tuple[Job, Job]:
-        """The next repeat of both points; of a pair within which an earlier session ended, the recorded half is left."""
-        pair = self.next_job(first), self.next_job(second)
-        while sum(job.key in self.recorded for job in pair) == 1:
-            pair = self.next_job(first), self.next_job(second)
-        return pair
+    def list_pairs(self, first: Point, second: Point) -> Iterator[tuple[Job, Job]]:
+        """The next repeats of both points."""
+        while True:
+            yield self.next_job(first), self.next_job(second)
+
+    def run_pair(self, jobs: Sequence[Job], on_record: OnRecord) -> None:
+        """Launch both jobs of a pair, of which no record is known; raises HvbenchError."""
+        for job in jobs:
+            self.count += 1
+            on_record(job, self._launch(job))
 
 
 def tune(
@@ -175,20 +183,18 @@ def is_searched(tuning: Tuning, launches: Launches, *, trials: int) -> bool:
 
 
 def compare_in_pairs(tuning: Tuning, launches: Launches, best: Point) -> Contrast | None:
-    """Step time of `best` over that of the default, from pairs of launches in random order; None without a whole pair.
-
-    At least `tuning.pairs`, whatever they take; then as many as fit into the budget.
-    """
-    kept: list[tuple[float, float]] = []
-    order = np.random.default_rng(tuning.seed).permuted([False, True] * (MOST_PAIRS // 2))
-    for number, is_best_first in enumerate(order):
-        pair = launches.next_pair(tuning.base, best)
-        is_spent = launches.seconds >= tuning.budget_seconds
-        if number >= tuning.pairs and is_spent and pair[0].key not in launches.recorded:
-            break
-        seconds = {job: launches.run(job) for job in (reversed(pair) if is_best_first else pair)}
-        if all(map(math.isfinite, seconds.values())):
-            kept.append((seconds[pair[0]], seconds[pair[1]]))
+    """Step time of `best` over that of the default, from pairs of launches in random order; None without a whole pair."""
+    pairs = launch_pairs(
+        launches.list_pairs(tuning.base, best),
+        launches.run_pair,
+        value_of=lambda record: finite_or_none(step_seconds(record)),
+        recorded=launches.recorded,
+        pairs=tuning.pairs,
+        rest_seconds=tuning.budget_seconds - launches.seconds,
+        seed=tuning.seed,
+        clock=lambda: launches.seconds,
+    )
+    kept = [(pair.default, pair.found) for pair in pairs if pair.default is not None and pair.found is not None]
     return judge_family([log_ratios(*map(list, zip(*kept, strict=True)))]).contrasts[0] if kept else None
 
 
@@ -205,37 +211,31 @@ def propose(base: Point, *, knobs: Sequence[str], seed: int) -> Iterator[tuple[P
 
     Combinations that cannot run are left out.
     """
-    import optuna
+    space = Space(dimensions={name: Choices(values=CHOICES[name]) for name in knobs})
+    proposals = Proposals(space, goals=1, sampler=make_sampler("tpe", seed=seed, startup=STARTUP))
+    default = {name: getattr(base, name) for name in knobs}
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(direction="minimize", sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=6))
-    # A category is an index into CHOICES: optuna would distinguish None and numbers by their text otherwise.
-    space = {name: optuna.distributions.CategoricalDistribution(range(len(CHOICES[name]))) for name in knobs}
-    study.enqueue_trial(
-        {name: list(CHOICES[name]).index(getattr(base, name)) for name in knobs if getattr(base, name) in CHOICES[name]}
-    )
+    def learn(seconds: float) -> None:
+        if math.isfinite(seconds) and all(space.dimensions[name].holds(value) for name, value in default.items()):
+            proposals.learn(default, [seconds])
+
+    yield base, learn
     while True:
-        trial = study.ask(space)
-        point = base.model_copy(update={name: CHOICES[name][trial.params[name]] for name in knobs})
+        proposal = proposals.ask()
+        point = base.model_copy(update=proposal.values)
         if reason_to_skip(point, world_size=point.world_size or 1):
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            proposals.tell(proposal, None)
             continue
 
-        def tell(seconds: float, trial: Any = trial) -> None:
-            if math.isfinite(seconds):
-                study.tell(trial, seconds)
-            else:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        def tell(seconds: float, proposal: Proposal = proposal) -> None:
+            proposals.tell(proposal, [seconds] if math.isfinite(seconds) else None)
 
         yield point, tell
 
 
 def step_seconds(record: Record) -> float:
     """Median of the slowest rank's timed steps; infinite for a launch that did not end in `ok`."""
-    if record.outcome.status != "ok":
-        return math.inf
-    series = slowest_series([rank.step_seconds[record.warmup_steps :] for rank in record.ranks])
-    return float(np.median(mean_by_round(series, steps=steps_of_round(record.point))))
+    return median_step_seconds(record) if record.outcome.status == "ok" else math.inf
 
 
 def describe_gain(tuned: Tuned) -> str:

@@ -57,7 +57,7 @@ def write_run(run: TrackedRun, client: MlflowClient, experiment_id: str) -> None
     client.log_batch(begun.info.run_id, params=params, tags=[RunTag("mlflow.source.name", "hvbench")])
     for batch in cut(metrics, BATCH):
         client.log_batch(begun.info.run_id, metrics=batch)
-    status = "FINISHED" if run.status == "ok" else "FAILED"
+    status = {"ok": "FINISHED", "stopped": "KILLED"}.get(run.status, "FAILED")
     client.set_terminated(begun.info.run_id, status, end_time=milliseconds(run.end_seconds))
 
 

@@ -57,4 +57,6 @@ def run_job(worker: Worker, index: int, job: dict[str, Any]) -> Result:
 
 def enter_point(worker: Worker, index: int, point: Point, *, phase: str, kind: str) -> None:
     """Start a point's progress, without the steps and losses of the one before."""
-    worker.progress.enter(phase, index=index, step=0, loss=None, timed_tokens=0, point=point.point_id, job=kind)
+    worker.progress.enter(
+        phase, index=index, step=0, loss=None, timed_tokens=0, validation_step=0, point=point.point_id, job=kind
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,9 @@ from hvbench.worker.samples import SampleLists
 # Where a rank can diverge alone, all ask each other after so many steps, and after twice, four times, … as many: the others
 # then train at most twice as long as the one that diverged, and are seldom disturbed.
 FIRST_MEETING = 16
+
+
+BY_SEARCH = "search"  # what ended a training that was no longer of interest
 
 
 class Diverged(Exception):
@@ -90,6 +93,8 @@ class Loop:
         self.timed_seconds = 0.0  # the same, by this rank's clock
         self.paused_seconds = 0.0  # of what is no training: evaluations, measurements of the gradient noise, ablations
         self.divergence: Diverged | None = None  # of this rank, where the others do not know of it yet
+        self.validation: dict[str, float | None] = {}  # the last evaluation, over all ranks, as progress reports it
+        self.is_ended_early: Callable[[], bool] | None = None  # asked of rank 0 at evaluations; None: nobody asks
         self.best = BestCheckpoint(self.saver, every=settings.checkpoint_every)  # which `keep_best` keeps
         # The last rank is the straggler: the others, and what they do, are those of a training without one.
         self._delay_seconds = point.straggler_seconds if runtime.rank == runtime.world_size - 1 else 0.0
@@ -206,7 +211,7 @@ class Loop:
         training_seconds = self.training_seconds
         self.meter.end()
         self.meet()
-        if self.settings.evaluate_every and self.batches.test_samples:
+        if self.settings.evaluate_every and self.batches.test_samples and self.samples.stopped_by != BY_SEARCH:
             last, batches = self.best.load(self.trainer, self.point, batches=self.batches, step=self.step)
             begun = time.perf_counter()
             with on_common_parameters(self.trainer, self.point, self.first_step + self.step):
@@ -335,7 +340,21 @@ class Loop:
                 self.best.keep(self.checkpoint_header, self.trainer, loss=mean, step=self.step)
         if self._plateau:
             self._plateau.judge(mean)
-        reason = self._stopping.judge(mean)
+        self.validation = {
+            "validation_step": self.step,
+            "validation_loss": finite_or_none(mean),
+            "validation_tokens": sum(self.samples.step_tokens),
+            "validation_seconds": training_seconds,
+        }
+        reason = self._stopping.judge(mean) or self._ask_for_early_end()
         # At least one step has been timed, and one is left: the last evaluation ends nothing early.
         if self.settings.warmup_steps < self.step < self.total_steps:
             self.samples.stopped_by = reason
+
+    def _ask_for_early_end(self) -> str | None:
+        """Whether rank 0 was told that this training shall end: the same answer on all ranks, which meet here anyway."""
+        if self.is_ended_early is None:
+            return None
+        with self.paused():
+            answers = self.runtime.gather(float(self.is_ended_early()))
+        return BY_SEARCH if answers[0] else None

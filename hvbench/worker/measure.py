@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hvbench.frameworks.contract import Arrays, Trainer
+from hvbench.launch.messages import end_file
 from hvbench.launch.requests import MeasureRequest
 from hvbench.records.environment import describe_environment, describe_load
 from hvbench.registry import describe_framework
@@ -26,7 +27,7 @@ from hvbench.worker.ceiling import CeilingRequest
 from hvbench.worker.checkpoints import resume_trainer
 from hvbench.worker.energy import make_meter
 from hvbench.worker.faults import disturb
-from hvbench.worker.loop import Diverged, Loop
+from hvbench.worker.loop import BY_SEARCH, Diverged, Loop
 from hvbench.worker.memory import read_peaks, require_within, reset_peak_rss, rss_bytes
 from hvbench.worker.pretrain import load_pretrained
 from hvbench.worker.progress import WAITING
@@ -76,7 +77,8 @@ def measure(worker: Worker, request: MeasureRequest) -> Json:
         clock.enter(WAITING)
     if prepared:
         is_diverged = result["outcome"]["status"] == "diverged"
-        if is_diverged or is_first_of_seed(request):
+        is_whole = result["outcome"]["status"] != "stopped"
+        if is_diverged or (is_whole and is_first_of_seed(request)):
             result["samples"]["wire"] = look_at_wire(worker, prepared.loop)
         if is_diverged:
             result["outcome"]["message"] += describe_losses(result["samples"]["wire"], request.point)
@@ -155,6 +157,8 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         place = {"rank": runtime.rank, "tokens_digest": text.tokens_digest}
         header, lost_state = resume_trainer(trainer, point.initial_checkpoint, point, **place)
         loop.resume(header)
+    if request.may_end_early:
+        loop.is_ended_early = (worker.directory / end_file(worker.progress.state["index"])).exists
     loop.reader = worker.open_input(point, batches, steps=loop.steps)  # its workers begin at once
     ablations = Ablations(loop)
     built = time.perf_counter()
@@ -192,7 +196,7 @@ def load_start(request: MeasureRequest) -> Arrays | None:
 
 
 def train(worker: Worker, prepared: Prepared) -> Json:
-    """Take every step of the loop, and the rounds of ablations between them; the outcome, `ok` or `diverged`.
+    """Take every step of the loop, and the rounds of ablations between them; the outcome, `ok`, `diverged` or `stopped`.
 
     Raises MemoryError where the process has more resident memory than its limit.
     """
@@ -210,12 +214,25 @@ def train(worker: Worker, prepared: Prepared) -> Json:
             if loop.step <= PEAK_STEPS:
                 require_within(limit_bytes)
             progress.note(loss=loop.samples.loss[-1], timed_tokens=loop.timed_tokens, timed_seconds=loop.timed_seconds)
+            progress.note(**loop.validation)
             prepared.ablations.interrupt(enter=progress.enter)
         loop.finish()
         require_within(limit_bytes)
     except Diverged as reason:
         return describe_divergence(reason, phase=loop.phase)
-    return {"status": "ok"}
+    return describe_early_end(loop) if loop.samples.stopped_by == BY_SEARCH else {"status": "ok"}
+
+
+def describe_early_end(loop: Loop) -> Json:
+    """The outcome of a training that a search has ended."""
+    message = "a search has ended it early"
+    return {
+        "status": "stopped",
+        "phase": loop.phase,
+        "message": message,
+        "step": loop.step,
+        "last_loss": loop.samples.loss[-1],
+    }
 
 
 def describe_divergence(reason: Diverged, *, phase: str) -> Json:

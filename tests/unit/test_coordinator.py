@@ -17,7 +17,8 @@ from hvbench.launch.channel import Hub, connect, receive, send
 from hvbench.launch.context import Context
 from hvbench.launch.coordinator import Coordinator, running_tasks
 from hvbench.launch.generation import Generation
-from hvbench.launch.messages import Exited, Hello, Progress, Result, Stop, WorkerFailure
+from hvbench.launch.lane import Crew, Lane
+from hvbench.launch.messages import EndEarly, Exited, Hello, Progress, Result, Start, Stop, WorkerFailure
 from hvbench.launch.placement import Member, assign_slots, threads_per_worker, worker_settings
 from hvbench.launch.settings import chosen_threads
 from hvbench.launch.starting import Rendezvous, make_orders, outlast_suspension
@@ -320,6 +321,38 @@ class ScriptedSet:
 def task(framework: str, device: str = "cpu", *, repeat: int = 0, **fields: object) -> Task:
     kind = {"framework": framework, "device": device, "world_size": 2, **fields}
     return Task(group=(repeat, *map(str, kind.items())), job={}, timeout_seconds=1.0, **kind)
+
+
+def test_workers_are_told_once_that_a_task_ends_early_and_only_of_the_task_that_runs(hub: Hub, tmp_path: Path) -> None:
+    pytest.importorskip("horovod")
+    (tmp_path / "logs").mkdir()
+    coordinator = make_coordinator(hub, tmp_path, size=1)
+    connection = connect(hub.address)
+    send(connection, Hello(**vars(member(0))))
+    coordinator.wait_for_members()
+    tasks = [replace(task("pytorch"), world_size=1, group=(0,)) for _ in range(2)]
+    asked: list[tuple[int, int]] = []
+
+    def ends(index: int, message: Progress) -> bool:
+        asked.append((index, message.step))
+        return message.step >= 10
+
+    crew = Crew(start=coordinator._start, refuse=lambda task: None, starts=Starts(), on_progress=ends)
+    lane = Lane(dict(enumerate(tasks)), crew=crew)
+    assert list(lane.advance()) == [] and isinstance(receive(connection), Start)
+    note = lane.workers.note
+    for index, step in ((0, 5), (0, 10), (0, 15)):
+        note(Progress(generation=0, rank=0, index=index, phase="measure", step=step))
+    note(Progress(generation=0, rank=1, index=0, phase="measure", step=20))
+    note(Result(generation=0, rank=0, index=0, result={}))
+    assert [index for index, _ in lane.advance()] == [0]
+    note(Progress(generation=0, rank=0, index=0, phase="measure", step=20))  # late, of the task before
+    note(Progress(generation=0, rank=0, index=1, phase="measure", step=10))
+    assert asked == [(0, 5), (0, 10), (0, 15), (1, 20), (1, 10)]
+    assert [receive(connection) for _ in range(2)] == [EndEarly(generation=0, index=index) for index in (0, 1)]
+    assert not connection.poll(0.1)
+    lane.stop(patience_seconds=0.0)
+    connection.close()
 
 
 THRICE = "pytorch workers failed to start 3 times in a row: rank 1: ImportError"

@@ -181,6 +181,27 @@ def test_training_that_ran_out_of_patience_ends_at_an_evaluation() -> None:
     assert [one["step"] for one in loop.samples.evaluations] == [0, 15, 30] and loop.samples.stopped_by == "patience"
 
 
+def test_a_training_that_a_search_ends_early_ends_at_an_evaluation_and_reads_no_test_split() -> None:
+    loop = make_loop(Teller(start=100.0), steps=39, evaluate_every=5)
+    loop.is_ended_early = lambda: loop.step >= 12
+    run(loop).finish()
+    assert [one["step"] for one in loop.samples.evaluations] == [0, 5, 10, 15] and loop.samples.stopped_by == "search"
+    assert loop.samples.test is None and len(loop.samples.loss) == 15
+    assert loop.validation["validation_step"] == 15 and loop.validation["validation_loss"] == 86.0
+    assert loop.validation["validation_tokens"] == sum(loop.samples.step_tokens)
+
+
+@pytest.mark.parametrize(("answers", "stopped_by"), [([1.0, 0.0], "search"), ([0.0, 1.0], None)])
+def test_all_ranks_do_what_rank_0_was_told(answers: list[float], stopped_by: str | None) -> None:
+    class Two(Teller):
+        def gather(self, value: float) -> list[float]:
+            return answers if value == answers[1] else [value]
+
+    loop = make_loop(Two(start=100.0), steps=9, evaluate_every=4)
+    loop.is_ended_early = lambda: bool(answers[1])  # this is rank 1
+    assert run(loop).samples.stopped_by == stopped_by
+
+
 def test_a_training_that_diverged_is_not_evaluated_after() -> None:
     loop = make_loop(Teller(diverges_at=39), steps=39, evaluate_every=15)
     with pytest.raises(Diverged):

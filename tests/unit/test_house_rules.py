@@ -272,6 +272,12 @@ PURE = (
     "hvbench.plan.repeats",
     "hvbench.records.fingerprint",
     "hvbench.spec",
+    "hvbench.sweep.search.found",
+    "hvbench.sweep.search.goals",
+    "hvbench.sweep.search.pruning",
+    "hvbench.sweep.search.question",
+    "hvbench.sweep.search.report",
+    "hvbench.sweep.search.space",
     "hvbench.training",
 )
 CLOCKS = ("time", "datetime")

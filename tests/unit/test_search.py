@@ -25,10 +25,10 @@ from hvbench.registry import FRAMEWORKS
 from hvbench.spec.point import Point
 from hvbench.spec.search import DOES_NOT_FIT, FITS, Found, Search
 from hvbench.spec.suite import apply_overrides, parse_suite
+from hvbench.sweep.largest import keep_to_text
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
-from hvbench.sweep.search import keep_to_text
 from hvbench.training import corpus
 from hvbench.training.packages import make_batches
 from tests.unit.sample_records import make_stamp

@@ -101,7 +101,7 @@ def as_json(**changes: Any) -> bytes:
         (
             as_json(outcome={"status": "great"}),
             'outcome.status = "great": must be '
-            "'ok', 'oom', 'failed', 'timeout', 'diverged', 'skipped' or 'interrupted'",
+            "'ok', 'oom', 'failed', 'timeout', 'diverged', 'stopped', 'skipped' or 'interrupted'",
         ),
     ],
 )

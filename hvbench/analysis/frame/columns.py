@@ -412,7 +412,7 @@ POINT_COLUMNS: tuple[Column, ...] = (
            evaluated_tokens),
     Column("evaluated_seconds", "float", "s", "the same, training alone, slowest rank",
            lambda s: s.evaluations[-1].training_seconds if s.evaluations else None),
-    Column("stopped_by", "str", "", "`target` or `patience`; missing where all steps were trained",
+    Column("stopped_by", "str", "", "`target`, `patience` or `search`; missing where all steps were trained",
            lambda s: next((rank.stopped_by for rank in s.record.ranks if rank.stopped_by), None)),
     Column("evaluation_seconds_to_target", "float", "s", "evaluations on the way there",
            targets.evaluation_seconds_to_target),

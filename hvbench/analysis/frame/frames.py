@@ -28,7 +28,7 @@ from hvbench.analysis.frame.targets import NOT_REACHED
 from hvbench.records.record import RankSamples, Record
 from hvbench.spec.script import show_value
 
-NEVER_TRIED = ("skipped", "interrupted")  # ends that say nothing about a launch's way to its target
+NEVER_TRIED = ("skipped", "interrupted", "stopped")  # ends that say nothing about a launch's way to its target
 STEP_SAMPLES = ("data_seconds", "loss", "gradient_norm", "learning_rate", "loss_scale")
 
 

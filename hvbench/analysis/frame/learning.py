@@ -15,6 +15,7 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import order_values
 from hvbench.analysis.frame.crossing import meet
+from hvbench.analysis.frame.frames import NEVER_TRIED
 from hvbench.analysis.frame.run import Run
 
 # Where these differ a loss means something else, such as nats per class instead of nats per token.
@@ -116,7 +117,7 @@ def are_losses_comparable(learners: Sequence[Learner]) -> bool:
 
 
 def _list_learners(run: Run) -> dict[str | None, list[Learner]]:
-    points = run.points[~run.points["status"].isin(("skipped", "interrupted"))]
+    points = run.points[~run.points["status"].isin(NEVER_TRIED)]
     curves = read_curves(run)
     axes = choice_axes(run)
     places = {axis: order_values(axis, points[axis]) for axis in axes}

@@ -93,7 +93,7 @@ def _describe_rule(draft: Draft, known: str) -> Sentence:
 def describe_failures(run: Run) -> list[Sentence]:
     """How many launches did not end in ok, and how; of a search, launches that did not fit are part of the answer."""
     points = run.points
-    answers = ("ok", DOES_NOT_FIT) if searched_field(run) else ("ok",)
+    answers = ("ok", "stopped", *([DOES_NOT_FIT] if searched_field(run) else []))
     bad = points.loc[~points["status"].isin(answers), "status"]
     if bad.empty:
         return []

@@ -126,12 +126,12 @@ def read_suite(run: Run) -> str:
 
 
 def list_failures(run: Run) -> list[Failure]:
-    """Every launch that is not `ok`, then every point that was skipped."""
+    """Every launch that is neither `ok` nor ended early by a search, then every point that was skipped."""
     failures = [
         Failure(
             point_id=row["point_id"], launch=int(row["repeat"]), status=row["status"], reason=describe_end(row) or ""
         )
-        for row in list_rows(run.points[run.points["status"] != "ok"])
+        for row in list_rows(run.points[~run.points["status"].isin(("ok", "stopped"))])
     ]
     skipped = run.request.get("skipped")
     for one in skipped if isinstance(skipped, list) else []:
