@@ -27,10 +27,10 @@ OPTION = re.compile(r"(?<![\w/=-])(--[a-z][a-z-]+|-[A-Za-z])(?=[\s,;:.)=`'\"]|$)
 COMMAND = re.compile(r"hvbench ((?:[a-z]+(?:-[a-z]+)*)(?: [^\n;`]*)?)")
 OTHERS = ("install", "frameworks")  # strings that other programs read, or none at all
 
-LAUNCHING = ("sweep", "run", "tune", "allreduce", "parity")
+LAUNCHING = ("sweep", "run", "search", "tune", "allreduce", "parity")
 # Where messages with options of hvbench's own are made -> the commands whose users read them.
 SAID_BY: dict[str, tuple[str, ...]] = {
-    "launch/task.py": ("sweep", "run", "tune", "allreduce"),  # the others leave its advice out
+    "launch/task.py": ("sweep", "run", "search", "tune", "allreduce"),  # the others leave its advice out
     "cli/display/watching.py": ("sweep", "run"),
     "launch/session.py": LAUNCHING,
     "launch/host_list.py": LAUNCHING,
@@ -38,15 +38,16 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "plan/doctor.py": ("install-horovod",),
     "plan/search.py": ("sweep", "plan"),
     "launch/submit.py": ("submit",),
-    "sweep/prepare.py": ("sweep", "run", "tune"),
-    "sweep/resume.py": ("sweep", "run", "tune"),
+    "sweep/prepare.py": ("sweep", "run", "search", "tune"),
+    "sweep/resume.py": ("sweep", "run", "search", "tune"),
     "sweep/options.py": ("sweep", "run"),
     "sweep/export.py": ("export",),
+    **dict.fromkeys((f"sweep/search/{name}.py" for name in ("ask", "goals", "space")), ("search",)),
     "training/huggingface/export.py": ("export",),
-    "training/huggingface/start.py": ("sweep", "run", "tune"),
+    "training/huggingface/start.py": ("sweep", "run", "search", "tune"),
     "training/products.py": ("sweep", "run", "tune", "parity"),
     "worker/faults.py": ("sweep", "run"),
-    "io/folders.py": ("sweep", "run", "tune", "allreduce", "ab", "site"),
+    "io/folders.py": ("sweep", "run", "search", "tune", "allreduce", "ab", "site"),
     "analysis/topics/convergence/words.py": ("sweep", "run"),
     "communication/run.py": ("allreduce",),
     "communication/options.py": ("allreduce",),
