@@ -93,13 +93,13 @@ def measure(runs: int, records: int, *, with_reference: bool) -> None:
         one_more = time_build(results, out)
         files = [path for path in out.rglob("*") if path.is_file() and ".cache" not in path.parts]
         largest = max(files, key=lambda path: path.stat().st_size)
-        total = sum(path.stat().st_size for path in files)
+        largest_bytes, total_bytes = largest.stat().st_size, sum(path.stat().st_size for path in files)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     cells = [f"{wall:6.1f} s ({spent:.1f} s of processors)" for wall, spent, _ in (first, again, one_more)]
     print(f"{runs:,} runs of {records:,} records{', published runs' if with_reference else ''}")
     print(f"  first build {cells[0]}, nothing changed {cells[1]}, one run more {cells[2]}: {one_more[2]}")
     print(
-        f"  {len(files):,} files, {total / 1e6:.1f} MB; the largest {largest.relative_to(out)}, {largest.stat().st_size / 1e6:.2f} MB; "
+        f"  {len(files):,} files, {total_bytes / 1e6:.1f} MB; the largest {largest.relative_to(out)}, {largest_bytes / 1e6:.2f} MB; "
         f"a process had at most {memory:,.0f} MiB",
         flush=True,
     )
