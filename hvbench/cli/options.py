@@ -162,7 +162,7 @@ def precision_options(command: Command) -> Command:
 
 def track_option(command: Command) -> Command:
     """`--track`, of `sweep`, `run` and `report`."""
-    text = "Give every launch to experiment trackers too, after all is measured: tensorboard, wandb, mlflow."
+    text = "Give every launch to experiment trackers too: tensorboard, wandb, mlflow. The first two also see each step while a sweep runs."
     return click.option("--track", "trackers", type=Trackers(), default="", metavar="TRACKER,…", help=text)(command)
 
 

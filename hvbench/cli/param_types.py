@@ -140,7 +140,7 @@ class Trackers(click.ParamType):
     name = "trackers"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        from hvbench.tracking import LIBRARIES, require_trackers
+        from hvbench.tracking.trackers import LIBRARIES, require_trackers
 
         chosen = tuple(dict.fromkeys(word.strip() for word in str(value).split(",") if word.strip()))
         if unknown := [name for name in chosen if name not in LIBRARIES]:

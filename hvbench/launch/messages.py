@@ -167,6 +167,7 @@ class Progress(Message):
     validation_loss: float | None = None  # None: not finite
     validation_tokens: int = 0  # that all ranks had trained on by then
     validation_seconds: float = 0.0  # of training by then
+    started_at: str = ""  # when the launch began: UTC, ISO 8601, which rank 0 adds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,9 @@ class LaunchRequest(Spec):
     key: str = Field("", description="names the launch, and its folder of checkpoints")
     repeat: int = Field(0, ge=0, description="which launch of the point it is")
     place: int | None = Field(None, description="number of the launch among those that are run in turns")
+    steps_file: str | None = Field(
+        None, description="where rank 0 appends the samples of its steps while it trains; None: nowhere"
+    )
 
 
 class ScriptRequest(LaunchRequest):

@@ -65,9 +65,9 @@ def execute(about: WorkerDescription, folder: Path, *, parent: int) -> None:
         os._exit(127)
 
 
-def find_processes(folder: Path) -> list[int]:
-    """Process ids of all that was started with this folder in VARIABLE, in whatever process group (Linux)."""
-    mark = f"{VARIABLE}={folder}".encode()
+def find_processes(folder: Path, *, variable: str = VARIABLE) -> list[int]:
+    """Process ids of all that was started with this folder in an environment variable, in whatever process group (Linux)."""
+    mark = f"{variable}={folder}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():

@@ -28,12 +28,18 @@ class StepClock:
     @property
     def data_seconds(self) -> list[float]:
         """Of the wait before every step."""
-        return [begun - ended for begun, ended in zip(self._marks[::2], [0.0, *self._marks[1::2]], strict=False)]
+        return self.data_seconds_after(0)
 
     def step_seconds_after(self, steps: int) -> list[float]:
         """Of every step but the first so many."""
         begun, ended = self._marks[2 * steps :: 2], self._marks[2 * steps + 1 :: 2]
         return [end - begin for begin, end in zip(begun, ended, strict=True)]
+
+    def data_seconds_after(self, steps: int) -> list[float]:
+        """Of the wait before every step but the first so many."""
+        before = self._marks[2 * steps - 1] if steps else 0.0
+        begun, ended = self._marks[2 * steps :: 2], self._marks[2 * steps + 1 :: 2]
+        return [begin - end for begin, end in zip(begun, [before, *ended], strict=False)]
 
     @property
     def training_seconds(self) -> float:

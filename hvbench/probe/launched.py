@@ -27,9 +27,10 @@ from hvbench.probe.evaluations import Evaluations
 from hvbench.probe.idle import Measured, Training
 from hvbench.probe.profile import Profile
 from hvbench.probe.request import read_request
-from hvbench.probe.result import Measurement, Start, await_end, describe_result, read_start
+from hvbench.probe.result import Measurement, Start, await_end, describe_result, describe_steps, read_start
 from hvbench.probe.samples import LoggedSamples, detach
 from hvbench.records.source import read_source
+from hvbench.records.steps import StepWriter
 from hvbench.worker.failure import describe_failure, write_failure
 from hvbench.worker.faults import load_faults
 from hvbench.worker.progress import INTERVAL_SECONDS, WAITING, ProgressFile
@@ -71,6 +72,7 @@ class LaunchedTraining(Training):
         self._place = ExitStack()  # at which the turns are taken
         self._is_at_place = False
         self._step, self._pause = Step(self), Pause(self)
+        self._shown = StepWriter(str(self._request.steps_file)) if self._request.steps_file else None
         self._profile = Profile(folder=self._request.profile, rank=self._request.rank)
 
     @property
@@ -260,6 +262,8 @@ class LaunchedTraining(Training):
             self._give_up(**failure)
 
     def _write_result(self) -> None:
+        if self._shown:
+            self._show_steps(self._shown)
         measured = Measurement(
             request=self._request,
             start=self._start,
@@ -345,6 +349,11 @@ class LaunchedTraining(Training):
             timed_tokens=self._timed_tokens * self._request.world_size,  # of all ranks, if they have equally many
             timed_seconds=self._timed_seconds,
         )
+        if self._shown and self._shown.is_due:
+            self._show_steps(self._shown)
+
+    def _show_steps(self, shown: StepWriter) -> None:
+        shown.write(describe_steps(self._clock, self._samples, begin=shown.steps, end=self.steps))
 
     def _may(self, method: str, *states: State) -> bool:
         """Whether a method has anything to do here; raises ProbeError where it must not be called, Measured where all is over."""

@@ -27,6 +27,7 @@ class Request:
     memory_limit_bytes: int | None
     key: str  # of the launch
     profile: Path | None  # folder for what the framework's profiler records; None: nothing is recorded
+    steps_file: Path | None  # to which rank 0 appends its steps while it trains; None: none
     place: int | None  # number of the launch among those that are run in turns
     warmup_steps: int
     steps: int  # timed ones, after the warm-up
@@ -71,6 +72,7 @@ def _make_request(folder: Path, fields: dict[str, Any], job: dict[str, Any], mea
         memory_limit_bytes=None if limit is None else int(limit),
         key=str(job.get("key", "")),
         profile=Path(job["profile"]) if job.get("profile") else None,
+        steps_file=Path(job["steps_file"]) if job.get("steps_file") and not fields["rank"] else None,
         place=job.get("place"),
         warmup_steps=int(measure["warmup_steps"]),
         steps=int(measure["steps"]),

@@ -57,6 +57,12 @@ def describe_result(measured: Measurement) -> Json:
     }
 
 
+def describe_steps(clock: StepClock, samples: LoggedSamples, *, begin: int, end: int) -> dict[str, list[float | None]]:
+    """What `hvbench.records.steps` says of the steps from `begin` to before `end`, which have been trained."""
+    seconds = {"step_seconds": clock.step_seconds_after(begin), "data_seconds": clock.data_seconds_after(begin)}
+    return {**seconds, **samples.values_of(begin, end)}
+
+
 def await_end(folder: Path) -> None:
     """Wait until the agent says that all ranks have their results, for `END_SECONDS` at most, or until the folder is gone."""
     deadline = time.monotonic() + END_SECONDS

@@ -73,6 +73,11 @@ class LoggedSamples:
         tokens = next((self._tokens[step] for step in reversed(self._tokens) if step <= begin), None)
         return [tokens := self._tokens.get(step, tokens) for step in range(begin, end)]
 
+    def values_of(self, begin: int, end: int) -> dict[str, list[float | None]]:
+        """Loss and OTHERS of the steps from `begin` to before `end`; None where a step has none."""
+        by_step = {"loss": self.loss, **self._others}
+        return {name: [values.get(step) for step in range(begin, end)] for name, values in by_step.items()}
+
     def to_json(self, steps: int) -> dict[str, list[Any]]:
         """Fields of `hvbench.records.record.RankSamples`: what is not known of every step is not listed."""
         listed = {name: [by_step.get(step) for step in range(steps)] for name, by_step in self._others.items()}

@@ -18,6 +18,7 @@ from typing import Annotated, BinaryIO, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from hvbench.errors import UsageError
+from hvbench.io.lines import LineReader
 from hvbench.io.untrusted import load_json
 from hvbench.records.record import AnyPoint
 from hvbench.spec.knob import Spec
@@ -71,6 +72,7 @@ class Progressed(Event):
     loss: float | None = None
     timed_tokens: int = Field(0, ge=0)
     timed_seconds: float = Field(0.0, ge=0)
+    started_at: Text = Field("", description="when the launch began, as its record will say; empty: not known")
 
 
 class Launched(Event):
@@ -152,23 +154,12 @@ class JournalWriter:
 class JournalReader:
     """Reads what has been appended since it last read; the lines may be anybody's, and what is no event is left out."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
-        self.place = 0  # bytes that have been read, whole lines
+    def __init__(self, folder: Path, *, place: int = 0) -> None:
+        """`place`: the byte at which the first line begins that is read."""
+        self.lines = LineReader(folder / NAME, max_bytes=MAX_BYTES, max_line_bytes=MAX_LINE_BYTES, place=place)
 
     def read(self) -> Iterator[AnyEvent]:
         """The new events, oldest first; none where there is no journal."""
-        for line in self._new_lines():
+        for line in self.lines.read():
             with contextlib.suppress(ValidationError, UsageError):
-                yield READ.validate_python(load_json(line, where=str(self.path), max_depth=MAX_DEPTH))
-
-    def _new_lines(self) -> Iterator[bytes]:
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return
-        with open(descriptor, "rb") as file:
-            file.seek(self.place)
-            while self.place < MAX_BYTES and (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
-                self.place += len(line)
-                yield line
+                yield READ.validate_python(load_json(line, where=str(self.lines.path), max_depth=MAX_DEPTH))

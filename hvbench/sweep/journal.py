@@ -61,6 +61,7 @@ class Journalled:
                     loss=loss,
                     timed_tokens=int(message.timed_tokens),
                     timed_seconds=float(message.timed_seconds),
+                    started_at=message.started_at,
                 )
             )
         self.observer.progress(job, message)

@@ -70,6 +70,7 @@ class Sweep:
         None  # whether a running launch is trained no further; None: none is
     )
     without_start: dict[Path, Failure] = field(default_factory=dict)  # checkpoint -> why it could not be pretrained
+    steps_folder: Path | None = None  # where launches append the samples of their steps, for who follows them
 
     @property
     def settings(self) -> MeasureSettings:
@@ -187,12 +188,12 @@ class Sweep:
         self.pretrain(jobs, coordinator, observer)
         jobs = self.turns.arrange(self.leave_out_startless(jobs, observer))
         tasks = self.make_tasks(jobs)
+        clock, ended = StartTimes(tasks), set()
 
         def pass_on(index: int, message: Progress) -> bool:
-            observer.progress(jobs[index], message)
+            observer.progress(jobs[index], replace(message, started_at=clock.started_at(index)))
             return self.ends_early is not None and self.ends_early(jobs[index], message)
 
-        clock, ended = StartTimes(tasks), set()
         try:
             for index, end in coordinator.run(tasks, on_progress=pass_on):
                 record = self.make_record(jobs[index], end, started_at=clock.started_at(index))
@@ -216,6 +217,7 @@ class Sweep:
             weights=self.weights,
             folder=self.suite.folder.resolve() if self.suite.folder else None,
             may_end_early=self.ends_early is not None,
+            steps_folder=self.steps_folder,
         )
 
         def make(job: Job) -> Task:

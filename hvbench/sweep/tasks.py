@@ -37,6 +37,9 @@ class Shared:
     )  # run.json's `initial_weights`, by their folder
     folder: Path | None = None  # in which a script runs
     may_end_early: bool = False
+    steps_folder: Path | None = (
+        None  # of a file a launch, to which rank 0 appends its steps' samples; None: nobody follows them
+    )
 
 
 def make_task(
@@ -55,6 +58,7 @@ def make_task(
     request, own = (
         script_request(job, point, shared) if isinstance(point, ScriptPoint) else measure_request(job, point, shared)
     )
+    steps_file = None if shared.steps_folder is None else str(shared.steps_folder / f"{job.key}.jsonl")
     # Repeats are separate launches: with fresh workers. So is every point under a limit of memory: what an allocator has kept of the
     # point before would count against it.
     alone = () if shared.settings.memory_limit_bytes is None else (configuration_of(job.point).point_id,)
@@ -65,7 +69,7 @@ def make_task(
         framework=job.point.framework,
         world_size=job.point.world_size or 1,
         device=job.point.device,
-        job=request.model_copy(update={"place": place}).model_dump(),
+        job=request.model_copy(update={"place": place, "steps_file": steps_file}).model_dump(),
         timeout_seconds=stretch_timeout(time_limit_seconds(job, shared.settings)),
         memory_limit_bytes=shared.settings.memory_limit_bytes,
         **launch_facts(job.point),

@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from hvbench.errors import StorageError
-from hvbench.tracking import TrackedRun
+from hvbench.tracking.runs import TrackedRun
 
 TAG = "hvbench.id"
 BATCH = 900  # metrics in one call; MLflow allows 1,000

@@ -3,35 +3,115 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterable
+from operator import itemgetter
 from pathlib import Path
+from types import TracebackType
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar, text
 
-from hvbench.errors import StorageError
-from hvbench.tracking import TrackedRun
+from hvbench.io.atomic import explaining_write_errors
+from hvbench.tracking.runs import Curves, TrackedRun
+
+
+class EventFile:
+    """An event file; what it is given is written by the end of `flush`. Every method may raise OSError.
+
+    Not tensorboardX's SummaryWriter: it writes in a thread, which ends on a full disk, and then waits for it for ever.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Begin a file in `folder`, in place of what is there."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        # A TensorBoard that has read the file before this one forgets the steps that it had.
+        self._writer.write_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+
+    def __enter__(self) -> EventFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_curves(self, curves: Curves) -> None:
+        """Values of curves, as scalars."""
+        for name, values in curves.items():
+            for one in values:
+                self._add(scalar(name, one.value), step=one.step, seconds=one.seconds)
+
+    def add_steps(self, curves: Curves) -> None:
+        """The same values, all of a step at once, which takes a fraction of the time."""
+        by_step: dict[tuple[int, float], list[Summary.Value]] = {}
+        for name, values in curves.items():
+            for one in values:
+                by_step.setdefault((one.step, one.seconds), []).append(Summary.Value(tag=name, simple_value=one.value))
+        for (step, seconds), values in sorted(by_step.items(), key=itemgetter(0)):
+            self._add(Summary(value=values), step=step, seconds=seconds)
+
+    def add_figures(self, run: TrackedRun) -> None:
+        """Figures of a launch, as scalars `figures/…` at its last step."""
+        last = max((values[-1].step for values in run.curves.values()), default=0)
+        for name, value in run.figures.items():
+            self._add(scalar(f"figures/{name}", value), step=last, seconds=run.end_seconds)
+
+    def add_settings(self, run: TrackedRun) -> None:
+        """Status, suite and settings of a launch, as a text."""
+        facts = {"status": run.status, "suite": run.suite, **run.settings}
+        lines = ["| field | value |", "| :--- | :--- |", *(f"| {name} | {value} |" for name, value in facts.items())]
+        self._add(text("point", "\n".join(lines)), step=0, seconds=run.start_seconds)
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        self._writer.close()
+
+    def _add(self, summary: Summary, *, step: int, seconds: float) -> None:
+        self._writer.write_event(Event(wall_time=seconds, step=step, summary=summary))
+
+
+class LiveRuns:
+    """See `hvbench.tracking.runs.LiveRuns`: an event file where that of the record will be."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[str, EventFile] = {}  # by the ids of the launches that are running
+
+    def begin(self, run: TrackedRun) -> None:
+        with explaining_write_errors(self.folder):
+            self.files[run.id] = EventFile(self.folder / run.name)
+            self.files[run.id].add_settings(run)
+
+    def add(self, run: TrackedRun, curves: Curves) -> None:
+        with explaining_write_errors(self.folder):
+            self.files[run.id].add_steps(curves)
+            self.files[run.id].flush()
+
+    def end(self, run: TrackedRun) -> None:
+        with explaining_write_errors(self.folder):
+            self.files.pop(run.id).close()
 
 
 def write_runs(runs: Iterable[TrackedRun], folder: Path) -> str:
     """Write every launch, replacing its earlier event file; the command that shows them. Raises StorageError."""
-    try:
+    with explaining_write_errors(folder):
         for run in runs:
-            shutil.rmtree(folder / run.name, ignore_errors=True)
             write_run(run, folder / run.name)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot be written: {error.strerror or error}") from None
     return f"tensorboard --logdir {folder}"
 
 
 def write_run(run: TrackedRun, folder: Path) -> None:
-    """Write one launch: curves as scalars, figures as scalars `figures/…` at the last step, settings as a text."""
-    with tensorboardX.SummaryWriter(str(folder)) as writer:
-        for name, values in run.curves.items():
-            for one in values:
-                writer.add_scalar(name, one.value, one.step, walltime=one.seconds)
-        last = max((values[-1].step for values in run.curves.values()), default=0)
-        for name, value in run.figures.items():
-            writer.add_scalar(f"figures/{name}", value, last, walltime=run.end_seconds)
-        facts = {"status": run.status, "suite": run.suite, **run.settings}
-        lines = ["| field | value |", "| :--- | :--- |", *(f"| {name} | {value} |" for name, value in facts.items())]
-        writer.add_text("point", "\n".join(lines), 0, walltime=run.start_seconds)
+    """Write one launch: its curves, its figures, its settings. Raises OSError."""
+    with EventFile(folder) as file:
+        file.add_curves(run.curves)
+        file.add_figures(run)
+        file.add_settings(run)

@@ -12,6 +12,7 @@ from hvbench.frameworks.contract import Arrays, Trainer
 from hvbench.launch.messages import end_file
 from hvbench.launch.requests import MeasureRequest
 from hvbench.records.environment import describe_environment, describe_load
+from hvbench.records.steps import COLUMNS, StepWriter
 from hvbench.registry import describe_framework
 from hvbench.spec.exchange import STRATEGIES
 from hvbench.spec.numerics import has_gemm_choice
@@ -50,6 +51,7 @@ class Prepared:
     loop: Loop
     ablations: Ablations
     load_before: Json  # of the host
+    steps: StepWriter | None  # of this rank, where who follows the sweep wants to see them while it trains
     lost_state: str | None  # why a rank's own state is not that of the checkpoint it starts from
     start_rss_bytes: int
     data_prepare_seconds: float
@@ -169,6 +171,7 @@ def prepare(worker: Worker, request: MeasureRequest) -> Prepared:
         loop=loop,
         ablations=ablations,
         load_before=load_before,
+        steps=StepWriter(request.steps_file) if request.steps_file and runtime.rank == 0 else None,
         lost_state=lost_state,
         start_rss_bytes=start_rss_bytes,
         data_prepare_seconds=read - begun,
@@ -201,12 +204,15 @@ def train(worker: Worker, prepared: Prepared) -> Json:
     Raises MemoryError where the process has more resident memory than its limit.
     """
     loop, progress, limit_bytes = prepared.loop, worker.progress, worker.description.memory_limit_bytes
+    steps = prepared.steps
     progress.enter("evaluate" if loop.settings.evaluate_every else "first_step", steps=loop.total_steps)
     try:
         loop.start()
         while not loop.is_done:
             progress.enter(loop.phase, step=loop.step)
             with loop.paused():
+                if steps and steps.is_due:
+                    show_steps(steps, loop.samples)
                 progress.clock.enter(WAITING)
                 worker.turns.step()
                 progress.clock.enter(loop.phase)
@@ -220,6 +226,9 @@ def train(worker: Worker, prepared: Prepared) -> Json:
         require_within(limit_bytes)
     except Diverged as reason:
         return describe_divergence(reason, phase=loop.phase)
+    finally:
+        if steps:
+            show_steps(steps, loop.samples)
     return describe_early_end(loop) if loop.samples.stopped_by == BY_SEARCH else {"status": "ok"}
 
 
@@ -233,6 +242,11 @@ def describe_early_end(loop: Loop) -> Json:
         "step": loop.step,
         "last_loss": loop.samples.loss[-1],
     }
+
+
+def show_steps(steps: StepWriter, samples: SampleLists) -> None:
+    """Append the samples that whoever follows the sweep has not seen."""
+    steps.write({name: getattr(samples, name)[steps.steps :] for name in COLUMNS})
 
 
 def describe_divergence(reason: Diverged, *, phase: str) -> Json:

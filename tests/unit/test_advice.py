@@ -60,7 +60,7 @@ SAID_BY: dict[str, tuple[str, ...]] = {
     "site/serve.py": ("site",),
     "spec/schema.py": ("sweep", "plan"),
     "spec/reference.py": ("sweep", "plan"),
-    "tracking/__init__.py": ("sweep", "run", "report"),
+    "tracking/trackers.py": ("sweep", "run", "report"),
     "cli/launches/allreduce.py": ("allreduce",),
     "cli/launches/parity.py": ("parity",),
     "cli/launches/tune.py": ("tune",),

@@ -14,7 +14,7 @@ from hvbench.comparison.compare import compare
 from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
 from hvbench.sweep.tune import step_seconds
-from hvbench.tracking import make_run, pair_with_figures
+from hvbench.tracking.export import make_run, pair_with_figures
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 COMPUTE, UPDATE = 10e-3, 0.5e-3  # seconds

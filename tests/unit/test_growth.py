@@ -22,7 +22,7 @@ from hvbench.records.store import RunFolder
 from hvbench.spec.labels import distinguish
 from hvbench.spec.point import Point
 from hvbench.spec.settings import MeasureSettings
-from hvbench.tracking import make_curves
+from hvbench.tracking.export import make_curves
 from tests.unit.sample_records import make_evaluation, make_rank, make_record
 
 

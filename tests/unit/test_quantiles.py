@@ -22,7 +22,7 @@ from hvbench.comparison.history import trace
 from hvbench.comparison.outputs.history import render_text
 from hvbench.comparison.result import LaunchSet
 from hvbench.records.record import Record
-from hvbench.tracking import make_run, pair_with_figures
+from hvbench.tracking.export import make_run, pair_with_figures
 from tests.unit.sample_records import make_rank, make_record
 
 P95 = "step_seconds_p95"

@@ -28,7 +28,7 @@ from hvbench.analysis.topics.throughput.sentences import find_best
 from hvbench.cli.display.lines import describe_record
 from hvbench.records.record import Record
 from hvbench.records.store import RunFolder
-from hvbench.tracking import make_run, pair_with_figures
+from hvbench.tracking.export import make_run, pair_with_figures
 from tests.unit.sample_scripts import make_script_record, make_script_records, make_script_run
 
 # Columns that need what hvbench knows of its own models alone.

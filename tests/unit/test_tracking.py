@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from hvbench.analysis.frame.frames import point_frame
+from hvbench.errors import StorageError
 from hvbench.records.record import Record
-from hvbench.tracking import LIBRARIES, make_run, pair_with_figures, track
+from hvbench.tracking.export import make_run, pair_with_figures, track
+from hvbench.tracking.trackers import LIBRARIES
 from tests import patience
 from tests.unit.sample_records import make_convergence, make_launch, make_record
-
-LEVELDB_BLOCK = 32768
+from tests.unit.sample_tracking import read_settings, read_tensorboard, read_wandb
 
 
 @pytest.fixture(autouse=True)
@@ -60,22 +59,18 @@ def test_a_tracker_run_has_the_settings_curves_and_figures_of_its_record() -> No
 
 
 def test_tensorboard_reads_it_back(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     records = make_some()
     for _ in range(2):  # the second time changes nothing
         (hint,) = track(tmp_path, records, ["tensorboard"])
     assert hint == f"tensorboard --logdir {tmp_path / 'tracking' / 'tensorboard'}"
     for record in records:
-        reader = EventAccumulator(str(tmp_path / "tracking" / "tensorboard" / name_of(record)))
-        reader.Reload()
-        tags = reader.Tags()["scalars"]
-        losses = {one.step: one.value for one in reader.Scalars("loss")} if "loss" in tags else {}
+        folder = tmp_path / "tracking" / "tensorboard" / name_of(record)
+        scalars = read_tensorboard(folder)
+        losses = {step: value for step, value, _ in scalars.get("loss", [])}
         assert losses == pytest.approx(losses_of(record), rel=1e-6)
-        rates = [one.value for one in reader.Scalars("figures/tokens_per_second")] if losses else []
+        rates = [value for _, value, _ in scalars.get("figures/tokens_per_second", [])]
         assert rates == ([pytest.approx(point_frame([record])["tokens_per_second"][0], rel=1e-6)] if losses else [])
-        (text,) = reader.Tensors("point/text_summary")
-        assert f"| status | {record.outcome.status} |" in text.tensor_proto.string_val[0].decode()
+        assert f"| status | {record.outcome.status} |" in read_settings(folder)
 
 
 # MLflow uses what SQLAlchemy 2.1 has deprecated.
@@ -98,50 +93,17 @@ def test_mlflow_reads_it_back(tmp_path: Path) -> None:
         assert {one.step: one.value for one in client.get_metric_history(run.info.run_id, "loss")} == losses_of(record)
 
 
-def read_wandb(path: Path) -> list:
-    """The messages of a .wandb file: LevelDB's log format (after a header of 7 bytes), W&B's own message type."""
-    from wandb.proto import wandb_internal_pb2
-
-    content, position, part, messages = path.read_bytes(), 7, b"", []
-    while position + 7 <= len(content):
-        if (left := LEVELDB_BLOCK - position % LEVELDB_BLOCK) < 7:
-            position += left
-            continue
-        _, size, kind = struct.unpack("<IHB", content[position : position + 7])
-        piece = content[position + 7 : position + 7 + size]
-        position += 7 + size
-        part = piece if kind in (1, 2) else part + piece  # whole, first; middle, last
-        if kind in (1, 4):
-            messages.append(wandb_internal_pb2.Record.FromString(part))
-    return messages
-
-
 def test_wandb_reads_it_back(tmp_path: Path) -> None:
     records = make_some()[1:]
-    for _ in range(2):
+    for _ in range(2):  # the second time adds no run
         track(tmp_path, records, ["wandb"])
-    found = {}
-    for path in (tmp_path / "tracking" / "wandb" / "wandb").glob("offline-run-*/*.wandb"):
-        messages = read_wandb(path)
-        (begun,) = (message.run for message in messages if message.WhichOneof("record_type") == "run")
-        losses, summary = {}, {}
-        for message in messages:
-            items = {
-                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.history.item
-            }
-            if "loss" in items:
-                losses[items["_step"] if "_step" in items else message.history.step.num] = items["loss"]
-            summary |= {
-                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in message.summary.update
-            }
-        config = {item.key: json.loads(item.value_json) for item in begun.config.update}
-        assert begun.display_name not in found, "the second time added a run"
-        found[begun.display_name] = losses, summary, config
+    found = read_wandb(tmp_path / "tracking" / "wandb")
     assert sorted(found) == sorted(map(name_of, records))
     for record in records:
-        losses, summary, config = found[name_of(record)]
-        assert losses == pytest.approx(losses_of(record))
-        assert summary["status"] == record.outcome.status and config["framework"] == record.point.framework
+        session = found[name_of(record)]
+        assert session.history.get("loss", {}) == pytest.approx(losses_of(record))
+        assert session.summary["status"] == record.outcome.status
+        assert session.config["framework"] == record.point.framework
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
@@ -157,3 +119,13 @@ def test_a_missing_library_is_one_line_with_the_command(name: str, tmp_path: Pat
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert f"pip install 'hvbench[{name}]'" in done.stderr
+
+
+def test_a_tracker_that_cannot_be_written_costs_the_other_nothing(tmp_path: Path) -> None:
+    records = make_some()[:1]
+    (tmp_path / "tracking").mkdir()
+    (tmp_path / "tracking" / "wandb").write_text("in the way")
+    with pytest.raises(StorageError, match=r"tracking/wandb: Weights & Biases: .*File exists") as caught:
+        track(tmp_path, records, ["wandb", "tensorboard"])
+    assert "\n" not in str(caught.value)
+    assert read_tensorboard(tmp_path / "tracking" / "tensorboard" / name_of(records[0]))["loss"]

@@ -99,15 +99,15 @@ def report_run(
     path: Path, *, style: Path | None, with_parquet: bool, trackers: Sequence[str], formats: Sequence[str] = ()
 ) -> tuple[str, bool]:
     """As `write_report`: the text, and whether any launch was measured."""
-    from hvbench import tracking
     from hvbench.analysis.formats.catalogue import write_formats
     from hvbench.analysis.report import write
     from hvbench.analysis.report.terminal import render_terminal
+    from hvbench.tracking.export import track
 
     run, problems = read_whole_run(path)
     write.write_report(path, run, style=style, with_parquet=with_parquet)
     lines = [*problems, *render_terminal(run)]
-    tracked = [f"tracked: {line}" for line in tracking.track(path, run.records, trackers)]
+    tracked = [f"tracked: {line}" for line in track(path, run.records, trackers)]
     tracked += [f"written: {written}" for written in write_formats(path, run, formats)]
     text = "\n".join([*lines, "", *tracked, f"report: {path / 'report.html'}"])
     return text, any(record.is_measured for record in run.records)

@@ -21,11 +21,14 @@ from hvbench.plan.estimates import describe_shortages
 from hvbench.plan.risks import describe_wire_risks
 from hvbench.records.environment import usable_memory_bytes
 from hvbench.records.journal import JournalWriter
+from hvbench.records.store import RunFolder
 from hvbench.spec.suite import Suite
 from hvbench.sweep.journal import Journalled
 from hvbench.sweep.options import SweepOptions
 from hvbench.sweep.prepare import prepare_sweep
 from hvbench.sweep.run import Sweep
+from hvbench.sweep.tracked import Tracked
+from hvbench.tracking.process import LiveTrackers
 
 
 def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs, *, np: int | None) -> int:
@@ -47,14 +50,12 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         if launch is None:
             return 0
         display = choose_display(outputs.display)
-        has_report = outputs.with_report or bool(outputs.trackers)
         loaded = load()
         # Where a suite asks what fits, running out of memory is an answer.
         answers = {"oom"} if loaded.search or loaded.measure.memory_limit_bytes is not None else set()
         suite = options.apply_to(loaded)
         folder = options.run_folder(RESULTS, suite.name)
         path = folder.path
-        records = f"records: {path}"
         sweep = prepare_sweep(
             suite,
             folder,
@@ -68,15 +69,21 @@ def run_sweep(load: Callable[[], Suite], options: SweepOptions, outputs: Outputs
         for line in (*shortages, *describe_wire_risks(sweep.plan.jobs)):
             display.warn(line)
         try:
-            run_launches(sweep, launch, display, timelines=path / "timelines" if options.timeline else None)
+            timelines = path / "timelines" if options.timeline else None
+            run_launches(sweep, launch, display, timelines=timelines, trackers=outputs.trackers)
         except HvbenchError as error:
             if any(sweep.statuses.values()):
                 is_hurried = isinstance(error, Interrupted)
-                partial = report_partial_run(path, launch.context, is_hurried=is_hurried) if has_report else records
+                partial = (
+                    report_partial_run(path, launch.context, is_hurried=is_hurried)
+                    if outputs.with_report
+                    else name_records(path)
+                )
                 display.show(partial, path=path)
             raise
-    display.show(report_measured_run(path, outputs.trackers) if has_report else records, path=path)
-    require_all_ok(sweep, see=path / ("report.html" if has_report else "logs"), answers=answers)
+    show_results = report_measured_run if outputs.with_report else track_measured_run
+    display.show(show_results(path, outputs.trackers), path=path)
+    require_all_ok(sweep, see=path / ("report.html" if outputs.with_report else "logs"), answers=answers)
     return 0
 
 
@@ -97,19 +104,40 @@ def report_measured_run(path: Path, trackers: Sequence[str]) -> str:
         raise StorageError(f"{describe_defect(path, error)}; every record is safe: {remake(path)}") from error
 
 
+def track_measured_run(path: Path, trackers: Sequence[str]) -> str:
+    """Give the records of a sweep that has run to its end to trackers, without a report; the text to show. Raises HvbenchError."""
+    lines = []
+    if trackers:
+        from hvbench.tracking.export import track
+
+        lines = [f"tracked: {line}" for line in track(path, RunFolder(path).read_records()[0], trackers)]
+    return "\n".join([*lines, name_records(path)])
+
+
+def name_records(path: Path) -> str:
+    """Where they are."""
+    return f"records: {path}"
+
+
 def remake(path: Path) -> str:
     """The command that makes a report again."""
     return f"make the report with hvbench report {shlex.quote(str(path))}"
 
 
-def run_launches(sweep: Sweep, launch: Launch, display: Display, *, timelines: Path | None) -> None:
-    """Run what the sweep has left to do, if anything; raises HvbenchError."""
+def run_launches(
+    sweep: Sweep, launch: Launch, display: Display, *, timelines: Path | None, trackers: Sequence[str]
+) -> None:
+    """Run what the sweep has left to do, if anything, with trackers that follow it; raises HvbenchError."""
     if not sweep.has_work:
         launch.dismiss()
         return
-    with launch.open(run_path=sweep.folder.path) as coordinator, display, JournalWriter(sweep.folder.path) as journal:
+    path = sweep.folder.path
+    followers = LiveTrackers(path, trackers, environment=environment_for_report(), warn=display.warn)
+    with followers, launch.open(run_path=path) as coordinator, display, JournalWriter(path) as journal:
         coordinator.state.timelines = timelines
-        sweep.run(coordinator, Journalled(display, journal))
+        sweep.steps_folder = followers.steps_folder
+        observer = Journalled(display, journal)
+        sweep.run(coordinator, Tracked(observer, followers) if sweep.steps_folder else observer)
 
 
 def require_all_ok(sweep: Sweep, *, see: Path, answers: Collection[str] = ()) -> None:
