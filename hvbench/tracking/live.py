@@ -5,7 +5,6 @@ It reads files and touches nothing of the sweep, which neither waits for it nor 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import time
 from dataclasses import dataclass
@@ -89,20 +88,22 @@ class Follower:
         name, _, repeat = event.key.rpartition(".r")
         if event.key in self.launches or name not in self.points or not repeat.isdecimal():
             return
-        with contextlib.suppress(ValueError):  # when it began is not known
+        try:
             begun = read_time(event.started_at)
-            run = TrackedRun(
-                id=identify(self.suite, event.key, event.started_at),
-                name=event.key,
-                suite=self.suite,
-                status=STATUS,
-                settings=list_settings(self.points[name], repeat=int(repeat), revision=None),
-                start_seconds=begun,
-                end_seconds=begun,
-            )
-            self.launches[event.key] = Followed(
-                run=run, steps=StepReader(self.run_dir / STEPS_FOLDER / f"{event.key}.jsonl")
-            )
+        except ValueError:  # it is not known
+            return
+        run = TrackedRun(
+            id=identify(self.suite, event.key, event.started_at),
+            name=event.key,
+            suite=self.suite,
+            status=STATUS,
+            settings=list_settings(self.points[name], repeat=int(repeat), revision=None),
+            start_seconds=begun,
+            end_seconds=begun,
+        )
+        self.launches[event.key] = Followed(
+            run=run, steps=StepReader(self.run_dir / STEPS_FOLDER / f"{event.key}.jsonl")
+        )
 
     def pass_on(self, launch: Followed) -> None:
         """Give the tracker the steps that it has not seen."""

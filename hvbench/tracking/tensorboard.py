@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import struct
 import time
 from collections.abc import Iterable
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import scalar, text
 
 from hvbench.io.atomic import explaining_write_errors
@@ -19,18 +21,21 @@ from hvbench.tracking.runs import Curves, TrackedRun
 
 
 class EventFile:
-    """An event file; what it is given is written by the end of `flush`. Every method may raise OSError.
+    """An event file, written as it is told to; every method may raise OSError.
 
-    Not tensorboardX's SummaryWriter: it writes in a thread, which ends on a full disk, and then waits for it for ever.
+    Not tensorboardX's SummaryWriter: it writes in a thread, which ends on a full disk, and then waits for it for ever. Nor its
+    RecordWriter, which waits for the disk whenever something is to be seen.
     """
 
     def __init__(self, folder: Path) -> None:
         """Begin a file in `folder`, in place of what is there."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self._writer = EventsWriter(str(folder / "events"))
+        now = time.time()
+        self._file = (folder / f"events.out.tfevents.{int(now):010d}.{socket.gethostname()}").open("xb")
+        self._write(Event(wall_time=now, file_version="brain.Event:2"))
         # A TensorBoard that has read the file before this one forgets the steps that it had.
-        self._writer.write_event(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START)))
+        self._write(Event(wall_time=now, session_log=SessionLog(status=SessionLog.START)))
 
     def __enter__(self) -> EventFile:
         return self
@@ -68,15 +73,22 @@ class EventFile:
         self._add(text("point", "\n".join(lines)), step=0, seconds=run.start_seconds)
 
     def flush(self) -> None:
-        """Hand everything to the system."""
-        self._writer.flush()
+        """Let others see everything."""
+        self._file.flush()
 
     def close(self) -> None:
         """Nothing more comes."""
-        self._writer.close()
+        self._file.close()
 
     def _add(self, summary: Summary, *, step: int, seconds: float) -> None:
-        self._writer.write_event(Event(wall_time=seconds, step=step, summary=summary))
+        self._write(Event(wall_time=seconds, step=step, summary=summary))
+
+    def _write(self, event: Event) -> None:
+        """One record of TFRecord's format: the length and its checksum, the content and its checksum."""
+        content = event.SerializeToString()
+        length = struct.pack("<Q", len(content))
+        checksums = (struct.pack("<I", masked_crc32c(each)) for each in (length, content))
+        self._file.write(length + next(checksums) + content + next(checksums))
 
 
 class LiveRuns:

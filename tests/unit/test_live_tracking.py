@@ -196,6 +196,7 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
             live.add(run, {"loss": [Value(step=step, seconds=1.0, value=9.0) for step in range(1, 1000)]})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        live.end(run)
     assert str(caught.value).startswith(str(tmp_path))
 
 
