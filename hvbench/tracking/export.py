@@ -10,16 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hvbench.analysis.frame.axes import axis_values, is_own, plain_name
 from hvbench.analysis.frame.columns import POINT_COLUMNS
 from hvbench.analysis.frame.elapsed import elapsed_after_steps, slowest_rank
 from hvbench.analysis.frame.frames import pad_samples, point_frame
 from hvbench.analysis.frame.samples import evaluations_of, sort_records
 from hvbench.errors import StorageError
 from hvbench.records.fingerprint import name_revision
-from hvbench.records.record import AnyPoint, Record
-from hvbench.spec.script import ScriptPoint
-from hvbench.tracking.runs import Setting, TrackedRun, Value, identify, read_time
+from hvbench.records.record import Record
+from hvbench.tracking.runs import TrackedRun, Value, identify, list_settings, read_time
 from hvbench.tracking.trackers import require_trackers
 
 FIGURES = tuple(column.name for column in POINT_COLUMNS if column.metric and column.kind in ("int", "float"))
@@ -80,20 +78,6 @@ def make_run(record: Record, row: pd.Series) -> TrackedRun:
         start_seconds=start,
         end_seconds=start + record.duration_seconds,
     )
-
-
-def list_settings(point: AnyPoint, *, repeat: int, revision: str | None) -> dict[str, Setting]:
-    """Field of the point -> value; of a script its axes by their names, its command, and its revision, as far as it is known."""
-    if not isinstance(point, ScriptPoint):
-        return {"repeat": repeat, **point.model_dump()}
-    values = axis_values(point) | {"revision": revision}
-    plain = {name: plain_name(name) for name in values}
-    # An axis that is called as a field of every script keeps its name, with what it is before it.
-    named = {
-        f"axis.{plain[name]}" if is_own(name) and plain[name] in {"repeat", *values} else plain[name]: value
-        for name, value in values.items()
-    }
-    return {"repeat": repeat, **named}
 
 
 def make_curves(record: Record, *, start: float) -> dict[str, list[Value]]:

@@ -14,9 +14,8 @@ from hvbench.launch.own_process import yield_to_others
 from hvbench.launch.script import find_processes
 from hvbench.records.journal import AnyEvent, Ended, Extended, JournalReader, Launched, Progressed, Started
 from hvbench.records.record import AnyPoint
-from hvbench.records.store import RunFolder
-from hvbench.tracking.export import list_settings
-from hvbench.tracking.runs import LiveRuns, TrackedRun, identify, read_time
+from hvbench.records.store import RECORD_NAME, RunFolder
+from hvbench.tracking.runs import LiveRuns, TrackedRun, identify, list_settings, read_time
 from hvbench.tracking.steps import StepReader
 from hvbench.tracking.trackers import STEPS_FOLDER, VARIABLE
 
@@ -74,7 +73,7 @@ class Follower:
         """Note one event of the journal."""
         match event:
             case Started() | Extended():
-                self.points |= {name: point for name, point in event.points.items() if name == point.point_id}
+                self.points |= event.points
             case Progressed():
                 self.note_launch(event)
             case Launched():
@@ -85,8 +84,8 @@ class Follower:
 
     def note_launch(self, event: Progressed) -> None:
         """Follow the steps of a launch from its first sign of life on, if it is one of the plan."""
-        name, _, repeat = event.key.rpartition(".r")
-        if event.key in self.launches or name not in self.points or not repeat.isdecimal():
+        name = RECORD_NAME.fullmatch(f"{event.key}.json")
+        if event.key in self.launches or name is None or name["attempt"] or name["point_id"] not in self.points:
             return
         try:
             begun = read_time(event.started_at)
@@ -97,7 +96,7 @@ class Follower:
             name=event.key,
             suite=self.suite,
             status=STATUS,
-            settings=list_settings(self.points[name], repeat=int(repeat), revision=None),
+            settings=list_settings(self.points[name["point_id"]], repeat=int(name["repeat"]), revision=None),
             start_seconds=begun,
             end_seconds=begun,
         )

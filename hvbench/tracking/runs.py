@@ -9,6 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from hvbench.records.record import AnyPoint
+from hvbench.spec.script import ScriptPoint
+
 Setting = str | int | float | bool | None
 
 
@@ -63,3 +66,23 @@ def identify(suite: str, key: str, started_at: str) -> str:
 def read_time(started_at: str) -> float:
     """Seconds since 1970 of a time as records have it. Raises ValueError."""
     return datetime.fromisoformat(started_at).timestamp()
+
+
+def list_settings(point: AnyPoint, *, repeat: int, revision: str | None) -> dict[str, Setting]:
+    """Field of the point -> value; of a script its axes by their names, its command, and its revision, as far as it is known."""
+    if not isinstance(point, ScriptPoint):
+        return {"repeat": repeat, **point.model_dump()}
+    from hvbench.analysis.frame.axes import (
+        axis_values,
+        is_own,
+        plain_name,
+    )  # pandas, which a twin's point does not need
+
+    values = axis_values(point) | {"revision": revision}
+    plain = {name: plain_name(name) for name in values}
+    # An axis that is called as a field of every script keeps its name, with what it is before it.
+    named = {
+        f"axis.{plain[name]}" if is_own(name) and plain[name] in {"repeat", *values} else plain[name]: value
+        for name, value in values.items()
+    }
+    return {"repeat": repeat, **named}
