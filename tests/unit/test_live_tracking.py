@@ -13,6 +13,7 @@ import pytest
 from hvbench.cli.display.lines import Quiet
 from hvbench.errors import StorageError
 from hvbench.launch.messages import Progress
+from hvbench.plan.jobs import Job, Plan
 from hvbench.records.journal import JournalWriter, Progressed
 from hvbench.records.record import Record
 from hvbench.records.steps import COLUMNS, INTERVAL_SECONDS, StepWriter
@@ -27,6 +28,7 @@ from hvbench.tracking.steps import StepReader
 from hvbench.tracking.tensorboard import LiveRuns
 from hvbench.tracking.trackers import STEPS_FOLDER
 from tests.unit.sample_records import make_launch
+from tests.unit.sample_scripts import make_script_records
 from tests.unit.sample_tracking import read_settings, read_tensorboard, read_wandb
 from tests.unit.test_display import MEMBERS, make_sweep, message
 
@@ -147,22 +149,24 @@ def steps_of(folder: Path) -> list[int]:
     return [step for step, _, _ in read_tensorboard(folder)["loss"]]
 
 
-def test_a_run_that_is_followed_has_the_id_of_its_record(tmp_path: Path) -> None:
+@pytest.mark.parametrize("records", [make_sweep()[1], make_script_records(repeats=2)], ids=["twins", "scripts"])
+def test_a_run_that_is_followed_is_that_of_its_record(records: list[Record], tmp_path: Path) -> None:
+    """But for the revision of a script, which the record will say."""
     folder = make_folder(tmp_path / "run")
-    plan, records = make_sweep()
+    jobs = [Job(point=record.point, repeat=record.repeat) for record in records]
     follower = Follower(folder.path, LiveRuns(tmp_path), suite=records[0].suite, place=0)
     with JournalWriter(folder.path) as journal:
         observer = Journalled(Quiet(), journal)
-        observer.start(plan, MEMBERS)
-        for job, record in zip(plan.jobs, records, strict=True):
+        observer.start(Plan(jobs=jobs, skipped=[], done=[]), MEMBERS)
+        for job, record in zip(jobs, records, strict=True):
             observer.progress(job, begun(record))
         follower.look()
-    assert len(records) == 4
+    assert len(follower.launches) == 4
     for record, row in pair_with_figures(records):
         final, live = make_run(record, row), follower.launches[record.key].run
-        assert (live.id, live.name, live.settings, live.start_seconds) == (
-            (final.id, final.name, final.settings, final.start_seconds)
-        )
+        own = {"revision": None} if record.is_script else {}
+        assert live.settings == final.settings | own
+        assert (live.id, live.name, live.start_seconds) == (final.id, final.name, final.start_seconds)
 
 
 def test_wandb_shows_steps_apart_from_the_records_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
