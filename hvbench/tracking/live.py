@@ -42,8 +42,11 @@ def follow(run_dir: Path, name: str, *, place: int) -> None:
     module = importlib.import_module(f"hvbench.tracking.{name}")
     suite = str(RunFolder(run_dir).read_run().get("suite") or "")
     follower = Follower(run_dir, module.LiveRuns(run_dir / "tracking" / name), suite=suite, place=place)
-    yield_to_others(NICENESS)
+    begun = None
     while follower.look():
+        if follower.begun != begun:  # a library may have started a process of its own, in a session of its own
+            begun = follower.begun
+            yield_to_others(NICENESS, sessions=find_processes(run_dir, variable=VARIABLE))
         time.sleep(POLL_SECONDS)
 
 
@@ -57,6 +60,7 @@ class Follower:
         self.tracker = tracker
         self.suite = suite
         self.points: dict[str, AnyPoint] = {}
+        self.begun = 0  # launches that the tracker knows of
         self.launches: dict[str, Followed] = {}  # by the keys of those that are running
 
     def look(self) -> bool:
@@ -110,9 +114,8 @@ class Follower:
         for batch in launch.steps.read():
             if is_new:
                 self.tracker.begin(launch.run)
+                self.begun += 1
                 is_new = False
-                # A library may have started a process of its own, in a session of its own.
-                yield_to_others(NICENESS, sessions=find_processes(self.run_dir, variable=VARIABLE))
             self.tracker.add(launch.run, batch.curves())
 
     def end(self, key: str) -> None:
