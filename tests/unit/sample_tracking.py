@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests import patience
 
 LEVELDB_BLOCK = 32768
 
@@ -44,7 +47,7 @@ def read_wandb(folder: Path) -> dict[str, Session]:
     """Name -> run, of all that are in a folder; no two may have the same name."""
     found: dict[str, Session] = {}
     for path in (folder / "wandb").glob("offline-run-*/*.wandb"):
-        messages = read_messages(path)
+        messages = await_end(path)
         (begun,) = (message.run for message in messages if message.WhichOneof("record_type") == "run")
         history: dict[str, dict[int, float]] = {}
         summary: dict[str, Any] = {}
@@ -65,6 +68,17 @@ def read_items(items: Any) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
+def await_end(path: Path) -> list[Any]:
+    """The messages of a run that is finished: W&B's own process may still write when `finish` has returned."""
+    deadline = time.monotonic() + patience.SECONDS
+    while time.monotonic() < deadline:
+        messages = read_messages(path)
+        if any(message.WhichOneof("record_type") == "exit" for message in messages):
+            return messages
+        time.sleep(0.05)
+    raise AssertionError(f"{path}: not finished within {patience.SECONDS:.0f} s")
+
+
 def read_messages(path: Path) -> list[Any]:
     """The messages of a .wandb file: LevelDB's log format (after a header of 7 bytes), W&B's own message type."""
     from wandb.proto import wandb_internal_pb2
@@ -78,6 +92,6 @@ def read_messages(path: Path) -> list[Any]:
         piece = content[position + 7 : position + 7 + size]
         position += 7 + size
         part = piece if kind in (1, 2) else part + piece  # whole, first; middle, last
-        if kind in (1, 4):
+        if kind in (1, 4) and position <= len(content):  # else the end is not written yet
             messages.append(wandb_internal_pb2.Record.FromString(part))
     return messages

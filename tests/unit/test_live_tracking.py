@@ -175,13 +175,12 @@ def test_wandb_shows_steps_apart_from_the_records_runs(tmp_path: Path, monkeypat
     record = make_launch({"framework": "pytorch"})
     ((_, row),) = pair_with_figures([record])
     run, folder = make_run(record, row), tmp_path / "tracking" / "wandb"
-    # One process of W&B's serves no id twice; here, unlike beside a sweep, there is one process for both.
-    live, beside = wandb_tracker.LiveRuns(folder), replace(run, id=f"live{run.id}")
-    live.begin(beside)
-    live.add(beside, {"loss": [Value(step=step, seconds=1e9 + step, value=9.0) for step in (1, 2)]})
-    live.end(beside)
+    live = wandb_tracker.LiveRuns(folder)
+    live.begin(run)
+    live.add(run, {"loss": [Value(step=step, seconds=1e9 + step, value=9.0) for step in (1, 2)]})
+    live.end(run)
     shown = read_wandb(folder / wandb_tracker.LIVE)[run.name]
-    assert shown.id == beside.id and shown.history["loss"] == {1: 9.0, 2: 9.0}
+    assert shown.id == run.id and shown.history["loss"] == {1: 9.0, 2: 9.0}
     assert read_wandb(folder) == {}, "no run of the records"
     track(tmp_path, [record], ["wandb"])
     assert read_wandb(folder)[run.name].history["loss"] == {one.step: one.value for one in run.curves["loss"]}
