@@ -120,14 +120,14 @@ class Duration(click.ParamType):
 
 
 class Outcomes(click.ParamType):
-    """Outcomes other than `ok`, separated by commas."""
+    """Outcomes that are no answer, separated by commas."""
 
     name = "outcomes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
         from hvbench.records.record import Status
 
-        allowed = [status for status in get_args(Status) if status not in ("ok", "skipped")]
+        allowed = [status for status in get_args(Status) if status not in ("ok", "stopped", "skipped")]
         chosen = {word.strip() for word in str(value).split(",") if word.strip()}
         if unknown := sorted(chosen - set(allowed)):
             self.fail(f"{unknown[0]!r} is no outcome that can be retried; allowed: {', '.join(allowed)}")

@@ -47,6 +47,7 @@ def test_a_framework_is_recognised_by_its_files(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "torch-9.9.0.dist-info").mkdir()
     (tmp_path / "torch-9.9.0.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 9.9.0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # another test may have imported the real one
     framework = find_framework("pytorch")
     assert (framework.version, framework.cuda) == ("9.9.0", True)
     (folder / "version.py").write_text("cuda: Optional[str] = None\n")

@@ -35,7 +35,7 @@ def test_outcomes_are_read() -> None:
     assert Outcomes().convert("oom, timeout", None, None) == {"oom", "timeout"}
 
 
-@pytest.mark.parametrize("text", ["ok", "oom,slow", "skipped"])
+@pytest.mark.parametrize("text", ["ok", "oom,slow", "skipped", "stopped"])
 def test_an_outcome_that_cannot_be_retried_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="allowed: oom, failed, timeout, diverged, interrupted"):
         Outcomes().convert(text, None, None)
