@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hvbench.cli.interruption import ending_on_signals
 from hvbench.io.folders import RESULTS
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def site(results: Path, out: Path, serve: bool, port: int, stale_days: int) -> N
         cache = Cache(folder=folder.cache)
         say(build(wanted, folder, cache))
         if serve:
-            with serving(out, port) as server:
+            with ending_on_signals(), serving(out, port) as server:
                 click.echo(f"http://127.0.0.1:{server.server_port}/ until Ctrl-C")
                 watch(dataclasses.replace(wanted, processes=1), folder, cache, report=say)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from hvbench.cli.completers import complete_run
+from hvbench.cli.interruption import ending_on_signals
 from hvbench.cli.options import display_options
 
 
@@ -27,4 +28,5 @@ def watch(run: str, display: str | None) -> None:
     from hvbench.comparison.runs import find_run
     from hvbench.io.folders import RESULTS
 
-    watch_run(find_run(run, root=RESULTS), choose_display(display or "auto"))
+    with ending_on_signals():
+        watch_run(find_run(run, root=RESULTS), choose_display(display or "auto"))

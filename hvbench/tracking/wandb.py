@@ -61,7 +61,9 @@ def write_run(run: TrackedRun, folder: Path) -> None:
 
 
 def open_session(run: TrackedRun, folder: Path) -> wandb.Run:
-    """A session of a launch, in place of an earlier one with its id."""
+    """A session of a launch, in place of an earlier one with its id, by a service of this process's own."""
+    # That of a process above, or of a tracker that hangs, may hold the same id.
+    os.environ.pop("WANDB_SERVICE", None)
     # No facts about this machine, which may not be the one that measured.
     quiet = wandb.Settings(
         console="off",
@@ -94,8 +96,8 @@ def choose_mode() -> str:
 
 @contextlib.contextmanager
 def explaining_errors(folder: Path) -> Iterator[None]:
-    """Turn what W&B raises in the block into a StorageError of one line."""
+    """Turn what W&B raises in the block into a StorageError of one line: not all of it is its own `Error`."""
     try:
         yield
-    except (OSError, wandb.Error) as error:
+    except Exception as error:
         raise StorageError(f"{folder}: Weights & Biases: {(str(error) or repr(error)).splitlines()[0]}") from None

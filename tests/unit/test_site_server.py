@@ -97,7 +97,11 @@ def test_it_builds_again_while_runs_come_and_ends_tidily(tmp_path: Path) -> None
     results, out = tmp_path / "results", tmp_path / "public"
     results.mkdir()
     words = [sys.executable, "-m", "hvbench", "site", str(results), "--out", str(out), "--serve", "--port", "0"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    ignoring = (
+        "import signal, sys, os; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    started = [sys.executable, "-c", ignoring, *words]  # as a shell starts what is in the background
+    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert "0 runs" in process.stdout.readline()
             port = int(re.fullmatch(r"http://127\.0\.0\.1:(\d+)/ until Ctrl-C\n", process.stdout.readline())[1])
