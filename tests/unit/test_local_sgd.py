@@ -243,7 +243,7 @@ def test_a_report_says_how_much_faster_a_token_is_and_what_is_learned() -> None:
     assert "after as many seconds it has 12 % less validation loss" in sentence.text
     table = rounds_table(run)
     cells = dict(zip(table.header, table.cells[1], strict=True))
-    assert (cells["local step (ms)"], cells["step with an average (ms)"]) == ("20.0", "140.2")
+    assert (cells["local step (ms)"], cells["step with an average (ms)"]) == ("20.0 ± 0.21 %", "140.2 ± 0.21 %")
 
 
 def test_links_are_told_apart_for_nobody_chooses_them() -> None:

@@ -36,7 +36,7 @@ SET = {*Point.model_fields, *HEADERS.values(), *MeasureSettings.model_fields, "n
 NO_INTERVAL = {
     "peak memory (MiB)", "peak device memory (MiB)", "peak (MiB)", "before the point (MiB)",
     "activations and the rest (MiB)", "parameters (MiB)", "gradients (MiB)", "optimizer state (MiB)", "estimate (MiB)",
-    "trained parameters", "of all (%)", "sent per step and rank (KiB)", "optimizer state (KiB)",
+    "trained parameters", "of all (%)", "sent per step and rank (KiB)", "of the gradients (%)", "optimizer state (KiB)",
     "estimate / peak - 1 (%)", "all-reduce on the wire (MiB)",
     "growth (MiB)", "peak, twin/peer", "growth, twin/peer",  # of benchmarks/peers.py: of high-water marks
     "bar",  # what a figure beside it is held to

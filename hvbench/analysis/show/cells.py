@@ -10,7 +10,7 @@ import pandas as pd
 
 from hvbench.analysis.frame.axes import KNOBS, is_own, plain_name
 from hvbench.analysis.stats.confidence import CONFIDENCE
-from hvbench.analysis.stats.estimates import read_estimate
+from hvbench.analysis.stats.estimates import Estimate, read_estimate
 
 Row = Mapping[str, Any]  # of `summarize_launches`
 
@@ -91,14 +91,19 @@ def format_percent(share: float) -> str:
 
 def show_spread(metric: str, *, scale: float = 1.0, decimals: int | None = None) -> Callable[[Row], str]:
     """Column text: the centre of `metric` over the launches, and how wide its interval is if it has one."""
-    centre = show_estimate(metric, scale=scale, decimals=decimals)
 
     def text(row: Row) -> str:
         estimate = read_estimate(row, metric)
-        known = estimate is not None and math.isfinite(estimate.relative_half_width)
-        if known:
-            return f"{centre(row)} ± {format_percent(estimate.relative_half_width)} %"
-        is_of_one_seed = estimate is not None and estimate.n == 1 < row["launches_ok"]
-        return f"{centre(row)} ({ONE_SEED})" if is_of_one_seed else centre(row)
+        if estimate is None:
+            return NOT_AVAILABLE
+        spread = format_spread(estimate, scale=scale, decimals=decimals)
+        return f"{spread} ({ONE_SEED})" if estimate.n == 1 < row["launches_ok"] else spread
 
     return text
+
+
+def format_spread(estimate: Estimate, *, scale: float = 1.0, decimals: int | None = None) -> str:
+    """The centre, and how wide the interval is if there is one: `20.0 ± 3 %`."""
+    centre = format_number(estimate.centre * scale, decimals=decimals)
+    width = estimate.relative_half_width
+    return f"{centre} ± {format_percent(width)} %" if math.isfinite(width) else centre

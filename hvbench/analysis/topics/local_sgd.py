@@ -17,12 +17,12 @@ from hvbench.analysis.contrasts.points import PointFamily, contrast_points
 from hvbench.analysis.frame.axes import axes_of
 from hvbench.analysis.frame.run import Run
 from hvbench.analysis.frame.samples import make_samples
-from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, Row, format_number
+from hvbench.analysis.show.cells import INTERVAL, NOT_AVAILABLE, Row, format_spread, show_spread
 from hvbench.analysis.show.effects import Sides, Words, describe_family, describe_price
 from hvbench.analysis.show.panels import describe_value
 from hvbench.analysis.show.sentences import Draft, Sentence
 from hvbench.analysis.show.tables import Layout, Shown, Table, build_table
-from hvbench.analysis.stats.estimates import summary_of
+from hvbench.analysis.stats.estimates import Estimate, estimate_rate, summary_of
 from hvbench.analysis.topics.paired_steps import show_ratio
 from hvbench.analysis.topics.questions import was_launched_once
 from hvbench.analysis.topics.throughput.pairs import by_link, measured_rows
@@ -121,8 +121,8 @@ def _contrast_losses(run: Run, pairs: Sequence[tuple[Row, Row]], metric: str) ->
     return family if all(each.contrast.rounds for each in family.contrasts) else None
 
 
-def step_kinds(run: Run) -> dict[str, tuple[float, float]]:
-    """Point -> median seconds of its steps without an exchange and of those that end a round, of the slowest rank; NaN where there are none."""
+def step_kinds(run: Run) -> dict[str, tuple[Estimate | None, Estimate | None]]:
+    """Point -> seconds of its steps without an exchange, and of those that end a round: medians of the slowest rank's; None where there are none."""
     found: dict[str, list[tuple[float, float]]] = {}
     for record in run.records:
         if record.is_measured and not record.is_script and record.ranks[0].averaging_steps:
@@ -134,7 +134,12 @@ def step_kinds(run: Run) -> dict[str, tuple[float, float]]:
             found.setdefault(record.point_id, []).append(
                 tuple(float(np.median(kind)) if kind.size else float("nan") for kind in kinds)
             )
-    return {point_id: tuple(np.mean(values, axis=0).tolist()) for point_id, values in found.items()}
+    return {point_id: tuple(map(_estimate, zip(*medians, strict=True))) for point_id, medians in found.items()}
+
+
+def _estimate(medians: Sequence[float]) -> Estimate | None:
+    known = [median for median in medians if median == median]
+    return estimate_rate(known) if known else None
 
 
 def rounds_table(run: Run) -> Table:
@@ -146,8 +151,8 @@ def rounds_table(run: Run) -> Table:
 
     def show_kind(place: int):
         def text(row: Row) -> str:
-            seconds = kinds.get(str(row["point_id"]), (float("nan"),) * 2)[place]
-            return NOT_AVAILABLE if np.isnan(seconds) else format_number(1e3 * seconds, decimals=1)
+            estimate = kinds.get(str(row["point_id"]), (None, None))[place]
+            return NOT_AVAILABLE if estimate is None else format_spread(estimate, scale=1e3, decimals=1)
 
         return text
 
@@ -160,8 +165,8 @@ def rounds_table(run: Run) -> Table:
     columns = [
         Shown("local step (ms)", show_kind(0), is_brief=True),
         Shown("step with an average (ms)", show_kind(1), is_brief=True),
-        Shown("step (ms)", lambda row: format_number(1e3 * row["step_seconds_median"], decimals=1), is_brief=True),
-        Shown("sent a step (KiB)", show_sent, is_brief=True),
+        Shown("step (ms)", show_spread("step_seconds_median", scale=1e3, decimals=1), is_brief=True),
+        Shown("sent per step and rank (KiB)", show_sent, is_brief=True),
         Shown("tokens/s against an exchange at every step", show(speed), is_brief=True),
         *(
             Shown(
@@ -173,7 +178,7 @@ def rounds_table(run: Run) -> Table:
         ),
     ]
     notes = (
-        "Local steps exchange nothing; a step with an average ends a round. Step: the mean of a round, median over the rounds. Sent: a step's share. "
+        f"Local steps exchange nothing; a step with an average ends a round. Step: the mean of a round, median over the rounds. ± is half a {INTERVAL} over launches. Sent: a step's share. "
         f"Ratios: round by round (of losses after equal tokens seed by seed), {INTERVAL} in brackets, corrected for all rows; above 1 is faster, or a higher loss. "
         "After equal seconds: when the quicker of the two has made all its steps, on the line between two evaluations.",
     )
