@@ -7,18 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hvbench.io.signals import handling
+
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
     """Let SIGINT and SIGTERM raise KeyboardInterrupt in here, even where SIGINT is ignored: so a shell starts what is in the background."""
-    before = {number: signal.signal(number, _interrupt) for number in ENDING}
-    try:
+    with handling(dict.fromkeys(ENDING, _interrupt)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

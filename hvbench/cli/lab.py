@@ -26,18 +26,14 @@ def lab(hosts: int, ranks_per_host: int, command: tuple[str, ...]) -> int:
     """
     import signal
 
+    from hvbench.io.signals import handling
     from hvbench.launch.lab import open_lab
 
     with open_lab(hosts) as made:
         process = made.start(command, ranks_per_host=ranks_per_host)
         # Ctrl-C reaches the command directly, and the command decides. A signal sent to this process alone is passed on
         # to the command, so that the lab is taken down only after the command has ended.
-        before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN)}
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            before[number] = signal.signal(number, lambda number, frame: process.send_signal(number))
-        try:
+        passed_on = dict.fromkeys((signal.SIGTERM, signal.SIGHUP), lambda number, frame: process.send_signal(number))
+        with handling({signal.SIGINT: signal.SIG_IGN, **passed_on}):
             code = process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
     return code if code >= 0 else 128 - code

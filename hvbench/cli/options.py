@@ -103,6 +103,12 @@ def out_option(default: str) -> Callable[[Command], Command]:
     return click.option("--out", type=path, metavar="FOLDER", help=text)
 
 
+def budget_option(default: str) -> Callable[[Command], Command]:
+    """`--budget` of a search, `default` without it."""
+    choices = {"type": Duration(), "default": default, "show_default": True, "metavar": "TIME"}
+    return click.option("--budget", "budget_seconds", help="Time for all launches.", **choices)
+
+
 def memory_limit_option(command: Command) -> Command:
     """`--memory-limit`."""
     text = "Resident memory that one worker may need, such as 2GiB; beyond it the point ends in `oom`. Default: the suite's, or no limit."

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from hvbench.cli.completers import complete_space
-from hvbench.cli.options import launch_options, out_option, override_option, typed_words
-from hvbench.cli.param_types import Duration
+from hvbench.cli.options import budget_option, launch_options, out_option, override_option, typed_words
 
 
 @click.command()
@@ -22,15 +21,7 @@ from hvbench.cli.param_types import Duration
     metavar="GOAL[,GOAL]",
     help="What to reach target_loss in the least of: steps, tokens, seconds or joules; loss: the lowest at the end; throughput: the most tokens a second. Of two goals: the front.",
 )
-@click.option(
-    "--budget",
-    "budget_seconds",
-    type=Duration(),
-    default="30m",
-    show_default=True,
-    metavar="TIME",
-    help="Time for all launches.",
-)
+@budget_option("30m")
 @click.option(
     "--pairs",
     type=click.IntRange(2, 18),

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from hvbench.cli.completers import complete_field
-from hvbench.cli.options import launch_options, out_option, override_option, typed_words
-from hvbench.cli.param_types import Duration, SearchedKnobs
+from hvbench.cli.options import budget_option, launch_options, out_option, override_option, typed_words
+from hvbench.cli.param_types import SearchedKnobs
 
 
 @click.command()
@@ -18,15 +18,7 @@ from hvbench.cli.param_types import Duration, SearchedKnobs
     "--knob", "knobs", type=SearchedKnobs(),
     default="fusion_threshold_bytes,cycle_time_seconds", show_default=True, metavar="NAME,…", help="What may be turned.",
 )  # fmt: skip
-@click.option(
-    "--budget",
-    "budget_seconds",
-    type=Duration(),
-    default="10m",
-    show_default=True,
-    metavar="TIME",
-    help="Time for all launches.",
-)
+@budget_option("10m")
 @click.option(
     "--pairs",
     type=click.IntRange(1, 18),

@@ -33,6 +33,7 @@ from hvbench.comparison.gate.rule import LOOKS
 from hvbench.errors import Interrupted, StorageError
 from hvbench.io.atomic import explaining_write_errors, write_text
 from hvbench.io.folders import OTHER_FOLDER, lock_folder, require_own_folder
+from hvbench.io.signals import handling
 from hvbench.plan.skip import has_gpu
 from hvbench.plan.turns import find_obstacle
 from hvbench.spec.suite import Suite, apply_overrides, find_suite, load_suite, parse_suite
@@ -224,12 +225,8 @@ def stoppable() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         raise Interrupted(f"stopped by {signal.Signals(number).name}")
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(dict.fromkeys((signal.SIGINT, signal.SIGTERM), stop)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def describe_launched(launched: Launched) -> str:
